@@ -1,0 +1,61 @@
+"""Makes the Python stubs and the descriptor set from proto/, in place under sdk/kowa. Run by the build, or by hand."""
+
+from __future__ import annotations
+
+import shutil
+import sys
+from importlib.resources import files
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent
+PROTO = ROOT / "proto"
+SDK = ROOT / "sdk"
+THIRD_PARTY = ROOT / ".build" / "googleapis"
+
+
+def generate() -> None:
+    """Stubs (`*_pb2.py`, `.pyi`, `*_pb2_grpc.py`) and `descriptors.binpb`, which keeps the comments.
+
+    Raises SystemExit with protoc's own words when a contract is wrong.
+    """
+    from grpc_tools import protoc
+
+    lay_down_third_party()
+    contracts = sorted(str(path.relative_to(PROTO)) for path in PROTO.rglob("*.proto"))
+    includes = [f"-I{PROTO}", f"-I{THIRD_PARTY}", f"-I{files('grpc_tools') / '_proto'}"]
+    outputs = [f"--python_out={SDK}", f"--pyi_out={SDK}", f"--grpc_python_out={SDK}"]
+    describe = ["--include_imports", "--include_source_info", f"--descriptor_set_out={SDK / 'kowa' / 'descriptors.binpb'}"]
+    for stale in SDK.rglob("*_pb2*.py*"):
+        stale.unlink()
+    if protoc.main(["protoc", *includes, *outputs, *describe, *contracts]) != 0:
+        sys.exit("build_hook: protoc refused a contract; it says why above")
+
+
+def lay_down_third_party() -> None:
+    """The annotations the contracts import, where protoc and buf find them."""
+    from google.rpc import status_pb2
+
+    source = Path(status_pb2.__file__).parent.parent
+    for package in ("api", "rpc"):
+        target = THIRD_PARTY / "google" / package
+        target.mkdir(parents=True, exist_ok=True)
+        wanted = ("annotations", "http", "field_behavior") if package == "api" else ("error_details", "status", "code")
+        for name in wanted:
+            shutil.copyfile(source / package / f"{name}.proto", target / f"{name}.proto")
+
+
+try:
+    from hatchling.builders.hooks.plugin.interface import BuildHookInterface
+except ImportError:  # run by hand, where only protoc is needed
+    pass
+else:
+
+    class BuildHook(BuildHookInterface):  # type: ignore[type-arg]
+        """What hatch calls before it packs a wheel or an editable install."""
+
+        def initialize(self, version: str, build_data: dict[str, object]) -> None:
+            generate()
+
+
+if __name__ == "__main__":
+    generate()

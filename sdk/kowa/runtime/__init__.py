@@ -1,0 +1,1 @@
+"""What both agents stand on: the stream to Kahuna, the durable store of what is wanted, reports."""

@@ -1,0 +1,33 @@
+"""What an agent's worker sees of Kahuna: what is wanted, when that moves, and where to say what is."""
+
+from collections.abc import Mapping
+from typing import Protocol
+
+from kowa.fleet.v1 import fleet_pb2
+
+
+class Refused(Exception):
+    """A worker's reason not to accept a change of its slice; the last good state stays."""
+
+
+class Feed(Protocol):
+    """The worker's side of the stream. Works the same while Kahuna is away: then `desired` is the stored state."""
+
+    def desired(self) -> Mapping[str, fleet_pb2.Object]:
+        """What is wanted now, by id; whole, accepted and durably stored."""
+
+    async def moved(self, limit: float) -> None:
+        """Returns when what is wanted has moved since the last call, or after `limit` seconds."""
+
+    def report(self, report: fleet_pb2.Report) -> None:
+        """Says what is seen of one object. The latest per id counts and is sent again after a reconnect; an equal one costs nothing."""
+
+
+class Worker(Protocol):
+    """What an agent does with its slice."""
+
+    def accept(self, desired: Mapping[str, fleet_pb2.Object]) -> None:
+        """Looks at a slice before it is stored. Raises Refused when it can't be carried out; touches nothing."""
+
+    async def run(self, feed: Feed) -> None:
+        """Converges until cancelled."""
