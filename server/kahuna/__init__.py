@@ -1,0 +1,1 @@
+"""Kahuna, the orchestrator: the API, the agents' streams, and the one database both stand on."""

@@ -10,8 +10,8 @@ _TRACE = os.environ.get("KOWA_CRASH_TRACE", "")
 def reach(name: str) -> None:
     """Marks a place between two steps, e.g. `kaktus.domain.defined`.
 
-    With KOWA_CRASH_POINT set to the name the process kills itself here, as kill -9 would; with KOWA_CRASH_TRACE set to a
-    file, the name is appended to it first, so that a sweep can tell which points were reached.
+    With KOWA_CRASH_POINT set to the name the process kills itself here, as kill -9 would; with KOWA_CRASH_TRACE set to
+    a file, the name is appended to it first, so that a sweep can tell which points were reached.
     """
     if _TRACE:
         with open(_TRACE, "a", encoding="ascii") as trace:  # noqa: PTH123 - one write, no path arithmetic

@@ -20,7 +20,7 @@ class Feed(Protocol):
         """Returns when what is wanted has moved since the last call, or after `limit` seconds."""
 
     def report(self, report: fleet_pb2.Report) -> None:
-        """Says what is seen of one object. The latest per id counts and is sent again after a reconnect; an equal one costs nothing."""
+        """Says what is seen of one object: the latest counts and is sent again after a reconnect."""
 
 
 class Worker(Protocol):

@@ -1,0 +1,108 @@
+"""What goes wrong, as exceptions. Every refusal of the platform is a KowaError."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final
+
+if TYPE_CHECKING:
+    from kowa.v2 import operation_pb2
+
+
+@dataclass(frozen=True, slots=True)
+class Violation:
+    """A field and what is wrong with it."""
+
+    field: str
+    description: str
+
+
+class KowaError(Exception):
+    """A call that was refused or failed."""
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        code: str = "UNKNOWN",
+        reason: str = "",
+        metadata: Mapping[str, str] | None = None,
+        violations: tuple[Violation, ...] = (),
+    ) -> None:
+        super().__init__(message)
+        self.message = message  # names the object, what is wrong and the remedy
+        self.code = code  # of gRPC: `NOT_FOUND`
+        self.reason = reason  # a stable word for programs: `HAS_CHILDREN`
+        self.metadata = dict(metadata or {})  # what the reason is about
+        self.violations = violations
+
+
+class NotFound(KowaError):
+    """There is no such thing, or none that the caller may see."""
+
+
+class Invalid(KowaError):
+    """The request can't be right, whatever the state of the platform."""
+
+
+class Conflict(KowaError):
+    """The request does not fit what is there."""
+
+
+class Exhausted(KowaError):
+    """A quota, an address range or the hosts are full."""
+
+
+class Denied(KowaError):
+    """The key is not known, or may not do this."""
+
+
+class Unavailable(KowaError):
+    """Kahuna can't be reached or did not answer in time; what was asked may have been done."""
+
+
+class OperationFailed(KowaError):
+    """What was asked for was committed and did not come about."""
+
+    def __init__(self, message: str, operation: "operation_pb2.Operation") -> None:
+        super().__init__(message, code="ABORTED", reason="OPERATION_FAILED")
+        self.operation = operation
+
+
+class OperationPending(KowaError):
+    """What was asked for was committed and is still under way."""
+
+    def __init__(self, message: str, operation: "operation_pb2.Operation") -> None:
+        super().__init__(message, code="DEADLINE_EXCEEDED", reason="OPERATION_PENDING")
+        self.operation = operation
+
+
+CLASSES: Final[Mapping[str, type[KowaError]]] = {
+    "NOT_FOUND": NotFound,
+    "INVALID_ARGUMENT": Invalid,
+    "OUT_OF_RANGE": Invalid,
+    "ALREADY_EXISTS": Conflict,
+    "FAILED_PRECONDITION": Conflict,
+    "ABORTED": Conflict,
+    "RESOURCE_EXHAUSTED": Exhausted,
+    "UNAUTHENTICATED": Denied,
+    "PERMISSION_DENIED": Denied,
+    "UNAVAILABLE": Unavailable,
+    "DEADLINE_EXCEEDED": Unavailable,
+}
+
+
+def from_status(code: str, message: str, details: bytes) -> KowaError:
+    """The error that a gRPC status stands for; `details` is what came as `grpc-status-details-bin`."""
+    from google.rpc import error_details_pb2, status_pb2  # type: ignore[import-untyped,unused-ignore]
+
+    info, bad = error_details_pb2.ErrorInfo(), error_details_pb2.BadRequest()
+    for detail in status_pb2.Status.FromString(details).details:
+        detail.Unpack(info)
+        detail.Unpack(bad)
+    return CLASSES.get(code, KowaError)(
+        message,
+        code=code,
+        reason=info.reason,
+        metadata=info.metadata,
+        violations=tuple(Violation(each.field, each.description) for each in bad.field_violations),
+    )

@@ -1,0 +1,119 @@
+"""An agent: its worker on one side, its stream to Kahuna on the other, and the store between them."""
+
+import asyncio
+import contextlib
+import random
+import signal
+from collections.abc import Mapping
+from pathlib import Path
+
+import grpc
+import structlog
+import uvloop
+
+from kowa.fleet.v1 import fleet_pb2
+from kowa.runtime import logs
+from kowa.runtime.feed import Worker
+from kowa.runtime.outbox import Outbox
+from kowa.runtime.session import hold
+from kowa.runtime.store import Holdings
+
+log = structlog.get_logger()
+
+# Waits before dialling again, in seconds: from the first, doubled to the last, each drawn from half of it to the whole.
+FIRST_PAUSE, LONGEST_PAUSE = 0.2, 15.0
+# A session that held this long counts as one that worked, in seconds.
+STEADY = 10.0
+KEEPALIVE = (
+    ("grpc.keepalive_time_ms", 20_000),
+    ("grpc.keepalive_timeout_ms", 10_000),
+    ("grpc.keepalive_permit_without_calls", 1),
+    ("grpc.http2.max_pings_without_data", 0),
+    ("grpc.max_receive_message_length", 4 << 20),
+    ("grpc.initial_reconnect_backoff_ms", 200),
+    ("grpc.min_reconnect_backoff_ms", 200),
+    ("grpc.max_reconnect_backoff_ms", 5_000),
+)
+
+
+class Agent:
+    """What a worker is fed by. Works from the stored state until Kahuna answers."""
+
+    def __init__(self, worker: Worker, version: str, server: str, ca: Path, token: Path, state: Path) -> None:
+        self._worker, self._version = worker, version
+        self._server, self._ca, self._token = server, ca, token
+        self._holdings = Holdings(state)
+        self._outbox = Outbox()
+        self._moved = asyncio.Event()
+        self._moved.set()
+
+    def desired(self) -> Mapping[str, fleet_pb2.Object]:
+        """What is wanted now, by id."""
+        return self._holdings.objects
+
+    async def moved(self, limit: float) -> None:
+        """Returns when what is wanted has moved since the last call, or after `limit` seconds."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(limit):
+                await self._moved.wait()
+        self._moved.clear()
+
+    def report(self, report: fleet_pb2.Report) -> None:
+        """Says what is seen of one object."""
+        self._outbox.put(report)
+
+    async def run(self) -> None:
+        """Works and stays in touch, until cancelled."""
+        try:
+            async with asyncio.TaskGroup() as tasks:
+                tasks.create_task(self._worker.run(self))
+                tasks.create_task(self._stay_in_touch())
+        finally:
+            self._holdings.close()
+
+    def _wake(self) -> None:
+        self._outbox.keep_only(self._holdings.objects)
+        self._moved.set()
+
+    async def _stay_in_touch(self) -> None:
+        pause = FIRST_PAUSE
+        loop = asyncio.get_running_loop()
+        while True:
+            since = loop.time()
+            try:
+                async with self._channel() as channel:
+                    await hold(channel, self._version, self._holdings, self._worker, self._outbox, self._wake)
+            except grpc.aio.AioRpcError as error:
+                log.warning("session.ended", code=error.code().name, reason=error.details())
+            except (TimeoutError, OSError) as error:
+                log.warning("session.ended", reason=str(error) or type(error).__name__)
+            if loop.time() - since > STEADY:
+                pause = FIRST_PAUSE
+            await asyncio.sleep(pause * random.uniform(0.5, 1.0))  # noqa: S311 - spreads agents, guards nothing
+            pause = min(pause * 2, LONGEST_PAUSE)
+
+    def _channel(self) -> grpc.aio.Channel:
+        """A channel of its own for each session, so that a new token or CA counts at the next."""
+        token = self._token.read_text().strip()
+        credentials = grpc.composite_channel_credentials(
+            grpc.ssl_channel_credentials(self._ca.read_bytes()), grpc.access_token_call_credentials(token)
+        )
+        return grpc.aio.secure_channel(self._server, credentials, options=KEEPALIVE)
+
+
+def serve(worker: Worker, *, name: str, version: str, server: str, ca: Path, token: Path, state: Path) -> None:
+    """Runs an agent until SIGTERM or SIGINT."""
+    logs.configure()
+    log.info("agent.started", agent=name, version=version, server=server)
+    uvloop.run(_serve(Agent, worker, version, server, ca, token, state))
+    log.info("agent.stopped", agent=name)
+
+
+async def _serve(
+    make: type[Agent], worker: Worker, version: str, server: str, ca: Path, token: Path, state: Path
+) -> None:
+    running = asyncio.create_task(make(worker, version, server, ca, token, state).run())
+    for number in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(number, running.cancel)
+    with contextlib.suppress(asyncio.CancelledError):
+        await running

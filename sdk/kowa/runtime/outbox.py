@@ -1,0 +1,47 @@
+"""Reports on their way: the latest of each object, all of them again after a reconnect."""
+
+import asyncio
+from collections.abc import Collection
+
+from kowa.fleet.v1 import fleet_pb2
+
+# How many reports one message carries at most.
+MOST = 500
+
+
+class Outbox:
+    """Holds one report an object. What equals the last is not sent again."""
+
+    def __init__(self) -> None:
+        self._latest: dict[str, fleet_pb2.Report] = {}
+        self._unsent: dict[str, None] = {}
+        self._woken = asyncio.Event()
+
+    def put(self, report: fleet_pb2.Report) -> None:
+        """Takes a report, in place of the one before it of the same object."""
+        if self._latest.get(report.id) == report:
+            return
+        self._latest[report.id] = report
+        self._unsent[report.id] = None
+        self._woken.set()
+
+    def keep_only(self, ids: Collection[str]) -> None:
+        """Forgets objects that concern the agent no more."""
+        for id_ in [id_ for id_ in self._latest if id_ not in ids]:
+            del self._latest[id_]
+            self._unsent.pop(id_, None)
+
+    def restart(self) -> None:
+        """A new session: Kahuna may have lost any of them."""
+        self._unsent = dict.fromkeys(self._latest)
+        self._woken.set()
+
+    async def take(self) -> list[fleet_pb2.Report]:
+        """Waits for reports, and counts them as sent."""
+        while not self._unsent:
+            self._woken.clear()
+            await self._woken.wait()
+        ids = list(self._unsent)[:MOST]
+        for id_ in ids:
+            del self._unsent[id_]
+        return [self._latest[id_] for id_ in ids]

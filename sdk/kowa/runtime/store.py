@@ -1,0 +1,61 @@
+"""What an agent is told to bring about, kept on disk: it boots and serves from here while Kahuna is away."""
+
+import os
+import sqlite3
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+
+from kowa.fleet.v1 import fleet_pb2
+
+_SCHEMA = """
+CREATE TABLE IF NOT EXISTS object (id TEXT PRIMARY KEY, data BLOB NOT NULL) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS fact (name TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
+"""
+
+
+class Holdings:
+    """The agent's slice as last accepted. A change is there as a whole after `store` returns, or not at all."""
+
+    def __init__(self, folder: Path) -> None:
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        path = folder / "holdings.db"
+        os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
+        self._connection = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
+        self._connection.execute("PRAGMA journal_mode = WAL")
+        self._connection.execute("PRAGMA synchronous = FULL")
+        self._connection.executescript(_SCHEMA)
+        self.objects: dict[str, fleet_pb2.Object] = {
+            id_: fleet_pb2.Object.FromString(data)
+            for id_, data in self._connection.execute("SELECT id, data FROM object")
+        }
+        row = self._connection.execute("SELECT value FROM fact WHERE name = 'incarnation'").fetchone()
+        self.incarnation: str = row[0] if row else ""
+
+    def merged(self, put: Iterable[fleet_pb2.Object], removed: Iterable[str]) -> Mapping[str, fleet_pb2.Object]:
+        """What would be held after a change."""
+        gone = set(removed)
+        kept = {id_: held for id_, held in self.objects.items() if id_ not in gone}
+        return kept | {described.id: described for described in put}
+
+    def store(self, put: Iterable[fleet_pb2.Object], removed: Iterable[str]) -> None:
+        """Makes a change durable."""
+        put, removed = list(put), list(removed)
+        self._connection.execute("BEGIN IMMEDIATE")
+        self._connection.executemany("DELETE FROM object WHERE id = ?", [(id_,) for id_ in removed])
+        self._connection.executemany(
+            "INSERT OR REPLACE INTO object VALUES (?, ?)", [(item.id, item.SerializeToString()) for item in put]
+        )
+        self._connection.execute("COMMIT")
+        self.objects = dict(self.merged(put, removed))
+
+    def begin(self, incarnation: str) -> None:
+        """Starts a life of Kahuna's store: what came from another is dropped here; nothing on the host is touched."""
+        self._connection.execute("BEGIN IMMEDIATE")
+        self._connection.execute("DELETE FROM object")
+        self._connection.execute("INSERT OR REPLACE INTO fact VALUES ('incarnation', ?)", (incarnation,))
+        self._connection.execute("COMMIT")
+        self.objects, self.incarnation = {}, incarnation
+
+    def close(self) -> None:
+        """Lets go of the file."""
+        self._connection.close()

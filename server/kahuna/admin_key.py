@@ -1,0 +1,30 @@
+"""Draws the platform owner's key."""
+
+import os
+from pathlib import Path
+
+from sqlmodel import Session, delete
+
+from kahuna.security import keys
+from kahuna.settings import Settings
+from kahuna.store.credential import AdminKey
+from kahuna.store.database import Store
+from kahuna.store.schema import migrate
+
+
+def draw(settings: Settings, out: Path) -> None:
+    """Writes a new key to a file and its hash to the database, in place of those before. Kahuna must be stopped."""
+    store = Store(settings.database_url)
+    migrate(store.engine)
+    sealer = keys.Sealer.from_file(settings.state / "secret.key")
+    key = keys.draw(keys.ADMIN)
+    draft = out.with_suffix(".new")
+    draft.unlink(missing_ok=True)
+    with os.fdopen(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
+        file.write(key.text + "\n")
+    with Session(store.engine) as session:
+        session.execute(delete(AdminKey))
+        session.add(AdminKey(prefix=key.prefix, digest=sealer.seal(key.text)))
+        session.commit()
+    store.dispose()
+    draft.replace(out)

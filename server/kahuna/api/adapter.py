@@ -1,0 +1,38 @@
+"""Adapters."""
+
+from kowa.v2 import adapter_pb2, subnet_pb2
+from sqlmodel import select
+
+from kahuna.api.service import StandardMethods
+from kahuna.api.volume import refuse_while_held
+from kahuna.domain.addresses import check_address, draw_mac, free_address
+from kahuna.store.adapter import Adapter
+from kahuna.store.transaction import Transaction
+
+
+class AdapterService(StandardMethods):
+    """Network cards: an address and a hardware address, both given unless asked for."""
+
+    kind = "Adapter"
+
+    def admit(self, tx: Transaction, resource: adapter_pb2.Adapter) -> None:
+        """Takes an address under the subnet's lock; the database says no to a second taker."""
+        subnet = tx.get("Subnet", resource.subnet)
+        assert isinstance(subnet, subnet_pb2.Subnet)
+        if resource.address:
+            check_address(resource.address, subnet.cidr, subnet.gateway)
+        else:
+            # What a marked adapter still holds is taken, too: its machine may run.
+            taken = tx.session.exec(select(Adapter.address).where(Adapter.subnet_id == resource.subnet)).all()
+            resource.address = free_address(subnet.cidr, subnet.gateway, taken)
+        resource.mac = resource.mac.lower() or self._free_mac(tx)
+
+    def release(self, tx: Transaction, resource: adapter_pb2.Adapter) -> None:
+        """An adapter that a machine holds stays."""
+        refuse_while_held(tx, "adapter", resource.name, resource.instance)
+
+    def _free_mac(self, tx: Transaction) -> str:
+        while True:
+            mac = draw_mac()
+            if tx.session.exec(select(Adapter.id).where(Adapter.mac == mac)).first() is None:
+                return mac

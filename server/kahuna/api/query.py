@@ -1,0 +1,154 @@
+"""Filters, orders and pages over the view."""
+
+import base64
+import binascii
+import json
+import re
+from collections.abc import Callable, Iterable
+from operator import eq, ge, gt, le, lt, ne
+from typing import Any, cast
+
+from google.protobuf.message import Message
+from google.protobuf.timestamp_pb2 import Timestamp
+
+from kahuna.domain.errors import invalid
+from kahuna.store.resource import meta
+
+PAGE = 100
+_TOKEN = re.compile(
+    r'\s*(?:(?P<field>[a-z_][a-z0-9_.]*)\s*(?P<op>!=|<=|>=|=|<|>|:)\s*(?P<value>"(?:[^"\\]|\\.)*"|[^\s"]+))'
+)
+_OPERATORS: dict[str, Callable[[Any, Any], bool]] = {"=": eq, "!=": ne, "<": lt, "<=": le, ">": gt, ">=": ge}
+Predicate = Callable[[Message], bool]
+
+
+def matcher(kind: type[Message], text: str) -> Predicate:
+    """A filter as a test of one resource: conditions `field op value` joined by AND; `:` asks what a list holds.
+
+    Raises Refusal on `filter` with what can't be read.
+    """
+    tests: list[Predicate] = []
+    rest = text.strip()
+    while rest:
+        found = _TOKEN.match(rest)
+        if found is None:
+            raise invalid(
+                "filter", f'can\'t be read at {rest[:40]!r}; write conditions like name = "web" joined by AND'
+            )
+        tests.append(_test(kind, found["field"], found["op"], found["value"]))
+        rest = rest[found.end() :].strip()
+        if rest:
+            joined = re.match(r"AND\s+(?=\S)", rest)
+            if joined is None:
+                raise invalid("filter", f"conditions are joined by AND, found {rest[:40]!r}")
+            rest = rest[joined.end() :]
+    return lambda resource: all(test(resource) for test in tests)
+
+
+def sorter(kind: type[Message], text: str) -> list[tuple[str, bool]]:
+    """`order_by` as field paths and whether each runs downwards. Raises Refusal on `order_by`."""
+    order: list[tuple[str, bool]] = []
+    for part in filter(None, (part.strip() for part in text.split(","))):
+        path, _, direction = part.partition(" ")
+        if direction.strip() not in ("", "asc", "desc"):
+            raise invalid("order_by", f"{direction.strip()!r} is no direction; use asc or desc")
+        _resolve(kind, path, "order_by")
+        order.append((path, direction.strip() == "desc"))
+    return order
+
+
+def page(
+    resources: Iterable[Message], order: list[tuple[str, bool]], size: int, token: str
+) -> tuple[list[Message], str, int]:
+    """One page, the token of the next, and how many there are. A token names the last one seen: no page repeats it."""
+    ordered = sorted(resources, key=lambda resource: meta(resource).id)
+    for path, downwards in reversed(order):
+        ordered.sort(key=lambda resource: _comparable(_value(resource, path)), reverse=downwards)
+    start = _start(ordered, order, token) if token else 0
+    part = ordered[start : start + (size or PAGE)]
+    more = start + len(part) < len(ordered)
+    return part, _encode(part[-1], order) if more else "", len(ordered)
+
+
+def _start(ordered: list[Message], order: list[tuple[str, bool]], token: str) -> int:
+    try:
+        last = cast(dict[str, Any], json.loads(base64.urlsafe_b64decode(token)))
+        keys, id_ = [_comparable(key) for key in last["keys"]], str(last["id"])
+    except (ValueError, KeyError, TypeError, binascii.Error):
+        raise invalid("page_token", "is not one that a list returned") from None
+    if len(keys) != len(order):
+        raise invalid("page_token", "belongs to another order_by")
+
+    def after(resource: Message) -> bool:
+        for (path, downwards), key in zip(order, keys, strict=True):
+            mine = _comparable(_value(resource, path))
+            if mine != key:
+                return bool(mine < key if downwards else mine > key)
+        return meta(resource).id > id_
+
+    return next((index for index, resource in enumerate(ordered) if after(resource)), len(ordered))
+
+
+def _encode(last: Message, order: list[tuple[str, bool]]) -> str:
+    keys = [_comparable(_value(last, path)) for path, _ in order]
+    return base64.urlsafe_b64encode(json.dumps({"keys": keys, "id": meta(last).id}).encode()).decode()
+
+
+def _test(kind: type[Message], path: str, operator: str, raw: str) -> Predicate:
+    field = _resolve(kind, path, "filter")
+    value = _parse(field, path, re.sub(r"\\(.)", r"\1", raw[1:-1]) if raw.startswith('"') else raw)
+    if field.is_repeated:
+        if operator != ":":
+            raise invalid("filter", f"{path} is a list; ask with {path}:{raw}")
+        return lambda resource: value in _value(resource, path)
+    if operator == ":":
+        return lambda resource: str(value).lower() in str(_value(resource, path)).lower()
+    compare = _OPERATORS[operator]
+    return lambda resource: compare(_comparable(_value(resource, path)), value)
+
+
+def _resolve(kind: type[Message], path: str, argument: str) -> Any:
+    descriptor: Any = kind.DESCRIPTOR
+    field: Any = None
+    for part in path.split("."):
+        field = descriptor.fields_by_name.get(part) if descriptor is not None else None
+        if field is None:
+            raise invalid(argument, f"{kind.DESCRIPTOR.name} has no field {path!r}")
+        descriptor = field.message_type
+    return field
+
+
+def _parse(field: Any, path: str, text: str) -> Any:
+    if field.enum_type is not None:
+        if text not in field.enum_type.values_by_name:
+            names = ", ".join(field.enum_type.values_by_name)
+            raise invalid("filter", f"{text!r} is no value of {path}; choose of {names}")
+        return field.enum_type.values_by_name[text].number
+    if field.message_type is not None and field.message_type.full_name == "google.protobuf.Timestamp":
+        moment = Timestamp()
+        try:
+            moment.FromJsonString(text)
+        except ValueError:
+            raise invalid("filter", f"{text!r} is no time like 2026-01-31T12:00:00Z") from None
+        return moment.ToNanoseconds()
+    if field.cpp_type == field.CPPTYPE_STRING:
+        return text
+    if field.cpp_type == field.CPPTYPE_BOOL:
+        if text not in ("true", "false"):
+            raise invalid("filter", f"{path} is true or false")
+        return text == "true"
+    try:
+        return int(text)
+    except ValueError:
+        raise invalid("filter", f"{text!r} is no number, which {path} is") from None
+
+
+def _value(resource: Message, path: str) -> Any:
+    value: Any = resource
+    for part in path.split("."):
+        value = getattr(value, part)
+    return value
+
+
+def _comparable(value: Any) -> Any:
+    return value.ToNanoseconds() if isinstance(value, Timestamp) else value

@@ -1,0 +1,74 @@
+"""Puts the services on the wire, every method by its descriptor."""
+
+from collections.abc import AsyncIterator, Callable, Iterable
+from typing import Any
+
+import grpc
+from google.protobuf.message import Message
+from kowa import contract
+
+from kahuna.api.access import abort, unforeseen
+from kahuna.api.service import Context, StandardMethods
+from kahuna.api.validation import check_request
+from kahuna.domain.errors import Refusal
+from kahuna.store.resource import CONTRACT
+
+STANDARD = ("list", "get", "create", "update", "delete", "watch")
+
+
+def handlers(services: Iterable[StandardMethods]) -> list[grpc.GenericRpcHandler]:
+    """The handlers of all services. Raises AssertionError when a method of the contract is not served."""
+    found = []
+    for service in services:
+        described = service.described.service
+        found.append(
+            grpc.method_handlers_generic_handler(
+                described.name, {method.name: _handler(service, method) for method in described.methods.values()}
+            )
+        )
+    return found
+
+
+def _handler(service: StandardMethods, method: contract.Method) -> "grpc.RpcMethodHandler[Any, Any]":
+    request = CONTRACT.stub(method.request.name)
+    own = method.verb.replace("-", "_")
+    assert hasattr(service, own), f"{type(service).__name__} does not serve {method.name}"
+    if method.streams:
+        stream = _streaming(getattr(service, own), method)
+        return grpc.unary_stream_rpc_method_handler(stream, request.FromString, _serialize)
+    # A verb that changes desired state takes the resource; one that awaits is a method like the standard ones.
+    target = getattr(service, own) if own in STANDARD or not method.mutates else service.verb
+    return grpc.unary_unary_rpc_method_handler(_unary(target, method), request.FromString, _serialize)
+
+
+def _unary(target: Callable[..., Any], method: contract.Method) -> Callable[[Any, Context], Any]:
+    async def call(request: Message, context: Context) -> Message | None:
+        try:
+            check_request(request)
+            answer: Message = await target(request, context, method)
+            return answer
+        except Refusal as refusal:
+            await abort(context, refusal)
+        except Exception as error:  # noqa: BLE001 - the edge: nothing of the inside may get out
+            await abort(context, unforeseen(method.name, error))
+        return None
+
+    return call
+
+
+def _streaming(target: Callable[..., AsyncIterator[Message]], method: contract.Method) -> Callable[[Any, Context], Any]:
+    async def call(request: Message, context: Context) -> AsyncIterator[Message]:
+        try:
+            check_request(request)
+            async for answer in target(request, context, method):
+                yield answer
+        except Refusal as refusal:
+            await abort(context, refusal)
+        except Exception as error:  # noqa: BLE001 - the edge
+            await abort(context, unforeseen(method.name, error))
+
+    return call
+
+
+def _serialize(message: Message) -> bytes:
+    return message.SerializeToString()

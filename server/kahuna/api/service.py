@@ -1,0 +1,268 @@
+"""The standard methods, once for all resources. A resource's own file holds only what is its own."""
+
+import hashlib
+from collections.abc import AsyncIterator, Callable
+from typing import Any, ClassVar, TypeAlias, cast
+
+import grpc
+from google.protobuf.empty_pb2 import Empty
+from google.protobuf.message import Message
+from kowa import contract
+from sqlmodel import col, select
+
+from kahuna.api.access import CALLER
+from kahuna.api.query import matcher, page, sorter
+from kahuna.api.validation import check_request, check_resource, clear_outputs
+from kahuna.api.watch import follow
+from kahuna.domain.errors import Refusal, invalid, not_found
+from kahuna.security.keys import Sealer
+from kahuna.store import operations
+from kahuna.store.database import RolledBack, Store
+from kahuna.store.operations import Cause
+from kahuna.store.request import Request
+from kahuna.store.resource import CONTRACT, TABLES, apply_mask, message_class, meta
+from kahuna.store.transaction import Transaction, referring_columns
+
+Context: TypeAlias = "grpc.aio.ServicerContext[Any, Any]"
+OPERATION_HEADER = "kowabunga-operation"
+# How many children a refusal names.
+NAMED = 5
+
+
+class StandardMethods:
+    """List, Get, Create, Update, Delete, Watch and the verbs of one kind. Verbs are methods named after themselves."""
+
+    kind: ClassVar[str]
+
+    def __init__(self, store: Store, sealer: Sealer) -> None:
+        self.store = store
+        self.sealer = sealer
+        self.described = CONTRACT.kinds[self.kind]
+        self.message = message_class(self.kind)
+
+    # What a resource may say of its own, all in the transaction and before any side effect.
+
+    def admit(self, tx: Transaction, resource: Any) -> None:
+        """Completes a new resource, or refuses it."""
+
+    def added(self, tx: Transaction, resource: Any) -> None:
+        """Does what follows from a resource that is now there."""
+
+    def amend(self, tx: Transaction, before: Any, after: Any) -> None:
+        """Completes a changed resource, or refuses the change."""
+
+    def release(self, tx: Transaction, resource: Any) -> None:
+        """Refuses to mark a resource for deletion that is still needed."""
+
+    def insert(self, tx: Transaction, resource: Any) -> Message:
+        """Adds the row. Its answer is the caller's."""
+        return tx.add(self.kind, resource)
+
+    # The standard methods.
+
+    async def list(self, request: Any, context: Context, method: contract.Method) -> Message:
+        """A page of the view at one revision."""
+        view = self.store.view
+        wanted = matcher(self.message, request.filter)
+        order = sorter(self.message, request.order_by)
+        found = (resource for resource in view.all(self.kind) if wanted(resource))
+        part, token, total = page(found, order, request.page_size, request.page_token)
+        response = CONTRACT.stub(method.response)
+        nouns = {self.described.nouns: part}
+        return response(**nouns, next_page_token=token, total_size=total, revision=view.revision)
+
+    async def get(self, request: Any, context: Context, method: contract.Method) -> Message:
+        """One resource of the view."""
+        found = self.store.view.find(self.kind, request.id)
+        if found is None:
+            raise not_found(self.described.command, request.id)
+        return found
+
+    async def create(self, request: Any, context: Context, method: contract.Method) -> Message:
+        """A new resource."""
+        resource = getattr(request, self.described.noun)
+        clear_outputs(resource)
+        resource.ClearField("meta")
+        check_resource(resource)
+
+        def work(tx: Transaction, cause: Cause) -> Message:
+            self._lean(tx, resource)
+            self.admit(tx, resource)
+            answer = self.insert(tx, resource)
+            self.added(tx, answer)
+            return answer
+
+        return await self._mutate(request, context, method, work)
+
+    async def update(self, request: Any, context: Context, method: contract.Method) -> Message:
+        """A changed resource: the masked fields, or those that are set."""
+        sent = getattr(request, self.described.noun)
+        fields = self._mask(request, sent)
+
+        def work(tx: Transaction, cause: Cause) -> Message:
+            before = self._living(tx, meta(sent).id, meta(sent).etag)
+            after = type(before)()
+            after.CopyFrom(before)
+            apply_mask(after, sent, fields)
+            self._check_immutable(before, after)
+            check_resource(after)
+            self._lean(tx, after, before)
+            self.amend(tx, before, after)
+            return tx.put(self.kind, after)
+
+        return await self._mutate(request, context, method, work)
+
+    async def delete(self, request: Any, context: Context, method: contract.Method) -> Message:
+        """Marks a resource; the row goes when its agents report it gone. Marking it again changes nothing."""
+
+        def work(tx: Transaction, cause: Cause) -> Message:
+            resource = tx.get(self.kind, request.id)
+            self._check_etag(resource, request.etag)
+            if not meta(resource).HasField("delete_time"):
+                self.release(tx, resource)
+                self._check_children(tx, resource)
+            return tx.mark(self.kind, request.id)
+
+        await self._mutate(request, context, method, work, sweep=True)
+        return Empty()
+
+    def watch(self, request: Any, context: Context, method: contract.Method) -> AsyncIterator[Message]:
+        """The set at one revision, then the changes."""
+        wanted = matcher(self.message, request.filter)
+        response = CONTRACT.stub(method.response)
+        return follow(self.store.view, self.described, response, wanted, request.revision)
+
+    async def verb(self, request: Any, context: Context, method: contract.Method) -> Message:
+        """A verb of the kind's own: a change of desired state under a name."""
+        change = cast(Callable[[Transaction, Any, Any], None], getattr(self, method.verb.replace("-", "_")))
+
+        def work(tx: Transaction, cause: Cause) -> Message:
+            resource = self._living(tx, request.id, "")
+            change(tx, resource, request)
+            return tx.put(self.kind, resource)
+
+        return await self._mutate(request, context, method, work)
+
+    # How a mutation runs.
+
+    async def _mutate(
+        self,
+        request: Any,
+        context: Context,
+        method: contract.Method,
+        work: Callable[[Transaction, Cause], Message],
+        *,
+        sweep: bool = False,
+    ) -> Message:
+        check_request(request)
+        caller = CALLER.get()
+        cause = Cause(method.name, caller.identity.subject, caller.reason)
+
+        def transact(tx: Transaction) -> tuple[Message, str]:
+            replayed = self._replay(tx, cause, request)
+            if replayed is not None:
+                return replayed
+            answer = work(tx, cause)
+            if request.validate_only:
+                raise RolledBack((answer, ""))
+            operation = operations.begin(tx, cause, self.kind, answer)
+            self._remember(tx, cause, request, meta(answer).id, operation.meta.id)
+            if sweep:
+                operations.sweep(tx, self.kind, meta(answer).id)
+            return answer, operation.meta.id
+
+        answer, operation = await self.store.run(transact)
+        if operation:
+            await context.send_initial_metadata(((OPERATION_HEADER, operation),))
+        return answer
+
+    def _replay(self, tx: Transaction, cause: Cause, request: Any) -> tuple[Message, str] | None:
+        if not getattr(request, "request_id", "") or request.validate_only:
+            return None
+        digest = _digest(request)
+        key = {"caller": cause.caller, "method": cause.method, "request_id": request.request_id}
+        if tx.insert_new(Request, **key, digest=digest, target="", operation="", time=tx.now):
+            return None
+        first = tx.session.get_one(Request, tuple(key.values()))
+        if first.digest != digest:
+            raise Refusal(
+                "REQUEST_ID_REUSED", f"request_id {request.request_id} was used for another request; draw a new one"
+            )
+        found = tx.find(self.kind, first.target)
+        if found is None:
+            raise not_found(self.described.command, first.target)
+        return found, first.operation
+
+    def _remember(self, tx: Transaction, cause: Cause, request: Any, target: str, operation: str) -> None:
+        if getattr(request, "request_id", ""):
+            first = tx.session.get_one(Request, (cause.caller, cause.method, request.request_id))
+            first.target, first.operation = target, operation
+            tx.session.flush()
+
+    def _living(self, tx: Transaction, id_: str, etag: str) -> Message:
+        resource = tx.get(self.kind, id_)
+        if meta(resource).HasField("delete_time"):
+            raise Refusal("DELETING", f"{self.described.command} {id_} is being deleted; it can't be changed any more")
+        self._check_etag(resource, etag)
+        return resource
+
+    def _check_etag(self, resource: Message, etag: str) -> None:
+        current = meta(resource).etag
+        if etag and etag != current:
+            raise Refusal(
+                "ETAG_MISMATCH", f"the etag is {current}, not {etag}: it was changed meanwhile; read it and try again"
+            )
+
+    def _mask(self, request: Any, sent: Message) -> set[str]:
+        fields = self.described.message.fields
+        paths = list(request.update_mask.paths) or [
+            field.name for field, _ in sent.ListFields() if field.name != "meta"
+        ]
+        for path in paths:
+            field = fields.get(path.partition(".")[0])
+            if field is None or field.name == "meta":
+                raise invalid("update_mask", f"a {self.described.command} has no field {path!r} to change")
+            if field.output_only:
+                raise invalid("update_mask", f"{path} is the server's to fill")
+        return {path.partition(".")[0] for path in paths}
+
+    def _check_immutable(self, before: Message, after: Message) -> None:
+        for field in self.described.message.fields.values():
+            if field.immutable and getattr(before, field.name) != getattr(after, field.name):
+                raise invalid(field.name, f"can't be changed; create another {self.described.command}")
+
+    def _lean(self, tx: Transaction, resource: Message, before: Message | None = None) -> None:
+        """Holds what a resource names: it is there and stays."""
+        for field in self.described.message.fields.values():
+            if not field.ref or field.output_only or field.repeated:
+                continue
+            id_ = getattr(resource, field.name)
+            if id_ and (before is None or id_ != getattr(before, field.name)):
+                tx.lean_on(field.name, field.ref, id_)
+
+    def _check_children(self, tx: Transaction, resource: Message) -> None:
+        for table, column in referring_columns(self.kind):
+            if (table.kind, column.removesuffix("_id")) in operations.BELONGINGS:
+                continue
+            living = select(table).where(getattr(table, column) == meta(resource).id, col(table.delete_time).is_(None))
+            children = tx.session.exec(living.limit(NAMED + 1)).all()
+            if children:
+                noun = CONTRACT.kinds[table.kind].command
+                names = ", ".join(getattr(child, "name", child.id) for child in children[:NAMED])
+                many = (
+                    f"more than {NAMED} {noun}s"
+                    if len(children) > NAMED
+                    else f"{len(children)} {noun}{'s'[: len(children) > 1]}"
+                )
+                name = getattr(resource, "name", meta(resource).id)
+                raise Refusal("HAS_CHILDREN", f"{self.described.command} {name} has {many}: {names}; delete them first")
+
+
+def _digest(request: Message) -> bytes:
+    """What must be equal for a repeat to be one."""
+    return hashlib.sha256(request.SerializeToString(deterministic=True)).digest()
+
+
+def tables_are_complete() -> None:
+    """Raises AssertionError when a kind has no table."""
+    assert set(TABLES) == set(CONTRACT.kinds), set(TABLES) ^ set(CONTRACT.kinds)

@@ -1,0 +1,130 @@
+"""The interpreter of the rules in the contract. Runs before any side effect."""
+
+import ipaddress
+import re
+from collections.abc import Callable, Iterator
+from typing import Any
+
+from google.protobuf.message import Message
+from kowa import contract
+from kowa.v2 import options_pb2
+
+from kahuna.domain.errors import Refusal, Violation
+from kahuna.store.resource import CONTRACT
+
+_DNS_LABEL = re.compile(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?")
+_MAC = re.compile(r"[0-9A-Fa-f][02468ACEace](:[0-9A-Fa-f]{2}){5}")
+_INTERFACE = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,14}")
+_SHA256 = re.compile(r"[0-9a-f]{64}")
+
+
+def check_request(request: Message) -> None:
+    """Raises Refusal INVALID_ARGUMENT with every violation of a request's own fields, not of a resource in it."""
+    _raise(list(_fields(request, "", skip_messages=True)))
+
+
+def check_resource(resource: Message) -> None:
+    """Raises Refusal INVALID_ARGUMENT with every violation of a resource as it shall be stored."""
+    _raise(list(_fields(resource, "")))
+
+
+def clear_outputs(resource: Message) -> None:
+    """Forgets what a client sent in fields that are the server's to fill."""
+    for field in CONTRACT.messages[resource.DESCRIPTOR.full_name].fields.values():
+        if field.output_only:
+            resource.ClearField(field.name)
+
+
+def _raise(violations: list[Violation]) -> None:
+    if violations:
+        said = "; ".join(f"{violation.field}: {violation.description}" for violation in violations)
+        raise Refusal("INVALID_ARGUMENT", said, violations=violations)
+
+
+def _fields(message: Message, path: str, *, skip_messages: bool = False) -> Iterator[Violation]:
+    described = CONTRACT.messages.get(message.DESCRIPTOR.full_name)
+    if described is None:
+        return
+    for field in described.fields.values():
+        if field.output_only or field.name == "meta":
+            continue
+        value = getattr(message, field.name)
+        here = f"{path}{field.name}"
+        if field.required and not _is_set(message, field):
+            yield Violation(here, "is required")
+        elif field.type == "message" and not field.repeated and not field.is_map:
+            if not skip_messages and message.HasField(field.name):
+                yield from _fields(value, f"{here}.")
+        elif _is_set(message, field):
+            yield from _check(field, here, value)
+
+
+def _is_set(message: Message, field: contract.Field) -> bool:
+    if field.presence:
+        return message.HasField(field.name)
+    return bool(getattr(message, field.name))
+
+
+def _check(field: contract.Field, path: str, value: Any) -> Iterator[Violation]:
+    rule = field.rule
+    if field.is_map or field.repeated:
+        if rule.max_items and len(value) > rule.max_items:
+            yield Violation(path, f"has {len(value)} elements, {rule.max_items} at most")
+        items = [*value.items()] if field.is_map else list(value)
+        if not field.is_map and field.ref and len(set(items)) != len(items):
+            yield Violation(path, "names the same thing twice")
+        for index, item in enumerate(items):
+            for part in item if field.is_map else (item,):
+                for reason in _broken(rule, part):
+                    yield Violation(f"{path}[{index}]", reason)
+        return
+    if field.type == "enum" and CONTRACT.enums.get(field.type_name) is not None:
+        known = {item.number for item in CONTRACT.enums[field.type_name].values}
+        if value not in known:
+            yield Violation(path, f"{value} is none of its values")
+    for reason in _broken(rule, value):
+        yield Violation(path, reason)
+
+
+def _broken(rule: options_pb2.Rule, value: Any) -> Iterator[str]:
+    if isinstance(value, str):
+        if rule.max_len and len(value) > rule.max_len:
+            yield f"has {len(value)} characters, {rule.max_len} at most"
+        for name, holds, reason in _FORMS:
+            if getattr(rule, name) and not holds(value):
+                yield f"{value[:64]!r} {reason}"
+    elif isinstance(value, int):
+        if rule.HasField("min") and value < rule.min:
+            yield f"is {value}, {rule.min} at least"
+        if rule.HasField("max") and value > rule.max:
+            yield f"is {value}, {rule.max} at most"
+
+
+def _is_name(value: str) -> bool:
+    return 1 <= len(value) <= 255 and not any(ord(character) < 32 or 127 <= ord(character) < 160 for character in value)
+
+
+def _is_cidr(value: str) -> bool:
+    try:
+        return str(ipaddress.IPv4Network(value)) == value
+    except ValueError:
+        return False
+
+
+def _is_ip(value: str) -> bool:
+    try:
+        ipaddress.IPv4Address(value)
+    except ValueError:
+        return False
+    return True
+
+
+_FORMS: tuple[tuple[str, Callable[[str], object], str], ...] = (
+    ("name", _is_name, "is no name: 1 to 255 characters without control characters"),
+    ("dns_label", _DNS_LABEL.fullmatch, "is no DNS label: 1 to 63 of a-z, 0-9 and inner hyphens"),
+    ("cidr", _is_cidr, "is no IPv4 network like 10.20.0.0/24 without host bits"),
+    ("ip", _is_ip, "is no IPv4 address"),
+    ("mac", _MAC.fullmatch, "is no unicast MAC address like 52:54:00:12:34:56"),
+    ("sha256", _SHA256.fullmatch, "is no SHA-256 checksum of 64 lower-case hexadecimal digits"),
+    ("interface", _INTERFACE.fullmatch, "is no interface name: 1 to 15 of letters, digits, _ . -"),
+)

@@ -1,0 +1,1 @@
+"""The rules. Values in, values out: no clock, no socket, no database."""

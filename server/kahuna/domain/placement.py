@@ -1,0 +1,88 @@
+"""Where a machine goes: filter the hosts, weigh what is left, say why of the others."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from kahuna.domain.errors import Refusal
+
+# How soon a host can start a machine, best first.
+ONLINE, STALE, OFFLINE = 0, 1, 2
+
+
+@dataclass(frozen=True, slots=True)
+class Demand:
+    """What a machine needs. Memory in bytes; `pools` are the storage pools its disks lie in."""
+
+    vcpus: int
+    memory: int
+    pools: frozenset[str] = frozenset()
+
+
+@dataclass(frozen=True, slots=True)
+class Host:
+    """A host as placement sees it. CPUs in threads and memory in bytes, both after overcommit; `pools` it reaches."""
+
+    id: str
+    name: str
+    cpus: int
+    memory: int
+    used_cpus: int = 0
+    used_memory: int = 0
+    pools: frozenset[str] = frozenset()
+    liveness: int = ONLINE
+    cordoned: bool = False
+    registered: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """The hosts that fit, best first, and why each of the others does not."""
+
+    hosts: tuple[Host, ...]
+    refused: dict[str, str]
+
+
+def choose(demand: Demand, hosts: Sequence[Host]) -> Choice:
+    """The hosts for a demand, best first.
+
+    Raises Refusal NO_HOST with one reason for each host when none fits. Being offline never refuses a host.
+    """
+    fits: list[Host] = []
+    refused: dict[str, str] = {}
+    for host in hosts:
+        reason = why_not(demand, host)
+        if reason:
+            refused[host.name] = reason
+        else:
+            fits.append(host)
+    if not fits:
+        said = "; ".join(f"{name}: {reason}" for name, reason in sorted(refused.items()))
+        raise Refusal(
+            "NO_HOST",
+            f"no host of the zone can hold the machine ({said or 'the zone has no host'}); ask for less or add a host",
+            details=refused,
+        )
+    return Choice(tuple(sorted(fits, key=weight)), refused)
+
+
+def why_not(demand: Demand, host: Host) -> str:
+    """Why a host can't hold a demand, or nothing."""
+    if host.cordoned:
+        return "is cordoned"
+    if not host.registered:
+        return "has not reported its capacity yet"
+    if not demand.pools <= host.pools:
+        return "does not reach the storage pool of its disks"
+    if demand.vcpus > host.cpus - host.used_cpus:
+        return f"has {max(host.cpus - host.used_cpus, 0)} of {host.cpus} CPUs free, {demand.vcpus} asked"
+    if demand.memory > host.memory - host.used_memory:
+        return (
+            f"has {max(host.memory - host.used_memory, 0)} of {host.memory} bytes of memory free, {demand.memory} asked"
+        )
+    return ""
+
+
+def weight(host: Host) -> tuple[int, float, str]:
+    """Sorts hosts: who can start it soonest, then who has the greatest share of memory free, then by name."""
+    free = (host.memory - host.used_memory) / host.memory if host.memory else 0.0
+    return host.liveness, -free, host.name

@@ -1,0 +1,1 @@
+"""The agents' side: sessions, what each is to be told, and what they say."""

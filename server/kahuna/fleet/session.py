@@ -1,0 +1,120 @@
+"""One agent's session: what it holds, what has moved for it, and the batch under way."""
+
+import asyncio
+import uuid
+from collections.abc import Iterator
+
+from google.protobuf.message import Message
+from kowa.fleet.v1 import fleet_pb2
+
+from kahuna.domain import slices
+from kahuna.store.resource import CONTRACT, meta
+from kahuna.store.view import View
+
+# The most bytes of a batch's part; one message stays below MAX_MESSAGE with it.
+CHUNK = 1 << 20
+MAX_MESSAGE = 4 << 20
+_ORDER = {kind: index for index, kind in enumerate(slices.KINDS)}
+
+Held = tuple[int, bool]
+
+
+class Session:
+    """What is sent is always the difference between the agent's slice now and what it is known to hold.
+
+    Nothing is queued: `dirty` names what may differ, once each, and one batch at a time is under way.
+    """
+
+    def __init__(self, view: View, agent: str, token: str, epoch: int) -> None:
+        self.agent, self.token, self.epoch = agent, token, epoch
+        self.held: dict[str, Held] = {}
+        self.held_revision = 0
+        self.ended: asyncio.Future[str] = asyncio.get_running_loop().create_future()
+        self._view = view
+        self._dirty: dict[str, str] = {}
+        self._whole = True
+        self._woken = asyncio.Event()
+        self._woken.set()
+
+    def end(self, why: str) -> None:
+        """Ends the session; the agent is told why."""
+        if not self.ended.done():
+            self.ended.set_result(why)
+
+    def touch(self, kind: str, id_: str) -> None:
+        """This resource may have moved for the agent."""
+        self._dirty[id_] = kind
+        self._woken.set()
+
+    def touch_all(self) -> None:
+        """What belongs to the slice may have moved."""
+        self._whole = True
+        self._woken.set()
+
+    async def moved(self) -> None:
+        """Returns when something may have moved since the last difference."""
+        await self._woken.wait()
+
+    def difference(self) -> tuple[list[fleet_pb2.Object], list[str]]:
+        """What the agent does not hold as it shall, in the order it must know it, and what concerns it no more."""
+        self._woken.clear()
+        if self._whole:
+            wanted = slices.members(self._view, self.agent)
+            ids = {id_ for _, id_ in wanted}
+            removed = [id_ for id_ in self.held if id_ not in ids]
+        else:
+            wanted = {(kind, id_) for id_, kind in self._dirty.items() if self._view.entry(kind, id_)}
+            ids = {id_ for _, id_ in wanted}
+            removed = [id_ for id_ in self._dirty if id_ not in ids and id_ in self.held]
+        self._dirty, self._whole = {}, False
+        objects = [
+            described
+            for kind, id_ in sorted(wanted, key=lambda member: (_ORDER[member[0]], member[1]))
+            for described in self._described(kind, id_)
+            if self.held.get(id_) != (described.generation, described.gone)
+        ]
+        return objects, removed
+
+    def stored(self, objects: list[fleet_pb2.Object], removed: list[str], revision: int) -> None:
+        """The agent has acked a difference."""
+        for described in objects:
+            self.held[described.id] = (described.generation, described.gone)
+        for id_ in removed:
+            self.held.pop(id_, None)
+        self.held_revision = revision
+
+    def _described(self, kind: str, id_: str) -> Iterator[fleet_pb2.Object]:
+        resource = self._view.find(kind, id_)
+        if resource is not None:
+            yield describe(kind, resource)
+
+
+def describe(kind: str, resource: Message) -> fleet_pb2.Object:
+    """A resource as agents get it: without what they themselves report."""
+    head = meta(resource)
+    gone, generation = head.HasField("delete_time"), head.generation
+    head.ClearField("conditions")
+    if "status" in resource.DESCRIPTOR.fields_by_name:
+        resource.ClearField("status")
+    wrapped = fleet_pb2.Resource(**{CONTRACT.kinds[kind].noun: resource})  # type: ignore[arg-type]
+    return fleet_pb2.Object(id=head.id, generation=generation, gone=gone, resource=wrapped)
+
+
+def batches(objects: list[fleet_pb2.Object], removed: list[str], revision: int) -> Iterator[fleet_pb2.ConnectResponse]:
+    """A difference in parts of at most CHUNK bytes (a single larger object apart), the last with its mark."""
+    nonce = uuid.uuid4().hex
+    parts: list[list[fleet_pb2.Object]] = [[]]
+    room = CHUNK
+    for described in objects:
+        size = described.ByteSize()
+        if parts[-1] and size > room:
+            parts.append([])
+            room = CHUNK
+        parts[-1].append(described)
+        room -= size
+    for index, part in enumerate(parts):
+        last = index == len(parts) - 1
+        batch = fleet_pb2.Batch(
+            nonce=nonce, revision=revision, objects=part, removed=removed if last else [], last=last
+        )
+        yield fleet_pb2.ConnectResponse(batch=batch)

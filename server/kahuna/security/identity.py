@@ -1,0 +1,76 @@
+"""Identities: what a credential stands for."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from kowa.v2 import agent_token_pb2, options_pb2
+
+from kahuna.domain.errors import Refusal
+from kahuna.security.keys import Sealer, prefix_of
+from kahuna.store.view import Entry, Move, View
+
+
+@dataclass(frozen=True, slots=True)
+class Identity:
+    """Who calls. `agent` is set for agents only; `token` is the agent token's id."""
+
+    subject: str
+    role: options_pb2.Role
+    agent: str = ""
+    token: str = ""
+
+
+NOBODY = Identity("", options_pb2.ROLE_PUBLIC)
+ADMIN = Identity("admin", options_pb2.ROLE_SUPER_ADMIN)
+
+
+class Identities:
+    """Finds who a credential belongs to, by its prefix: the cost does not grow with the number of keys."""
+
+    def __init__(self, view: View, sealer: Sealer, admin_keys: Mapping[str, bytes]) -> None:
+        self._sealer = sealer
+        self._admin_keys = dict(admin_keys)
+        self._view = view
+        self._tokens: dict[str, str] = {}
+        for id_, entry in view.entries("AgentToken").items():
+            self._tokens[_token(entry).prefix] = id_
+        view.follow(self._follow)
+
+    def identify(self, authorization: str) -> Identity:
+        """Who sends this `authorization` header. Raises Refusal UNAUTHENTICATED for a key that opens nothing."""
+        if not authorization:
+            return NOBODY
+        scheme, _, key = authorization.partition(" ")
+        if scheme.lower() != "bearer":
+            raise Refusal("UNAUTHENTICATED", "the authorization header must read `Bearer <key>`")
+        prefix = prefix_of(key)
+        if prefix in self._admin_keys and self._sealer.opens(key, self._admin_keys[prefix]):
+            return ADMIN
+        entry = self._view.entry("AgentToken", self._tokens.get(prefix, ""))
+        if entry is not None and self._sealer.opens(key, entry.sealed):
+            token = _token(entry)
+            if not token.meta.HasField("delete_time"):
+                return Identity(f"agent:{token.agent}", options_pb2.ROLE_AGENT, token.agent, token.meta.id)
+        raise Refusal("UNAUTHENTICATED", "the key is unknown or has been revoked; use one that is valid")
+
+    def _follow(self, _: int, moves: list[Move]) -> None:
+        for move in moves:
+            if move.kind != "AgentToken":
+                continue
+            if isinstance(move.before, agent_token_pb2.AgentToken):
+                self._tokens.pop(move.before.prefix, None)
+            if isinstance(move.after, agent_token_pb2.AgentToken):
+                self._tokens[move.after.prefix] = move.id
+
+
+def _token(entry: Entry) -> agent_token_pb2.AgentToken:
+    return agent_token_pb2.AgentToken.FromString(entry.data)
+
+
+def may(identity: Identity, access: options_pb2.Access) -> bool:
+    """Whether an identity may call a method with this option. Without an option nobody may."""
+    if access.role == options_pb2.ROLE_PUBLIC:
+        return True
+    if access.role == options_pb2.ROLE_AGENT or identity.role == options_pb2.ROLE_AGENT:
+        return access.role == identity.role
+    return bool(access.role) and identity.role >= access.role

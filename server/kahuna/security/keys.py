@@ -1,0 +1,59 @@
+"""Keys: 256 random bits behind an indexed prefix, kept as a keyed hash only."""
+
+import hashlib
+import hmac
+import os
+import secrets
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+# What a key begins with, so that a leaked one is recognised; then whose it is.
+ADMIN: Final = "kowa_admin_"
+AGENT: Final = "kowa_agent_"
+PREFIX_DIGITS: Final = 12
+
+
+@dataclass(frozen=True, slots=True)
+class Key:
+    """A new key. `text` is shown once; `prefix` finds it again."""
+
+    text: str
+    prefix: str
+
+
+def draw(family: str) -> Key:
+    """A new key of a family."""
+    prefix = family + secrets.token_hex(PREFIX_DIGITS // 2)
+    return Key(f"{prefix}_{secrets.token_hex(32)}", prefix)
+
+
+def prefix_of(text: str) -> str:
+    """The part of a key that finds it, or nothing when it is no key."""
+    prefix, _, secret = text.rpartition("_")
+    return prefix if secret and prefix.startswith((ADMIN, AGENT)) else ""
+
+
+class Sealer:
+    """Hashes keys with a secret of this platform's own, so that a stolen database opens nothing."""
+
+    def __init__(self, secret: bytes) -> None:
+        assert len(secret) >= 32
+        self._secret = secret
+
+    @classmethod
+    def from_file(cls, path: Path) -> "Sealer":
+        """Reads the secret, drawing it first if there is none (mode 0600)."""
+        if not path.exists():
+            handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+            with os.fdopen(handle, "wb") as file:
+                file.write(secrets.token_bytes(32))
+        return cls(path.read_bytes())
+
+    def seal(self, text: str) -> bytes:
+        """The keyed hash of a key."""
+        return hmac.new(self._secret, text.encode(), hashlib.sha256).digest()
+
+    def opens(self, text: str, sealed: bytes) -> bool:
+        """Whether the key is the sealed one, in constant time."""
+        return hmac.compare_digest(self.seal(text), sealed)

@@ -1,0 +1,129 @@
+"""Kahuna as one process: the store, the API, the fleet's listener, health and metrics."""
+
+import asyncio
+import signal
+
+import grpc
+import structlog
+import uvloop
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+from grpc_health.v1._async import HealthServicer
+from kowa.runtime import logs
+from prometheus_client import start_http_server
+from sqlmodel import Session, select
+
+from kahuna.api.access import AccessInterceptor, accesses
+from kahuna.api.server import handlers
+from kahuna.api.services import services
+from kahuna.fleet.fleet import Fleet
+from kahuna.fleet.reports import Reports
+from kahuna.fleet.service import ACCESS, FleetService
+from kahuna.fleet.session import MAX_MESSAGE
+from kahuna.security import certificates
+from kahuna.security.identity import Identities
+from kahuna.security.keys import Sealer
+from kahuna.settings import Settings
+from kahuna.store.credential import AdminKey
+from kahuna.store.database import Store
+from kahuna.store.resource import CONTRACT
+from kahuna.store.schema import migrate
+
+log = structlog.get_logger()
+
+# How long calls under way may take to end when Kahuna stops, in seconds.
+GRACE = 2
+KEEPALIVE = (
+    ("grpc.keepalive_time_ms", 20_000),
+    ("grpc.keepalive_timeout_ms", 10_000),
+    ("grpc.keepalive_permit_without_calls", 1),
+    ("grpc.http2.min_ping_interval_without_data_ms", 10_000),
+    ("grpc.max_receive_message_length", MAX_MESSAGE),
+    ("grpc.so_reuseport", 0),
+)
+
+
+class Kahuna:
+    """One orchestrator on one database. `start` returns when it serves, `stop` when nothing is left."""
+
+    def __init__(self, settings: Settings) -> None:
+        self.settings = settings
+        self.store = Store(settings.database_url)
+        self.api_port = self.fleet_port = 0
+        self._servers: list[grpc.aio.Server] = []
+        self._tasks: list[asyncio.Task[None]] = []
+
+    async def start(self) -> None:
+        """Raises SystemExit when a port is taken or the database is not ours to use."""
+        migrate(self.store.engine)
+        self.store.load()
+        sealer = Sealer.from_file(self.settings.state / "secret.key")
+        identities = Identities(self.store.view, sealer, _admin_keys(self.store))
+        fleet, reports = Fleet(self.store), Reports(self.store)
+        await fleet.start()
+        self._tasks.append(asyncio.create_task(reports.run()))
+
+        access = AccessInterceptor(identities, accesses(CONTRACT))
+        health = HealthServicer()
+        credentials = self._credentials()
+        addresses = {self.settings.api: None} | ({self.settings.api_tls: credentials} if self.settings.api_tls else {})
+        api = grpc.aio.server(interceptors=[access], options=KEEPALIVE)
+        api.add_generic_rpc_handlers(tuple(handlers(services(self.store, sealer))))
+        health_pb2_grpc.add_HealthServicer_to_server(health, api)
+        ports = {address: _listen(api, address, secured) for address, secured in addresses.items()}
+        self.api_port = ports[self.settings.api]
+
+        streams = grpc.aio.server(interceptors=[AccessInterceptor(identities, ACCESS)], options=KEEPALIVE)
+        streams.add_generic_rpc_handlers((FleetService(fleet, reports).handler(),))
+        self.fleet_port = _listen(streams, self.settings.fleet, credentials)
+        for server in (api, streams):
+            await server.start()
+            self._servers.append(server)
+        await health.set("", health_pb2.HealthCheckResponse.SERVING)
+        if self.settings.metrics:
+            host, _, port = self.settings.metrics.rpartition(":")
+            start_http_server(int(port), host)
+        log.info("kahuna.serving", api=self.settings.api, fleet=self.settings.fleet, revision=self.store.view.revision)
+
+    async def stop(self) -> None:
+        """Lets calls under way end, then lets go of the database."""
+        await asyncio.gather(*(server.stop(GRACE) for server in self._servers))
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await self.store.close()
+        log.info("kahuna.stopped")
+
+    def _credentials(self) -> grpc.ServerCredentials:
+        files = certificates.ensure(self.settings.state, self.settings.names)
+        return grpc.ssl_server_credentials([(files.key.read_bytes(), files.certificate.read_bytes())])
+
+
+def run(settings: Settings) -> None:
+    """Serves until SIGTERM or SIGINT."""
+    logs.configure(as_json=settings.log_json)
+    uvloop.run(_serve(settings))
+
+
+async def _serve(settings: Settings) -> None:
+    kahuna = Kahuna(settings)
+    stop = asyncio.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(number, stop.set)
+    await kahuna.start()
+    await stop.wait()
+    await kahuna.stop()
+
+
+def _listen(server: grpc.aio.Server, address: str, credentials: grpc.ServerCredentials | None) -> int:
+    """The port listened on, which the system chooses for port 0."""
+    try:
+        if credentials is None:
+            return server.add_insecure_port(address)
+        return server.add_secure_port(address, credentials)
+    except RuntimeError as error:
+        raise SystemExit(f"kahuna: can't listen on {address}: is the port in use? ({error})") from None
+
+
+def _admin_keys(store: Store) -> dict[str, bytes]:
+    with Session(store.engine) as session:
+        return {key.prefix: key.digest for key in session.exec(select(AdminKey)).all()}

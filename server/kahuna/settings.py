@@ -1,0 +1,69 @@
+"""Kahuna's configuration: a TOML file, and the environment over it (KAHUNA_DATABASE, ...)."""
+
+import ipaddress
+from pathlib import Path
+
+from pydantic import field_validator
+from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, TomlConfigSettingsSource
+
+
+class Settings(BaseSettings):
+    """Where Kahuna listens and what it stands on."""
+
+    model_config = SettingsConfigDict(env_prefix="KAHUNA_", extra="forbid")
+
+    # What only Kahuna may read: the secret that keys are hashed with, the platform's own CA, SQLite's file.
+    state: Path = Path("/var/lib/kahuna")
+    # SQLAlchemy URL; SQLite below `state` unless told: postgresql+psycopg://user@host/name
+    database: str = ""
+    # The API for the gateway beside it: plain gRPC, loopback only.
+    api: str = "127.0.0.1:7440"
+    # The API for direct gRPC clients over TLS; off unless told.
+    api_tls: str = ""
+    # Where agents dial in, over TLS.
+    fleet: str = "0.0.0.0:7443"
+    # Prometheus, loopback only; off when empty.
+    metrics: str = "127.0.0.1:7441"
+    # The names and addresses that the server's certificate is for.
+    names: list[str] = ["localhost", "127.0.0.1"]
+    log_json: bool = True
+
+    @field_validator("api", "metrics")
+    @classmethod
+    def _is_loopback(cls, value: str) -> str:
+        host = value.rpartition(":")[0].strip("[]")
+        if value and host != "localhost" and not ipaddress.ip_address(host).is_loopback:
+            raise ValueError(
+                f"{value} is reachable from outside, and what listens there is not encrypted; use 127.0.0.1"
+            )
+        return value
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """The file is the weakest."""
+        return init_settings, env_settings, TomlConfigSettingsSource(settings_cls)
+
+    @property
+    def database_url(self) -> str:
+        """The URL in force."""
+        return self.database or f"sqlite:///{self.state / 'kahuna.db'}"
+
+
+def load(config: Path | None) -> Settings:
+    """The settings in force. Raises ValidationError, or FileNotFoundError for a named file that is not there."""
+    if config is None:
+        return Settings()
+    if not config.is_file():
+        raise FileNotFoundError(f"no configuration file {config}")
+
+    class Configured(Settings, toml_file=config):
+        pass
+
+    return Configured()

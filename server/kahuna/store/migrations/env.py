@@ -1,0 +1,15 @@
+"""Alembic's entry: runs on the connection that `schema.migrate` hands over."""
+
+from alembic import context
+from sqlmodel import SQLModel
+
+from kahuna.store import tables
+
+assert tables.TABLES
+context.configure(
+    connection=context.config.attributes["connection"],
+    target_metadata=SQLModel.metadata,
+    render_as_batch=True,
+)
+with context.begin_transaction():
+    context.run_migrations()

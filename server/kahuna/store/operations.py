@@ -1,0 +1,135 @@
+"""Operations and deletions as transactions see them: begun, settled by reports, swept when nothing is left."""
+
+from dataclasses import dataclass
+
+from google.protobuf.message import Message
+from kowa.v2 import agent_pb2, operation_pb2
+from sqlmodel import col, select
+
+from kahuna.domain import lifecycle, slices
+from kahuna.store.gone import Gone
+from kahuna.store.operation import Operation
+from kahuna.store.resource import CONTRACT, message_of, meta, standing_of, timestamp
+from kahuna.store.transaction import Transaction
+
+# What a machine holds and lets go of when it is gone.
+BELONGINGS = (("Volume", "instance"), ("Adapter", "instance"))
+
+
+@dataclass(frozen=True, slots=True)
+class Cause:
+    """Which method was called, by whom, and why he says he did."""
+
+    method: str
+    caller: str
+    reason: str = ""
+
+
+def begin(tx: Transaction, cause: Cause, kind: str, target: Message) -> operation_pb2.Operation:
+    """Records what was asked for of a resource; what was under way for it is superseded."""
+    head = meta(target)
+    for earlier in _open(tx, head.id):
+        _end(tx, earlier, operation_pb2.PHASE_SUPERSEDED, f"superseded by {cause.method}")
+    operation = operation_pb2.Operation(
+        method=cause.method,
+        caller=cause.caller,
+        reason=cause.reason,
+        target_kind=kind,
+        target=head.id,
+        target_name=getattr(target, "name", ""),
+        project=head.id if kind == "Project" else getattr(target, "project", ""),
+        target_generation=head.generation,
+        phase=lifecycle.phase(head.generation, standing_of(kind, target)),
+    )
+    if operation.phase in lifecycle.OPEN:
+        obstacle = _obstacle(tx, kind, target)
+        if obstacle:
+            operation.phase, operation.message = operation_pb2.PHASE_WAITING, obstacle
+    else:
+        _close(tx, operation)
+    added = tx.add("Operation", operation)
+    assert isinstance(added, operation_pb2.Operation)
+    return added
+
+
+def settle(tx: Transaction, kind: str, target: Message, message: str, *, waiting: bool, progress: int = 0) -> None:
+    """Moves the open operations of a resource to where a report has brought it."""
+    for operation in _open(tx, meta(target).id):
+        phase = lifecycle.phase(operation.target_generation, standing_of(kind, target))
+        if phase not in lifecycle.OPEN:
+            _end(tx, operation, phase, message if phase == operation_pb2.PHASE_FAILED else "")
+            continue
+        operation.phase = operation_pb2.PHASE_WAITING if waiting else operation_pb2.PHASE_RUNNING
+        operation.message, operation.progress = message, min(progress, 99)
+        tx.put("Operation", operation)
+
+
+def sweep(tx: Transaction, kind: str, id_: str) -> None:
+    """Takes a marked resource out when no agent can hold it and nothing names it; then what it named, likewise."""
+    resource = tx.find(kind, id_)
+    if resource is None or not meta(resource).HasField("delete_time") or _holders(tx, kind, resource):
+        return
+    belongings: list[tuple[str, str]] = []
+    if kind == "Instance":
+        for other, field in BELONGINGS:
+            for belonging in tx.referring(other, field, id_):
+                belonging.ClearField(field)
+                tx.put(other, belonging)
+                belongings.append((other, meta(belonging).id))
+    if tx.has_referring(kind, id_):
+        return
+    tx.remove(kind, id_)
+    for operation in _open(tx, id_):
+        _end(tx, operation, operation_pb2.PHASE_DONE, "")
+    for other, belonging_id in belongings:
+        sweep(tx, other, belonging_id)
+    for named in CONTRACT.kinds[kind].message.fields.values():
+        if named.ref and not named.repeated and getattr(resource, named.name):
+            sweep(tx, named.ref, getattr(resource, named.name))
+
+
+def confirm_gone(tx: Transaction, kind: str, id_: str, agent: str) -> None:
+    """Takes an agent's word that a marked resource is not on its host any more."""
+    tx.insert_new(Gone, object_id=id_, agent_id=agent)
+    sweep(tx, kind, id_)
+
+
+def _holders(tx: Transaction, kind: str, resource: Message) -> set[str]:
+    """The agents that may still have a marked resource on their hosts."""
+    if kind not in slices.HELD:
+        return set()
+    concerned = {agent for agent in slices.agents(tx, kind, resource) if slices.has_signed_in(tx, agent)}
+    words = tx.session.exec(select(Gone.agent_id).where(Gone.object_id == meta(resource).id)).all()
+    return concerned - set(words)
+
+
+def _obstacle(tx: Transaction, kind: str, target: Message) -> str:
+    """Why nothing will happen for now, in words, or nothing."""
+    concerned = slices.agents(tx, kind, target)
+    if not concerned:
+        return "no agent is bound to its host; bind one"
+    for id_ in sorted(concerned):
+        agent = tx.find("Agent", id_)
+        if isinstance(agent, agent_pb2.Agent) and agent.status.stream != agent_pb2.STREAM_ONLINE:
+            return f"HOST_OFFLINE: agent {agent.name} is not connected; it is done when it comes back"
+    return ""
+
+
+def _open(tx: Transaction, target: str) -> list[operation_pb2.Operation]:
+    rows = tx.session.exec(
+        select(Operation).where(Operation.target == target, col(Operation.phase).in_(lifecycle.OPEN)).with_for_update()
+    ).all()
+    found = [message_of("Operation", row) for row in rows]
+    return [operation for operation in found if isinstance(operation, operation_pb2.Operation)]
+
+
+def _end(tx: Transaction, operation: operation_pb2.Operation, phase: operation_pb2.Phase, message: str) -> None:
+    operation.phase, operation.message = phase, message
+    _close(tx, operation)
+    tx.put("Operation", operation)
+
+
+def _close(tx: Transaction, operation: operation_pb2.Operation) -> None:
+    operation.end_time.CopyFrom(timestamp(tx.now))
+    if operation.phase == operation_pb2.PHASE_DONE:
+        operation.progress = 100

@@ -1,0 +1,163 @@
+"""What every resource's table has, and how a row and its message turn into each other."""
+
+import hashlib
+from collections.abc import Mapping
+from functools import cache
+from typing import Any, ClassVar, cast
+
+from google.protobuf.message import Message
+from google.protobuf.timestamp_pb2 import Timestamp
+from kowa import contract
+from kowa.v2 import meta_pb2
+from sqlalchemy import BigInteger, Index, LargeBinary, text
+from sqlmodel import Field, SQLModel
+
+from kahuna.domain.lifecycle import Standing, state
+
+CONTRACT = contract.load()
+# An index is named after all its columns, so that a violated one says what was taken.
+SQLModel.metadata.naming_convention = {
+    "ix": "ix_%(table_name)s_%(column_0_N_name)s",
+    "fk": "fk_%(table_name)s_%(column_0_N_name)s",
+    "pk": "pk_%(table_name)s",
+}
+TABLES: dict[str, type["Resource"]] = {}
+
+
+class Resource(SQLModel):
+    """The columns of every kind. What a client may write is the message in `spec`; what agents report, in `status`.
+
+    Times are microseconds since 1970. A kind's own columns are named after its fields, with `_id` behind a reference;
+    they are filled from the message, for the database to judge.
+    """
+
+    id: str = Field(primary_key=True, max_length=36)
+    generation: int = Field(default=1, sa_type=BigInteger)
+    revision: int = Field(default=0, sa_type=BigInteger)
+    create_time: int = Field(default=0, sa_type=BigInteger)
+    update_time: int = Field(default=0, sa_type=BigInteger)
+    delete_time: int | None = Field(default=None, sa_type=BigInteger, index=True)
+    spec: bytes = Field(default=b"", sa_type=LargeBinary)
+    status: bytes = Field(default=b"", sa_type=LargeBinary)
+    sealed: bytes = Field(default=b"", sa_type=LargeBinary)
+
+    kind: ClassVar[str] = ""
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        cls.kind = cls.__name__
+        TABLES[cls.__name__] = cls
+
+
+OWN = frozenset(Resource.model_fields)
+
+
+def unique_among_the_living(*columns: str) -> Index:
+    """Uniqueness among rows not marked for deletion."""
+    living = text("delete_time IS NULL")
+    return Index(None, *columns, unique=True, sqlite_where=living, postgresql_where=living)
+
+
+def new_message(kind: str) -> Message:
+    """An empty resource of a kind."""
+    return message_class(kind)()
+
+
+@cache
+def message_class(kind: str) -> type[Message]:
+    """The generated class of a kind."""
+    return CONTRACT.stub(CONTRACT.kinds[kind].message.name)
+
+
+@cache
+def own_columns(kind: str) -> Mapping[str, str]:
+    """The columns a kind adds, and the field each is filled from."""
+    columns = (name for name in TABLES[kind].model_fields if name not in OWN)
+    return {column: column.removesuffix("_id") for column in columns}
+
+
+def column_values(kind: str, message: Message) -> dict[str, Any]:
+    """What the kind's own columns hold for a message; an empty reference is NULL."""
+    values = {column: getattr(message, field) for column, field in own_columns(kind).items()}
+    return {column: (value or None) if column.endswith("_id") else value for column, value in values.items()}
+
+
+def meta(message: Message) -> meta_pb2.Meta:
+    """The server's part of any resource."""
+    return cast(meta_pb2.Meta, message.meta)  # type: ignore[attr-defined]
+
+
+def spec_of(message: Message) -> bytes:
+    """What is kept in `spec`: all but the server's part and what agents report."""
+    kept = type(message)()
+    kept.CopyFrom(message)
+    kept.ClearField("meta")
+    if "status" in kept.DESCRIPTOR.fields_by_name:
+        kept.ClearField("status")
+    return kept.SerializeToString(deterministic=True)
+
+
+def status_of(message: Message) -> bytes:
+    """What is kept in `status`: the reported fields, the generation they stand for, failure and conditions."""
+    kept = type(message)()
+    source, target = meta(message), meta(kept)
+    target.observed_generation = source.observed_generation
+    target.conditions.extend(source.conditions)
+    if source.state == meta_pb2.STATE_ERROR:
+        target.state = source.state
+    if "status" in kept.DESCRIPTOR.fields_by_name:
+        kept.status.CopyFrom(message.status)  # type: ignore[attr-defined]
+    return kept.SerializeToString(deterministic=True)
+
+
+def etag_of(kind: str, message: Message) -> str:
+    """Covers what a client may write, and nothing else."""
+    kept = type(message)()
+    kept.CopyFrom(message)
+    for field in CONTRACT.kinds[kind].message.fields.values():
+        if field.output_only or field.name == "meta":
+            kept.ClearField(field.name)
+    return hashlib.sha256(kept.SerializeToString(deterministic=True)).hexdigest()[:16]
+
+
+def message_of(kind: str, row: Any) -> Message:
+    """The whole resource from a row (or a tuple with the columns of Resource)."""
+    # Two serialised messages in a row are their merge.
+    message = message_class(kind).FromString(row.spec + row.status)
+    head = meta(message)
+    failed = head.state == meta_pb2.STATE_ERROR
+    head.id, head.generation, head.revision = row.id, row.generation, row.revision
+    head.create_time.CopyFrom(timestamp(row.create_time))
+    head.update_time.CopyFrom(timestamp(row.update_time))
+    if row.delete_time is not None:
+        head.delete_time.CopyFrom(timestamp(row.delete_time))
+    head.etag = etag_of(kind, message)
+    head.state = state(standing_of(kind, message, failed))
+    return message
+
+
+def standing_of(kind: str, message: Message, failed: bool | None = None) -> Standing:
+    """What decides the state of a resource."""
+    head = meta(message)
+    return Standing(
+        generation=head.generation,
+        observed=head.observed_generation,
+        marked=head.HasField("delete_time"),
+        failed=head.state == meta_pb2.STATE_ERROR if failed is None else failed,
+        converges=CONTRACT.kinds[kind].converges,
+    )
+
+
+def timestamp(microseconds: int) -> Timestamp:
+    """A protobuf timestamp."""
+    seconds, rest = divmod(microseconds, 1_000_000)
+    return Timestamp(seconds=seconds, nanos=rest * 1000)
+
+
+def apply_mask(target: Message, source: Message, fields: set[str]) -> None:
+    """Takes the named fields of the source into the target; an unset one is cleared."""
+    part = type(source)()
+    part.CopyFrom(source)
+    for name in source.DESCRIPTOR.fields_by_name:
+        (target if name in fields else part).ClearField(name)
+    target.MergeFrom(part)

@@ -1,0 +1,45 @@
+"""Brings the schema to this version's. Alembic is imported only when there is something to do."""
+
+from pathlib import Path
+
+import structlog
+from sqlalchemy import Engine, inspect, text
+
+log = structlog.get_logger()
+
+MIGRATIONS = Path(__file__).parent / "migrations"
+
+
+def migrate(engine: Engine) -> None:
+    """Upgrades an older or empty database. Raises SystemExit for one of a newer Kahuna."""
+    newest, known = _versions()
+    current = _current(engine)
+    if current == newest:
+        return
+    if current and current not in known:
+        raise SystemExit(
+            f"kahuna: the database is at schema {current}, which this Kahuna does not know; use a newer Kahuna"
+        )
+    from alembic import command
+    from alembic.config import Config
+
+    config = Config()
+    config.set_main_option("script_location", str(MIGRATIONS))
+    with engine.connect() as connection:
+        config.attributes["connection"] = connection
+        command.upgrade(config, "head")
+        connection.commit()
+    log.info("schema.migrated", before=current, now=newest)
+
+
+def _versions() -> tuple[str, set[str]]:
+    """The newest schema version and all known ones: migrations are files `NNNN_title.py`, in order."""
+    known = sorted(path.name.partition("_")[0] for path in (MIGRATIONS / "versions").glob("[0-9]*.py"))
+    return known[-1], set(known)
+
+
+def _current(engine: Engine) -> str:
+    with engine.connect() as connection:
+        if not inspect(connection).has_table("alembic_version"):
+            return ""
+        return str(connection.execute(text("SELECT version_num FROM alembic_version")).scalar() or "")

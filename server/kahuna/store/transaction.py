@@ -1,0 +1,217 @@
+"""One transaction: rows, the log entry, the revision. An ordinary function of it runs, then it commits as a whole."""
+
+import re
+import uuid
+from collections.abc import Iterator
+from typing import Any, NoReturn
+
+from google.protobuf.message import Message
+from kowa import contract
+from sqlalchemy import func, insert, update
+from sqlalchemy.dialects.postgresql import insert as upsert_postgresql
+from sqlalchemy.dialects.sqlite import insert as upsert_sqlite
+from sqlalchemy.exc import IntegrityError
+from sqlmodel import Session, col, select
+
+from kahuna.domain.errors import Refusal, invalid, not_found
+from kahuna.domain.slices import Reader
+from kahuna.store.gone import Gone
+from kahuna.store.log import Head, Log
+from kahuna.store.resource import (
+    CONTRACT,
+    TABLES,
+    Resource,
+    column_values,
+    message_of,
+    meta,
+    own_columns,
+    spec_of,
+    status_of,
+)
+from kahuna.store.view import Change, Commit, Entry
+
+
+class Transaction(Reader):
+    """The database as one transaction sees it. `now` is in microseconds since 1970.
+
+    Reads lock what the caller is about to judge or change. `changed` is what will be logged.
+    """
+
+    def __init__(self, session: Session, now: int) -> None:
+        self.session = session
+        self.now = now
+        self._touched: dict[tuple[str, str], Resource] = {}
+        self._removed: dict[tuple[str, str], str] = {}
+
+    def find(self, kind: str, id_: str) -> Message | None:
+        """A resource, or nothing."""
+        row = self.session.get(TABLES[kind], id_)
+        return message_of(kind, row) if row else None
+
+    def referring(self, kind: str, field: str, target: str) -> Iterator[Message]:
+        """The resources of a kind whose field names the target."""
+        table = TABLES[kind]
+        rows = self.session.exec(select(table).where(getattr(table, f"{field}_id") == target))
+        return (message_of(kind, row) for row in rows.all())
+
+    def row(self, kind: str, id_: str, *, share: bool = False) -> Resource:
+        """A row, locked till the end: alone, or with others who only lean on it. Raises Refusal NOT_FOUND."""
+        row = self.session.get(TABLES[kind], id_, with_for_update={"read": True} if share else True)
+        if row is None:
+            raise not_found(CONTRACT.kinds[kind].command, id_)
+        return row
+
+    def get(self, kind: str, id_: str) -> Message:
+        """A resource about to be changed. Raises Refusal NOT_FOUND."""
+        return message_of(kind, self.row(kind, id_))
+
+    def lean_on(self, field: str, kind: str, id_: str) -> Message:
+        """A resource that another will name: it is there, unmarked, and stays so. Raises Refusal on the field."""
+        row = self.session.get(TABLES[kind], id_, with_for_update={"read": True})
+        command = CONTRACT.kinds[kind].command
+        if row is None:
+            raise invalid(field, f"no {command} has the id {id_!r}; list them to find it")
+        if row.delete_time is not None:
+            raise Refusal("DELETING", f"{field}: {command} {id_} is being deleted; choose another")
+        return message_of(kind, row)
+
+    def add(self, kind: str, message: Message, *, sealed: bytes = b"") -> Message:
+        """A new resource with an id of its own. Raises Refusal when its name or an address is taken."""
+        meta(message).id = meta(message).id or str(uuid.uuid4())
+        row = TABLES[kind](
+            id=meta(message).id,
+            create_time=self.now,
+            update_time=self.now,
+            spec=spec_of(message),
+            status=status_of(message),
+            sealed=sealed,
+            **column_values(kind, message),
+        )
+        self.session.add(row)
+        self._flush(kind, message)
+        self._touched[kind, row.id] = row
+        return message_of(kind, row)
+
+    def put(self, kind: str, message: Message) -> Message:
+        """Desired state or an allocation as it shall be now; the generation moves if it moved."""
+        row = self.row(kind, meta(message).id)
+        spec = spec_of(message)
+        if spec != row.spec:
+            row.spec, row.generation, row.update_time = spec, row.generation + 1, self.now
+            for column, value in column_values(kind, message).items():
+                setattr(row, column, value)
+            self._flush(kind, message)
+            self._touched[kind, row.id] = row
+        return message_of(kind, row)
+
+    def report(self, kind: str, message: Message) -> Message:
+        """What is seen of a resource; moves no generation."""
+        row = self.row(kind, meta(message).id)
+        status = status_of(message)
+        if status != row.status:
+            row.status = status
+            self.session.flush()
+            self._touched[kind, row.id] = row
+        return message_of(kind, row)
+
+    def mark(self, kind: str, id_: str) -> Message:
+        """Marks a resource for deletion: its name is free at once."""
+        row = self.row(kind, id_)
+        if row.delete_time is None:
+            row.delete_time, row.generation = self.now, row.generation + 1
+            self.session.flush()
+            self._touched[kind, id_] = row
+        return message_of(kind, row)
+
+    def remove(self, kind: str, id_: str) -> None:
+        """Takes a row out for good."""
+        row = self.row(kind, id_)
+        project = getattr(row, "project_id", None) or ""
+        for word in self.session.exec(select(Gone).where(Gone.object_id == id_)).all():
+            self.session.delete(word)
+        self.session.delete(row)
+        self.session.flush()
+        self._touched.pop((kind, id_), None)
+        self._removed[kind, id_] = project
+
+    def has_referring(self, kind: str, id_: str) -> bool:
+        """Whether any row, marked or not, names this one."""
+        return any(
+            self.session.exec(select(func.count()).select_from(table).where(getattr(table, column) == id_)).one()
+            for table, column in referring_columns(kind)
+        )
+
+    def insert_new(self, table: type[Any], **values: Any) -> bool:
+        """Inserts unless the key is there, without failing the transaction. Says whether it did."""
+        upsert = upsert_sqlite if self.session.get_bind().dialect.name == "sqlite" else upsert_postgresql
+        done = self.session.execute(upsert(table).values(**values).on_conflict_do_nothing())
+        return bool(done.rowcount)  # type: ignore[attr-defined]
+
+    def finish(self) -> Commit | None:
+        """Takes the revision and writes the log: the last statements before the commit. Nothing if nothing changed."""
+        self.session.flush()
+        if not self._touched and not self._removed:
+            return None
+        moved = update(Head).values(revision=Head.revision + 1).returning(col(Head.revision))
+        revision = int(self.session.execute(moved).scalar_one())
+        entries = [
+            {
+                "revision": revision,
+                "id": id_,
+                "kind": kind,
+                "project": getattr(row, "project_id", None) or "",
+                "removed": False,
+            }
+            for (kind, id_), row in self._touched.items()
+        ] + [
+            {"revision": revision, "id": id_, "kind": kind, "project": project, "removed": True}
+            for (kind, id_), project in self._removed.items()
+        ]
+        self.session.execute(insert(Log), entries)
+        for row in self._touched.values():
+            row.revision = revision
+        self.session.flush()
+        changes = [
+            Change(revision, kind, id_, Entry(revision, message_of(kind, row).SerializeToString(), row.sealed))
+            for (kind, id_), row in self._touched.items()
+        ] + [Change(revision, kind, id_, None) for kind, id_ in self._removed]
+        return Commit(revision, tuple(changes))
+
+    def _flush(self, kind: str, message: Message) -> None:
+        try:
+            self.session.flush()
+        except IntegrityError as error:
+            _refuse(kind, message, error)
+
+
+def referring_columns(kind: str) -> Iterator[tuple[type[Any], str]]:
+    """Each table and column that can name a resource of a kind."""
+    for name, table in TABLES.items():
+        for column, field in own_columns(name).items():
+            if column.endswith("_id") and field_of(name, field).ref == kind:
+                yield table, column
+
+
+def field_of(kind: str, field: str) -> contract.Field:
+    """A field of a kind's message."""
+    return CONTRACT.kinds[kind].message.fields[field]
+
+
+def _refuse(kind: str, message: Message, error: IntegrityError) -> NoReturn:
+    """Says in the user's words which constraint was in the way."""
+    said = str(error.orig)
+    fields = [field for column, field in own_columns(kind).items() if re.search(rf"\b\w*{column}\b", said)]
+    command = CONTRACT.kinds[kind].command
+    if "name" in fields:
+        scope = " of its " + " and ".join(field for field in fields if field != "name") if len(fields) > 1 else ""
+        name = getattr(message, "name", "")
+        raise Refusal("NAME_TAKEN", f"another {command}{scope} is called {name!r}; choose another name") from error
+    if "address" in fields or "mac" in fields:
+        field = "address" if "address" in fields else "mac"
+        value = getattr(message, field)
+        raise Refusal(
+            "ADDRESS_TAKEN", f"{field}: {value} belongs to another adapter; choose another or leave it out"
+        ) from error
+    if "agent" in fields:
+        raise Refusal("IN_USE", f"agent: it belongs to another {command}; an agent serves one node at most") from error
+    raise Refusal("CONFLICT", f"the {command} collides with a change made at the same time; try again") from error

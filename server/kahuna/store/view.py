@@ -1,0 +1,160 @@
+"""The resources in memory, as the revision log feeds them. All reads come from here; nothing is written from it."""
+
+import asyncio
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from typing import NamedTuple
+
+from google.protobuf.message import Message
+
+from kahuna.domain.slices import Reader
+from kahuna.store.resource import CONTRACT, message_class
+
+# How many changes a watch can fall behind before it has to start anew.
+TAIL = 100_000
+
+
+class Entry(NamedTuple):
+    """A resource at a revision, serialised; `sealed` never leaves the process."""
+
+    revision: int
+    data: bytes
+    sealed: bytes
+
+
+class Change(NamedTuple):
+    """One resource touched by one commit; without an entry it is gone."""
+
+    revision: int
+    kind: str
+    id: str
+    entry: Entry | None
+
+
+class Commit(NamedTuple):
+    """What one transaction changed."""
+
+    revision: int
+    changes: tuple[Change, ...]
+
+
+class Move(NamedTuple):
+    """A change as followers see it: what was, what is."""
+
+    kind: str
+    id: str
+    before: Message | None
+    after: Message | None
+
+
+Follower = Callable[[int, list[Move]], None]
+
+
+class View(Reader):
+    """All resources at one revision. Used from the event loop only.
+
+    Commits may be handed over out of order; they are applied in order, and `reached` answers when one is.
+    """
+
+    def __init__(self) -> None:
+        self.revision = 0
+        self.oldest = 0
+        self.incarnation = ""
+        self._objects: dict[str, dict[str, Entry]] = {kind: {} for kind in CONTRACT.kinds}
+        self._referring: dict[tuple[str, str, str], dict[str, None]] = {}
+        self._tail: deque[Change] = deque(maxlen=TAIL)
+        self._early: dict[int, Commit] = {}
+        self._followers: list[Follower] = []
+        self._moved = asyncio.Event()
+
+    def load(self, incarnation: str, revision: int, resources: Iterable[Change], tail: Iterable[Change]) -> None:
+        """Fills an empty view. `tail` are the log's last changes, in order."""
+        self.incarnation = incarnation
+        for change in resources:
+            self._put(change)
+        self.revision = revision
+        self._tail.extend(tail)
+        self.oldest = self._tail[0].revision - 1 if self._tail else revision
+
+    def follow(self, follower: Follower) -> Callable[[], None]:
+        """Calls the follower at each commit from now on, in order. Returns how to stop."""
+        self._followers.append(follower)
+        return lambda: self._followers.remove(follower)
+
+    def hand_over(self, commit: Commit) -> None:
+        """Takes a commit; applies it as soon as all before it are."""
+        self._early[commit.revision] = commit
+        while (ready := self._early.pop(self.revision + 1, None)) is not None:
+            moves = [self._put(change) for change in ready.changes]
+            if len(self._tail) + len(ready.changes) > TAIL and self._tail:
+                self.oldest = self._tail[min(len(ready.changes), len(self._tail)) - 1].revision
+            self._tail.extend(ready.changes)
+            self.revision = ready.revision
+            for follower in tuple(self._followers):
+                follower(ready.revision, moves)
+            self._moved.set()
+            self._moved = asyncio.Event()
+
+    async def reached(self, revision: int) -> None:
+        """Returns when the view has the revision."""
+        while self.revision < revision:
+            await self._moved.wait()
+
+    async def moved(self) -> None:
+        """Returns at the next commit."""
+        await self._moved.wait()
+
+    def entry(self, kind: str, id_: str) -> Entry | None:
+        """A resource as stored."""
+        return self._objects[kind].get(id_)
+
+    def find(self, kind: str, id_: str) -> Message | None:
+        """A resource, or nothing."""
+        entry = self._objects[kind].get(id_)
+        return message_class(kind).FromString(entry.data) if entry else None
+
+    def all(self, kind: str) -> Iterator[Message]:
+        """The resources of a kind, by id."""
+        parse = message_class(kind).FromString
+        return (parse(entry.data) for _, entry in sorted(self._objects[kind].items()))
+
+    def entries(self, kind: str) -> dict[str, Entry]:
+        """The resources of a kind as stored, by id."""
+        return self._objects[kind]
+
+    def referring(self, kind: str, field: str, target: str) -> Iterator[Message]:
+        """The resources of a kind whose field names the target."""
+        found = (self.find(kind, id_) for id_ in tuple(self._referring.get((kind, field, target), ())))
+        return (resource for resource in found if resource is not None)
+
+    def since(self, kind: str, revision: int) -> list[Change]:
+        """What the tail says of a kind after a revision, in order."""
+        return [change for change in self._tail if change.revision > revision and change.kind == kind]
+
+    def _put(self, change: Change) -> Move:
+        objects = self._objects[change.kind]
+        parse = message_class(change.kind).FromString
+        before_entry = objects.get(change.id)
+        before = parse(before_entry.data) if before_entry else None
+        after = parse(change.entry.data) if change.entry else None
+        if change.entry:
+            objects[change.id] = change.entry
+        else:
+            objects.pop(change.id, None)
+        for field in CONTRACT.kinds[change.kind].message.fields.values():
+            if field.ref and not field.repeated:
+                self._refer(change, field.name, before, after)
+        return Move(change.kind, change.id, before, after)
+
+    def _refer(self, change: Change, field: str, before: Message | None, after: Message | None) -> None:
+        old, new = getattr(before, field, ""), getattr(after, field, "")
+        if old == new:
+            return
+        if old:
+            key = (change.kind, field, old)
+            members = self._referring[key]
+            members.pop(change.id, None)
+            if not members:
+                del self._referring[key]
+        if new:
+            self._referring.setdefault((change.kind, field, new), {})[change.id] = None

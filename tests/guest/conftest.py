@@ -1,0 +1,214 @@
+"""A private libvirtd in a network namespace with a bridge, and guests on it. Needs root."""
+
+from __future__ import annotations
+
+import io
+import os
+import shutil
+import signal
+import subprocess
+import time
+import uuid
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TypeVar
+
+import libvirt
+import pycdlib
+import pytest
+
+from deploy.acceleration import acceleration
+from deploy.guest.build import IMAGE, build
+
+CHECKOUT = Path(__file__).parents[2]
+ROOM = CHECKOUT / "deploy" / "host" / "libvirtd-room"
+BRIDGE = "br0"
+HOST_ADDRESS = "10.200.0.1"
+
+CONNECT_LIMIT = 30
+BOOT_LIMIT = 60
+
+T = TypeVar("T")
+
+libvirt.registerErrorHandler(lambda *_: None, None)
+
+
+def eventually(what: str, limit: float, condition: Callable[[], T | None]) -> T:
+    """The condition's first true value within `limit` seconds; TimeoutError says what did not come."""
+    end = time.monotonic() + limit
+    while time.monotonic() < end:
+        if value := condition():
+            return value
+        time.sleep(0.02)
+    raise TimeoutError(f"{what}: not within {limit} s")
+
+
+@dataclass
+class Namespace:
+    """A network namespace with a bridge: the host's side of a guest's network."""
+
+    name: str
+
+    def command(self, *command: str | Path) -> list[str]:
+        return ["ip", "netns", "exec", self.name, *map(str, command)]
+
+    def run(self, *command: str | Path) -> str:
+        """What the command printed; fails with its errors."""
+        done = subprocess.run(self.command(*command), check=False, capture_output=True, text=True, timeout=30)
+        assert done.returncode == 0, done.stderr
+        return done.stdout.strip()
+
+
+@dataclass
+class Guest:
+    domain: libvirt.virDomain
+    console: Path
+
+    def says(self) -> list[str]:
+        """What its boot client has told, without the prefix."""
+        lines = self.console.read_text(errors="replace").splitlines()
+        return [line.removeprefix("kowabunga: ") for line in lines if line.startswith("kowabunga: ")]
+
+    def until_ready(self) -> list[str]:
+        """What it tells, up to the line before `ready`."""
+
+        def told() -> list[str] | None:
+            lines = self.says()
+            ready = [line.startswith("ready ") for line in lines]
+            return lines[: ready.index(True)] if any(ready) else None
+
+        return eventually(f"ready on {self.console}", BOOT_LIMIT, told)
+
+    def until_off(self, limit: float) -> None:
+        eventually(f"{self.domain.name()} off", limit, lambda: not self.domain.isActive())
+
+
+@dataclass
+class Room:
+    """One libvirtd with its files below `root`."""
+
+    root: Path
+    namespace: Namespace
+    virt: str
+    image: Path
+    daemon: subprocess.Popen[bytes] | None = None
+    guests: list[Guest] = field(default_factory=list)
+
+    def start(self) -> libvirt.virConnect:
+        environment = {**os.environ, "KVM": "1" if self.virt == "kvm" else ""}
+        self.daemon = subprocess.Popen(self.namespace.command(ROOM, self.root), env=environment)
+        return eventually("libvirtd answers", CONNECT_LIMIT, self._connected)
+
+    def kill(self) -> None:
+        """End the daemon as a crash would."""
+        assert self.daemon is not None
+        self.daemon.send_signal(signal.SIGKILL)
+        self.daemon.wait(10)
+
+    def close(self) -> None:
+        """Guests first, then the daemon."""
+        for guest in self.guests:
+            if connection := self._connected():
+                domain = connection.lookupByUUID(guest.domain.UUID())
+                if domain.isActive():
+                    domain.destroy()
+                domain.undefine()
+        if self.daemon is not None and self.daemon.poll() is None:
+            self.daemon.terminate()
+            self.daemon.wait(10)
+
+    def boot(self, name: str, mac: str, seed: dict[str, str], *, seed_bus: str = "scsi") -> Guest:
+        """A guest of 128 MiB on the bridge with the seed as CD-ROM (scsi) or second disk (virtio)."""
+        files = self.root / "guests" / name
+        files.mkdir(parents=True)
+        shutil.copyfile(self.image, files / "disk.qcow2")
+        (files / "seed.iso").write_bytes(iso(seed))
+        (files / "console").touch()
+        connection = self._connected()
+        assert connection is not None
+        domain = connection.defineXML(domain_xml(name, mac, files, self.virt, seed_bus))
+        guest = Guest(domain, files / "console")
+        self.guests.append(guest)
+        domain.create()
+        return guest
+
+    def _connected(self) -> libvirt.virConnect | None:
+        try:
+            return libvirt.open(f"qemu+unix:///system?socket={self.root}/run/libvirt-sock")
+        except libvirt.libvirtError:
+            return None
+
+
+def iso(files: dict[str, str]) -> bytes:
+    """A NoCloud volume."""
+    volume = pycdlib.PyCdlib()
+    volume.new(interchange_level=4, joliet=3, rock_ridge="1.09", vol_ident="cidata")
+    for number, (name, text) in enumerate(files.items()):
+        data = text.encode()
+        volume.add_fp(io.BytesIO(data), len(data), f"/F{number}.;1", rr_name=name, joliet_path=f"/{name}")
+    image = io.BytesIO()
+    volume.write_fp(image)
+    volume.close()
+    return image.getvalue()
+
+
+def domain_xml(name: str, mac: str, files: Path, virt: str, seed_bus: str) -> str:
+    kind, target = ("cdrom", "sda") if seed_bus == "scsi" else ("disk", "vdb")
+    cache = "<tcg><tb-cache unit='MiB'>64</tb-cache></tcg>" if virt == "qemu" else ""
+    return f"""
+    <domain type='{virt}'>
+      <name>{name}</name>
+      <memory unit='MiB'>128</memory>
+      <vcpu>1</vcpu>
+      <os><type arch='x86_64' machine='pc'>hvm</type><boot dev='hd'/></os>
+      <features><acpi/>{cache}</features>
+      <devices>
+        <disk type='file' device='disk'>
+          <driver name='qemu' type='qcow2'/>
+          <source file='{files}/disk.qcow2'/><target dev='vda' bus='virtio'/>
+        </disk>
+        <controller type='scsi' model='virtio-scsi'/>
+        <disk type='file' device='{kind}'>
+          <driver name='qemu' type='raw'/>
+          <source file='{files}/seed.iso'/><target dev='{target}' bus='{seed_bus}'/><readonly/>
+        </disk>
+        <interface type='bridge'>
+          <mac address='{mac}'/><source bridge='{BRIDGE}'/><model type='virtio'/><rom enabled='no'/>
+        </interface>
+        <serial type='file'><source path='{files}/console' append='on'/></serial>
+        <memballoon model='none'/>
+      </devices>
+    </domain>"""
+
+
+@pytest.fixture(scope="session")
+def guest_files() -> Path:
+    """Directory with the guest image, its kernel and initrd, built once."""
+    files = CHECKOUT / ".cache" / "guest"
+    build(files)
+    return files
+
+
+@pytest.fixture(scope="module")
+def namespace() -> Iterator[Namespace]:
+    name = f"kowa-{uuid.uuid4().hex[:8]}"
+    subprocess.run(["ip", "netns", "add", name], check=True)
+    with ExitStack() as stack:
+        stack.callback(subprocess.run, ["ip", "netns", "delete", name], check=True)
+        made = Namespace(name)
+        made.run("ip", "link", "set", "lo", "up")
+        made.run("ip", "link", "add", BRIDGE, "type", "bridge")
+        made.run("ip", "address", "add", f"{HOST_ADDRESS}/24", "dev", BRIDGE)
+        made.run("ip", "link", "set", BRIDGE, "up")
+        yield made
+
+
+@pytest.fixture(scope="module")
+def room(tmp_path_factory: pytest.TempPathFactory, namespace: Namespace, guest_files: Path) -> Iterator[Room]:
+    virt = acceleration(guest_files, CHECKOUT / ".cache" / "acceleration")
+    made = Room(tmp_path_factory.mktemp("room"), namespace, virt, guest_files / IMAGE)
+    made.start()
+    yield made
+    made.close()

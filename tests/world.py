@@ -1,0 +1,197 @@
+"""A real Kahuna on a database of its own, and agents that dial in over real TLS with hosts they only pretend to have."""
+
+import asyncio
+import contextlib
+import threading
+from collections.abc import Coroutine, Iterator, Mapping
+from pathlib import Path
+from typing import Any, TypeVar
+
+import uvloop
+from kowa.client import Client
+from kowa.fleet.v1 import fleet_pb2
+from kowa.runtime.agent import Agent
+from kowa.runtime.feed import Feed, Refused
+from kowa.v2 import agent_pb2, agent_token_pb2, instance_pb2, kaktus_pb2, region_pb2, zone_pb2
+
+from kahuna import admin_key
+from kahuna.serve import Kahuna
+from kahuna.settings import Settings
+
+LIMIT = 20
+GIB = 1 << 30
+T = TypeVar("T")
+
+
+class Loop:
+    """An event loop in a thread of its own."""
+
+    def __init__(self) -> None:
+        self._loop = uvloop.new_event_loop()
+        self._thread = threading.Thread(target=self._loop.run_forever, daemon=True)
+        self._thread.start()
+
+    def run(self, coroutine: Coroutine[Any, Any, T]) -> T:
+        """Runs to the end, from any thread."""
+        return asyncio.run_coroutine_threadsafe(coroutine, self._loop).result(LIMIT)
+
+    def start(self, coroutine: Coroutine[Any, Any, T]) -> "asyncio.Task[T]":
+        """Starts in the loop."""
+
+        async def begin() -> "asyncio.Task[T]":
+            return asyncio.create_task(coroutine)
+
+        return self.run(begin())
+
+    def stop(self, task: "asyncio.Task[Any]") -> None:
+        """Cancels and waits for the end."""
+
+        async def end() -> None:
+            task.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await task
+
+        self.run(end())
+
+    def close(self) -> None:
+        """Ends the thread."""
+        self._loop.call_soon_threadsafe(self._loop.stop)
+        self._thread.join(LIMIT)
+
+
+class PretendHost:
+    """A worker that says everything it is told has come about. `frozen` kinds are left as they are, to be slow on purpose."""
+
+    def __init__(self, cpus: int = 8, memory: int = 16 * GIB) -> None:
+        self.cpus, self.memory = cpus, memory
+        self.frozen: set[str] = set()
+        self.refuses = ""
+        self.failures: dict[str, str] = {}
+        self.wanted: dict[str, fleet_pb2.Object] = {}
+
+    def accept(self, desired: Mapping[str, fleet_pb2.Object]) -> None:
+        """Refuses what the test tells it to."""
+        if self.refuses:
+            raise Refused(self.refuses)
+
+    async def run(self, feed: Feed) -> None:
+        """Reports for ever."""
+        while True:
+            self.wanted = dict(feed.desired())
+            for described in self.wanted.values():
+                if described.resource.WhichOneof("kind") not in self.frozen:
+                    feed.report(self._report(described))
+            await feed.moved(0.05)
+
+    def _report(self, described: fleet_pb2.Object) -> fleet_pb2.Report:
+        noun = described.resource.WhichOneof("kind")
+        assert noun is not None
+        seen = fleet_pb2.Resource()
+        getattr(seen, noun).SetInParent()
+        if noun == "kaktus":
+            status = kaktus_pb2.KaktusStatus(cpus=self.cpus, memory=self.memory, architecture="x86_64")
+            seen.kaktus.status.CopyFrom(status)
+        if noun == "instance":
+            wanted = described.resource.instance.power
+            seen.instance.status.power = wanted or instance_pb2.POWER_RUNNING
+        failure = self.failures.get(described.id, "")
+        return fleet_pb2.Report(
+            id=described.id,
+            observed_generation=described.generation,
+            gone=described.gone,
+            resource=seen,
+            outcome=fleet_pb2.OUTCOME_FAILED if failure else fleet_pb2.OUTCOME_APPLIED,
+            message=failure,
+        )
+
+
+class World:
+    """One Kahuna and its callers."""
+
+    def __init__(self, folder: Path, database: str = "") -> None:
+        self.folder = folder
+        self.loop = Loop()
+        self.settings = Settings(
+            state=folder, database=database, api="127.0.0.1:0", fleet="127.0.0.1:0", metrics="", names=["localhost"]
+        )
+        admin_key.draw(self.settings, folder / "admin.key")
+        self.key = (folder / "admin.key").read_text().strip()
+        self._agents: list[asyncio.Task[None]] = []
+        self.start()
+
+    def start(self) -> None:
+        """Starts Kahuna; after `stop`, on the same database."""
+
+        async def begin() -> Kahuna:
+            kahuna = Kahuna(self.settings)
+            await kahuna.start()
+            return kahuna
+
+        self.kahuna = self.loop.run(begin())
+        # The ports stay the same over a restart, as they do for real.
+        self.settings.api, self.settings.fleet = f"127.0.0.1:{self.kahuna.api_port}", f"127.0.0.1:{self.kahuna.fleet_port}"
+        self.client = Client(self.settings.api, key=self.key, insecure=True)
+
+    def stop(self) -> None:
+        """Stops Kahuna."""
+        self.client.close()
+        self.loop.run(self.kahuna.stop())
+
+    def close(self) -> None:
+        """Stops everything."""
+        for agent in self._agents:
+            self.loop.stop(agent)
+        self.stop()
+        self.loop.close()
+
+    def region(self, name: str = "eu") -> region_pb2.Region:
+        """A region."""
+        return self.client.of(region_pb2.Region).create(region_pb2.Region(name=name))
+
+    def zone(self, region: region_pb2.Region, name: str = "eu-a") -> zone_pb2.Zone:
+        """A zone."""
+        return self.client.of(zone_pb2.Zone).create(zone_pb2.Zone(region=region.meta.id, name=name))
+
+    def agent(self, name: str = "agent-1") -> tuple[agent_pb2.Agent, str]:
+        """An agent and its secret."""
+        agent = self.client.of(agent_pb2.Agent).create(agent_pb2.Agent(name=name))
+        token = agent_token_pb2.AgentToken(agent=agent.meta.id, name="first")
+        return agent, self.client.of(agent_token_pb2.AgentToken).create(token).secret
+
+    def host(self, zone: zone_pb2.Zone, name: str = "host-1", agent: str = "") -> kaktus_pb2.Kaktus:
+        """A host's record."""
+        record = kaktus_pb2.Kaktus(zone=zone.meta.id, name=name, agent=agent)
+        return self.client.of(kaktus_pb2.Kaktus).begin_create(record).resource
+
+    def dial(self, secret: str, worker: PretendHost, state: str = "state") -> "asyncio.Task[None]":
+        """Starts an agent."""
+        token = self.folder / f"{state}.token"
+        token.write_text(secret)
+
+        async def run() -> None:
+            ca = self.folder / "ca.pem"
+            await Agent(worker, "0.test", self.fleet_endpoint, ca, token, self.folder / state).run()
+
+        task = self.loop.start(run())
+        self._agents.append(task)
+        return task
+
+    def hang_up(self, task: "asyncio.Task[None]") -> None:
+        """Stops an agent."""
+        self._agents.remove(task)
+        self.loop.stop(task)
+
+    @property
+    def fleet_endpoint(self) -> str:
+        """Where agents dial in; the certificate is for the name."""
+        return f"localhost:{self.kahuna.fleet_port}"
+
+
+@contextlib.contextmanager
+def world(folder: Path, database: str = "") -> Iterator[World]:
+    """A Kahuna for the time of a test."""
+    made = World(folder, database)
+    try:
+        yield made
+    finally:
+        made.close()
