@@ -165,19 +165,21 @@ class _Watched:
     """How far a watch has come."""
 
     def __init__(self, revision: int) -> None:
-        self.revision = revision  # where to go on; 0 until the whole set has been seen
+        # Where to go on; 0 until the whole set has been seen. A revision may be several events: only `synced` counts.
+        self.revision = revision
         self._moved = False
 
     def seen(self, event: Event[M]) -> Event[M]:
         """Notes the event."""
-        if self.revision or event.change == "synced":
-            self.revision, self._moved = event.revision, True
+        self._moved = True
+        if event.change == "synced":
+            self.revision = event.revision
         return event
 
     def resumable(self) -> bool:
         """Whether a broken stream can be taken up, and was of use since the last time."""
         moved, self._moved = self._moved, False
-        return moved
+        return moved and self.revision > 0
 
 
 def _codecs(method: contract.Method) -> dict[str, Any]:
@@ -270,7 +272,11 @@ class Resource(Generic[M]):
         return self._begin("delete", self._of.request("delete", id=id, etag=etag))
 
     def watch(self, filter: str = "", revision: int = 0) -> Iterator[Event[M]]:  # noqa: A002
-        """The set, `synced`, then its changes; or only those after a revision. A stream that breaks is resumed."""
+        """The set, then its changes; or only those after a revision. `synced` says that all up to its revision is sent.
+
+        A stream that breaks is resumed from there: what came after it comes again. Raises Invalid with the reason
+        REVISION_COMPACTED when that is too long ago: start anew.
+        """
         place = _Watched(revision)
         while True:
             try:
@@ -422,7 +428,11 @@ class AsyncResource(Generic[M]):
         return await self._begin("delete", self._of.request("delete", id=id, etag=etag))
 
     async def watch(self, filter: str = "", revision: int = 0) -> AsyncIterator[Event[M]]:  # noqa: A002
-        """The set, `synced`, then its changes; or only those after a revision. A stream that breaks is resumed."""
+        """The set, then its changes; or only those after a revision. `synced` says that all up to its revision is sent.
+
+        A stream that breaks is resumed from there: what came after it comes again. Raises Invalid with the reason
+        REVISION_COMPACTED when that is too long ago: start anew.
+        """
         place = _Watched(revision)
         while True:
             try:

@@ -80,6 +80,7 @@ CLASSES: Final[Mapping[str, type[KowaError]]] = {
     "NOT_FOUND": NotFound,
     "INVALID_ARGUMENT": Invalid,
     "OUT_OF_RANGE": Invalid,
+    "UNIMPLEMENTED": Invalid,
     "ALREADY_EXISTS": Conflict,
     "FAILED_PRECONDITION": Conflict,
     "ABORTED": Conflict,

@@ -1,0 +1,38 @@
+# `make demo` brings up a whole cloud on this machine; `make test` proves it. Both do all the set-up.
+PYTHON := .venv/bin/python
+# What needs root is run through sudo, without a password, by whoever is not root.
+AS_ROOT := $(if $(filter 0,$(shell id -u)),,sudo -n --preserve-env=PATH) env PYTHONDONTWRITEBYTECODE=1
+.DEFAULT_GOAL := help
+.PHONY: help setup demo status logs down leftovers clean lint test test-quick test-libvirt test-gateway
+
+help: ## what there is to do
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 16
+
+setup: ## Debian packages (root or sudo -n) and .venv; does only what is missing
+	@deploy/setup
+
+demo: ## the cloud: up, or what is missing of it
+	@deploy/check demo
+	@$(MAKE) --no-print-directory setup
+	@$(AS_ROOT) $(PYTHON) -m deploy.demo up
+
+status logs down leftovers: ## of the demo
+	@if [ -x $(PYTHON) ]; then $(AS_ROOT) $(PYTHON) -m deploy.demo $@; fi
+
+clean: down ## down, and away with all that setup, demo and tests have made in the checkout
+	@$(AS_ROOT) rm -rf .demo .cache .venv .build
+
+lint: setup ## format, lint, types, contracts
+	@tests/lint
+
+test: setup ## everything
+	@tests/run all
+
+test-quick: setup ## no root, under a minute
+	@tests/run quick
+
+test-libvirt: setup ## real libvirt and QEMU
+	@tests/run libvirt
+
+test-gateway: setup ## real Envoy
+	@tests/run gateway

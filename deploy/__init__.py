@@ -1,0 +1,1 @@
+"""How Kowabunga is brought to a machine."""

@@ -1,0 +1,152 @@
+"""What the demo cloud consists of, made through the public API and found again by name."""
+
+import secrets
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import TypeVar
+
+from google.protobuf.message import Message
+from kowa.client import Client
+from kowa.v2 import (
+    adapter_pb2,
+    agent_pb2,
+    agent_token_pb2,
+    instance_pb2,
+    kaktus_pb2,
+    project_pb2,
+    region_pb2,
+    storage_pool_pb2,
+    subnet_pb2,
+    template_pb2,
+    vnet_pb2,
+    volume_pb2,
+    zone_pb2,
+)
+
+from deploy.demo.house import House
+
+MIB = 1 << 20
+VOLUME = 512 * MIB
+MEMORY = 128 * MIB
+M = TypeVar("M", bound=Message)
+
+
+class Cloud:
+    """The demo's resources."""
+
+    def __init__(self, client: Client, house: House) -> None:
+        self.client = client
+        self.house = house
+
+    def ensure_host(self) -> None:
+        """A region, a zone, and a host whose agent has a token."""
+        region = self._ensure(region_pb2.Region(name="demo"))
+        zone = self._ensure(zone_pb2.Zone(region=region.meta.id, name="demo-a"), region=region.meta.id)
+        agent = self._ensure(agent_pb2.Agent(name="kaktus-1"))
+        self._ensure(kaktus_pb2.Kaktus(zone=zone.meta.id, name="kaktus-1", agent=agent.meta.id), zone=zone.meta.id)
+        if not self.house.agent_token.exists():
+            self._draw_token(agent.meta.id)
+
+    def ensure_machine(self) -> instance_pb2.Instance:
+        """A network, a disk from the guest image, and a machine of them, running."""
+        region = self._ensure(region_pb2.Region(name="demo"))
+        zone = self._ensure(zone_pb2.Zone(region=region.meta.id, name="demo-a"), region=region.meta.id)
+        host = self._ensure(kaktus_pb2.Kaktus(zone=zone.meta.id, name="kaktus-1"), zone=zone.meta.id)
+        project = self._ensure(project_pb2.Project(name="demo"))
+        vnet = self._ensure(vnet_pb2.Vnet(region=region.meta.id, name="demo"), region=region.meta.id)
+        subnet = self._ensure(
+            subnet_pb2.Subnet(vnet=vnet.meta.id, name="demo", cidr=self.house.slot.cidr), vnet=vnet.meta.id
+        )
+        directory = storage_pool_pb2.STORAGE_DRIVER_DIR
+        pool = self._ensure(
+            storage_pool_pb2.StoragePool(region=region.meta.id, name="local", driver=directory, kaktus=host.meta.id),
+            region=region.meta.id,
+        )
+        image = self.house.guest / "kowa-guest.qcow2"
+        checksum = image.with_suffix(".qcow2.sha256").read_text().split()[0]
+        template = self._ensure(
+            template_pb2.Template(storage_pool=pool.meta.id, name="kowa-guest", source=image.name, sha256=checksum),
+            storage_pool=pool.meta.id,
+        )
+        volume = self._ensure(
+            volume_pb2.Volume(
+                project=project.meta.id,
+                name="hello-os",
+                storage_pool=pool.meta.id,
+                template=template.meta.id,
+                size=VOLUME,
+            ),
+            project=project.meta.id,
+        )
+        adapter = self._ensure(
+            adapter_pb2.Adapter(project=project.meta.id, name="hello-eth0", subnet=subnet.meta.id),
+            project=project.meta.id,
+        )
+        return self._ensure(
+            instance_pb2.Instance(
+                project=project.meta.id,
+                name="hello",
+                zone=zone.meta.id,
+                vcpus=1,
+                memory=MEMORY,
+                volumes=[volume.meta.id],
+                adapters=[adapter.meta.id],
+                ssh_keys=[(self.house.root / "ssh_key.pub").read_text().strip()],
+                metadata={"proof": secrets.token_hex(8)},
+            ),
+            project=project.meta.id,
+        )
+
+    def start(self, machine: instance_pb2.Instance, limit: float) -> instance_pb2.Instance:
+        """The machine, running; one that somebody stopped, as it is. Raises SystemExit when it does not come up."""
+        if machine.power != instance_pb2.POWER_RUNNING:
+            return machine
+        running = f'meta.id = "{machine.meta.id}" AND status.power = POWER_RUNNING'
+        if not wait(lambda: list(self.client.instances.list(filter=running)), limit):
+            raise SystemExit(
+                f"demo: machine {machine.name} is not running after {limit:g} s; {self.complaint(machine)}"
+            )
+        found: instance_pb2.Instance = self.client.instances.get(machine.meta.id)
+        return found
+
+    def complaint(self, machine: instance_pb2.Instance) -> str:
+        """What its conditions and open operations say."""
+        found = self.client.instances.get(machine.meta.id)
+        said = [condition.message for condition in found.meta.conditions]
+        waiting = self.client.operations.list(filter="phase = PHASE_WAITING")
+        failed = self.client.operations.list(filter="phase = PHASE_FAILED")
+        said += [f"{operation.target_name}: {operation.message}" for operation in (*waiting, *failed)]
+        return "; ".join(filter(None, said)) or "`make logs` may say why"
+
+    def _ensure(self, wanted: M, **parent: str) -> M:
+        kind = self.client.of(type(wanted))
+        scope = {"name": wanted.name, **parent}  # type: ignore[attr-defined]
+        condition = " AND ".join(f'{field} = "{value}"' for field, value in scope.items())
+        living = [found for found in kind.list(filter=condition) if not found.meta.HasField("delete_time")]  # type: ignore[attr-defined]
+        return living[0] if living else kind.begin_create(wanted).resource
+
+    def _draw_token(self, agent: str) -> None:
+        tokens = self.client.of(agent_token_pb2.AgentToken)
+        for lost in tokens.list(filter=f'agent = "{agent}"'):
+            tokens.delete(lost.meta.id)
+        token = tokens.create(agent_token_pb2.AgentToken(agent=agent, name="demo"))
+        write_secret(self.house.agent_token, token.secret + "\n")
+
+
+def write_secret(path: Path, text: str) -> None:
+    """A file for its owner only, whole or not at all."""
+    draft = path.with_suffix(".new")
+    draft.touch(mode=0o600)
+    draft.write_text(text)
+    draft.replace(path)
+
+
+def wait(condition: Callable[[], object], limit: float) -> bool:
+    """Whether a condition comes about within `limit` seconds."""
+    end = time.monotonic() + limit
+    while not condition():
+        if time.monotonic() > end:
+            return False
+        time.sleep(0.1)
+    return True

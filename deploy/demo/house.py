@@ -1,0 +1,98 @@
+"""Where the demo's things lie, and the ports and addresses that are its own."""
+
+import ipaddress
+import json
+import socket
+import subprocess
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from functools import cached_property
+from pathlib import Path
+
+CHECKOUT = Path(__file__).resolve().parents[2]
+# Each checkout takes the first free slot: ten ports from here on, and one subnet of this range.
+FIRST_PORT = 17440
+RANGE = ipaddress.IPv4Network("10.88.0.0/16")
+SLOTS = 200
+
+
+@dataclass(frozen=True, slots=True)
+class Slot:
+    """What one checkout has for itself on the machine."""
+
+    api: int
+    metrics: int
+    fleet: int
+    gateway: int
+    rest: int
+    cidr: str
+
+
+class House:
+    """The demo of one checkout."""
+
+    def __init__(self, checkout: Path = CHECKOUT) -> None:
+        self.checkout = checkout
+        self.root = checkout / ".demo"
+        self.logs = self.root / "log"
+        self.kahuna = self.root / "kahuna"
+        self.gateway = self.root / "gateway"
+        self.kaktus = self.root / "kaktus"
+        self.libvirt = self.root / "libvirt"
+        self.guest = checkout / ".cache" / "guest"
+        self.admin_key = self.root / "admin.key"
+        self.agent_token = self.kaktus / "token"
+        self.env = self.root / "env"
+        self.before = self.root / "before.json"
+        self.bin = checkout / ".venv" / "bin"
+
+    @property
+    def ca(self) -> Path:
+        """What users and agents trust."""
+        return self.kahuna / "ca.pem"
+
+    @cached_property
+    def slot(self) -> Slot:
+        """The checkout's ports and subnet, chosen at the first call and kept. Raises SystemExit when none is free."""
+        kept = self.root / "slot.json"
+        if kept.exists():
+            return Slot(**json.loads(kept.read_text()))
+        slot = next(_free_slots(), None)
+        if slot is None:
+            raise SystemExit(
+                f"demo: no free ports from {FIRST_PORT} on, or no free subnet in {RANGE}; stop other demos"
+            )
+        self.root.mkdir(mode=0o711, exist_ok=True)
+        kept.write_text(json.dumps(asdict(slot)))
+        return slot
+
+    def busy_ports(self) -> list[int]:
+        """Those of our ports on which somebody listens."""
+        slot = self.slot
+        return [port for port in (slot.api, slot.metrics, slot.fleet, slot.gateway, slot.rest) if not _is_free(port)]
+
+
+def _free_slots() -> Iterator[Slot]:
+    taken = [ipaddress.ip_network(route) for route in _routes()]
+    for number in range(SLOTS):
+        base = FIRST_PORT + 10 * number
+        subnet = ipaddress.IPv4Network((int(RANGE.network_address) + 256 * number, 24))
+        ports = [base + index for index in range(5)]
+        if all(map(_is_free, ports)) and not any(subnet.overlaps(network) for network in taken):
+            api, metrics, fleet, gateway, rest = ports
+            yield Slot(api, metrics, fleet, gateway, rest, str(subnet))
+
+
+def _routes() -> Iterator[str]:
+    routes = json.loads(subprocess.run(["ip", "-j", "-4", "route"], capture_output=True, check=True).stdout or "[]")
+    return (route["dst"] for route in routes if route["dst"] != "default")
+
+
+def _is_free(port: int) -> bool:
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind(("127.0.0.1", port))
+        except OSError:
+            return False
+    return True
