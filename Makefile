@@ -3,7 +3,7 @@ PYTHON := .venv/bin/python
 # What needs root is run through sudo, without a password, by whoever is not root.
 AS_ROOT := $(if $(filter 0,$(shell id -u)),,sudo -n --preserve-env=PATH) env PYTHONDONTWRITEBYTECODE=1
 .DEFAULT_GOAL := help
-.PHONY: help setup demo status logs down leftovers clean lint test test-quick test-libvirt test-gateway
+.PHONY: help setup demo status logs down leftovers clean lint test test-quick test-libvirt test-gateway test-slow
 
 help: ## what there is to do
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 16
@@ -23,7 +23,7 @@ clean: down ## down, and away with all that setup, demo and tests have made in t
 	@$(AS_ROOT) rm -rf .demo .cache .venv .build
 
 lint: setup ## format, lint, types, contracts
-	@tests/lint
+	@.venv/bin/python -m pytest -q tests/checks -m "not slow"
 
 test: setup ## everything
 	@tests/run all
@@ -36,3 +36,6 @@ test-libvirt: setup ## real libvirt and QEMU
 
 test-gateway: setup ## real Envoy
 	@tests/run gateway
+
+test-slow: setup ## what takes minutes
+	@tests/run slow

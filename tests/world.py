@@ -8,15 +8,15 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import uvloop
+
+from kahuna import admin_key
+from kahuna.serve import Kahuna
+from kahuna.settings import Settings
 from kowa.client import Client
 from kowa.fleet.v1 import fleet_pb2
 from kowa.runtime.agent import Agent
 from kowa.runtime.feed import Feed, Refused
 from kowa.v2 import agent_pb2, agent_token_pb2, instance_pb2, kaktus_pb2, region_pb2, zone_pb2
-
-from kahuna import admin_key
-from kahuna.serve import Kahuna
-from kahuna.settings import Settings
 
 LIMIT = 20
 GIB = 1 << 30
@@ -60,13 +60,14 @@ class Loop:
 
 
 class PretendHost:
-    """A worker that says everything it is told has come about. `frozen` kinds are left as they are, to be slow on purpose."""
+    """A worker that says everything it is told has come about, `frozen` kinds apart."""
 
     def __init__(self, cpus: int = 8, memory: int = 16 * GIB) -> None:
         self.cpus, self.memory = cpus, memory
         self.frozen: set[str] = set()
         self.refuses = ""
         self.failures: dict[str, str] = {}
+        self.powered_off: set[str] = set()
         self.wanted: dict[str, fleet_pb2.Object] = {}
 
     def accept(self, desired: Mapping[str, fleet_pb2.Object]) -> None:
@@ -94,6 +95,9 @@ class PretendHost:
         if noun == "instance":
             wanted = described.resource.instance.power
             seen.instance.status.power = wanted or instance_pb2.POWER_RUNNING
+            if described.id in self.powered_off:
+                seen.instance.status.power = instance_pb2.POWER_STOPPED
+                seen.instance.meta.conditions.add(type="GuestPoweredOff", reason="GUEST_POWERED_OFF")
         failure = self.failures.get(described.id, "")
         return fleet_pb2.Report(
             id=described.id,
@@ -116,6 +120,7 @@ class World:
         )
         admin_key.draw(self.settings, folder / "admin.key")
         self.key = (folder / "admin.key").read_text().strip()
+        self.secret = ""
         self._agents: list[asyncio.Task[None]] = []
         self.start()
 
@@ -129,7 +134,8 @@ class World:
 
         self.kahuna = self.loop.run(begin())
         # The ports stay the same over a restart, as they do for real.
-        self.settings.api, self.settings.fleet = f"127.0.0.1:{self.kahuna.api_port}", f"127.0.0.1:{self.kahuna.fleet_port}"
+        self.settings.api = f"127.0.0.1:{self.kahuna.api_port}"
+        self.settings.fleet = f"127.0.0.1:{self.kahuna.fleet_port}"
         self.client = Client(self.settings.api, key=self.key, insecure=True)
 
     def stop(self) -> None:

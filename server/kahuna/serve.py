@@ -8,7 +8,6 @@ import structlog
 import uvloop
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_health.v1._async import HealthServicer
-from kowa.runtime import logs
 from prometheus_client import start_http_server
 from sqlmodel import Session, select
 
@@ -27,6 +26,7 @@ from kahuna.store.credential import AdminKey
 from kahuna.store.database import Store
 from kahuna.store.resource import CONTRACT
 from kahuna.store.schema import migrate
+from kowa.runtime import logs
 
 log = structlog.get_logger()
 

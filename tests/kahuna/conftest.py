@@ -1,15 +1,32 @@
-"""Worlds for stories."""
+"""Worlds for stories, each on both databases."""
 
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from tests.postgres import Postgres, postgres
 from tests.world import World, world
 
 
+@pytest.fixture(scope="session")
+def server() -> Iterator[Postgres]:
+    """One PostgreSQL for all tests."""
+    with postgres() as started:
+        yield started
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def database(request: pytest.FixtureRequest) -> str:
+    """An empty database; none named is SQLite's own file."""
+    if request.param == "sqlite":
+        return ""
+    started: Postgres = request.getfixturevalue("server")
+    return started.database()
+
+
 @pytest.fixture
-def cloud(tmp_path: Path) -> Iterator[World]:
-    """A Kahuna on SQLite, empty."""
-    with world(tmp_path) as made:
+def cloud(tmp_path: Path, database: str) -> Iterator[World]:
+    """A Kahuna, empty."""
+    with world(tmp_path, database) as made:
         yield made

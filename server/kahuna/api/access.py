@@ -9,11 +9,11 @@ import grpc
 import structlog
 from google.protobuf import any_pb2
 from google.rpc import error_details_pb2, status_pb2
-from kowa import contract
-from kowa.v2 import options_pb2
 
 from kahuna.domain.errors import Refusal
 from kahuna.security.identity import NOBODY, Identities, Identity, may
+from kowa import contract
+from kowa.v2 import options_pb2
 
 log = structlog.get_logger()
 

@@ -1,6 +1,5 @@
 """Adapters."""
 
-from kowa.v2 import adapter_pb2, subnet_pb2
 from sqlmodel import select
 
 from kahuna.api.service import StandardMethods
@@ -8,6 +7,7 @@ from kahuna.api.volume import refuse_while_held
 from kahuna.domain.addresses import check_address, draw_mac, free_address
 from kahuna.store.adapter import Adapter
 from kahuna.store.transaction import Transaction
+from kowa.v2 import adapter_pb2, subnet_pb2
 
 
 class AdapterService(StandardMethods):

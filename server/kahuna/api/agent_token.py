@@ -1,11 +1,11 @@
 """Agent tokens: drawn here, shown once, kept as a keyed hash."""
 
 from google.protobuf.message import Message
-from kowa.v2 import agent_token_pb2
 
 from kahuna.api.service import StandardMethods
 from kahuna.security import keys
 from kahuna.store.transaction import Transaction
+from kowa.v2 import agent_token_pb2
 
 
 class AgentTokenService(StandardMethods):

@@ -2,13 +2,12 @@
 
 from dataclasses import replace
 
-from kowa.v2 import adapter_pb2, instance_pb2, storage_pool_pb2, subnet_pb2, vnet_pb2, volume_pb2, zone_pb2
-
 from kahuna.api.service import StandardMethods
 from kahuna.domain.errors import Refusal, invalid
 from kahuna.domain.placement import Choice, Demand, choose, why_not
 from kahuna.store import room
 from kahuna.store.transaction import Transaction
+from kowa.v2 import adapter_pb2, instance_pb2, storage_pool_pb2, subnet_pb2, vnet_pb2, volume_pb2, zone_pb2
 
 
 class InstanceService(StandardMethods):

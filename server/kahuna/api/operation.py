@@ -4,14 +4,14 @@ import asyncio
 import contextlib
 
 from google.protobuf.message import Message
-from kowa import contract
-from kowa.v2 import operation_pb2
 
 from kahuna.api.service import Context, StandardMethods
 from kahuna.domain.errors import invalid
 from kahuna.domain.lifecycle import OPEN
 from kahuna.store.resource import timestamp
 from kahuna.store.transaction import Transaction
+from kowa import contract
+from kowa.v2 import operation_pb2
 
 WAIT = 30
 LONGEST_WAIT = 3600

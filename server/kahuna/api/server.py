@@ -5,13 +5,13 @@ from typing import Any
 
 import grpc
 from google.protobuf.message import Message
-from kowa import contract
 
 from kahuna.api.access import abort, unforeseen
 from kahuna.api.service import Context, StandardMethods
 from kahuna.api.validation import check_request
 from kahuna.domain.errors import Refusal
 from kahuna.store.resource import CONTRACT
+from kowa import contract
 
 STANDARD = ("list", "get", "create", "update", "delete", "watch")
 

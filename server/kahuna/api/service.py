@@ -7,7 +7,6 @@ from typing import Any, ClassVar, TypeAlias, cast
 import grpc
 from google.protobuf.empty_pb2 import Empty
 from google.protobuf.message import Message
-from kowa import contract
 from sqlmodel import col, select
 
 from kahuna.api.access import CALLER
@@ -20,8 +19,9 @@ from kahuna.store import operations
 from kahuna.store.database import RolledBack, Store
 from kahuna.store.operations import Cause
 from kahuna.store.request import Request
-from kahuna.store.resource import CONTRACT, TABLES, apply_mask, message_class, meta
+from kahuna.store.resource import CONTRACT, apply_mask, message_class, meta
 from kahuna.store.transaction import Transaction, referring_columns
+from kowa import contract
 
 Context: TypeAlias = "grpc.aio.ServicerContext[Any, Any]"
 OPERATION_HEADER = "kowabunga-operation"
@@ -241,28 +241,29 @@ class StandardMethods:
                 tx.lean_on(field.name, field.ref, id_)
 
     def _check_children(self, tx: Transaction, resource: Message) -> None:
+        """Raises Refusal HAS_CHILDREN while something unmarked names the resource."""
+        said: list[str] = []
         for table, column in referring_columns(self.kind):
             if (table.kind, column.removesuffix("_id")) in operations.BELONGINGS:
                 continue
             living = select(table).where(getattr(table, column) == meta(resource).id, col(table.delete_time).is_(None))
             children = tx.session.exec(living.limit(NAMED + 1)).all()
             if children:
-                noun = CONTRACT.kinds[table.kind].command
-                names = ", ".join(getattr(child, "name", child.id) for child in children[:NAMED])
-                many = (
-                    f"more than {NAMED} {noun}s"
-                    if len(children) > NAMED
-                    else f"{len(children)} {noun}{'s'[: len(children) > 1]}"
+                said.append(
+                    _children(CONTRACT.kinds[table.kind].command, [getattr(child, "name", "") for child in children])
                 )
-                name = getattr(resource, "name", meta(resource).id)
-                raise Refusal("HAS_CHILDREN", f"{self.described.command} {name} has {many}: {names}; delete them first")
+        if said:
+            name = getattr(resource, "name", meta(resource).id)
+            raise Refusal("HAS_CHILDREN", f"{self.described.command} {name} has {', '.join(said)}; delete them first")
+
+
+def _children(noun: str, names: list[str]) -> str:
+    """How many children, and the first of them."""
+    if len(names) > NAMED:
+        return f"more than {NAMED} {noun}s: {', '.join(names[:NAMED])} ..."
+    return f"{len(names)} {noun}{'s' if len(names) > 1 else ''}: {', '.join(names)}"
 
 
 def _digest(request: Message) -> bytes:
     """What must be equal for a repeat to be one."""
     return hashlib.sha256(request.SerializeToString(deterministic=True)).digest()
-
-
-def tables_are_complete() -> None:
-    """Raises AssertionError when a kind has no table."""
-    assert set(TABLES) == set(CONTRACT.kinds), set(TABLES) ^ set(CONTRACT.kinds)

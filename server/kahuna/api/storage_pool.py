@@ -1,10 +1,9 @@
 """Storage pools."""
 
-from kowa.v2 import kaktus_pb2, storage_pool_pb2, zone_pb2
-
 from kahuna.api.service import StandardMethods
 from kahuna.domain.errors import Refusal, invalid
 from kahuna.store.transaction import Transaction
+from kowa.v2 import kaktus_pb2, storage_pool_pb2, zone_pb2
 
 
 class StoragePoolService(StandardMethods):

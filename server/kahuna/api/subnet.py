@@ -1,11 +1,10 @@
 """Subnets."""
 
-from kowa.v2 import subnet_pb2, vnet_pb2
-
 from kahuna.api.service import StandardMethods
 from kahuna.domain.addresses import check_subnet
 from kahuna.store.resource import meta
 from kahuna.store.transaction import Transaction
+from kowa.v2 import subnet_pb2, vnet_pb2
 
 
 class SubnetService(StandardMethods):

@@ -3,11 +3,10 @@
 import re
 from urllib.parse import urlsplit
 
-from kowa.v2 import template_pb2
-
 from kahuna.api.service import StandardMethods
 from kahuna.domain.errors import invalid
 from kahuna.store.transaction import Transaction
+from kowa.v2 import template_pb2
 
 _FILE = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]{0,254}")
 

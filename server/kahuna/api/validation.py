@@ -6,11 +6,11 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from google.protobuf.message import Message
-from kowa import contract
-from kowa.v2 import options_pb2
 
 from kahuna.domain.errors import Refusal, Violation
 from kahuna.store.resource import CONTRACT
+from kowa import contract
+from kowa.v2 import options_pb2
 
 _DNS_LABEL = re.compile(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?")
 _MAC = re.compile(r"[0-9A-Fa-f][02468ACEace](:[0-9A-Fa-f]{2}){5}")

@@ -1,11 +1,10 @@
 """Volumes."""
 
-from kowa.v2 import template_pb2, volume_pb2
-
 from kahuna.api.service import StandardMethods
 from kahuna.domain.errors import Refusal, invalid
 from kahuna.store.resource import meta
 from kahuna.store.transaction import Transaction
+from kowa.v2 import template_pb2, volume_pb2
 
 
 class VolumeService(StandardMethods):

@@ -5,12 +5,12 @@ from collections.abc import AsyncIterator, Callable
 from typing import Any
 
 from google.protobuf.message import Message
-from kowa import contract
-from kowa.v2 import meta_pb2
 
 from kahuna.domain.errors import Refusal
 from kahuna.store.resource import meta
 from kahuna.store.view import Move, View
+from kowa import contract
+from kowa.v2 import meta_pb2
 
 Event = tuple[int, str, Message | None]
 

@@ -4,6 +4,7 @@ from collections.abc import Iterable, Iterator
 from typing import Protocol
 
 from google.protobuf.message import Message
+
 from kowa.v2 import adapter_pb2, agent_pb2, instance_pb2, kaktus_pb2, kiwi_pb2, storage_pool_pb2, subnet_pb2
 
 # The kinds an agent is told of, in the order it must know them.

@@ -1,13 +1,12 @@
 """All sessions, and which of them a commit concerns."""
 
-from kowa.v2 import adapter_pb2, agent_pb2, instance_pb2
-
 from kahuna.domain import slices
 from kahuna.fleet.session import Session
 from kahuna.store.database import Store
 from kahuna.store.resource import meta, timestamp
 from kahuna.store.transaction import Transaction
 from kahuna.store.view import Move
+from kowa.v2 import adapter_pb2, agent_pb2, instance_pb2
 
 
 class Fleet:

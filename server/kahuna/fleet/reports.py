@@ -5,8 +5,6 @@ from collections.abc import Iterable
 
 import structlog
 from google.protobuf.message import Message
-from kowa.fleet.v1 import fleet_pb2
-from kowa.v2 import agent_pb2, instance_pb2, meta_pb2, template_pb2
 
 from kahuna.domain import slices
 from kahuna.fleet.session import Session
@@ -14,6 +12,8 @@ from kahuna.store import operations
 from kahuna.store.database import Store
 from kahuna.store.resource import CONTRACT, meta, timestamp
 from kahuna.store.transaction import Transaction
+from kowa.fleet.v1 import fleet_pb2
+from kowa.v2 import agent_pb2, instance_pb2, meta_pb2, template_pb2
 
 log = structlog.get_logger()
 

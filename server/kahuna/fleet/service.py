@@ -6,15 +6,15 @@ from typing import Any, TypeAlias
 
 import grpc
 import structlog
-from kowa.fleet.v1 import fleet_pb2
-from kowa.runtime.crashpoint import reach
-from kowa.v2 import kaktus_pb2, kiwi_pb2, options_pb2
 
 from kahuna.api.access import CALLER, abort
 from kahuna.domain.errors import Refusal
 from kahuna.fleet.fleet import Fleet
 from kahuna.fleet.reports import Reports
 from kahuna.fleet.session import MAX_MESSAGE, Session, batches
+from kowa.fleet.v1 import fleet_pb2
+from kowa.runtime.crashpoint import reach
+from kowa.v2 import kaktus_pb2, kiwi_pb2, options_pb2
 
 log = structlog.get_logger()
 

@@ -5,11 +5,11 @@ import uuid
 from collections.abc import Iterator
 
 from google.protobuf.message import Message
-from kowa.fleet.v1 import fleet_pb2
 
 from kahuna.domain import slices
 from kahuna.store.resource import CONTRACT, meta
 from kahuna.store.view import View
+from kowa.fleet.v1 import fleet_pb2
 
 # The most bytes of a batch's part; one message stays below MAX_MESSAGE with it.
 CHUNK = 1 << 20

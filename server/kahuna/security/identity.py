@@ -3,11 +3,10 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from kowa.v2 import agent_token_pb2, options_pb2
-
 from kahuna.domain.errors import Refusal
 from kahuna.security.keys import Sealer, prefix_of
 from kahuna.store.view import Entry, Move, View
+from kowa.v2 import agent_token_pb2, options_pb2
 
 
 @dataclass(frozen=True, slots=True)

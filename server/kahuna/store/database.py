@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import structlog
-from kowa.runtime.crashpoint import reach
 from sqlalchemy import Engine, event
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import DBAPIError
@@ -23,6 +22,7 @@ from kahuna.store.resource import Resource, message_of
 from kahuna.store.tables import TABLES
 from kahuna.store.transaction import Transaction
 from kahuna.store.view import TAIL, Change, Commit, Entry, View
+from kowa.runtime.crashpoint import reach
 
 log = structlog.get_logger()
 Result = TypeVar("Result")

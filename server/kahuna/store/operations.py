@@ -3,7 +3,6 @@
 from dataclasses import dataclass
 
 from google.protobuf.message import Message
-from kowa.v2 import agent_pb2, operation_pb2
 from sqlmodel import col, select
 
 from kahuna.domain import lifecycle, slices
@@ -11,6 +10,7 @@ from kahuna.store.gone import Gone
 from kahuna.store.operation import Operation
 from kahuna.store.resource import CONTRACT, message_of, meta, standing_of, timestamp
 from kahuna.store.transaction import Transaction
+from kowa.v2 import agent_pb2, operation_pb2
 
 # What a machine holds and lets go of when it is gone.
 BELONGINGS = (("Volume", "instance"), ("Adapter", "instance"))

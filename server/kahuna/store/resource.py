@@ -7,12 +7,12 @@ from typing import Any, ClassVar, cast
 
 from google.protobuf.message import Message
 from google.protobuf.timestamp_pb2 import Timestamp
-from kowa import contract
-from kowa.v2 import meta_pb2
 from sqlalchemy import BigInteger, Index, LargeBinary, text
 from sqlmodel import Field, SQLModel
 
 from kahuna.domain.lifecycle import Standing, state
+from kowa import contract
+from kowa.v2 import meta_pb2
 
 CONTRACT = contract.load()
 # An index is named after all its columns, so that a violated one says what was taken.

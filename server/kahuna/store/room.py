@@ -2,13 +2,13 @@
 
 from collections.abc import Iterable
 
-from kowa.v2 import agent_pb2, kaktus_pb2
 from sqlmodel import func, select
 
 from kahuna.domain.placement import OFFLINE, ONLINE, STALE, Host
 from kahuna.store.instance import Instance
 from kahuna.store.resource import meta
 from kahuna.store.transaction import Transaction
+from kowa.v2 import agent_pb2, kaktus_pb2
 
 # What one hardware thread and one byte of memory may be promised, unless the host says otherwise.
 CPU_OVERCOMMIT = 3

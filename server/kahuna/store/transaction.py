@@ -6,7 +6,6 @@ from collections.abc import Iterator
 from typing import Any, NoReturn
 
 from google.protobuf.message import Message
-from kowa import contract
 from sqlalchemy import func, insert, update
 from sqlalchemy.dialects.postgresql import insert as upsert_postgresql
 from sqlalchemy.dialects.sqlite import insert as upsert_sqlite
@@ -29,6 +28,7 @@ from kahuna.store.resource import (
     status_of,
 )
 from kahuna.store.view import Change, Commit, Entry
+from kowa import contract
 
 
 class Transaction(Reader):

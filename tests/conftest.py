@@ -1,0 +1,27 @@
+"""The order of all tests, and the last line that sums them up."""
+
+import os
+
+import pytest
+
+# What runs first: quick suites, then the gateway, then real machines, then what takes minutes.
+_ORDER = ("gateway", "libvirt", "slow")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Quick suites first, the slow part last; each suite keeps its own order."""
+    items.sort(
+        key=lambda item: max(
+            (index + 1 for index, mark in enumerate(_ORDER) if item.get_closest_marker(mark)), default=0
+        )
+    )
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_unconfigure(config: pytest.Config) -> None:
+    """The very last line counts."""
+    reporter = config.pluginmanager.get_plugin("terminalreporter")
+    if reporter is None or os.environ.get("PYTEST_XDIST_WORKER"):
+        return
+    counts = {name: len(reporter.stats.get(name, ())) for name in ("passed", "failed", "error", "skipped")}
+    print(f"{counts['passed']} passed, {counts['failed'] + counts['error']} failed, {counts['skipped']} skipped")  # noqa: T201

@@ -1,0 +1,213 @@
+"""Bad input: what is refused, in which words, and that a refused call changes nothing. One table, through gRPC."""
+
+from collections.abc import Callable
+
+import pytest
+from google.protobuf.message import Message
+
+from kowa import errors
+from kowa.client import Client
+from kowa.v2 import (
+    adapter_pb2,
+    agent_pb2,
+    instance_pb2,
+    kaktus_pb2,
+    region_pb2,
+    storage_pool_pb2,
+    subnet_pb2,
+    template_pb2,
+    vnet_pb2,
+    volume_pb2,
+    zone_pb2,
+)
+from tests.estate import Estate, estate
+from tests.waiting import until
+from tests.world import GIB, World
+
+PB = 10**15
+NOBODY = "00000000-0000-4000-8000-000000000000"
+
+
+@pytest.fixture
+def site(cloud: World) -> Estate:
+    """A site with a registered host and a machine called web."""
+    made = estate(cloud)
+    made.registered()
+    made.client.instances.create(made.wanted("web"))
+    return made
+
+
+def create(message: type[Message], **fields: object) -> Callable[[Estate], object]:
+    """Asks for a resource; a callable among the fields is asked for its value first."""
+
+    def ask(site: Estate) -> object:
+        values = {name: value(site) if callable(value) else value for name, value in fields.items()}
+        return site.client.of(message).begin_create(message(**values))
+
+    return ask
+
+
+def machine(**changes: object) -> Callable[[Estate], object]:
+    """Asks for a machine like web but for some fields."""
+
+    def ask(site: Estate) -> object:
+        web = next(site.client.of(instance_pb2.Instance).list())
+        wanted = instance_pb2.Instance(
+            project=web.project, name="db", zone=web.zone, vcpus=1, memory=GIB, volumes=[free_volume(site)]
+        )
+        wanted.MergeFrom(instance_pb2.Instance(**{name: value for name, value in changes.items() if value != 0}))
+        for name in (name for name, value in changes.items() if value == 0):
+            wanted.ClearField(name)
+        return site.client.of(instance_pb2.Instance).begin_create(wanted)
+
+    return ask
+
+
+def free_volume(site: Estate) -> str:
+    """A volume that no machine holds."""
+    free = list(site.client.of(volume_pb2.Volume).list(filter='name = "free"'))
+    return free[0].meta.id if free else site.volume("free").resource.meta.id
+
+
+def region(site: Estate) -> str:
+    return site.region.meta.id
+
+
+def zone(site: Estate) -> str:
+    return site.zone.meta.id
+
+
+def vnet(site: Estate) -> str:
+    return site.vnet.meta.id
+
+
+def subnet(site: Estate) -> str:
+    return site.subnet.meta.id
+
+
+def project(site: Estate) -> str:
+    return site.project.meta.id
+
+
+def pool(site: Estate) -> str:
+    return site.pool.meta.id
+
+
+def web(site: Estate) -> instance_pb2.Instance:
+    return next(site.client.of(instance_pb2.Instance).list(filter='name = "web"'))
+
+
+def shrink(site: Estate) -> object:
+    disk = site.client.of(volume_pb2.Volume).get(web(site).volumes[0])
+    disk.size = GIB // 2
+    return site.client.of(volume_pb2.Volume).begin_update(disk, ["size"])
+
+
+def stale(site: Estate) -> object:
+    changed = site.client.of(region_pb2.Region).get(region(site))
+    changed.meta.etag, changed.description = "0123456789abcdef", "new"
+    return site.client.of(region_pb2.Region).begin_update(changed, ["description"])
+
+
+def move(site: Estate) -> object:
+    moved = site.client.of(zone_pb2.Zone).get(zone(site))
+    moved.region = site.client.of(region_pb2.Region).begin_create(region_pb2.Region(name="us")).resource.meta.id
+    return site.client.of(zone_pb2.Zone).begin_update(moved, ["region"])
+
+
+DIR = storage_pool_pb2.STORAGE_DRIVER_DIR
+REFUSALS: list[tuple[str, Callable[[Estate], object], str, str]] = [
+    # what, how, reason, words
+    ("an unknown id", lambda site: site.client.instances.get(NOBODY), "NOT_FOUND", NOBODY),
+    ("a malformed id", lambda site: site.client.instances.get("../x"), "NOT_FOUND", "list them"),
+    ("an empty id", lambda site: site.client.instances.get(""), "INVALID_ARGUMENT", "id: is required"),
+    ("no name", create(region_pb2.Region), "INVALID_ARGUMENT", "name: is required"),
+    ("a name with a line end", create(region_pb2.Region, name="a\nb"), "INVALID_ARGUMENT", "control characters"),
+    ("a name that is taken", create(region_pb2.Region, name="eu"), "NAME_TAKEN", "another region is called 'eu'"),
+    ("a zone's name taken", create(zone_pb2.Zone, region=region, name="eu-a"), "NAME_TAKEN", "of its region"),
+    ("a region that is not there", create(zone_pb2.Zone, region=NOBODY, name="x"), "INVALID_ARGUMENT", "region: no"),
+    ("a machine's name", machine(name="Web_1"), "INVALID_ARGUMENT", "name: 'Web_1' is no DNS label"),
+    ("no memory", machine(memory=0), "INVALID_ARGUMENT", "memory: is required"),
+    ("no CPU", machine(vcpus=0), "INVALID_ARGUMENT", "vcpus: is required"),
+    ("100 PB of memory", machine(memory=100 * PB), "NO_HOST", "host-1: has "),
+    ("more CPUs than the host has", machine(vcpus=1000), "NO_HOST", "of 24 CPUs free, 1000 asked"),
+    ("a power that is none", machine(power=77), "INVALID_ARGUMENT", "power: 77 is none of its values"),
+    ("a disk twice", lambda site: twice(site), "INVALID_ARGUMENT", "names the same thing twice"),
+    ("a disk of another machine", lambda site: others(site), "IN_USE", "belongs to another instance"),
+    ("a range with host bits", create(subnet_pb2.Subnet, vnet=vnet, name="b", cidr="10.1.0.1/24"), "INVALID_ARGUMENT", "cidr"),
+    ("an overlap", create(subnet_pb2.Subnet, vnet=vnet, name="b", cidr="10.20.0.128/25"), "INVALID_ARGUMENT", "overlaps 10.20.0.0/24 of subnet lan"),
+    ("a gateway outside", create(subnet_pb2.Subnet, vnet=vnet, name="b", cidr="10.1.0.0/24", gateway="10.2.0.1"), "INVALID_ARGUMENT", "gateway: 10.2.0.1"),
+    ("an address outside", create(adapter_pb2.Adapter, project=project, subnet=subnet, name="b", address="10.9.0.9"), "INVALID_ARGUMENT", "address: 10.9.0.9"),
+    ("an address taken", create(adapter_pb2.Adapter, project=project, subnet=subnet, name="b", address="10.20.0.2"), "ADDRESS_TAKEN", "10.20.0.2"),
+    ("the gateway's address", create(adapter_pb2.Adapter, project=project, subnet=subnet, name="b", address="10.20.0.1"), "INVALID_ARGUMENT", "gateway"),
+    ("a group MAC", create(adapter_pb2.Adapter, project=project, subnet=subnet, name="b", mac="01:00:5e:00:00:01"), "INVALID_ARGUMENT", "mac"),
+    ("a path as a template", create(template_pb2.Template, storage_pool=pool, name="b", source="../etc/passwd", sha256="0" * 64), "INVALID_ARGUMENT", "source"),
+    ("a file URL", create(template_pb2.Template, storage_pool=pool, name="b", source="file:///etc/passwd", sha256="0" * 64), "INVALID_ARGUMENT", "source"),
+    ("a template without checksum", create(template_pb2.Template, storage_pool=pool, name="b", source="x.img"), "INVALID_ARGUMENT", "sha256: is required"),
+    ("a password in a URL", create(template_pb2.Template, storage_pool=pool, name="b", source="http://u:p@h/x", sha256="0" * 64), "INVALID_ARGUMENT", "password"),
+    ("a pool without host", create(storage_pool_pb2.StoragePool, region=region, name="b", driver=DIR), "INVALID_ARGUMENT", "kaktus: is required"),
+    ("a Ceph pool", create(storage_pool_pb2.StoragePool, region=region, name="b", driver=2), "NOT_SERVED", "not served yet"),
+    ("an agent of another host", create(kaktus_pb2.Kaktus, zone=zone, name="b", agent=lambda site: site.agent.meta.id), "IN_USE", "agent"),
+    ("a shrinking disk", shrink, "INVALID_ARGUMENT", "never shrinks"),
+    ("a stale etag", stale, "ETAG_MISMATCH", "read it and try again"),
+    ("a region with zones", lambda site: site.client.regions.begin_delete(region(site)), "HAS_CHILDREN", "1 zone: eu-a; delete them first"),
+    ("a disk in use", lambda site: site.client.volumes.begin_delete(web(site).volumes[0]), "IN_USE", "delete the instance first"),
+    ("a filter that can't be read", lambda site: list(site.client.regions.list(filter="name ~ x")), "INVALID_ARGUMENT", "filter"),
+    ("a filter on nothing", lambda site: list(site.client.regions.list(filter='colour = "red"')), "INVALID_ARGUMENT", "no field 'colour'"),
+    ("an order by nothing", lambda site: list(site.client.regions.list(order_by="colour")), "INVALID_ARGUMENT", "order_by"),
+    ("a page too large", lambda site: list(site.client.regions.list(page_size=5000)), "INVALID_ARGUMENT", "page_size"),
+]  # fmt: skip
+
+
+def twice(site: Estate) -> object:
+    disk = free_volume(site)
+    return machine(volumes=[disk])(site)
+
+
+def others(site: Estate) -> object:
+    return machine(volumes=[web(site).volumes[0]])(site)
+
+
+@pytest.mark.parametrize("database", ["sqlite"], indirect=True)
+def test_each_is_refused_with_its_reason_and_changes_nothing(site: Estate) -> None:
+    free_volume(site)
+    until(lambda: not list(site.client.operations.list(filter="phase = PHASE_RUNNING")), what="quiet")
+    wrong: list[str] = []
+    for what, ask, reason, words in REFUSALS:
+        before = site.cloud.kahuna.store.view.revision
+        try:
+            ask(site)
+        except errors.KowaError as error:
+            if error.reason != reason or words not in error.message:
+                wrong.append(f"{what}: {error.reason}: {error.message}")
+        else:
+            wrong.append(f"{what}: not refused")
+        if site.cloud.kahuna.store.view.revision != before:
+            wrong.append(f"{what}: changed something")
+    assert not wrong, "\n".join(wrong)
+
+
+@pytest.mark.parametrize("database", ["sqlite"], indirect=True)
+def test_what_may_not_move_does_not(site: Estate) -> None:
+    with pytest.raises(errors.Invalid, match="region: can't be changed"):
+        move(site)
+
+
+@pytest.mark.parametrize("database", ["sqlite"], indirect=True)
+@pytest.mark.parametrize(
+    "key", ["", "nonsense", "kowa_admin_000000000000_" + "0" * 64], ids=["none", "nonsense", "unknown"]
+)
+def test_a_wrong_key_opens_nothing(cloud: World, key: str) -> None:
+    with Client(cloud.settings.api, key=key or "x", insecure=True) as stranger:
+        with pytest.raises(errors.Denied) as refused:
+            list(stranger.of(agent_pb2.Agent).list())
+        assert refused.value.reason == "UNAUTHENTICATED"
+
+
+@pytest.mark.parametrize("database", ["sqlite"], indirect=True)
+def test_an_agent_key_opens_no_api(cloud: World) -> None:
+    _, secret = cloud.agent()
+    with Client(cloud.settings.api, key=secret, insecure=True) as agent:
+        with pytest.raises(errors.Denied) as refused:
+            list(agent.of(vnet_pb2.Vnet).list())
+        assert refused.value.reason == "PERMISSION_DENIED"
