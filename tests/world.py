@@ -1,4 +1,4 @@
-"""A real Kahuna on a database of its own, and agents that dial in over real TLS with hosts they only pretend to have."""
+"""A real Kahuna on a database of its own, and agents that dial in over real TLS for hosts they only pretend."""
 
 import asyncio
 import contextlib

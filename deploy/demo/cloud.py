@@ -7,6 +7,8 @@ from pathlib import Path
 from typing import TypeVar
 
 from google.protobuf.message import Message
+
+from deploy.demo.house import House
 from kowa.client import Client
 from kowa.v2 import (
     adapter_pb2,
@@ -23,8 +25,6 @@ from kowa.v2 import (
     volume_pb2,
     zone_pb2,
 )
-
-from deploy.demo.house import House
 
 MIB = 1 << 20
 VOLUME = 512 * MIB

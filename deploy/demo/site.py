@@ -95,9 +95,8 @@ def hand_to_caller(path: Path) -> None:
 
 def delete_devices(house: House) -> None:
     """Bridges, taps and the nftables table that the agent made, when no agent is there to do it."""
-    from kowa.runtime.store import Holdings
-
     from agent_kaktus import names
+    from kowa.runtime.store import Holdings
 
     if not (house.kaktus / "state" / "holdings.db").exists():
         return

@@ -8,14 +8,14 @@ from collections.abc import Iterator
 
 import grpc
 from grpc_health.v1 import health_pb2, health_pb2_grpc
-from kowa.client import Client
-from kowa.v2 import agent_pb2, instance_pb2
 
 from deploy.acceleration import acceleration
 from deploy.demo import leftovers, site
 from deploy.demo.cloud import Cloud, wait
 from deploy.demo.house import House
 from deploy.guest.build import build
+from kowa.client import Client
+from kowa.v2 import agent_pb2, instance_pb2
 
 # How long each part may take, in seconds.
 START, BOOT = 30.0, 120.0

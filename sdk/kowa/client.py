@@ -55,7 +55,7 @@ _OPTIONS: Final = (
     ("grpc.service_config", json.dumps(_RETRIES)),
     ("grpc.initial_reconnect_backoff_ms", 200),
     ("grpc.max_reconnect_backoff_ms", 3000),
-    ("grpc.keepalive_time_ms", 60_000),
+    ("grpc.keepalive_time_ms", 330_000),  # gRPC servers take more than one ping in five minutes of silence for abuse
     ("grpc.max_receive_message_length", MESSAGE_LIMIT),
 )
 _ENDED: Final = frozenset(

@@ -55,7 +55,8 @@ def machine(**changes: object) -> Callable[[Estate], object]:
         wanted = instance_pb2.Instance(
             project=web.project, name="db", zone=web.zone, vcpus=1, memory=GIB, volumes=[free_volume(site)]
         )
-        wanted.MergeFrom(instance_pb2.Instance(**{name: value for name, value in changes.items() if value != 0}))
+        set_ = {name: value for name, value in changes.items() if value != 0}
+        wanted.MergeFrom(instance_pb2.Instance(**set_))  # type: ignore[arg-type]
         for name in (name for name, value in changes.items() if value == 0):
             wanted.ClearField(name)
         return site.client.of(instance_pb2.Instance).begin_create(wanted)
@@ -115,47 +116,80 @@ def move(site: Estate) -> object:
     return site.client.of(zone_pb2.Zone).begin_update(moved, ["region"])
 
 
+def agent(site: Estate) -> str:
+    return site.agent.meta.id
+
+
+def drop_disk(site: Estate) -> object:
+    return site.client.volumes.begin_delete(web(site).volumes[0])
+
+
+def drop_region(site: Estate) -> object:
+    return site.client.regions.begin_delete(region(site))
+
+
+def listed(**query: object) -> Callable[[Estate], object]:
+    return lambda site: list(site.client.regions.list(**query))
+
+
+def range_(**fields: object) -> Callable[[Estate], object]:
+    return create(subnet_pb2.Subnet, vnet=vnet, name="b", **fields)
+
+
+def card(**fields: object) -> Callable[[Estate], object]:
+    return create(adapter_pb2.Adapter, project=project, subnet=subnet, name="b", **fields)
+
+
+def image(**fields: object) -> Callable[[Estate], object]:
+    return create(template_pb2.Template, **{"storage_pool": pool, "name": "b", "sha256": "0" * 64, **fields})
+
+
+def place(**fields: object) -> Callable[[Estate], object]:
+    return create(storage_pool_pb2.StoragePool, region=region, name="b", **fields)
+
+
+INVALID = "INVALID_ARGUMENT"
 DIR = storage_pool_pb2.STORAGE_DRIVER_DIR
 REFUSALS: list[tuple[str, Callable[[Estate], object], str, str]] = [
     # what, how, reason, words
     ("an unknown id", lambda site: site.client.instances.get(NOBODY), "NOT_FOUND", NOBODY),
     ("a malformed id", lambda site: site.client.instances.get("../x"), "NOT_FOUND", "list them"),
-    ("an empty id", lambda site: site.client.instances.get(""), "INVALID_ARGUMENT", "id: is required"),
-    ("no name", create(region_pb2.Region), "INVALID_ARGUMENT", "name: is required"),
-    ("a name with a line end", create(region_pb2.Region, name="a\nb"), "INVALID_ARGUMENT", "control characters"),
+    ("an empty id", lambda site: site.client.instances.get(""), INVALID, "id: is required"),
+    ("no name", create(region_pb2.Region), INVALID, "name: is required"),
+    ("a name with a line end", create(region_pb2.Region, name="a\nb"), INVALID, "control characters"),
     ("a name that is taken", create(region_pb2.Region, name="eu"), "NAME_TAKEN", "another region is called 'eu'"),
     ("a zone's name taken", create(zone_pb2.Zone, region=region, name="eu-a"), "NAME_TAKEN", "of its region"),
-    ("a region that is not there", create(zone_pb2.Zone, region=NOBODY, name="x"), "INVALID_ARGUMENT", "region: no"),
-    ("a machine's name", machine(name="Web_1"), "INVALID_ARGUMENT", "name: 'Web_1' is no DNS label"),
-    ("no memory", machine(memory=0), "INVALID_ARGUMENT", "memory: is required"),
-    ("no CPU", machine(vcpus=0), "INVALID_ARGUMENT", "vcpus: is required"),
+    ("a region that is not there", create(zone_pb2.Zone, region=NOBODY, name="x"), INVALID, "region: no"),
+    ("a machine's name", machine(name="Web_1"), INVALID, "name: 'Web_1' is no DNS label"),
+    ("no memory", machine(memory=0), INVALID, "memory: is required"),
+    ("no CPU", machine(vcpus=0), INVALID, "vcpus: is required"),
     ("100 PB of memory", machine(memory=100 * PB), "NO_HOST", "host-1: has "),
     ("more CPUs than the host has", machine(vcpus=1000), "NO_HOST", "of 24 CPUs free, 1000 asked"),
-    ("a power that is none", machine(power=77), "INVALID_ARGUMENT", "power: 77 is none of its values"),
-    ("a disk twice", lambda site: twice(site), "INVALID_ARGUMENT", "names the same thing twice"),
+    ("a power that is none", machine(power=77), INVALID, "power: 77 is none of its values"),
+    ("a disk twice", lambda site: twice(site), INVALID, "names the same thing twice"),
     ("a disk of another machine", lambda site: others(site), "IN_USE", "belongs to another instance"),
-    ("a range with host bits", create(subnet_pb2.Subnet, vnet=vnet, name="b", cidr="10.1.0.1/24"), "INVALID_ARGUMENT", "cidr"),
-    ("an overlap", create(subnet_pb2.Subnet, vnet=vnet, name="b", cidr="10.20.0.128/25"), "INVALID_ARGUMENT", "overlaps 10.20.0.0/24 of subnet lan"),
-    ("a gateway outside", create(subnet_pb2.Subnet, vnet=vnet, name="b", cidr="10.1.0.0/24", gateway="10.2.0.1"), "INVALID_ARGUMENT", "gateway: 10.2.0.1"),
-    ("an address outside", create(adapter_pb2.Adapter, project=project, subnet=subnet, name="b", address="10.9.0.9"), "INVALID_ARGUMENT", "address: 10.9.0.9"),
-    ("an address taken", create(adapter_pb2.Adapter, project=project, subnet=subnet, name="b", address="10.20.0.2"), "ADDRESS_TAKEN", "10.20.0.2"),
-    ("the gateway's address", create(adapter_pb2.Adapter, project=project, subnet=subnet, name="b", address="10.20.0.1"), "INVALID_ARGUMENT", "gateway"),
-    ("a group MAC", create(adapter_pb2.Adapter, project=project, subnet=subnet, name="b", mac="01:00:5e:00:00:01"), "INVALID_ARGUMENT", "mac"),
-    ("a path as a template", create(template_pb2.Template, storage_pool=pool, name="b", source="../etc/passwd", sha256="0" * 64), "INVALID_ARGUMENT", "source"),
-    ("a file URL", create(template_pb2.Template, storage_pool=pool, name="b", source="file:///etc/passwd", sha256="0" * 64), "INVALID_ARGUMENT", "source"),
-    ("a template without checksum", create(template_pb2.Template, storage_pool=pool, name="b", source="x.img"), "INVALID_ARGUMENT", "sha256: is required"),
-    ("a password in a URL", create(template_pb2.Template, storage_pool=pool, name="b", source="http://u:p@h/x", sha256="0" * 64), "INVALID_ARGUMENT", "password"),
-    ("a pool without host", create(storage_pool_pb2.StoragePool, region=region, name="b", driver=DIR), "INVALID_ARGUMENT", "kaktus: is required"),
-    ("a Ceph pool", create(storage_pool_pb2.StoragePool, region=region, name="b", driver=2), "NOT_SERVED", "not served yet"),
-    ("an agent of another host", create(kaktus_pb2.Kaktus, zone=zone, name="b", agent=lambda site: site.agent.meta.id), "IN_USE", "agent"),
-    ("a shrinking disk", shrink, "INVALID_ARGUMENT", "never shrinks"),
+    ("a range with host bits", range_(cidr="10.1.0.1/24"), INVALID, "cidr"),
+    ("an overlap", range_(cidr="10.20.0.128/25"), INVALID, "10.20.0.0/24 of subnet lan"),
+    ("a gateway outside", range_(cidr="10.1.0.0/24", gateway="10.2.0.1"), INVALID, "gateway: 10.2.0.1"),
+    ("an address outside", card(address="10.9.0.9"), INVALID, "address: 10.9.0.9"),
+    ("an address taken", card(address="10.20.0.2"), "ADDRESS_TAKEN", "10.20.0.2"),
+    ("the gateway's address", card(address="10.20.0.1"), INVALID, "gateway"),
+    ("a group MAC", card(mac="01:00:5e:00:00:01"), INVALID, "mac"),
+    ("a path as a template", image(source="../etc/passwd"), INVALID, "source"),
+    ("a file URL", image(source="file:///etc/passwd"), INVALID, "source"),
+    ("a template without checksum", image(source="x.img", sha256=""), INVALID, "sha256: is required"),
+    ("a password in a URL", image(source="http://u:p@h/x"), INVALID, "password"),
+    ("a pool without host", place(driver=DIR), INVALID, "kaktus: is required"),
+    ("a Ceph pool", place(driver=2), "NOT_SERVED", "not served yet"),
+    ("an agent of another host", create(kaktus_pb2.Kaktus, zone=zone, name="b", agent=agent), "IN_USE", "agent"),
+    ("a shrinking disk", shrink, INVALID, "never shrinks"),
     ("a stale etag", stale, "ETAG_MISMATCH", "read it and try again"),
-    ("a region with zones", lambda site: site.client.regions.begin_delete(region(site)), "HAS_CHILDREN", "1 zone: eu-a; delete them first"),
-    ("a disk in use", lambda site: site.client.volumes.begin_delete(web(site).volumes[0]), "IN_USE", "delete the instance first"),
-    ("a filter that can't be read", lambda site: list(site.client.regions.list(filter="name ~ x")), "INVALID_ARGUMENT", "filter"),
-    ("a filter on nothing", lambda site: list(site.client.regions.list(filter='colour = "red"')), "INVALID_ARGUMENT", "no field 'colour'"),
-    ("an order by nothing", lambda site: list(site.client.regions.list(order_by="colour")), "INVALID_ARGUMENT", "order_by"),
-    ("a page too large", lambda site: list(site.client.regions.list(page_size=5000)), "INVALID_ARGUMENT", "page_size"),
+    ("a region with zones", drop_region, "HAS_CHILDREN", "1 zone: eu-a; delete them first"),
+    ("a disk in use", drop_disk, "IN_USE", "delete the instance first"),
+    ("a filter that can't be read", listed(filter="name ~ x"), INVALID, "filter"),
+    ("a filter on nothing", listed(filter='colour = "red"'), INVALID, "no field 'colour'"),
+    ("an order by nothing", listed(order_by="colour"), INVALID, "order_by"),
+    ("a page too large", listed(page_size=5000), INVALID, "page_size"),
 ]  # fmt: skip
 
 

@@ -4,6 +4,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import Any, TypeAlias
+from urllib.parse import unquote
 
 import grpc
 import structlog
@@ -58,7 +59,7 @@ class AccessInterceptor(grpc.aio.ServerInterceptor):
                 raise _refusal(identity, handler_call_details.method)
         except Refusal as refusal:
             return _refusing(refusal)
-        CALLER.set(Caller(identity, metadata.get("kowabunga-reason", "")[:MAX_REASON]))
+        CALLER.set(Caller(identity, unquote(metadata.get("kowabunga-reason", ""))[:MAX_REASON]))
         return await continuation(handler_call_details)
 
 

@@ -158,20 +158,21 @@ class StandardMethods:
         caller = CALLER.get()
         cause = Cause(method.name, caller.identity.subject, caller.reason)
 
-        def transact(tx: Transaction) -> tuple[Message, str]:
+        def transact(tx: Transaction) -> tuple[Message, str, Transaction]:
             replayed = self._replay(tx, cause, request)
             if replayed is not None:
-                return replayed
+                return *replayed, tx
             answer = work(tx, cause)
             if request.validate_only:
-                raise RolledBack((answer, ""))
+                raise RolledBack((answer, "", tx))
             operation = operations.begin(tx, cause, self.kind, answer)
             self._remember(tx, cause, request, meta(answer).id, operation.meta.id)
             if sweep:
                 operations.sweep(tx, self.kind, meta(answer).id)
-            return answer, operation.meta.id
+            return answer, operation.meta.id, tx
 
-        answer, operation = await self.store.run(transact)
+        answer, operation, tx = await self.store.run(transact)
+        meta(answer).revision = tx.revision or meta(answer).revision
         if operation:
             await context.send_initial_metadata(((OPERATION_HEADER, operation),))
         return answer

@@ -34,12 +34,13 @@ from kowa import contract
 class Transaction(Reader):
     """The database as one transaction sees it. `now` is in microseconds since 1970.
 
-    Reads lock what the caller is about to judge or change. `changed` is what will be logged.
+    Reads lock what the caller is about to judge or change. `revision` is set by `finish`.
     """
 
     def __init__(self, session: Session, now: int) -> None:
         self.session = session
         self.now = now
+        self.revision = 0
         self._touched: dict[tuple[str, str], Resource] = {}
         self._removed: dict[tuple[str, str], str] = {}
 
@@ -153,7 +154,7 @@ class Transaction(Reader):
         if not self._touched and not self._removed:
             return None
         moved = update(Head).values(revision=Head.revision + 1).returning(col(Head.revision))
-        revision = int(self.session.execute(moved).scalar_one())
+        revision = self.revision = int(self.session.execute(moved).scalar_one())
         entries = [
             {
                 "revision": revision,

@@ -1,0 +1,69 @@
+"""Examples for help, from the contract alone."""
+
+from kowa import contract
+from kowactl.fields import changeable, is_size, writable
+
+LINE = 96
+
+
+def example(kind: contract.Kind, method: contract.Method) -> str:
+    """A command line that a reader can change into his own."""
+    start = f"kowactl {kind.command} {method.verb}"
+    match method.verb:
+        case "list":
+            first = kind.columns[0]
+            return f"{start} --order-by {first} -o json"
+        case "watch":
+            return f"{start} -o json"
+        case "create":
+            return _wrapped([start, *(_given(kind, f) for f in writable(kind) if f.required)])
+        case "update":
+            fields = changeable(kind)
+            chosen = next((f for f in fields if f.name not in ("name", "description")), fields[0])
+            return f"{start} {_name(kind)} {_given(kind, chosen)} --reason 'as asked in ticket 42'"
+        case _:
+            return f"{start} {_name(kind)}"
+
+
+def _name(kind: contract.Kind) -> str:
+    return f"my-{kind.command}" if "name" in kind.message.fields else "ID"
+
+
+def _given(kind: contract.Kind, field: contract.Field) -> str:
+    flag = f"--{field.name.replace('_', '-')}"
+    return flag if field.type == "bool" else f"{flag} {_sample(kind, field)}"
+
+
+def _sample(kind: contract.Kind, field: contract.Field) -> str:
+    """A value that the field would take."""
+    if field.ref:
+        return f"my-{contract.load().kinds[field.ref].command}"
+    if field.type == "enum":
+        return contract.load().enums[field.type_name].values[1].short
+    if field.is_map:
+        return "name=value"
+    if is_size(field):
+        return "8G"
+    if "int" in field.type:
+        return "2"
+    rule = field.rule
+    samples = [
+        (rule.name or rule.dns_label, f"my-{kind.command}"),
+        (rule.cidr, "10.0.0.0/24"),
+        (rule.ip, "10.0.0.5"),
+        (rule.mac, "52:54:00:12:34:56"),
+        (rule.sha256, "$SHA256"),
+        (rule.interface, "eth0"),
+    ]
+    return next((sample for applies, sample in samples if applies), field.name.upper())
+
+
+def _wrapped(words: list[str]) -> str:
+    """Over several lines, as a shell reads them."""
+    lines = [words[0]]
+    for word in words[1:]:
+        if len(lines[-1]) + len(word) > LINE:
+            lines.append(f"    {word}")
+        else:
+            lines[-1] += f" {word}"
+    return " \\\n  ".join(lines)

@@ -1,0 +1,269 @@
+"""The commands of one kind, made from its methods when they are asked for."""
+
+import json
+import re
+import uuid
+from collections.abc import Callable
+from typing import Any, TextIO
+
+import click
+
+from kowa import contract
+from kowactl import fields
+from kowactl.examples import example
+from kowactl.session import Session
+
+FORMATS = ["table", "json", "yaml", "name"]
+OPERATION_LIMIT = "10m"
+SERVED = {"id", "etag", "request_id", "validate_only", "timeout"}  # fields of requests that are no options of their own
+
+
+class KindGroup(click.Group):
+    """`kowactl KIND`: a command for each method."""
+
+    def __init__(self, kind: contract.Kind) -> None:
+        super().__init__(kind.command, help=kind.comment, short_help=kind.comment.partition(". ")[0].rstrip("."))
+        self.kind = kind
+
+    def list_commands(self, context: click.Context) -> list[str]:
+        """In the order of the contract."""
+        return list(self.kind.service.methods)
+
+    def get_command(self, context: click.Context, name: str) -> click.Command | None:
+        """By its verb."""
+        method = self.kind.service.methods.get(name)
+        if method is None:
+            return None
+        make: dict[str, Callable[[contract.Kind, contract.Method], click.Command]] = {
+            "list": _list,
+            "get": _get,
+            "create": _create,
+            "update": _update,
+            "delete": _delete,
+            "watch": _watch,
+        }
+        if self.kind.name == "Operation" and name == "wait":
+            return _wait(self.kind, method)
+        return make.get(name, _custom)(self.kind, method)
+
+
+class Span(click.ParamType[float]):
+    """A span of time."""
+
+    name = "time"
+
+    def convert(self, value: Any, param: click.Parameter | None, context: click.Context | None) -> float:
+        """In seconds."""
+        found = re.fullmatch(r"(\d+(?:\.\d+)?)(s|m|h)?", str(value))
+        if not found:
+            self.fail(f"{value!r} is not a time, such as 90s or 10m", param, context)
+        return float(found[1]) * {"s": 1, "m": 60, "h": 3600}[found[2] or "s"]
+
+
+def _output() -> click.Option:
+    return click.Option(["-o", "--output"], type=click.Choice(FORMATS), default="table", help="How to print it.")
+
+
+def _wait_limit() -> click.Option:
+    return click.Option(["--timeout"], type=Span(), default=OPERATION_LIMIT, show_default=True, help="Wait no longer.")
+
+
+def _changing() -> list[click.Parameter]:
+    """What every change has."""
+    return [
+        click.Option(["--reason"], metavar="TEXT", help="Why; kept with the operation."),
+        click.Option(["--validate-only"], is_flag=True, help="Check everything and change nothing."),
+        click.Option(["--wait/--no-wait"], default=True, help="Wait until it has come about (the default)."),
+        _wait_limit(),
+        _output(),
+    ]
+
+
+def _which() -> click.Argument:
+    return click.Argument(["which"], metavar="NAME|ID")
+
+
+def _command(
+    kind: contract.Kind, method: contract.Method, parameters: list[click.Parameter], run: Callable[..., None]
+) -> click.Command:
+    def callback(session: Session, **values: Any) -> None:
+        session.reason = values.get("reason") or ""
+        run(session, **values)
+
+    return click.Command(
+        method.verb,
+        params=parameters,
+        callback=click.pass_obj(callback),
+        help=method.comment,
+        epilog="\b\nExample:\n  " + example(kind, method),
+    )
+
+
+def _list(kind: contract.Kind, method: contract.Method) -> click.Command:
+    def run(session: Session, filter: str, order_by: str, limit: int, output: str) -> None:  # noqa: A002
+        from itertools import islice
+
+        from kowactl.output import show_all
+
+        size = min(limit, 1000) if limit else 0
+        items = getattr(session.client, kind.nouns).list(filter=filter, order_by=order_by, page_size=size)
+        show_all(kind, list(islice(items, limit or None)), output, session.references)
+
+    options: list[click.Parameter] = [
+        click.Option(["--filter"], default="", help=fields.explained(method.request.fields["filter"])),
+        click.Option(["--order-by"], default="", help=fields.explained(method.request.fields["order_by"])),
+        click.Option(["--limit"], type=click.IntRange(1), help="The most to print; all unless told."),
+        _output(),
+    ]
+    return _command(kind, method, options, run)
+
+
+def _get(kind: contract.Kind, method: contract.Method) -> click.Command:
+    def run(session: Session, which: str, output: str) -> None:
+        from kowactl.output import show
+
+        id_ = session.references.id_of(kind, which)
+        show(kind, getattr(session.client, kind.nouns).get(id_), output, session.references)
+
+    return _command(kind, method, [_which(), _output()], run)
+
+
+def _create(kind: contract.Kind, method: contract.Method) -> click.Command:
+    writable = fields.writable(kind)
+
+    def run(session: Session, from_file: TextIO | None, **options: Any) -> None:
+        document, _ = fields.from_file(kind, writable, from_file.read()) if from_file else ({}, "")
+        document |= fields.given(writable, options)
+        missing = [
+            f"--{field.name.replace('_', '-')}" for field in writable if field.required and not document.get(field.name)
+        ]
+        if missing:
+            raise click.UsageError(f"missing {', '.join(missing)}; see: kowactl {kind.command} create --help")
+        resource = _resource(session, kind, document)
+        _change(session, kind, method, {kind.noun: resource}, options)
+
+    own = [_marked(field) for field in writable]
+    return _command(kind, method, [*own, _from_file(), *_changing()], run)
+
+
+def _update(kind: contract.Kind, method: contract.Method) -> click.Command:
+    changeable = fields.changeable(kind)
+
+    def run(session: Session, which: str, from_file: TextIO | None, clear: tuple[str, ...], **options: Any) -> None:
+        document, etag = fields.from_file(kind, changeable, from_file.read()) if from_file else ({}, "")
+        document |= fields.given(changeable, options)
+        mask = [*document, *(field.replace("-", "_") for field in clear)]
+        if not mask:
+            raise click.UsageError(f"nothing to change; see: kowactl {kind.command} update --help")
+        document["meta"] = {"id": session.references.id_of(kind, which), "etag": etag}
+        resource = _resource(session, kind, document)
+        _change(session, kind, method, {kind.noun: resource, "update_mask": {"paths": mask}}, options)
+
+    choices = click.Choice([field.name.replace("_", "-") for field in changeable])
+    clear = click.Option(
+        ["--clear"], type=choices, metavar="FIELD", multiple=True, help="Empty a field. Can be repeated."
+    )
+    own = [fields.option(field) for field in changeable]
+    return _command(kind, method, [_which(), *own, clear, _from_file(), *_changing()], run)
+
+
+def _delete(kind: contract.Kind, method: contract.Method) -> click.Command:
+    def run(session: Session, **options: Any) -> None:
+        _change(session, kind, method, {"id": session.references.id_of(kind, options["which"])}, options)
+
+    return _command(kind, method, [_which(), *_changing()], run)
+
+
+def _custom(kind: contract.Kind, method: contract.Method) -> click.Command:
+    own = [field for field in method.request.fields.values() if field.name not in SERVED]
+
+    def run(session: Session, which: str, **options: Any) -> None:
+        request = {"id": session.references.id_of(kind, which), **fields.given(own, options)}
+        _change(session, kind, method, request, options)
+
+    return _command(kind, method, [_which(), *(fields.option(field) for field in own), *_changing()], run)
+
+
+def _wait(kind: contract.Kind, method: contract.Method) -> click.Command:
+    def run(session: Session, which: str, timeout: float, output: str) -> None:
+        from kowactl.output import show
+        from kowactl.progress import follow
+
+        show(kind, follow(session.client, which, timeout), output, session.references)
+
+    return _command(kind, method, [click.Argument(["which"], metavar="ID"), _wait_limit(), _output()], run)
+
+
+def _watch(kind: contract.Kind, method: contract.Method) -> click.Command:
+    def run(session: Session, filter: str, revision: int, output: str) -> None:  # noqa: A002
+        from kowactl.output import show_event
+
+        complete = False
+        for event in getattr(session.client, kind.nouns).watch(filter, revision):
+            if event.change != "synced" or not complete or output in ("json", "yaml"):
+                show_event(kind, event, output, session.references)
+            complete = complete or event.change == "synced"
+
+    options: list[click.Parameter] = [
+        click.Option(["--filter"], default="", help=fields.explained(method.request.fields["filter"])),
+        click.Option(["--revision"], default=0, help=fields.explained(method.request.fields["revision"])),
+        _output(),
+    ]
+    return _command(kind, method, options, run)
+
+
+def _from_file() -> click.Option:
+    return click.Option(["--from-file"], type=click.File(), metavar="FILE", help="Values as JSON or YAML; - is stdin.")
+
+
+def _marked(field: contract.Field) -> click.Option:
+    option = fields.option(field)
+    option.help = f"{option.help}  [required]" if field.required else option.help
+    return option
+
+
+def _resource(session: Session, kind: contract.Kind, document: dict[str, Any]) -> Any:
+    """The message, with ids for names.
+
+    Raises click.UsageError naming the field that doesn't fit.
+    """
+    from google.protobuf.json_format import ParseDict, ParseError
+
+    for name in document.keys() & kind.message.fields.keys():
+        if ref := kind.message.fields[name].ref:
+            target, value = contract.load().kinds[ref], document[name]
+            if isinstance(value, list | tuple):
+                document[name] = [session.references.id_of(target, each) for each in value]
+            elif value:
+                document[name] = session.references.id_of(target, str(value))
+    plain = json.loads(json.dumps(document, default=str))
+    try:
+        return ParseDict(plain, contract.load().stub(kind.message.name)())
+    except ParseError as error:
+        raise click.UsageError(" ".join(str(error).split())) from None
+
+
+def _change(
+    session: Session, kind: contract.Kind, method: contract.Method, request: dict[str, Any], options: dict[str, Any]
+) -> None:
+    """Sends a change, waits for it if asked to, and prints what is there then."""
+    from kowactl.output import show
+
+    wanted = {"request_id": str(uuid.uuid4()), "validate_only": options["validate_only"], **request}
+    known = {key: value for key, value in wanted.items() if key in method.request.fields}
+    begun = session.client.call(method, contract.load().stub(method.request.name)(**known))
+    resource, operation = begun.resource, begun.operation_id
+    if options["validate_only"]:
+        click.echo("valid; nothing was changed", err=True)
+    elif operation and not options["wait"]:
+        click.echo(f"begun; wait for it with: kowactl operation wait {operation}", err=True)
+    elif operation:
+        from kowactl.progress import follow
+
+        done = follow(session.client, operation, options["timeout"])
+        if method.verb == "delete":
+            click.echo(f"{kind.command} {done.target_name or options['which']} is gone", err=True)
+        elif kind.converges:
+            resource = getattr(session.client, kind.nouns).get(resource.meta.id)
+    if method.response != "google.protobuf.Empty":
+        show(kind, resource, options["output"], session.references)

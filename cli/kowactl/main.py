@@ -1,0 +1,126 @@
+"""`kowactl`: the platform from a shell. Every command comes from the contract."""
+
+import os
+import sys
+from typing import NoReturn
+
+import click
+
+from kowa import contract, errors
+from kowactl.kinds import KindGroup
+from kowactl.session import Session
+
+EXIT_CODES = {
+    errors.NotFound: 3,
+    errors.Invalid: 4,
+    errors.Conflict: 5,
+    errors.Exhausted: 6,
+    errors.Denied: 7,
+    errors.Unavailable: 8,
+    errors.OperationFailed: 9,
+    errors.OperationPending: 10,
+}
+INTERRUPTED = 130
+
+EPILOG = """\b
+Environment:
+  KOWABUNGA_ENDPOINT  where Kahuna is: kahuna.example:443
+  KOWABUNGA_API_KEY   the key to sign in with
+  KOWABUNGA_CA        a PEM file of authorities to trust
+
+\b
+Exit codes:
+  0 done              5 does not fit what is there   9 committed, then failed
+  1 any other error   6 quota or hosts exhausted    10 not ended within --timeout
+  2 wrong usage       7 key unknown or not allowed
+  3 not found         8 Kahuna out of reach
+  4 refused as wrong
+
+\b
+Examples:
+  kowactl instance create --help
+  kowactl instance list --filter 'power = POWER_RUNNING' -o json
+  eval "$(_KOWACTL_COMPLETE=bash_source kowactl)"    complete with the Tab key
+"""
+
+
+class Kinds(click.Group):
+    """One command group for each kind of the contract."""
+
+    def list_commands(self, context: click.Context) -> list[str]:
+        """Their names, in the singular."""
+        return sorted(kind.command for kind in contract.load().kinds.values())
+
+    def get_command(self, context: click.Context, name: str) -> click.Command | None:
+        """By its name, in the singular or plural."""
+        for kind in contract.load().kinds.values():
+            if name in (kind.command, kind.plural):
+                return KindGroup(kind)
+        return None
+
+
+@click.group(
+    cls=Kinds,
+    epilog=EPILOG,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110},
+)
+@click.option("--endpoint", metavar="HOST:PORT", help="Where Kahuna is, instead of KOWABUNGA_ENDPOINT.")
+@click.option("--ca", metavar="FILE", type=click.Path(exists=True, dir_okay=False), help="Authorities to trust (PEM).")
+@click.option("--insecure", is_flag=True, help="Speak without TLS; the key travels in the clear.")
+@click.version_option(package_name="kowa", message="%(version)s")
+@click.pass_context
+def cli(context: click.Context, endpoint: str | None, ca: str | None, insecure: bool) -> None:
+    """Drive a Kowabunga cloud: kowactl RESOURCE VERB."""
+    os.environ.setdefault("GRPC_VERBOSITY", "NONE")  # what goes wrong is said in one line, by us
+    context.obj = Session(endpoint, ca, insecure)
+    context.call_on_close(context.obj.close)
+
+
+def main() -> NoReturn:
+    """The edge: what goes wrong becomes one line and an exit code."""
+    try:
+        code = cli.main(prog_name="kowactl", standalone_mode=False)
+        sys.exit(code if isinstance(code, int) else 0)
+    except click.exceptions.NoArgsIsHelpError as error:
+        error.show()
+        sys.exit(error.exit_code)
+    except click.ClickException as error:
+        click.echo(f"kowactl: {usage(error)}", err=True)
+        sys.exit(error.exit_code)
+    except errors.KowaError as error:
+        click.echo(f"kowactl: {line(error)}", err=True)
+        sys.exit(EXIT_CODES.get(type(error), 1))
+    except (click.Abort, KeyboardInterrupt):
+        sys.exit(INTERRUPTED)
+    except BrokenPipeError:  # whoever read us has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(0)
+
+
+def usage(error: click.ClickException) -> str:
+    """What was typed wrongly, and where help is, in one line."""
+    said = " ".join(error.format_message().split()).rstrip(".")
+    if isinstance(error, click.UsageError) and error.ctx and "see: " not in said:
+        said += f"; see: {error.ctx.command_path} --help"
+    return said
+
+
+def line(error: errors.KowaError) -> str:
+    """An error with all that helps, in one line."""
+    said = " ".join(error.message.split()) or error.code
+    unnamed = [each for each in error.violations if each.field not in said or each.description not in said]
+    wrong = "; ".join(f"{each.field}: {each.description}" for each in unnamed)
+    remedy = ""
+    if isinstance(error, errors.Unavailable) and not error.reason:
+        remedy = "check KOWABUNGA_ENDPOINT (or --endpoint), and that Kahuna runs"
+    if isinstance(error, errors.Denied) and error.code == "UNAUTHENTICATED":
+        remedy = "check KOWABUNGA_API_KEY"
+    if isinstance(error, errors.OperationPending):
+        remedy = f"wait on with: kowactl operation wait {error.operation.meta.id}"
+    return "; ".join(part.rstrip(".") for part in (said, wrong, remedy) if part) + (
+        f" ({error.reason})" if error.reason else ""
+    )
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,173 @@
+"""What is read, as people and programs like it: tables, JSON, YAML, names."""
+
+import json
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING, Any
+
+import click
+from google.protobuf.json_format import MessageToDict
+from google.protobuf.message import Message
+
+from kowa import contract
+from kowactl.fields import UNITS, is_size
+
+if TYPE_CHECKING:
+    from kowa.client import Event
+    from kowactl.references import References
+
+FACT = 24  # columns for the name of a fact
+PIPE_WIDTH = 10_000  # where nobody looks, nothing is folded
+
+
+def show_all(kind: contract.Kind, items: Sequence[Any], form: str, references: "References") -> None:
+    """Prints a list."""
+    match form:
+        case "json" | "yaml":
+            click.echo(_text([as_dict(item) for item in items], form))
+        case "name":
+            for item in items:
+                click.echo(name(item))
+        case _:
+            _table([_title(path) for path in kind.columns], [row(kind, item, references) for item in items])
+
+
+def show(kind: contract.Kind, item: Any, form: str, references: "References") -> None:
+    """Prints one resource, in a table all of it."""
+    match form:
+        case "json" | "yaml":
+            click.echo(_text(as_dict(item), form))
+        case "name":
+            click.echo(name(item))
+        case _:
+            for path, value in _facts(kind.message, item, references):
+                click.echo(f"{path:<{FACT}} " + value.rstrip().replace("\n", "\n" + " " * (FACT + 1)))
+
+
+def show_event(kind: contract.Kind, event: "Event[Any]", form: str, references: "References") -> None:
+    """Prints one event of a watch: a line, or a document for YAML."""
+    match form:
+        case "json" | "yaml":
+            seen: dict[str, Any] = {"change": event.change, "revision": event.revision, "id": event.id}
+            if event.resource:
+                seen[kind.noun] = as_dict(event.resource)
+            line = json.dumps(seen, ensure_ascii=False) if form == "json" else f"---\n{_text(seen, form)}"
+        case "name":
+            line = name(event.resource) if event.resource else event.id  # nothing for `synced`
+        case _:
+            cells = row(kind, event.resource, references) if event.resource else [event.id]
+            line = "  ".join([f"{event.change:<8}", *cells]).rstrip()
+    if line:
+        click.echo(line)
+
+
+def name(item: Any) -> str:
+    """What it is called, or its id."""
+    return getattr(item, "name", "") or str(item.meta.id)
+
+
+def as_dict(item: Message) -> dict[str, Any]:
+    """Canonical proto JSON, whole, in the order of the contract."""
+    values = MessageToDict(item, preserving_proto_field_name=True, always_print_fields_with_no_presence=True)
+    return _ordered(contract.load().messages[item.DESCRIPTOR.full_name], values)
+
+
+def _ordered(message: contract.Message, values: dict[str, Any]) -> dict[str, Any]:
+    inner = contract.load().messages
+    return {
+        name: _ordered(inner[field.type_name], values[name])
+        if isinstance(values[name], dict) and field.type_name in inner
+        else values[name]
+        for name, field in message.fields.items()
+        if name in values
+    }
+
+
+def row(kind: contract.Kind, item: Any, references: "References") -> list[str]:
+    """The columns of a resource."""
+    return [_cell(kind.message, item, path, references) for path in kind.columns]
+
+
+def size(number: int) -> str:
+    """Bytes with the largest unit that loses nothing, or a rounded one."""
+    if number < 1024:
+        return str(number)
+    power = min((number.bit_length() - 1) // 10, len(UNITS))
+    value = number / (1 << 10 * power)
+    return f"{value:.0f}{UNITS[power - 1]}" if value == int(value) else f"{value:.1f}{UNITS[power - 1]}"
+
+
+def _cell(message: contract.Message, item: Any, path: str, references: "References") -> str:
+    first, _, rest = path.partition(".")
+    field = message.fields[first]
+    if rest:
+        return _cell(contract.load().messages[field.type_name], getattr(item, first), rest, references)
+    return _value(field, item, references)
+
+
+def _value(field: contract.Field, item: Any, references: "References") -> str:
+    value = getattr(item, field.name)
+    if field.is_map:
+        return ", ".join(f"{key}={content}" for key, content in sorted(value.items()))
+    if field.repeated:
+        return ", ".join(_one(field, each, references) for each in value)
+    if field.presence and not item.HasField(field.name):
+        return ""
+    return _one(field, value, references)
+
+
+def _one(field: contract.Field, value: Any, references: "References") -> str:
+    if field.ref and value:
+        kind = contract.load().kinds.get(field.ref)
+        return references.name_of(kind, value) if kind else str(value)
+    if field.type == "enum":
+        return next((v.short for v in contract.load().enums[field.type_name].values if v.number == value and value), "")
+    if field.type_name == "google.protobuf.Timestamp":
+        return str(value.ToJsonString())
+    if field.type == "message":
+        return json.dumps(MessageToDict(value, preserving_proto_field_name=True), ensure_ascii=False)
+    if field.type == "bool":
+        return "yes" if value else "no"
+    return size(value) if is_size(field) else str(value)
+
+
+def _facts(
+    message: contract.Message, item: Any, references: "References", above: str = ""
+) -> Iterator[tuple[str, str]]:
+    """All that is set, by path."""
+    for field, value in item.ListFields():
+        described = message.fields[field.name]
+        inner = contract.load().messages.get(described.type_name)
+        if inner and not described.repeated:
+            yield from _facts(inner, value, references, f"{above}{field.name}.")
+        else:
+            yield f"{above}{field.name}", _value(described, item, references)
+
+
+def _table(titles: list[str], rows: list[list[str]]) -> None:
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
+    for title in titles:
+        table.add_column(title, overflow="fold")
+    for cells in rows:
+        table.add_row(*(Text(cell) for cell in cells))
+    console = Console(highlight=False)
+    if not console.is_terminal:
+        console.width = PIPE_WIDTH
+    with console.capture() as printed:
+        console.print(table)
+    click.echo("\n".join(line.rstrip() for line in printed.get().splitlines()))
+
+
+def _title(path: str) -> str:
+    return path.rpartition(".")[2].replace("_", " ").upper()
+
+
+def _text(value: Any, form: str) -> str:
+    if form == "json":
+        return json.dumps(value, indent=2, ensure_ascii=False)
+    import yaml
+
+    return yaml.safe_dump(value, sort_keys=False, allow_unicode=True).rstrip()

@@ -1,0 +1,300 @@
+"""The Envoy bootstrap: a pure function of the settings."""
+
+import ipaddress
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+from google.protobuf import any_pb2, descriptor_pb2, duration_pb2
+from google.rpc import error_details_pb2, status_pb2  # type: ignore[import-untyped,unused-ignore]
+
+from kowa import contract
+
+Json = dict[str, Any]
+
+MIB: Final = 1 << 20
+REQUEST_LIMIT: Final = 4 * MIB  # what Kahuna takes in one message
+RESPONSE_LIMIT: Final = 32 * MIB  # a list of everything must fit
+STREAM_IDLE: Final = "7200s"  # a watch may be silent, a wait may last an hour
+HEADERS_WITHIN: Final = "10s"
+KEEPALIVE: Final = "30s"
+STREAMS_PER_CONNECTION: Final = 1000
+STREAMS_UPSTREAM: Final = 100_000  # each open watch is one
+
+# What Kahuna alone may say; a client that sends it is not believed.
+INTERNAL_HEADERS: Final = (
+    "kowabunga-operation",
+    "kowabunga-secret",
+    "x-forwarded-client-cert",
+    "x-envoy-original-path",
+)
+
+# Envoy's own answers as gRPC codes, so that every error of /api/v2 has one form.
+CODES: Final = {400: 3, 401: 16, 403: 7, 404: 5, 408: 4, 413: 8, 429: 8, 431: 3, 501: 12, 503: 14, 504: 4}
+INTERNAL: Final = 13
+
+NOT_GRPC: Final[Json] = {
+    "name": "content-type",
+    "string_match": {"prefix": "application/grpc"},
+    "invert_match": True,
+    "treat_missing_header_as_empty": True,
+}
+
+HTTP_OPTIONS: Final = "envoy.extensions.upstreams.http.v3.HttpProtocolOptions"
+MANAGER: Final = "envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager"
+
+
+@dataclass(frozen=True)
+class Address:
+    """Where something listens."""
+
+    host: str
+    port: int
+
+    @classmethod
+    def parse(cls, text: str) -> "Address":
+        """`host:port`, `[v6]:port`.
+
+        Raises ValueError, naming the text.
+        """
+        host, _, port = text.rpartition(":")
+        host = host.removeprefix("[").removesuffix("]")
+        if not host or not port.isdigit() or not 0 < int(port) < 65536:
+            raise ValueError(f"{text!r} is not host:port, such as 127.0.0.1:8443")
+        return cls(host, int(port))
+
+    @property
+    def is_loopback(self) -> bool:
+        """Whether only this machine reaches it."""
+        try:
+            return ipaddress.ip_address(self.host).is_loopback
+        except ValueError:
+            return self.host == "localhost"
+
+    def render(self) -> Json:
+        """As Envoy writes it."""
+        return {"socket_address": {"address": self.host, "port_value": self.port}}
+
+
+@dataclass(frozen=True)
+class Tls:
+    """A listener that users reach."""
+
+    address: Address
+    certificate: Path
+    key: Path
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What a gateway is made of."""
+
+    descriptors: Path  # what `descriptor_set` returned, in a file
+    services: Sequence[str]  # full names, what is served
+    kahuna: Sequence[Address]  # its replicas
+    tls: Tls | None = None
+    plain: Address | None = None  # without TLS: loopback only
+    admin: Address | Path | None = None  # loopback, or a Unix socket
+    max_connections: int = 10_000
+
+
+def descriptor_set() -> bytes:
+    """The contracts without comments, and the details that errors carry, for the transcoder."""
+    files = contract.file_set()
+    known = {file.name for file in files.file}
+    for more in (any_pb2, duration_pb2, error_details_pb2, status_pb2):
+        if more.DESCRIPTOR.name not in known:
+            more.DESCRIPTOR.CopyToProto(files.file.add())
+    for file in files.file:
+        file.ClearField("source_code_info")
+    return descriptor_pb2.FileDescriptorSet(file=files.file).SerializeToString()
+
+
+def bootstrap(settings: Settings) -> Json:
+    """What Envoy is started with.
+
+    Raises ValueError when nothing would listen, or when the plain listener or the admin interface could be reached from
+    elsewhere.
+    """
+    for what, address in (("plain listener", settings.plain), ("admin interface", settings.admin)):
+        if isinstance(address, Address) and not address.is_loopback:
+            raise ValueError(f"the {what} must be on a loopback address, not {address.host}")
+    listeners = []
+    if settings.tls:
+        listeners.append(_listener("tls", settings, settings.tls.address, _secured(settings.tls)))
+    if settings.plain:
+        listeners.append(_listener("plain", settings, settings.plain, {}))
+    if not listeners:
+        raise ValueError("nothing to listen on: give --listen with --certificate and --key, or --plain")
+    config: Json = {
+        "static_resources": {"listeners": listeners, "clusters": [_cluster(settings.kahuna)]},
+        "overload_manager": _overload(settings.max_connections),
+    }
+    if settings.admin:
+        where = settings.admin
+        config["admin"] = {"address": where.render() if isinstance(where, Address) else {"pipe": {"path": str(where)}}}
+    return config
+
+
+def _listener(name: str, settings: Settings, address: Address, security: Json) -> Json:
+    manager = {
+        "stat_prefix": name,
+        "codec_type": "AUTO",
+        "use_remote_address": True,  # x-forwarded-for ends with the true peer; x-envoy-* of clients are dropped
+        # Nobody is internal; an empty list would leave loopback so, and its x-envoy-* headers would be believed.
+        "internal_address_config": {"cidr_ranges": [{"address_prefix": "255.255.255.255", "prefix_len": 32}]},
+        "forward_client_cert_details": "SANITIZE",
+        "normalize_path": True,
+        "merge_slashes": True,
+        "stream_idle_timeout": STREAM_IDLE,
+        "request_headers_timeout": HEADERS_WITHIN,
+        "common_http_protocol_options": {"headers_with_underscores_action": "REJECT_REQUEST"},
+        "http2_protocol_options": {
+            "max_concurrent_streams": STREAMS_PER_CONNECTION,
+            "connection_keepalive": {"interval": KEEPALIVE, "timeout": KEEPALIVE},
+        },
+        "early_header_mutation_extensions": [_without_internal_headers()],
+        "local_reply_config": _local_replies(),
+        "route_config": _routes(),
+        "http_filters": [
+            _extension("envoy.filters.http.grpc_web", "envoy.extensions.filters.http.grpc_web.v3.GrpcWeb", {}),
+            _transcoder(settings.descriptors, settings.services),
+            _extension("envoy.filters.http.router", "envoy.extensions.filters.http.router.v3.Router", {}),
+        ],
+    }
+    return {
+        "name": name,
+        "address": address.render(),
+        "per_connection_buffer_limit_bytes": RESPONSE_LIMIT,
+        "filter_chains": [
+            {"filters": [_extension("envoy.filters.network.http_connection_manager", MANAGER, manager)], **security}
+        ],
+    }
+
+
+def _secured(tls: Tls) -> Json:
+    context = {
+        "common_tls_context": {
+            "alpn_protocols": ["h2", "http/1.1"],
+            "tls_params": {"tls_minimum_protocol_version": "TLSv1_2"},
+            "tls_certificates": [
+                {"certificate_chain": {"filename": str(tls.certificate)}, "private_key": {"filename": str(tls.key)}}
+            ],
+        }
+    }
+    kind = "envoy.extensions.transport_sockets.tls.v3.DownstreamTlsContext"
+    return {"transport_socket": _extension("envoy.transport_sockets.tls", kind, context)}
+
+
+def _transcoder(descriptors: Path, services: Sequence[str]) -> Json:
+    config = {
+        "proto_descriptor": str(descriptors),
+        "services": list(services),
+        "print_options": {
+            "preserve_proto_field_names": True,
+            "always_print_primitive_fields": True,  # full objects: a zero is a value
+            "stream_newline_delimited": True,
+        },
+        "convert_grpc_status": True,
+        "query_param_unescape_plus": True,  # as HTML forms and most clients write a space
+        "match_incoming_request_route": True,
+        "max_request_body_size": REQUEST_LIMIT,
+        "max_response_body_size": RESPONSE_LIMIT,
+        "request_validation_options": {
+            "reject_unknown_method": True,
+            "reject_unknown_query_parameters": True,
+            "reject_binding_body_field_collisions": True,
+        },
+    }
+    kind = "envoy.extensions.filters.http.grpc_json_transcoder.v3.GrpcJsonTranscoder"
+    return _extension("envoy.filters.http.grpc_json_transcoder", kind, config)
+
+
+def _routes() -> Json:
+    to_kahuna = {
+        "cluster": "kahuna",
+        "timeout": "0s",  # a slow creation is no error; the caller's own deadline counts
+        "max_stream_duration": {"grpc_timeout_header_max": "0s"},
+        "hash_policy": [{"header": {"header_name": "authorization"}}],  # one caller sees one replica
+        "retry_policy": {"retry_on": "connect-failure,refused-stream", "num_retries": 2},  # it never reached Kahuna
+    }
+    return {
+        "virtual_hosts": [
+            {
+                "name": "kowabunga",
+                "domains": ["*"],
+                "routes": [
+                    {"match": {"prefix": "/api/", "headers": [NOT_GRPC]}, "route": to_kahuna},
+                    {"match": {"prefix": f"/{contract.PACKAGE}."}, "route": to_kahuna},
+                ],
+            }
+        ],
+    }
+
+
+def _cluster(replicas: Sequence[Address]) -> Json:
+    protocol = {
+        "explicit_http_config": {
+            "http2_protocol_options": {"connection_keepalive": {"interval": KEEPALIVE, "timeout": KEEPALIVE}}
+        }
+    }
+    return {
+        "name": "kahuna",
+        "type": "STRICT_DNS",
+        "lb_policy": "MAGLEV",
+        "connect_timeout": "2s",
+        "per_connection_buffer_limit_bytes": RESPONSE_LIMIT,
+        "circuit_breakers": {
+            "thresholds": [{"max_requests": STREAMS_UPSTREAM, "max_pending_requests": STREAMS_UPSTREAM}]
+        },
+        "typed_extension_protocol_options": {
+            HTTP_OPTIONS: {"@type": f"type.googleapis.com/{HTTP_OPTIONS}", **protocol}
+        },
+        "load_assignment": {
+            "cluster_name": "kahuna",
+            "endpoints": [{"lb_endpoints": [{"endpoint": {"address": at.render()}} for at in replicas]}],
+        },
+    }
+
+
+def _without_internal_headers() -> Json:
+    kind = "envoy.extensions.http.early_header_mutation.header_mutation.v3.HeaderMutation"
+    mutations = [{"remove": name} for name in INTERNAL_HEADERS]
+    return _extension("envoy.http.early_header_mutation.header_mutation", kind, {"mutations": mutations})
+
+
+def _local_replies() -> Json:
+    """Envoy's own answers to REST callers, in the form of a converted gRPC status."""
+    rest = {
+        "or_filter": {
+            "filters": [
+                # Transcoded already: its content type says grpc by now.
+                {"header_filter": {"header": {"name": "x-envoy-original-path", "present_match": True}}},
+                {"header_filter": {"header": NOT_GRPC}},
+            ]
+        }
+    }
+
+    def mapper(code: int, *conditions: Json) -> Json:
+        body = {"code": code, "message": "%LOCAL_REPLY_BODY%", "details": []}
+        return {
+            "filter": {"and_filter": {"filters": [rest, *conditions]}} if conditions else rest,
+            "body_format_override": {"json_format": body},
+        }
+
+    def status(value: int) -> Json:
+        comparison = {"op": "EQ", "value": {"default_value": value, "runtime_key": f"gateway.local_reply.{value}"}}
+        return {"status_code_filter": {"comparison": comparison}}
+
+    return {"mappers": [*(mapper(code, status(value)) for value, code in CODES.items()), mapper(INTERNAL)]}
+
+
+def _overload(connections: int) -> Json:
+    kind = "envoy.extensions.resource_monitors.downstream_connections.v3.DownstreamConnectionsConfig"
+    name = "envoy.resource_monitors.global_downstream_max_connections"
+    return {"resource_monitors": [_extension(name, kind, {"max_active_downstream_connections": connections})]}
+
+
+def _extension(name: str, kind: str, config: Json) -> Json:
+    return {"name": name, "typed_config": {"@type": f"type.googleapis.com/{kind}", **config}}

@@ -1,0 +1,124 @@
+"""A real Envoy in front of Kahuna, with a certificate of a CA made for the test."""
+
+import datetime
+import ipaddress
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from time import monotonic, sleep
+
+import httpx
+import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.x509.oid import NameOID
+
+from tests.sdk.kahunas import Kahuna, cloud, fake, kahuna, shop
+
+__all__ = ["cloud", "fake", "kahuna", "shop"]
+
+READY_LIMIT = 20.0
+
+
+@dataclass(frozen=True)
+class Gateway:
+    """Where one listens."""
+
+    plain: str
+    tls: str
+    ca: Path
+    admin: str
+
+
+@dataclass(frozen=True)
+class Certificate:
+    """A certificate for 127.0.0.1, its key and who vouches for it, as PEM files."""
+
+    certificate: Path
+    key: Path
+    ca: Path
+
+
+@pytest.fixture(scope="session")
+def certificate(tmp_path_factory: pytest.TempPathFactory) -> Certificate:
+    """One for all tests."""
+    directory = tmp_path_factory.mktemp("tls")
+    ca_key, key = ec.generate_private_key(ec.SECP256R1()), ec.generate_private_key(ec.SECP256R1())
+    ca_name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "test CA")])
+    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "gateway")])
+    now = datetime.datetime.now(datetime.UTC)
+
+    def sign(subject: x509.Name, public: ec.EllipticCurvePublicKey, *extensions: x509.ExtensionType) -> bytes:
+        builder = x509.CertificateBuilder(
+            ca_name, subject, public, x509.random_serial_number(), now, now + datetime.timedelta(hours=1)
+        )
+        for extension in extensions:
+            builder = builder.add_extension(extension, critical=isinstance(extension, x509.BasicConstraints))
+        return builder.sign(ca_key, hashes.SHA256()).public_bytes(serialization.Encoding.PEM)
+
+    made = Certificate(directory / "tls.crt", directory / "tls.key", directory / "ca.crt")
+    made.ca.write_bytes(sign(ca_name, ca_key.public_key(), x509.BasicConstraints(ca=True, path_length=None)))
+    address = x509.IPAddress(ipaddress.ip_address("127.0.0.1"))
+    made.certificate.write_bytes(sign(name, key.public_key(), x509.SubjectAlternativeName([address])))
+    made.key.write_bytes(
+        key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
+    )
+    return made
+
+
+@pytest.fixture
+def gateway(kahuna: Kahuna, certificate: Certificate, tmp_path: Path) -> Iterator[Gateway]:
+    """An Envoy that is ready, in front of `kahuna`."""
+    plain, tls, admin = (f"127.0.0.1:{port}" for port in free_ports(3))
+    options = {
+        "--kahuna": kahuna.endpoint,
+        "--plain": plain,
+        "--listen": tls,
+        "--certificate": str(certificate.certificate),
+        "--key": str(certificate.key),
+        "--admin": admin,
+        "--run-dir": str(tmp_path / "gateway"),
+        "--concurrency": "1",
+    }
+    command = [sys.executable, "-m", "gateway", *(word for option in options.items() for word in option)]
+    process = subprocess.Popen(command)
+    try:
+        until_ready(process, f"http://{admin}/ready")
+        yield Gateway(plain=f"http://{plain}", tls=tls, ca=certificate.ca, admin=admin)
+    finally:
+        process.terminate()
+        process.wait(READY_LIMIT)
+
+
+@pytest.fixture
+def rest(gateway: Gateway, kahuna: Kahuna) -> Iterator[httpx.Client]:
+    """The REST API, with the admin key."""
+    with httpx.Client(base_url=gateway.plain, headers={"authorization": f"Bearer {kahuna.key}"}) as client:
+        yield client
+
+
+def until_ready(process: subprocess.Popen[bytes], url: str) -> None:
+    """Returns when the URL answers 200."""
+    deadline = monotonic() + READY_LIMIT
+    while monotonic() < deadline:
+        assert process.poll() is None, "the gateway has ended"
+        try:
+            if httpx.get(url).status_code == httpx.codes.OK:
+                return
+        except httpx.TransportError:
+            pass
+        sleep(0.02)
+    raise TimeoutError(url)
+
+
+def free_ports(count: int) -> list[int]:
+    """Ports nobody listens on."""
+    sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
+    ports = [one.getsockname()[1] for one in sockets]
+    for one in sockets:
+        one.close()
+    return ports

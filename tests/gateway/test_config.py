@@ -1,0 +1,61 @@
+"""The bootstrap as a value."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from gateway import config
+
+SERVICES = ["kowa.v2.RegionService"]
+HERE = config.Address("127.0.0.1", 8080)
+KAHUNA = [config.Address("kahuna-1", 7070), config.Address("kahuna-2", 7070)]
+
+
+def bootstrap(**settings: Any) -> config.Json:
+    """What is rendered with these."""
+    return config.bootstrap(
+        config.Settings(descriptors=Path("/d"), services=SERVICES, **({"kahuna": KAHUNA} | settings))
+    )
+
+
+@pytest.mark.parametrize("what", ["plain", "admin"])
+def test_only_tls_may_be_reached_from_elsewhere(what: str) -> None:
+    with pytest.raises(ValueError, match=r"must be on a loopback address, not 0\.0\.0\.0"):
+        bootstrap(**{"plain": HERE, what: config.Address("0.0.0.0", 8080)})  # noqa: S104 - what is refused
+
+
+def test_something_must_listen() -> None:
+    with pytest.raises(ValueError, match="nothing to listen on"):
+        bootstrap()
+
+
+def test_there_is_no_admin_interface_unless_asked_for() -> None:
+    assert "admin" not in bootstrap(plain=HERE)
+    pipe = bootstrap(plain=HERE, admin=Path("/run/admin"))["admin"]
+    assert pipe == {"address": {"pipe": {"path": "/run/admin"}}}
+
+
+def test_every_replica_is_an_endpoint() -> None:
+    (cluster,) = bootstrap(plain=HERE)["static_resources"]["clusters"]
+    (group,) = cluster["load_assignment"]["endpoints"]
+    hosts = [at["endpoint"]["address"]["socket_address"]["address"] for at in group["lb_endpoints"]]
+    assert hosts == ["kahuna-1", "kahuna-2"]
+
+
+@pytest.mark.parametrize(
+    ("text", "address"),
+    [
+        ("127.0.0.1:80", config.Address("127.0.0.1", 80)),
+        ("[::1]:443", config.Address("::1", 443)),
+        ("kahuna:7070", config.Address("kahuna", 7070)),
+    ],
+)
+def test_addresses(text: str, address: config.Address) -> None:
+    assert config.Address.parse(text) == address
+
+
+@pytest.mark.parametrize("text", ["", "80", ":80", "host:", "host:99999", "host:x"])
+def test_no_addresses(text: str) -> None:
+    with pytest.raises(ValueError, match=r"is not host:port, such as 127\.0\.0\.1:8443"):
+        config.Address.parse(text)
