@@ -24,11 +24,8 @@ def generate() -> None:
     contracts = sorted(str(path.relative_to(PROTO)) for path in PROTO.rglob("*.proto"))
     includes = [f"-I{PROTO}", f"-I{THIRD_PARTY}", f"-I{files('grpc_tools') / '_proto'}"]
     outputs = [f"--python_out={SDK}", f"--pyi_out={SDK}", f"--grpc_python_out={SDK}"]
-    describe = [
-        "--include_imports",
-        "--include_source_info",
-        f"--descriptor_set_out={SDK / 'kowa' / 'descriptors.binpb'}",
-    ]
+    descriptors = SDK / "kowa" / "descriptors.binpb"
+    describe = ["--include_imports", "--include_source_info", f"--descriptor_set_out={descriptors}"]
     for stale in SDK.rglob("*_pb2*.py*"):
         stale.unlink()
     if protoc.main(["protoc", *includes, *outputs, *describe, *contracts]) != 0:

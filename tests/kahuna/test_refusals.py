@@ -1,6 +1,7 @@
 """Bad input: what is refused, in which words, and that a refused call changes nothing. One table, through gRPC."""
 
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 from google.protobuf.message import Message
@@ -128,7 +129,7 @@ def drop_region(site: Estate) -> object:
     return site.client.regions.begin_delete(region(site))
 
 
-def listed(**query: object) -> Callable[[Estate], object]:
+def listed(**query: Any) -> Callable[[Estate], object]:
     return lambda site: list(site.client.regions.list(**query))
 
 
