@@ -11,6 +11,7 @@ from grpc_health.v1._async import HealthServicer
 from prometheus_client import start_http_server
 from sqlmodel import Session, select
 
+from kahuna import metrics
 from kahuna.api.access import AccessInterceptor, accesses
 from kahuna.api.server import handlers
 from kahuna.api.services import services
@@ -25,6 +26,7 @@ from kahuna.settings import Settings
 from kahuna.store.credential import AdminKey
 from kahuna.store.database import Store
 from kahuna.store.resource import CONTRACT
+from kahuna.store.retention import prune
 from kahuna.store.schema import migrate
 from kowa.runtime import logs
 
@@ -32,6 +34,7 @@ log = structlog.get_logger()
 
 # How long calls under way may take to end when Kahuna stops, in seconds.
 GRACE = 2
+HOUR = 3600
 KEEPALIVE = (
     ("grpc.keepalive_time_ms", 20_000),
     ("grpc.keepalive_timeout_ms", 10_000),
@@ -60,7 +63,7 @@ class Kahuna:
         identities = Identities(self.store.view, sealer, _admin_keys(self.store))
         fleet, reports = Fleet(self.store), Reports(self.store)
         await fleet.start()
-        self._tasks.append(asyncio.create_task(reports.run()))
+        self._tasks += [asyncio.create_task(reports.run()), asyncio.create_task(self._keep_house())]
 
         access = AccessInterceptor(identities, accesses(CONTRACT))
         health = HealthServicer()
@@ -78,6 +81,8 @@ class Kahuna:
         for server in (api, streams):
             await server.start()
             self._servers.append(server)
+        metrics.REVISION.set_function(lambda: self.store.view.revision)
+        metrics.SESSIONS.set_function(lambda: len(fleet.sessions))
         await health.set("", health_pb2.HealthCheckResponse.SERVING)
         if self.settings.metrics:
             host, _, port = self.settings.metrics.rpartition(":")
@@ -92,6 +97,13 @@ class Kahuna:
         await asyncio.gather(*self._tasks, return_exceptions=True)
         await self.store.close()
         log.info("kahuna.stopped")
+
+    async def _keep_house(self) -> None:
+        """Takes out what has had its time, now and every hour."""
+        while True:
+            while await self.store.run(prune):
+                pass
+            await asyncio.sleep(HOUR)
 
     def _credentials(self) -> grpc.ServerCredentials:
         files = certificates.ensure(self.settings.state, self.settings.names)

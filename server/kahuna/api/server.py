@@ -1,11 +1,13 @@
 """Puts the services on the wire, every method by its descriptor."""
 
+import time
 from collections.abc import AsyncIterator, Callable, Iterable
 from typing import Any
 
 import grpc
 from google.protobuf.message import Message
 
+from kahuna import metrics
 from kahuna.api.access import abort, unforeseen
 from kahuna.api.service import Context, StandardMethods
 from kahuna.api.validation import check_request
@@ -42,15 +44,24 @@ def _handler(service: StandardMethods, method: contract.Method) -> "grpc.RpcMeth
 
 
 def _unary(target: Callable[..., Any], method: contract.Method) -> Callable[[Any, Context], Any]:
+    seconds = metrics.CALL_SECONDS.labels(method.name)
+    answered = metrics.CALLS.labels(method.name, "OK")
+
     async def call(request: Message, context: Context) -> Message | None:
+        begun = time.perf_counter()
         try:
             check_request(request)
             answer: Message = await target(request, context, method)
+            answered.inc()
             return answer
-        except Refusal as refusal:
-            await abort(context, refusal)
+        except Refusal as refused:
+            refusal = refused
         except Exception as error:  # noqa: BLE001 - the edge: nothing of the inside may get out
-            await abort(context, unforeseen(method.name, error))
+            refusal = unforeseen(method.name, error)
+        finally:
+            seconds.observe(time.perf_counter() - begun)
+        metrics.CALLS.labels(method.name, refusal.code.name).inc()
+        await abort(context, refusal)
         return None
 
     return call

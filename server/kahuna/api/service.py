@@ -16,7 +16,7 @@ from kahuna.api.watch import follow
 from kahuna.domain.errors import Refusal, invalid, not_found
 from kahuna.security.keys import Sealer
 from kahuna.store import operations
-from kahuna.store.database import RolledBack, Store
+from kahuna.store.database import Store
 from kahuna.store.operations import Cause
 from kahuna.store.request import Request
 from kahuna.store.resource import CONTRACT, apply_mask, message_class, meta
@@ -164,14 +164,15 @@ class StandardMethods:
                 return *replayed, tx
             answer = work(tx, cause)
             if request.validate_only:
-                raise RolledBack((answer, "", tx))
+                return answer, "", tx
             operation = operations.begin(tx, cause, self.kind, answer)
             self._remember(tx, cause, request, meta(answer).id, operation.meta.id)
             if sweep:
                 operations.sweep(tx, self.kind, meta(answer).id)
             return answer, operation.meta.id, tx
 
-        answer, operation, tx = await self.store.run(transact)
+        run = self.store.plan if request.validate_only else self.store.run
+        answer, operation, tx = await run(transact)
         meta(answer).revision = tx.revision or meta(answer).revision
         if operation:
             await context.send_initial_metadata(((OPERATION_HEADER, operation),))

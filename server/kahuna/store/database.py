@@ -30,8 +30,11 @@ Result = TypeVar("Result")
 # PostgreSQL: how many transactions at once. SQLite has one writer.
 WRITERS = 4
 RETRIES = 5
-# Serialisation failure and deadlock: the transaction is run anew.
+# Serialisation failure and deadlock: the transaction is run anew. A lock not had in time: the caller may try again.
 _AGAIN = frozenset({"40001", "40P01"})
+_LOCKED = "55P03"
+# Plans at once: each holds locks that real changes wait for.
+PLANS = 2
 
 
 class Store:
@@ -46,6 +49,7 @@ class Store:
         self.engine = _engine(url, self._sqlite)
         self._writers = ThreadPoolExecutor(1 if self._sqlite else WRITERS, thread_name_prefix="store")
         self._pending: set[asyncio.Task[Any]] = set()
+        self._planning = asyncio.Semaphore(PLANS)
 
     def load(self) -> None:
         """Reads everything into the view. The schema must be there."""
@@ -70,6 +74,16 @@ class Store:
         self._pending.add(task)
         task.add_done_callback(self._pending.discard)
         return await asyncio.shield(task)
+
+    async def plan(self, work: Callable[[Transaction], Result]) -> Result:
+        """What a transaction would answer, and nothing of its effect. Few at once, and none waits long for a lock."""
+
+        def dry(tx: Transaction) -> Result:
+            tx.limit_locks()
+            raise RolledBack(work(tx))
+
+        async with self._planning:
+            return await self.run(dry)
 
     async def close(self) -> None:
         """Waits for what is under way, then lets go of the database."""
@@ -107,7 +121,10 @@ class Store:
                     return dry.result, None
                 except DBAPIError as error:
                     session.rollback()
-                    if getattr(error.orig, "sqlstate", "") not in _AGAIN:
+                    state = getattr(error.orig, "sqlstate", "")
+                    if state == _LOCKED:
+                        break
+                    if state not in _AGAIN:
                         raise
                     log.info("store.again", attempt=attempt)
                 else:

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from typing import Any, NoReturn
 
 from google.protobuf.message import Message
-from sqlalchemy import func, insert, update
+from sqlalchemy import func, insert, text, update
 from sqlalchemy.dialects.postgresql import insert as upsert_postgresql
 from sqlalchemy.dialects.sqlite import insert as upsert_sqlite
 from sqlalchemy.exc import IntegrityError
@@ -43,6 +43,11 @@ class Transaction(Reader):
         self.revision = 0
         self._touched: dict[tuple[str, str], Resource] = {}
         self._removed: dict[tuple[str, str], str] = {}
+
+    def limit_locks(self) -> None:
+        """Waits a second at most for what others hold; SQLite's one writer waits for nobody."""
+        if self.session.get_bind().dialect.name == "postgresql":
+            self.session.execute(text("SET LOCAL lock_timeout = '1s'"))
 
     def find(self, kind: str, id_: str) -> Message | None:
         """A resource, or nothing."""
@@ -145,8 +150,11 @@ class Transaction(Reader):
     def insert_new(self, table: type[Any], **values: Any) -> bool:
         """Inserts unless the key is there, without failing the transaction. Says whether it did."""
         upsert = upsert_sqlite if self.session.get_bind().dialect.name == "sqlite" else upsert_postgresql
-        done = self.session.execute(upsert(table).values(**values).on_conflict_do_nothing())
-        return bool(done.rowcount)  # type: ignore[attr-defined]
+        columns = table.__table__
+        done = self.session.execute(
+            upsert(columns).values(**values).on_conflict_do_nothing().returning(*columns.primary_key)
+        )
+        return done.first() is not None
 
     def finish(self) -> Commit | None:
         """Takes the revision and writes the log: the last statements before the commit. Nothing if nothing changed."""
