@@ -1,0 +1,112 @@
+"""What is: what libvirt, the file system and the kernel say now."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import Enum
+
+
+class Power(Enum):
+    """How a domain stands."""
+
+    RUNNING = "running"
+    PAUSED = "paused"
+    STUCK = "stuck"  # paused by QEMU, since a disk could not be written
+    OFF = "off"
+
+
+@dataclass(frozen=True, slots=True)
+class Mark:
+    """What we write into a domain's metadata."""
+
+    id: str
+    digest: str  # of the definition
+    ran: int = 0  # the generation at which it was last seen to run
+    rests: int = 0  # the generation at which its guest switched it off
+
+
+@dataclass(frozen=True, slots=True)
+class Domain:
+    id: str
+    name: str
+    power: Power = Power.OFF
+    left: bool = False  # switched off by its guest, says libvirt
+    persistent: bool = True
+    mark: Mark | None = None
+    running_digest: str = ""  # of the definition it was started with
+    disks: frozenset[str] = frozenset()
+    taps: frozenset[str] = frozenset()
+
+    @property
+    def is_on(self) -> bool:
+        return self.power is not Power.OFF
+
+
+@dataclass(frozen=True, slots=True)
+class PoolSeen:
+    capacity: int
+    available: int
+
+
+@dataclass(frozen=True, slots=True)
+class Image:
+    """A file in a pool, named by the id of a volume or a template."""
+
+    id: str
+    pool: str
+    format: str
+    size: int
+    allocation: int = 0
+    backing: str = ""  # the name of the file it stands on
+    broken: str = ""  # why it is no image
+
+    @property
+    def file(self) -> str:
+        return f"{self.id}.{self.format}"
+
+
+@dataclass(frozen=True, slots=True)
+class Link:
+    """A network device."""
+
+    name: str
+    index: int
+    is_bridge: bool = False
+    is_up: bool = True
+    ports: int = 0
+    addresses: frozenset[str] = frozenset()
+
+
+@dataclass(frozen=True, slots=True)
+class Facts:
+    """What libvirt says of the host."""
+
+    cpus: int = 0
+    memory: int = 0
+    version: str = ""
+    architecture: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Actual:
+    """All of it."""
+
+    facts: Facts = Facts()
+    domains: Mapping[str, Domain] = field(default_factory=dict)  # that bear our mark
+    others: Mapping[str, Domain] = field(default_factory=dict)
+    pools: Mapping[str, PoolSeen] = field(default_factory=dict)
+    images: Mapping[str, Image] = field(default_factory=dict)
+    made: frozenset[str] = frozenset()  # pools and volumes that were there once
+    links: Mapping[str, Link] = field(default_factory=dict)
+    guards: Mapping[str, str] = field(default_factory=dict)  # tap -> seal of its chain
+    unguarded: str = ""  # why guards can't be looked at
+    seeds: Mapping[str, str] = field(default_factory=dict)  # machine -> digest; empty for a folder without one
+
+    def user(self, path: str) -> Domain | None:
+        """The domain that has a file as its disk."""
+        domains = (*self.domains.values(), *self.others.values())
+        return next((domain for domain in domains if path in domain.disks), None)
+
+    def holder(self, tap: str) -> Domain | None:
+        """The domain that has a card with this tap."""
+        domains = (*self.domains.values(), *self.others.values())
+        return next((domain for domain in domains if tap in domain.taps), None)

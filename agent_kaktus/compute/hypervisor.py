@@ -1,0 +1,225 @@
+"""Libvirt, in threads. A connection that died is opened again with the next call; until that works, it is Away."""
+
+import asyncio
+import functools
+import threading
+import time
+from collections.abc import Callable
+from typing import Any, TypeVar
+from xml.etree import ElementTree
+
+import libvirt
+import structlog
+
+from agent_kaktus.actual import Domain, Facts, Mark, Power
+from agent_kaktus.compute import domain as definitions
+from agent_kaktus.failures import Away, StepFailed
+
+T = TypeVar("T")
+
+_PING_EVERY = 5  # seconds
+_PINGS = 3
+_LONGEST_PAUSE = 10.0  # seconds between two tries to connect
+_POWERS = {
+    libvirt.VIR_DOMAIN_PAUSED: Power.PAUSED,
+    libvirt.VIR_DOMAIN_SHUTOFF: Power.OFF,
+    libvirt.VIR_DOMAIN_CRASHED: Power.OFF,
+}  # all others run
+_UNDEFINE = (
+    libvirt.VIR_DOMAIN_UNDEFINE_MANAGED_SAVE
+    | libvirt.VIR_DOMAIN_UNDEFINE_SNAPSHOTS_METADATA
+    | libvirt.VIR_DOMAIN_UNDEFINE_CHECKPOINTS_METADATA
+    | libvirt.VIR_DOMAIN_UNDEFINE_NVRAM
+)
+
+log = structlog.get_logger()
+
+
+class Hypervisor:
+    """One connection to libvirt."""
+
+    def __init__(self, uri: str, changed: Callable[[], None]) -> None:
+        """`changed` is called, in any thread, when a domain's life takes a turn or libvirt goes."""
+        self._uri = uri
+        self._changed = changed
+        self._lock = threading.Lock()
+        self._connection: Any = None
+        self._facts: Facts | None = None
+        self._retry_at = 0.0
+        self._pause = 0.5
+        self._why_away = ""
+
+    async def look(self) -> list[Domain]:
+        return await self._call(_look)
+
+    async def facts(self) -> Facts:
+        """Asked once: libvirt may probe QEMU to answer."""
+        if self._facts is None:
+            self._facts = await self._call(_facts)
+        return self._facts
+
+    async def define(self, text: str) -> None:
+        await self._call(lambda connection: connection.defineXML(text))
+
+    async def start(self, id_: str) -> None:
+        """Paused."""
+        await self._on(id_, lambda domain: domain.isActive() or domain.createWithFlags(libvirt.VIR_DOMAIN_START_PAUSED))
+
+    async def resume(self, id_: str) -> None:
+        await self._on(id_, lambda domain: domain.resume())
+
+    async def suspend(self, id_: str) -> None:
+        await self._on(id_, lambda domain: domain.suspend())
+
+    async def shutdown(self, id_: str) -> None:
+        await self._on(id_, lambda domain: domain.shutdownFlags(libvirt.VIR_DOMAIN_SHUTDOWN_ACPI_POWER_BTN))
+
+    async def cut(self, id_: str) -> None:
+        await self._on(id_, lambda domain: domain.isActive() and domain.destroy())
+
+    async def undefine(self, id_: str) -> None:
+        await self._on(id_, lambda domain: domain.undefineFlags(_UNDEFINE))
+
+    async def note(self, id_: str, mark: Mark) -> None:
+        """In the definition only: what a domain was started with still tells the digest of that."""
+        arguments = (
+            definitions.bare_mark(mark),
+            definitions.PREFIX,
+            definitions.NAMESPACE,
+            libvirt.VIR_DOMAIN_AFFECT_CONFIG,
+        )
+        await self._on(id_, lambda domain: domain.setMetadata(libvirt.VIR_DOMAIN_METADATA_ELEMENT, *arguments))
+
+    async def resize(self, id_: str, path: str, size: int) -> None:
+        await self._on(id_, lambda domain: domain.blockResize(path, size, libvirt.VIR_DOMAIN_BLOCK_RESIZE_BYTES))
+
+    async def close(self) -> None:
+        with self._lock:
+            connection, self._connection = self._connection, None
+        if connection is not None:
+            await asyncio.to_thread(_close, connection)
+
+    async def _on(self, id_: str, verb: Callable[[Any], object]) -> None:
+        await self._call(lambda connection: verb(connection.lookupByUUIDString(id_)))
+
+    async def _call(self, verb: Callable[[Any], T]) -> T:
+        return await asyncio.to_thread(self._call_now, verb)
+
+    def _call_now(self, verb: Callable[[Any], T]) -> T:
+        connection = self._connected()
+        try:
+            return verb(connection)
+        except libvirt.libvirtError as why:
+            if _is_alive(connection):
+                raise StepFailed(str(why.get_error_message())) from why
+            self._drop(connection)
+            raise Away(f"libvirt at {self._uri} went away") from why
+
+    def _connected(self) -> Any:
+        with self._lock:
+            if self._connection is None:
+                self._connection = self._open()
+            return self._connection
+
+    def _open(self) -> Any:
+        if time.monotonic() < self._retry_at:
+            raise Away(self._why_away)
+        _run_event_loop()
+        try:
+            connection = libvirt.open(self._uri)
+            connection.setKeepAlive(_PING_EVERY, _PINGS)
+            connection.registerCloseCallback(lambda gone, *_: self._drop(gone), None)
+            connection.domainEventRegisterAny(
+                None, libvirt.VIR_DOMAIN_EVENT_ID_LIFECYCLE, lambda *_: self._changed(), None
+            )
+        except libvirt.libvirtError as why:
+            self._retry_at = time.monotonic() + self._pause
+            self._pause = min(2 * self._pause, _LONGEST_PAUSE)
+            self._why_away = f"libvirt at {self._uri} can't be reached: {why.get_error_message()}"
+            raise Away(self._why_away) from why
+        self._pause = 0.5
+        log.info("libvirt.connected", uri=self._uri)
+        return connection
+
+    def _drop(self, connection: Any) -> None:
+        with self._lock:
+            if self._connection is not connection:
+                return
+            self._connection = None
+            self._facts = None
+        log.warning("libvirt.lost", uri=self._uri)
+        self._changed()
+
+
+def _look(connection: Any) -> list[Domain]:
+    found = (_seen(domain) for domain in connection.listAllDomains(0))
+    return [domain for domain in found if domain is not None]
+
+
+def _seen(domain: Any) -> Domain | None:
+    try:
+        state, reason = domain.state()
+        running = ElementTree.fromstring(domain.XMLDesc(0))  # noqa: S314 - libvirt's own
+        kept = ElementTree.fromstring(domain.XMLDesc(libvirt.VIR_DOMAIN_XML_INACTIVE))  # noqa: S314
+        is_persistent = bool(domain.isPersistent())
+    except libvirt.libvirtError as why:
+        if why.get_error_code() == libvirt.VIR_ERR_NO_DOMAIN:
+            return None  # it went while we looked
+        raise
+    mark = definitions.mark_of(kept)
+    started_with = definitions.mark_of(running)
+    return Domain(
+        id=domain.UUIDString(),
+        name=domain.name(),
+        power=_power(state, reason),
+        left=(state, reason) == (libvirt.VIR_DOMAIN_SHUTOFF, libvirt.VIR_DOMAIN_SHUTOFF_SHUTDOWN),
+        persistent=is_persistent,
+        mark=mark,
+        running_digest=started_with.digest if started_with else "",
+        disks=definitions.disks_of(running) | definitions.disks_of(kept),
+        taps=definitions.taps_of(running) | definitions.taps_of(kept),
+    )
+
+
+def _power(state: int, reason: int) -> Power:
+    if (state, reason) == (libvirt.VIR_DOMAIN_PAUSED, libvirt.VIR_DOMAIN_PAUSED_IOERROR):
+        return Power.STUCK
+    return _POWERS.get(state, Power.RUNNING)
+
+
+def _facts(connection: Any) -> Facts:
+    architecture, _, cpus, *_ = connection.getInfo()  # its memory is wrong on some machines
+    kibibytes = connection.getMemoryStats(libvirt.VIR_NODE_MEMORY_STATS_ALL_CELLS)["total"]
+    number = connection.getVersion()
+    version = f"{number // 1_000_000}.{number // 1_000 % 1_000}.{number % 1_000}"
+    return Facts(cpus, kibibytes << 10, f"{connection.getType()} {version}", architecture)
+
+
+def _is_alive(connection: Any) -> bool:
+    try:
+        return bool(connection.isAlive())
+    except libvirt.libvirtError:
+        return False
+
+
+def _close(connection: Any) -> None:
+    try:
+        connection.unregisterCloseCallback()
+        connection.close()
+    except libvirt.libvirtError as why:
+        log.debug("libvirt.close_failed", reason=str(why))
+
+
+@functools.cache
+def _run_event_loop() -> threading.Thread:
+    """One a process, before the first connection; it is a daemon, since libvirt offers no way to end it."""
+
+    def run() -> None:
+        while True:
+            libvirt.virEventRunDefaultImpl()
+
+    libvirt.registerErrorHandler(lambda *_: None, None)
+    libvirt.virEventRegisterDefaultImpl()
+    thread = threading.Thread(target=run, name="libvirt-events", daemon=True)
+    thread.start()
+    return thread

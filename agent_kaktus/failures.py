@@ -1,0 +1,13 @@
+"""Why a step was not done."""
+
+
+class StepFailed(Exception):
+    """It did not work this time; it is tried again."""
+
+
+class GivenUp(StepFailed):
+    """It can't work for this generation; it is not tried again until that moves."""
+
+
+class Away(StepFailed):
+    """Libvirt is not there: nothing is known and nothing can be done."""

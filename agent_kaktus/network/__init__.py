@@ -1,0 +1,1 @@
+"""Bridges, and guards on the taps plugged into them."""

@@ -1,0 +1,102 @@
+"""Bridges, through netlink."""
+
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+
+from pyroute2 import IPRoute
+from pyroute2.netlink.exceptions import NetlinkError
+
+from agent_kaktus import names
+from agent_kaktus.actual import Link
+from agent_kaktus.failures import StepFailed
+
+_IPV4 = 2
+_UP = 1
+_THERE = 17  # EEXIST
+_NOT_THERE = (19, 99)  # ENODEV, EADDRNOTAVAIL
+
+
+def look() -> dict[str, Link]:
+    """All devices of this network namespace, by name."""
+    with _netlink() as netlink:
+        links = list(netlink.get_links())
+        addresses = list(netlink.get_addr(family=_IPV4))
+    ports = Counter(link.get_attr("IFLA_MASTER") for link in links)
+    held: dict[int, set[str]] = {}
+    for address in addresses:
+        held.setdefault(address["index"], set()).add(f"{address.get_attr('IFA_ADDRESS')}/{address['prefixlen']}")
+    return {
+        link.get_attr("IFLA_IFNAME"): Link(
+            name=link.get_attr("IFLA_IFNAME"),
+            index=link["index"],
+            is_bridge=_kind(link) == "bridge",
+            is_up=bool(link["flags"] & _UP),
+            ports=ports[link["index"]],
+            addresses=frozenset(held.get(link["index"], ())),
+        )
+        for link in links
+    }
+
+
+def make(name: str, mac: str) -> None:
+    with _netlink() as netlink:
+        try:
+            netlink.link("add", ifname=name, kind="bridge", address=mac, br_stp_state=0, br_forward_delay=0)
+        except NetlinkError as why:
+            if why.code != _THERE:
+                raise
+        netlink.link("set", index=_index(netlink, name), state="up")
+
+
+def change(name: str, add: Iterable[str], drop: Iterable[str]) -> None:
+    """Sets it up and gives and takes addresses; others that it has are left."""
+    with _netlink() as netlink:
+        index = _index(netlink, name)
+        netlink.link("set", index=index, state="up")
+        for verb, addresses in (("add", add), ("del", drop)):
+            for address in addresses:
+                _set_address(netlink, verb, index, address)
+
+
+def remove(name: str) -> None:
+    """Only one that is named by us, and that nothing is plugged into."""
+    if not names.is_bridge(name):
+        raise StepFailed(f"{name} is no bridge of ours")
+    with _netlink() as netlink:
+        found = netlink.link_lookup(ifname=name)
+        if not found:
+            return
+        if any(link.get_attr("IFLA_MASTER") == found[0] for link in netlink.get_links()):
+            raise StepFailed(f"{name} has devices on it")
+        netlink.link("del", index=found[0])
+
+
+def _set_address(netlink: IPRoute, verb: str, index: int, address: str) -> None:
+    host, length = address.split("/")
+    try:
+        netlink.addr(verb, index=index, address=host, prefixlen=int(length))
+    except NetlinkError as why:
+        if why.code != _THERE and why.code not in _NOT_THERE:
+            raise
+
+
+def _index(netlink: IPRoute, name: str) -> int:
+    found = netlink.link_lookup(ifname=name)
+    if not found:
+        raise StepFailed(f"{name} is not there")
+    return int(found[0])
+
+
+def _kind(link: object) -> str:
+    info = link.get_attr("IFLA_LINKINFO")  # type: ignore[attr-defined]
+    return str(info.get_attr("IFLA_INFO_KIND")) if info else ""
+
+
+@contextmanager
+def _netlink() -> Iterator[IPRoute]:
+    try:
+        with IPRoute() as netlink:
+            yield netlink
+    except NetlinkError as why:
+        raise StepFailed(f"netlink: {why}") from why

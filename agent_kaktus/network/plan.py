@@ -1,0 +1,101 @@
+"""What bridges and guards need. Pure."""
+
+import hashlib
+
+from agent_kaktus.desired import Card, Desired, Host, Missing, Range, Segment
+from agent_kaktus.network import guard
+from agent_kaktus.steps import MakeBridge, RemoveBridge, SetBridge, Unguard
+from agent_kaktus.view import AS_WANTED, GONE, Verdict, View
+
+
+def segment(view: View, wanted: Segment) -> Verdict:
+    if wanted.interface:  # somebody else's: never changed
+        return GONE if wanted.gone else AS_WANTED
+    link = view.actual.links.get(wanted.bridge)
+    if wanted.gone:
+        if link is None:
+            return GONE
+        if not link.is_bridge:
+            return Verdict(waits=f"{link.name}, which is there and no bridge of ours")
+        if link.ports:
+            return Verdict(waits=f"{link.ports} devices on its bridge {link.name}")
+        return Verdict((RemoveBridge(wanted),))
+    if link is None:
+        return Verdict((MakeBridge(wanted, _mac(view, wanted)),)) if _is_needed(view, wanted) else AS_WANTED
+    if not link.is_bridge:
+        return Verdict(fails=f"{link.name} is there and no bridge; rename or remove it")
+    add = tuple(sorted(_held(view, wanted, gone=False) - link.addresses))
+    drop = tuple(sorted((_held(view, wanted, gone=True) - _held(view, wanted, gone=False)) & link.addresses))
+    return AS_WANTED if link.is_up and not add and not drop else Verdict((SetBridge(wanted, add, drop),))
+
+
+def range_(view: View, wanted: Range) -> Verdict:
+    home = view.desired.segments.get(wanted.segment)
+    if not wanted.gone or home is None or home.interface:
+        return GONE if wanted.gone else AS_WANTED
+    link = view.actual.links.get(home.bridge)
+    held = _held(view, home, gone=True) - _held(view, home, gone=False)
+    if link is not None and wanted.held in held & link.addresses:
+        return Verdict(waits=f"its gateway address, which {link.name} has")
+    return GONE
+
+
+def card(view: View, wanted: Card) -> Verdict:
+    if not wanted.gone:
+        return AS_WANTED
+    if holder := view.actual.holder(wanted.tap):
+        return Verdict(waits=f"domain {holder.name}, whose card it is")
+    if wanted.tap in view.actual.links:
+        return Verdict(waits=f"its tap {wanted.tap}")
+    return Verdict((Unguard((wanted.tap,)),)) if wanted.tap in view.actual.guards else GONE
+
+
+def host(view: View, wanted: Host) -> Verdict:
+    """Rules of taps that are gone go too, once nobody knows the card; of one that is known, they go with it."""
+    if wanted.gone:
+        return GONE
+    kept = {card.tap for card in view.desired.cards.values()}
+    left = tuple(sorted(view.actual.guards.keys() - view.actual.links.keys() - kept))
+    return Verdict((Unguard(left),)) if left else AS_WANTED
+
+
+def why_no_bridge(view: View, wanted: Segment) -> str:
+    link = view.actual.links.get(wanted.bridge)
+    if link is not None and link.is_bridge:
+        return ""
+    return f"vnet {wanted.name}: no bridge {wanted.bridge}"
+
+
+def is_guarded(view: View, wanted: Card) -> bool:
+    link = view.actual.links.get(wanted.tap)
+    return link is not None and view.actual.guards.get(wanted.tap) == guard.seal(wanted, link.index)
+
+
+def _is_needed(view: View, wanted: Segment) -> bool:
+    held = view.site.hold_gateway and _held(view, wanted, gone=False)
+    return bool(held) or any(wanted in _segments(view.desired, id_) for id_ in view.desired.machines)
+
+
+def _segments(desired: Desired, machine: str) -> set[Segment]:
+    wanted = desired.machines[machine]
+    if wanted.gone:
+        return set()
+    try:
+        return {port.segment for port in desired.outfit(wanted).ports}
+    except Missing:
+        return set()
+
+
+def _held(view: View, wanted: Segment, *, gone: bool) -> set[str]:
+    """The gateway addresses that the bridge shall have, or shall lose."""
+    if not view.site.hold_gateway:
+        return set()
+    ranges = (range_ for range_ in view.desired.ranges.values() if range_.segment == wanted.id)
+    return {range_.held for range_ in ranges if range_.gateway and range_.gone == gone}
+
+
+def _mac(view: View, wanted: Segment) -> str:
+    """The bridge's own, or it would change with the taps on it. Another on each host."""
+    host_id = view.desired.host.id if view.desired.host else ""
+    digest = hashlib.sha256(f"{host_id} {wanted.id}".encode()).hexdigest()
+    return ":".join(["02", *(digest[at : at + 2] for at in range(0, 10, 2))])

@@ -1,0 +1,150 @@
+"""Parses a slice."""
+
+import re
+from collections.abc import Mapping
+from ipaddress import IPv4Address, IPv4Network
+from uuid import UUID
+
+from agent_kaktus.desired import Card, Desired, Host, Machine, Passive, Pool, Range, Segment, Template, Thing, Volume
+from kowa.fleet.v1 import fleet_pb2
+from kowa.runtime.feed import Refused
+from kowa.v2 import adapter_pb2, instance_pb2, storage_pool_pb2, subnet_pb2, template_pb2, vnet_pb2, volume_pb2
+
+SECTOR = 512
+_MAC = re.compile(r"[0-9a-f][02468ace](:[0-9a-f]{2}){5}")
+_DEVICE = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,14}")
+_SHA256 = re.compile(r"[0-9a-f]{64}")
+_LABEL = re.compile(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?")
+
+
+def parse(slice_: Mapping[str, fleet_pb2.Object]) -> Desired:
+    """Raises Refused, naming the object, when one can't be understood."""
+    hosts: list[Host] = []
+    desired = Desired()
+    for key, sent in slice_.items():
+        kind = sent.resource.WhichOneof("kind") or "unknown kind"
+        try:
+            thing = _parse(key, sent, kind)
+        except ValueError as why:
+            raise Refused(f"{kind} {key}: {why}") from why
+        match thing:
+            case Host():
+                hosts.append(thing)
+            case Pool():
+                desired.pools[key] = thing
+            case Template():
+                desired.templates[key] = thing
+            case Volume():
+                desired.volumes[key] = thing
+            case Segment():
+                desired.segments[key] = thing
+            case Range():
+                desired.ranges[key] = thing
+            case Card():
+                desired.cards[key] = thing
+            case Machine():
+                desired.machines[key] = thing
+            case Passive():
+                desired.passive[key] = thing
+    return _with_host(desired, hosts)
+
+
+def _with_host(desired: Desired, hosts: list[Host]) -> Desired:
+    if len(hosts) > 1:
+        raise Refused(f"kaktus {hosts[1].id}: there is another, {hosts[0].id}; an agent belongs to one")
+    kinds = {kind: getattr(desired, kind) for kind in Desired.__slots__ if kind != "host"}
+    return Desired(host=hosts[0] if hosts else None, **kinds)
+
+
+def _parse(key: str, sent: fleet_pb2.Object, kind: str) -> Thing:
+    id_ = _uuid(sent.id)
+    if id_ != key:
+        raise ValueError(f"is sent as {key}")
+    made = id_, sent.generation, sent.gone
+    resource = sent.resource
+    match kind:
+        case "kaktus":
+            return Host(*made, resource.kaktus.name)
+        case "storage_pool":
+            driver = resource.storage_pool.driver
+            return Pool(*made, resource.storage_pool.name, driver == storage_pool_pb2.STORAGE_DRIVER_DIR)
+        case "template":
+            return _template(made, resource.template)
+        case "volume":
+            return _volume(made, resource.volume)
+        case "vnet":
+            return _segment(made, resource.vnet)
+        case "subnet":
+            return _range(made, resource.subnet)
+        case "adapter":
+            return _card(made, resource.adapter)
+        case "instance":
+            return _machine(made, resource.instance)
+        case "region" | "zone" | "project" | "kiwi":
+            return Passive(*made, kind)
+    raise ValueError("this agent knows no such kind")
+
+
+Made = tuple[str, int, bool]
+
+
+def _template(made: Made, sent: template_pb2.Template) -> Template:
+    sha256 = sent.sha256.lower()
+    if not _SHA256.fullmatch(sha256):
+        raise ValueError(f"sha256 {sent.sha256!r} is not a checksum")
+    return Template(*made, sent.name, sent.storage_pool, sent.source, sha256)
+
+
+def _volume(made: Made, sent: volume_pb2.Volume) -> Volume:
+    if sent.size <= 0:
+        raise ValueError(f"size {sent.size} is not a size")
+    return Volume(*made, sent.name, sent.storage_pool, sent.template, -(-sent.size // SECTOR) * SECTOR)
+
+
+def _segment(made: Made, sent: vnet_pb2.Vnet) -> Segment:
+    if sent.interface and not _DEVICE.fullmatch(sent.interface):
+        raise ValueError(f"interface {sent.interface!r} can't be a device")
+    return Segment(*made, sent.name, sent.interface)
+
+
+def _range(made: Made, sent: subnet_pb2.Subnet) -> Range:
+    try:
+        network = IPv4Network(sent.cidr)
+    except ValueError as why:
+        raise ValueError(f"cidr {sent.cidr!r} is not a network: {why}") from why
+    gateway = _address("gateway", sent.gateway) if sent.gateway else None
+    return Range(*made, sent.name, sent.vnet, network, gateway, tuple(str(_address("dns", one)) for one in sent.dns))
+
+
+def _address(what: str, text: str) -> IPv4Address:
+    try:
+        return IPv4Address(text)
+    except ValueError as why:
+        raise ValueError(f"{what} {text!r} is not an IPv4 address") from why
+
+
+def _card(made: Made, sent: adapter_pb2.Adapter) -> Card:
+    mac = sent.mac.lower()
+    if not _MAC.fullmatch(mac):
+        raise ValueError(f"mac {sent.mac!r} can't be a card's")
+    return Card(*made, sent.name, sent.subnet, mac, _address("address", sent.address))
+
+
+def _machine(made: Made, sent: instance_pb2.Instance) -> Machine:
+    power = sent.power or instance_pb2.POWER_RUNNING
+    if power not in instance_pb2.Power.values():
+        raise ValueError(f"power {power} is not known")
+    if not _LABEL.fullmatch(sent.name):
+        raise ValueError(f"name {sent.name!r} can't be a host's")
+    if sent.vcpus < 1 or sent.memory < 1 << 20:
+        raise ValueError(f"{sent.vcpus} vCPUs and {sent.memory} bytes of memory make no machine")
+    return Machine(
+        *made, sent.name, sent.vcpus, sent.memory, power, tuple(sent.volumes), tuple(sent.adapters),
+        sent.user_data, tuple(sorted(sent.metadata.items())), tuple(sent.ssh_keys),
+    )  # fmt: skip
+
+
+def _uuid(text: str) -> str:
+    if text != str(UUID(text)):
+        raise ValueError(f"id {text!r} is not written as ids are")
+    return text

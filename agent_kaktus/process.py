@@ -1,0 +1,29 @@
+"""Programs we run: argument lists, a limit, and their own words when they fail."""
+
+import asyncio
+
+from agent_kaktus.failures import StepFailed
+
+LIMIT = 60.0  # seconds
+LONGEST_REASON = 500  # characters of what a program says
+
+
+async def run(program: str, *arguments: str, say: str = "") -> str:
+    """What it prints. Raises StepFailed with what it complains of."""
+    pipe = asyncio.subprocess.PIPE
+    try:
+        process = await asyncio.create_subprocess_exec(program, *arguments, stdin=pipe, stdout=pipe, stderr=pipe)
+    except OSError as why:
+        raise StepFailed(f"{program} can't be run: {why.strerror}") from why
+    try:
+        async with asyncio.timeout(LIMIT):
+            output, errors = await process.communicate(say.encode())
+    except TimeoutError as why:
+        raise StepFailed(f"{program} took longer than {LIMIT:.0f} s") from why
+    finally:
+        if process.returncode is None:
+            process.kill()
+            await process.wait()
+    if process.returncode != 0:
+        raise StepFailed(f"{program}: {errors.decode(errors='replace').strip()[:LONGEST_REASON]}")
+    return output.decode()

@@ -1,0 +1,185 @@
+"""What Kahuna is told of each object."""
+
+import time
+from collections.abc import Callable, Iterable
+
+from google.protobuf.timestamp_pb2 import Timestamp
+
+from agent_kaktus.actual import Power
+from agent_kaktus.desired import Card, Host, Machine, Passive, Pool, Range, Segment, Template, Thing, Volume
+from agent_kaktus.memory import MOST_ATTEMPTS
+from agent_kaktus.view import Plan, Remark, Verdict, View
+from kowa.fleet.v1 import fleet_pb2
+from kowa.v2 import instance_pb2, kaktus_pb2, meta_pb2, storage_pool_pb2, template_pb2, volume_pb2
+
+GRAIN = 16 << 20  # bytes: what is free is told no finer, or each look would be news
+_POWERS = {
+    Power.RUNNING: instance_pb2.POWER_RUNNING,
+    Power.PAUSED: instance_pb2.POWER_SUSPENDED,
+    Power.STUCK: instance_pb2.POWER_SUSPENDED,
+    Power.OFF: instance_pb2.POWER_STOPPED,
+}
+_KINDS: dict[type[Thing], str] = {
+    Host: "kaktus",
+    Pool: "storage_pool",
+    Template: "template",
+    Volume: "volume",
+    Segment: "vnet",
+    Range: "subnet",
+    Card: "adapter",
+    Machine: "instance",
+}
+
+
+class Reports:
+    """Makes reports; the same twice for the same facts, so that telling them again costs nothing."""
+
+    def __init__(self, version: str, clock: Callable[[], float] = time.time) -> None:
+        self._version = version
+        self._clock = clock
+        self._since: dict[str, dict[tuple[str, str], Timestamp]] = {}
+        self._last: dict[str, fleet_pb2.Resource] = {}
+
+    def all(self, view: View, plan: Plan) -> Iterable[fleet_pb2.Report]:
+        for thing in view.desired.things():
+            yield self.one(view, thing, plan.verdicts[thing.id], plan.strangers)
+        for known in (self._since, self._last):
+            for id_ in known.keys() - plan.verdicts.keys():
+                del known[id_]
+
+    def one(self, view: View, thing: Thing, verdict: Verdict, strangers: tuple[str, ...] = ()) -> fleet_pb2.Report:
+        outcome, message = _outcome(view, thing, verdict)
+        applied, failed = fleet_pb2.OUTCOME_APPLIED, fleet_pb2.OUTCOME_FAILED
+        if outcome == applied:
+            view.memory.applied[thing.id] = thing.generation
+        is_settled = outcome in (applied, failed)
+        report = fleet_pb2.Report(
+            id=thing.id,
+            observed_generation=thing.generation if is_settled else view.memory.applied.get(thing.id, 0),
+            gone=verdict.gone,
+            outcome=outcome,
+            message=message,
+        )
+        resource = getattr(report.resource, _kind(thing))
+        resource.SetInParent()
+        if not verdict.gone:
+            self._fill(view, thing, report.resource, strangers)
+            self._last[thing.id] = fleet_pb2.Resource()
+            self._last[thing.id].CopyFrom(report.resource)
+            conditions = self._conditions(thing, (*_remarks(outcome, message), *verdict.remarks))
+            resource.meta.conditions.extend(conditions)
+        return report
+
+    def away(self, view: View, reason: str) -> Iterable[fleet_pb2.Report]:
+        """While nothing is known of the host: what was known last, of machines without whether they run.
+
+        What asks nothing of the host is as wanted, for all that.
+        """
+        for thing in view.desired.things():
+            if isinstance(thing, Passive):
+                yield self.one(view, thing, Verdict(gone=thing.gone))
+                continue
+            waiting = fleet_pb2.OUTCOME_WAITING
+            report = fleet_pb2.Report(
+                id=thing.id,
+                observed_generation=view.memory.applied.get(thing.id, 0),
+                outcome=waiting,
+                message=reason,
+            )
+            if thing.id in self._last:
+                report.resource.CopyFrom(self._last[thing.id])
+            if isinstance(thing, Machine):
+                report.resource.instance.status.power = instance_pb2.POWER_UNSPECIFIED
+            resource = getattr(report.resource, _kind(thing))
+            resource.SetInParent()
+            resource.meta.conditions.extend(self._conditions(thing, _remarks(waiting, reason)))
+            yield report
+
+    def _fill(self, view: View, thing: Thing, resource: fleet_pb2.Resource, strangers: tuple[str, ...]) -> None:
+        match thing:
+            case Host():
+                resource.kaktus.status.CopyFrom(self._host(view, strangers))
+            case Pool() if seen := view.actual.pools.get(thing.id):
+                available = seen.available // GRAIN * GRAIN
+                resource.storage_pool.status.CopyFrom(
+                    storage_pool_pb2.StoragePoolStatus(capacity=seen.capacity, available=available)
+                )
+            case Template():
+                resource.template.status.CopyFrom(_template(view, thing))
+            case Volume() if image := view.actual.images.get(thing.id):
+                resource.volume.status.CopyFrom(volume_pb2.VolumeStatus(size=image.size, allocation=image.allocation))
+            case Machine():
+                resource.instance.status.CopyFrom(_machine(view, thing))
+
+    def _host(self, view: View, strangers: tuple[str, ...]) -> kaktus_pb2.KaktusStatus:
+        facts = view.actual.facts
+        return kaktus_pb2.KaktusStatus(
+            cpus=facts.cpus,
+            memory=facts.memory,
+            hypervisor=f"{facts.version} ({view.site.accelerator})",
+            version=self._version,
+            architecture=facts.architecture,
+            strangers=strangers,
+        )
+
+    def _conditions(self, thing: Thing, remarks: Iterable[Remark]) -> list[meta_pb2.Condition]:
+        """With the time since when each has been so."""
+        known, now = self._since.get(thing.id, {}), Timestamp()
+        now.FromSeconds(int(self._clock()))
+        since = {(remark.type, remark.reason): known.get((remark.type, remark.reason), now) for remark in remarks}
+        self._since[thing.id] = since
+        return [
+            meta_pb2.Condition(
+                type=remark.type,
+                reason=remark.reason,
+                message=remark.message,
+                transition_time=since[remark.type, remark.reason],
+            )
+            for remark in remarks
+        ]
+
+
+def _outcome(view: View, thing: Thing, verdict: Verdict) -> tuple[fleet_pb2.Outcome, str]:
+    trouble = view.memory.troubles.get(thing.id)
+    if verdict.steps and trouble:
+        if trouble.attempts >= MOST_ATTEMPTS:
+            return fleet_pb2.OUTCOME_FAILED, trouble.reason
+        return fleet_pb2.OUTCOME_WAITING, f"tries again: {trouble.reason}"
+    if verdict.steps:
+        return fleet_pb2.OUTCOME_WORKING, str(verdict)
+    if verdict.works:
+        return fleet_pb2.OUTCOME_WORKING, verdict.works
+    if verdict.waits:
+        return fleet_pb2.OUTCOME_WAITING, f"waits for {verdict.waits}"
+    if verdict.fails:
+        return fleet_pb2.OUTCOME_FAILED, verdict.fails
+    return fleet_pb2.OUTCOME_APPLIED, ""
+
+
+def _remarks(outcome: fleet_pb2.Outcome, message: str) -> tuple[Remark, ...]:
+    if outcome == fleet_pb2.OUTCOME_WAITING:
+        return (Remark("Waiting", "WAITING", message),)
+    if outcome == fleet_pb2.OUTCOME_FAILED:
+        return (Remark("Failed", "FAILED", message),)
+    return ()
+
+
+def _kind(thing: Thing) -> str:
+    return thing.kind if isinstance(thing, Passive) else _KINDS[type(thing)]
+
+
+def _template(view: View, thing: Template) -> template_pb2.TemplateStatus:
+    image = view.actual.images.get(thing.id)
+    if image is None:
+        return template_pb2.TemplateStatus(progress=view.memory.importing.get(thing.id, 0))
+    return template_pb2.TemplateStatus(size=image.size, format=image.format, progress=100)
+
+
+def _machine(view: View, thing: Machine) -> instance_pb2.InstanceStatus:
+    found = view.actual.domains.get(thing.id)
+    cards = (view.desired.cards.get(id_) for id_ in thing.cards)
+    return instance_pb2.InstanceStatus(
+        power=_POWERS[found.power if found else Power.OFF],
+        addresses=[str(card.address) for card in cards if card],
+        restarts=view.memory.restarts_lately(thing, view.now),
+    )

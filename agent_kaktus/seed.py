@@ -1,0 +1,116 @@
+"""A machine's seed: the NoCloud volume from which cloud-init learns name, keys and network."""
+
+import hashlib
+import io
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
+
+import pycdlib
+import yaml
+
+from agent_kaktus import files
+from agent_kaktus.desired import Machine, Outfit, Port
+from agent_kaktus.site import Site
+
+METADATA_ADDRESS = "169.254.169.254/32"
+_LABEL = "cidata"
+_MODE = 0o640  # it holds the user data; libvirt hands it to the user QEMU runs as
+# Where an ISO 9660 volume names the application that made it: there its digest stands, in one file with the content.
+_MADE_BY = 16 * 2048 + 574
+_MADE_BY_SIZE = 128
+
+
+def contents(site: Site, machine: Machine, outfit: Outfit) -> dict[str, str]:
+    """Its files. Pure."""
+    keys = list(machine.ssh_keys)
+    cards = {f"eth{number}": _ethernet(site, port, number) for number, port in enumerate(outfit.ports)}
+    return {
+        "meta-data": _yaml(
+            {
+                "instance-id": machine.id,
+                "local-hostname": machine.name,
+                "metadata": dict(machine.metadata),
+                "public-keys": keys,
+            }
+        ),
+        "user-data": machine.user_data or "#cloud-config\n" + _yaml({"ssh_authorized_keys": keys}),
+        "network-config": _yaml({"version": 2, "ethernets": cards}),
+    }
+
+
+def digest(site: Site, machine: Machine, outfit: Outfit) -> str:
+    text = json.dumps(contents(site, machine, outfit), sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest().upper()
+
+
+def write(site: Site, machine: Machine, outfit: Outfit) -> None:
+    path = site.seed(machine.id)
+    path.parent.mkdir(mode=0o711, parents=True, exist_ok=True)
+    image = _iso(contents(site, machine, outfit), digest(site, machine, outfit))
+    files.write(path, image, mode=_MODE)
+
+
+def look(site: Site) -> dict[str, str]:
+    """Machine -> digest of its seed, for each machine with a folder; empty if there is no seed in it."""
+    return {path.name: _digest_of(path / "seed.iso") for path in files.named_by_id(site.machines)}
+
+
+def remove(site: Site, machine: str) -> None:
+    """Takes away the machine's folder: seed and console log. Nothing else is in it."""
+    folder = site.machines / machine
+    for path in (site.seed(machine), files.partial(site.seed(machine)), site.console(machine)):
+        path.unlink(missing_ok=True)
+    folder.rmdir()
+    files.sync(site.machines)
+
+
+def _ethernet(site: Site, port: Port, number: int) -> dict[str, object]:
+    settings: dict[str, object] = {
+        "match": {"macaddress": port.card.mac},
+        "set-name": f"eth{number}",
+        "addresses": [f"{port.card.address}/{port.range.network.prefixlen}"],
+    }
+    if number == 0 and (routes := _routes(site, port)):
+        settings["routes"] = routes
+    if port.range.dns:
+        settings["nameservers"] = {"addresses": list(port.range.dns)}
+    return settings
+
+
+def _routes(site: Site, port: Port) -> list[dict[str, str]]:
+    routes = []
+    if port.range.gateway:
+        routes.append({"to": "0.0.0.0/0", "via": str(port.range.gateway)})
+    if site.metadata_route:
+        routes.append({"to": METADATA_ADDRESS, "scope": "link"})
+    return routes
+
+
+def _yaml(data: Mapping[str, object]) -> str:
+    """In block style, one scalar a line: small guests read it without a YAML parser."""
+    data = {key: value for key, value in data.items() if value}
+    if not data:
+        return ""
+    return yaml.safe_dump(data, default_flow_style=False, sort_keys=False, width=1 << 20, allow_unicode=True)
+
+
+def _iso(contents_: Mapping[str, str], digest_: str) -> bytes:
+    iso = pycdlib.PyCdlib()
+    iso.new(interchange_level=4, joliet=3, rock_ridge="1.09", vol_ident=_LABEL, app_ident_str=digest_)
+    for number, (name, text) in enumerate(contents_.items()):
+        data = text.encode()
+        iso.add_fp(io.BytesIO(data), len(data), f"/F{number}.;1", rr_name=name, joliet_path="/" + name)
+    image = io.BytesIO()
+    iso.write_fp(image)
+    iso.close()
+    return image.getvalue()
+
+
+def _digest_of(path: Path) -> str:
+    try:
+        with path.open("rb") as image:
+            return os.pread(image.fileno(), _MADE_BY_SIZE, _MADE_BY).decode("ascii", "replace").strip()
+    except FileNotFoundError:
+        return ""

@@ -1,0 +1,85 @@
+"""What an operator tells the agent: environment variables `KAKTUS_...`, and a TOML file whose values they override."""
+
+import tomllib
+from ipaddress import IPv4Network, IPv6Network, ip_network
+from pathlib import Path
+from typing import Literal
+
+from pydantic import Field
+from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
+
+from agent_kaktus.site import Site
+
+Network = IPv4Network | IPv6Network
+
+
+class Settings(BaseSettings):
+    """The agent's settings."""
+
+    model_config = SettingsConfigDict(env_prefix="KAKTUS_", extra="forbid")
+
+    server: str = Field(description="Kahuna's address for agents, host:port")
+    ca: Path = Field(description="the certificates Kahuna is known by")
+    token: Path = Field(description="a file with the agent's token")
+    state: Path = Field(description="a directory of the agent's own, closed to others")
+    pools: Path = Field(description="a directory in which each dir pool has one, named by the pool's id")
+    machines: Path | None = Field(
+        default=None, description="seeds and console logs; unless told, `machines` beside the pools"
+    )
+    libvirt_uri: str = "qemu:///system"
+    accelerator: Literal["kvm", "qemu"] = "kvm"
+    machine_type: str = Field(default="pc-i440fx-7.2", description="versioned, so that a machine keeps its hardware")
+    tcg_cache_mib: int = Field(default=64, ge=8, description="QEMU's translation cache, where nothing accelerates")
+    import_dir: Path | None = Field(
+        default=None, description="templates named by file come from here, and from nowhere else"
+    )
+    import_hosts: tuple[str, ...] = Field(
+        default=(), description="private hosts and networks that templates may come from"
+    )
+    hold_gateway: bool = Field(default=False, description="the bridge has each subnet's gateway address")
+    metadata_route: bool = Field(
+        default=False, description="seeds tell machines that the metadata service is on their link"
+    )
+    shutdown_limit: float = Field(
+        default=60.0, gt=0, description="seconds until a machine that does not shut down is cut off"
+    )
+
+    @classmethod
+    def load(cls, config: Path | None) -> "Settings":
+        return cls(**(tomllib.loads(config.read_text()) if config else {}))
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        return env_settings, init_settings
+
+    def site(self) -> Site:
+        return Site(
+            pools=self.pools.absolute(),
+            machines=(self.machines or self.pools.parent / "machines").absolute(),
+            accelerator=self.accelerator,
+            machine_type=self.machine_type,
+            tcg_cache_mib=self.tcg_cache_mib,
+            hold_gateway=self.hold_gateway,
+            metadata_route=self.metadata_route,
+            shutdown_limit=self.shutdown_limit,
+        )
+
+    def allowed_names(self) -> frozenset[str]:
+        return frozenset(host.lower() for host in self.import_hosts if _network(host) is None)
+
+    def allowed_networks(self) -> tuple[Network, ...]:
+        return tuple(network for host in self.import_hosts if (network := _network(host)) is not None)
+
+
+def _network(text: str) -> Network | None:
+    try:
+        return ip_network(text, strict=False)
+    except ValueError:
+        return None

@@ -1,0 +1,51 @@
+"""Where a template may be fetched from: public addresses, and private ones the operator has named."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
+
+Address = IPv4Address | IPv6Address
+Network = IPv4Network | IPv6Network
+
+_NAT64 = ip_network("64:ff9b::/96")
+
+
+@dataclass(frozen=True, slots=True)
+class Allowed:
+    """What the operator has named."""
+
+    names: frozenset[str] = frozenset()
+    networks: tuple[Network, ...] = ()
+
+
+def choose(host: str, found: Iterable[str], allowed: Allowed) -> str:
+    """The address to connect to. Raises ValueError when one of them is not to be reached from here.
+
+    All must be fit: a name that leads outside and inside at once is not to be trusted with either.
+    """
+    addresses = [ip_address(text.split("%", 1)[0]) for text in found]
+    if not addresses:
+        raise ValueError(f"{host} has no address")
+    for address in addresses:
+        if host.lower() not in allowed.names and not _is_fit(address, allowed.networks):
+            raise ValueError(
+                f"{host} leads to {address}, which is no public address; an operator may allow it with import_hosts"
+            )
+    return str(addresses[0])
+
+
+def _is_fit(address: Address, networks: Iterable[Network]) -> bool:
+    meant = _meant(address)
+    if any(each in network for network in networks for each in (address, meant)):
+        return True
+    return all(each.is_global and not each.is_multicast for each in (address, meant))
+
+
+def _meant(address: Address) -> Address:
+    """The IPv4 address that an IPv6 address stands for, if it does."""
+    if isinstance(address, IPv4Address):
+        return address
+    if address in _NAT64:
+        return IPv4Address(int(address) & 0xFFFFFFFF)
+    teredo = address.teredo
+    return address.ipv4_mapped or address.sixtofour or (teredo[1] if teredo else address)

@@ -1,0 +1,151 @@
+"""A pool that is a directory: qcow2 files named by ids, templates shared by the volumes that stand on them.
+
+Whether a pool or a volume was ever made is remembered beside the pools, in the agent's own state: an empty mount point
+is a missing pool, and a missing file a missing disk. Neither is ever made anew.
+"""
+
+import asyncio
+import os
+from collections.abc import Iterable
+from pathlib import Path
+
+from agent_kaktus import files
+from agent_kaktus.actual import Image, PoolSeen
+from agent_kaktus.desired import Volume
+from agent_kaktus.failures import StepFailed
+from agent_kaktus.storage import image
+from kowa.runtime import crashpoint
+
+MARK = ".kowa-pool"
+VOLUME_MODE = 0o600  # libvirt hands it to the user QEMU runs as
+TEMPLATE_MODE = 0o644  # shared by the machines
+_POOL_MODE = 0o711  # passable for QEMU
+_FORMATS = ("qcow2", "raw")
+
+
+class DirPools:
+    """All dir pools of this host."""
+
+    def __init__(self, pools: Path, made: Path) -> None:
+        self._pools = pools
+        self._made = made
+
+    def look(self) -> tuple[dict[str, PoolSeen], dict[str, Image], frozenset[str]]:
+        """Pools, images by id, and what was made once."""
+        self._made.mkdir(mode=0o700, parents=True, exist_ok=True)
+        pools: dict[str, PoolSeen] = {}
+        images: dict[str, Image] = {}
+        for directory in files.named_by_id(self._pools):
+            if (directory / MARK).exists():
+                pools[directory.name] = _space(directory)
+                images |= {found.id: found for found in _images(directory)}
+        return pools, images, frozenset(path.name for path in self._made.iterdir())
+
+    def make_pool(self, pool: str) -> None:
+        directory = self._pools / pool
+        directory.mkdir(mode=_POOL_MODE, parents=True, exist_ok=True)
+        directory.chmod(_POOL_MODE)
+        files.write(directory / MARK, f"{pool}\n".encode(), mode=0o644)
+        files.sync(self._pools)
+        crashpoint.reach("kaktus.pool.marked")
+        self._remember(pool)
+
+    def remove_pool(self, pool: str) -> None:
+        """Only an empty one goes."""
+        directory = self._pools / pool
+        try:
+            left = [path.name for path in directory.iterdir() if path.name != MARK]
+            if left:
+                raise StepFailed(f"{directory} holds what is not ours: {', '.join(sorted(left)[:3])}")
+            (directory / MARK).unlink(missing_ok=True)
+            directory.rmdir()
+        except FileNotFoundError:
+            pass
+        self._forget(pool)
+
+    async def create(self, volume: Volume, backing: Image | None) -> None:
+        path = self._path(volume)
+        new = files.partial(path)
+        if not path.exists():
+            new.unlink(missing_ok=True)
+            if backing:
+                await image.overlay(new, volume.size, backing.file, backing.format)
+            else:
+                await image.create(new, volume.size)
+            new.chmod(VOLUME_MODE)
+            crashpoint.reach("kaktus.volume.written")
+            await asyncio.to_thread(files.settle, new, path)
+            crashpoint.reach("kaktus.volume.named")
+        self.record(volume.id)
+
+    def record(self, volume: str) -> None:
+        self._remember(volume)
+
+    async def grow(self, volume: Volume) -> None:
+        """While no domain has it open."""
+        path = self._path(volume)
+        await image.resize(path, volume.size)
+        await asyncio.to_thread(files.sync, path)
+
+    def remove(self, id_: str, pool: str) -> None:
+        """A volume's or a template's file, and the memory of it."""
+        for format_ in _FORMATS:
+            path = self._pools / pool / f"{id_}.{format_}"
+            path.unlink(missing_ok=True)
+            files.partial(path).unlink(missing_ok=True)
+        if (self._pools / pool).is_dir():
+            files.sync(self._pools / pool)
+        crashpoint.reach("kaktus.image.unlinked")
+        self._forget(id_)
+
+    def place(self, pool: str, template: str) -> Path:
+        """Where a template's bytes are gathered before anybody sees it."""
+        return files.partial(self._pools / pool / template)
+
+    def settle(self, pool: str, template: str, format_: str) -> None:
+        new = self.place(pool, template)
+        new.chmod(TEMPLATE_MODE)
+        files.settle(new, self._pools / pool / f"{template}.{format_}")
+
+    def clean(self, pools: Iterable[str]) -> None:
+        """Takes away what runs that were killed had not finished."""
+        for pool in pools:
+            for path in (self._pools / pool).glob(f"*{files.PARTIAL}"):
+                if files.is_id(path.name.split(".", 1)[0]):
+                    path.unlink(missing_ok=True)
+
+    def _path(self, volume: Volume) -> Path:
+        return self._pools / volume.pool / f"{volume.id}.qcow2"
+
+    def _remember(self, id_: str) -> None:
+        files.write(self._made / id_, b"", mode=0o600)
+
+    def _forget(self, id_: str) -> None:
+        (self._made / id_).unlink(missing_ok=True)
+        files.sync(self._made)
+
+
+def _space(directory: Path) -> PoolSeen:
+    space = os.statvfs(directory)
+    return PoolSeen(space.f_blocks * space.f_frsize, space.f_bavail * space.f_frsize)
+
+
+def _images(directory: Path) -> Iterable[Image]:
+    for path in directory.iterdir():
+        if files.is_id(path.stem) and path.suffix[1:] in _FORMATS:
+            try:
+                yield _image(path)
+            except FileNotFoundError:
+                continue  # it went while we looked
+
+
+def _image(path: Path) -> Image:
+    found = path.stat()
+    allocation = found.st_blocks * 512
+    if path.suffix == ".raw":
+        return Image(path.stem, path.parent.name, "raw", found.st_size, allocation)
+    try:
+        header = image.read_header(path)
+    except image.NoImage as what:
+        return Image(path.stem, path.parent.name, "qcow2", 0, allocation, broken=f"its file {path} {what}")
+    return Image(path.stem, path.parent.name, "qcow2", header.size, allocation, header.backing)

@@ -1,0 +1,216 @@
+"""A host for tests: a network namespace of its own with a private libvirtd in it, and agents to run there."""
+
+import base64
+import hashlib
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TypeVar
+
+from kowa.fleet.v1 import fleet_pb2
+
+T = TypeVar("T")
+
+REPOSITORY = Path(__file__).parents[2]
+GUEST = Path(os.environ.get("KOWA_GUEST", REPOSITORY / ".cache" / "guest"))
+IMAGE = "kowa-guest.qcow2"
+
+
+def eventually(look: Callable[[], T], limit: float, what: str) -> T:
+    """What a look finds as soon as it finds something."""
+    deadline = time.monotonic() + limit
+    while True:
+        if found := look():
+            return found
+        assert time.monotonic() < deadline, f"after {limit:.0f} s still not: {what}"
+        time.sleep(0.05)
+
+
+class Room:
+    """A host."""
+
+    def __init__(self, base: Path) -> None:
+        self.base = base
+        self.namespace = base.name
+        self.pools, self.machines, self.state = base / "pools", base / "machines", base / "state"
+        self.uri = f"qemu+unix:///system?socket={base}/libvirt/run/libvirt-sock"
+        self._libvirtd: subprocess.Popen[bytes] | None = None
+
+    def open(self) -> None:
+        self.run("ip", "netns", "add", self.namespace, inside=False)
+        self.run("ip", "link", "set", "lo", "up")
+        self.state.mkdir(mode=0o700)
+        (self.base / "import").mkdir()
+        self.start_libvirtd()
+
+    def start_libvirtd(self) -> None:
+        command = [str(REPOSITORY / "deploy/host/libvirtd-room"), str(self.base / "libvirt")]
+        with (self.base / "libvirtd.out").open("ab") as log:
+            self._libvirtd = subprocess.Popen(
+                ["ip", "netns", "exec", self.namespace, *command],
+                env={**os.environ, "KEEP": str(self.base)},
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+            )
+        eventually(lambda: self.virsh("version", check=False), 30, "libvirtd answers")
+
+    def kill_libvirtd(self) -> None:
+        pid = int((self.base / "libvirt/run/libvirtd.pid").read_text())
+        os.kill(pid, signal.SIGKILL)
+        assert self._libvirtd is not None
+        self._libvirtd.wait(10)
+
+    def close(self) -> None:
+        for pid in self.guests():
+            os.kill(pid, signal.SIGKILL)
+        if self._libvirtd is not None and self._libvirtd.poll() is None:
+            self._libvirtd.terminate()
+            self._libvirtd.wait(10)
+        self.run("ip", "netns", "delete", self.namespace, inside=False, check=False)
+
+    def guests(self) -> list[int]:
+        """The processes of this room's machines."""
+        pids = [int(path.read_text()) for path in (self.base / "libvirt/run/qemu").glob("kowa-*.pid")]
+        return [pid for pid in pids if self._is_ours(Path(f"/proc/{pid}/cmdline"))]
+
+    def _is_ours(self, command: Path) -> bool:
+        return command.exists() and str(self.base) in command.read_text()
+
+    def run(self, *command: str, inside: bool = True, check: bool = True) -> str:
+        prefix = ["ip", "netns", "exec", self.namespace] if inside else []
+        done = subprocess.run([*prefix, *command], capture_output=True, text=True, check=False, timeout=60)
+        assert done.returncode == 0 or not check, f"{' '.join(command)}: {done.stderr}"
+        return done.stdout if done.returncode == 0 else ""
+
+    def virsh(self, *command: str, check: bool = True) -> str:
+        return self.run("virsh", "-q", "-c", self.uri, *command, inside=False, check=check).strip()
+
+    def console(self, machine: str) -> str:
+        path = self.machines / machine / "console.log"
+        return path.read_text(errors="replace") if path.exists() else ""
+
+    def offer_guest(self) -> tuple[str, str]:
+        """Puts the guest image into the import folder. Returns its name and checksum."""
+        image = self.base / "import" / IMAGE
+        shutil.copyfile(GUEST / IMAGE, image)
+        return IMAGE, hashlib.sha256(image.read_bytes()).hexdigest()
+
+    @contextmanager
+    def agent(self, **settings: object) -> "Iterator[Agent]":
+        agent = Agent(self, {"shutdown_limit": 20, **settings})
+        try:
+            yield agent
+        finally:
+            agent.stop()
+
+
+class Agent:
+    """An agent at work in a room."""
+
+    def __init__(self, room: Room, settings: Mapping[str, object]) -> None:
+        config = room.base / "kaktus.toml"
+        config.write_text(_toml(room, settings))
+        self.reports: dict[str, fleet_pb2.Report] = {}
+        self._came = threading.Condition()
+        self._log = (room.base / "agent.log").open("ab")
+        self._process = subprocess.Popen(
+            [
+                "ip",
+                "netns",
+                "exec",
+                room.namespace,
+                sys.executable,
+                str(Path(__file__).with_name("piped_agent.py")),
+                config,
+            ],
+            env={**os.environ, "PYTHONPATH": f"{REPOSITORY}:{REPOSITORY}/sdk"},
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=self._log,
+        )
+        self._reader = threading.Thread(target=self._read)
+        self._reader.start()
+
+    def send(self, objects: Mapping[str, fleet_pb2.Object]) -> None:
+        data = fleet_pb2.Batch(objects=objects.values()).SerializeToString()
+        assert self._process.stdin is not None
+        self._process.stdin.write(base64.b64encode(data) + b"\n")
+        self._process.stdin.flush()
+
+    def until(self, id_: str, is_so: Callable[[fleet_pb2.Report], bool], limit: float = 30) -> fleet_pb2.Report:
+        """The first report of an object, from now on or the last, of which something is so."""
+
+        def look() -> bool:
+            report = self.reports.get(id_)
+            return report is not None and is_so(report)
+
+        with self._came:
+            came = self._came.wait_for(look, limit)
+            assert came, f"after {limit:.0f} s the last report is {self.reports.get(id_)}"
+            return self.reports[id_]
+
+    def stop(self) -> None:
+        """By closing its pipe; it ends as a terminated agent does."""
+        assert self._process.stdin is not None
+        self._process.stdin.close()
+        self._process.wait(20)
+        self._reader.join(10)
+        self._log.close()
+
+    def is_dead(self) -> bool:
+        return self._process.poll() is not None
+
+    def kill(self) -> None:
+        self._process.kill()
+
+    def _read(self) -> None:
+        assert self._process.stdout is not None
+        for line in self._process.stdout:
+            report = fleet_pb2.Report.FromString(base64.b64decode(line))
+            with self._came:
+                self.reports[report.id] = report
+                self._came.notify_all()
+
+
+def _toml(room: Room, settings: Mapping[str, object]) -> str:
+    base = room.base
+    known: dict[str, object] = {
+        "server": "127.0.0.1:1",
+        "ca": str(base / "ca"),
+        "token": str(base / "token"),
+        "state": str(room.state),
+        "pools": str(room.pools),
+        "machines": str(room.machines),
+        "import_dir": str(base / "import"),
+        "libvirt_uri": room.uri,
+        "accelerator": "qemu",
+        **settings,
+    }
+    lines = (
+        f"{key} = {str(value).lower() if isinstance(value, bool) else repr(value)}" for key, value in known.items()
+    )
+    return "\n".join(lines) + "\n"
+
+
+@contextmanager
+def room() -> Iterator[Room]:
+    """Left as it was found, whatever happens in it."""
+    base = Path(tempfile.mkdtemp(prefix="kaktus-"))
+    base.chmod(0o711)
+    made = Room(base)
+    try:
+        made.open()
+        yield made
+    finally:
+        made.close()
+        if not os.environ.get("KOWA_KEEP_ROOMS"):
+            shutil.rmtree(base, ignore_errors=True)

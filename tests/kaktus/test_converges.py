@@ -1,0 +1,120 @@
+"""Whatever is wanted and whatever is there: the plan comes to rest, also when cut short, and takes nobody's disk."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from agent_kaktus.actual import Domain, Image, Link
+from agent_kaktus.desired import Desired
+from agent_kaktus.parse import parse
+from agent_kaktus.site import Site
+from kowa.v2 import instance_pb2
+
+from .model import Host
+from .slices import MIB, Slice, id_of
+
+SUM = "0" * 64
+NAMES = ("pool", "debian", "root", "data", "vnet", "subnet", "card", "web", "db")
+POWERS = (instance_pb2.POWER_RUNNING, instance_pb2.POWER_STOPPED, instance_pb2.POWER_SUSPENDED)
+
+
+@st.composite
+def slices(draw: st.DrawFn) -> Slice:
+    """Any part of a small house, any part of that gone; references may lead nowhere."""
+    slice_ = Slice()
+    slice_.host()
+    there = draw(st.sets(st.sampled_from(NAMES)))
+    size = draw(st.sampled_from([1, 2, 3])) * MIB
+    makers: dict[str, Callable[[], object]] = {
+        "pool": slice_.pool,
+        "debian": lambda: slice_.template("debian", "debian.qcow2", SUM),
+        "root": lambda: slice_.volume("root", size, "debian"),
+        "data": lambda: slice_.volume("data", size),
+        "vnet": slice_.vnet,
+        "subnet": slice_.subnet,
+        "card": lambda: slice_.adapter("card", "10.9.0.2"),
+        "web": lambda: slice_.instance(
+            "web", ("root", "data"), ("card",), power=draw(st.sampled_from(POWERS)), vcpus=draw(st.sampled_from([1, 2]))
+        ),
+        "db": lambda: slice_.instance("db", ("data",), power=draw(st.sampled_from(POWERS))),
+    }
+    for _ in range(draw(st.integers(1, 3))):  # the generation
+        for name in NAMES:
+            if name in there:
+                makers[name]()
+    slice_.gone(*draw(st.sets(st.sampled_from(sorted(there))) if there else st.just(set())))
+    return slice_
+
+
+@st.composite
+def hosts(draw: st.DrawFn) -> Host:
+    """A host with a past, with strangers on it, and with things that went wrong."""
+    site = Site(Path("/pools"), Path("/machines"), hold_gateway=draw(st.booleans()))
+    host = Host(site, obeys=draw(st.booleans()))
+    if draw(st.booleans()):
+        host.converge(parse(draw(slices()).objects))
+    if draw(st.booleans()):
+        host.others["x"] = Domain("x", "stranger")
+        host.links["kb0123456789ab"] = Link("kb0123456789ab", 7, is_bridge=True)
+        host.images[id_of("stray")] = Image(id_of("stray"), id_of("pool"), "qcow2", MIB)
+    for domain in list(host.domains.values()):
+        if domain.is_on and draw(st.booleans()):
+            host.switch_off(domain.id, left=draw(st.booleans()))
+    for guarded in [tap for tap in host.guards if draw(st.booleans())]:
+        del host.guards[guarded]
+    return host
+
+
+def possessions(host: Host) -> set[str]:
+    bridges = {name for name, link in host.links.items() if link.is_bridge}
+    return {*host.domains, *host.others, *host.pools, *host.images, *bridges}
+
+
+def may_go(host: Host, desired: Desired) -> set[str]:
+    """What an explicit GONE names."""
+    return {thing.id for thing in desired.things() if thing.gone} | {
+        segment.bridge for segment in desired.segments.values() if segment.gone
+    }
+
+
+@given(hosts(), slices())
+@settings(deadline=None)
+def test_it_comes_to_rest_and_takes_only_what_is_gone(host: Host, wanted: Slice) -> None:
+    desired = parse(wanted.objects)
+    before = possessions(host)
+    states = {id_: domain for id_, domain in host.domains.items() if id_ not in desired.machines}
+    result = host.converge(desired)
+    assert not result.steps
+    assert before - possessions(host) <= may_go(host, desired)
+    assert {id_: host.domains[id_] for id_ in states} == states, "touched what is in no slice"
+    for id_ in states:
+        assert f"domain kowa-{id_}" in result.strangers
+
+
+@given(hosts(), slices(), st.lists(st.integers(0, 6), max_size=6))
+@settings(deadline=None)
+def test_killed_between_any_two_steps_it_still_comes_to_rest(host: Host, wanted: Slice, cuts: list[int]) -> None:
+    desired = parse(wanted.objects)
+    before = possessions(host)
+    for cut in cuts:
+        for step in host.plan(desired).steps[:cut]:
+            host.do(step)
+        host.memory = type(host.memory)()
+    assert not host.converge(desired).steps
+    assert before - possessions(host) <= may_go(host, desired)
+
+
+@given(hosts(), slices())
+@settings(deadline=None)
+def test_what_is_gone_goes_as_soon_as_nothing_holds_it(host: Host, wanted: Slice) -> None:
+    desired = parse(wanted.objects)
+    result = host.converge(desired)
+    for thing in desired.things():
+        verdict = result.verdicts[thing.id]
+        if thing.gone:
+            assert verdict.gone or verdict.waits
+        if verdict.gone:
+            assert thing.gone
+            assert thing.id not in possessions(host)

@@ -1,0 +1,140 @@
+"""The machine as libvirt is told of it, to the letter."""
+
+from dataclasses import replace
+from pathlib import Path
+from xml.etree import ElementTree
+
+from agent_kaktus.actual import Mark
+from agent_kaktus.compute import domain
+from agent_kaktus.desired import Desired, Machine, Outfit
+from agent_kaktus.parse import parse
+from agent_kaktus.site import Site
+
+from .slices import MIB, Slice, id_of, small_house
+
+SITE = Site(Path("/p"), Path("/m"), accelerator="qemu")
+WEB, ROOT, DATA, POOL = (id_of(name) for name in ("web", "root", "data", "pool"))
+
+GOLDEN = f"""\
+<domain xmlns:kowa="https://kowabunga.cloud/xmlns/kaktus/1" type="qemu">
+  <name>kowa-{WEB}</name>
+  <uuid>{WEB}</uuid>
+  <metadata>
+    <kowa:mark id="{WEB}" digest="abc" ran="3" rests="0" />
+  </metadata>
+  <memory unit="KiB">131072</memory>
+  <vcpu placement="static">2</vcpu>
+  <os>
+    <type arch="x86_64" machine="pc-i440fx-7.2">hvm</type>
+  </os>
+  <features>
+    <acpi />
+    <apic />
+    <tcg>
+      <tb-cache unit="MiB">64</tb-cache>
+    </tcg>
+  </features>
+  <cpu mode="custom" match="exact" check="none">
+    <model fallback="forbid">qemu64</model>
+  </cpu>
+  <clock offset="utc" />
+  <on_poweroff>destroy</on_poweroff>
+  <on_reboot>restart</on_reboot>
+  <on_crash>destroy</on_crash>
+  <devices>
+    <disk type="file" device="disk">
+      <driver name="qemu" type="qcow2" cache="writeback" discard="unmap" />
+      <source file="/p/{POOL}/{ROOT}.qcow2" />
+      <target dev="vda" bus="virtio" />
+      <serial>{ROOT.replace("-", "")[:20]}</serial>
+      <boot order="1" />
+    </disk>
+    <disk type="file" device="disk">
+      <driver name="qemu" type="qcow2" cache="writeback" discard="unmap" />
+      <source file="/p/{POOL}/{DATA}.qcow2" />
+      <target dev="vdb" bus="virtio" />
+      <serial>{DATA.replace("-", "")[:20]}</serial>
+    </disk>
+    <controller type="scsi" index="0" model="virtio-scsi" />
+    <disk type="file" device="cdrom">
+      <driver name="qemu" type="raw" />
+      <source file="/m/{WEB}/seed.iso" />
+      <target dev="sda" bus="scsi" />
+      <readonly />
+    </disk>
+    <interface type="bridge">
+      <mac address="02:00:00:00:00:01" />
+      <source bridge="kb{id_of("vnet").replace("-", "")[:12]}" />
+      <target dev="kt{id_of("card").replace("-", "")[:12]}" />
+      <model type="virtio" />
+      <rom enabled="no" />
+    </interface>
+    <serial type="pty">
+      <log file="/m/{WEB}/console.log" append="on" />
+      <target port="0" />
+    </serial>
+    <channel type="unix">
+      <target type="virtio" name="org.qemu.guest_agent.0" />
+    </channel>
+    <rng model="virtio">
+      <backend model="random">/dev/urandom</backend>
+    </rng>
+    <memballoon model="none" />
+  </devices>
+</domain>"""
+
+
+def house() -> Slice:
+    slice_ = small_house()
+    slice_.volume("root")
+    slice_.volume("data")
+    slice_.adapter("card", "10.9.0.2")
+    slice_.instance("web", ("root", "data"), ("card",), vcpus=2, memory=128 * MIB)
+    return slice_
+
+
+def web(slice_: Slice) -> tuple[Machine, Outfit]:
+    desired: Desired = parse(slice_.objects)
+    return desired.machines[WEB], desired.outfit(desired.machines[WEB])
+
+
+def test_the_whole_definition() -> None:
+    machine, outfit = web(house())
+    assert domain.marked(domain.definition(SITE, machine, outfit), Mark(WEB, "abc", ran=3)) == GOLDEN
+
+
+def test_with_kvm_it_has_the_hosts_processor() -> None:
+    text = ElementTree.tostring(domain.definition(replace(SITE, accelerator="kvm"), *web(house())), encoding="unicode")
+    assert '<domain type="kvm">' in text
+    assert '<cpu mode="host-passthrough" check="none" migratable="on" />' in text
+    assert "tb-cache" not in text
+
+
+def test_a_mark_is_read_back() -> None:
+    mark = Mark(WEB, "abc", ran=3, rests=2)
+    element = ElementTree.fromstring(domain.marked(domain.definition(SITE, *web(house())), mark))  # noqa: S314
+    assert domain.mark_of(element) == mark
+
+
+def test_a_mark_that_is_none_of_ours_counts_as_none() -> None:
+    for text in ("<domain/>", f'<domain><metadata><m xmlns="{domain.NAMESPACE}"/></metadata></domain>'):
+        assert domain.mark_of(ElementTree.fromstring(text)) is None  # noqa: S314
+    spoilt = GOLDEN.replace('ran="3"', 'ran="often"')
+    assert domain.mark_of(ElementTree.fromstring(spoilt)) is None  # noqa: S314
+
+
+def test_the_digest_tells_one_definition_from_another_and_nothing_else() -> None:
+    slice_ = house()
+    before = domain.digest(SITE, *web(slice_))
+    slice_.instance("web", ("root", "data"), ("card",), vcpus=2, memory=128 * MIB, user_data="#!/bin/sh")
+    assert domain.digest(SITE, *web(slice_)) == before
+    slice_.instance("web", ("root", "data"), ("card",), vcpus=3, memory=128 * MIB)
+    assert domain.digest(SITE, *web(slice_)) != before
+
+
+def test_what_users_write_can_only_be_text() -> None:
+    slice_ = house()
+    slice_.vnet(interface="br0")
+    text = domain.marked(domain.definition(SITE, *web(slice_)), Mark(WEB, '"/><disk>'))
+    assert "<disk>" not in text
+    assert '<source bridge="br0" />' in text

@@ -1,0 +1,182 @@
+# ruff: noqa: E501 - a table
+"""What the agent does about what it finds, as text: a line is a promise."""
+
+from pathlib import Path
+
+import pytest
+
+from agent_kaktus import names
+from agent_kaktus.actual import Domain, Image, Link
+from agent_kaktus.parse import parse
+from agent_kaktus.site import Site
+from kowa.v2 import instance_pb2
+
+from .model import Host
+from .slices import MIB, Slice, id_of, small_house
+
+SITE = Site(pools=Path("/pools"), machines=Path("/machines"))
+SUM = "0" * 64
+BRIDGE, TAP = names.bridge(id_of("vnet")), names.tap(id_of("card"))
+RUNNING, STOPPED, SUSPENDED = instance_pb2.POWER_RUNNING, instance_pb2.POWER_STOPPED, instance_pb2.POWER_SUSPENDED
+GIB = 1024 * MIB
+
+
+def asked(words: str) -> Slice:
+    """A slice in a few words; commas between objects."""
+    slice_ = small_house()
+    for phrase in filter(None, (part.strip() for part in words.split(","))):
+        _ask(slice_, *phrase.split())
+    return slice_
+
+
+def _ask(slice_: Slice, what: str, *how: str) -> None:
+    sizes = [int(word.removesuffix("G")) * GIB for word in how if word.endswith("G")]
+    match what:
+        case "gone":
+            for name in how:
+                _ask(slice_, name)
+            slice_.gone(*how)
+        case "debian":
+            slice_.template("debian", "debian.qcow2", SUM)
+        case "root":
+            slice_.volume("root", sizes[0] if sizes else GIB, "debian" if "debian" in how else "")
+        case "card":
+            slice_.adapter("card", "10.9.0.2")
+        case "web":
+            power = STOPPED if "off" in how else SUSPENDED if "held" in how else RUNNING
+            cards = ("card",) if id_of("card") in slice_.objects else ()
+            slice_.instance("web", ("root",), cards, power=power, memory=sizes[0] if sizes else GIB)
+            if "again" in how:
+                slice_.instance("web", ("root",), cards, power=power, memory=sizes[0] if sizes else GIB)
+        case "nothing":
+            slice_.objects.clear()
+            slice_.host()
+        case "vnet" | "house":
+            pass
+
+
+def found(words: str) -> Host:
+    """A host on which that was asked before, and what has happened to it since."""
+    before, _, events = words.partition(";")
+    host = Host(SITE)
+    if before.strip() != "-":
+        host.converge(parse(asked(before).objects))
+    for event in filter(None, (part.strip() for part in events.split(","))):
+        _happen(host, event)
+    return host
+
+
+def _happen(host: Host, event: str) -> None:
+    web, root = id_of("web"), id_of("root")
+    match event:
+        case "killed":
+            host.switch_off(web, left=False)
+        case "left":
+            host.switch_off(web, left=True)
+        case "crashing":
+            host.switch_off(web, left=False)
+            host.memory.restarts[web, 1] = (1.0, 2.0, 3.0, 4.0, 5.0)
+        case "web removed":
+            host.switch_off(web, left=False)
+            del host.domains[web], host.seeds[web]
+        case "file lost":
+            del host.images[root]
+        case "pool lost":
+            host.pools.clear()
+            host.images.clear()
+        case "rules lost":
+            host.guards.clear()
+        case "agent restarted":
+            host.memory = type(host.memory)()
+        case "asked to stop":
+            host.memory.stopping[web] = host.now
+        case "asked long ago":
+            host.memory.stopping[web] = host.now - SITE.shutdown_limit
+        case "stranger":
+            host.others["x"] = Domain("x", "stranger", disks=frozenset({"/pools/x"}))
+        case "impostor":
+            host.others[web] = Domain(web, "impostor")
+        case "stray file":
+            stray = id_of("stray")
+            host.images[stray] = Image(stray, id_of("pool"), "qcow2", GIB)
+        case "stray bridge":
+            host.links["kb0123456789ab"] = Link("kb0123456789ab", 7, is_bridge=True)
+        case "smaller":
+            host.images[root] = Image(root, id_of("pool"), "qcow2", GIB // 2)
+
+
+STORY = """
+asked                            | found                              | does
+root, web                        | -                                  | pool: make pool pool; root: waits: storage pool pool; web: waits: volume root
+root debian, debian              | house                        | debian: import debian; root: waits: template debian
+root debian, debian              | debian                             | root: create volume root
+root, web                        | root                               | web: seed web, define web, start web, resume web
+root, web                        | root, web                          | -
+root, card, web                  | root                               | vnet: make bridge vnet; web: waits: vnet vnet: no bridge BRIDGE
+root, card, web                  | root, card, web off                | web: start web, guard web, resume web
+root, web off                    | root                               | web: seed web, define web
+root, web held                   | root                               | web: seed web, define web, start web
+root, web held again             | root, web                          | web: suspend web, note web runs
+root, web again                  | root, web held                     | web: resume web, note web runs
+root, web 8G                     | root, web 4G                       | web: redefine web
+root, web 8G again               | root, web 4G off                   | web: redefine web, start web, resume web
+root, web off again              | root, web                          | web: shutdown web
+root, web off again              | root, web; asked to stop           | web: works: it is shutting down
+root, web off again              | root, web; asked long ago          | web: cut power web
+root, web off again              | root, web held                     | web: resume web
+root, web                        | root, web; killed                  | web: start web again, resume web
+root, web                        | root, web; killed, agent restarted | web: start web again, resume web
+root, web                        | root, web; crashing                | web: fails: it stopped by itself 5 times within 10 minutes; see its console, then change or start it
+root, web again                  | root, web; crashing                | web: start web, resume web
+root, web                        | root, web; left                    | web: note web rests
+root, web again                  | root, web; left                    | web: start web, resume web
+root, card, web                  | root, card, web; rules lost        | web: guard web
+root, web                        | root; impostor                     | web: waits: domain impostor, which has its id and does not bear our mark; stranger domain impostor
+root, web                        | root, web; stranger                | -; stranger domain stranger
+web                              | house                              | web: waits: volume ROOT
+root, web                        | root, web; file lost               | root: fails: its file /pools/POOL/ROOT.qcow2 is missing and never made anew; restore it or delete the volume; web: waits: volume root, which failed: its file /pools/POOL/ROOT.qcow2 is missing and never made anew; restore it or delete the volume
+root                             | root; pool lost                    | pool: fails: its directory /pools/POOL is missing; mount or restore it; root: waits: storage pool pool
+root 2G                          | root                               | root: grow volume root
+root 2G, web                     | root, web                          | root: grow volume root live
+root 1G                          | root 2G                            | root: fails: it has 2.00 GiB and never shrinks to 1.00 GiB
+gone web, root                   | root, web                          | web: cut power web, undefine web, remove seed web
+gone web, root                   | root, web off                      | web: undefine web, remove seed web
+gone web, root                   | root                               | web: gone
+gone web root                    | root, web                          | root: waits: domain kowa-WEB, whose disk it is; web: cut power web, undefine web, remove seed web
+gone root                        | root                               | root: remove volume root
+gone root                        | root; file lost                    | root: remove volume root
+gone root                        | root; pool lost                    | pool: fails: its directory /pools/POOL is missing; mount or restore it; root: waits: storage pool POOL, which is missing
+gone root                        | house                        | root: gone
+gone debian, root debian         | debian, root debian                | debian: waits: 1 volumes that stand on it: ROOT
+gone debian                      | debian                             | debian: remove template debian
+root, card, web, gone vnet       | root, card, web                    | vnet: waits: 1 devices on its bridge BRIDGE; web: waits: vnet VNET, which is being deleted
+gone card, root, gone web        | root, card, web                    | card: waits: domain kowa-WEB, whose card it is; web: cut power web, undefine web, remove seed web
+gone card                        | root, card, web; web removed       | card: unguard TAP; stranger file POOL/ROOT.qcow2
+nothing                          | root, card, web; web removed       | host: unguard TAP; stranger bridge BRIDGE; stranger file POOL/ROOT.qcow2; stranger pool POOL
+nothing                          | root, web                          | -; stranger domain kowa-WEB; stranger file POOL/ROOT.qcow2; stranger pool POOL
+root                             | root; stray file, stray bridge     | -; stranger bridge kb0123456789ab; stranger file POOL/STRAY.qcow2
+"""
+
+
+def _lines() -> list[tuple[str, str, str]]:
+    rows = [line.split("|") for line in STORY.strip().splitlines()[1:]]
+    return [(cells[0].strip(), cells[1].strip(), cells[2].strip()) for cells in rows]
+
+
+def _told(host: Host, slice_: Slice) -> str:
+    """What is planned, by the names the story gives things; objects that need nothing are left out."""
+    short = {
+        id_of(name): name for name in ("pool", "debian", "root", "vnet", "subnet", "card", "web", "host", "region")
+    }
+    result = host.plan(parse(slice_.objects))
+    told = [f"{short[id_]}: {verdict}" for id_, verdict in result.verdicts.items() if str(verdict) not in ("-", "")]
+    told = told or ["-"]
+    text = "; ".join([*told, *(f"stranger {stranger}" for stranger in result.strangers)])
+    for name in ("pool", "root", "web", "stray", "vnet"):
+        text = text.replace(id_of(name), name.upper())
+    return text.replace(BRIDGE, "BRIDGE").replace(TAP, "TAP")
+
+
+@pytest.mark.parametrize(("wanted", "there", "does"), _lines())
+def test_the_least_that_closes_the_difference(wanted: str, there: str, does: str) -> None:
+    assert _told(found(there), asked(wanted)) == does

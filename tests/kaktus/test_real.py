@@ -1,0 +1,262 @@
+"""The agent on a real libvirt with real guests, in a network namespace of its own."""
+
+import shutil
+from collections.abc import Iterator
+
+import pytest
+
+from agent_kaktus import names
+from kowa.fleet.v1 import fleet_pb2
+from kowa.v2 import instance_pb2
+
+from .rooms import GUEST, IMAGE, Agent, Room, eventually, room
+from .slices import MIB, Slice, id_of, small_house
+
+pytestmark = pytest.mark.libvirt
+
+WEB = id_of("web")
+HOUSE = ("web", "card", "root", "guest", "subnet", "vnet", "pool")
+BOOT = 60.0  # seconds, on a busy machine
+APPLIED, WAITING, FAILED = fleet_pb2.OUTCOME_APPLIED, fleet_pb2.OUTCOME_WAITING, fleet_pb2.OUTCOME_FAILED
+RUNNING, STOPPED = instance_pb2.POWER_RUNNING, instance_pb2.POWER_STOPPED
+
+
+@pytest.fixture(scope="module")
+def host() -> Iterator[Room]:
+    if not (GUEST / IMAGE).exists():
+        from deploy.guest.build import build
+
+        build(GUEST)
+    with room() as made:
+        yield made
+
+
+@pytest.fixture
+def house(host: Room) -> Iterator[Slice]:
+    """A slice with one machine, and a host that has nothing left of it afterwards."""
+    slice_ = small_house()
+    name, checksum = host.offer_guest()
+    slice_.template("guest", name, checksum)
+    slice_.volume("root", 128 * MIB, "guest")
+    slice_.adapter("card", "10.9.0.2")
+    slice_.instance("web", ("root",), ("card",), metadata={"proof": "mine"})
+    yield slice_
+    slice_.gone(*HOUSE)
+    with host.agent() as agent:
+        agent.send(slice_.objects)
+        for thing in HOUSE:
+            agent.until(id_of(thing), lambda report: report.gone)
+    shutil.rmtree(host.state / "made")
+
+
+def is_running(report: fleet_pb2.Report) -> bool:
+    return report.outcome == APPLIED and report.resource.instance.status.power == RUNNING
+
+
+def is_off(report: fleet_pb2.Report) -> bool:
+    return report.outcome == APPLIED and report.resource.instance.status.power == STOPPED
+
+
+def booted(host: Room, times: int = 1) -> str:
+    eventually(lambda: host.console(WEB).count("kowabunga: ready") >= times, BOOT, "the guest is ready")
+    return host.console(WEB)
+
+
+def up(agent: Agent, house: Slice) -> None:
+    agent.send(house.objects)
+    agent.until(WEB, is_running, BOOT)
+
+
+def test_a_machine_boots_answers_and_leaves_nothing(host: Room, house: Slice) -> None:
+    with host.agent(hold_gateway=True) as agent:
+        up(agent, house)
+        told = booted(host)
+        assert "kowabunga: hostname=web" in told
+        assert f"kowabunga: instance-id={WEB}" in told
+        assert "kowabunga: proof=mine" in told
+        assert f"disk vda={128 * MIB}" in told
+        assert "1 received" in host.run("ping", "-c", "1", "-W", "5", "10.9.0.2")
+        house.gone(*HOUSE)
+        agent.send(house.objects)
+        for thing in HOUSE:
+            agent.until(id_of(thing), lambda report: report.gone)
+        assert agent.reports[id_of("host")].resource.kaktus.status.strangers == []
+    assert host.virsh("list", "--all", "--name") == ""
+    assert host.run("nft", "list", "ruleset") == ""
+    assert names.bridge(id_of("vnet")) not in host.run("ip", "link")
+    assert [path for place in (host.pools, host.machines) for path in place.iterdir()] == []
+
+
+def test_a_restart_of_the_agent_leaves_it_running(host: Room, house: Slice) -> None:
+    with host.agent() as agent:
+        up(agent, house)
+        process = host.guests()
+    with host.agent() as agent:
+        up(agent, house)
+        assert host.guests() == process
+    assert booted(host).count("kowabunga: ready") == 1
+
+
+def test_a_killed_agent_picks_up_where_it_was(host: Room, house: Slice) -> None:
+    with host.agent() as agent:
+        agent.send(house.objects)
+        agent.until(WEB, lambda report: report.outcome == fleet_pb2.OUTCOME_WORKING)
+        agent.kill()
+    with host.agent() as agent:
+        up(agent, house)
+        booted(host)
+
+
+def test_what_is_destroyed_by_hand_comes_back(host: Room, house: Slice) -> None:
+    with host.agent() as agent:
+        up(agent, house)
+        booted(host)
+        host.virsh("destroy", names.domain(WEB))
+        agent.until(WEB, lambda report: is_running(report) and report.resource.instance.status.restarts == 1)
+        booted(host, 2)
+        host.virsh("destroy", names.domain(WEB))
+        host.virsh("undefine", names.domain(WEB))
+        kept = ("list", "--persistent", "--state-running", "--name")
+        eventually(lambda: names.domain(WEB) in host.virsh(*kept), BOOT, "it is defined and runs")
+
+
+def test_what_is_made_by_hand_is_named_and_left_alone(host: Room, house: Slice) -> None:
+    stranger = "<domain type='qemu'><name>mine</name><memory>65536</memory><os><type>hvm</type></os></domain>"
+    (host.base / "mine.xml").write_text(stranger)
+    host.virsh("create", str(host.base / "mine.xml"))
+    try:
+        with host.agent() as agent:
+            up(agent, house)
+            found = agent.until(id_of("host"), lambda report: bool(report.resource.kaktus.status.strangers))
+            assert found.resource.kaktus.status.strangers == ["domain mine"]
+            house.forget("web")
+            agent.send(house.objects)
+            both = ["domain kowa-" + WEB, "domain mine"]
+            agent.until(id_of("host"), lambda report: report.resource.kaktus.status.strangers == both)
+            assert host.virsh("domstate", names.domain(WEB)) == "running"
+            assert host.virsh("domstate", "mine") == "running"
+    finally:
+        host.virsh("destroy", "mine")
+        house.instance("web", ("root",), ("card",))
+
+
+def test_it_stops_holds_and_starts(host: Room, house: Slice) -> None:
+    with host.agent() as agent:
+        up(agent, house)
+        booted(host)
+        for power, shown in (
+            (instance_pb2.POWER_SUSPENDED, "paused"),
+            (RUNNING, "running"),
+            (STOPPED, "shut off"),
+            (RUNNING, "running"),
+        ):
+            house.instance("web", ("root",), ("card",), power=power)
+            generation = house.objects[WEB].generation
+            agent.send(house.objects)
+            agent.until(WEB, lambda report, at=generation: report.observed_generation == at)  # type: ignore[misc]
+            assert host.virsh("domstate", names.domain(WEB)) == shown
+        booted(host, 2)
+
+
+def test_one_that_does_not_shut_down_is_cut_off(host: Room, house: Slice) -> None:
+    with host.agent(shutdown_limit=2) as agent:
+        agent.send(house.objects)
+        agent.until(WEB, is_running, BOOT)  # in its boot loader, where it hears nothing
+        house.instance("web", ("root",), ("card",), power=STOPPED)
+        agent.send(house.objects)
+        agent.until(WEB, is_off)
+
+
+def test_a_guest_that_switches_itself_off_stays_off(host: Room, house: Slice) -> None:
+    with host.agent() as agent:
+        up(agent, house)
+        booted(host)
+        host.virsh("shutdown", names.domain(WEB))
+        told = agent.until(WEB, is_off)
+        assert [condition.type for condition in told.resource.instance.meta.conditions] == ["GuestPoweredOff"]
+    with host.agent() as agent:
+        agent.send(house.objects)
+        agent.until(WEB, is_off)
+        house.instance("web", ("root",), ("card",))
+        agent.send(house.objects)
+        agent.until(WEB, is_running)
+
+
+def test_a_volume_grows_while_it_is_used(host: Room, house: Slice) -> None:
+    with host.agent() as agent:
+        up(agent, house)
+        booted(host)
+        house.volume("root", 256 * MIB, "guest")
+        agent.send(house.objects)
+        agent.until(id_of("root"), lambda report: report.resource.volume.status.size == 256 * MIB)
+        assert str(256 * MIB) in host.virsh("domblkinfo", names.domain(WEB), "vda")
+        house.instance("web", ("root",), ("card",), power=STOPPED)
+        agent.send(house.objects)
+        agent.until(WEB, is_off, BOOT)
+        house.volume("root", 320 * MIB, "guest")
+        agent.send(house.objects)
+        agent.until(id_of("root"), lambda report: report.resource.volume.status.size == 320 * MIB)
+
+
+def test_a_change_of_a_running_machine_waits_for_its_next_start(host: Room, house: Slice) -> None:
+    with host.agent() as agent:
+        up(agent, house)
+        booted(host)
+        house.instance("web", ("root",), ("card",), memory=160 * MIB)
+        agent.send(house.objects)
+        told = agent.until(WEB, lambda report: report.observed_generation == 2)
+        assert [condition.type for condition in told.resource.instance.meta.conditions] == ["RestartRequired"]
+        for power in (STOPPED, RUNNING):
+            house.instance("web", ("root",), ("card",), memory=160 * MIB, power=power)
+            agent.send(house.objects)
+            told = agent.until(WEB, is_off if power == STOPPED else is_running, BOOT)
+        assert not told.resource.instance.meta.conditions
+        assert f"{160 * 1024} KiB" in host.virsh("dominfo", names.domain(WEB))
+
+
+def test_a_missing_disk_is_told_and_not_made_anew(host: Room, house: Slice) -> None:
+    path = host.pools / id_of("pool") / f"{id_of('root')}.qcow2"
+    with host.agent() as agent:
+        house.instance("web", ("root",), ("card",), power=STOPPED)
+        agent.send(house.objects)
+        agent.until(WEB, is_off)
+        path.rename(host.base / "away")
+        house.instance("web", ("root",), ("card",))
+        agent.send(house.objects)
+        told = agent.until(id_of("root"), lambda report: report.outcome == FAILED)
+        assert "is missing and never made anew" in told.message
+        agent.until(WEB, lambda report: report.outcome == WAITING)
+        assert not path.exists()
+        (host.base / "away").rename(path)
+        house.instance("web", ("root",), ("card",))
+        agent.send(house.objects)
+        agent.until(WEB, is_running)
+
+
+def test_libvirt_may_die_and_come_back(host: Room, house: Slice) -> None:
+    with host.agent() as agent:
+        up(agent, house)
+        process = host.guests()
+        host.kill_libvirtd()
+        told = agent.until(WEB, lambda report: report.outcome == WAITING)
+        assert "libvirt" in told.message
+        host.start_libvirtd()
+        agent.until(WEB, is_running, 40)
+        assert host.guests() == process
+
+
+def test_a_guest_can_only_be_itself(host: Room, house: Slice) -> None:
+    """Its rules count from before its first instruction; taken away, they come back; what is not its own is dropped."""
+    with host.agent(hold_gateway=True) as agent:
+        up(agent, house)
+        booted(host)
+        tap = names.tap(id_of("card"))
+        assert "1 received" in host.run("ping", "-c", "1", "-W", "5", "10.9.0.2")
+        host.run("nft", "flush", "table", "netdev", names.guard(id_of("host")))
+        assert host.run("ping", "-c", "1", "-W", "1", "10.9.0.2", check=False) == ""
+        house.vnet()  # anything that moves makes it look
+        agent.send(house.objects)
+        eventually(
+            lambda: "10.9.0.2" in host.run("nft", "list", "chain", "netdev", names.guard(id_of("host")), tap), 10, ""
+        )
+        assert "1 received" in host.run("ping", "-c", "1", "-W", "5", "10.9.0.2")

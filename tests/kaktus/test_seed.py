@@ -1,0 +1,112 @@
+"""What a machine reads when it boots."""
+
+import io
+import stat
+from dataclasses import replace
+from pathlib import Path
+
+import pycdlib
+import yaml
+
+from agent_kaktus import seed
+from agent_kaktus.desired import Machine, Outfit
+from agent_kaktus.parse import parse
+from agent_kaktus.site import Site
+
+from .slices import Slice, id_of, small_house
+
+WEB = id_of("web")
+SITE = Site(Path("/p"), Path("/m"))
+META_DATA = f"""\
+instance-id: {WEB}
+local-hostname: web
+metadata:
+  colour: 'no'
+  proof: mine
+public-keys:
+- ssh-ed25519 AAAA me
+"""
+NETWORK = """\
+version: 2
+ethernets:
+  eth0:
+    match:
+      macaddress: 02:00:00:00:00:01
+    set-name: eth0
+    addresses:
+    - 10.9.0.2/24
+    routes:
+    - to: 0.0.0.0/0
+      via: 10.9.0.1
+"""
+
+
+def web(**more: object) -> tuple[Machine, Outfit]:
+    slice_: Slice = small_house()
+    slice_.volume("root")
+    slice_.adapter("card", "10.9.0.2")
+    slice_.instance("web", ("root",), ("card",), metadata={"proof": "mine", "colour": "no"}, **more)  # type: ignore[arg-type]
+    desired = parse(slice_.objects)
+    return desired.machines[WEB], desired.outfit(desired.machines[WEB])
+
+
+def test_its_files() -> None:
+    assert seed.contents(SITE, *web(ssh_keys=("ssh-ed25519 AAAA me",))) == {
+        "meta-data": META_DATA,
+        "user-data": "#cloud-config\nssh_authorized_keys:\n- ssh-ed25519 AAAA me\n",
+        "network-config": NETWORK,
+    }
+
+
+def test_user_data_goes_in_as_it_is() -> None:
+    assert seed.contents(SITE, *web(user_data="#!/bin/sh\n\ttrue"))["user-data"] == "#!/bin/sh\n\ttrue"
+
+
+def test_without_keys_nothing_speaks_of_keys() -> None:
+    files = seed.contents(SITE, *web())
+    assert files["user-data"] == "#cloud-config\n"
+    assert "public-keys" not in files["meta-data"]
+
+
+def test_the_way_to_the_metadata_service() -> None:
+    files = seed.contents(replace(SITE, metadata_route=True), *web())
+    routes = yaml.safe_load(files["network-config"])["ethernets"]["eth0"]["routes"]
+    assert routes[1] == {"to": "169.254.169.254/32", "scope": "link"}
+
+
+def test_it_is_written_once_and_read_back(tmp_path: Path) -> None:
+    site = Site(tmp_path / "pools", tmp_path / "machines")
+    seed.write(site, *web())
+    assert seed.look(site) == {WEB: seed.digest(site, *web())}
+    path = site.seed(WEB)
+    assert stat.S_IMODE(path.stat().st_mode) == 0o640
+    iso = pycdlib.PyCdlib()
+    iso.open(str(path))
+    assert iso.pvd.volume_identifier.strip() == b"cidata"
+    for name, text in seed.contents(site, *web()).items():
+        for kind in ("rr_path", "joliet_path"):
+            into = io.BytesIO()
+            iso.get_file_from_iso_fp(into, **{kind: "/" + name})
+            assert into.getvalue().decode() == text
+    iso.close()
+
+
+def test_another_content_is_another_seed(tmp_path: Path) -> None:
+    site = Site(tmp_path / "pools", tmp_path / "machines")
+    seed.write(site, *web())
+    assert seed.look(site)[WEB] != seed.digest(site, *web(user_data="#!/bin/sh"))
+
+
+def test_a_spoilt_seed_is_not_taken_for_a_good_one(tmp_path: Path) -> None:
+    site = Site(tmp_path / "pools", tmp_path / "machines")
+    seed.write(site, *web())
+    site.seed(WEB).write_bytes(b"")
+    assert seed.look(site) == {WEB: ""}
+
+
+def test_removed_nothing_is_left(tmp_path: Path) -> None:
+    site = Site(tmp_path / "pools", tmp_path / "machines")
+    seed.write(site, *web())
+    site.console(WEB).write_text("booting")
+    seed.remove(site, WEB)
+    assert list(site.machines.iterdir()) == []

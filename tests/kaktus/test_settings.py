@@ -1,0 +1,46 @@
+"""What an operator tells the agent."""
+
+from pathlib import Path
+
+import pytest
+from pydantic import ValidationError
+
+from agent_kaktus.settings import Settings
+
+FILE = """
+server = "kahuna:8443"
+ca = "/etc/kaktus/ca.pem"
+token = "/etc/kaktus/token"
+state = "/var/lib/kaktus"
+pools = "/srv/pools"
+import_hosts = ["mirror.lan", "10.0.0.0/8", "fd00::1"]
+hold_gateway = true
+"""
+
+
+@pytest.fixture
+def config(tmp_path: Path) -> Path:
+    path = tmp_path / "kaktus.toml"
+    path.write_text(FILE)
+    return path
+
+
+def test_from_a_file(config: Path) -> None:
+    settings = Settings.load(config)
+    assert settings.site().machines == Path("/srv/machines")
+    assert settings.site().hold_gateway
+    assert settings.allowed_names() == {"mirror.lan"}
+    assert {str(network) for network in settings.allowed_networks()} == {"10.0.0.0/8", "fd00::1/128"}
+
+
+def test_the_environment_counts_more(config: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("KAKTUS_ACCELERATOR", "qemu")
+    monkeypatch.setenv("KAKTUS_SERVER", "other:8443")
+    settings = Settings.load(config)
+    assert (settings.server, settings.accelerator) == ("other:8443", "qemu")
+
+
+def test_a_word_too_many_is_told(config: Path) -> None:
+    config.write_text(FILE + "hold_gatway = true\n")
+    with pytest.raises(ValidationError, match="hold_gatway"):
+        Settings.load(config)
