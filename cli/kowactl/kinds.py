@@ -111,7 +111,11 @@ def _list(kind: contract.Kind, method: contract.Method) -> click.Command:
 
     options: list[click.Parameter] = [
         click.Option(["--filter"], default="", help=fields.explained(method.request.fields["filter"])),
-        click.Option(["--order-by"], default="", help=fields.explained(method.request.fields["order_by"])),
+        click.Option(
+            ["--order-by"],
+            default="name" if "name" in kind.message.fields else "",
+            help=fields.explained(method.request.fields["order_by"]),
+        ),
         click.Option(["--limit"], type=click.IntRange(1), help="The most to print; all unless told."),
         _output(),
     ]

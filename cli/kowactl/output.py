@@ -12,7 +12,7 @@ from kowa import contract
 from kowactl.fields import UNITS, is_size
 
 if TYPE_CHECKING:
-    from kowa.client import Event
+    from kowa.calls import Event
     from kowactl.references import References
 
 FACT = 24  # columns for the name of a fact

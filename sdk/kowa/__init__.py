@@ -3,15 +3,20 @@
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from kowa.client import AsyncClient, Client
+    from kowa.aio import AsyncClient
+    from kowa.client import Client
 
 __all__ = ["AsyncClient", "Client"]
 
 
 def __getattr__(name: str) -> Any:
     """The clients, imported when asked for: they bring grpc, which kowactl's help does without."""
-    if name in __all__:
-        from kowa import client
+    if name == "Client":
+        from kowa.client import Client
 
-        return getattr(client, name)
+        return Client
+    if name == "AsyncClient":
+        from kowa.aio import AsyncClient
+
+        return AsyncClient
     raise AttributeError(f"module 'kowa' has no attribute {name!r}")

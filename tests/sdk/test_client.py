@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 
 from kowa import errors
-from kowa.client import AsyncClient, Client
+from kowa.aio import AsyncClient
+from kowa.client import Client
 from kowa.v2.agent_pb2 import Agent
 from kowa.v2.agent_token_pb2 import AgentToken
 from kowa.v2.instance_pb2 import POWER_RUNNING, POWER_STOPPED, Instance

@@ -5,7 +5,8 @@ import uuid
 import pytest
 
 from kowa import errors
-from kowa.client import Client, Event
+from kowa.calls import Event
+from kowa.client import Client
 from kowa.v2.operation_pb2 import PHASE_DONE
 from kowa.v2.region_pb2 import Region
 from tests.fake_kahuna import KEY, Fake

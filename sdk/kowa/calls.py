@@ -1,0 +1,222 @@
+"""What both clients share: where the platform is, how a call is written, what an answer means."""
+
+import json
+import os
+import uuid
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final, Generic, Literal, TypeVar
+from urllib.parse import quote
+
+import grpc
+import grpc.aio
+from google.protobuf import duration_pb2, field_mask_pb2
+from google.protobuf.message import Message
+
+from kowa import contract, errors
+from kowa.v2 import meta_pb2, operation_pb2
+
+M = TypeVar("M", bound=Message)
+
+CALL_LIMIT: Final = 60.0  # seconds for one answer
+OPERATION_LIMIT: Final = 3600.0  # seconds for a change to come about
+POLL: Final = 60.0  # seconds that one WaitOperation waits at most
+MESSAGE_LIMIT: Final = 32 << 20
+
+# gRPC retries by itself: what can't be reached is tried again after a random part of a growing pause, four times.
+# Nothing is done twice, because each change carries a request id.
+RETRIES: Final = {
+    "methodConfig": [
+        {
+            "name": [{}],
+            "retryPolicy": {
+                "maxAttempts": 5,
+                "initialBackoff": "0.2s",
+                "maxBackoff": "3s",
+                "backoffMultiplier": 2,
+                "retryableStatusCodes": ["UNAVAILABLE"],
+            },
+        }
+    ]
+}
+OPTIONS: Final = (
+    ("grpc.service_config", json.dumps(RETRIES)),
+    ("grpc.initial_reconnect_backoff_ms", 200),
+    ("grpc.max_reconnect_backoff_ms", 3000),
+    ("grpc.keepalive_time_ms", 330_000),  # gRPC servers take more than one ping in five minutes of silence for abuse
+    ("grpc.max_receive_message_length", MESSAGE_LIMIT),
+)
+ENDED: Final = frozenset(
+    {
+        operation_pb2.PHASE_DONE,
+        operation_pb2.PHASE_FAILED,
+        operation_pb2.PHASE_CANCELLED,
+        operation_pb2.PHASE_SUPERSEDED,
+    }
+)
+CHANGES: Final[dict[int, Literal["put", "removed", "synced"]]] = {
+    meta_pb2.CHANGE_PUT: "put",
+    meta_pb2.CHANGE_REMOVED: "removed",
+    meta_pb2.CHANGE_SYNCED: "synced",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Begun(Generic[M]):
+    """A change that is committed: the answer, and the operation that brings it about."""
+
+    resource: M
+    operation_id: str  # empty when nothing was to be done
+
+
+@dataclass(frozen=True, slots=True)
+class Event(Generic[M]):
+    """One event of a watch."""
+
+    change: Literal["put", "removed", "synced"]
+    revision: int
+    id: str
+    resource: M | None  # what is there now, if it was put
+
+
+class Place:
+    """Where Kahuna is and how it is spoken to."""
+
+    def __init__(
+        self,
+        endpoint: str | None = None,
+        *,
+        key: str | None = None,
+        ca: str | Path | None = None,
+        insecure: bool = False,
+        reason: str = "",
+    ) -> None:
+        """What isn't given is taken from KOWABUNGA_ENDPOINT, KOWABUNGA_API_KEY and KOWABUNGA_CA.
+
+        `ca` is a PEM file to trust instead of the system's authorities; `insecure` speaks without TLS; `reason` is kept
+        with every change, for those who ask later. Raises ValueError when there is no endpoint.
+        """
+        endpoint = endpoint or os.environ.get("KOWABUNGA_ENDPOINT", "")
+        if not endpoint:
+            raise ValueError("no endpoint: give one, or set KOWABUNGA_ENDPOINT, such as kahuna.example:443")
+        self.target = endpoint.removeprefix("https://").rstrip("/")
+        ca = ca or os.environ.get("KOWABUNGA_CA") or None
+        metadata: list[tuple[str, str]] = []
+        if key := key or os.environ.get("KOWABUNGA_API_KEY", ""):
+            metadata.append(("authorization", f"Bearer {key}"))
+        if reason:
+            metadata.append(("kowabunga-reason", quote(reason, safe=" !\"#$&'()*+,-./:;<=>?@[\\]^_`{|}~")))
+        self.metadata = tuple(metadata)
+        self.credentials = None if insecure else grpc.ssl_channel_credentials(Path(ca).read_bytes() if ca else None)
+
+
+class Requests(Generic[M]):
+    """What requests of one kind look like; nothing is sent here."""
+
+    def __init__(self, kind: contract.Kind) -> None:
+        self.kind = kind
+
+    def method(self, verb: str) -> contract.Method:
+        """Raises AttributeError when the kind has no such verb."""
+        try:
+            return self.kind.service.methods[verb.replace("_", "-")]
+        except KeyError:
+            raise AttributeError(f"{self.kind.plural} have no method {verb}") from None
+
+    def request(self, verb: str, **fields: object) -> Any:
+        """A request with an id of its own, if it can have one."""
+        message = self.method(verb).request
+        if "request_id" in message.fields:
+            fields.setdefault("request_id", str(uuid.uuid4()))
+        return contract.load().stub(message.name)(**fields)
+
+    def update(self, resource: M, mask: Iterable[str]) -> Any:
+        """Of the masked fields, or of those that are set."""
+        fields: dict[str, object] = {self.kind.noun: resource}
+        if mask:
+            fields["update_mask"] = field_mask_pb2.FieldMask(paths=mask)
+        return self.request("update", **fields)
+
+    def event(self, response: Any) -> Event[M]:
+        """What a watch's response says."""
+        change = CHANGES[response.change]
+        resource = getattr(response, self.kind.noun) if change == "put" else None
+        return Event(change, response.revision, response.id or (resource.meta.id if resource else ""), resource)
+
+    def items(self, page: Any) -> Iterable[M]:
+        """What is on a page."""
+        items: Iterable[M] = getattr(page, self.kind.nouns)
+        return items
+
+
+class Watched:
+    """How far a watch has come."""
+
+    def __init__(self, revision: int) -> None:
+        # Where to go on; 0 until the whole set has been seen. A revision may be several events: only `synced` counts.
+        self.revision = revision
+        self._moved = False
+
+    def seen(self, event: Event[M]) -> Event[M]:
+        """Notes the event."""
+        self._moved = True
+        if event.change == "synced":
+            self.revision = event.revision
+        return event
+
+    def resumable(self) -> bool:
+        """Whether a broken stream can be taken up, and was of use since the last time."""
+        moved, self._moved = self._moved, False
+        return moved and self.revision > 0
+
+
+def codecs(method: contract.Method) -> dict[str, Any]:
+    stub = contract.load().stub
+    return {
+        "request_serializer": stub(method.request.name).SerializeToString,
+        "response_deserializer": stub(method.response).FromString,
+    }
+
+
+def translated(error: grpc.RpcError) -> errors.KowaError:
+    """What was refused, from a call of either kind."""
+    call: Any = error
+    trailing = dict(call.trailing_metadata() or ())
+    return errors.from_status(call.code().name, call.details() or "", trailing.get("grpc-status-details-bin", b""))
+
+
+def id_of(resource: Any) -> str:
+    return str(resource.meta.id)
+
+
+def operation_id(metadata: Any) -> str:
+    return str(dict(metadata or ()).get("kowabunga-operation", ""))
+
+
+def wait_request(operation_id: str, left: float) -> Any:
+    timeout = duration_pb2.Duration()
+    timeout.FromMilliseconds(max(1, int(min(left, POLL) * 1000)))
+    return operation_pb2.WaitOperationRequest(id=operation_id, timeout=timeout)
+
+
+def judged(operation: operation_pb2.Operation) -> operation_pb2.Operation:
+    """The operation, if it is done.
+
+    Raises OperationFailed or OperationPending otherwise.
+    """
+    name, said = f"{operation.method} {operation.target_name}".strip(), operation.message or "it gives no reason"
+    if operation.phase == operation_pb2.PHASE_DONE:
+        return operation
+    if operation.phase in ENDED:
+        phase = operation_pb2.Phase.Name(operation.phase).removeprefix("PHASE_").lower()
+        raise errors.OperationFailed(f"{name} {phase}: {said}", operation)
+    raise errors.OperationPending(f"{name} is still under way: {said}", operation)
+
+
+def kind_of(nouns: str) -> contract.Kind:
+    """The kind whose plural is an attribute's name."""
+    for kind in contract.load().kinds.values():
+        if kind.nouns == nouns:
+            return kind
+    raise AttributeError(f"there are no {nouns} in {contract.PACKAGE}")
