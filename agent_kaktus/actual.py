@@ -40,6 +40,10 @@ class Domain:
     def is_on(self) -> bool:
         return self.power is not Power.OFF
 
+    def left_at(self, generation: int) -> bool:
+        """Whether it is noted that its guest switched it off at a generation."""
+        return not self.is_on and self.mark is not None and 0 < generation == self.mark.rests
+
 
 @dataclass(frozen=True, slots=True)
 class PoolSeen:

@@ -1,9 +1,6 @@
 """What Kahuna is told of each object."""
 
-import time
-from collections.abc import Callable, Iterable
-
-from google.protobuf.timestamp_pb2 import Timestamp
+from collections.abc import Iterable
 
 from agent_kaktus.actual import Power
 from agent_kaktus.desired import Card, Host, Machine, Passive, Pool, Range, Segment, Template, Thing, Volume
@@ -32,20 +29,17 @@ _KINDS: dict[type[Thing], str] = {
 
 
 class Reports:
-    """Makes reports; the same twice for the same facts, so that telling them again costs nothing."""
+    """Makes reports; the same for the same facts, so that telling them again costs nothing."""
 
-    def __init__(self, version: str, clock: Callable[[], float] = time.time) -> None:
+    def __init__(self, version: str) -> None:
         self._version = version
-        self._clock = clock
-        self._since: dict[str, dict[tuple[str, str], Timestamp]] = {}
         self._last: dict[str, fleet_pb2.Resource] = {}
 
     def all(self, view: View, plan: Plan) -> Iterable[fleet_pb2.Report]:
         for thing in view.desired.things():
             yield self.one(view, thing, plan.verdicts[thing.id], plan.strangers)
-        for known in (self._since, self._last):
-            for id_ in known.keys() - plan.verdicts.keys():
-                del known[id_]
+        for id_ in self._last.keys() - plan.verdicts.keys():
+            del self._last[id_]
 
     def one(self, view: View, thing: Thing, verdict: Verdict, strangers: tuple[str, ...] = ()) -> fleet_pb2.Report:
         outcome, message = _outcome(view, thing, verdict)
@@ -64,10 +58,8 @@ class Reports:
         resource.SetInParent()
         if not verdict.gone:
             self._fill(view, thing, report.resource, strangers)
-            self._last[thing.id] = fleet_pb2.Resource()
-            self._last[thing.id].CopyFrom(report.resource)
-            conditions = self._conditions(thing, (*_remarks(outcome, message), *verdict.remarks))
-            resource.meta.conditions.extend(conditions)
+            self._last[thing.id] = report.resource
+            resource.meta.conditions.extend(_condition(remark) for remark in verdict.remarks)
         return report
 
     def away(self, view: View, reason: str) -> Iterable[fleet_pb2.Report]:
@@ -79,20 +71,18 @@ class Reports:
             if isinstance(thing, Passive):
                 yield self.one(view, thing, Verdict(gone=thing.gone))
                 continue
-            waiting = fleet_pb2.OUTCOME_WAITING
             report = fleet_pb2.Report(
                 id=thing.id,
                 observed_generation=view.memory.applied.get(thing.id, 0),
-                outcome=waiting,
+                resource=self._last.get(thing.id),
+                outcome=fleet_pb2.OUTCOME_WAITING,
                 message=reason,
             )
-            if thing.id in self._last:
-                report.resource.CopyFrom(self._last[thing.id])
-            if isinstance(thing, Machine):
-                report.resource.instance.status.power = instance_pb2.POWER_UNSPECIFIED
             resource = getattr(report.resource, _kind(thing))
             resource.SetInParent()
-            resource.meta.conditions.extend(self._conditions(thing, _remarks(waiting, reason)))
+            resource.ClearField("meta")
+            if isinstance(thing, Machine):
+                resource.status.power = instance_pb2.POWER_UNSPECIFIED
             yield report
 
     def _fill(self, view: View, thing: Thing, resource: fleet_pb2.Resource, strangers: tuple[str, ...]) -> None:
@@ -122,22 +112,6 @@ class Reports:
             strangers=strangers,
         )
 
-    def _conditions(self, thing: Thing, remarks: Iterable[Remark]) -> list[meta_pb2.Condition]:
-        """With the time since when each has been so."""
-        known, now = self._since.get(thing.id, {}), Timestamp()
-        now.FromSeconds(int(self._clock()))
-        since = {(remark.type, remark.reason): known.get((remark.type, remark.reason), now) for remark in remarks}
-        self._since[thing.id] = since
-        return [
-            meta_pb2.Condition(
-                type=remark.type,
-                reason=remark.reason,
-                message=remark.message,
-                transition_time=since[remark.type, remark.reason],
-            )
-            for remark in remarks
-        ]
-
 
 def _outcome(view: View, thing: Thing, verdict: Verdict) -> tuple[fleet_pb2.Outcome, str]:
     trouble = view.memory.troubles.get(thing.id)
@@ -156,12 +130,9 @@ def _outcome(view: View, thing: Thing, verdict: Verdict) -> tuple[fleet_pb2.Outc
     return fleet_pb2.OUTCOME_APPLIED, ""
 
 
-def _remarks(outcome: fleet_pb2.Outcome, message: str) -> tuple[Remark, ...]:
-    if outcome == fleet_pb2.OUTCOME_WAITING:
-        return (Remark("Waiting", "WAITING", message),)
-    if outcome == fleet_pb2.OUTCOME_FAILED:
-        return (Remark("Failed", "FAILED", message),)
-    return ()
+def _condition(remark: Remark) -> meta_pb2.Condition:
+    """Kahuna adds since when, and its own words on what waits or failed."""
+    return meta_pb2.Condition(type=remark.type, reason=remark.reason, message=remark.message)
 
 
 def _kind(thing: Thing) -> str:

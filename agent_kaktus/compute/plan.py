@@ -58,7 +58,9 @@ def _fit(view: View, wanted: Machine, outfit: Outfit, found: Domain | None) -> V
     steps = tuple(_prepare(view, wanted, outfit, found, mark))
     if wanted.power == instance_pb2.POWER_STOPPED:
         down = _power_down(view, wanted, found)
-        return replace(down, steps=steps + down.steps) if down else Verdict(steps)
+        if down:
+            return replace(down, steps=steps + down.steps)
+        return Verdict(steps, remarks=(LEFT,) if found and found.left_at(mark.ran) else ())
     remarks = (RESTART_REQUIRED,) if _runs_an_older(found, mark) else ()
     if found is None or not found.is_on:
         return _power_up(view, wanted, outfit, mark, steps, found)
@@ -81,7 +83,7 @@ def _prepare(view: View, wanted: Machine, outfit: Outfit, found: Domain | None, 
 def _power_up(
     view: View, wanted: Machine, outfit: Outfit, mark: Mark, steps: tuple[Step, ...], found: Domain | None
 ) -> Verdict:
-    if mark.rests == wanted.generation:
+    if found is not None and found.left_at(wanted.generation):
         return Verdict(steps, remarks=(LEFT,))
     ran = mark.ran == wanted.generation
     if found is not None and found.left and ran:

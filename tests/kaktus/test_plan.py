@@ -1,6 +1,7 @@
 # ruff: noqa: E501 - a table
 """What the agent does about what it finds, as text: a line is a promise."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -76,6 +77,10 @@ def _happen(host: Host, event: str) -> None:
         case "crashing":
             host.switch_off(web, left=False)
             host.memory.restarts[web, 1] = (1.0, 2.0, 3.0, 4.0, 5.0)
+        case "noted":
+            before = host.domains[web]
+            assert before.mark is not None
+            host.domains[web] = replace(before, left=False, mark=replace(before.mark, rests=1))
         case "web removed":
             host.switch_off(web, left=False)
             del host.domains[web], host.seeds[web]
@@ -129,6 +134,9 @@ root, web                        | root, web; killed, agent restarted | web: sta
 root, web                        | root, web; crashing                | web: fails: it stopped by itself 5 times within 10 minutes; see its console, then change or start it
 root, web again                  | root, web; crashing                | web: start web, resume web
 root, web                        | root, web; left                    | web: note web rests
+root, web                        | root, web; left, noted             | web: GuestPoweredOff
+root, web off again              | root, web; left, noted             | web: GuestPoweredOff
+root, web again                  | root, web; left, noted             | web: start web, resume web
 root, web again                  | root, web; left                    | web: start web, resume web
 root, card, web                  | root, card, web; rules lost        | web: guard web
 root, web                        | root; impostor                     | web: waits: domain impostor, which has its id and does not bear our mark; stranger domain impostor
