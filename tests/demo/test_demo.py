@@ -22,17 +22,17 @@ class Checkout:
         subprocess.run(["git", "clone", "--quiet", str(ROOT), str(folder)], check=True)
 
     def run(self, command: str, limit: float = UP) -> str:
-        """A shell command in it. Fails with what it said."""
+        """What a shell command in it says. Fails with that when the command does."""
         environment = {
             name: value for name, value in os.environ.items() if not name.startswith(("KOWABUNGA_", "KAHUNA_"))
         }
         done = subprocess.run(
             ["bash", "-euo", "pipefail", "-c", command],
-            cwd=self.folder, env=environment, capture_output=True, text=True, timeout=limit, stdin=subprocess.DEVNULL,
-            check=False,
+            cwd=self.folder, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, timeout=limit,
+            stdin=subprocess.DEVNULL, check=False,
         )  # fmt: skip
         if done.returncode != 0:
-            pytest.fail(f"{command}\n{done.stdout}\n{done.stderr}", pytrace=False)
+            pytest.fail(f"{command}\n{done.stdout}", pytrace=False)
         return done.stdout
 
     def pids(self) -> list[int]:
