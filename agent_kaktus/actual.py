@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import Enum
+from ipaddress import IPv4Network
 
 
 class Power(Enum):
@@ -77,6 +78,7 @@ class Link:
     is_bridge: bool = False
     is_up: bool = True
     ports: int = 0
+    bridge: str = ""  # that it is plugged into
     addresses: frozenset[str] = frozenset()
 
 
@@ -103,6 +105,9 @@ class Actual:
     links: Mapping[str, Link] = field(default_factory=dict)
     guards: Mapping[str, str] = field(default_factory=dict)  # tap -> seal of its chain
     unguarded: str = ""  # why guards can't be looked at
+    services: Mapping[str, frozenset[IPv4Network]] = field(default_factory=dict)  # vnet -> whom its metadata reach
+    walled: bool = False  # whether metadata services talk with our machines only
+    wall: bool = False  # whether there is anything of that wall
     seeds: Mapping[str, str] = field(default_factory=dict)  # machine -> digest; empty for a folder without one
 
     def user(self, path: str) -> Domain | None:

@@ -23,6 +23,8 @@ class Passive(Thing):
     """An object that asks nothing of this host: a region, a zone, a project."""
 
     kind: str
+    name: str = ""
+    region: str = ""  # of a zone
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,6 +66,11 @@ class Segment(Thing):
     @property
     def bridge(self) -> str:
         return self.interface or names.bridge(self.id)
+
+    @property
+    def port(self) -> str:
+        """That of its metadata service."""
+        return names.port(self.id)
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,6 +116,8 @@ class Machine(Thing):
     user_data: str = field(default="", repr=False)
     metadata: tuple[tuple[str, str], ...] = field(default=(), repr=False)
     ssh_keys: tuple[str, ...] = field(default=(), repr=False)
+    project: str = ""
+    zone: str = ""
 
 
 @dataclass(frozen=True, slots=True)

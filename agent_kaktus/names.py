@@ -23,8 +23,18 @@ def is_bridge(name: str) -> bool:
     return re.fullmatch(rf"kb[0-9a-f]{{{DIGITS}}}", name) is not None
 
 
+def port(vnet: str) -> str:
+    """Where a vnet's metadata service is plugged into its bridge."""
+    return "km" + _digits(vnet)
+
+
+def is_port(name: str) -> bool:
+    """Whether it is named as we name the ports of metadata services."""
+    return re.fullmatch(rf"km[0-9a-f]{{{DIGITS}}}", name) is not None
+
+
 def guard(kaktus: str) -> str:
-    """The nftables table of one agent."""
+    """The nftables tables of one agent."""
     return "kaktus_" + _digits(kaktus)
 
 

@@ -80,8 +80,10 @@ def _parse(key: str, sent: fleet_pb2.Object, kind: str) -> Thing:
             return _card(made, resource.adapter)
         case "instance":
             return _machine(made, resource.instance)
-        case "region" | "zone" | "project" | "kiwi":
-            return Passive(*made, kind)
+        case "zone":
+            return Passive(*made, kind, resource.zone.name, resource.zone.region)
+        case "region" | "project" | "kiwi":
+            return Passive(*made, kind, getattr(resource, kind).name)
     raise ValueError("this agent knows no such kind")
 
 
@@ -140,7 +142,7 @@ def _machine(made: Made, sent: instance_pb2.Instance) -> Machine:
         raise ValueError(f"{sent.vcpus} vCPUs and {sent.memory} bytes of memory make no machine")
     return Machine(
         *made, sent.name, sent.vcpus, sent.memory, power, tuple(sent.volumes), tuple(sent.adapters),
-        sent.user_data, tuple(sorted(sent.metadata.items())), tuple(sent.ssh_keys),
+        sent.user_data, tuple(sorted(sent.metadata.items())), tuple(sent.ssh_keys), sent.project, sent.zone,
     )  # fmt: skip
 
 

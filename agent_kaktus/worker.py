@@ -1,11 +1,14 @@
 """The Kaktus agent as the stream sees it."""
 
-from collections.abc import Mapping
+import asyncio
+from collections.abc import AsyncIterator, Mapping
 from importlib.metadata import version
 
+from agent_kaktus import console
 from agent_kaktus.compute.hypervisor import Hypervisor
 from agent_kaktus.converge import Loop
 from agent_kaktus.desired import Template
+from agent_kaktus.failures import StepFailed
 from agent_kaktus.hands import Hands
 from agent_kaktus.memory import Memory
 from agent_kaktus.parse import parse
@@ -16,7 +19,7 @@ from agent_kaktus.storage.dir import DirPools
 from agent_kaktus.storage.source import Sources
 from agent_kaktus.storage.template import Imports
 from kowa.fleet.v1 import fleet_pb2
-from kowa.runtime.feed import Feed
+from kowa.runtime.feed import Feed, Refused
 
 VERSION = version("kowa")
 
@@ -26,10 +29,38 @@ class Kaktus:
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
+        self._hypervisor: Hypervisor | None = None
 
     def accept(self, desired: Mapping[str, fleet_pb2.Object]) -> None:
         """Raises Refused when an object can't be understood. What refers to nothing may wait."""
         parse(desired)
+
+    async def act(self, command: fleet_pb2.Command) -> None:
+        """Raises Refused with the reason when it can't be done."""
+        if self._hypervisor is None:
+            raise Refused("the agent is only starting")
+        try:
+            match command.WhichOneof("action"):
+                case "reboot":
+                    await self._hypervisor.reboot(command.target)
+                case "reset":
+                    await self._hypervisor.reset(command.target)
+                case other:
+                    raise Refused(f"this agent knows no command {other}; upgrade it")
+        except StepFailed as why:
+            raise Refused(str(why)) from why
+
+    async def console(self, instance: str, keys: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
+        """What a machine prints, and has printed; `keys` are typed into it."""
+        hypervisor = self._hypervisor
+        if hypervisor is None:
+            raise Refused("the agent is only starting")
+        typing = asyncio.create_task(console.type_in(keys, lambda: hypervisor.serial(instance)))
+        try:
+            async for data in console.follow(self._settings.site().console(instance)):
+                yield data
+        finally:
+            typing.cancel()
 
     async def run(self, feed: Feed) -> None:
         settings, site, memory = self._settings, self._settings.site(), Memory()
@@ -46,10 +77,12 @@ class Kaktus:
 
         sources = Sources(settings.import_dir, Allowed(settings.allowed_names(), settings.allowed_networks()))
         imports = Imports(storage, sources, ended, progressed, memory.importing)
-        hypervisor = Hypervisor(settings.libvirt_uri, lambda: loop.wake())
+        hypervisor = self._hypervisor = Hypervisor(settings.libvirt_uri, lambda: loop.wake())
         loop = Loop(site, feed, Hands(site, hypervisor, storage, imports), memory, Reports(VERSION))
+        trimming = asyncio.create_task(console.trim(site.machines))
         try:
             await loop.run()
         finally:
+            trimming.cancel()
             await imports.close()
             await hypervisor.close()

@@ -3,7 +3,7 @@
 import asyncio
 import contextlib
 import threading
-from collections.abc import Coroutine, Iterator, Mapping
+from collections.abc import AsyncIterator, Coroutine, Iterator, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -15,7 +15,7 @@ from kahuna.settings import Settings
 from kowa.client import Client
 from kowa.fleet.v1 import fleet_pb2
 from kowa.runtime.agent import Agent
-from kowa.runtime.feed import Feed, Refused
+from kowa.runtime.feed import Feed, NoMachines, Refused
 from kowa.v2 import agent_pb2, agent_token_pb2, instance_pb2, kaktus_pb2, region_pb2, zone_pb2
 
 LIMIT = 20
@@ -59,7 +59,7 @@ class Loop:
         self._thread.join(LIMIT)
 
 
-class PretendHost:
+class PretendHost(NoMachines):
     """A worker that says everything it is told has come about, `frozen` kinds apart."""
 
     def __init__(self, cpus: int = 8, memory: int = 16 * GIB) -> None:
@@ -68,6 +68,9 @@ class PretendHost:
         self.refuses = ""
         self.failures: dict[str, str] = {}
         self.powered_off: set[str] = set()
+        self.done: list[tuple[str, str]] = []
+        self.refuses_commands = ""
+        self.hangs = threading.Event()
         self.wanted: dict[str, fleet_pb2.Object] = {}
 
     def accept(self, desired: Mapping[str, fleet_pb2.Object]) -> None:
@@ -83,6 +86,20 @@ class PretendHost:
                 if described.resource.WhichOneof("kind") not in self.frozen:
                     feed.report(self._report(described))
             await feed.moved(0.05)
+
+    async def act(self, command: fleet_pb2.Command) -> None:
+        """Notes what was asked; fails or hangs when the test tells it to."""
+        self.done.append((str(command.WhichOneof("action")), command.target))
+        if self.hangs.is_set():
+            await asyncio.Event().wait()
+        if self.refuses_commands:
+            raise Refused(self.refuses_commands)
+
+    async def console(self, instance: str, keys: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
+        """A machine that answers in capitals."""
+        yield b"login: "
+        async for data in keys:
+            yield data.upper()
 
     def _report(self, described: fleet_pb2.Object) -> fleet_pb2.Report:
         noun = described.resource.WhichOneof("kind")
@@ -186,6 +203,11 @@ class World:
         """Stops an agent."""
         self._agents.remove(task)
         self.loop.stop(task)
+
+    def fleet_sessions(self) -> list[str]:
+        """The agents connected."""
+        online = agent_pb2.Stream.Name(agent_pb2.STREAM_ONLINE)
+        return [agent.name for agent in self.client.of(agent_pb2.Agent).list(filter=f"status.stream = {online}")]
 
     @property
     def fleet_endpoint(self) -> str:

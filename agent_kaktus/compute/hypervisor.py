@@ -74,6 +74,20 @@ class Hypervisor:
     async def shutdown(self, id_: str) -> None:
         await self._on(id_, lambda domain: domain.shutdownFlags(libvirt.VIR_DOMAIN_SHUTDOWN_ACPI_POWER_BTN))
 
+    async def reboot(self, id_: str) -> None:
+        """Asks the guest, through its agent if it has one, else by ACPI."""
+        await self._on(id_, lambda domain: domain.reboot(0))
+
+    async def reset(self, id_: str) -> None:
+        await self._on(id_, lambda domain: domain.reset(0))
+
+    async def serial(self, id_: str) -> str:
+        """The terminal behind a running machine's serial port; empty while there is none."""
+        try:
+            return await self._call(lambda connection: _serial(connection.lookupByUUIDString(id_)))
+        except StepFailed:
+            return ""
+
     async def cut(self, id_: str) -> None:
         await self._on(id_, lambda domain: domain.isActive() and domain.destroy())
 
@@ -179,6 +193,11 @@ def _seen(domain: Any) -> Domain | None:
         disks=definitions.disks_of(running) | definitions.disks_of(kept),
         taps=definitions.taps_of(running) | definitions.taps_of(kept),
     )
+
+
+def _serial(domain: Any) -> str:
+    source = ElementTree.fromstring(domain.XMLDesc(0)).find("devices/serial/source")  # noqa: S314 - libvirt's own
+    return source.get("path", "") if source is not None and domain.isActive() else ""
 
 
 def _power(state: int, reason: int) -> Power:

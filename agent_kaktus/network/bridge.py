@@ -19,10 +19,11 @@ _NOT_THERE = (19, 99)  # ENODEV, EADDRNOTAVAIL
 
 def look() -> dict[str, Link]:
     """All devices of this network namespace, by name."""
-    with _netlink() as netlink:
+    with open_netlink() as netlink:
         links = list(netlink.get_links())
         addresses = list(netlink.get_addr(family=_IPV4))
     ports = Counter(link.get_attr("IFLA_MASTER") for link in links)
+    known = {link["index"]: link.get_attr("IFLA_IFNAME") for link in links}
     held: dict[int, set[str]] = {}
     for address in addresses:
         held.setdefault(address["index"], set()).add(f"{address.get_attr('IFA_ADDRESS')}/{address['prefixlen']}")
@@ -33,6 +34,7 @@ def look() -> dict[str, Link]:
             is_bridge=_kind(link) == "bridge",
             is_up=bool(link["flags"] & _UP),
             ports=ports[link["index"]],
+            bridge=known.get(link.get_attr("IFLA_MASTER"), ""),
             addresses=frozenset(held.get(link["index"], ())),
         )
         for link in links
@@ -40,19 +42,19 @@ def look() -> dict[str, Link]:
 
 
 def make(name: str, mac: str) -> None:
-    with _netlink() as netlink:
+    with open_netlink() as netlink:
         try:
             netlink.link("add", ifname=name, kind="bridge", address=mac, br_stp_state=0, br_forward_delay=0)
         except NetlinkError as why:
             if why.code != _THERE:
                 raise
-        netlink.link("set", index=_index(netlink, name), state="up")
+        netlink.link("set", index=index_of(netlink, name), state="up")
 
 
 def change(name: str, add: Iterable[str], drop: Iterable[str]) -> None:
     """Sets it up and gives and takes addresses; others that it has are left."""
-    with _netlink() as netlink:
-        index = _index(netlink, name)
+    with open_netlink() as netlink:
+        index = index_of(netlink, name)
         netlink.link("set", index=index, state="up")
         for verb, addresses in (("add", add), ("del", drop)):
             for address in addresses:
@@ -63,13 +65,29 @@ def remove(name: str) -> None:
     """Only one that is named by us, and that nothing is plugged into."""
     if not names.is_bridge(name):
         raise StepFailed(f"{name} is no bridge of ours")
-    with _netlink() as netlink:
+    with open_netlink() as netlink:
         found = netlink.link_lookup(ifname=name)
         if not found:
             return
         if any(link.get_attr("IFLA_MASTER") == found[0] for link in netlink.get_links()):
             raise StepFailed(f"{name} has devices on it")
         netlink.link("del", index=found[0])
+
+
+@contextmanager
+def open_netlink() -> Iterator[IPRoute]:
+    try:
+        with IPRoute() as netlink:
+            yield netlink
+    except NetlinkError as why:
+        raise StepFailed(f"netlink: {why}") from why
+
+
+def index_of(netlink: IPRoute, name: str) -> int:
+    found = netlink.link_lookup(ifname=name)
+    if not found:
+        raise StepFailed(f"{name} is not there")
+    return int(found[0])
 
 
 def _set_address(netlink: IPRoute, verb: str, index: int, address: str) -> None:
@@ -81,22 +99,7 @@ def _set_address(netlink: IPRoute, verb: str, index: int, address: str) -> None:
             raise
 
 
-def _index(netlink: IPRoute, name: str) -> int:
-    found = netlink.link_lookup(ifname=name)
-    if not found:
-        raise StepFailed(f"{name} is not there")
-    return int(found[0])
-
-
 def _kind(link: object) -> str:
     info = link.get_attr("IFLA_LINKINFO")  # type: ignore[attr-defined]
     return str(info.get_attr("IFLA_INFO_KIND")) if info else ""
 
-
-@contextmanager
-def _netlink() -> Iterator[IPRoute]:
-    try:
-        with IPRoute() as netlink:
-            yield netlink
-    except NetlinkError as why:
-        raise StepFailed(f"netlink: {why}") from why

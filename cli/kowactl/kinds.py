@@ -27,12 +27,12 @@ class KindGroup(click.Group):
 
     def list_commands(self, context: click.Context) -> list[str]:
         """In the order of the contract."""
-        return list(self.kind.service.methods)
+        return [verb for verb, method in self.kind.service.methods.items() if not method.converses]
 
     def get_command(self, context: click.Context, name: str) -> click.Command | None:
         """By its verb."""
         method = self.kind.service.methods.get(name)
-        if method is None:
+        if method is None or method.converses:
             return None
         make: dict[str, Callable[[contract.Kind, contract.Method], click.Command]] = {
             "list": _list,

@@ -1,4 +1,4 @@
-"""`kowactl`: the platform from a shell. Every command comes from the contract."""
+"""`kowactl`: the platform from a shell. All commands but the console come from the contract."""
 
 import os
 import sys
@@ -7,6 +7,7 @@ from typing import NoReturn
 import click
 
 from kowa import contract, errors
+from kowactl.console import console
 from kowactl.kinds import KindGroup
 from kowactl.session import Session
 
@@ -39,6 +40,7 @@ Exit codes:
 \b
 Examples:
   kowactl instance create --help
+  kowactl console my-instance
   kowactl instance list --filter 'power = POWER_RUNNING' -o json
   eval "$(_KOWACTL_COMPLETE=bash_source kowactl)"    complete with the Tab key
 """
@@ -49,14 +51,14 @@ class Kinds(click.Group):
 
     def list_commands(self, context: click.Context) -> list[str]:
         """Their names, in the singular."""
-        return sorted(kind.command for kind in contract.load().kinds.values())
+        return [*sorted(kind.command for kind in contract.load().kinds.values()), *super().list_commands(context)]
 
     def get_command(self, context: click.Context, name: str) -> click.Command | None:
         """By its name, in the singular or plural."""
         for kind in contract.load().kinds.values():
             if name in (kind.command, kind.plural):
                 return KindGroup(kind)
-        return None
+        return super().get_command(context, name)
 
 
 @click.group(
@@ -74,6 +76,9 @@ def cli(context: click.Context, endpoint: str | None, ca: str | None, insecure: 
     os.environ.setdefault("GRPC_VERBOSITY", "NONE")  # what goes wrong is said in one line, by us
     context.obj = Session(endpoint, ca, insecure)
     context.call_on_close(context.obj.close)
+
+
+cli.add_command(console)
 
 
 def main() -> NoReturn:

@@ -179,6 +179,16 @@ class Client(Place):
         finally:
             call.cancel()
 
+    def converse(self, method: contract.Method, requests: Iterator[Message]) -> Iterator[Any]:
+        """One call with a stream both ways. Closing the iterator ends it."""
+        call = self._channel.stream_stream(method.path, **codecs(method))(requests, metadata=self.metadata)
+        try:
+            yield from call
+        except grpc.RpcError as error:
+            raise translated(error) from None
+        finally:
+            call.cancel()
+
     @cached_property
     def _channel(self) -> grpc.Channel:
         if self.credentials is None:

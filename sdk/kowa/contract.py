@@ -92,6 +92,7 @@ class Method:
     request: Message
     response: str  # the full name of a message, `google.protobuf.Empty` among them
     streams: bool  # answers with a stream
+    converses: bool  # and reads one, too: it has no REST form
     access: options_pb2.Access
     http: tuple[Http, ...]
     comment: str
@@ -325,6 +326,7 @@ def _method(
         request=messages[proto.input_type.removeprefix(".")],
         response=proto.output_type.removeprefix("."),
         streams=proto.server_streaming,
+        converses=proto.client_streaming,
         access=_option(proto, options_pb2.access),
         http=tuple(
             Http(cast(HttpMethod, method), getattr(binding, method), binding.body)

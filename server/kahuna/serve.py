@@ -14,15 +14,18 @@ from sqlmodel import Session, select
 from kahuna import metrics
 from kahuna.api.access import AccessInterceptor, accesses
 from kahuna.api.server import handlers
+from kahuna.api.service import Platform
 from kahuna.api.services import services
 from kahuna.fleet.fleet import Fleet
 from kahuna.fleet.reports import Reports
 from kahuna.fleet.service import ACCESS, FleetService
 from kahuna.fleet.session import MAX_MESSAGE
+from kahuna.relay import Relays
 from kahuna.security import certificates
 from kahuna.security.identity import Identities
 from kahuna.security.keys import Sealer
 from kahuna.settings import Settings
+from kahuna.store import commands
 from kahuna.store.credential import AdminKey
 from kahuna.store.database import Store
 from kahuna.store.resource import CONTRACT
@@ -35,6 +38,8 @@ log = structlog.get_logger()
 # How long calls under way may take to end when Kahuna stops, in seconds.
 GRACE = 2
 HOUR = 3600
+# How often commands are looked through for those that were not sent in time, in seconds.
+LATE = 10
 KEEPALIVE = (
     ("grpc.keepalive_time_ms", 20_000),
     ("grpc.keepalive_timeout_ms", 10_000),
@@ -61,6 +66,7 @@ class Kahuna:
         self.store.load()
         sealer = Sealer.from_file(self.settings.state / "secret.key")
         identities = Identities(self.store.view, sealer, _admin_keys(self.store))
+        relays = Relays()
         fleet, reports = Fleet(self.store), Reports(self.store)
         await fleet.start()
         self._tasks += [asyncio.create_task(reports.run()), asyncio.create_task(self._keep_house())]
@@ -70,13 +76,13 @@ class Kahuna:
         credentials = self._credentials()
         addresses = {self.settings.api: None} | ({self.settings.api_tls: credentials} if self.settings.api_tls else {})
         api = grpc.aio.server(interceptors=[access], options=KEEPALIVE)
-        api.add_generic_rpc_handlers(tuple(handlers(services(self.store, sealer))))
+        api.add_generic_rpc_handlers(tuple(handlers(services(Platform(self.store, sealer, relays)))))
         health_pb2_grpc.add_HealthServicer_to_server(health, api)
         ports = {address: _listen(api, address, secured) for address, secured in addresses.items()}
         self.api_port = ports[self.settings.api]
 
         streams = grpc.aio.server(interceptors=[AccessInterceptor(identities, ACCESS)], options=KEEPALIVE)
-        streams.add_generic_rpc_handlers((FleetService(fleet, reports).handler(),))
+        streams.add_generic_rpc_handlers((FleetService(fleet, reports, relays).handler(),))
         self.fleet_port = _listen(streams, self.settings.fleet, credentials)
         for server in (api, streams):
             await server.start()
@@ -99,11 +105,13 @@ class Kahuna:
         log.info("kahuna.stopped")
 
     async def _keep_house(self) -> None:
-        """Takes out what has had its time, now and every hour."""
+        """Takes out what has had its time, now and every hour; ends commands that came too late, more often."""
         while True:
             while await self.store.run(prune):
                 pass
-            await asyncio.sleep(HOUR)
+            for _ in range(HOUR // LATE):
+                await self.store.run(commands.expire)
+                await asyncio.sleep(LATE)
 
     def _credentials(self) -> grpc.ServerCredentials:
         files = certificates.ensure(self.settings.state, self.settings.names)

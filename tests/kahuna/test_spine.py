@@ -97,6 +97,10 @@ def test_a_failing_agent_fails_the_operation_and_a_later_change_supersedes_one(s
     web = site.client.instances.get(create.resource.meta.id)
     assert web.meta.state == meta_pb2.STATE_ERROR
     assert [condition.message for condition in web.meta.conditions] == ["the disk is gone"]
+    # Asked once more, the agent tries once more.
+    host.failures.clear()
+    again = site.client.instances.begin("stop", web.meta.id)
+    assert site.client.operations.wait(again.operation_id, 10).phase == operation_pb2.PHASE_DONE
     # A delete wins over whatever was half done.
     site.client.instances.delete(web.meta.id, limit=10)
     assert not list(site.client.instances.list())

@@ -13,6 +13,7 @@ import uvloop
 
 from kowa.fleet.v1 import fleet_pb2
 from kowa.runtime import logs
+from kowa.runtime.commands import Commands, Journal
 from kowa.runtime.feed import Worker
 from kowa.runtime.outbox import Outbox
 from kowa.runtime.session import hold
@@ -29,7 +30,8 @@ KEEPALIVE = (
     ("grpc.keepalive_timeout_ms", 10_000),
     ("grpc.keepalive_permit_without_calls", 1),
     ("grpc.http2.max_pings_without_data", 0),
-    ("grpc.max_receive_message_length", 4 << 20),
+    # One object may be as large as the largest request that Kahuna's API takes, and what Kahuna adds to it.
+    ("grpc.max_receive_message_length", 8 << 20),
     ("grpc.initial_reconnect_backoff_ms", 200),
     ("grpc.min_reconnect_backoff_ms", 200),
     ("grpc.max_reconnect_backoff_ms", 5_000),
@@ -43,6 +45,8 @@ class Agent:
         self._worker, self._version = worker, version
         self._server, self._ca, self._token = server, ca, token
         self._holdings = Holdings(state)
+        self._journal = Journal(state)
+        self._commands = Commands(worker, self._journal)
         self._outbox = Outbox()
         self._moved = asyncio.Event()
         self._moved.set()
@@ -70,6 +74,7 @@ class Agent:
                 tasks.create_task(self._stay_in_touch())
         finally:
             self._holdings.close()
+            self._journal.close()
 
     def _wake(self) -> None:
         self._outbox.keep_only(self._holdings.objects)
@@ -82,7 +87,9 @@ class Agent:
             since = loop.time()
             try:
                 async with self._channel() as channel:
-                    await hold(channel, self._version, self._holdings, self._worker, self._outbox, self._wake)
+                    await hold(
+                        channel, self._version, self._holdings, self._worker, self._outbox, self._commands, self._wake
+                    )
             except grpc.aio.AioRpcError as error:
                 log.warning("session.ended", code=error.code().name, reason=error.details())
             except (TimeoutError, OSError) as error:

@@ -1,6 +1,6 @@
 """What an agent's worker sees of Kahuna: what is wanted, when that moves, and where to say what is."""
 
-from collections.abc import Mapping
+from collections.abc import AsyncIterator, Mapping
 from typing import Protocol
 
 from kowa.fleet.v1 import fleet_pb2
@@ -31,3 +31,22 @@ class Worker(Protocol):
 
     async def run(self, feed: Feed) -> None:
         """Converges until cancelled."""
+
+    async def act(self, command: fleet_pb2.Command) -> None:
+        """Does something once. Raises Refused with the reason when it can't."""
+
+    def console(self, instance: str, keys: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
+        """What a machine has printed and prints; `keys` are typed into it. Raises Refused when there is none."""
+
+
+class NoMachines:
+    """The part of a worker that has no machines: no commands, no consoles."""
+
+    async def act(self, command: fleet_pb2.Command) -> None:
+        """Refuses."""
+        raise Refused(f"this agent knows no command {command.WhichOneof('action')}")
+
+    async def console(self, instance: str, keys: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
+        """Refuses."""
+        raise Refused("this agent has no consoles")
+        yield b""

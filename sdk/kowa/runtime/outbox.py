@@ -2,11 +2,12 @@
 
 import asyncio
 from collections.abc import Collection
+from itertools import islice
 
 from kowa.fleet.v1 import fleet_pb2
 
-# How many reports one message carries at most.
-MOST = 500
+# How many reports one message carries at most, and how many bytes of them.
+MOST, MOST_BYTES = 500, 1 << 20
 
 
 class Outbox:
@@ -41,7 +42,12 @@ class Outbox:
         while not self._unsent:
             self._woken.clear()
             await self._woken.wait()
-        ids = list(self._unsent)[:MOST]
-        for id_ in ids:
+        taken: list[fleet_pb2.Report] = []
+        room = MOST_BYTES
+        for id_ in list(islice(self._unsent, MOST)):
+            room -= self._latest[id_].ByteSize()
+            if room < 0 and taken:
+                break
             del self._unsent[id_]
-        return [self._latest[id_] for id_ in ids]
+            taken.append(self._latest[id_])
+        return taken

@@ -1,16 +1,18 @@
 """One session with Kahuna: sign in, say what is held, take batches, send reports."""
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from typing import Any, TypeAlias
 
 import grpc
 import structlog
 
 from kowa.fleet.v1 import fleet_pb2
+from kowa.runtime.commands import Commands
 from kowa.runtime.crashpoint import reach
 from kowa.runtime.feed import Refused, Worker
 from kowa.runtime.outbox import Outbox
+from kowa.runtime.relay import show
 from kowa.runtime.store import Holdings
 
 log = structlog.get_logger()
@@ -26,8 +28,10 @@ Call: TypeAlias = "grpc.aio.StreamStreamCall[fleet_pb2.ConnectRequest, fleet_pb2
 class Session:
     """One call of Connect. Writes are one at a time, as the wire wants them."""
 
-    def __init__(self, call: Call) -> None:
-        self._call = call
+    def __init__(self, call: Call, channel: grpc.aio.Channel, commands: Commands) -> None:
+        self._call, self._channel, self._commands = call, channel, commands
+        self._epoch = 0
+        self._tasks: set[asyncio.Task[None]] = set()
         self._writing = asyncio.Lock()
 
     async def run(
@@ -43,8 +47,10 @@ class Session:
             raise await self._ended()
         if first.welcome.incarnation != holdings.incarnation:
             holdings.begin(first.welcome.incarnation)
+            moved()
         for request in _holdings(holdings):
             await self._write(request)
+        self._epoch = first.welcome.epoch
         log.info("session.opened", epoch=first.welcome.epoch, kind=first.welcome.kind or "unbound")
         outbox.restart()
         tasks = [
@@ -56,13 +62,18 @@ class Session:
             for task in done:
                 task.result()
         finally:
-            for task in tasks:
+            for task in (*tasks, *self._tasks):
                 task.cancel()
-            await asyncio.gather(*tasks, return_exceptions=True)
+            await asyncio.gather(*tasks, *self._tasks, return_exceptions=True)
 
     async def _receive(self, holdings: Holdings, worker: Worker, moved: Callable[[], None]) -> None:
         parts: list[fleet_pb2.Batch] = []
         while isinstance(response := await self._call.read(), fleet_pb2.ConnectResponse):
+            match response.WhichOneof("message"):
+                case "command":
+                    self._spawn(self._answer(response.command, holdings))
+                case "console":
+                    self._spawn(show(self._channel, worker, response.console))
             if response.WhichOneof("message") != "batch":
                 continue
             if parts and parts[0].nonce != response.batch.nonce:
@@ -84,9 +95,28 @@ class Session:
             reports = await outbox.take()
             await self._write(fleet_pb2.ConnectRequest(reports=fleet_pb2.Reports(reports=reports)))
 
+    async def _answer(self, command: fleet_pb2.Command, holdings: Holdings) -> None:
+        result = await self._commands.answer(command, self._epoch, holdings.objects)
+        await self._write(fleet_pb2.ConnectRequest(result=result))
+
+    def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
+        """Beside the session, for as long as it lasts."""
+        task = asyncio.create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._ended_aside)
+
+    def _ended_aside(self, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
+        if not task.cancelled() and (error := task.exception()) is not None:
+            log.warning("session.aside", reason=str(error) or type(error).__name__)
+
     async def _write(self, request: fleet_pb2.ConnectRequest) -> None:
         async with self._writing:
-            await self._call.write(request)
+            try:
+                await self._call.write(request)
+            except asyncio.InvalidStateError:
+                # The call has ended, and its status says why.
+                raise await self._ended() from None
 
     async def _ended(self) -> grpc.aio.AioRpcError:
         call = self._call
@@ -104,6 +134,7 @@ async def hold(
     holdings: Holdings,
     worker: Worker,
     outbox: Outbox,
+    commands: Commands,
     moved: Callable[[], None],
 ) -> None:
     """Holds one session on a channel until it ends. Raises grpc.aio.AioRpcError with why."""
@@ -112,7 +143,7 @@ async def hold(
     )
     call: Call = connect()
     try:
-        await Session(call).run(version, holdings, worker, outbox, moved)
+        await Session(call, channel, commands).run(version, holdings, worker, outbox, moved)
     finally:
         call.cancel()
 
@@ -123,10 +154,14 @@ def _take(parts: list[fleet_pb2.Batch], holdings: Holdings, worker: Worker) -> s
     removed = [id_ for part in parts for id_ in part.removed]
     try:
         worker.accept(holdings.merged(put, removed))
-    except Refused as refused:
+        holdings.store(put, removed)
+    except (Refused, OSError) as refused:
         log.warning("batch.refused", reason=str(refused))
         return str(refused) or "refused"
-    holdings.store(put, removed)
+    except Exception as error:
+        # The edge: what the worker stumbles over must not stop what it does already.
+        log.error("batch.refused", exc_info=error)
+        return f"the agent failed on it, its log says where: {type(error).__name__}: {error}"
     log.info("batch.stored", objects=len(put), removed=len(removed), revision=parts[-1].revision)
     return ""
 

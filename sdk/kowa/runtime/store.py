@@ -1,8 +1,9 @@
 """What an agent is told to bring about, kept on disk: it boots and serves from here while Kahuna is away."""
 
+import contextlib
 import os
 import sqlite3
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
 from kowa.fleet.v1 import fleet_pb2
@@ -38,24 +39,40 @@ class Holdings:
         return kept | {described.id: described for described in put}
 
     def store(self, put: Iterable[fleet_pb2.Object], removed: Iterable[str]) -> None:
-        """Makes a change durable."""
+        """Makes a change durable. Raises OSError, with all as it was, when the disk does not take it."""
         put, removed = list(put), list(removed)
-        self._connection.execute("BEGIN IMMEDIATE")
-        self._connection.executemany("DELETE FROM object WHERE id = ?", [(id_,) for id_ in removed])
-        self._connection.executemany(
-            "INSERT OR REPLACE INTO object VALUES (?, ?)", [(item.id, item.SerializeToString()) for item in put]
-        )
-        self._connection.execute("COMMIT")
+        with self._durably() as connection:
+            connection.executemany("DELETE FROM object WHERE id = ?", [(id_,) for id_ in removed])
+            connection.executemany(
+                "INSERT OR REPLACE INTO object VALUES (?, ?)", [(item.id, item.SerializeToString()) for item in put]
+            )
         self.objects = dict(self.merged(put, removed))
 
     def begin(self, incarnation: str) -> None:
-        """Starts a life of Kahuna's store: what came from another is dropped here; nothing on the host is touched."""
-        self._connection.execute("BEGIN IMMEDIATE")
-        self._connection.execute("DELETE FROM object")
-        self._connection.execute("INSERT OR REPLACE INTO fact VALUES ('incarnation', ?)", (incarnation,))
-        self._connection.execute("COMMIT")
+        """Starts a life of Kahuna's store: what came from another is dropped here; nothing on the host is touched.
+
+        Raises OSError as `store` does.
+        """
+        with self._durably() as connection:
+            connection.execute("DELETE FROM object")
+            connection.execute("INSERT OR REPLACE INTO fact VALUES ('incarnation', ?)", (incarnation,))
         self.objects, self.incarnation = {}, incarnation
 
     def close(self) -> None:
         """Lets go of the file."""
         self._connection.close()
+
+    @contextlib.contextmanager
+    def _durably(self) -> Iterator[sqlite3.Connection]:
+        try:
+            self._connection.execute("BEGIN IMMEDIATE")
+            try:
+                yield self._connection
+                self._connection.execute("COMMIT")
+            except sqlite3.Error:
+                # A full disk has rolled it back already.
+                if self._connection.in_transaction:
+                    self._connection.execute("ROLLBACK")
+                raise
+        except sqlite3.Error as error:
+            raise OSError(f"the agent can't store it: {error}") from error

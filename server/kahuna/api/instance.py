@@ -1,12 +1,19 @@
 """Instances: placement, power, and what a machine holds."""
 
+import asyncio
+from collections.abc import AsyncIterator
 from dataclasses import replace
 
-from kahuna.api.service import StandardMethods
-from kahuna.domain.errors import Refusal, invalid
+from google.protobuf.message import Message
+
+from kahuna.api.service import Context, StandardMethods
+from kahuna.domain import slices
+from kahuna.domain.errors import Refusal, invalid, not_found
 from kahuna.domain.placement import Choice, Demand, choose, why_not
 from kahuna.store import room
 from kahuna.store.transaction import Transaction
+from kowa import contract
+from kowa.fleet.v1 import fleet_pb2
 from kowa.v2 import adapter_pb2, instance_pb2, storage_pool_pb2, subnet_pb2, vnet_pb2, volume_pb2, zone_pb2
 
 
@@ -62,6 +69,42 @@ class InstanceService(StandardMethods):
     def resume(self, tx: Transaction, resource: instance_pb2.Instance, request: object) -> None:
         """Lets it go on."""
         resource.power = instance_pb2.POWER_RUNNING
+
+    # The commands: done once, by the agent.
+
+    async def reboot(self, request: Message, context: Context, method: contract.Method) -> Message:
+        """Asks the guest to restart."""
+        return await self.command(request, context, method, fleet_pb2.Command(reboot=fleet_pb2.Reboot()))
+
+    async def reset(self, request: Message, context: Context, method: contract.Method) -> Message:
+        """Restarts it as the reset button would."""
+        return await self.command(request, context, method, fleet_pb2.Command(reset=fleet_pb2.Reset()))
+
+    async def console(
+        self, requests: AsyncIterator[instance_pb2.ConsoleInstanceRequest], context: Context, method: contract.Method
+    ) -> AsyncIterator[Message]:
+        """The serial console, for as long as the caller and the machine's agent keep it open."""
+        first = await anext(aiter(requests), None)
+        machine = self.store.view.find(self.kind, first.id if first else "")
+        if not isinstance(machine, instance_pb2.Instance):
+            raise not_found(self.described.command, first.id if first else "")
+        agent = next(iter(slices.agents(self.store.view, self.kind, machine)), "")
+        ticket, relay = await self.relays.open(agent, machine.meta.id)
+
+        async def pass_keys() -> None:
+            async for request in requests:
+                await relay.pass_on(relay.keys, request.data)
+            relay.end()
+
+        typing = asyncio.create_task(pass_keys())
+        try:
+            async for data in relay.take(relay.output):
+                yield instance_pb2.ConsoleInstanceResponse(data=data)
+        finally:
+            typing.cancel()
+            self.relays.close(ticket)
+        if relay.refusal:
+            raise Refusal("CONFLICT", relay.refusal)
 
     def _pools(self, tx: Transaction, resource: instance_pb2.Instance, region: str) -> set[str]:
         """The pools of its disks. Each disk is the project's, free, and lies in the zone's region."""

@@ -1,5 +1,6 @@
 """Puts the services on the wire, every method by its descriptor."""
 
+import inspect
 import time
 from collections.abc import AsyncIterator, Callable, Iterable
 from typing import Any
@@ -14,8 +15,6 @@ from kahuna.api.validation import check_request
 from kahuna.domain.errors import Refusal
 from kahuna.store.resource import CONTRACT
 from kowa import contract
-
-STANDARD = ("list", "get", "create", "update", "delete", "watch")
 
 
 def handlers(services: Iterable[StandardMethods]) -> list[grpc.GenericRpcHandler]:
@@ -35,11 +34,15 @@ def _handler(service: StandardMethods, method: contract.Method) -> "grpc.RpcMeth
     request = CONTRACT.stub(method.request.name)
     own = method.verb.replace("-", "_")
     assert hasattr(service, own), f"{type(service).__name__} does not serve {method.name}"
+    if method.converses:
+        stream = _conversing(getattr(service, own), method)
+        return grpc.stream_stream_rpc_method_handler(stream, request.FromString, _serialize)
     if method.streams:
         stream = _streaming(getattr(service, own), method)
         return grpc.unary_stream_rpc_method_handler(stream, request.FromString, _serialize)
     # A verb that changes desired state takes the resource; one that awaits is a method like the standard ones.
-    target = getattr(service, own) if own in STANDARD or not method.mutates else service.verb
+    served = getattr(service, own)
+    target = served if inspect.iscoroutinefunction(served) else service.verb
     return grpc.unary_unary_rpc_method_handler(_unary(target, method), request.FromString, _serialize)
 
 
@@ -72,6 +75,21 @@ def _streaming(target: Callable[..., AsyncIterator[Message]], method: contract.M
         try:
             check_request(request)
             async for answer in target(request, context, method):
+                yield answer
+        except Refusal as refusal:
+            await abort(context, refusal)
+        except Exception as error:  # noqa: BLE001 - the edge
+            await abort(context, unforeseen(method.name, error))
+
+    return call
+
+
+def _conversing(
+    target: Callable[..., AsyncIterator[Message]], method: contract.Method
+) -> Callable[[Any, Context], Any]:
+    async def call(requests: AsyncIterator[Message], context: Context) -> AsyncIterator[Message]:
+        try:
+            async for answer in target(requests, context, method):
                 yield answer
         except Refusal as refusal:
             await abort(context, refusal)

@@ -2,6 +2,7 @@
 
 import hashlib
 from collections.abc import AsyncIterator, Callable
+from dataclasses import dataclass
 from typing import Any, ClassVar, TypeAlias, cast
 
 import grpc
@@ -14,14 +15,17 @@ from kahuna.api.query import matcher, page, sorter
 from kahuna.api.validation import check_request, check_resource, clear_outputs
 from kahuna.api.watch import follow
 from kahuna.domain.errors import Refusal, invalid, not_found
+from kahuna.relay import Relays
 from kahuna.security.keys import Sealer
-from kahuna.store import operations
+from kahuna.store import commands, operations
 from kahuna.store.database import Store
 from kahuna.store.operations import Cause
 from kahuna.store.request import Request
 from kahuna.store.resource import CONTRACT, apply_mask, message_class, meta
 from kahuna.store.transaction import Transaction, referring_columns
 from kowa import contract
+from kowa.fleet.v1 import fleet_pb2
+from kowa.v2 import meta_pb2, operation_pb2
 
 Context: TypeAlias = "grpc.aio.ServicerContext[Any, Any]"
 OPERATION_HEADER = "kowabunga-operation"
@@ -29,14 +33,22 @@ OPERATION_HEADER = "kowabunga-operation"
 NAMED = 5
 
 
+@dataclass(frozen=True, slots=True)
+class Platform:
+    """What services stand on."""
+
+    store: Store
+    sealer: Sealer
+    relays: Relays
+
+
 class StandardMethods:
     """List, Get, Create, Update, Delete, Watch and the verbs of one kind. Verbs are methods named after themselves."""
 
     kind: ClassVar[str]
 
-    def __init__(self, store: Store, sealer: Sealer) -> None:
-        self.store = store
-        self.sealer = sealer
+    def __init__(self, platform: Platform) -> None:
+        self.store, self.sealer, self.relays = platform.store, platform.sealer, platform.relays
         self.described = CONTRACT.kinds[self.kind]
         self.message = message_class(self.kind)
 
@@ -138,10 +150,26 @@ class StandardMethods:
 
         def work(tx: Transaction, cause: Cause) -> Message:
             resource = self._living(tx, request.id, "")
+            given_up = meta(resource).state == meta_pb2.STATE_ERROR
             change(tx, resource, request)
-            return tx.put(self.kind, resource)
+            changed = tx.put(self.kind, resource)
+            stays = meta(changed).generation == meta(resource).generation
+            return tx.insist(self.kind, request.id) if given_up and stays else changed
 
         return await self._mutate(request, context, method, work)
+
+    async def command(
+        self, request: Any, context: Context, method: contract.Method, command: fleet_pb2.Command
+    ) -> Message:
+        """Something to be done once by the resource's agent, which changes no desired state."""
+
+        def begin(tx: Transaction, cause: Cause, target: Message) -> operation_pb2.Operation:
+            return commands.ask(tx, cause, self.kind, target, command)
+
+        def work(tx: Transaction, cause: Cause) -> Message:
+            return self._living(tx, request.id, "")
+
+        return await self._mutate(request, context, method, work, begin=begin)
 
     # How a mutation runs.
 
@@ -153,6 +181,7 @@ class StandardMethods:
         work: Callable[[Transaction, Cause], Message],
         *,
         sweep: bool = False,
+        begin: Callable[[Transaction, Cause, Message], operation_pb2.Operation] | None = None,
     ) -> Message:
         check_request(request)
         caller = CALLER.get()
@@ -165,7 +194,7 @@ class StandardMethods:
             answer = work(tx, cause)
             if request.validate_only:
                 return answer, "", tx
-            operation = operations.begin(tx, cause, self.kind, answer)
+            operation = begin(tx, cause, answer) if begin else operations.begin(tx, cause, self.kind, answer)
             self._remember(tx, cause, request, meta(answer).id, operation.meta.id)
             if sweep:
                 operations.sweep(tx, self.kind, meta(answer).id)

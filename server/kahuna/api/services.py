@@ -9,15 +9,13 @@ from kahuna.api.kiwi import KiwiService
 from kahuna.api.operation import OperationService
 from kahuna.api.project import ProjectService
 from kahuna.api.region import RegionService
-from kahuna.api.service import StandardMethods
+from kahuna.api.service import Platform, StandardMethods
 from kahuna.api.storage_pool import StoragePoolService
 from kahuna.api.subnet import SubnetService
 from kahuna.api.template import TemplateService
 from kahuna.api.vnet import VnetService
 from kahuna.api.volume import VolumeService
 from kahuna.api.zone import ZoneService
-from kahuna.security.keys import Sealer
-from kahuna.store.database import Store
 
 SERVICES: tuple[type[StandardMethods], ...] = (
     RegionService, ZoneService, ProjectService, AgentService, AgentTokenService, KaktusService, KiwiService,
@@ -26,6 +24,6 @@ SERVICES: tuple[type[StandardMethods], ...] = (
 )  # fmt: skip
 
 
-def services(store: Store, sealer: Sealer) -> list[StandardMethods]:
+def services(platform: Platform) -> list[StandardMethods]:
     """One of each."""
-    return [service(store, sealer) for service in SERVICES]
+    return [service(platform) for service in SERVICES]

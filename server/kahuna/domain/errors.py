@@ -23,6 +23,7 @@ REASONS: Mapping[str, StatusCode] = {
     "NO_HOST": StatusCode.RESOURCE_EXHAUSTED,
     "NO_ADDRESS": StatusCode.RESOURCE_EXHAUSTED,
     "REVISION_COMPACTED": StatusCode.OUT_OF_RANGE,
+    "HOST_OFFLINE": StatusCode.UNAVAILABLE,
     "BUSY": StatusCode.UNAVAILABLE,
     "INTERNAL": StatusCode.INTERNAL,
 }

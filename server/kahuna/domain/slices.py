@@ -31,6 +31,21 @@ def agents(reader: Reader, kind: str, resource: Message) -> set[str]:
     return set(_agents(reader, kind, resource))
 
 
+def concerns(reader: Reader, agent: str, kind: str, resource: Message) -> bool:
+    """Whether a resource concerns an agent: as `agents` has it, but without a walk over all hosts of a region."""
+    match kind:
+        case "Region":
+            return _id(resource) in _regions(reader, agent)
+        case "Vnet":
+            return resource.region in _regions(reader, agent)  # type: ignore[attr-defined]
+        case "Subnet":
+            assert isinstance(resource, subnet_pb2.Subnet)
+            vnet = reader.find("Vnet", resource.vnet)
+            return vnet is not None and concerns(reader, agent, "Vnet", vnet)
+        case _:
+            return agent in _agents(reader, kind, resource)
+
+
 def members(reader: Reader, agent: str) -> set[tuple[str, str]]:
     """The slice of an agent, as (kind, id): its node and all that concerns it."""
     found: set[tuple[str, str]] = set()
@@ -51,6 +66,13 @@ def members(reader: Reader, agent: str) -> set[tuple[str, str]]:
         assert isinstance(node, kiwi_pb2.Kiwi)
         found |= {("Kiwi", node.meta.id)} | _backbone(reader, node.region)
     return found
+
+
+def _regions(reader: Reader, agent: str) -> set[str]:
+    """Where an agent's node stands."""
+    kiwis = reader.referring("Kiwi", "agent", agent)
+    zones = (reader.find("Zone", host.zone) for host in reader.referring("Kaktus", "agent", agent))  # type: ignore[attr-defined]
+    return {place.region for place in (*kiwis, *zones) if place is not None}  # type: ignore[attr-defined]
 
 
 def _backbone(reader: Reader, region: str) -> set[tuple[str, str]]:

@@ -1,12 +1,29 @@
 """All sessions, and which of them a commit concerns."""
 
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator, Iterable, Iterator
+
+import structlog
+from google.protobuf.message import Message
+
 from kahuna.domain import slices
+from kahuna.domain.errors import Refusal
 from kahuna.fleet.session import Session
+from kahuna.store import commands
 from kahuna.store.database import Store
 from kahuna.store.resource import meta, timestamp
 from kahuna.store.transaction import Transaction
-from kahuna.store.view import Move
-from kowa.v2 import adapter_pb2, agent_pb2, instance_pb2
+from kahuna.store.view import Move, View
+from kowa.fleet.v1 import fleet_pb2
+from kowa.v2 import agent_pb2, operation_pb2
+
+log = structlog.get_logger()
+
+SUPERSEDED = "superseded by a newer session of the same agent"
+REVOKED = "its token has been revoked"
+# What others hang from: when one of these joins or leaves a slice, more than itself does.
+_PARENTS = frozenset({"Kaktus", "Kiwi", "StoragePool", "Vnet", "Instance"})
 
 
 class Fleet:
@@ -17,9 +34,32 @@ class Fleet:
         self.sessions: dict[str, Session] = {}
         store.view.follow(self._follow)
 
-    async def open(self, agent: str, token: str, version: str) -> Session:
-        """A new session: its epoch is one more than the last, and an older session of the agent ends."""
+    @contextlib.asynccontextmanager
+    async def session(self, agent: str, token: str, version: str) -> AsyncIterator[Session]:
+        """A new session: its epoch is one more than the last, and an older session of the agent ends.
 
+        The agent is OFFLINE afterwards unless a newer one is there, even if the caller is cancelled while it opens.
+        """
+        opening = asyncio.create_task(self._open(agent, token, version))
+        try:
+            yield await asyncio.shield(opening)
+        finally:
+            await asyncio.shield(self._close(opening))
+
+    async def end_command(self, session: Session, result: fleet_pb2.CommandResult) -> None:
+        """Takes an agent's word on one of its commands."""
+        await self.store.run(lambda tx: commands.end(tx, session.agent, result))
+
+    async def start(self) -> None:
+        """After a start nobody is connected."""
+
+        def work(tx: Transaction) -> None:
+            for agent in list(self.store.view.all("Agent")):
+                _set_offline(tx, meta(agent).id, None)
+
+        await self.store.run(work)
+
+    async def _open(self, agent: str, token: str, version: str) -> Session:
         def work(tx: Transaction) -> int:
             record = tx.get("Agent", agent)
             assert isinstance(record, agent_pb2.Agent)
@@ -33,73 +73,90 @@ class Fleet:
         session = Session(self.store.view, agent, token, await self.store.run(work))
         older = self.sessions.get(agent)
         if older is not None and older.epoch > session.epoch:
-            session.end("superseded by a newer session of the same agent")
+            session.end(SUPERSEDED)
             return session
         if older is not None:
-            older.end("superseded by a newer session of the same agent")
+            older.end(SUPERSEDED)
         self.sessions[agent] = session
+        # It may have been revoked since the call was let in.
+        if _is_revoked(self.store.view.find("AgentToken", token)):
+            session.end(REVOKED)
+        log.info("session.opened", agent=agent, epoch=session.epoch, version=version)
         return session
 
-    async def close(self, session: Session) -> None:
-        """Forgets a session; the agent is OFFLINE unless a newer one is there."""
-        if self.sessions.get(session.agent) is session:
-            del self.sessions[session.agent]
-        await self.store.run(lambda tx: _set_offline(tx, session.agent, session.epoch))
-
-    async def start(self) -> None:
-        """After a start nobody is connected."""
-
-        def work(tx: Transaction) -> None:
-            for agent in list(self.store.view.all("Agent")):
-                _set_offline(tx, meta(agent).id, None)
-
-        await self.store.run(work)
+    async def _close(self, opening: asyncio.Task[Session]) -> None:
+        with contextlib.suppress(Refusal):
+            session = await opening
+            if self.sessions.get(session.agent) is session:
+                del self.sessions[session.agent]
+            await self.store.run(lambda tx: _set_offline(tx, session.agent, session.epoch))
+            log.info("session.closed", agent=session.agent, epoch=session.epoch)
 
     def _follow(self, _: int, moves: list[Move]) -> None:
         for move in moves:
-            if move.kind == "AgentToken":
-                self._check_token(move)
-            elif move.kind in slices.KINDS:
-                self._dispatch(move)
+            if move.kind == "AgentToken" and _is_revoked(move.after):
+                self._end_token(move.id)
+            if isinstance(move.after, operation_pb2.Operation) and move.before is None and move.after.command:
+                self._announce(move.after)
+        moved = [move for move in moves if move.kind in slices.KINDS and _has_moved(move)]
+        if moved and self.sessions:
+            earlier = _Earlier(self.store.view, moves)
+            for move in moved:
+                self._dispatch(earlier, move)
 
-    def _dispatch(self, move: Move) -> None:
-        view = self.store.view
-        concerned: set[str] = set()
-        for resource in (move.before, move.after):
-            if resource is not None:
-                concerned |= slices.agents(view, move.kind, resource)
-        whole = _moves_others(move)
-        for agent in concerned:
-            session = self.sessions.get(agent)
-            if session is None:
-                continue
-            if whole:
+    def _dispatch(self, earlier: slices.Reader, move: Move) -> None:
+        before = slices.agents(earlier, move.kind, move.before) if move.before is not None else set()
+        after = slices.agents(self.store.view, move.kind, move.after) if move.after is not None else set()
+        if move.kind in _PARENTS:
+            for session in self._of(before ^ after):
                 session.touch_all()
-            else:
-                session.touch(move.kind, move.id)
+        for session in self._of(after):
+            session.touch(move.kind, move.id)
+        for session in self._of(before - after):
+            session.leave(move.id)
 
-    def _check_token(self, move: Move) -> None:
-        if move.after is None or meta(move.after).HasField("delete_time"):
-            for session in self.sessions.values():
-                if session.token == move.id:
-                    session.end("its token has been revoked")
+    def _announce(self, operation: operation_pb2.Operation) -> None:
+        target = self.store.view.find(operation.target_kind, operation.target)
+        if target is not None:
+            for session in self._of(slices.agents(self.store.view, operation.target_kind, target)):
+                session.touch_commands()
+
+    def _of(self, agents: Iterable[str]) -> Iterator[Session]:
+        return (session for agent in agents if (session := self.sessions.get(agent)) is not None)
+
+    def _end_token(self, token: str) -> None:
+        for session in self.sessions.values():
+            if session.token == token:
+                session.end(REVOKED)
 
 
-def _moves_others(move: Move) -> bool:
-    """Whether a change lets other resources join or leave a slice."""
-    if move.kind in ("Kaktus", "Kiwi"):
-        return getattr(move.before, "agent", "") != getattr(move.after, "agent", "")
-    if move.kind == "Instance":
-        before, after = move.before, move.after
-        assert isinstance(before, instance_pb2.Instance | None)
-        assert isinstance(after, instance_pb2.Instance | None)
-        return before is None or after is None or before.kaktus != after.kaktus
-    if move.kind == "Adapter":
-        was, now = move.before, move.after
-        assert isinstance(was, adapter_pb2.Adapter | None)
-        assert isinstance(now, adapter_pb2.Adapter | None)
-        return (was.instance if was else "") != (now.instance if now else "")
-    return False
+class _Earlier(slices.Reader):
+    """The view as it was before a commit: what has left a slice is found by what it hung from then."""
+
+    def __init__(self, view: View, moves: Iterable[Move]) -> None:
+        self._view = view
+        self._moved = {(move.kind, move.id): move.before for move in moves}
+
+    def find(self, kind: str, id_: str) -> Message | None:
+        key = kind, id_
+        return self._moved[key] if key in self._moved else self._view.find(kind, id_)
+
+    def referring(self, kind: str, field: str, target: str) -> Iterator[Message]:
+        for resource in self._view.referring(kind, field, target):
+            if (kind, meta(resource).id) not in self._moved:
+                yield resource
+        for (its, _), before in self._moved.items():
+            if its == kind and before is not None and getattr(before, field) == target:
+                yield before
+
+
+def _has_moved(move: Move) -> bool:
+    """Whether what is wanted has moved; what is merely seen leaves the generation as it was."""
+    return move.before is None or move.after is None or meta(move.before).generation != meta(move.after).generation
+
+
+def _is_revoked(token: Message | None) -> bool:
+    return token is None or meta(token).HasField("delete_time")
 
 
 def _set_offline(tx: Transaction, agent: str, epoch: int | None) -> None:

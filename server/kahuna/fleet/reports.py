@@ -1,7 +1,8 @@
 """What agents see, stored: all sessions' reports together, every 20 ms at most."""
 
 import asyncio
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from functools import cache, partial
 
 import structlog
 from google.protobuf.message import Message
@@ -10,7 +11,7 @@ from kahuna.domain import slices
 from kahuna.fleet.session import Session
 from kahuna.store import operations
 from kahuna.store.database import Store
-from kahuna.store.resource import CONTRACT, meta, timestamp
+from kahuna.store.resource import CONTRACT, message_class, meta, timestamp
 from kahuna.store.transaction import Transaction
 from kowa.fleet.v1 import fleet_pb2
 from kowa.v2 import agent_pb2, instance_pb2, meta_pb2, template_pb2
@@ -27,7 +28,6 @@ class Reports:
     def __init__(self, store: Store) -> None:
         self._store = store
         self._pending: dict[tuple[str, str], tuple[Session, fleet_pb2.Report]] = {}
-        self._held: dict[str, Session] = {}
         self._refusals: dict[str, tuple[Session, str]] = {}
         self._woken = asyncio.Event()
 
@@ -54,14 +54,22 @@ class Reports:
                 await self._store.run(lambda tx: _store(tx, pending.values(), acks.values()))  # noqa: B023 - awaited here
             except Exception as error:
                 log.error("reports.failed", count=len(pending), exc_info=error)
-                await self._one_by_one(pending.values())
+                await self._one_by_one(pending.values(), acks.values())
 
-    async def _one_by_one(self, pending: Iterable[tuple[Session, fleet_pb2.Report]]) -> None:
+    async def _one_by_one(
+        self, pending: Iterable[tuple[Session, fleet_pb2.Report]], acks: Iterable[tuple[Session, str]]
+    ) -> None:
+        """So that one that can't be stored costs nobody else his."""
+        await self._try("acks.failed", lambda tx: _store(tx, [], acks))
         for session, report in pending:
-            try:
-                await self._store.run(lambda tx: _store(tx, [(session, report)], []))  # noqa: B023 - awaited here
-            except Exception as error:
-                log.error("report.failed", agent=session.agent, id=report.id, exc_info=error)
+            alone = partial(_store, pending=[(session, report)], acks=[])
+            await self._try("report.failed", alone, agent=session.agent, id=report.id)
+
+    async def _try(self, what: str, work: Callable[[Transaction], None], **of: str) -> None:
+        try:
+            await self._store.run(work)
+        except Exception as error:
+            log.error(what, exc_info=error, **of)
 
 
 def _store(
@@ -69,11 +77,17 @@ def _store(
     pending: Iterable[tuple[Session, fleet_pb2.Report]],
     acks: Iterable[tuple[Session, str]],
 ) -> None:
+    pending, acks = list(pending), list(acks)
+    sessions = {session for session, _ in (*pending, *acks)}
+    current = {session for session in sessions if _is_current(tx, session)}
+    gone: dict[tuple[str, str], list[str]] = {}
     for session, report in sorted(pending, key=lambda item: item[1].id):
-        if _is_current(tx, session):
-            _apply(tx, session, report)
+        if session in current and (kind := _apply(tx, session, report)):
+            gone.setdefault((kind, report.id), []).append(session.agent)
+    for (kind, id_), agents in gone.items():
+        operations.confirm_gone(tx, kind, id_, agents)
     for session, refusal in acks:
-        if _is_current(tx, session):
+        if session in current:
             agent = tx.get("Agent", session.agent)
             assert isinstance(agent, agent_pb2.Agent)
             agent.status.held_revision, agent.status.refusal = session.held_revision, refusal[:1024]
@@ -85,20 +99,19 @@ def _is_current(tx: Transaction, session: Session) -> bool:
     return isinstance(agent, agent_pb2.Agent) and agent.status.epoch == session.epoch
 
 
-def _apply(tx: Transaction, session: Session, report: fleet_pb2.Report) -> None:
+def _apply(tx: Transaction, session: Session, report: fleet_pb2.Report) -> str:
+    """Takes what is seen of a resource. Its kind, if it is marked and gone from the agent's host."""
     noun = report.resource.WhichOneof("kind")
     if noun is None:
-        return
+        return ""
     kind = _KINDS[noun]
+    if not report.gone and not _is_reported(kind):
+        return ""
     resource = tx.find(kind, report.id)
-    if resource is None or session.agent not in slices.agents(tx, kind, resource):
-        return
+    if resource is None or not slices.concerns(tx, session.agent, kind, resource):
+        return ""
     if report.gone:
-        if meta(resource).HasField("delete_time"):
-            operations.confirm_gone(tx, kind, report.id, session.agent)
-        return
-    if not CONTRACT.kinds[kind].converges and "status" not in resource.DESCRIPTOR.fields_by_name:
-        return
+        return kind if meta(resource).HasField("delete_time") else ""
     seen = getattr(report.resource, noun)
     _take(tx, resource, seen, report)
     reported = tx.report(kind, resource)
@@ -107,6 +120,13 @@ def _apply(tx: Transaction, session: Session, report: fleet_pb2.Report) -> None:
     progress = seen.status.progress if isinstance(seen, template_pb2.Template) else 0
     waiting = report.outcome == fleet_pb2.OUTCOME_WAITING
     operations.settle(tx, kind, reported, report.message[:1024], waiting=waiting, progress=progress)
+    return ""
+
+
+@cache
+def _is_reported(kind: str) -> bool:
+    """Whether anything that agents see of a kind is kept."""
+    return CONTRACT.kinds[kind].converges or "status" in message_class(kind).DESCRIPTOR.fields_by_name
 
 
 def _take(tx: Transaction, resource: Message, seen: Message, report: fleet_pb2.Report) -> None:
@@ -114,7 +134,8 @@ def _take(tx: Transaction, resource: Message, seen: Message, report: fleet_pb2.R
     head = meta(resource)
     head.observed_generation = max(head.observed_generation, min(report.observed_generation, head.generation))
     head.state = meta_pb2.STATE_UNSPECIFIED
-    if "status" in resource.DESCRIPTOR.fields_by_name:
+    # An agent that can't look says nothing of the status; what was known stays.
+    if "status" in resource.DESCRIPTOR.fields_by_name and seen.HasField("status"):
         resource.status.CopyFrom(seen.status)  # type: ignore[attr-defined]
     found = list(meta(seen).conditions)
     if report.outcome == fleet_pb2.OUTCOME_FAILED:

@@ -1,6 +1,7 @@
 """FleetService.Connect: the agent's stream, from sign-in to the last word."""
 
 import asyncio
+import contextlib
 from collections.abc import AsyncIterator
 from typing import Any, TypeAlias
 
@@ -12,6 +13,8 @@ from kahuna.domain.errors import Refusal
 from kahuna.fleet.fleet import Fleet
 from kahuna.fleet.reports import Reports
 from kahuna.fleet.session import MAX_MESSAGE, Session, batches
+from kahuna.relay import Relays
+from kahuna.store import commands
 from kowa.fleet.v1 import fleet_pb2
 from kowa.runtime.crashpoint import reach
 from kowa.v2 import kaktus_pb2, kiwi_pb2, options_pb2
@@ -22,8 +25,12 @@ PROTOCOL = 1
 # How long an agent may take to introduce itself, and to store a batch, in seconds.
 SIGN_IN = 10
 STORE = 60
+# How long until what an agent has refused is sent again with nothing moved, in seconds.
+AGAIN = 60
 CONNECT = "/kowa.fleet.v1.FleetService/Connect"
-ACCESS = {CONNECT: options_pb2.Access(role=options_pb2.ROLE_AGENT, scope=options_pb2.SCOPE_SELF)}
+RELAY = "/kowa.fleet.v1.FleetService/Relay"
+_AGENTS = options_pb2.Access(role=options_pb2.ROLE_AGENT, scope=options_pb2.SCOPE_SELF)
+ACCESS = {CONNECT: _AGENTS, RELAY: _AGENTS}
 
 Context: TypeAlias = "grpc.aio.ServicerContext[Any, Any]"
 Requests = AsyncIterator[fleet_pb2.ConnectRequest]
@@ -32,38 +39,69 @@ Requests = AsyncIterator[fleet_pb2.ConnectRequest]
 class FleetService:
     """Where agents sign in."""
 
-    def __init__(self, fleet: Fleet, reports: Reports) -> None:
+    def __init__(self, fleet: Fleet, reports: Reports, relays: Relays) -> None:
         self._fleet = fleet
         self._reports = reports
+        self._relays = relays
+        relays.ask = self._ask_for_console
 
     def handler(self) -> grpc.GenericRpcHandler:
         """What the server is given."""
-        method = grpc.stream_stream_rpc_method_handler(
+        connect = grpc.stream_stream_rpc_method_handler(
             self.connect, fleet_pb2.ConnectRequest.FromString, fleet_pb2.ConnectResponse.SerializeToString
         )
-        return grpc.method_handlers_generic_handler("kowa.fleet.v1.FleetService", {"Connect": method})
+        relay = grpc.stream_stream_rpc_method_handler(
+            self.relay, fleet_pb2.RelayRequest.FromString, fleet_pb2.RelayResponse.SerializeToString
+        )
+        return grpc.method_handlers_generic_handler("kowa.fleet.v1.FleetService", {"Connect": connect, "Relay": relay})
+
+    def _ask_for_console(self, agent: str, ticket: str, instance: str) -> bool:
+        session = self._fleet.sessions.get(agent)
+        if session is None:
+            return False
+        session.say(fleet_pb2.ConnectResponse(console=fleet_pb2.Console(ticket=ticket, instance=instance)))
+        return True
 
     async def connect(self, requests: Requests, context: Context) -> None:
         """One session, until the agent goes, is superseded, or is revoked."""
         identity = CALLER.get().identity
         try:
-            async with asyncio.timeout(SIGN_IN):
-                hello = await _hello(requests)
-                session = await self._fleet.open(identity.agent, identity.token, hello.version)
-        except TimeoutError:
-            await abort(context, Refusal("INVALID_ARGUMENT", f"no hello came within {SIGN_IN} s"))
-            return
+            hello = await _hello(requests)
+            async with self._fleet.session(identity.agent, identity.token, hello.version) as session:
+                await self._serve(session, hello, requests, context)
         except Refusal as refusal:
             await abort(context, refusal)
             return
-        log.info("session.opened", agent=session.agent, epoch=session.epoch, version=hello.version)
-        try:
-            await self._serve(session, hello, requests, context)
-        finally:
-            await asyncio.shield(self._fleet.close(session))
-            log.info("session.closed", agent=session.agent, epoch=session.epoch)
         if session.ended.done():
             await abort(context, Refusal("CONFLICT", f"the session has ended: {session.ended.result()}"))
+
+    async def relay(self, requests: AsyncIterator[fleet_pb2.RelayRequest], context: Context) -> None:
+        """One console, passed on until either side ends it."""
+        try:
+            async with _limit(SIGN_IN, "said which console it is"):
+                first = await anext(aiter(requests), None)
+            relay = self._relays.attach(first.ticket if first else "", CALLER.get().identity.agent)
+        except Refusal as refusal:
+            await abort(context, refusal)
+            return
+
+        if first is not None and first.refusal:
+            relay.end(first.refusal)
+
+        async def pass_output() -> None:
+            async for request in requests:
+                if request.refusal:
+                    relay.end(request.refusal)
+                await relay.pass_on(relay.output, request.data)
+            relay.end()
+
+        printing = asyncio.create_task(pass_output())
+        try:
+            async for keys in relay.take(relay.keys):
+                await context.write(fleet_pb2.RelayResponse(data=keys))
+        finally:
+            printing.cancel()
+            relay.end()
 
     async def _serve(self, session: Session, hello: fleet_pb2.Hello, requests: Requests, context: Context) -> None:
         await context.write(fleet_pb2.ConnectResponse(welcome=self._welcome(session)))
@@ -116,47 +154,84 @@ class FleetService:
                     acks.put_nowait(request.ack)
                 case "reports" if ready.is_set():
                     self._reports.add(session, request.reports.reports)
+                case "result" if ready.is_set():
+                    await self._fleet.end_command(session, request.result)
                 case other:
                     raise Refusal("INVALID_ARGUMENT", f"{other or 'an empty message'} is out of turn")
 
     async def _write(
         self, session: Session, context: Context, acks: asyncio.Queue[fleet_pb2.Ack], ready: asyncio.Event
     ) -> None:
-        async with asyncio.timeout(SIGN_IN):
+        async with _limit(SIGN_IN, "said what it holds"):
             await ready.wait()
+        for command in await self._fleet.store.run(lambda tx: commands.recall(tx, session.agent)):
+            await self._send(session, context, command)
+        again: float | None = None
         while True:
-            await session.moved()
-            revision = self._fleet.store.view.revision
-            objects, removed = session.difference()
-            if not objects and not removed:
-                if session.held_revision == 0:
-                    session.held_revision = revision
-                    self._reports.hold(session, "")
-                continue
-            nonce = ""
-            for response in batches(objects, removed, revision):
-                nonce = response.batch.nonce
+            await session.moved(again)
+            again = await self._send_difference(session, context, acks)
+            for said in session.sayings():
+                await context.write(said)
+            if session.awaits_commands():
+                for command in await self._fleet.store.run(lambda tx: commands.take(tx, session.agent)):
+                    await self._send(session, context, command)
+
+    async def _send(self, session: Session, context: Context, command: fleet_pb2.Command) -> None:
+        reach("kahuna.command.taken")
+        command.epoch = session.epoch
+        async with _limit(STORE, "read a command"):
+            await context.write(fleet_pb2.ConnectResponse(command=command))
+        reach("kahuna.command.sent")
+
+    async def _send_difference(
+        self, session: Session, context: Context, acks: asyncio.Queue[fleet_pb2.Ack]
+    ) -> float | None:
+        """Brings the agent up to date; says after how many seconds to try again what it refused."""
+        revision = self._fleet.store.view.revision
+        objects, removed = session.difference()
+        if not objects and not removed:
+            if session.held_revision == 0:
+                session.held_revision = revision
+                self._reports.hold(session, "")
+            return None
+        nonce = ""
+        # Each write of its own: one that waits for the agent to read is a part, never the set.
+        for response in batches(objects, removed, revision):
+            nonce = response.batch.nonce
+            async with _limit(STORE, "read a batch"):
                 await context.write(response)
-                reach("kahuna.fleet.sent")
-            async with asyncio.timeout(STORE):
-                ack = await acks.get()
-            if ack.nonce != nonce:
-                raise Refusal("INVALID_ARGUMENT", "the ack names another batch than the one under way")
-            if ack.refusal:
-                log.warning("batch.refused", agent=session.agent, reason=ack.refusal)
-            else:
-                session.stored(objects, removed, revision)
-            self._reports.hold(session, ack.refusal)
+            reach("kahuna.fleet.sent")
+        async with _limit(STORE, "stored a batch"):
+            ack = await acks.get()
+        if ack.nonce != nonce:
+            raise Refusal("INVALID_ARGUMENT", "the ack names another batch than the one under way")
+        if ack.refusal:
+            log.warning("batch.refused", agent=session.agent, reason=ack.refusal)
+            session.refused()
+        else:
+            session.stored(objects, removed, revision)
+        self._reports.hold(session, ack.refusal)
+        return AGAIN if ack.refusal else None
+
+
+@contextlib.asynccontextmanager
+async def _limit(seconds: float, what: str) -> AsyncIterator[None]:
+    """Raises Refusal when the agent takes longer."""
+    try:
+        async with asyncio.timeout(seconds):
+            yield
+    except TimeoutError:
+        raise Refusal("CONFLICT", f"the agent has not {what} within {seconds:g} s") from None
 
 
 async def _hello(requests: Requests) -> fleet_pb2.Hello:
-    async for request in requests:
-        if request.WhichOneof("message") != "hello":
-            break
-        if request.hello.protocol != PROTOCOL:
-            said = (
-                f"the agent speaks protocol {request.hello.protocol}, this Kahuna speaks {PROTOCOL}; upgrade the agent"
-            )
-            raise Refusal("INVALID_ARGUMENT", said)
-        return request.hello
-    raise Refusal("INVALID_ARGUMENT", "the first message must be a hello")
+    async with _limit(SIGN_IN, "said hello"):
+        request = await anext(aiter(requests), None)
+    if request is None or request.WhichOneof("message") != "hello":
+        raise Refusal("INVALID_ARGUMENT", "the first message must be a hello")
+    spoken = request.hello.protocol
+    if spoken != PROTOCOL:
+        remedy = "upgrade the agent" if spoken < PROTOCOL else "upgrade Kahuna first, then its agents"
+        said = f"the agent speaks protocol {spoken}, this Kahuna speaks {PROTOCOL}; {remedy}"
+        raise Refusal("INVALID_ARGUMENT", said)
+    return request.hello

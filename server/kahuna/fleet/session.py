@@ -1,6 +1,7 @@
 """One agent's session: what it holds, what has moved for it, and the batch under way."""
 
 import asyncio
+import contextlib
 import uuid
 from collections.abc import Iterator
 
@@ -14,6 +15,8 @@ from kowa.fleet.v1 import fleet_pb2
 # The most bytes of a batch's part; one message stays below MAX_MESSAGE with it.
 CHUNK = 1 << 20
 MAX_MESSAGE = 4 << 20
+# What the wire adds to each object and id at most.
+OVERHEAD = 8
 _ORDER = {kind: index for index, kind in enumerate(slices.KINDS)}
 
 Held = tuple[int, bool]
@@ -33,6 +36,8 @@ class Session:
         self._view = view
         self._dirty: dict[str, str] = {}
         self._whole = True
+        self._said: list[fleet_pb2.ConnectResponse] = []
+        self._commands = True
         self._woken = asyncio.Event()
         self._woken.set()
 
@@ -42,38 +47,58 @@ class Session:
             self.ended.set_result(why)
 
     def touch(self, kind: str, id_: str) -> None:
-        """This resource may have moved for the agent."""
+        """This resource of the slice may have moved."""
         self._dirty[id_] = kind
         self._woken.set()
+
+    def leave(self, id_: str) -> None:
+        """This resource belongs to the slice no more."""
+        self._dirty[id_] = ""
+        self._woken.set()
+
+    def say(self, response: fleet_pb2.ConnectResponse) -> None:
+        """To be sent once, when nothing else is under way."""
+        self._said.append(response)
+        self._woken.set()
+
+    def touch_commands(self) -> None:
+        """A command may wait for the agent."""
+        self._commands = True
+        self._woken.set()
+
+    def sayings(self) -> list[fleet_pb2.ConnectResponse]:
+        """What is to be sent once."""
+        said, self._said = self._said, []
+        return said
+
+    def awaits_commands(self) -> bool:
+        """Whether a command may wait since the last time this was asked."""
+        awaits, self._commands = self._commands, False
+        return awaits
 
     def touch_all(self) -> None:
         """What belongs to the slice may have moved."""
         self._whole = True
         self._woken.set()
 
-    async def moved(self) -> None:
-        """Returns when something may have moved since the last difference."""
-        await self._woken.wait()
+    async def moved(self, limit: float | None = None) -> None:
+        """Returns when something may have moved since the last difference, or when the time is up."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(limit):
+                await self._woken.wait()
 
     def difference(self) -> tuple[list[fleet_pb2.Object], list[str]]:
         """What the agent does not hold as it shall, in the order it must know it, and what concerns it no more."""
         self._woken.clear()
         if self._whole:
             wanted = slices.members(self._view, self.agent)
-            ids = {id_ for _, id_ in wanted}
-            removed = [id_ for id_ in self.held if id_ not in ids]
         else:
-            wanted = {(kind, id_) for id_, kind in self._dirty.items() if self._view.entry(kind, id_)}
-            ids = {id_ for _, id_ in wanted}
-            removed = [id_ for id_ in self._dirty if id_ not in ids and id_ in self.held]
+            wanted = {(kind, id_) for id_, kind in self._dirty.items() if kind}
+        ids = {id_ for _, id_ in wanted}
+        removed = [id_ for id_ in (self.held if self._whole else self._dirty) if id_ in self.held and id_ not in ids]
         self._dirty, self._whole = {}, False
-        objects = [
-            described
-            for kind, id_ in sorted(wanted, key=lambda member: (_ORDER[member[0]], member[1]))
-            for described in self._described(kind, id_)
-            if self.held.get(id_) != (described.generation, described.gone)
-        ]
-        return objects, removed
+        ordered = sorted(wanted, key=lambda member: (_ORDER[member[0]], member[1]))
+        return [described for kind, id_ in ordered for described in self._described(kind, id_)], removed
 
     def stored(self, objects: list[fleet_pb2.Object], removed: list[str], revision: int) -> None:
         """The agent has acked a difference."""
@@ -83,17 +108,24 @@ class Session:
             self.held.pop(id_, None)
         self.held_revision = revision
 
+    def refused(self) -> None:
+        """The agent has refused a difference: it goes out anew with whatever moves next."""
+        self._whole = True
+
     def _described(self, kind: str, id_: str) -> Iterator[fleet_pb2.Object]:
         resource = self._view.find(kind, id_)
         if resource is not None:
-            yield describe(kind, resource)
+            head = meta(resource)
+            if self.held.get(id_) != (head.generation, head.HasField("delete_time")):
+                yield describe(kind, resource)
 
 
 def describe(kind: str, resource: Message) -> fleet_pb2.Object:
-    """A resource as agents get it: without what they themselves report."""
+    """A resource as agents get it: without what they report, so that the same generation always reads the same."""
     head = meta(resource)
     gone, generation = head.HasField("delete_time"), head.generation
-    head.ClearField("conditions")
+    for reported in ("conditions", "observed_generation", "state", "revision"):
+        head.ClearField(reported)
     if "status" in resource.DESCRIPTOR.fields_by_name:
         resource.ClearField("status")
     wrapped = fleet_pb2.Resource(**{CONTRACT.kinds[kind].noun: resource})  # type: ignore[arg-type]
@@ -103,18 +135,21 @@ def describe(kind: str, resource: Message) -> fleet_pb2.Object:
 def batches(objects: list[fleet_pb2.Object], removed: list[str], revision: int) -> Iterator[fleet_pb2.ConnectResponse]:
     """A difference in parts of at most CHUNK bytes (a single larger object apart), the last with its mark."""
     nonce = uuid.uuid4().hex
-    parts: list[list[fleet_pb2.Object]] = [[]]
+    parts = [fleet_pb2.Batch(nonce=nonce, revision=revision)]
     room = CHUNK
-    for described in objects:
-        size = described.ByteSize()
-        if parts[-1] and size > room:
-            parts.append([])
+
+    def part_with(size: int) -> fleet_pb2.Batch:
+        nonlocal room
+        size += OVERHEAD
+        if size > room and room < CHUNK:
+            parts.append(fleet_pb2.Batch(nonce=nonce, revision=revision))
             room = CHUNK
-        parts[-1].append(described)
         room -= size
-    for index, part in enumerate(parts):
-        last = index == len(parts) - 1
-        batch = fleet_pb2.Batch(
-            nonce=nonce, revision=revision, objects=part, removed=removed if last else [], last=last
-        )
-        yield fleet_pb2.ConnectResponse(batch=batch)
+        return parts[-1]
+
+    for described in objects:
+        part_with(described.ByteSize()).objects.append(described)
+    for id_ in removed:
+        part_with(len(id_)).removed.append(id_)
+    parts[-1].last = True
+    return (fleet_pb2.ConnectResponse(batch=part) for part in parts)

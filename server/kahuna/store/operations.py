@@ -1,5 +1,6 @@
 """Operations and deletions as transactions see them: begun, settled by reports, swept when nothing is left."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 from google.protobuf.message import Message
@@ -29,8 +30,23 @@ def begin(tx: Transaction, cause: Cause, kind: str, target: Message) -> operatio
     """Records what was asked for of a resource; what was under way for it is superseded."""
     head = meta(target)
     for earlier in _open(tx, head.id):
-        _end(tx, earlier, operation_pb2.PHASE_SUPERSEDED, f"superseded by {cause.method}")
-    operation = operation_pb2.Operation(
+        end(tx, earlier, operation_pb2.PHASE_SUPERSEDED, f"superseded by {cause.method}")
+    operation = _describe(cause, kind, target)
+    operation.target_generation = head.generation
+    operation.phase = lifecycle.phase(head.generation, standing_of(kind, target))
+    return _record(tx, operation, kind, target)
+
+
+def begin_command(tx: Transaction, cause: Cause, kind: str, target: Message) -> operation_pb2.Operation:
+    """Records something to be done once to a resource. It ends by the agent's word on it, not by a state."""
+    operation = _describe(cause, kind, target)
+    operation.command, operation.phase = True, operation_pb2.PHASE_RUNNING
+    return _record(tx, operation, kind, target)
+
+
+def _describe(cause: Cause, kind: str, target: Message) -> operation_pb2.Operation:
+    head = meta(target)
+    return operation_pb2.Operation(
         method=cause.method,
         caller=cause.caller,
         reason=cause.reason,
@@ -38,9 +54,10 @@ def begin(tx: Transaction, cause: Cause, kind: str, target: Message) -> operatio
         target=head.id,
         target_name=getattr(target, "name", ""),
         project=head.id if kind == "Project" else getattr(target, "project", ""),
-        target_generation=head.generation,
-        phase=lifecycle.phase(head.generation, standing_of(kind, target)),
     )
+
+
+def _record(tx: Transaction, operation: operation_pb2.Operation, kind: str, target: Message) -> operation_pb2.Operation:
     if operation.phase in lifecycle.OPEN:
         obstacle = _obstacle(tx, kind, target)
         if obstacle:
@@ -55,9 +72,11 @@ def begin(tx: Transaction, cause: Cause, kind: str, target: Message) -> operatio
 def settle(tx: Transaction, kind: str, target: Message, message: str, *, waiting: bool, progress: int = 0) -> None:
     """Moves the open operations of a resource to where a report has brought it."""
     for operation in _open(tx, meta(target).id):
+        if operation.command:
+            continue
         phase = lifecycle.phase(operation.target_generation, standing_of(kind, target))
         if phase not in lifecycle.OPEN:
-            _end(tx, operation, phase, message if phase == operation_pb2.PHASE_FAILED else "")
+            end(tx, operation, phase, message if phase == operation_pb2.PHASE_FAILED else "")
             continue
         operation.phase = operation_pb2.PHASE_WAITING if waiting else operation_pb2.PHASE_RUNNING
         operation.message, operation.progress = message, min(progress, 99)
@@ -80,7 +99,10 @@ def sweep(tx: Transaction, kind: str, id_: str) -> None:
         return
     tx.remove(kind, id_)
     for operation in _open(tx, id_):
-        _end(tx, operation, operation_pb2.PHASE_DONE, "")
+        if operation.command:
+            end(tx, operation, operation_pb2.PHASE_SUPERSEDED, "superseded by the deletion")
+        else:
+            end(tx, operation, operation_pb2.PHASE_DONE, "")
     for other, belonging_id in belongings:
         sweep(tx, other, belonging_id)
     for named in CONTRACT.kinds[kind].message.fields.values():
@@ -88,9 +110,10 @@ def sweep(tx: Transaction, kind: str, id_: str) -> None:
             sweep(tx, named.ref, getattr(resource, named.name))
 
 
-def confirm_gone(tx: Transaction, kind: str, id_: str, agent: str) -> None:
-    """Takes an agent's word that a marked resource is not on its host any more."""
-    tx.insert_new(Gone, object_id=id_, agent_id=agent)
+def confirm_gone(tx: Transaction, kind: str, id_: str, agents: Iterable[str]) -> None:
+    """Takes agents' word that a marked resource is not on their hosts any more."""
+    for agent in agents:
+        tx.insert_new(Gone, object_id=id_, agent_id=agent)
     sweep(tx, kind, id_)
 
 
@@ -123,7 +146,8 @@ def _open(tx: Transaction, target: str) -> list[operation_pb2.Operation]:
     return [operation for operation in found if isinstance(operation, operation_pb2.Operation)]
 
 
-def _end(tx: Transaction, operation: operation_pb2.Operation, phase: operation_pb2.Phase, message: str) -> None:
+def end(tx: Transaction, operation: operation_pb2.Operation, phase: operation_pb2.Phase, message: str) -> None:
+    """Ends an operation for good."""
     operation.phase, operation.message = phase, message
     _close(tx, operation)
     tx.put("Operation", operation)

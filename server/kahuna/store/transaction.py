@@ -110,6 +110,14 @@ class Transaction(Reader):
             self._touched[kind, row.id] = row
         return message_of(kind, row)
 
+    def insist(self, kind: str, id_: str) -> Message:
+        """The same once more: the generation moves, so that an agent which gave up tries again."""
+        row = self.row(kind, id_)
+        row.generation, row.update_time = row.generation + 1, self.now
+        self.session.flush()
+        self._touched[kind, row.id] = row
+        return message_of(kind, row)
+
     def report(self, kind: str, message: Message) -> Message:
         """What is seen of a resource; moves no generation."""
         row = self.row(kind, meta(message).id)

@@ -1,0 +1,120 @@
+"""Serial consoles: what a machine prints, QEMU appends to a file; keys go to the terminal behind its port."""
+
+import asyncio
+import contextlib
+import os
+from collections.abc import AsyncIterator, Awaitable, Callable
+from pathlib import Path
+
+import structlog
+
+SHOWN = 64 << 10  # bytes of what was printed before
+MOST, KEPT = 1 << 20, 512 << 10  # bytes: a longer history is cut to what is kept
+EVERY = 0.05  # seconds between looks, while somebody watches
+TRIM_EVERY = 10.0  # seconds
+
+log = structlog.get_logger()
+
+
+async def follow(history: Path) -> AsyncIterator[bytes]:
+    """The end of what was printed, then what is printed, until closed."""
+    position = max(0, _size(history) - SHOWN)
+    while True:
+        size = _size(history)
+        if size < position:  # it was cut, and what is new stands at its end
+            position = size
+        if size == position:
+            await asyncio.sleep(EVERY)
+            continue
+        with history.open("rb") as file:
+            file.seek(position)
+            data = file.read(SHOWN)
+        position += len(data)
+        yield data
+
+
+async def type_in(keys: AsyncIterator[bytes], terminal: Callable[[], Awaitable[str]]) -> None:
+    """Passes keys on until they end. Keys for a machine that is off are lost, as on a real one."""
+    port = _Port()
+    try:
+        await port.open(await terminal())
+        async for data in keys:
+            if not await port.write(data):
+                await port.open(await terminal())
+                await port.write(data)
+    finally:
+        port.close()
+
+
+async def trim(machines: Path) -> None:
+    """Cuts histories that have grown too long, until cancelled."""
+    while True:
+        await asyncio.to_thread(_trim_all, machines)
+        await asyncio.sleep(TRIM_EVERY)
+
+
+class _Port:
+    """The terminal of a serial port. What comes out of it stands in the history already, and is only taken away."""
+
+    def __init__(self) -> None:
+        self._terminal = -1
+
+    async def open(self, path: str) -> None:
+        self.close()
+        if not path:
+            return
+        with contextlib.suppress(OSError):
+            self._terminal = os.open(path, os.O_RDWR | os.O_NOCTTY | os.O_NONBLOCK | os.O_CLOEXEC)
+            asyncio.get_running_loop().add_reader(self._terminal, self._take_away)
+
+    async def write(self, data: bytes) -> bool:
+        """Whether all of it was taken."""
+        while data:
+            try:
+                data = data[os.write(self._terminal, data) :]
+            except BlockingIOError:
+                await asyncio.sleep(EVERY)
+            except OSError:
+                return False
+        return True
+
+    def close(self) -> None:
+        if self._terminal >= 0:
+            asyncio.get_running_loop().remove_reader(self._terminal)
+            os.close(self._terminal)
+            self._terminal = -1
+
+    def _take_away(self) -> None:
+        try:
+            ended = not os.read(self._terminal, SHOWN)
+        except BlockingIOError:
+            return
+        except OSError:
+            ended = True
+        if ended:
+            self.close()
+
+
+def _size(path: Path) -> int:
+    try:
+        return path.stat().st_size
+    except FileNotFoundError:
+        return 0
+
+
+def _trim_all(machines: Path) -> None:
+    for history in machines.glob("*/console.log"):
+        with contextlib.suppress(OSError):
+            if _size(history) > MOST:
+                _cut(history)
+                log.info("console.cut", id=history.parent.name)
+
+
+def _cut(history: Path) -> None:
+    """In place, since QEMU goes on appending to this very file."""
+    with history.open("r+b") as file:
+        file.seek(-KEPT, os.SEEK_END)
+        kept = file.read()
+        file.seek(0)
+        file.write(kept)
+        file.truncate()

@@ -1,0 +1,105 @@
+"""Consoles under way: the user's stream on one side, the agent's on the other, a few messages between them."""
+
+import asyncio
+import secrets
+from collections.abc import AsyncIterator, Callable
+
+from kahuna.domain.errors import Refusal
+
+# How many messages may be under way in each direction before the faster side waits.
+DEPTH = 16
+# How long an agent may take to answer that a console is wanted, in seconds.
+ANSWER = 10
+
+Ask = Callable[[str, str, str], bool]
+
+
+class Relay:
+    """One console. None in a queue is its end."""
+
+    def __init__(self, agent: str) -> None:
+        self.agent = agent
+        self.keys: asyncio.Queue[bytes | None] = asyncio.Queue(DEPTH)
+        self.output: asyncio.Queue[bytes | None] = asyncio.Queue(DEPTH)
+        self.answered = asyncio.Event()
+        self.ended = asyncio.Event()
+        self.refusal = ""
+
+    def end(self, refusal: str = "") -> None:
+        """Ends it for both sides."""
+        self.refusal = self.refusal or refusal
+        self.answered.set()
+        self.ended.set()
+
+    async def pass_on(self, queue: asyncio.Queue[bytes | None], data: bytes) -> None:
+        """Waits for room, or for the end."""
+        await _first(queue.put(data), self.ended.wait())
+
+    async def take(self, queue: asyncio.Queue[bytes | None]) -> AsyncIterator[bytes]:
+        """What comes, until the end."""
+        while True:
+            if queue.empty() and self.ended.is_set():
+                return
+            getting = asyncio.ensure_future(queue.get())
+            await _first(getting, self.ended.wait())
+            if not getting.done() or getting.cancelled():
+                continue
+            data = getting.result()
+            if data is None:
+                return
+            yield data
+
+
+class Relays:
+    """All consoles. `ask` tells an agent that one is wanted, and says whether it is connected."""
+
+    def __init__(self) -> None:
+        self.ask: Ask = lambda agent, ticket, instance: False
+        self._open: dict[str, Relay] = {}
+
+    async def open(self, agent: str, instance: str) -> tuple[str, Relay]:
+        """A console of a machine. Raises Refusal HOST_OFFLINE when its agent is not there to show it."""
+        ticket, relay = secrets.token_hex(16), Relay(agent)
+        self._open[ticket] = relay
+        try:
+            if not agent or not self.ask(agent, ticket, instance):
+                raise Refusal(
+                    "HOST_OFFLINE", "the machine's host is not connected; its console is there when it is back"
+                )
+            async with asyncio.timeout(ANSWER):
+                await relay.answered.wait()
+        except TimeoutError:
+            self.close(ticket)
+            raise Refusal("HOST_OFFLINE", f"the machine's host did not answer within {ANSWER} s; try again") from None
+        except BaseException:
+            self.close(ticket)
+            raise
+        if relay.ended.is_set():
+            self.close(ticket)
+            raise Refusal("CONFLICT", relay.refusal or "the machine has no console now")
+        return ticket, relay
+
+    def attach(self, ticket: str, agent: str) -> Relay:
+        """The console an agent answers for. Raises Refusal NOT_FOUND for one that is not its own or not wanted now."""
+        relay = self._open.get(ticket)
+        if relay is None or relay.agent != agent or relay.answered.is_set():
+            raise Refusal("NOT_FOUND", "nobody waits for this console")
+        relay.answered.set()
+        return relay
+
+    def close(self, ticket: str) -> None:
+        """Ends a console and forgets it."""
+        relay = self._open.pop(ticket, None)
+        if relay is not None:
+            relay.end()
+
+
+async def _first(*waits: object) -> None:
+    """Returns when one of them is done; the others are cancelled."""
+    tasks = [asyncio.ensure_future(wait) for wait in waits]  # type: ignore[call-overload]
+    try:
+        await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        for task in tasks:
+            if not task.done():
+                task.cancel()

@@ -1,0 +1,98 @@
+"""Commands as transactions see them: asked for, sent once, ended."""
+
+from collections.abc import Sequence
+
+from google.protobuf.message import Message
+from sqlmodel import col, select
+
+from kahuna.domain import lifecycle, slices
+from kahuna.store import operations
+from kahuna.store.command import Command
+from kahuna.store.operations import Cause
+from kahuna.store.resource import meta
+from kahuna.store.transaction import Transaction
+from kowa.fleet.v1 import fleet_pb2
+from kowa.v2 import operation_pb2
+
+SECOND = 1_000_000  # microseconds
+# How long a command may wait to be begun.
+TIME_TO_LIVE = 60 * SECOND
+_PHASES = {
+    fleet_pb2.ENDING_DONE: operation_pb2.PHASE_DONE,
+    fleet_pb2.ENDING_FAILED: operation_pb2.PHASE_FAILED,
+    fleet_pb2.ENDING_UNKNOWN: operation_pb2.PHASE_FAILED,
+    fleet_pb2.ENDING_EXPIRED: operation_pb2.PHASE_FAILED,
+}
+_WORDS = {
+    fleet_pb2.ENDING_UNKNOWN: "UNKNOWN: it was begun and interrupted, and may have been done; look before trying again",
+    fleet_pb2.ENDING_EXPIRED: "EXPIRED: its host was not reached in time, and nothing was done; try again",
+}
+
+
+def ask(
+    tx: Transaction, cause: Cause, kind: str, target: Message, command: fleet_pb2.Command
+) -> operation_pb2.Operation:
+    """Records a command for the agent of a resource; it is sent once the transaction is committed."""
+    operation = operations.begin_command(tx, cause, kind, target)
+    head = meta(target)
+    command.id, command.target, command.generation = operation.meta.id, head.id, head.generation
+    agent = next(iter(slices.agents(tx, kind, target)), "")
+    row = Command(
+        id=command.id,
+        agent_id=agent,
+        target_id=head.id,
+        deadline=tx.now + TIME_TO_LIVE,
+        data=command.SerializeToString(),
+    )
+    tx.session.add(row)
+    tx.session.flush()
+    return operation
+
+
+def take(tx: Transaction, agent: str) -> list[fleet_pb2.Command]:
+    """The commands of an agent that may be sent now; from now on they count as sent."""
+    rows = _rows(tx, agent, sent=False)
+    taken = []
+    for row in rows:
+        if row.deadline <= tx.now:
+            end(tx, agent, fleet_pb2.CommandResult(id=row.id, ending=fleet_pb2.ENDING_EXPIRED))
+            continue
+        row.sent = True
+        command = fleet_pb2.Command.FromString(row.data)
+        command.time_to_live.FromMicroseconds(row.deadline - tx.now)
+        taken.append(command)
+    tx.session.flush()
+    return taken
+
+
+def recall(tx: Transaction, agent: str) -> list[fleet_pb2.Command]:
+    """The commands sent to an agent in earlier sessions whose end nobody knows."""
+    commands = [fleet_pb2.Command.FromString(row.data) for row in _rows(tx, agent, sent=True)]
+    for command in commands:
+        command.recall = True
+    return commands
+
+
+def expire(tx: Transaction) -> None:
+    """Ends the commands that were not sent in time."""
+    late = select(Command).where(col(Command.sent).is_(False), Command.deadline <= tx.now)
+    for row in tx.session.exec(late).all():
+        end(tx, row.agent_id, fleet_pb2.CommandResult(id=row.id, ending=fleet_pb2.ENDING_EXPIRED))
+
+
+def end(tx: Transaction, agent: str, result: fleet_pb2.CommandResult) -> None:
+    """Takes an agent's word on a command of its own; a second word changes nothing."""
+    row = tx.session.get(Command, result.id, with_for_update=True)
+    if row is None or row.agent_id != agent:
+        return
+    tx.session.delete(row)
+    tx.session.flush()
+    operation = tx.find("Operation", result.id)
+    if isinstance(operation, operation_pb2.Operation) and operation.phase in lifecycle.OPEN:
+        phase = _PHASES.get(result.ending, operation_pb2.PHASE_FAILED)
+        operations.end(tx, operation, phase, _WORDS.get(result.ending, result.message[:1024]))
+
+
+def _rows(tx: Transaction, agent: str, *, sent: bool) -> Sequence[Command]:
+    wanted = select(Command).where(Command.agent_id == agent, col(Command.sent).is_(sent)).with_for_update()
+    return tx.session.exec(wanted).all()
