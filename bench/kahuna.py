@@ -1,0 +1,98 @@
+"""A Kahuna of the bench's own, as a process."""
+
+import contextlib
+import os
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import grpc
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+
+BIN = Path(sys.executable).parent
+LIMIT = 30
+
+
+@dataclass(frozen=True, slots=True)
+class Process:
+    """A running Kahuna; `started` is how long it took from exec to SERVING, in seconds."""
+
+    pid: int
+    api: str
+    fleet: str
+    key: str
+    folder: Path
+    started: float
+
+    @property
+    def ca(self) -> Path:
+        """What agents trust."""
+        return self.folder / "ca.pem"
+
+
+@contextlib.contextmanager
+def kahuna() -> Iterator[Process]:
+    """One on an empty SQLite database."""
+    with tempfile.TemporaryDirectory(prefix="kowa-bench-") as name:
+        folder = Path(name)
+        api, fleet = f"127.0.0.1:{free_port()}", f"localhost:{free_port()}"
+        config = folder / "kahuna.toml"
+        config.write_text(
+            f'state = "{folder}"\napi = "{api}"\nfleet = "127.0.0.1:{fleet.rpartition(":")[2]}"\nmetrics = ""\n'
+            'names = ["localhost"]\n'
+        )
+        command = [str(BIN / "kahuna"), "--config", str(config)]
+        subprocess.run(
+            [*command, "admin-key", "--out", str(folder / "admin.key")], check=True, stdout=subprocess.DEVNULL
+        )
+        # The first start makes the certificates; what counts is every other one.
+        for _ in range(2):
+            begun = time.perf_counter()
+            with (folder / "log").open("ab") as log:
+                process = subprocess.Popen([*command, "serve"], stderr=log)
+            await_serving(api)
+            started = time.perf_counter() - begun
+            if _ == 0:
+                process.terminate()
+                process.wait(LIMIT)
+        try:
+            yield Process(process.pid, api, fleet, (folder / "admin.key").read_text().strip(), folder, started)
+        finally:
+            process.terminate()
+            process.wait(LIMIT)
+
+
+def await_serving(api: str) -> None:
+    """Returns when the health protocol says SERVING."""
+    end = time.monotonic() + LIMIT
+    options = (("grpc.initial_reconnect_backoff_ms", 20), ("grpc.max_reconnect_backoff_ms", 20))
+    with grpc.insecure_channel(api, options) as channel:
+        stub = health_pb2_grpc.HealthStub(channel)
+        while time.monotonic() < end:
+            try:
+                answer = stub.Check(health_pb2.HealthCheckRequest(), timeout=1)
+            except grpc.RpcError:
+                time.sleep(0.01)
+                continue
+            if answer.status == health_pb2.HealthCheckResponse.SERVING:
+                return
+    raise TimeoutError(f"Kahuna does not serve within {LIMIT} s")
+
+
+def memory(pid: int) -> float:
+    """What a process holds in memory now, in MB."""
+    pages = int(Path(f"/proc/{pid}/statm").read_text().split()[1])
+    return pages * os.sysconf("SC_PAGE_SIZE") / 1e6
+
+
+def free_port() -> int:
+    """One that nobody listens on."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port

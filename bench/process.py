@@ -1,0 +1,79 @@
+"""What processes cost: Kahuna's and an agent's memory after a minute of idleness, Kahuna's start, kowactl's help."""
+
+import contextlib
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+from bench.figure import HEAD, Figure, at_most, quantile
+from bench.kahuna import BIN, Process, kahuna, memory
+from kowa.client import Client
+from kowa.v2 import agent_pb2, agent_token_pb2, kiwi_pb2, region_pb2
+
+IDLE = 60
+RUNS = 15
+
+
+def figures() -> list[Figure]:
+    """All of them."""
+    with kahuna() as server, kiwi(server) as agent:
+        time.sleep(IDLE)
+        return [
+            at_most("Kahuna, exec to SERVING", server.started, "s", 2),
+            at_most(f"Kahuna after {IDLE} s idle", memory(server.pid), "MB", 150),
+            at_most(f"Kiwi agent after {IDLE} s idle", memory(agent), "MB", 80),
+            at_most("kowactl --help, whole process", _help(), "ms", 200, _python()),
+        ]
+
+
+@contextlib.contextmanager
+def kiwi(server: Process) -> Iterator[int]:
+    """A network agent of it, connected."""
+    with Client(server.api, key=server.key, insecure=True) as client:
+        region = client.of(region_pb2.Region).create(region_pb2.Region(name="bench"))
+        agent = client.of(agent_pb2.Agent).create(agent_pb2.Agent(name="kiwi-1"))
+        token = client.of(agent_token_pb2.AgentToken).create(
+            agent_token_pb2.AgentToken(agent=agent.meta.id, name="bench")
+        )
+        client.of(kiwi_pb2.Kiwi).begin_create(kiwi_pb2.Kiwi(region=region.meta.id, name="kiwi-1", agent=agent.meta.id))
+        (server.folder / "token").write_text(token.secret)
+        config = server.folder / "kiwi.toml"
+        config.write_text(
+            f'server = "{server.fleet}"\nca = "{server.ca}"\ntoken = "{server.folder / "token"}"\n'
+            f'state = "{server.folder / "kiwi"}"\n'
+        )
+        process = subprocess.Popen([str(BIN / "kiwi"), "--config", str(config)], stderr=subprocess.DEVNULL)
+        try:
+            online = "status.stream = STREAM_ONLINE"
+            end = time.monotonic() + 20
+            while not list(client.of(agent_pb2.Agent).list(filter=online)):
+                assert time.monotonic() < end, "the agent does not connect"
+                time.sleep(0.1)
+            yield process.pid
+        finally:
+            process.terminate()
+            process.wait(10)
+
+
+def _help() -> float:
+    return _median([str(BIN / "kowactl"), "--help"])
+
+
+def _python() -> float:
+    return _median([sys.executable, "-c", "import click"])
+
+
+def _median(command: list[str]) -> float:
+    """Milliseconds of the whole process."""
+    taken = []
+    for _ in range(RUNS):
+        begun = time.perf_counter()
+        subprocess.run(command, check=True, stdout=subprocess.DEVNULL, cwd=Path("/"))
+        taken.append((time.perf_counter() - begun) * 1e3)
+    return quantile(taken, 0.5)
+
+
+if __name__ == "__main__":
+    print(HEAD, *figures(), sep="\n")
