@@ -1,8 +1,10 @@
 """A small site in a World: what machines need, by one call each."""
 
 from dataclasses import dataclass
+from typing import cast
 
-from kowa.client import Begun, Client
+from kowa.calls import Begun
+from kowa.client import Client
 from kowa.v2 import (
     adapter_pb2,
     agent_pb2,
@@ -17,6 +19,7 @@ from kowa.v2 import (
     volume_pb2,
     zone_pb2,
 )
+from tests.speakers import Speaker
 from tests.waiting import until
 from tests.world import GIB, PretendHost, World
 
@@ -37,10 +40,12 @@ class Estate:
     subnet: subnet_pb2.Subnet
     project: project_pb2.Project
 
+    tongue: Speaker | None = None
+
     @property
     def client(self) -> Client:
-        """The world's client; after a restart, the new one."""
-        return self.cloud.client
+        """The world's client, after a restart the new one; or another speaker in its place."""
+        return cast(Client, self.tongue) if self.tongue else self.cloud.client
 
     def volume(self, name: str, size: int = GIB) -> Begun[volume_pb2.Volume]:
         """A disk from the template."""

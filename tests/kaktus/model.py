@@ -1,13 +1,14 @@
 """A host that is a few dictionaries: what steps do to it, without doing anything."""
 
 from dataclasses import replace
+from ipaddress import IPv4Network
 
 from agent_kaktus import names, seed, steps
 from agent_kaktus.actual import Actual, Domain, Image, Link, PoolSeen, Power
 from agent_kaktus.compute import domain
 from agent_kaktus.desired import Card, Desired
 from agent_kaktus.memory import Memory
-from agent_kaktus.network import guard
+from agent_kaktus.network import guard, wall
 from agent_kaktus.plan import plan
 from agent_kaktus.site import Site
 from agent_kaktus.view import Plan, View
@@ -31,6 +32,8 @@ class Host:
         self.made: set[str] = set()
         self.links: dict[str, Link] = {}
         self.guards: dict[str, str] = {}
+        self.services: dict[str, frozenset[IPv4Network]] = {}
+        self.wall = ""
         self.seeds: dict[str, str] = {}
         self.plugs: dict[str, str] = {}  # tap -> its bridge
 
@@ -43,11 +46,18 @@ class Host:
             made=frozenset(self.made),
             links={name: self._with_ports(link) for name, link in self.links.items()},
             guards=dict(self.guards),
+            services=dict(self.services),
+            wall=self.wall,
             seeds=dict(self.seeds),
         )
 
     def plan(self, desired: Desired) -> Plan:
         return plan(View(self.site, desired, self.look(), self.memory, self.now))
+
+    def restart_agent(self) -> None:
+        """It forgets, and takes its services with it; of their ports the kernel may have some still."""
+        self.memory = Memory()
+        self.services.clear()
 
     def converge(self, desired: Desired) -> Plan:
         """Until nothing is left to do; time passes when there is something to wait for."""
@@ -108,6 +118,15 @@ class Host:
                 self.links[link.name] = replace(link, is_up=True, addresses=frozenset(held))
             case steps.RemoveBridge():
                 assert self._with_ports(self.links.pop(step.segment.bridge)).ports == 0
+            case steps.MakeService():
+                self._serve(step)
+            case steps.RemoveService():
+                self.services.pop(step.segment.id, None)
+                self.links.pop(step.segment.port, None)
+                self.wall = self.wall if self.services else ""
+            case steps.RemoveWall():
+                assert not self.services
+                self.wall = ""
             case steps.Unguard():
                 for tap in step.taps:
                     assert tap not in self.links
@@ -175,7 +194,15 @@ class Host:
         self.links[name] = Link(name, index=100 + len(self.links), is_bridge=is_bridge)
 
     def _with_ports(self, link: Link) -> Link:
-        return replace(link, ports=sum(self.plugs.get(name) == link.name for name in self.links))
+        ports = sum(self.plugs.get(name) == link.name for name in self.links)
+        return replace(link, ports=ports, bridge=self.plugs.get(link.name, ""))
+
+    def _serve(self, step: steps.MakeService) -> None:
+        assert self.links[step.segment.bridge].is_bridge
+        self.wall = wall.SEAL
+        self.services[step.segment.id] = step.networks
+        self.plugs[step.segment.port] = step.segment.bridge
+        self._plug(step.segment.port)
 
     def _guard(self, card: Card) -> None:
         assert card.tap in self.links

@@ -10,12 +10,14 @@ from kowa.v2 import (
     adapter_pb2,
     instance_pb2,
     kaktus_pb2,
+    project_pb2,
     region_pb2,
     storage_pool_pb2,
     subnet_pb2,
     template_pb2,
     vnet_pb2,
     volume_pb2,
+    zone_pb2,
 )
 
 MIB = 1 << 20
@@ -54,6 +56,8 @@ class Slice:
     def host(self, name: str = "host") -> None:
         self.put("kaktus", name, kaktus_pb2.Kaktus(name=name))
         self.put("region", "region", region_pb2.Region(name="region"))
+        self.put("zone", "zone", zone_pb2.Zone(name="zone-a", region=id_of("region")))
+        self.put("project", "project", project_pb2.Project(name="shop"))
 
     def pool(self, name: str = "pool") -> None:
         driver = storage_pool_pb2.STORAGE_DRIVER_DIR
@@ -71,11 +75,13 @@ class Slice:
     def vnet(self, name: str = "vnet", interface: str = "") -> None:
         self.put("vnet", name, vnet_pb2.Vnet(name=name, interface=interface))
 
-    def subnet(self, name: str = "subnet", cidr: str = "10.9.0.0/24", gateway: str = "10.9.0.1") -> None:
-        self.put("subnet", name, subnet_pb2.Subnet(name=name, vnet=id_of("vnet"), cidr=cidr, gateway=gateway))
+    def subnet(
+        self, name: str = "subnet", cidr: str = "10.9.0.0/24", gateway: str = "10.9.0.1", vnet: str = "vnet"
+    ) -> None:
+        self.put("subnet", name, subnet_pb2.Subnet(name=name, vnet=id_of(vnet), cidr=cidr, gateway=gateway))
 
-    def adapter(self, name: str, address: str, mac: str = "02:00:00:00:00:01") -> None:
-        self.put("adapter", name, adapter_pb2.Adapter(name=name, subnet=id_of("subnet"), address=address, mac=mac))
+    def adapter(self, name: str, address: str, mac: str = "02:00:00:00:00:01", subnet: str = "subnet") -> None:
+        self.put("adapter", name, adapter_pb2.Adapter(name=name, subnet=id_of(subnet), address=address, mac=mac))
 
     def instance(
         self,
@@ -99,6 +105,8 @@ class Slice:
             metadata=metadata,
             ssh_keys=ssh_keys,
             user_data=user_data,
+            project=id_of("project"),
+            zone=id_of("zone"),
         )
         return self.put("instance", name, machine)
 

@@ -6,6 +6,7 @@ from pathlib import Path
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from agent_kaktus import names
 from agent_kaktus.actual import Domain, Image, Link
 from agent_kaktus.desired import Desired
 from agent_kaktus.parse import parse
@@ -62,6 +63,12 @@ def hosts(draw: st.DrawFn) -> Host:
     for domain in list(host.domains.values()):
         if domain.is_on and draw(st.booleans()):
             host.switch_off(domain.id, left=draw(st.booleans()))
+    if draw(st.booleans()):
+        host.wall = draw(st.sampled_from(["", "broken"]))
+    if draw(st.booleans()):
+        host.restart_agent()
+    for port in [name for name in host.links if names.is_port(name) and draw(st.booleans())]:
+        del host.links[port]
     for guarded in [tap for tap in host.guards if draw(st.booleans())]:
         del host.guards[guarded]
     return host
@@ -101,9 +108,26 @@ def test_killed_between_any_two_steps_it_still_comes_to_rest(host: Host, wanted:
     for cut in cuts:
         for step in host.plan(desired).steps[:cut]:
             host.do(step)
-        host.memory = type(host.memory)()
+        host.restart_agent()
     assert not host.converge(desired).steps
     assert before - possessions(host) <= may_go(host, desired)
+
+
+@given(hosts(), slices())
+@settings(deadline=None)
+def test_metadata_is_served_where_machines_are_and_nowhere_else(host: Host, wanted: Slice) -> None:
+    desired = parse(wanted.objects)
+    host.converge(desired)
+    for segment in desired.segments.values():
+        machines = [machine for machine in desired.machines.values() if not machine.gone]
+        ranges = {range_.id for range_ in desired.ranges.values() if range_.segment == segment.id and not range_.gone}
+        cards = [card for card in desired.cards.values() if not card.gone and card.range in ranges]
+        is_asked = any(card.id in machine.cards for machine in machines for card in cards)
+        is_there = segment.bridge in host.links
+        if not segment.gone or not is_there:
+            assert (segment.id in host.services) == (segment.port in host.links) == (is_asked and is_there)
+    if not host.services:
+        assert host.wall == ""
 
 
 @given(hosts(), slices())

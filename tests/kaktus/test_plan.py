@@ -17,7 +17,7 @@ from .slices import MIB, Slice, id_of, small_house
 
 SITE = Site(pools=Path("/pools"), machines=Path("/machines"))
 SUM = "0" * 64
-BRIDGE, TAP = names.bridge(id_of("vnet")), names.tap(id_of("card"))
+BRIDGE, TAP, PORT = names.bridge(id_of("vnet")), names.tap(id_of("card")), names.port(id_of("vnet"))
 RUNNING, STOPPED, SUSPENDED = instance_pb2.POWER_RUNNING, instance_pb2.POWER_STOPPED, instance_pb2.POWER_SUSPENDED
 GIB = 1024 * MIB
 
@@ -52,7 +52,11 @@ def _ask(slice_: Slice, what: str, *how: str) -> None:
         case "nothing":
             slice_.objects.clear()
             slice_.host()
-        case "vnet" | "house":
+        case "on" if how == ("br0",):
+            slice_.vnet(interface="br0")
+        case "more":
+            slice_.subnet("more", "10.8.0.0/24", "10.8.0.1")
+        case "vnet" | "house" | "subnet":
             pass
 
 
@@ -60,6 +64,8 @@ def found(words: str) -> Host:
     """A host on which that was asked before, and what has happened to it since."""
     before, _, events = words.partition(";")
     host = Host(SITE)
+    if "on br0" in before:
+        _happen(host, "br0")
     if before.strip() != "-":
         host.converge(parse(asked(before).objects))
     for event in filter(None, (part.strip() for part in events.split(","))):
@@ -92,7 +98,25 @@ def _happen(host: Host, event: str) -> None:
         case "rules lost":
             host.guards.clear()
         case "agent restarted":
-            host.memory = type(host.memory)()
+            host.restart_agent()
+        case "wall lost":
+            host.wall = ""
+        case "wall breached":
+            host.wall = "broken"
+        case "port lost":
+            del host.links[PORT]
+        case "port unplugged":
+            host.plugs[PORT] = ""
+        case "port gone with it":
+            del host.links[PORT], host.plugs[PORT]
+        case "bridge":
+            host.links[BRIDGE] = Link(BRIDGE, 7, is_bridge=True)
+        case "br0":
+            host.links["br0"] = Link("br0", 7, is_bridge=True)
+        case "br0 is none":
+            host.links["br0"] = Link("br0", 7)
+        case "stray port":
+            host.links["km0123456789ab"] = Link("km0123456789ab", 8)
         case "asked to stop":
             host.memory.stopping[web] = host.now
         case "asked long ago":
@@ -158,23 +182,50 @@ gone root                        | house                        | root: gone
 gone debian, root debian         | debian, root debian                | debian: waits: 1 volumes that stand on it: ROOT
 gone debian                      | debian                             | debian: remove template debian
 root, card, web, gone vnet       | root, card, web                    | vnet: waits: 1 devices on its bridge BRIDGE; web: waits: vnet VNET, which is being deleted
-gone card, root, gone web        | root, card, web                    | card: waits: domain kowa-WEB, whose card it is; web: cut power web, undefine web, remove seed web
-gone card                        | root, card, web; web removed       | card: unguard TAP; stranger file POOL/ROOT.qcow2
-nothing                          | root, card, web; web removed       | host: unguard TAP; stranger bridge BRIDGE; stranger file POOL/ROOT.qcow2; stranger pool POOL
+gone card, root, gone web        | root, card, web                    | vnet: remove service vnet; card: waits: domain kowa-WEB, whose card it is; web: cut power web, undefine web, remove seed web
+gone card                        | root, card, web; web removed       | vnet: remove service vnet; card: unguard TAP; stranger file POOL/ROOT.qcow2
+nothing                          | root, card, web; web removed       | host: unguard TAP; stranger bridge BRIDGE; stranger file POOL/ROOT.qcow2; stranger metadata port PORT; stranger pool POOL
 nothing                          | root, web                          | -; stranger domain kowa-WEB; stranger file POOL/ROOT.qcow2; stranger pool POOL
 root                             | root; stray file, stray bridge     | -; stranger bridge kb0123456789ab; stranger file POOL/STRAY.qcow2
 """
 
+SERVICES = """
+asked                            | found                              | does
+root, card, web                  | root, card; bridge                 | vnet: make service vnet; web: seed web, define web, start web, guard web, resume web
+root, card, web                  | root, card, web                    | -
+root, card, web off again        | root, card, web                    | web: shutdown web
+root, card, web                  | root, card, web; agent restarted   | vnet: make service vnet
+root, card, web                  | root, card, web; wall lost         | vnet: make service vnet
+root, card, web                  | root, card, web; wall breached     | vnet: make service vnet
+root, card, web                  | root, card, web; port lost         | vnet: make service vnet
+root, card, web                  | root, card, web; port unplugged    | vnet: make service vnet
+root, card, web, more            | root, card, web                    | vnet: make service vnet
+root, card, web, gone more       | root, card, web, more              | vnet: make service vnet; more: gone
+root, card, gone web             | root, card, web; web removed       | vnet: remove service vnet; web: gone
+root, card, gone web             | root, card, web; web removed, agent restarted                    | vnet: remove service vnet; web: gone
+root, card, gone web             | root, card, web; web removed, agent restarted, port gone with it | host: remove wall; web: gone
+gone root card web subnet vnet   | root, card, web; web removed       | root: remove volume root; vnet: remove service vnet, remove bridge vnet; subnet: gone; card: unguard TAP; web: gone
+root, card, web, gone vnet       | root, card, web; agent restarted   | vnet: waits: 1 devices on its bridge BRIDGE; web: waits: vnet VNET, which is being deleted
+root, card, web, on br0          | root                               | web: waits: vnet vnet: no bridge br0
+root, card, web, on br0          | root; br0 is none                  | web: waits: vnet vnet: no bridge br0
+root, card, web, on br0          | root; br0                          | vnet: make service vnet; web: seed web, define web, start web, guard web, resume web
+root, card, web, on br0          | root, card, web, on br0; port lost | vnet: make service vnet
+root, on br0                     | root, on br0                       | -
+gone root card web subnet vnet, on br0 | root, card, web, on br0; web removed | root: remove volume root; vnet: remove service vnet; subnet: gone; card: unguard TAP; web: gone
+root                             | root; stray port                   | -; stranger metadata port km0123456789ab
+"""
 
-def _lines() -> list[tuple[str, str, str]]:
-    rows = [line.split("|") for line in STORY.strip().splitlines()[1:]]
+
+def _lines(story: str) -> list[tuple[str, str, str]]:
+    rows = [line.split("|") for line in story.strip().splitlines()[1:]]
     return [(cells[0].strip(), cells[1].strip(), cells[2].strip()) for cells in rows]
 
 
 def _told(host: Host, slice_: Slice) -> str:
     """What is planned, by the names the story gives things; objects that need nothing are left out."""
     short = {
-        id_of(name): name for name in ("pool", "debian", "root", "vnet", "subnet", "card", "web", "host", "region")
+        id_of(name): name
+        for name in ("pool", "debian", "root", "vnet", "subnet", "more", "card", "web", "host", "region")
     }
     result = host.plan(parse(slice_.objects))
     told = [f"{short[id_]}: {verdict}" for id_, verdict in result.verdicts.items() if str(verdict) not in ("-", "")]
@@ -182,9 +233,9 @@ def _told(host: Host, slice_: Slice) -> str:
     text = "; ".join([*told, *(f"stranger {stranger}" for stranger in result.strangers)])
     for name in ("pool", "root", "web", "stray", "vnet"):
         text = text.replace(id_of(name), name.upper())
-    return text.replace(BRIDGE, "BRIDGE").replace(TAP, "TAP")
+    return text.replace(BRIDGE, "BRIDGE").replace(TAP, "TAP").replace(PORT, "PORT")
 
 
-@pytest.mark.parametrize(("wanted", "there", "does"), _lines())
+@pytest.mark.parametrize(("wanted", "there", "does"), [*_lines(STORY), *_lines(SERVICES)])
 def test_the_least_that_closes_the_difference(wanted: str, there: str, does: str) -> None:
     assert _told(found(there), asked(wanted)) == does

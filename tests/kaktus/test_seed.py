@@ -38,6 +38,8 @@ ethernets:
     routes:
     - to: 0.0.0.0/0
       via: 10.9.0.1
+    - to: 169.254.169.254/32
+      scope: link
 """
 
 
@@ -68,10 +70,10 @@ def test_without_keys_nothing_speaks_of_keys() -> None:
     assert "public-keys" not in files["meta-data"]
 
 
-def test_the_way_to_the_metadata_service() -> None:
-    files = seed.contents(replace(SITE, metadata_route=True), *web())
+def test_an_operator_may_leave_out_the_way_to_the_metadata_service() -> None:
+    files = seed.contents(replace(SITE, metadata_route=False), *web())
     routes = yaml.safe_load(files["network-config"])["ethernets"]["eth0"]["routes"]
-    assert routes[1] == {"to": "169.254.169.254/32", "scope": "link"}
+    assert routes == [{"to": "0.0.0.0/0", "via": "10.9.0.1"}]
 
 
 def test_it_is_written_once_and_read_back(tmp_path: Path) -> None:

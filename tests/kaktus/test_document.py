@@ -1,0 +1,121 @@
+"""What a machine reads of itself, and which machine asks."""
+
+import json
+from dataclasses import replace
+
+from agent_kaktus.desired import Desired, Machine
+from agent_kaktus.metadata import document
+from agent_kaktus.parse import parse
+
+from .slices import Slice, id_of, small_house
+
+MAC, OTHER_MAC = "02:00:00:00:00:01", "02:00:00:00:00:02"
+DOCUMENT = {
+    "hostname": "web",
+    "instance-id": id_of("web"),
+    "local-hostname": "web",
+    "local-ipv4": "10.9.0.2",
+    "mac": MAC,
+    "metadata": {"colour": "no", "proof": "mine"},
+    "network": {
+        "interfaces": {
+            "macs": {
+                MAC: {
+                    "device-number": "0",
+                    "interface-id": id_of("card"),
+                    "local-hostname": "web",
+                    "local-ipv4s": "10.9.0.2",
+                    "mac": MAC,
+                    "subnet-id": id_of("subnet"),
+                    "subnet-ipv4-cidr-block": "10.9.0.0/24",
+                }
+            }
+        }
+    },
+    "placement": {"availability-zone": "zone-a", "region": "region"},
+    "project": "shop",
+    "public-keys": {"0": {"openssh-key": "ssh-ed25519 AAAA me"}},
+}
+
+
+def two_vnets() -> Slice:
+    """Two machines with one address, each on a vnet of its own, and a third beside the first."""
+    slice_ = small_house()
+    slice_.vnet("elsewhere")
+    slice_.subnet("far", vnet="elsewhere", gateway="")
+    slice_.adapter("card", "10.9.0.2")
+    slice_.adapter("beside", "10.9.0.3", OTHER_MAC)
+    slice_.adapter("twin", "10.9.0.2", OTHER_MAC, subnet="far")
+    metadata = {"proof": "mine", "colour": "no"}
+    slice_.instance("web", ("root",), ("card",), metadata=metadata, ssh_keys=("ssh-ed25519 AAAA me",))
+    slice_.instance("db", ("root",), ("beside",), metadata={"password": "hunter2"}, user_data="hunter3")
+    slice_.instance("far-web", ("root",), ("twin",))
+    return slice_
+
+
+def desired() -> Desired:
+    return parse(two_vnets().objects)
+
+
+def web() -> Machine:
+    return desired().machines[id_of("web")]
+
+
+def asker(vnet: str, address: str, mac: str, wanted: Desired | None = None) -> str:
+    found = document.asker(wanted or desired(), id_of(vnet), address, mac)
+    return found.name if found else ""
+
+
+def test_the_whole_document() -> None:
+    assert document.tree(desired(), web()) == DOCUMENT
+
+
+def test_nothing_of_anothers_is_in_it() -> None:
+    told = json.dumps(document.tree(desired(), web()))
+    assert "hunter" not in told
+    assert OTHER_MAC not in told
+
+
+def test_a_machine_with_nothing_has_a_name() -> None:
+    slice_ = Slice()
+    slice_.host()
+    slice_.instance("bare")
+    bare = replace(parse(slice_.objects).machines[id_of("bare")], zone="", project="")
+    assert document.tree(desired(), bare) == {
+        "hostname": "bare",
+        "instance-id": id_of("bare"),
+        "local-hostname": "bare",
+    }
+
+
+def test_who_asks_is_known_by_vnet_address_and_card() -> None:
+    assert asker("vnet", "10.9.0.2", MAC) == "web"
+    assert asker("vnet", "10.9.0.3", OTHER_MAC) == "db"
+    assert asker("elsewhere", "10.9.0.2", OTHER_MAC) == "far-web"
+
+
+def test_whoever_does_not_fit_in_all_is_nobody() -> None:
+    assert asker("vnet", "10.9.0.2", OTHER_MAC) == ""
+    assert asker("vnet", "10.9.0.3", MAC) == ""
+    assert asker("vnet", "10.9.0.9", MAC) == ""
+    assert asker("vnet", "10.9.0.2", "") == ""
+    assert asker("elsewhere", "10.9.0.2", MAC) == ""
+    assert asker("nowhere", "10.9.0.2", MAC) == ""
+
+
+def test_what_is_gone_asks_nothing() -> None:
+    for gone in ("web", "card"):
+        slice_ = two_vnets()
+        slice_.gone(gone)
+        assert asker("vnet", "10.9.0.2", MAC, parse(slice_.objects)) == ""
+
+
+def test_a_card_of_two_machines_is_nobodys() -> None:
+    slice_ = two_vnets()
+    slice_.instance("copy", ("root",), ("card",))
+    assert asker("vnet", "10.9.0.2", MAC, parse(slice_.objects)) == ""
+
+
+def test_names_can_not_forge_lines() -> None:
+    tree = {"a b\nuser-data": "1", "c/d": {"x": "y"}}
+    assert document.listing(tree, ()) == "a%20b%0Auser-data\nc%2Fd/"

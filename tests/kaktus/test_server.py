@@ -1,0 +1,214 @@
+"""The metadata server on a socket: who is answered, and what a connection may cost."""
+
+import asyncio
+import socket
+import time
+from collections.abc import Awaitable, Callable
+
+import pytest
+
+from agent_kaktus.desired import Desired
+from agent_kaktus.metadata import server
+from agent_kaktus.metadata.server import Server
+from agent_kaktus.metadata.tokens import Tokens
+from agent_kaktus.parse import parse
+
+from .slices import Slice, id_of, small_house
+
+MAC = "02:00:00:00:00:01"
+TOKENS = Tokens(b"k" * 32)
+TOKEN = TOKENS.draw(id_of("web"), 600, int(time.time()))
+GET = f"GET /latest/meta-data/hostname HTTP/1.1\r\nHost: x\r\nX-metadata-token: {TOKEN}\r\n".encode()
+END = b"\r\n"
+
+
+class House:
+    """A server that takes whoever connects for the machine `web`."""
+
+    def __init__(self) -> None:
+        self.slice = small_house()
+        self.slice.adapter("card", "127.0.0.1", MAC)
+        self.slice.instance("web", ("root",), ("card",))
+        self.mac = MAC
+        self.asyncio_server: asyncio.Server | None = None
+        self.server = Server(lambda: self.desired(), TOKENS)
+
+    def desired(self) -> Desired:
+        return parse(self.slice.objects)
+
+    async def connect(self) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+        if self.asyncio_server is None:
+            listener = socket.create_server(("127.0.0.1", 0))
+            self.asyncio_server = await self.server.listen(listener, id_of("vnet"), lambda _: self.mac)
+        return await asyncio.open_connection(*self.asyncio_server.sockets[0].getsockname())
+
+    async def ask(self, request: bytes) -> bytes:
+        """All that is answered until the connection is closed."""
+        reader, writer = await self.connect()
+        writer.write(request)
+        try:
+            return await reader.read()
+        except ConnectionResetError:
+            return b""
+        finally:
+            writer.close()
+
+    async def until_answered(self) -> None:
+        while not (await self.ask(GET + b"Connection: close\r\n" + END)).endswith(b"web"):
+            pass
+
+    async def close(self) -> None:
+        if self.asyncio_server is not None:
+            self.asyncio_server.close()
+        await self.server.close()
+
+
+def run(story: Callable[[House], Awaitable[None]]) -> None:
+    async def play() -> None:
+        house = House()
+        try:
+            async with asyncio.timeout(10):
+                await story(house)
+        finally:
+            await house.close()
+
+    asyncio.run(play())
+
+
+async def one(reader: asyncio.StreamReader) -> tuple[bytes, bytes]:
+    """One answer, as its first line and its body."""
+    head = await reader.readuntil(b"\r\n\r\n")
+    size = next(int(line[16:]) for line in head.split(b"\r\n") if line.startswith(b"content-length: "))
+    return head.split(b"\r\n")[0], await reader.readexactly(size)
+
+
+def test_one_connection_many_requests() -> None:
+    async def story(house: House) -> None:
+        reader, writer = await house.connect()
+        for _ in range(3):
+            writer.write(GET + END)
+            assert await one(reader) == (b"HTTP/1.1 200 OK", b"web")
+        writer.write(2 * (GET + END))
+        assert [await one(reader) for _ in range(2)] == 2 * [(b"HTTP/1.1 200 OK", b"web")]
+        writer.close()
+
+    run(story)
+
+
+def test_head_is_an_answer_without_its_body() -> None:
+    async def story(house: House) -> None:
+        told = await house.ask(GET.replace(b"GET", b"HEAD") + b"Connection: close\r\n" + END)
+        assert told.startswith(b"HTTP/1.1 200 OK")
+        assert b"content-length: 3\r\n" in told
+        assert told.endswith(b"\r\n\r\n")
+
+    run(story)
+
+
+def test_one_who_has_said_all_is_still_answered() -> None:
+    async def story(house: House) -> None:
+        reader, writer = await house.connect()
+        writer.write(GET + END)
+        writer.write_eof()
+        assert await one(reader) == (b"HTTP/1.1 200 OK", b"web")
+        assert await reader.read() == b""
+        writer.close()
+
+    run(story)
+
+
+@pytest.mark.parametrize("mac", ["", "02:00:00:00:00:02"])
+def test_a_stranger_gets_no_byte(mac: str) -> None:
+    async def story(house: House) -> None:
+        house.mac = mac
+        assert await house.ask(GET + END) == b""
+
+    run(story)
+
+
+def test_one_who_becomes_another_gets_no_byte_more() -> None:
+    async def story(house: House) -> None:
+        reader, writer = await house.connect()
+        writer.write(GET + END)
+        await one(reader)
+        other: Slice = house.slice
+        other.gone("web")
+        other.instance("db", ("root",), ("card",))
+        writer.write(GET + END)
+        assert await reader.read() == b""
+        writer.close()
+
+    run(story)
+
+
+@pytest.mark.parametrize(
+    ("request_", "status"),
+    [
+        (b"nonsense\r\n\r\n", b"400"),
+        (b"GET / HTTP/1.1\r\n\r\n", b"400"),  # names no host
+        (GET + b"A: b\r\n" * 40 + END, b"431"),
+        (GET.replace(b"GET", b"HEAD") + b"A: b\r\n" * 40 + END, b"431"),
+        (GET + b"A: " + b"b" * 16_000 + END + END, b"431"),
+        (GET + b"Content-Length: 2000\r\n" + END + b"x" * 2000, b"413"),
+        (GET + b"Transfer-Encoding: chunked\r\n" + END + b"7d0\r\n" + b"x" * 2000 + b"\r\n0\r\n\r\n", b"413"),
+        (GET + b"Content-Length: 2\r\nContent-Length: 3\r\n" + END, b"400"),
+    ],
+)
+def test_what_is_too_much_or_no_request_ends_the_connection(request_: bytes, status: bytes) -> None:
+    async def story(house: House) -> None:
+        assert (await house.ask(request_)).startswith(b"HTTP/1.1 " + status)
+
+    run(story)
+
+
+def test_one_who_says_nothing_is_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(server, "REQUEST_LIMIT", 0.1)
+
+    async def story(house: House) -> None:
+        assert await house.ask(GET) == b""
+        assert await house.ask(b"") == b""
+
+    run(story)
+
+
+def test_one_who_does_not_listen_is_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(server, "REQUEST_LIMIT", 0.5)
+    monkeypatch.setattr(server, "MOST_OF_A_MACHINE", 1)
+
+    async def story(house: House) -> None:
+        house.slice.instance("web", ("root",), ("card",), metadata={str(n): "x" * 100_000 for n in range(64)})
+        deaf, writer = await house.connect()
+        writer.write(GET.replace(b"/hostname", b"") + END)
+        assert await deaf.readline() == b"HTTP/1.1 200 OK\r\n"
+        await house.until_answered()
+        writer.transport.abort()
+
+    run(story)
+
+
+def test_a_machine_has_so_many_connections_and_others_when_it_ends_these() -> None:
+    async def story(house: House) -> None:
+        held = [await house.connect() for _ in range(server.MOST_OF_A_MACHINE)]
+        for reader, writer in held:
+            writer.write(GET + END)
+            await one(reader)
+        assert await house.ask(GET + END) == b""
+        held[0][1].close()
+        await house.until_answered()
+        for _, writer in held:
+            writer.close()
+
+    run(story)
+
+
+def test_so_many_connections_in_all(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(server, "MOST_CONNECTIONS", 1)
+
+    async def story(house: House) -> None:
+        reader, writer = await house.connect()
+        writer.write(GET + END)
+        await one(reader)
+        assert await house.ask(GET + END) == b""
+        writer.close()
+
+    run(story)
