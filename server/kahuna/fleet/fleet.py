@@ -61,6 +61,9 @@ class Fleet:
 
     async def _open(self, agent: str, token: str, version: str) -> Session:
         def work(tx: Transaction) -> int:
+            # It may have been revoked since the call was let in.
+            if _is_revoked(tx.find("AgentToken", token)):
+                raise Refusal("UNAUTHENTICATED", "the key has been revoked; use one that is valid")
             record = tx.get("Agent", agent)
             assert isinstance(record, agent_pb2.Agent)
             status = record.status
@@ -78,7 +81,7 @@ class Fleet:
         if older is not None:
             older.end(SUPERSEDED)
         self.sessions[agent] = session
-        # It may have been revoked since the call was let in.
+        # Or since the commit.
         if _is_revoked(self.store.view.find("AgentToken", token)):
             session.end(REVOKED)
         log.info("session.opened", agent=agent, epoch=session.epoch, version=version)
