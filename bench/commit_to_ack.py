@@ -1,0 +1,243 @@
+"""From a commit to the ack of the agent that has stored it, beside an echo on as many bare streams.
+
+Kahuna runs in this process; its agents, with TLS and a store each, in one beside it.
+"""
+
+import asyncio
+import multiprocessing
+import os
+import sys
+import tempfile
+import time
+from collections.abc import AsyncIterator, Callable, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from pathlib import Path
+from typing import Any, TypeVar
+
+import grpc
+import structlog
+import uvloop
+
+from bench.figure import HEAD, Figure, at_most, quantile
+from kahuna.fleet.fleet import Fleet
+from kahuna.fleet.session import Session
+from kahuna.security import certificates
+from kahuna.store.transaction import Transaction
+from kahuna.store.view import Commit
+from kowa.fleet.v1 import fleet_pb2
+from kowa.runtime.agent import Agent
+from kowa.v2 import kaktus_pb2, vnet_pb2
+from tests.fleet.crowd import enlist, fleet
+from tests.world import PretendHost, World
+
+T = TypeVar("T")
+
+CHANGES, TO_ALL = 200, 5
+ECHO = "/bench.Echo/Echo"
+# Agents' stores lie on a disk each; here they would share one, so they lie in memory.
+SHARED_MEMORY = Path("/dev/shm")  # noqa: S108 - a folder with a random name in it
+
+
+class Silent(PretendHost):
+    """A host that only holds what it is told."""
+
+    async def run(self, feed: object) -> None:
+        await asyncio.Event().wait()
+
+
+def figures(counts: Sequence[int] = (1, 100, 1000)) -> list[Figure]:
+    """All of them, with so many agents connected."""
+    found = []
+    for count in counts:
+        with tempfile.TemporaryDirectory(dir=SHARED_MEMORY if SHARED_MEMORY.is_dir() else None) as folder:
+            floor = afresh(measure_floor, Path(folder) / "floor", count)
+            one, to_all, memory = afresh(measure, Path(folder) / "kahuna", count)
+        for share, bound in ((0.5, 20), (0.99, 50)):
+            value, base = quantile(one, share) * 1e3, quantile(floor, share) * 1e3
+            found.append(at_most(f"commit to ack, {count} agents, p{share * 100:.0f}", value, "ms", bound, base))
+        found.append(at_most(f"one change to all, {count} agents, p50", quantile(to_all, 0.5), "s", 1))
+    found.append(at_most(f"Kahuna's memory an agent, {counts[-1]} agents", memory / 1e3, "kB", 128))
+    return found
+
+
+def afresh(work: Callable[..., T], *arguments: Any) -> T:
+    """The answer of a function in a process of its own, so that what ran before costs nothing."""
+    with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as process:
+        return process.submit(work, *arguments).result()
+
+
+def resident() -> int:
+    """Bytes of this process in memory."""
+    return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+
+
+# Kahuna and its agents.
+
+
+def measure(folder: Path, count: int) -> tuple[list[float], list[float], float]:
+    """Seconds from commit to ack of each change of one host, of each change to all, and bytes of Kahuna an agent."""
+    structlog.configure(logger_factory=structlog.ReturnLoggerFactory())
+    folder.mkdir()
+    cloud = World(folder)
+    region = cloud.region()
+    zone = cloud.zone(region)
+    secrets = enlist(cloud, zone.meta.id, count)
+    vnet = cloud.client.of(vnet_pb2.Vnet).create(vnet_pb2.Vnet(region=region.meta.id, name="lan"))
+    clock = Clock(fleet(cloud))
+    before = resident()
+    with beside(run_agents, cloud.fleet_endpoint, folder, secrets):
+        cloud.loop.run(clock.all_hold(cloud.kahuna.store.view.revision, count))
+        memory = (resident() - before) / count
+        hosts = list(cloud.client.of(kaktus_pb2.Kaktus).list())
+        singles = [cloud.loop.run(clock.change("Kaktus", hosts[number % count], 1)) for number in range(CHANGES)]
+        to_all = [cloud.loop.run(clock.change("Vnet", vnet, count)) for _ in range(TO_ALL)]
+    cloud.close()
+    return singles, to_all, memory
+
+
+class Clock:
+    """Changes what is wanted, and waits until the agents have it."""
+
+    def __init__(self, sessions: Fleet) -> None:
+        self._store, self._sessions = sessions.store, sessions.sessions
+        self._committed: dict[int, float] = {}
+        self._acked: list[tuple[str, int]] = []
+        self._moved = asyncio.Event()
+        transact, stored = self._store._transact, Session.stored
+
+        def note_commit(work: Any) -> tuple[Any, Commit | None]:
+            result, commit = transact(work)
+            if commit is not None:
+                self._committed[commit.revision] = time.perf_counter()
+            return result, commit
+
+        def note_ack(session: Session, objects: Any, removed: Any, revision: int) -> None:
+            stored(session, objects, removed, revision)
+            self._acked.extend((described.id, described.generation) for described in objects)
+            self._moved.set()
+
+        self._store._transact = note_commit  # type: ignore[method-assign]
+        Session.stored = note_ack  # type: ignore[method-assign, assignment]
+
+    async def all_hold(self, revision: int, count: int) -> None:
+        """Returns when all agents are connected and hold what they held at a revision."""
+        while sum(session.held_revision >= revision for session in self._sessions.values()) < count:
+            await self._next()
+        self._acked.clear()
+
+    async def change(self, kind: str, resource: Any, times: int) -> float:
+        """Changes a resource; seconds from the commit until so many agents have stored it."""
+
+        def work(tx: Transaction) -> Any:
+            changed: Any = tx.get(kind, resource.meta.id)
+            changed.description = f"{time.time_ns()}"
+            changed = tx.put(kind, changed)
+            return tx, changed.meta.generation
+
+        tx, generation = await self._store.run(work)
+        wanted = resource.meta.id, generation
+        while self._acked.count(wanted) < times:
+            await self._next()
+        took = time.perf_counter() - self._committed[tx.revision]
+        self._acked.clear()
+        return took
+
+    async def _next(self) -> None:
+        self._moved.clear()
+        await self._moved.wait()
+
+
+def run_agents(endpoint: str, folder: Path, secrets: Sequence[str]) -> None:
+    """Runs agents until killed."""
+    structlog.configure(logger_factory=structlog.ReturnLoggerFactory())
+    agents = []
+    for number, secret in enumerate(secrets):
+        token = folder / f"token-{number}"
+        token.write_text(secret)
+        agents.append((folder / "ca.pem", token, folder / f"agent-{number}"))
+
+    async def run() -> None:
+        running = (Agent(Silent(), "bench", endpoint, *where).run() for where in agents)
+        await asyncio.gather(*running)
+
+    uvloop.run(run())
+
+
+# The floor.
+
+
+def measure_floor(folder: Path, count: int) -> list[float]:
+    """Seconds from a message on one of many bare streams to its echo."""
+    folder.mkdir()
+    files = certificates.ensure(folder, ["localhost"])
+
+    async def run() -> list[float]:
+        calls: list[tuple[Any, asyncio.Event]] = []
+        complete = asyncio.Event()
+
+        async def hold(requests: AsyncIterator[bytes], context: Any) -> None:
+            over = asyncio.Event()
+            calls.append((context, over))
+            if len(calls) == count:
+                complete.set()
+            async for _ in requests:
+                over.set()
+
+        server = grpc.aio.server()
+        handler: Any = grpc.stream_stream_rpc_method_handler(hold)
+        server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler("bench.Echo", {"Echo": handler}),))
+        key = (files.key.read_bytes(), files.certificate.read_bytes())
+        port = server.add_secure_port("127.0.0.1:0", grpc.ssl_server_credentials([key]))
+        await server.start()
+        batch = fleet_pb2.Batch(nonce="n" * 32, objects=[fleet_pb2.Object(id="i" * 36)] * 3, last=True)
+        message, took = batch.SerializeToString(), []
+        with beside(run_echoes, port, folder / "ca.pem", count):
+            await complete.wait()
+            for number in range(CHANGES):
+                context, over = calls[number % count]
+                over.clear()
+                began = time.perf_counter()
+                await context.write(message)
+                await over.wait()
+                took.append(time.perf_counter() - began)
+        await server.stop(0)
+        return took
+
+    return uvloop.run(run())
+
+
+def run_echoes(port: int, ca: Path, count: int) -> None:
+    """Answers on bare streams until killed."""
+
+    credentials = grpc.ssl_channel_credentials(ca.read_bytes())
+    options = (("grpc.use_local_subchannel_pool", 1),)
+
+    async def echo() -> None:
+        async with grpc.aio.secure_channel(f"localhost:{port}", credentials, options=options) as channel:
+            connect: Any = channel.stream_stream(ECHO)
+            call = connect()
+            while (said := await call.read()) is not grpc.aio.EOF:
+                await call.write(said)
+
+    async def run() -> None:
+        await asyncio.gather(*(echo() for _ in range(count)), return_exceptions=True)
+
+    uvloop.run(run())
+
+
+class beside:  # noqa: N801 - read as a statement
+    """A function in a process of its own, for as long as the block lasts."""
+
+    def __init__(self, work: Any, *arguments: Any) -> None:
+        self._process = multiprocessing.get_context("spawn").Process(target=work, args=arguments, daemon=True)
+
+    def __enter__(self) -> None:
+        self._process.start()
+
+    def __exit__(self, *_: object) -> None:
+        self._process.kill()
+        self._process.join()
+
+
+if __name__ == "__main__":
+    print(HEAD, *figures([int(count) for count in sys.argv[1:]] or (1, 100, 1000)), sep="\n")

@@ -1,0 +1,43 @@
+"""A Kahuna, a site, and agents that dial in, for real or by hand."""
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.estate import Estate, estate
+from tests.fleet.wire import Line
+from tests.kahuna.conftest import server
+from tests.world import World, world
+
+__all__ = ["server"]
+
+
+@pytest.fixture
+def cloud(tmp_path: Path) -> Iterator[World]:
+    """A Kahuna, empty, on SQLite."""
+    with world(tmp_path) as made:
+        yield made
+
+
+@pytest.fixture
+def site(cloud: World) -> Estate:
+    """A site whose host has not dialled in."""
+    return estate(cloud)
+
+
+Dial = Callable[..., Line]
+
+
+@pytest.fixture
+def dial(cloud: World) -> Iterator[Dial]:
+    """Opens lines by hand, and hangs them all up."""
+    lines: list[Line] = []
+
+    def open_line(secret: str, *, ca: Path | None = None) -> Line:
+        lines.append(Line(cloud, secret, ca=ca))
+        return lines[-1]
+
+    yield open_line
+    for line in lines:
+        line.hang_up()

@@ -1,0 +1,86 @@
+"""Many hosts at once: their records in one transaction, and an agent for each that only listens and acks."""
+
+import asyncio
+import contextlib
+import time
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+import grpc
+
+from kahuna.fleet.fleet import Fleet
+from kahuna.security import keys
+from kahuna.store.transaction import Transaction
+from kowa.fleet.v1 import fleet_pb2
+from kowa.runtime.session import CONNECT
+from kowa.v2 import agent_pb2, agent_token_pb2, kaktus_pb2
+from tests.world import World
+
+OPTIONS = (("grpc.use_local_subchannel_pool", 1), ("grpc.max_receive_message_length", 8 << 20))
+
+
+def enlist(cloud: World, zone: str, count: int) -> list[str]:
+    """Hosts in a zone, each with an agent. Their secrets."""
+    sealer = keys.Sealer.from_file(cloud.settings.state / "secret.key")
+    drawn = [keys.draw(keys.AGENT) for _ in range(count)]
+
+    def work(tx: Transaction) -> None:
+        for number, key in enumerate(drawn):
+            agent = tx.add("Agent", agent_pb2.Agent(name=f"crowd-{number}"))
+            assert isinstance(agent, agent_pb2.Agent)
+            token = agent_token_pb2.AgentToken(agent=agent.meta.id, name="first", prefix=key.prefix)
+            tx.add("AgentToken", token, sealed=sealer.seal(key.text))
+            tx.add("Kaktus", kaktus_pb2.Kaktus(zone=zone, name=f"crowd-{number}", agent=agent.meta.id))
+
+    cloud.loop.run(cloud.kahuna.store.run(work))
+    return [key.text for key in drawn]
+
+
+class Listener:
+    """One agent of a crowd: it holds what it is told in memory, and acks at once."""
+
+    def __init__(self, endpoint: str, ca: Path, secret: str) -> None:
+        self._endpoint, self._ca, self._secret = endpoint, ca, secret
+        self.held: dict[str, int] = {}
+        self.heard: dict[str, float] = {}
+        self.ready = asyncio.Event()
+
+    async def run(self, heard: Callable[[], None] = lambda: None) -> None:
+        """Listens until cancelled."""
+        credentials = grpc.ssl_channel_credentials(self._ca.read_bytes())
+        async with grpc.aio.secure_channel(self._endpoint, credentials, options=OPTIONS) as channel:
+            connect: Any = channel.stream_stream(
+                CONNECT, fleet_pb2.ConnectRequest.SerializeToString, fleet_pb2.ConnectResponse.FromString
+            )
+            call = connect(metadata=(("authorization", f"Bearer {self._secret}"),))
+            await call.write(fleet_pb2.ConnectRequest(hello=fleet_pb2.Hello(protocol=1, version="crowd")))
+            await call.write(fleet_pb2.ConnectRequest(holdings=fleet_pb2.Holdings(last=True)))
+            while isinstance(said := await call.read(), fleet_pb2.ConnectResponse):
+                for described in said.batch.objects:
+                    self.held[described.id] = described.generation
+                    self.heard[described.id] = time.monotonic()
+                if said.batch.last:
+                    await call.write(fleet_pb2.ConnectRequest(ack=fleet_pb2.Ack(nonce=said.batch.nonce)))
+                    self.ready.set()
+                    heard()
+
+
+@contextlib.contextmanager
+def listening(cloud: World, secrets: Iterable[str]) -> Iterator[list[Listener]]:
+    """A crowd in the world's loop, each member with its slice."""
+    crowd = [Listener(cloud.fleet_endpoint, cloud.folder / "ca.pem", secret) for secret in secrets]
+    tasks = [cloud.loop.start(listener.run()) for listener in crowd]
+    try:
+        for listener in crowd:
+            cloud.loop.run(asyncio.wait_for(listener.ready.wait(), 10))
+        yield crowd
+    finally:
+        for task in tasks:
+            cloud.loop.stop(task)
+
+
+def fleet(cloud: World) -> Fleet:
+    """The sessions of a world's Kahuna."""
+    followers = (getattr(follower, "__self__", None) for follower in cloud.kahuna.store.view._followers)
+    return next(follower for follower in followers if isinstance(follower, Fleet))

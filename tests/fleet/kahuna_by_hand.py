@@ -1,0 +1,121 @@
+"""A Kahuna played by hand, over TLS: every message that an agent gets is the test's own."""
+
+import asyncio
+import queue
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import grpc
+
+from kahuna.security import certificates
+from kowa.fleet.v1 import fleet_pb2
+from kowa.runtime.agent import Agent
+from kowa.runtime.feed import Worker
+from kowa.v2 import vnet_pb2
+from tests.world import Loop
+
+ANSWER = 10.0
+
+
+class Session:
+    """One call of Connect, from Kahuna's side."""
+
+    def __init__(self, loop: Loop, requests: AsyncIterator[fleet_pb2.ConnectRequest], context: Any) -> None:
+        self._loop, self._requests, self._context = loop, requests, context
+        self.over = asyncio.Event()
+
+    def hear(self) -> fleet_pb2.ConnectRequest:
+        """What the agent says next."""
+        return self._loop.run(asyncio.wait_for(anext(aiter(self._requests)), ANSWER))
+
+    def say(self, **message: Any) -> None:
+        """Sends one message, e.g. `batch=...`."""
+        self._loop.run(self._context.write(fleet_pb2.ConnectResponse(**message)))
+
+    def welcome(self, incarnation: str, epoch: int = 1) -> list[fleet_pb2.Holding]:
+        """Lets the agent in. What it says it holds."""
+        assert self.hear().hello.protocol == 1
+        self.say(welcome=fleet_pb2.Welcome(epoch=epoch, incarnation=incarnation, max_message=4 << 20))
+        held = self.hear().holdings
+        assert held.last
+        return list(held.holdings)
+
+    def ack(self) -> fleet_pb2.Ack:
+        """The agent's next answer to a batch, whatever it reports meanwhile."""
+        while (said := self.hear()).WhichOneof("message") != "ack":
+            pass
+        return said.ack
+
+    def cut(self) -> None:
+        """Ends the call without a word."""
+
+        async def end() -> None:
+            self.over.set()
+
+        self._loop.run(end())
+
+
+class KahunaByHand:
+    """Where agents dial in."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.loop = Loop()
+        self._sessions: queue.Queue[Session] = queue.Queue()
+        self._agents: list[asyncio.Task[None]] = []
+        files = certificates.ensure(folder, ["localhost"])
+        credentials = grpc.ssl_server_credentials([(files.key.read_bytes(), files.certificate.read_bytes())])
+
+        async def start() -> tuple[grpc.aio.Server, int]:
+            server = grpc.aio.server()
+            method = grpc.stream_stream_rpc_method_handler(
+                self._connect, fleet_pb2.ConnectRequest.FromString, fleet_pb2.ConnectResponse.SerializeToString
+            )
+            handler = grpc.method_handlers_generic_handler("kowa.fleet.v1.FleetService", {"Connect": method})
+            server.add_generic_rpc_handlers((handler,))
+            port = server.add_secure_port("127.0.0.1:0", credentials)
+            await server.start()
+            return server, port
+
+        self._server, self.port = self.loop.run(start())
+
+    async def _connect(self, requests: AsyncIterator[fleet_pb2.ConnectRequest], context: Any) -> None:
+        session = Session(self.loop, requests, context)
+        self._sessions.put(session)
+        await session.over.wait()
+
+    def session(self) -> Session:
+        """The next call of an agent."""
+        return self._sessions.get(timeout=ANSWER)
+
+    def agent(self, worker: Worker) -> "asyncio.Task[None]":
+        """Starts an agent, always on the same state."""
+        token = self.folder / "token"
+        token.write_text("token")
+
+        async def run() -> None:
+            server, ca = f"localhost:{self.port}", self.folder / "ca.pem"
+            await Agent(worker, "0.test", server, ca, token, self.folder / "agent").run()
+
+        self._agents.append(self.loop.start(run()))
+        return self._agents[-1]
+
+    def stop(self, agent: "asyncio.Task[None]") -> None:
+        """Stops an agent."""
+        self._agents.remove(agent)
+        self.loop.stop(agent)
+
+    def close(self) -> None:
+        """Stops everything."""
+        for agent in list(self._agents):
+            self.stop(agent)
+        self.loop.run(self._server.stop(0))
+        self.loop.close()
+
+
+def vnet(number: int, generation: int = 1, *, gone: bool = False) -> fleet_pb2.Object:
+    """Something to hold."""
+    described = fleet_pb2.Object(id=f"00000000-0000-4000-8000-{number:012}", generation=generation, gone=gone)
+    described.resource.vnet.CopyFrom(vnet_pb2.Vnet(name=f"vnet-{number}"))
+    return described

@@ -1,0 +1,207 @@
+"""What an agent does with what it is told, against a Kahuna played by hand: nothing goes by omission."""
+
+import asyncio
+import itertools
+import sqlite3
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+import pytest
+
+from kowa.fleet.v1 import fleet_pb2
+from kowa.runtime.feed import Feed
+from kowa.runtime.outbox import MOST_BYTES, Outbox
+from kowa.runtime.store import Holdings
+from tests.fleet.kahuna_by_hand import KahunaByHand, vnet
+from tests.waiting import until
+from tests.world import PretendHost
+
+ONE = "one life of the store"
+MANY = [vnet(number) for number in range(5)]
+
+
+@pytest.fixture
+def kahuna(tmp_path: Path) -> Iterator[KahunaByHand]:
+    """A Kahuna that says what the test says."""
+    made = KahunaByHand(tmp_path)
+    yield made
+    made.close()
+
+
+def held(kahuna: KahunaByHand) -> dict[str, fleet_pb2.Object]:
+    """What lies in the agent's store, once it has stopped."""
+    holdings = Holdings(kahuna.folder / "agent")
+    try:
+        return dict(holdings.objects)
+    finally:
+        holdings.close()
+
+
+class Destroyer(PretendHost):
+    """A host that notes everything it is ever told to destroy."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.destroyed: set[str] = set()
+
+    def accept(self, desired: Mapping[str, fleet_pb2.Object]) -> None:
+        super().accept(desired)
+        self.destroyed |= {described.id for described in desired.values() if described.gone}
+
+
+def test_half_a_set_counts_for_nothing(kahuna: KahunaByHand) -> None:
+    host = Destroyer()
+    agent = kahuna.agent(host)
+    session = kahuna.session()
+    session.welcome(ONE)
+    session.say(batch=fleet_pb2.Batch(nonce="1", objects=MANY, last=True))
+    assert session.ack().refusal == ""
+    session.say(batch=fleet_pb2.Batch(nonce="2", objects=[vnet(1, 2, gone=True)]))
+    session.say(batch=fleet_pb2.Batch(nonce="2", removed=[MANY[2].id]))
+    session.cut()
+    session = kahuna.session()
+    assert len(session.welcome(ONE)) == len(MANY)
+    # A set that was given up in the middle for another.
+    session.say(batch=fleet_pb2.Batch(nonce="3", objects=[vnet(3, 2, gone=True)]))
+    session.say(batch=fleet_pb2.Batch(nonce="4", objects=[vnet(4, 2)], last=True))
+    assert session.ack() == fleet_pb2.Ack(nonce="4")
+    until(lambda: host.wanted[MANY[4].id].generation == 2, what="the whole set")
+    kahuna.stop(agent)
+    assert held(kahuna) == {one.id: one for one in [*MANY[:4], vnet(4, 2)]}
+    assert host.destroyed == set()
+
+
+def test_an_empty_set_takes_nothing_away(kahuna: KahunaByHand) -> None:
+    host = Destroyer()
+    agent = kahuna.agent(host)
+    session = kahuna.session()
+    session.welcome(ONE)
+    session.say(batch=fleet_pb2.Batch(nonce="1", objects=MANY, last=True))
+    session.ack()
+    session.say(batch=fleet_pb2.Batch(nonce="2", last=True))
+    assert session.ack() == fleet_pb2.Ack(nonce="2")
+    kahuna.stop(agent)
+    assert held(kahuna) == {one.id: one for one in MANY}
+    assert host.destroyed == set()
+
+
+def test_the_state_of_another_life_of_the_store_is_dropped_and_nothing_destroyed(kahuna: KahunaByHand) -> None:
+    host = Destroyer()
+    kahuna.agent(host)
+    session = kahuna.session()
+    assert session.welcome(ONE) == []
+    session.say(batch=fleet_pb2.Batch(nonce="1", objects=MANY, last=True))
+    session.ack()
+    until(lambda: len(host.wanted) == len(MANY), what="the slice")
+    session.cut()
+    session = kahuna.session()
+    assert session.welcome("another life") == []
+    # What it saw of the other life's generations is not said in this one.
+    session.say(batch=fleet_pb2.Batch(nonce="2", objects=[vnet(9)], last=True))
+    reported = set()
+    while vnet(9).id not in reported:
+        said = session.hear()
+        reported |= {report.id for report in said.reports.reports}
+    assert reported == {vnet(9).id}
+    until(lambda: list(host.wanted) == [vnet(9).id], what="the new slice")
+    assert host.destroyed == set()
+
+
+def test_an_agent_works_from_its_store_while_kahuna_is_away(kahuna: KahunaByHand) -> None:
+    agent = kahuna.agent(PretendHost())
+    session = kahuna.session()
+    session.welcome(ONE)
+    session.say(batch=fleet_pb2.Batch(nonce="1", objects=MANY, last=True))
+    session.ack()
+    kahuna.stop(agent)
+    host = PretendHost()
+    kahuna.agent(host)
+    # Nobody has answered its call yet.
+    until(lambda: len(host.wanted) == len(MANY), what="the stored slice")
+    offered = kahuna.session().welcome(ONE)
+    assert {(one.id, one.generation) for one in offered} == {(one.id, one.generation) for one in MANY}
+
+
+def test_what_the_worker_stumbles_over_is_refused_and_the_agent_goes_on(kahuna: KahunaByHand) -> None:
+    class Clumsy(PretendHost):
+        def accept(self, desired: Mapping[str, fleet_pb2.Object]) -> None:
+            if vnet(9).id in desired:
+                raise KeyError("vnet-9")
+
+    agent = kahuna.agent(Clumsy())
+    session = kahuna.session()
+    session.welcome(ONE)
+    session.say(batch=fleet_pb2.Batch(nonce="1", objects=[vnet(9)], last=True))
+    assert session.ack().refusal == "the agent failed on it, its log says where: KeyError: 'vnet-9'"
+    session.say(batch=fleet_pb2.Batch(nonce="2", objects=MANY, last=True))
+    assert session.ack() == fleet_pb2.Ack(nonce="2")
+    assert not agent.done()
+
+
+def test_a_stream_that_ends_while_the_agent_writes_is_only_a_reason_to_dial_again(
+    kahuna: KahunaByHand, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("kowa.runtime.agent.FIRST_PAUSE", 0.02)
+    monkeypatch.setattr("kowa.runtime.agent.LONGEST_PAUSE", 0.02)
+
+    class Talker(PretendHost):
+        """Always has something to say."""
+
+        async def run(self, feed: Feed) -> None:
+            for number in itertools.count():
+                feed.report(fleet_pb2.Report(id=MANY[0].id, message=f"{number}"))
+                await asyncio.sleep(0)
+
+    agent = kahuna.agent(Talker())
+    for round_ in range(20):
+        session = kahuna.session()
+        session.welcome(ONE)
+        session.say(batch=fleet_pb2.Batch(nonce=f"{round_}", objects=[vnet(round_)], last=True))
+        session.ack()
+        session.cut()
+    kahuna.session()
+    assert not agent.done()
+
+
+def test_a_full_disk_refuses_a_change_and_keeps_what_was(tmp_path: Path) -> None:
+    holdings = Holdings(tmp_path)
+    holdings.store(MANY, [])
+    limit = holdings._connection.execute("PRAGMA page_count").fetchone()[0]
+    holdings._connection.execute(f"PRAGMA max_page_count = {limit}")
+    large = vnet(9)
+    large.resource.vnet.description = "x" * 100_000
+    with pytest.raises(OSError, match="the agent can't store it: database or disk is full"):
+        holdings.store([large], [MANY[0].id])
+    assert holdings.objects == {one.id: one for one in MANY}
+    holdings._connection.execute("PRAGMA max_page_count = 100000")
+    holdings.store([large], [MANY[0].id])
+    holdings.close()
+    again = Holdings(tmp_path)
+    assert set(again.objects) == {large.id, *(one.id for one in MANY[1:])}
+    again.close()
+
+
+def test_a_damaged_store_is_put_aside_and_the_agent_starts_with_nothing(tmp_path: Path) -> None:
+    holdings = Holdings(tmp_path)
+    holdings.begin(ONE)
+    holdings.store(MANY, [])
+    holdings.close()
+    (tmp_path / "holdings.db").write_bytes(b"not a database any more" * 100)
+    again = Holdings(tmp_path)
+    assert (again.objects, again.incarnation) == ({}, "")
+    again.store(MANY, [])
+    again.close()
+    assert (tmp_path / "holdings.db.damaged").read_bytes().startswith(b"not a database")
+    with pytest.raises(sqlite3.DatabaseError):
+        sqlite3.connect(tmp_path / "holdings.db.damaged").execute("SELECT * FROM object")
+
+
+def test_reports_go_out_in_messages_that_kahuna_takes(kahuna: KahunaByHand) -> None:
+    outbox = Outbox()
+    for number in range(100):
+        outbox.put(fleet_pb2.Report(id=f"{number}", message="m" * 50_000))
+    sizes = []
+    while outbox._unsent:
+        sizes.append(sum(report.ByteSize() for report in kahuna.loop.run(outbox.take())))
+    assert len(sizes) > 4
+    assert max(sizes) <= MOST_BYTES

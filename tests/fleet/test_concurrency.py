@@ -1,0 +1,179 @@
+"""Many callers at once: sums hold, nothing is taken twice, and who goes away in the middle loses nothing."""
+
+import asyncio
+import random
+import uuid
+from collections import Counter
+from collections.abc import Callable, Coroutine, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+from sqlmodel import Session
+
+from kahuna.domain.lifecycle import OPEN
+from kahuna.store.database import _resources
+from kahuna.store.log import Head
+from kowa import contract, errors
+from kowa.aio import AsyncClient
+from kowa.v2 import adapter_pb2, instance_pb2, operation_pb2, project_pb2, volume_pb2
+from tests.estate import Estate, estate
+from tests.kahuna.conftest import database
+from tests.waiting import until
+from tests.world import GIB, PretendHost, World, world
+
+__all__ = ["database"]
+
+
+@pytest.fixture
+def cloud(tmp_path: Path, database: str) -> Iterator[World]:
+    """A Kahuna, empty, on each database."""
+    with world(tmp_path, database) as made:
+        yield made
+
+
+def at_once(cloud: World, ask: Callable[[AsyncClient], Sequence[Coroutine[Any, Any, Any]]]) -> list[Any]:
+    """Makes calls together; the answer of each, or the reason why not."""
+
+    async def run() -> list[Any]:
+        async with AsyncClient(cloud.settings.api, key=cloud.key, insecure=True) as client:
+            return await asyncio.gather(*ask(client), return_exceptions=True)
+
+    answers = cloud.loop.run(run())
+    return [answer.reason if isinstance(answer, errors.KowaError) else answer for answer in answers]
+
+
+def empty(site: Estate, name: str) -> volume_pb2.Volume:
+    """A disk to ask for, from no template."""
+    return volume_pb2.Volume(project=site.project.meta.id, name=name, storage_pool=site.pool.meta.id, size=GIB)
+
+
+def reasons(answers: list[Any]) -> Counter[str]:
+    """How many succeeded, and why the others did not."""
+    return Counter(answer if isinstance(answer, str) else "done" for answer in answers)
+
+
+def test_no_more_machines_than_the_host_has_room_for(site: Estate) -> None:
+    site.registered(PretendHost(cpus=1000, memory=40 * GIB))
+    names = [f"m{number}" for number in range(64)]
+    disks = at_once(
+        site.cloud,
+        lambda client: [client.of(volume_pb2.Volume).begin_create(empty(site, name)) for name in names],
+    )
+    wanted = [
+        instance_pb2.Instance(
+            project=site.project.meta.id,
+            name=name,
+            zone=site.zone.meta.id,
+            vcpus=1,
+            memory=GIB,
+            volumes=[disk.resource.meta.id],
+        )
+        for name, disk in zip(names, disks, strict=True)
+    ]
+    answers = at_once(site.cloud, lambda client: [client.of(instance_pb2.Instance).begin_create(one) for one in wanted])
+    assert reasons(answers) == {"done": 40, "NO_HOST": 24}
+    assert len(list(site.client.instances.list())) == 40
+
+
+@pytest.mark.parametrize("asked", [10, 20])
+def test_no_address_is_given_twice(cloud: World, asked: int) -> None:
+    """A /28 has 13 addresses beside the gateway's."""
+    site = estate(cloud, "10.20.0.0/28")
+    answers = at_once(
+        cloud,
+        lambda client: [
+            client.of(adapter_pb2.Adapter).begin_create(
+                adapter_pb2.Adapter(project=site.project.meta.id, name=f"eth{number}", subnet=site.subnet.meta.id)
+            )
+            for number in range(asked)
+        ],
+    )
+    given = [answer.resource.address for answer in answers if not isinstance(answer, str)]
+    assert reasons(answers) == Counter(done=min(asked, 13)) + Counter(NO_ADDRESS=asked - 13)
+    assert len(set(given)) == len(given) == min(asked, 13)
+    hardware = {answer.resource.mac for answer in answers if not isinstance(answer, str)}
+    assert len(hardware) == len(given)
+
+
+def test_a_name_goes_to_one(cloud: World) -> None:
+    answers = at_once(
+        cloud,
+        lambda client: [
+            client.of(project_pb2.Project).begin_create(project_pb2.Project(name="shop")) for _ in range(20)
+        ],
+    )
+    assert reasons(answers) == {"done": 1, "NAME_TAKEN": 19}
+
+
+def test_a_disk_goes_to_one_machine(site: Estate) -> None:
+    site.registered()
+    disk = site.volume("os").resource
+    answers = at_once(
+        site.cloud,
+        lambda client: [
+            client.of(instance_pb2.Instance).begin_create(
+                instance_pb2.Instance(
+                    project=site.project.meta.id,
+                    name=f"m{number}",
+                    zone=site.zone.meta.id,
+                    vcpus=1,
+                    memory=GIB,
+                    volumes=[disk.meta.id],
+                )
+            )
+            for number in range(6)
+        ],
+    )
+    assert reasons(answers) == {"done": 1, "IN_USE": 5}
+
+
+def test_a_request_sent_ten_times_at_once_is_done_once(cloud: World) -> None:
+    request = project_pb2.CreateProjectRequest(project=project_pb2.Project(name="shop"), request_id=str(uuid.uuid4()))
+    method = contract.load().kinds["Project"].service.methods["create"]
+    answers = at_once(cloud, lambda client: [client.call(method, request) for _ in range(10)])
+    assert reasons(answers) == {"done": 10}
+    assert len({answer.resource.meta.id for answer in answers}) == 1
+    operations = {answer.operation_id for answer in answers}
+    assert len(operations) == 1
+    assert operations != {""}
+    assert [project.name for project in cloud.client.projects.list()] == ["shop"]
+    assert len(list(cloud.client.operations.list())) == 1
+
+
+@pytest.mark.parametrize("seed", [1, 2])
+def test_callers_that_go_away_around_the_commit_lose_nothing(site: Estate, seed: int) -> None:
+    host = site.registered()
+    chance = random.Random(seed)  # noqa: S311 - a test's, and the same each time
+    # Each is cancelled after a time of its own, up to what a hundred calls take together.
+    delays = [chance.uniform(0, 0.8) for _ in range(150)]
+
+    async def run() -> int:
+        async with AsyncClient(site.cloud.settings.api, key=site.cloud.key, insecure=True) as client:
+
+            async def ask(number: int) -> None:
+                async with asyncio.timeout(delays[number]):
+                    await client.of(volume_pb2.Volume).begin_create(empty(site, f"v{number}"))
+
+            calls = [ask(number) for number in range(len(delays))]
+            outcomes = await asyncio.gather(*calls, return_exceptions=True)
+            assert all(isinstance(outcome, TimeoutError | None) for outcome in outcomes), outcomes
+            return sum(outcome is not None for outcome in outcomes)
+
+    given_up = site.cloud.loop.run(run())
+    assert given_up > 20, "too few to prove anything"
+    store = site.cloud.kahuna.store
+    until(lambda: not store._pending, what="no transaction under way")
+    volumes = {volume.meta.id for volume in site.client.of(volume_pb2.Volume).list()}
+    assert len(volumes) > len(delays) - given_up, "some were committed after their callers had gone"
+    until(lambda: volumes <= set(host.wanted), what="all volumes at their host")
+    operations = site.client.of(operation_pb2.Operation)
+    until(lambda: all(operation.phase not in OPEN for operation in operations.list()), what="every operation ended")
+    until(lambda: not store._pending, what="no transaction under way")
+    with Session(store.engine) as session:
+        head = session.get_one(Head, 1)
+        rows = {(change.kind, change.id): change.entry for change in _resources(session)}
+    assert head.revision == store.view.revision
+    assert rows == {
+        (kind, id_): entry for kind in contract.load().kinds for id_, entry in store.view.entries(kind).items()
+    }

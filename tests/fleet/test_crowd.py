@@ -1,0 +1,76 @@
+"""An agent that stops reading costs a constant, and slows nobody."""
+
+import time
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+
+import pytest
+
+from kowa.v2 import agent_pb2, instance_pb2, vnet_pb2
+from tests.estate import Estate
+from tests.fleet.conftest import Dial
+from tests.fleet.crowd import Listener, enlist, fleet, listening
+from tests.fleet.wire import objects
+from tests.waiting import until
+from tests.world import GIB, PretendHost
+
+OTHERS = 99
+CHANGES = 30
+
+
+def test_an_agent_that_stopped_reading_slows_nobody_and_nothing_is_queued_for_it(site: Estate, dial: Dial) -> None:
+    stopped = dial(site.secret)
+    stopped.sign_in()
+    stopped.ack(stopped.batch())
+    vnet, took = site.vnet, []
+    with listening(site.cloud, enlist(site.cloud, site.zone.meta.id, OTHERS)) as crowd:
+        for number in range(CHANGES):
+            # As long as a description may be: thirty of them queued would be seen.
+            vnet.description = f"{number}".rjust(1024, "x")
+            began = time.monotonic()
+            vnet = site.client.of(vnet_pb2.Vnet).begin_update(vnet, ["description"]).resource
+            until(partial(_all_hold, crowd, vnet), what=f"change {number} with the {OTHERS} others")
+            took.append(time.monotonic() - began)
+    assert sorted(took)[CHANGES // 2] < 1
+    assert len(fleet(site.cloud).sessions[site.agent.meta.id]._dirty) == 1
+
+    # When it reads again, it finds the change it slept over, and then the latest: two batches for thirty changes.
+    first = stopped.batch()
+    assert [described.generation for described in objects(first)] == [2]
+    stopped.ack(first)
+    latest = objects(stopped.batch())
+    assert [described.generation for described in latest] == [vnet.meta.generation]
+
+
+def _all_hold(crowd: list[Listener], vnet: vnet_pb2.Vnet) -> bool:
+    return all(listener.held[vnet.meta.id] == vnet.meta.generation for listener in crowd)
+
+
+def test_an_agent_that_reads_nothing_of_a_large_set_is_cut_off(
+    site: Estate, dial: Dial, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The connection takes some megabytes before it blocks; then the agent has a limited time to read on."""
+    monkeypatch.setattr("kahuna.fleet.service.STORE", 1)
+    task = site.cloud.dial(site.secret, PretendHost(cpus=64, memory=64 * GIB), state="first")
+    until(lambda: site.client.kaktuses.get(site.host.meta.id).status.memory, what="the host's capacity")
+    site.cloud.hang_up(task)
+    with ThreadPoolExecutor(4) as many:
+        list(many.map(lambda number: _huge(site, number), range(8)))
+    line = dial(site.secret)
+    line.sign_in()
+    sessions = fleet(site.cloud).sessions
+    until(lambda: site.agent.meta.id in sessions, what="a session")
+    until(lambda: site.agent.meta.id not in sessions, what="no session")
+    agents = site.client.of(agent_pb2.Agent)
+    until(lambda: agents.get(site.agent.meta.id).status.stream == agent_pb2.STREAM_OFFLINE, what="OFFLINE")
+    assert agents.get(site.agent.meta.id).status.held_revision < site.cloud.kahuna.store.view.revision
+    # Nobody waits for the agent that does not read: Kahuna stops at once.
+    site.cloud.stop()
+    site.cloud.start()
+
+
+def _huge(site: Estate, number: int) -> instance_pb2.Instance:
+    wanted = site.wanted(f"m{number}")
+    wanted.metadata["blob"] = "x" * (3 << 20)
+    made: instance_pb2.Instance = site.client.instances.begin_create(wanted).resource
+    return made

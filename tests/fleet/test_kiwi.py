@@ -1,0 +1,158 @@
+"""The network agent: what it takes, what it refuses and in which words, and what an operator sees of it."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from agent_kiwi.desired import parse
+from agent_kiwi.worker import VERSION, reports
+from kowa.fleet.v1 import fleet_pb2
+from kowa.runtime.feed import Refused
+from kowa.v2 import agent_pb2, kiwi_pb2, meta_pb2, subnet_pb2, vnet_pb2
+from tests.estate import Estate
+from tests.waiting import until
+
+NODE, OTHER, LAN, RANGE = (f"00000000-0000-4000-8000-{number:012}" for number in range(4))
+
+
+def described(id_: str, *, generation: int = 1, gone: bool = False, **kind: object) -> fleet_pb2.Object:
+    """An object as Kahuna sends it."""
+    resource = fleet_pb2.Resource(**kind)  # type: ignore[arg-type]
+    return fleet_pb2.Object(id=id_, generation=generation, gone=gone, resource=resource)
+
+
+def subnet(*, gone: bool = False, **fields: object) -> fleet_pb2.Object:
+    """A good range but for some fields."""
+    good: dict[str, object] = {"vnet": LAN, "name": "lan", "cidr": "10.20.0.0/24", "gateway": "10.20.0.1"}
+    return described(RANGE, gone=gone, subnet=subnet_pb2.Subnet(**good | fields))  # type: ignore[arg-type]
+
+
+KIWI = described(NODE, generation=3, kiwi=kiwi_pb2.Kiwi(name="kiwi-1"))
+VNET = described(LAN, vnet=vnet_pb2.Vnet(name="lan"))
+
+
+def test_it_takes_a_region_its_node_its_segments_and_their_ranges() -> None:
+    desired = parse({NODE: KIWI, LAN: VNET, RANGE: subnet(dns=["9.9.9.9"])})
+    assert desired.node
+    assert (desired.node.name, desired.segments[LAN].name) == ("kiwi-1", "lan")
+    assert (str(desired.ranges[RANGE].network), str(desired.ranges[RANGE].gateway)) == ("10.20.0.0/24", "10.20.0.1")
+
+
+@pytest.mark.parametrize(
+    ("sent", "words"),
+    [
+        (described(LAN), f"unknown kind {LAN}: this agent knows no such kind; a newer one may"),
+        (subnet(cidr="10.20.0.0/33"), f"subnet {RANGE}: cidr '10.20.0.0/33' is not a network"),
+        (subnet(cidr="10.20.0.7/24"), f"subnet {RANGE}: cidr '10.20.0.7/24' is not a network"),
+        (subnet(cidr="lan"), f"subnet {RANGE}: cidr 'lan' is not a network"),
+        (subnet(gateway="router"), f"subnet {RANGE}: gateway 'router' is not an IPv4 address"),
+        (subnet(gateway="10.21.0.1"), f"subnet {RANGE}: gateway 10.21.0.1 is not a host address of 10.20.0.0/24"),
+        (subnet(gateway="10.20.0.255"), f"subnet {RANGE}: gateway 10.20.0.255 is not a host address of 10.20.0.0/24"),
+        (subnet(dns=["quad9"]), f"subnet {RANGE}: dns 'quad9' is not an IPv4 address"),
+        (described("lan", vnet=vnet_pb2.Vnet()), "vnet lan: "),
+        (described(OTHER, kiwi=kiwi_pb2.Kiwi()), f"kiwi {OTHER}: there is another, {NODE}; an agent belongs to one"),
+    ],
+)
+def test_what_it_does_not_understand_it_refuses_by_name_and_reason(sent: fleet_pb2.Object, words: str) -> None:
+    with pytest.raises(Refused) as refused:
+        parse({NODE: KIWI, sent.id: sent})
+    assert str(refused.value).startswith(words)
+
+
+def test_what_shall_go_need_not_be_understood() -> None:
+    desired = parse({RANGE: subnet(gone=True, cidr="from a newer version")})
+    assert desired.ranges[RANGE].gone
+
+
+def test_it_says_that_it_is_as_wanted_and_that_what_shall_go_is_gone() -> None:
+    gone = described(LAN, generation=2, gone=True, vnet=vnet_pb2.Vnet(name="lan"))
+    said = {report.id: report for report in reports(parse({NODE: KIWI, LAN: gone, RANGE: subnet()}))}
+    assert set(said) == {NODE, LAN}
+    assert (said[NODE].outcome, said[NODE].observed_generation) == (fleet_pb2.OUTCOME_APPLIED, 3)
+    assert said[NODE].resource.kiwi.status.version == VERSION
+    assert (said[LAN].gone, said[LAN].observed_generation) == (True, 2)
+
+
+def test_it_needs_nothing_of_a_host_that_runs_machines() -> None:
+    script = "import agent_kiwi.worker, kowa.runtime.agent, sys; print(*sys.modules)"
+    loaded = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True).stdout.split()
+    assert not {"libvirt", "pycdlib", "httpx", "agent_kaktus", "kahuna", "sqlmodel"} & set(loaded)
+
+
+@pytest.fixture
+def config(site: Estate, tmp_path: Path) -> Path:
+    """A network node of the site's region, and its agent's configuration."""
+    agent, secret = site.cloud.agent("kiwi-agent")
+    node = kiwi_pb2.Kiwi(region=site.region.meta.id, name="kiwi-1", agent=agent.meta.id)
+    site.client.of(kiwi_pb2.Kiwi).begin_create(node)
+    (tmp_path / "token").write_text(secret + "\n")
+    (tmp_path / "kiwi.toml").write_text(
+        f"server = '{site.cloud.fleet_endpoint}'\nca = '{tmp_path / 'ca.pem'}'\n"
+        f"token = '{tmp_path / 'token'}'\nstate = '{tmp_path / 'kiwi'}'\n"
+    )
+    return tmp_path / "kiwi.toml"
+
+
+def test_the_real_agent_from_its_first_sign_in_to_a_segment_deleted(site: Estate, config: Path) -> None:
+    program = subprocess.Popen(
+        [sys.executable, "-m", "agent_kiwi.main", "--config", str(config)], stderr=subprocess.DEVNULL
+    )
+    try:
+        agents, kiwis = site.client.of(agent_pb2.Agent), site.client.of(kiwi_pb2.Kiwi)
+        agent = next(agents.list(filter='name = "kiwi-agent"'))
+        until(lambda: agents.get(agent.meta.id).status.held_revision, what="what it holds")
+        until(lambda: next(kiwis.list()).status.version == VERSION, what="its version")
+        shown = _kowactl(site, "agent", "get", "kiwi-agent", "-o", "json")
+        assert json.loads(shown)["status"]["held_revision"] == str(agents.get(agent.meta.id).status.held_revision)
+        assert "held_revision" in _kowactl(site, "agent", "get", "kiwi-agent")
+        assert (config.parent / "kiwi" / "holdings.db").stat().st_mode & 0o077 == 0
+
+        # The host's agent has never been here, so only this one is waited for.
+        site.client.subnets.delete(site.subnet.meta.id, limit=10)
+        site.client.vnets.delete(site.vnet.meta.id, limit=10)
+        program.send_signal(signal.SIGSTOP)
+        away = site.client.of(vnet_pb2.Vnet).begin_create(vnet_pb2.Vnet(region=site.region.meta.id, name="dmz"))
+        site.client.vnets.begin_delete(away.resource.meta.id)
+        # It is asked to be gone, and nobody but the agent can say that it is.
+        assert site.client.vnets.get(away.resource.meta.id).meta.state == meta_pb2.STATE_DELETING
+        program.send_signal(signal.SIGCONT)
+        until(lambda: not list(site.client.vnets.list()), what="the segment gone")
+    finally:
+        program.send_signal(signal.SIGCONT)
+        program.terminate()
+        assert program.wait(10) == 0
+
+
+def test_a_segment_waits_for_the_machines_hosts_and_the_network_nodes_alike(site: Estate, config: Path) -> None:
+    site.registered()
+    deletion = site.client.subnets.begin_delete(site.subnet.meta.id)
+    site.client.operations.wait(deletion.operation_id, 10)
+    # A network node that signed in once is waited for, too, while it is away.
+    program = subprocess.Popen([sys.executable, "-m", "agent_kiwi.main", "--config", str(config)])
+    agents = site.client.of(agent_pb2.Agent)
+    agent = next(agents.list(filter='name = "kiwi-agent"'))
+    until(lambda: agents.get(agent.meta.id).status.held_revision, what="what it holds")
+    program.terminate()
+    assert program.wait(10) == 0
+    until(lambda: agents.get(agent.meta.id).status.stream == agent_pb2.STREAM_OFFLINE, what="OFFLINE")
+    deletion = site.client.vnets.begin_delete(site.vnet.meta.id)
+    operation = site.client.operations.get(deletion.operation_id)
+    assert operation.message.startswith("HOST_OFFLINE: agent kiwi-agent is not connected")
+    with subprocess.Popen([sys.executable, "-m", "agent_kiwi.main", "--config", str(config)]) as program:
+        site.client.operations.wait(deletion.operation_id, 10)
+        program.terminate()
+
+
+def _kowactl(site: Estate, *words: str) -> str:
+    script = "import sys; from kowactl.main import main; sys.argv[0] = 'kowactl'; main()"
+    told = {"KOWABUNGA_ENDPOINT": site.cloud.settings.api, "KOWABUNGA_API_KEY": site.cloud.key}
+    done = subprocess.run(
+        [sys.executable, "-c", script, "--insecure", *words],
+        env=os.environ | told, capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    return done.stdout

@@ -1,0 +1,265 @@
+"""What an agent holds, kept by increments, is what its slice is from scratch: over any history, with no sockets."""
+
+import asyncio
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from types import SimpleNamespace
+from typing import cast
+
+from google.protobuf.message import Message
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from kahuna.domain import slices
+from kahuna.fleet.fleet import Fleet
+from kahuna.fleet.session import Session, describe
+from kahuna.store.database import Store
+from kahuna.store.resource import meta, new_message
+from kahuna.store.view import Change, Commit, Entry, View
+from kowa.fleet.v1 import fleet_pb2
+
+AGENTS = ("ann", "bob", "cyd")
+# What each kind hangs from. The first of them must be there; the others may be empty.
+PARENTS: dict[str, tuple[str, ...]] = {
+    "Region": (), "Project": (), "Zone": ("region",), "Kaktus": ("zone",), "Kiwi": ("region",),
+    "StoragePool": ("region", "kaktus"), "Template": ("storage_pool",), "Volume": ("storage_pool", "project"),
+    "Vnet": ("region",), "Subnet": ("vnet",), "Adapter": ("subnet", "project"), "Instance": ("zone", "project"),
+}  # fmt: skip
+KIND_OF = {
+    "region": "Region", "project": "Project", "zone": "Zone", "kaktus": "Kaktus", "storage_pool": "StoragePool",
+    "vnet": "Vnet", "subnet": "Subnet", "instance": "Instance",
+}  # fmt: skip
+# What may move to another one, or to none, in the life of a resource.
+MOVABLE = {"Kaktus": "agent", "Kiwi": "agent", "Instance": "kaktus", "Adapter": "instance", "Volume": "instance"}
+
+
+class Books:
+    """The resources as a database would have them, and the view that hears of each change."""
+
+    def __init__(self) -> None:
+        self.view = View()
+        self.rows: dict[str, tuple[str, Message]] = {}
+        self._touched: dict[str, str] = {}
+        self._made = 0
+
+    def all(self, kind: str) -> list[str]:
+        return [id_ for id_, (its, _) in self.rows.items() if its == kind]
+
+    def create(self, kind: str, pick: int) -> None:
+        """One more, below parents chosen by a number."""
+        made = new_message(kind)
+        for index, field_ in enumerate(PARENTS[kind]):
+            choices = self.all(KIND_OF[field_]) + ([""] if field_ == "kaktus" else [])
+            if not choices:
+                return
+            setattr(made, field_, choices[pick // (index + 1) % len(choices)])
+        self._made += 1
+        head = meta(made)
+        head.id, head.generation = f"{kind.lower()}-{self._made}", 1
+        self._put(kind, made)
+        if kind in MOVABLE:
+            self.move(head.id, pick)
+
+    def change(self, id_: str) -> None:
+        """Something of its desired state."""
+        kind, row = self.rows[id_]
+        meta(row).generation += 1
+        row.description = f"generation {meta(row).generation}"  # type: ignore[attr-defined]
+        self._put(kind, row)
+
+    def report(self, id_: str) -> None:
+        """Something an agent sees: no generation moves."""
+        kind, row = self.rows[id_]
+        meta(row).observed_generation = meta(row).generation
+        self._put(kind, row)
+
+    def mark(self, id_: str) -> None:
+        kind, row = self.rows[id_]
+        if not meta(row).HasField("delete_time"):
+            meta(row).delete_time.FromSeconds(1)
+            meta(row).generation += 1
+            self._put(kind, row)
+
+    def move(self, id_: str, pick: int) -> None:
+        """To another agent, host or machine, or to none."""
+        kind, row = self.rows[id_]
+        field_ = MOVABLE.get(kind)
+        if field_ is None:
+            return
+        choices = [*(AGENTS if field_ == "agent" else self.all(KIND_OF[field_])), ""]
+        target = choices[pick % len(choices)]
+        if getattr(row, field_) != target:
+            setattr(row, field_, target)
+            meta(row).generation += 1
+            self._put(kind, row)
+
+    def remove(self, id_: str) -> None:
+        """With all that hangs from it, parents first: what refers to it by choice lets go."""
+        kind, _ = self.rows.pop(id_)
+        self._touched[id_] = kind
+        for other, (its, row) in list(self.rows.items()):
+            if other in self.rows and any(getattr(row, field_) == id_ for field_ in PARENTS[its]):
+                self.remove(other)
+            elif other in self.rows and (movable := MOVABLE.get(its)) and getattr(row, movable) == id_:
+                self.move(other, -1)
+
+    def commit(self) -> None:
+        """All changes since the last, in an order of their ids."""
+        if not self._touched:
+            return
+        revision = self.view.revision + 1
+        changes = [Change(revision, kind, id_, self._entry(id_, revision)) for id_, kind in self._touched.items()]
+        self._touched.clear()
+        self.view.hand_over(Commit(revision, tuple(changes)))
+
+    def _put(self, kind: str, row: Message) -> None:
+        self.rows[meta(row).id] = kind, row
+        self._touched[meta(row).id] = kind
+
+    def _entry(self, id_: str, revision: int) -> Entry | None:
+        if id_ not in self.rows:
+            return None
+        _, row = self.rows[id_]
+        meta(row).revision = revision
+        return Entry(revision, row.SerializeToString(deterministic=True), b"")
+
+
+@dataclass
+class Agent:
+    """An agent's store and its session; at most one batch is under way."""
+
+    name: str
+    fleet: Fleet
+    session: Session = field(init=False)
+    store: dict[str, fleet_pb2.Object] = field(default_factory=dict)
+    under_way: tuple[list[fleet_pb2.Object], list[str], int] | None = None
+    has_refused: bool = False
+
+    def __post_init__(self) -> None:
+        self.connect()
+
+    def connect(self) -> None:
+        """A new session offers what is stored."""
+        self.under_way = None
+        self.session = Session(self.fleet.store.view, self.name, "token", 1)
+        self.session.held = {id_: (held.generation, held.gone) for id_, held in self.store.items()}
+        self.fleet.sessions[self.name] = self.session
+
+    async def send(self) -> bool:
+        """A batch goes out, if the session has heard of anything. Says whether one did."""
+        woken = asyncio.ensure_future(self.session.moved())
+        await asyncio.sleep(0)
+        if self.under_way or not woken.done():
+            woken.cancel()
+            return False
+        revision = self.fleet.store.view.revision
+        objects, removed = self.session.difference()
+        if objects or removed:
+            self.under_way = objects, removed, revision
+        return bool(self.under_way)
+
+    def try_again(self) -> None:
+        """What was refused is sent anew after a while."""
+        if self.has_refused:
+            self.has_refused = False
+            self.session.touch_all()
+
+    def ack(self) -> None:
+        if self.under_way:
+            objects, removed, revision = self.under_way
+            self.store |= {sent.id: sent for sent in objects}
+            for id_ in removed:
+                del self.store[id_]
+            self.session.stored(objects, removed, revision)
+            self.under_way = None
+
+    def refuse(self) -> None:
+        if self.under_way:
+            self.session.refused()
+            self.under_way, self.has_refused = None, True
+
+
+def expected(view: View, agent: str) -> dict[str, fleet_pb2.Object]:
+    """The slice from scratch, in full."""
+    found = ((kind, view.find(kind, id_)) for kind, id_ in slices.members(view, agent))
+    described = (describe(kind, resource) for kind, resource in found if resource is not None)
+    return {made.id: made for made in described}
+
+
+def concerned(view: View) -> dict[str, set[tuple[str, str]]]:
+    """The same, asked the other way round: of each resource."""
+    found: dict[str, set[tuple[str, str]]] = {agent: set() for agent in AGENTS}
+    for kind in slices.KINDS:
+        for resource in view.all(kind):
+            for agent in slices.agents(view, kind, resource):
+                found[agent].add((kind, meta(resource).id))
+    return found
+
+
+Step = tuple[str, int, int]
+STEPS = st.lists(
+    st.tuples(
+        st.sampled_from(
+            ["create"] * 3
+            + ["change", "report", "mark", "move", "move", "remove", "commit", "commit", "commit"]
+            + ["send", "send", "ack", "ack", "refuse", "connect", "quiet"]
+        ),
+        st.integers(0, 60),
+        st.integers(0, 60),
+    ),
+    max_size=120,
+)
+# A site to begin with, so that short histories are about something.
+SITE = [("create", kind, pick) for pick in (0, 7) for kind in range(len(slices.KINDS))]
+
+
+async def live(steps: Sequence[Step]) -> None:
+    """Goes through a history, checking at each quiet point and at the end."""
+    books = Books()
+    fleet = Fleet(cast(Store, SimpleNamespace(view=books.view)))
+    agents = [Agent(name, fleet) for name in AGENTS]
+    for what, one, other in (*SITE, *steps):
+        agent = agents[one % len(agents)]
+        match what:
+            case "create":
+                books.create(slices.KINDS[one % len(slices.KINDS)], other)
+            case "commit":
+                books.commit()
+            case "send":
+                await agent.send()
+            case "ack" | "refuse" | "connect":
+                getattr(agent, what)()
+            case "quiet":
+                await quiet(books, agents)
+            case _ if books.rows:
+                id_ = list(books.rows)[one % len(books.rows)]
+                more = [other] if what == "move" else []
+                getattr(books, what)(id_, *more)
+            case _:
+                pass
+    await quiet(books, agents)
+
+
+async def quiet(books: Books, agents: list[Agent]) -> None:
+    """Lets all that is under way arrive; then what is held is what shall be."""
+    books.commit()
+    for agent in agents:
+        agent.ack()
+        agent.try_again()
+        while await agent.send():
+            agent.ack()
+    around = concerned(books.view)
+    for agent in agents:
+        assert slices.members(books.view, agent.name) == around[agent.name]
+        for kind, id_ in around[agent.name]:
+            resource = books.view.find(kind, id_)
+            assert resource
+            assert slices.concerns(books.view, agent.name, kind, resource)
+        assert agent.store == expected(books.view, agent.name)
+        assert agent.session.held == {id_: (held.generation, held.gone) for id_, held in agent.store.items()}
+
+
+@settings(max_examples=150, deadline=None)
+@given(STEPS)
+def test_increments_come_to_what_the_slice_is_from_scratch(steps: list[Step]) -> None:
+    asyncio.run(live(steps))

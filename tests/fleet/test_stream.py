@@ -1,0 +1,179 @@
+"""What an agent is told: the difference, whole or not at all, and never anything that destroys by omission."""
+
+import asyncio
+import sqlite3
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+
+from kowa.fleet.v1 import fleet_pb2
+from kowa.v2 import agent_pb2, instance_pb2, vnet_pb2
+from tests.estate import Estate
+from tests.fleet.conftest import Dial
+from tests.fleet.wire import held, objects
+from tests.waiting import until
+from tests.world import GIB, PretendHost
+
+MIB = 1 << 20
+
+
+def status(site: Estate) -> agent_pb2.AgentStatus:
+    return site.client.of(agent_pb2.Agent).get(site.agent.meta.id).status
+
+
+def names(described: list[fleet_pb2.Object]) -> list[str]:
+    """What objects are, for reading: `vnet lan`."""
+    kinds = [one.resource.WhichOneof("kind") or "" for one in described]
+    return [f"{kind} {getattr(one.resource, kind).name}" for kind, one in zip(kinds, described, strict=True)]
+
+
+def test_the_whole_slice_comes_in_the_order_it_must_be_known(site: Estate, dial: Dial) -> None:
+    line = dial(site.secret)
+    welcome = line.sign_in()
+    assert (welcome.kind, welcome.node) == ("Kaktus", site.host.meta.id)
+    assert names(objects(line.batch())) == [
+        "region eu", "zone eu-a", "kaktus host-1", "storage_pool local", "template tiny", "vnet lan", "subnet lan",
+    ]  # fmt: skip
+
+
+def test_after_a_reconnect_only_the_difference_comes(site: Estate, dial: Dial) -> None:
+    line = dial(site.secret)
+    incarnation = line.sign_in().incarnation
+    whole = line.batch()
+    line.ack(whole)
+    until(lambda: status(site).held_revision == whole[-1].revision, what="the ack")
+    line.hang_up()
+
+    same = dial(site.secret)
+    same.sign_in(incarnation=incarnation, holdings=held(objects(whole)))
+    until(lambda: status(site).epoch == 2 and status(site).held_revision > whole[-1].revision, what="in step")
+    assert same.hears_nothing()
+    same.hang_up()
+
+    site.vnet.description = "changed while it was away"
+    site.client.vnets.begin_update(site.vnet, ["description"])
+    line = dial(site.secret)
+    line.sign_in(incarnation=incarnation, holdings=held(objects(whole)))
+    difference = line.batch()
+    assert names(objects(difference)) == ["vnet lan"]
+    assert objects(difference)[0].resource.vnet.description == "changed while it was away"
+    assert sum(part.ByteSize() for part in difference) < 400
+
+
+def test_what_concerns_an_agent_no_more_is_removed_at_the_reconnect(site: Estate, dial: Dial) -> None:
+    line = dial(site.secret)
+    incarnation = line.sign_in().incarnation
+    whole = objects(line.batch())
+    line.hang_up()
+    ghost = fleet_pb2.Holding(id="00000000-0000-4000-8000-000000000000", generation=3)
+    line = dial(site.secret)
+    line.sign_in(incarnation=incarnation, holdings=[*held(whole), ghost])
+    told = line.batch()
+    assert (objects(told), list(told[-1].removed)) == ([], [ghost.id])
+
+
+def test_a_refused_change_keeps_the_last_state_and_the_next_good_one_heals_it(site: Estate) -> None:
+    host = site.registered()
+    before = host.wanted
+    host.refuses = "vnet dmz: no such bridge"
+    site.client.vnets.begin_create(vnet_pb2.Vnet(region=site.region.meta.id, name="dmz"))
+    until(lambda: status(site).refusal == "vnet dmz: no such bridge", what="the refusal")
+    assert host.wanted == before
+    stuck = status(site).held_revision
+    host.refuses = ""
+    # The next change is of something else: what was refused comes with it.
+    site.vnet.description = "another change"
+    site.client.vnets.begin_update(site.vnet, ["description"])
+    until(lambda: status(site).refusal == "" and status(site).held_revision > stuck, what="the healing")
+    until(lambda: "vnet dmz" in names(list(host.wanted.values())), what="what was refused")
+    assert host.wanted[site.vnet.meta.id].resource.vnet.description == "another change"
+
+
+def test_what_was_refused_is_sent_again_after_a_while(site: Estate, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The reason may have gone by itself: a disk that was full."""
+    monkeypatch.setattr("kahuna.fleet.service.AGAIN", 0.2)
+    host = site.registered()
+    host.refuses = "the disk is full"
+    dmz = site.client.vnets.begin_create(vnet_pb2.Vnet(region=site.region.meta.id, name="dmz")).resource
+    until(lambda: status(site).refusal, what="the refusal")
+    host.refuses = ""
+    until(lambda: dmz.meta.id in host.wanted, what="the vnet")
+    until(lambda: not status(site).refusal, what="no refusal")
+
+
+def test_a_large_set_comes_in_parts_and_counts_as_one(site: Estate, dial: Dial) -> None:
+    site.cloud.hang_up(_registered(site))
+    with ThreadPoolExecutor(8) as many:
+        machines = list(many.map(lambda number: _large(site, number), range(20)))
+    line = dial(site.secret)
+    line.sign_in()
+    parts = line.batch()
+    assert len(parts) > 1
+    assert [part.last for part in parts] == [False] * (len(parts) - 1) + [True]
+    assert len({part.nonce for part in parts}) == 1
+    assert max(part.ByteSize() for part in parts) <= MIB
+    sent = {described.id for described in objects(parts)}
+    assert {machine.meta.id for machine in machines} <= sent
+    line.hang_up()
+
+    host = PretendHost()
+    host.frozen = {"instance"}
+    site.cloud.dial(site.secret, host, state="fresh")
+    sizes: set[int] = set()
+
+    def whole() -> bool:
+        sizes.add(len(host.wanted))
+        return len(host.wanted) == len(sent)
+
+    until(whole, what="the whole set")
+    assert sizes <= {0, len(sent)}
+
+
+def _registered(site: Estate) -> "asyncio.Task[None]":
+    host = PretendHost(cpus=64, memory=64 * GIB)
+    task = site.cloud.dial(site.secret, host, state="first")
+    until(lambda: site.client.kaktuses.get(site.host.meta.id).status.memory, what="the host's capacity")
+    return task
+
+
+def _large(site: Estate, number: int) -> instance_pb2.Instance:
+    wanted = site.wanted(f"m{number}")
+    wanted.user_data = "#" * 65_536
+    made: instance_pb2.Instance = site.client.instances.begin_create(wanted).resource
+    return made
+
+
+def test_an_object_as_large_as_the_api_takes_reaches_its_agent(site: Estate) -> None:
+    host = site.registered()
+    wanted = site.wanted("big")
+    wanted.metadata["blob"] = "x" * (4 * MIB - wanted.ByteSize() - 200)
+    made = site.client.instances.begin_create(wanted).resource
+    until(lambda: made.meta.id in host.wanted, what="the machine at its host")
+    assert status(site).epoch == 1
+
+
+def test_after_a_restore_the_agent_drops_its_store_and_destroys_nothing(site: Estate) -> None:
+    """The database is put back to an earlier day: what was made since is unknown to it, and stays on its host."""
+    host = site.registered()
+    made = site.client.instances.create(site.wanted("made-since"))
+    site.cloud.stop()
+    with sqlite3.connect(site.cloud.folder / "kahuna.db") as database:
+        # What a restore does: a new life of the store, in which the machine was never asked for.
+        database.execute("UPDATE head SET incarnation = 'another life'")
+        database.execute("UPDATE volume SET instance_id = NULL")
+        database.execute("UPDATE adapter SET instance_id = NULL")
+        database.execute("DELETE FROM instance")
+        database.execute("DELETE FROM operation")
+    destroyed = []
+    note = host._report
+
+    def report(described: fleet_pb2.Object) -> fleet_pb2.Report:
+        if described.gone:
+            destroyed.append(described.id)
+        return note(described)
+
+    host._report = report  # type: ignore[method-assign]
+    site.cloud.start()
+    until(lambda: host.wanted and made.meta.id not in host.wanted, what="the slice of the other life")
+    assert made.volumes[0] in host.wanted
+    assert destroyed == []

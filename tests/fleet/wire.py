@@ -1,0 +1,97 @@
+"""An agent played by hand: every message of its stream is the test's own."""
+
+import asyncio
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import grpc
+
+from kowa.fleet.v1 import fleet_pb2
+from kowa.runtime.session import CONNECT
+from tests.world import World
+
+# How long to wait for an answer that must come, and for one that must not, in seconds.
+ANSWER, SILENCE = 10.0, 0.3
+
+
+class Line:
+    """One call of Connect over TLS, on a connection of its own."""
+
+    def __init__(self, cloud: World, secret: str, *, ca: Path | None = None) -> None:
+        self._loop = cloud.loop
+        credentials = grpc.ssl_channel_credentials((ca or cloud.folder / "ca.pem").read_bytes())
+        options = (("grpc.use_local_subchannel_pool", 1), ("grpc.max_receive_message_length", 8 << 20))
+
+        async def dial() -> tuple[grpc.aio.Channel, Any]:
+            channel = grpc.aio.secure_channel(cloud.fleet_endpoint, credentials, options=options)
+            connect: Any = channel.stream_stream(
+                CONNECT, fleet_pb2.ConnectRequest.SerializeToString, fleet_pb2.ConnectResponse.FromString
+            )
+            metadata = (("authorization", f"Bearer {secret}"),) if secret else ()
+            return channel, connect(metadata=metadata)
+
+        self._channel, self._call = self._loop.run(dial())
+
+    def say(self, **message: Any) -> None:
+        """Sends one message, e.g. `hello=...`."""
+        self._loop.run(self._call.write(fleet_pb2.ConnectRequest(**message)))
+
+    def hear(self) -> fleet_pb2.ConnectResponse:
+        """The next message. Raises AssertionError when the call ends instead."""
+        answer = self._loop.run(asyncio.wait_for(self._call.read(), ANSWER))
+        assert isinstance(answer, fleet_pb2.ConnectResponse), self.ended()
+        return answer
+
+    def hears_nothing(self) -> bool:
+        """Whether nothing comes for a while; the line is of no use afterwards."""
+
+        async def listen() -> bool:
+            reading = asyncio.ensure_future(self._call.read())
+            done, _ = await asyncio.wait([reading], timeout=SILENCE)
+            return not done
+
+        return self._loop.run(listen())
+
+    def sign_in(
+        self, *, incarnation: str = "", holdings: Iterable[fleet_pb2.Holding] = (), protocol: int = 1
+    ) -> fleet_pb2.Welcome:
+        """Says hello and what is held."""
+        self.say(hello=fleet_pb2.Hello(protocol=protocol, version="by hand", incarnation=incarnation))
+        welcome = self.hear().welcome
+        self.say(holdings=fleet_pb2.Holdings(holdings=holdings, last=True))
+        return welcome
+
+    def batch(self) -> list[fleet_pb2.Batch]:
+        """The parts of the next batch, up to its end mark."""
+        parts = [self.hear().batch]
+        while not parts[-1].last:
+            parts.append(self.hear().batch)
+        return parts
+
+    def ack(self, parts: list[fleet_pb2.Batch], refusal: str = "") -> None:
+        """Answers a batch."""
+        self.say(ack=fleet_pb2.Ack(nonce=parts[-1].nonce, refusal=refusal))
+
+    def ended(self) -> tuple[str, str]:
+        """The status the call ends with, and the words."""
+
+        async def end() -> tuple[str, str]:
+            async with asyncio.timeout(ANSWER):
+                return (await self._call.code()).name, await self._call.details()
+
+        return self._loop.run(end())
+
+    def hang_up(self) -> None:
+        """Cuts the connection."""
+        self._loop.run(self._channel.close(None))
+
+
+def objects(parts: Iterable[fleet_pb2.Batch]) -> list[fleet_pb2.Object]:
+    """All that a batch brings."""
+    return [described for part in parts for described in part.objects]
+
+
+def held(described: Iterable[fleet_pb2.Object]) -> list[fleet_pb2.Holding]:
+    """What an agent that stored these says of them."""
+    return [fleet_pb2.Holding(id=one.id, generation=one.generation, gone=one.gone) for one in described]
