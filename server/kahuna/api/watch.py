@@ -20,8 +20,8 @@ async def follow(
 ) -> AsyncIterator[Message]:
     """Yields responses for ever. With a revision only what changed after it, else the whole set first.
 
-    Raises Refusal REVISION_COMPACTED when the log does not reach back that far. What is not yet read is kept once a
-    resource, so a reader that stops costs no more than the set.
+    Raises Refusal REVISION_COMPACTED when the log does not reach back that far, or has not come that far. What is not
+    yet read is kept once a resource, so a reader that stops costs no more than the set.
     """
     pending: dict[str, Event] = {}
     woken = asyncio.Event()
@@ -43,6 +43,9 @@ async def follow(
 
     if revision and revision < view.oldest:
         said = f"revision {revision} is older than the log, which starts at {view.oldest}; watch without a revision"
+        raise Refusal("REVISION_COMPACTED", said)
+    if revision > view.revision:
+        said = f"revision {revision} has not been yet, only {view.revision}: was the database restored? watch without"
         raise Refusal("REVISION_COMPACTED", said)
     synced = view.revision
     first: list[Event]

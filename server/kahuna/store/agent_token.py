@@ -10,6 +10,6 @@ class AgentToken(Resource, table=True):
 
     agent_id: str = Field(foreign_key="agent.id", index=True)
     name: str
-    prefix: str = Field(unique=True)
+    prefix: str = Field(index=True, unique=True)
 
     __table_args__ = (unique_among_the_living("agent_id", "name"),)

@@ -30,6 +30,10 @@ from kahuna.store.resource import (
 from kahuna.store.view import Change, Commit, Entry
 from kowa import contract
 
+# Whoever names one of these takes it, or an address of it: its lock is alone from the start. Two who shared it first
+# and then each wanted it alone would wait for each other.
+_TAKEN = frozenset({"Subnet", "Volume", "Adapter"})
+
 
 class Transaction(Reader):
     """The database as one transaction sees it. `now` is in microseconds since 1970.
@@ -73,7 +77,7 @@ class Transaction(Reader):
 
     def lean_on(self, field: str, kind: str, id_: str) -> Message:
         """A resource that another will name: it is there, unmarked, and stays so. Raises Refusal on the field."""
-        row = self.session.get(TABLES[kind], id_, with_for_update={"read": True})
+        row = self.session.get(TABLES[kind], id_, with_for_update=True if kind in _TAKEN else {"read": True})
         command = CONTRACT.kinds[kind].command
         if row is None:
             raise invalid(field, f"no {command} has the id {id_!r}; list them to find it")

@@ -75,6 +75,9 @@ class View(Reader):
         self.revision = revision
         self._tail.extend(tail)
         self.oldest = self._tail[0].revision - 1 if self._tail else revision
+        if len(self._tail) == TAIL:
+            # The first commit of it may have lost its beginning.
+            self.oldest += 1
 
     def follow(self, follower: Follower) -> Callable[[], None]:
         """Calls the follower at each commit from now on, in order. Returns how to stop."""
