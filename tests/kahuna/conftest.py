@@ -16,7 +16,7 @@ def server() -> Iterator[Postgres]:
         yield started
 
 
-@pytest.fixture(params=["sqlite", "postgresql"])
+@pytest.fixture(params=["sqlite", pytest.param("postgresql", marks=pytest.mark.postgresql)])
 def database(request: pytest.FixtureRequest) -> str:
     """An empty database; none named is SQLite's own file."""
     if request.param == "sqlite":
