@@ -3,7 +3,7 @@ PYTHON := .venv/bin/python
 # What needs root is run through sudo, without a password, by whoever is not root.
 AS_ROOT := $(if $(filter 0,$(shell id -u)),,sudo -n --preserve-env=PATH) env PYTHONDONTWRITEBYTECODE=1
 .DEFAULT_GOAL := help
-.PHONY: help setup demo status logs down leftovers clean lint test test-quick test-libvirt test-gateway test-slow
+.PHONY: help setup demo status logs down leftovers clean lint test test-quick test-libvirt test-gateway test-slow bench
 
 help: ## what there is to do
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 16
@@ -39,3 +39,6 @@ test-gateway: setup ## real Envoy
 
 test-slow: setup ## what takes minutes
 	@tests/run slow
+
+bench: setup ## each published figure beside its floor; some minutes on a quiet machine
+	@$(AS_ROOT) $(PYTHON) -m bench

@@ -1,0 +1,23 @@
+"""`python -m bench [NAME ...]`: each figure beside its floor, as it is measured. Exits 1 when a promise is missed."""
+
+import importlib
+import sys
+
+from bench.figure import HEAD
+
+ALL = ("process", "get", "commit_to_ack", "create")
+
+
+def main() -> None:
+    """Runs the named ones, or all."""
+    missed = False
+    print(HEAD)
+    for name in sys.argv[1:] or ALL:
+        for figure in importlib.import_module(f"bench.{name}").figures():
+            print(figure, flush=True)
+            missed = missed or not figure.keeps
+    sys.exit(missed)
+
+
+if __name__ == "__main__":
+    main()
