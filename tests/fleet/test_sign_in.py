@@ -117,7 +117,7 @@ def test_a_token_revoked_between_the_call_and_the_hello_opens_nothing(
 
     monkeypatch.setattr(service, "_hello", listen)
     line = dial(site.secret)
-    assert let_in.wait(5)
+    assert let_in.wait(10)
     token = next(site.client.agent_tokens.list(filter=f'agent = "{site.agent.meta.id}"'))
     site.client.agent_tokens.delete(token.meta.id)
     line.say(hello=fleet_pb2.Hello(protocol=1))
@@ -222,18 +222,25 @@ def test_an_agent_that_goes_while_it_signs_in_is_not_shown_online(
     site: Estate, dial: Dial, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The database is busy meanwhile: its sign-in is committed after it has gone."""
-    gate, gone, close = threading.Event(), threading.Event(), Fleet._close
+    gate, come, gone = threading.Event(), threading.Event(), threading.Event()
+    opens, closes = Fleet._open, Fleet._close
 
-    async def note(fleet: Fleet, opening: "asyncio.Task[Session]") -> None:
+    async def note_open(fleet: Fleet, agent: str, token: str, version: str) -> Session:
+        come.set()
+        return await opens(fleet, agent, token, version)
+
+    async def note_close(fleet: Fleet, opening: "asyncio.Task[Session]") -> None:
         gone.set()
-        await close(fleet, opening)
+        await closes(fleet, opening)
 
-    monkeypatch.setattr(Fleet, "_close", note)
-    site.cloud.loop.start(site.cloud.kahuna.store.run(lambda _: gate.wait(10)))
+    monkeypatch.setattr(Fleet, "_open", note_open)
+    monkeypatch.setattr(Fleet, "_close", note_close)
+    site.cloud.loop.start(site.cloud.kahuna.store.run(lambda _: gate.wait(15)))
     line = dial(site.secret)
     line.say(hello=fleet_pb2.Hello(protocol=1))
+    assert come.wait(10)
     line.hang_up()
-    assert gone.wait(5)
+    assert gone.wait(10)
     gate.set()
     until(lambda: stream(site).epoch, what="the sign-in")
     until(lambda: stream(site).stream == agent_pb2.STREAM_OFFLINE, what="OFFLINE")

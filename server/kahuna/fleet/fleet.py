@@ -22,8 +22,9 @@ log = structlog.get_logger()
 
 SUPERSEDED = "superseded by a newer session of the same agent"
 REVOKED = "its token has been revoked"
-# What others hang from: when one of these joins or leaves a slice, more than itself does.
-_PARENTS = frozenset({"Kaktus", "Kiwi", "StoragePool", "Vnet", "Instance"})
+# When one of these joins or leaves a slice, others do that have not moved. What hangs from a pool or a vnet hangs there
+# for its whole life, and so moves itself when it comes and goes.
+_TAKES_OTHERS_ALONG = frozenset({"Kaktus", "Kiwi", "Instance"})
 
 
 class Fleet:
@@ -110,7 +111,7 @@ class Fleet:
     def _dispatch(self, earlier: slices.Reader, move: Move) -> None:
         before = slices.agents(earlier, move.kind, move.before) if move.before is not None else set()
         after = slices.agents(self.store.view, move.kind, move.after) if move.after is not None else set()
-        if move.kind in _PARENTS:
+        if move.kind in _TAKES_OTHERS_ALONG:
             for session in self._of(before ^ after):
                 session.touch_all()
         for session in self._of(after):

@@ -59,8 +59,7 @@ class FleetService:
         session = self._fleet.sessions.get(agent)
         if session is None:
             return False
-        session.say(fleet_pb2.ConnectResponse(console=fleet_pb2.Console(ticket=ticket, instance=instance)))
-        return True
+        return session.say(fleet_pb2.ConnectResponse(console=fleet_pb2.Console(ticket=ticket, instance=instance)))
 
     async def connect(self, requests: Requests, context: Context) -> None:
         """One session, until the agent goes, is superseded, or is revoked."""

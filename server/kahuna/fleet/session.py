@@ -17,6 +17,8 @@ CHUNK = 1 << 20
 MAX_MESSAGE = 4 << 20
 # What the wire adds to each object and id at most.
 OVERHEAD = 8
+# How many things to be sent once may wait for an agent that reads slowly.
+SAYINGS = 64
 _ORDER = {kind: index for index, kind in enumerate(slices.KINDS)}
 
 Held = tuple[int, bool]
@@ -56,10 +58,13 @@ class Session:
         self._dirty[id_] = ""
         self._woken.set()
 
-    def say(self, response: fleet_pb2.ConnectResponse) -> None:
-        """To be sent once, when nothing else is under way."""
+    def say(self, response: fleet_pb2.ConnectResponse) -> bool:
+        """To be sent once, when nothing else is under way. Says whether the agent reads fast enough for it."""
+        if len(self._said) >= SAYINGS:
+            return False
         self._said.append(response)
         self._woken.set()
+        return True
 
     def touch_commands(self) -> None:
         """A command may wait for the agent."""

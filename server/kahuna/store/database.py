@@ -72,7 +72,7 @@ class Store:
         """
         task = asyncio.create_task(self._run(work))
         self._pending.add(task)
-        task.add_done_callback(self._pending.discard)
+        task.add_done_callback(self._ended)
         return await asyncio.shield(task)
 
     async def plan(self, work: Callable[[Transaction], Result]) -> Result:
@@ -97,6 +97,12 @@ class Store:
         self.engine.dispose()
         if self._lock is not None:
             os.close(self._lock)
+
+    def _ended(self, task: asyncio.Task[Any]) -> None:
+        self._pending.discard(task)
+        # Who waited has heard it; who went away does not want to.
+        if not task.cancelled():
+            task.exception()
 
     async def _run(self, work: Callable[[Transaction], Result]) -> Result:
         loop = asyncio.get_running_loop()
