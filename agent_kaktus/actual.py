@@ -106,8 +106,7 @@ class Actual:
     guards: Mapping[str, str] = field(default_factory=dict)  # tap -> seal of its chain
     unguarded: str = ""  # why guards can't be looked at
     services: Mapping[str, frozenset[IPv4Network]] = field(default_factory=dict)  # vnet -> whom its metadata reach
-    walled: bool = False  # whether metadata services talk with our machines only
-    wall: bool = False  # whether there is anything of that wall
+    wall: str = ""  # seal of the rules around metadata services; empty where there are none
     seeds: Mapping[str, str] = field(default_factory=dict)  # machine -> digest; empty for a folder without one
 
     def user(self, path: str) -> Domain | None:

@@ -61,6 +61,7 @@ class Loop:
         self._wake = asyncio.Event()
         self._eventloop = asyncio.get_running_loop()
         self._view: View | None = None
+        self.desired = Desired()  # as last looked at
 
     async def run(self) -> None:
         async with asyncio.TaskGroup() as group:
@@ -107,7 +108,7 @@ class Loop:
     async def converge(self) -> float:
         """Returns for how many seconds nothing is due."""
         for _ in range(MOST_ROUNDS):
-            desired = parse(self._feed.desired())
+            desired = self.desired = parse(self._feed.desired())
             if desired.host is None:
                 return LOOK_EVERY
             guards = self._guards_of(desired.host.id)

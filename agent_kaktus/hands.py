@@ -8,6 +8,7 @@ from agent_kaktus.compute import domain
 from agent_kaktus.compute.hypervisor import Hypervisor
 from agent_kaktus.desired import Card, Machine, Outfit
 from agent_kaktus.failures import StepFailed
+from agent_kaktus.metadata.services import Services
 from agent_kaktus.network import bridge
 from agent_kaktus.network.guard import Guards
 from agent_kaktus.site import Site
@@ -19,8 +20,11 @@ from agent_kaktus.storage.template import Imports
 class Hands:
     """Libvirt, storage, netlink and nftables of this host."""
 
-    def __init__(self, site: Site, hypervisor: Hypervisor, storage: Storage, imports: Imports) -> None:
+    def __init__(
+        self, site: Site, hypervisor: Hypervisor, storage: Storage, imports: Imports, services: Services
+    ) -> None:
         self._site = site
+        self._services = services
         self._hypervisor = hypervisor
         self._storage = storage
         self._imports = imports
@@ -29,7 +33,7 @@ class Hands:
         """All that is. Raises Away while libvirt is."""
         domains = await self._hypervisor.look()
         pools, images, made = await asyncio.to_thread(self._storage.look)
-        put, unguarded = await _look_at(guards)
+        put, wall, unguarded = await _look_at(guards)
         return Actual(
             facts=await self._hypervisor.facts(),
             domains={found.id: found for found in domains if found.mark and found.mark.id == found.id},
@@ -40,6 +44,8 @@ class Hands:
             links=await asyncio.to_thread(bridge.look),
             guards=put,
             unguarded=unguarded,
+            services=self._services.look(),
+            wall=wall,
             seeds=await asyncio.to_thread(seed.look, self._site),
         )
 
@@ -50,7 +56,9 @@ class Hands:
             case steps.RemovePool():
                 await asyncio.to_thread(self._storage.remove_pool, step.pool.id)
             case steps.ImportTemplate():
-                self._imports.begin(step.template)
+                # The look that asks for it may be older than the end of its import.
+                if not self._storage.holds(step.template.id, step.template.pool):
+                    self._imports.begin(step.template)
             case steps.StopImport():
                 await self._imports.stop(step.template.id)
             case steps.RemoveTemplate():
@@ -69,6 +77,12 @@ class Hands:
                 await asyncio.to_thread(bridge.change, step.segment.bridge, step.add, step.drop)
             case steps.RemoveBridge():
                 await asyncio.to_thread(bridge.remove, step.segment.bridge)
+            case steps.MakeService():
+                await self._services.make(step.segment, step.networks, guards.wall)
+            case steps.RemoveService():
+                await self._services.remove(step.segment, guards.wall)
+            case steps.RemoveWall():
+                await guards.wall.remove()
             case steps.Unguard():
                 await guards.remove(step.taps)
             case steps.Guard():
@@ -119,8 +133,9 @@ class Hands:
             await guards.put(card, links[card.tap].index)
 
 
-async def _look_at(guards: Guards) -> tuple[dict[str, str], str]:
+async def _look_at(guards: Guards) -> tuple[dict[str, str], str, str]:
+    """The guards, the wall, and why they can't be seen."""
     try:
-        return await guards.look(), ""
+        return await guards.look(), await guards.wall.look(), ""
     except StepFailed as why:
-        return {}, str(why)
+        return {}, "", str(why)

@@ -1,6 +1,7 @@
 """The command `kaktus`."""
 
 import argparse
+import sys
 from pathlib import Path
 
 from agent_kaktus.settings import Settings
@@ -10,6 +11,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="kaktus", description="Runs the machines of a host.")
     parser.add_argument("--config", type=Path, help="a TOML file; KAKTUS_... in the environment override it")
     settings = Settings.load(parser.parse_args().config)
+
+    # structlog would import it, to colour what an agent never shows.
+    sys.modules.setdefault("rich", None)  # type: ignore[arg-type]
 
     from agent_kaktus.worker import VERSION, Kaktus  # late: --help needs no libvirt
     from kowa.runtime.agent import serve

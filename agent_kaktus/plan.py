@@ -48,4 +48,6 @@ def strangers(view: View) -> tuple[str, ...]:
     found += [f"pool {id_}" for id_ in actual.pools if id_ not in desired.pools]
     bridges = {names.bridge(id_) for id_ in desired.segments}
     found += [f"bridge {name}" for name in actual.links if names.is_bridge(name) and name not in bridges]
+    ports = {segment.port for segment in desired.segments.values()}
+    found += [f"metadata port {name}" for name in actual.links if names.is_port(name) and name not in ports]
     return tuple(sorted(found))

@@ -11,13 +11,15 @@ LONGEST_REASON = 500  # characters of what a program says
 async def run(program: str, *arguments: str, say: str = "") -> str:
     """What it prints. Raises StepFailed with what it complains of."""
     pipe = asyncio.subprocess.PIPE
+    # One that is told nothing may end before an empty word to it could be written.
+    stdin = pipe if say else asyncio.subprocess.DEVNULL
     try:
-        process = await asyncio.create_subprocess_exec(program, *arguments, stdin=pipe, stdout=pipe, stderr=pipe)
+        process = await asyncio.create_subprocess_exec(program, *arguments, stdin=stdin, stdout=pipe, stderr=pipe)
     except OSError as why:
         raise StepFailed(f"{program} can't be run: {why.strerror}") from why
     try:
         async with asyncio.timeout(LIMIT):
-            output, errors = await process.communicate(say.encode())
+            output, errors = await process.communicate(say.encode() or None)
     except TimeoutError as why:
         raise StepFailed(f"{program} took longer than {LIMIT:.0f} s") from why
     finally:

@@ -1,4 +1,7 @@
-"""A machine's seed: the NoCloud volume from which cloud-init learns name, keys and network."""
+"""A machine's seed: the NoCloud volume from which cloud-init learns name, keys and network.
+
+What writes it is imported late: it takes memory that an agent at rest need not have.
+"""
 
 import hashlib
 import io
@@ -6,9 +9,6 @@ import json
 import os
 from collections.abc import Mapping
 from pathlib import Path
-
-import pycdlib
-import yaml
 
 from agent_kaktus import files
 from agent_kaktus.desired import Machine, Outfit, Port
@@ -20,28 +20,22 @@ _MODE = 0o640  # it holds the user data; libvirt hands it to the user QEMU runs 
 # Where an ISO 9660 volume names the application that made it: there its digest stands, in one file with the content.
 _MADE_BY = 16 * 2048 + 574
 _MADE_BY_SIZE = 128
+_FORM = 1  # of the files; moves when they are written down otherwise, so that seeds are made anew
 
 
 def contents(site: Site, machine: Machine, outfit: Outfit) -> dict[str, str]:
     """Its files. Pure."""
-    keys = list(machine.ssh_keys)
-    cards = {f"eth{number}": _ethernet(site, port, number) for number, port in enumerate(outfit.ports)}
+    said = _said(site, machine, outfit)
     return {
-        "meta-data": _yaml(
-            {
-                "instance-id": machine.id,
-                "local-hostname": machine.name,
-                "metadata": dict(machine.metadata),
-                "public-keys": keys,
-            }
-        ),
-        "user-data": machine.user_data or "#cloud-config\n" + _yaml({"ssh_authorized_keys": keys}),
-        "network-config": _yaml({"version": 2, "ethernets": cards}),
+        "meta-data": _yaml(said["meta-data"]),
+        "user-data": machine.user_data or "#cloud-config\n" + _yaml(said["user-data"]),
+        "network-config": _yaml(said["network-config"]),
     }
 
 
 def digest(site: Site, machine: Machine, outfit: Outfit) -> str:
-    text = json.dumps(contents(site, machine, outfit), sort_keys=True)
+    """Of what they say; how that is written down is not asked at each look, since it takes its time."""
+    text = json.dumps([_FORM, machine.user_data, _said(site, machine, outfit)], sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest().upper()
 
 
@@ -64,6 +58,21 @@ def remove(site: Site, machine: str) -> None:
         path.unlink(missing_ok=True)
     folder.rmdir()
     files.sync(site.machines)
+
+
+def _said(site: Site, machine: Machine, outfit: Outfit) -> dict[str, dict[str, object]]:
+    keys = list(machine.ssh_keys)
+    cards = {f"eth{number}": _ethernet(site, port, number) for number, port in enumerate(outfit.ports)}
+    return {
+        "meta-data": {
+            "instance-id": machine.id,
+            "local-hostname": machine.name,
+            "metadata": dict(machine.metadata),
+            "public-keys": keys,
+        },
+        "user-data": {"ssh_authorized_keys": keys},
+        "network-config": {"version": 2, "ethernets": cards},
+    }
 
 
 def _ethernet(site: Site, port: Port, number: int) -> dict[str, object]:
@@ -90,6 +99,8 @@ def _routes(site: Site, port: Port) -> list[dict[str, str]]:
 
 def _yaml(data: Mapping[str, object]) -> str:
     """In block style, one scalar a line: small guests read it without a YAML parser."""
+    import yaml
+
     data = {key: value for key, value in data.items() if value}
     if not data:
         return ""
@@ -97,6 +108,8 @@ def _yaml(data: Mapping[str, object]) -> str:
 
 
 def _iso(contents_: Mapping[str, str], digest_: str) -> bytes:
+    import pycdlib
+
     iso = pycdlib.PyCdlib()
     iso.new(interchange_level=4, joliet=3, rock_ridge="1.09", vol_ident=_LABEL, app_ident_str=digest_)
     for number, (name, text) in enumerate(contents_.items()):

@@ -38,7 +38,7 @@ class Settings(BaseSettings):
     )
     hold_gateway: bool = Field(default=False, description="the bridge has each subnet's gateway address")
     metadata_route: bool = Field(
-        default=False, description="seeds tell machines that the metadata service is on their link"
+        default=True, description="seeds tell machines that the metadata service is on their link"
     )
     shutdown_limit: float = Field(
         default=60.0, gt=0, description="seconds until a machine that does not shut down is cut off"

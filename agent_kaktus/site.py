@@ -14,7 +14,7 @@ class Site:
     machine_type: str = "pc-i440fx-7.2"
     tcg_cache_mib: int = 64
     hold_gateway: bool = False
-    metadata_route: bool = False
+    metadata_route: bool = True
     shutdown_limit: float = 60.0
 
     def volume(self, pool: str, volume: str) -> Path:

@@ -1,6 +1,7 @@
 """The steps a plan is made of. Each can be repeated; its text is what tests and logs show."""
 
 from dataclasses import dataclass
+from ipaddress import IPv4Network
 from typing import ClassVar
 
 from agent_kaktus.actual import Image, Mark
@@ -132,6 +133,37 @@ class RemoveBridge(Step):
 
     def __str__(self) -> str:
         return f"remove bridge {self.segment.name}"
+
+
+@dataclass(frozen=True, slots=True)
+class MakeService(Step):
+    """The metadata service of a vnet, with what keeps it apart; one that is there gets what it lacks."""
+
+    done: ClassVar[str] = "service.made"
+    segment: Segment
+    networks: frozenset[IPv4Network]
+
+    def __str__(self) -> str:
+        return f"make service {self.segment.name}"
+
+
+@dataclass(frozen=True, slots=True)
+class RemoveService(Step):
+    done: ClassVar[str] = "service.removed"
+    segment: Segment
+
+    def __str__(self) -> str:
+        return f"remove service {self.segment.name}"
+
+
+@dataclass(frozen=True, slots=True)
+class RemoveWall(Step):
+    """Removes the rules around metadata services when there is none."""
+
+    done: ClassVar[str] = "wall.removed"
+
+    def __str__(self) -> str:
+        return "remove wall"
 
 
 @dataclass(frozen=True, slots=True)

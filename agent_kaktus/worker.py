@@ -11,6 +11,9 @@ from agent_kaktus.desired import Template
 from agent_kaktus.failures import StepFailed
 from agent_kaktus.hands import Hands
 from agent_kaktus.memory import Memory
+from agent_kaktus.metadata.server import Server
+from agent_kaktus.metadata.services import Services
+from agent_kaktus.metadata.tokens import Tokens, key
 from agent_kaktus.parse import parse
 from agent_kaktus.report import Reports
 from agent_kaktus.settings import Settings
@@ -78,11 +81,14 @@ class Kaktus:
         sources = Sources(settings.import_dir, Allowed(settings.allowed_names(), settings.allowed_networks()))
         imports = Imports(storage, sources, ended, progressed, memory.importing)
         hypervisor = self._hypervisor = Hypervisor(settings.libvirt_uri, lambda: loop.wake())
-        loop = Loop(site, feed, Hands(site, hypervisor, storage, imports), memory, Reports(VERSION))
+        tokens = Tokens(key(settings.state / "metadata.key"))
+        services = Services(Server(lambda: loop.desired, tokens))
+        loop = Loop(site, feed, Hands(site, hypervisor, storage, imports, services), memory, Reports(VERSION))
         trimming = asyncio.create_task(console.trim(site.machines))
         try:
             await loop.run()
         finally:
             trimming.cancel()
+            await services.close()
             await imports.close()
             await hypervisor.close()

@@ -87,7 +87,8 @@ def _power_up(
         return Verdict(steps, remarks=(LEFT,))
     ran = mark.ran == wanted.generation
     if found is not None and found.left and ran:
-        return Verdict((*steps, Note(wanted, replace(mark, rests=wanted.generation))), remarks=(LEFT,))
+        # Told once it is noted: whoever is told may want it stopped at once, and then it is too late to tell why.
+        return Verdict((*steps, Note(wanted, replace(mark, rests=wanted.generation))))
     if ran and view.memory.crashes_too_often(wanted):
         return Verdict(fails="it stopped by itself 5 times within 10 minutes; see its console, then change or start it")
     up: list[Step] = [Start(wanted, again=ran)]

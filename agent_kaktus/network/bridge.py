@@ -4,12 +4,10 @@ from collections import Counter
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 
-from pyroute2 import IPRoute
-from pyroute2.netlink.exceptions import NetlinkError
-
 from agent_kaktus import names
 from agent_kaktus.actual import Link
 from agent_kaktus.failures import StepFailed
+from agent_kaktus.network.netlink import IPRoute, NetlinkError
 
 _IPV4 = 2
 _UP = 1
@@ -31,7 +29,7 @@ def look() -> dict[str, Link]:
         link.get_attr("IFLA_IFNAME"): Link(
             name=link.get_attr("IFLA_IFNAME"),
             index=link["index"],
-            is_bridge=_kind(link) == "bridge",
+            is_bridge=kind_of(link) == "bridge",
             is_up=bool(link["flags"] & _UP),
             ports=ports[link["index"]],
             bridge=known.get(link.get_attr("IFLA_MASTER"), ""),
@@ -90,6 +88,11 @@ def index_of(netlink: IPRoute, name: str) -> int:
     return int(found[0])
 
 
+def kind_of(link: object) -> str:
+    info = link.get_attr("IFLA_LINKINFO")  # type: ignore[attr-defined]
+    return str(info.get_attr("IFLA_INFO_KIND")) if info else ""
+
+
 def _set_address(netlink: IPRoute, verb: str, index: int, address: str) -> None:
     host, length = address.split("/")
     try:
@@ -97,9 +100,3 @@ def _set_address(netlink: IPRoute, verb: str, index: int, address: str) -> None:
     except NetlinkError as why:
         if why.code != _THERE and why.code not in _NOT_THERE:
             raise
-
-
-def _kind(link: object) -> str:
-    info = link.get_attr("IFLA_LINKINFO")  # type: ignore[attr-defined]
-    return str(info.get_attr("IFLA_INFO_KIND")) if info else ""
-

@@ -7,6 +7,7 @@ from collections.abc import Iterable
 
 from agent_kaktus import names, process
 from agent_kaktus.desired import Card
+from agent_kaktus.network.wall import Wall
 
 _COUNT = 5  # of rules in a chain
 
@@ -59,10 +60,11 @@ def _common(comments: list[str]) -> str:
 
 
 class Guards:
-    """The agent's own table. It goes with its last chain."""
+    """The agent's own table of the netdev family, which goes with its last chain; and the wall beside it."""
 
     def __init__(self, kaktus: str) -> None:
         self._table = names.guard(kaktus)
+        self.wall = Wall(self._table)
         self._changing = asyncio.Lock()
 
     async def look(self) -> dict[str, str]:

@@ -3,30 +3,40 @@
 import hashlib
 
 from agent_kaktus.desired import Card, Desired, Host, Missing, Range, Segment
+from agent_kaktus.metadata import plan as metadata
 from agent_kaktus.network import guard
 from agent_kaktus.steps import MakeBridge, RemoveBridge, SetBridge, Unguard
 from agent_kaktus.view import AS_WANTED, GONE, Verdict, View
 
 
 def segment(view: View, wanted: Segment) -> Verdict:
-    if wanted.interface:  # somebody else's: never changed
-        return GONE if wanted.gone else AS_WANTED
-    link = view.actual.links.get(wanted.bridge)
     if wanted.gone:
-        if link is None:
-            return GONE
-        if not link.is_bridge:
-            return Verdict(waits=f"{link.name}, which is there and no bridge of ours")
-        if link.ports:
-            return Verdict(waits=f"{link.ports} devices on its bridge {link.name}")
-        return Verdict((RemoveBridge(wanted),))
+        return _gone(view, wanted)
+    serve = metadata.serve(view, wanted)
+    link = view.actual.links.get(wanted.bridge)
+    if wanted.interface:  # somebody else's: never changed
+        return Verdict(serve)
     if link is None:
         return Verdict((MakeBridge(wanted, _mac(view, wanted)),)) if _is_needed(view, wanted) else AS_WANTED
     if not link.is_bridge:
         return Verdict(fails=f"{link.name} is there and no bridge; rename or remove it")
     add = tuple(sorted(_held(view, wanted, gone=False) - link.addresses))
     drop = tuple(sorted((_held(view, wanted, gone=True) - _held(view, wanted, gone=False)) & link.addresses))
-    return AS_WANTED if link.is_up and not add and not drop else Verdict((SetBridge(wanted, add, drop),))
+    is_set = link.is_up and not add and not drop
+    return Verdict((*(() if is_set else (SetBridge(wanted, add, drop),)), *serve))
+
+
+def _gone(view: View, wanted: Segment) -> Verdict:
+    link = view.actual.links.get(wanted.bridge)
+    unserve = metadata.unserve(view, wanted)
+    if wanted.interface or link is None:
+        return Verdict(unserve) if unserve else GONE
+    if not link.is_bridge:
+        return Verdict(waits=f"{link.name}, which is there and no bridge of ours")
+    ports = link.ports - metadata.is_plugged(view, wanted)
+    if ports:
+        return Verdict(waits=f"{ports} devices on its bridge {link.name}")
+    return Verdict((*unserve, RemoveBridge(wanted)))
 
 
 def range_(view: View, wanted: Range) -> Verdict:
@@ -51,12 +61,15 @@ def card(view: View, wanted: Card) -> Verdict:
 
 
 def host(view: View, wanted: Host) -> Verdict:
-    """Rules of taps that are gone go too, once nobody knows the card; of one that is known, they go with it."""
+    """Rules of taps that are gone go too, once nobody knows the card; of one that is known, they go with it.
+
+    So does the wall around services when there are none.
+    """
     if wanted.gone:
         return GONE
     kept = {card.tap for card in view.desired.cards.values()}
     left = tuple(sorted(view.actual.guards.keys() - view.actual.links.keys() - kept))
-    return Verdict((Unguard(left),)) if left else AS_WANTED
+    return Verdict((*((Unguard(left),) if left else ()), *metadata.raze(view)))
 
 
 def why_no_bridge(view: View, wanted: Segment) -> str:

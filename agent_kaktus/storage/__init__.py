@@ -25,6 +25,9 @@ class Storage(Protocol):
 
     def remove(self, id_: str, pool: str) -> None: ...
 
+    def holds(self, id_: str, pool: str) -> bool:
+        """Whether a volume or a template is there under its final name."""
+
     def place(self, pool: str, template: str) -> Path: ...
 
     def settle(self, pool: str, template: str, format_: str) -> None: ...

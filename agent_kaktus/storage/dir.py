@@ -98,6 +98,9 @@ class DirPools:
         crashpoint.reach("kaktus.image.unlinked")
         self._forget(id_)
 
+    def holds(self, id_: str, pool: str) -> bool:
+        return any((self._pools / pool / f"{id_}.{format_}").exists() for format_ in _FORMATS)
+
     def place(self, pool: str, template: str) -> Path:
         """Where a template's bytes are gathered before anybody sees it."""
         return files.partial(self._pools / pool / template)

@@ -108,7 +108,8 @@ def delete_devices(house: House) -> None:
             case "adapter":
                 _quietly("ip", "link", "delete", names.tap(described.id))
             case "kaktus":
-                _quietly("nft", "delete", "table", "netdev", names.guard(described.id))
+                for family in ("netdev", "bridge"):
+                    _quietly("nft", "delete", "table", family, names.guard(described.id))
 
 
 def _quietly(*command: str) -> None:

@@ -184,6 +184,7 @@ def _heard(house: House) -> dict[str, int]:
 
 
 def _await_proof(house: House, cloud: Cloud, machine: instance_pb2.Instance, seen: int) -> None:
-    proof = f"kowabunga: proof={machine.metadata['proof']}"
-    if not wait(lambda: proof in console(house, machine.meta.id)[seen:], BOOT):
-        raise SystemExit(f"\ndemo: the console of {machine.name} does not show {proof!r}; {cloud.complaint(machine)}")
+    """From the metadata service: its seed knows it too."""
+    for line in (f"proof={machine.metadata['proof']}", "source=metadata"):
+        if not wait(lambda shown=f"kowabunga: {line}": shown in console(house, machine.meta.id)[seen:], BOOT):  # type: ignore[misc]
+            raise SystemExit(f"\ndemo: the console of {machine.name} does not show {line}; {cloud.complaint(machine)}")

@@ -166,6 +166,11 @@ class Agent:
         self._reader.join(10)
         self._log.close()
 
+    def namespaces(self) -> int:
+        """How many network namespaces it holds open."""
+        opened = Path(f"/proc/{self._process.pid}/fd").iterdir()
+        return sum(str(path.readlink()).startswith("net:") for path in opened if path.is_symlink())
+
     def is_dead(self) -> bool:
         return self._process.poll() is not None
 

@@ -27,7 +27,7 @@ class Shell:
         os.close(self._terminal)
 
     def run(self, command: str) -> str:
-        """What it prints, in both its outputs. The marks around it are put together by the shell, so no echo has them."""
+        """What it prints, on both its outputs. The shell puts together the marks around that, so no echo has them."""
         self._count += 1
         begin, end = f"<{self._count}<", f">{self._count}>"
         line = f"echo '<'{self._count}'<'; {{ {command}\n}} 2>&1; echo '>'{self._count}'>'\n"

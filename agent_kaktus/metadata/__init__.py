@@ -1,0 +1,1 @@
+"""What machines are told of themselves, at an address on their own link."""

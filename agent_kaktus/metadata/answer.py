@@ -1,0 +1,108 @@
+"""What is answered to a request of a machine that is known. Pure.
+
+No header says who asks: of all that is sent, only the method, the path, the token and what form is wanted count.
+"""
+
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from urllib.parse import unquote
+
+from agent_kaktus.desired import Machine
+from agent_kaktus.metadata import document
+from agent_kaktus.metadata.document import Tree
+from agent_kaktus.metadata.tokens import LONGEST, Tokens
+
+TOKEN_PATH = "/latest/api/token"  # noqa: S105 - a path
+_LIFETIMES = ("x-metadata-token-ttl-seconds", "x-aws-ec2-metadata-token-ttl-seconds")
+_TOKENS = ("x-metadata-token", "x-aws-ec2-metadata-token")
+_VERSIONS = ("2009-04-04", "latest")  # the first is what cloud-init asks EC2 for
+_HELP = (
+    f"send a token as X-metadata-token; get one with PUT {TOKEN_PATH} and X-metadata-token-ttl-seconds: 1 to {LONGEST}"
+)
+_PLAIN, _JSON, _BYTES = "text/plain; charset=utf-8", "application/json", "application/octet-stream"
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    method: str
+    target: str
+    headers: Mapping[str, str]  # names in lower case
+
+    def first(self, names: tuple[str, ...]) -> str:
+        """The value of the first of these headers that is there."""
+        return next((self.headers[name] for name in names if name in self.headers), "")
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    status: int
+    body: bytes = b""
+    type: str = _PLAIN
+    headers: tuple[tuple[str, str], ...] = ()
+
+
+def refused(status: int, reason: str, *headers: tuple[str, str]) -> Answer:
+    return Answer(status, f"{reason}\n".encode(), headers=headers)
+
+
+NOT_FOUND = refused(404, "not found")
+
+
+def answer(asked: Request, machine: Machine, tree: Tree, tokens: Tokens, now: int) -> Answer:
+    path = asked.target.partition("?")[0]
+    if "x-forwarded-for" in asked.headers:
+        return refused(403, "what comes through a proxy is not answered")
+    allowed = ("PUT",) if path == TOKEN_PATH else ("GET", "HEAD")
+    if asked.method not in allowed:
+        return refused(405, f"{' or '.join(allowed)}, not {asked.method}", ("allow", ", ".join(allowed)))
+    if path == TOKEN_PATH:
+        return _draw(asked, machine, tokens, now)
+    if not tokens.admits(asked.first(_TOKENS), machine.id, now):
+        return refused(401, _HELP)
+    return _read(path, asked, machine, tree)
+
+
+def _draw(asked: Request, machine: Machine, tokens: Tokens, now: int) -> Answer:
+    lifetime = asked.first(_LIFETIMES)
+    if not re.fullmatch(r"[0-9]{1,5}", lifetime) or not 1 <= int(lifetime) <= LONGEST:
+        return refused(400, f"say in X-metadata-token-ttl-seconds how long the token shall count: 1 to {LONGEST}")
+    token = tokens.draw(machine.id, int(lifetime), now)
+    return Answer(200, token.encode(), headers=tuple((name, lifetime) for name in _LIFETIMES))
+
+
+def _read(path: str, asked: Request, machine: Machine, tree: Tree) -> Answer:
+    match path.split("/")[1:]:
+        case [""]:
+            return _text("\n".join(_VERSIONS))
+        case [version, *_] if version not in _VERSIONS:
+            return NOT_FOUND
+        case [_] | [_, ""]:
+            return _text("meta-data/\nmeta-data.json" + ("\nuser-data" if machine.user_data else ""))
+        case [_, "user-data"] if machine.user_data:
+            return Answer(200, machine.user_data.encode(), _BYTES)
+        case [_, "meta-data.json"] | ["latest", "meta-data"]:
+            return _json(tree)
+        case [_, "meta-data", *rest]:
+            return _read_tree([unquote(name) for name in rest], asked, tree)
+    return NOT_FOUND
+
+
+def _read_tree(path: list[str], asked: Request, tree: Tree) -> Answer:
+    is_directory = path[-1:] == [""]
+    path = path[:-1] if is_directory else path
+    found = document.find(tree, path)
+    if found is None or (isinstance(found, str) and is_directory):
+        return NOT_FOUND
+    if isinstance(found, str):
+        return _text(found)
+    return _json(found) if _JSON in asked.headers.get("accept", "") else _text(document.listing(found, path))
+
+
+def _text(text: str) -> Answer:
+    return Answer(200, text.encode())
+
+
+def _json(tree: Tree) -> Answer:
+    return Answer(200, json.dumps(tree, indent=2, ensure_ascii=False).encode(), _JSON)

@@ -1,0 +1,52 @@
+"""Tokens: each says until when it counts, and is sealed for one machine. Nothing is kept of them but the key."""
+
+import base64
+import binascii
+import hashlib
+import hmac
+import secrets
+from pathlib import Path
+
+from agent_kaktus import files
+
+LONGEST = 21_600  # seconds that one may count
+KEY_SIZE = 32
+_MODE = 0o600
+_EXPIRY_SIZE = 8
+
+
+class Tokens:
+    """Those of one host. Times are seconds of the wall clock, since a token outlives the agent."""
+
+    def __init__(self, key: bytes) -> None:
+        self._key = key
+
+    def draw(self, machine: str, lifetime: int, now: int) -> str:
+        expiry = (now + lifetime).to_bytes(_EXPIRY_SIZE, "big")
+        return base64.urlsafe_b64encode(expiry + self._seal(machine, expiry)).rstrip(b"=").decode()
+
+    def admits(self, token: str, machine: str, now: int) -> bool:
+        """Whether it was drawn here, for this machine, and counts still."""
+        try:
+            raw = base64.b64decode(token + "=" * (-len(token) % 4), altchars=b"-_", validate=True)
+        except (binascii.Error, ValueError):
+            return False
+        expiry, seal = raw[:_EXPIRY_SIZE], raw[_EXPIRY_SIZE:]
+        is_ours = hmac.compare_digest(seal, self._seal(machine, expiry))
+        return is_ours and now < int.from_bytes(expiry, "big")
+
+    def _seal(self, machine: str, expiry: bytes) -> bytes:
+        return hmac.digest(self._key, b"metadata token " + machine.encode() + expiry, hashlib.sha256)
+
+
+def key(path: Path) -> bytes:
+    """The key in a file, drawn at the first call."""
+    try:
+        found = path.read_bytes()
+    except FileNotFoundError:
+        found = b""
+    if len(found) != KEY_SIZE:
+        found = secrets.token_bytes(KEY_SIZE)
+        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        files.write(path, found, mode=_MODE)
+    return found

@@ -1,0 +1,76 @@
+"""Templates from web servers. Imported late: few agents need it, and then seldom, and it takes memory."""
+
+import asyncio
+import socket
+from collections.abc import AsyncGenerator
+
+import httpx
+
+from agent_kaktus.failures import GivenUp
+from agent_kaktus.storage import address
+from agent_kaktus.storage.source import CHUNK, BrokenOff
+
+_MOST_REDIRECTS = 5
+_TIMEOUT = httpx.Timeout(30.0, connect=10.0)
+
+
+async def fetch(source: str, allowed: address.Allowed) -> AsyncGenerator[tuple[bytes, int]]:
+    url = _parsed(source)
+    async with httpx.AsyncClient(timeout=_TIMEOUT, trust_env=False, follow_redirects=False) as client:
+        for _ in range(_MOST_REDIRECTS + 1):
+            request = await _request(client, url, allowed)
+            try:
+                answer = await client.send(request, stream=True)
+            except httpx.TransportError as why:
+                raise BrokenOff(f"{url.host}: {why or type(why).__name__}") from why
+            try:
+                if not answer.has_redirect_location:
+                    async for part in _body(answer, url):
+                        yield part
+                    return
+                url = _parsed(str(url.join(answer.headers["location"])))
+            finally:
+                await answer.aclose()
+    raise GivenUp(f"the source redirects more than {_MOST_REDIRECTS} times")
+
+
+async def _request(client: httpx.AsyncClient, url: httpx.URL, allowed: address.Allowed) -> httpx.Request:
+    """To the address that was checked and to no other, whatever the name leads to by then."""
+    port = url.port or (443 if url.scheme == "https" else 80)
+    try:
+        found = await asyncio.get_running_loop().getaddrinfo(url.host, port, type=socket.SOCK_STREAM)
+    except OSError as why:
+        raise BrokenOff(f"{url.host} can't be resolved: {why.strerror}") from why
+    try:
+        chosen = address.choose(url.host, [str(entry[4][0]) for entry in found], allowed)
+    except ValueError as why:
+        raise GivenUp(str(why)) from why
+    headers = {"host": url.netloc.decode(), "accept-encoding": "identity"}
+    extensions = {"sni_hostname": url.host, "timeout": _TIMEOUT.as_dict()}
+    return client.build_request("GET", url.copy_with(host=chosen), headers=headers, extensions=extensions)
+
+
+def _parsed(text: str) -> httpx.URL:
+    try:
+        url = httpx.URL(text)
+    except httpx.InvalidURL as why:
+        raise GivenUp(f"the source is no URL: {why}") from why
+    if url.scheme not in ("http", "https") or not url.host:
+        raise GivenUp(f"the source leads to {url.scheme or 'nothing'}: only http and https are fetched")
+    if url.userinfo:
+        raise GivenUp("the source has a user or password in it; images that need one are not fetched")
+    return url
+
+
+async def _body(answer: httpx.Response, url: httpx.URL) -> AsyncGenerator[tuple[bytes, int]]:
+    if answer.status_code in (408, 425, 429) or answer.status_code >= 500:
+        raise BrokenOff(f"{url.host} answers {answer.status_code}")
+    if answer.status_code != 200:
+        raise GivenUp(f"{url.host} answers {answer.status_code} {answer.reason_phrase}")
+    length = answer.headers.get("content-length", "")
+    size = int(length) if length.isdecimal() else 0
+    try:
+        async for part in answer.aiter_raw(CHUNK):
+            yield part, size
+    except httpx.TransportError as why:
+        raise BrokenOff(f"{url.host} broke off: {why or type(why).__name__}") from why

@@ -1,0 +1,152 @@
+"""What machines need, once for all tests of a stack; and what is there of them, on both sides."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from kowa.v2 import (
+    adapter_pb2,
+    agent_pb2,
+    agent_token_pb2,
+    instance_pb2,
+    kaktus_pb2,
+    meta_pb2,
+    project_pb2,
+    region_pb2,
+    storage_pool_pb2,
+    subnet_pb2,
+    template_pb2,
+    vnet_pb2,
+    volume_pb2,
+    zone_pb2,
+)
+from tests.kaktus.rooms import GUEST, IMAGE
+from tests.stack.stack import MIB, TINY, Stack
+from tests.waiting import until
+
+PROMISED = 8  # virtual CPUs for each there is: machines that do nothing need none
+BOOT = 60.0  # seconds, on a busy machine
+
+
+@dataclass(frozen=True)
+class Guest:
+    """What a machine is made of."""
+
+    template: template_pb2.Template
+    memory: int
+    disk: int
+
+
+@dataclass
+class House:
+    """A region with a host, and a project."""
+
+    stack: Stack
+    region: region_pb2.Region
+    zone: zone_pb2.Zone
+    host: kaktus_pb2.Kaktus
+    project: project_pb2.Project
+    pool: storage_pool_pb2.StoragePool
+    idle: Guest  # does nothing
+
+    @property
+    def agent(self) -> agent_pb2.Agent:
+        return self.stack.list(agent_pb2.Agent)[0]
+
+    def renew_agent(self) -> None:
+        """Kills it, and waits until the next is connected."""
+        epoch = self.agent.status.epoch
+        self.stack.agent.kill()
+        until(self.is_connected_since(epoch), what="the agent is connected")
+
+    def is_connected_since(self, epoch: int) -> Callable[[], bool]:
+        """Whether a later session than this is open."""
+
+        def is_so() -> bool:
+            status = self.agent.status
+            return status.epoch > epoch and status.stream == agent_pb2.STREAM_ONLINE
+
+        return is_so
+
+    def vnet(self, name: str) -> vnet_pb2.Vnet:
+        return self.stack.create(vnet_pb2.Vnet(region=self.region.meta.id, name=name))
+
+    def subnet(self, vnet: vnet_pb2.Vnet, cidr: str) -> subnet_pb2.Subnet:
+        return self.stack.create(subnet_pb2.Subnet(vnet=vnet.meta.id, name="lan", cidr=cidr))
+
+    def new_pool(self, name: str) -> storage_pool_pb2.StoragePool:
+        directory = storage_pool_pb2.STORAGE_DRIVER_DIR
+        return self.stack.create(
+            storage_pool_pb2.StoragePool(
+                region=self.region.meta.id, name=name, driver=directory, kaktus=self.host.meta.id
+            )
+        )
+
+    def new_template(
+        self, pool: storage_pool_pb2.StoragePool, name: str, source: str, sha256: str
+    ) -> template_pb2.Template:
+        return self.stack.create(
+            template_pb2.Template(storage_pool=pool.meta.id, name=name, source=source, sha256=sha256)
+        )
+
+    def booting(self) -> Guest:
+        """A guest that boots, and can be spoken to."""
+        if not (GUEST / IMAGE).exists():
+            from deploy.guest.build import build
+
+            build(GUEST)
+        return Guest(self.imported("guest", *self.stack.host.offer_guest()), 128 * MIB, 512 * MIB)
+
+    def imported(self, name: str, source: str, sha256: str) -> template_pb2.Template:
+        """A template in the pool of all machines."""
+        template = self.new_template(self.pool, name, source, sha256)
+        until(lambda: self.stack.get(template).meta.state == meta_pb2.STATE_READY, limit=BOOT, what="it is imported")
+        return template
+
+    def volume(self, name: str, guest: Guest) -> volume_pb2.Volume:
+        return self.stack.create(
+            volume_pb2.Volume(
+                project=self.project.meta.id,
+                name=name,
+                storage_pool=guest.template.storage_pool,
+                template=guest.template.meta.id,
+                size=guest.disk,
+            )
+        )
+
+    def adapter(self, name: str, subnet: subnet_pb2.Subnet) -> adapter_pb2.Adapter:
+        return self.stack.create(adapter_pb2.Adapter(project=self.project.meta.id, name=name, subnet=subnet.meta.id))
+
+    def instance(
+        self, name: str, volume: volume_pb2.Volume, adapter: adapter_pb2.Adapter, guest: Guest
+    ) -> instance_pb2.Instance:
+        return self.stack.create(
+            instance_pb2.Instance(
+                project=self.project.meta.id,
+                name=name,
+                zone=self.zone.meta.id,
+                vcpus=1,
+                memory=guest.memory,
+                volumes=[volume.meta.id],
+                adapters=[adapter.meta.id],
+            )
+        )
+
+
+def house(stack: Stack) -> House:
+    """Makes one; its host's agent is at work."""
+    region = stack.create(region_pb2.Region(name="eu"))
+    zone = stack.create(zone_pb2.Zone(region=region.meta.id, name="eu-a"))
+    agent = stack.create(agent_pb2.Agent(name="kaktus-1"))
+    token = stack.create(agent_token_pb2.AgentToken(agent=agent.meta.id, name="first"))
+    (stack.folder / "token").write_text(token.secret)
+    host = stack.create(
+        kaktus_pb2.Kaktus(zone=zone.meta.id, name="kaktus-1", agent=agent.meta.id, cpu_overcommit=PROMISED)
+    )
+    project = stack.create(project_pb2.Project(name="shop"))
+    pool, template = storage_pool_pb2.StoragePool(), template_pb2.Template()
+    made = House(stack, region, zone, host, project, pool, Guest(template, 32 * MIB, MIB))
+    stack.agent.start()
+    until(lambda: stack.get(host).status.memory, what="the host's capacity")
+    made.pool = made.new_pool("local")
+    template.CopyFrom(made.imported("idle", TINY, stack.tiny))
+    return made

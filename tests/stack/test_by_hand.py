@@ -1,0 +1,109 @@
+"""What people do to a host behind Kahuna's back, and what a guest does to itself."""
+
+import threading
+from collections.abc import Iterator
+
+import pytest
+
+from kowa.v2 import instance_pb2
+from tests.stack import sets
+from tests.stack.house import BOOT, House
+from tests.stack.workflows import RUNNING, STOPPED, Life
+from tests.waiting import until
+
+pytestmark = pytest.mark.libvirt
+
+STRANGER = """<domain type='qemu'><name>mine</name><memory>65536</memory><os><type>hvm</type></os></domain>"""
+
+
+@pytest.fixture
+def life(house: House) -> Iterator[Life]:
+    """A machine that runs, and nothing of it afterwards."""
+    made = Life(house, "web", "10.9.0.0/24", house.idle)
+    until(made.create(), what="it runs")
+    sets.equal(house.stack)
+    yield made
+    until(made.delete(), what="it is gone")
+    sets.equal(house.stack)
+
+
+def test_a_machine_destroyed_by_hand_comes_back(life: Life) -> None:
+    host = life.house.stack.host
+    before = host.guests()
+    host.virsh("destroy", life.machine.meta.id)
+    until(lambda: life.house.stack.get(life.machine).status.restarts == 1, what="it is started again")
+    until(lambda: life.power() == RUNNING, what="it runs")
+    assert host.guests() != before
+
+
+def test_a_domain_made_by_hand_is_reported_and_left_alone(life: Life) -> None:
+    stack = life.house.stack
+
+    def strangers() -> list[str]:
+        return list(stack.get(life.house.host).status.strangers)
+
+    (stack.folder / "mine.xml").write_text(STRANGER)
+    stack.host.virsh("define", str(stack.folder / "mine.xml"))
+    try:
+        until(lambda: strangers() == ["domain mine"], limit=40, what="the stranger is reported")
+        life.house.renew_agent()
+        until(life.resize(), what="the agent is at work")
+        assert stack.host.virsh("list", "--all", "--name").split().count("mine") == 1
+        assert strangers() == ["domain mine"]
+    finally:
+        stack.host.virsh("undefine", "mine")
+    until(lambda: not strangers(), limit=40, what="nobody is a stranger")
+
+
+def test_machines_run_on_while_libvirt_is_dead(life: Life) -> None:
+    host = life.house.stack.host
+    before = host.guests()
+    host.kill_libvirtd()
+    until(lambda: "libvirt" in waits_for(life), what="the reason is told")
+    assert host.guests() == before
+    life.stop()
+    host.start_libvirtd()
+    until(lambda: life.power() == STOPPED, limit=40, what="what was asked for meanwhile")
+
+
+def remarks(life: Life) -> list[str]:
+    return [condition.type for condition in life.house.stack.get(life.machine).meta.conditions]
+
+
+def waits_for(life: Life) -> str:
+    return " ".join(condition.message for condition in life.house.stack.get(life.machine).meta.conditions)
+
+
+def test_a_guest_that_powers_itself_off_stays_off(house: House) -> None:
+    life = Life(house, "self", "10.9.0.0/24", house.booting())
+    until(life.create(), what="it runs")
+    types(life, b"poweroff -f\n", after=b"/ # ")
+    until(lambda: life.power() == STOPPED, limit=BOOT, what="it is off")
+    until(lambda: remarks(life) == ["GuestPoweredOff"], what="it is told why")
+    assert house.stack.get(life.machine).power == STOPPED
+    house.renew_agent()
+    sets.equal(house.stack)
+    assert life.power() == STOPPED
+    until(life.start(), what="it runs again")
+    until(lambda: not remarks(life), what="nothing is left to be told")
+    until(life.delete(), what="it is gone")
+    sets.equal(house.stack)
+
+
+def types(life: Life, keys: bytes, *, after: bytes) -> None:
+    """Types into a machine's console when it has printed something."""
+    prompted = threading.Event()
+
+    def requests() -> Iterator[instance_pb2.ConsoleInstanceRequest]:
+        yield instance_pb2.ConsoleInstanceRequest(id=life.machine.meta.id)
+        assert prompted.wait(BOOT)
+        yield instance_pb2.ConsoleInstanceRequest(data=keys)
+
+    printed = b""
+    client = life.house.stack.client
+    for answer in client.converse(client.instances._of.method("console"), requests()):
+        printed += answer.data
+        if after in printed:
+            prompted.set()
+        if prompted.is_set() and keys.strip() in printed.rpartition(after)[2]:
+            break

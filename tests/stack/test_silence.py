@@ -1,0 +1,61 @@
+"""Twenty seconds of silence in the midst of each workflow: the agent frozen, Kahuna frozen, the network cut."""
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
+
+import pytest
+
+from tests.stack import sets
+from tests.stack.house import House
+from tests.stack.stack import Stack
+from tests.stack.workflows import Came, Life
+from tests.waiting import until
+
+pytestmark = [pytest.mark.libvirt, pytest.mark.slow]
+
+SILENCE = 20.0  # seconds
+BACK = 60.0  # seconds to dial in again, and to end
+Silence = Callable[[Stack], AbstractContextManager[None]]
+
+
+@pytest.fixture
+def lives(house: House) -> Iterator[list[Life]]:
+    """Machines that run, for all that needs one; and one to come. Nothing of them afterwards."""
+    made = [Life(house, f"m{number}", f"10.9.{number}.0/24", house.idle) for number in range(4)]
+    for came in [life.create() for life in made[1:]]:
+        until(came, what="it runs")
+    sets.equal(house.stack)
+    yield made
+    for life in made[:-1]:
+        until(life.delete(), what="it is gone")
+    sets.equal(house.stack)
+
+
+def frozen_agent(stack: Stack) -> AbstractContextManager[None]:
+    return stack.agent.frozen()
+
+
+def frozen_kahuna(stack: Stack) -> AbstractContextManager[None]:
+    return stack.kahuna.frozen()
+
+
+def cut_network(stack: Stack) -> AbstractContextManager[None]:
+    return stack.cut_off()
+
+
+@pytest.mark.parametrize("silence", [frozen_agent, frozen_kahuna, cut_network])
+def test_each_workflow_outlives_a_silence(lives: list[Life], silence: Silence) -> None:
+    new, larger, off, gone = lives
+    stack = new.house.stack
+    running = stack.host.guests()
+    stack.agent.forget_trace()
+    coming: list[Came] = [larger.resize(), off.stop(), gone.delete(), new.create()]
+    until(lambda: len(stack.agent.passed()) > 2, what="the agent is in the midst of it")
+    with silence(stack):
+        time.sleep(SILENCE)  # that long is the promise
+        assert len(sets.processes(stack)) == len(set(sets.processes(stack)))
+    for came in coming:
+        until(came, limit=BACK, what="what was asked for")
+    sets.equal(stack, BACK)
+    assert set(stack.host.guests()) & set(running), "a machine that nobody touched has been started anew"
