@@ -3,6 +3,7 @@
 import contextlib
 import os
 import subprocess
+import sys
 import time
 from collections.abc import Iterator
 
@@ -68,10 +69,11 @@ def phase(name: str) -> Iterator[list[str]]:
     """Says that a phase begins, and how long it took; what is appended is said with it."""
     begun = time.monotonic()
     notes: list[str] = []
-    print(f"{name:<14} ...", end="", flush=True)
+    if sys.stdout.isatty():
+        print(f"{name:<14} ...", end="\r", flush=True)
     yield notes
     said = f"  {notes[0]}" if notes else ""
-    print(f"\r{name:<14} {time.monotonic() - begun:5.1f} s{said}", flush=True)
+    print(f"{name:<14} {time.monotonic() - begun:5.1f} s{said}", flush=True)
 
 
 def report(house: House, client: Client) -> None:
