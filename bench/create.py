@@ -1,6 +1,7 @@
 """Create to libvirt RUNNING, against the same overlay, define and start by hand. Uses the demo, which it starts."""
 
 import contextlib
+import io
 import json
 import shutil
 import subprocess
@@ -28,7 +29,7 @@ ALLOWED = 300  # ms over the floor
 def figures() -> list[Figure]:
     """Milliseconds at the median, in alternating rounds."""
     house = House()
-    with contextlib.redirect_stdout(None):
+    with contextlib.redirect_stdout(io.StringIO()):
         up(house)
     libvirt.registerErrorHandler(lambda *_: None, None)
     connection = libvirt.open(f"qemu+unix:///system?socket={house.libvirt / 'run' / 'libvirt-sock'}")
