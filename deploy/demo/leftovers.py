@@ -16,8 +16,10 @@ FOLDERS = (
     "/var/lib/libvirt",
     "/var/log/libvirt",
     "/var/cache/libvirt",
-    "/tmp",  # noqa: S108 - looked at only
 )
+
+# Everybody writes here; what is ours has a name of ours.
+SHARED, OURS = "/tmp", ("kow", "kah", "kak", "kiw")  # noqa: S108 - looked at only
 
 Inventory = dict[str, list[str]]
 
@@ -29,7 +31,10 @@ def inventory() -> Inventory:
         "namespaces": [namespace["name"] for namespace in _json("ip", "-j", "netns")],
         "mounts": [line.split()[4] for line in Path("/proc/self/mountinfo").read_text().splitlines()],
         "tables": _lines("nft", "list", "tables"),
-        "files": [str(path) for folder in FOLDERS if Path(folder).is_dir() for path in Path(folder).iterdir()],
+        "files": [
+            *(str(path) for folder in FOLDERS if Path(folder).is_dir() for path in Path(folder).iterdir()),
+            *(str(path) for path in Path(SHARED).iterdir() if path.name.startswith(OURS)),
+        ],
     }
     return {kind: sorted(entries) for kind, entries in found.items()}
 
