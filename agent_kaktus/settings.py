@@ -1,27 +1,23 @@
 """What an operator tells the agent: environment variables `KAKTUS_...`, and a TOML file whose values they override."""
 
-import tomllib
 from ipaddress import IPv4Network, IPv6Network, ip_network
 from pathlib import Path
 from typing import Literal
 
 from pydantic import Field
-from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
+from pydantic_settings import SettingsConfigDict
 
 from agent_kaktus.site import Site
+from kowa.runtime.settings import AgentSettings
 
 Network = IPv4Network | IPv6Network
 
 
-class Settings(BaseSettings):
+class Settings(AgentSettings):
     """The agent's settings."""
 
     model_config = SettingsConfigDict(env_prefix="KAKTUS_", extra="forbid")
 
-    server: str = Field(description="Kahuna's address for agents, host:port")
-    ca: Path = Field(description="the certificates Kahuna is known by")
-    token: Path = Field(description="a file with the agent's token")
-    state: Path = Field(description="a directory of the agent's own, closed to others")
     pools: Path = Field(description="a directory in which each dir pool has one, named by the pool's id")
     machines: Path | None = Field(
         default=None, description="seeds and console logs; unless told, `machines` beside the pools"
@@ -43,21 +39,6 @@ class Settings(BaseSettings):
     shutdown_limit: float = Field(
         default=60.0, gt=0, description="seconds until a machine that does not shut down is cut off"
     )
-
-    @classmethod
-    def load(cls, config: Path | None) -> "Settings":
-        return cls(**(tomllib.loads(config.read_text()) if config else {}))
-
-    @classmethod
-    def settings_customise_sources(
-        cls,
-        settings_cls: type[BaseSettings],
-        init_settings: PydanticBaseSettingsSource,
-        env_settings: PydanticBaseSettingsSource,
-        dotenv_settings: PydanticBaseSettingsSource,
-        file_secret_settings: PydanticBaseSettingsSource,
-    ) -> tuple[PydanticBaseSettingsSource, ...]:
-        return env_settings, init_settings
 
     def site(self) -> Site:
         return Site(

@@ -19,11 +19,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
     from pydantic import ValidationError
 
-    from kahuna import settings
+    from kahuna.settings import Settings
 
     try:
-        configured = settings.load(parsed.config)
-    except (ValidationError, FileNotFoundError) as error:
+        configured = Settings.load(parsed.config)
+    except (ValidationError, OSError) as error:
         sys.exit(f"kahuna: {error}")
     os.umask(0o077)
     configured.state.mkdir(parents=True, exist_ok=True)

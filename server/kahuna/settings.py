@@ -4,10 +4,12 @@ import ipaddress
 from pathlib import Path
 
 from pydantic import field_validator
-from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, TomlConfigSettingsSource
+from pydantic_settings import SettingsConfigDict
+
+from kowa.runtime.settings import FileSettings
 
 
-class Settings(BaseSettings):
+class Settings(FileSettings):
     """Where Kahuna listens and what it stands on."""
 
     model_config = SettingsConfigDict(env_prefix="KAHUNA_", extra="forbid")
@@ -38,32 +40,7 @@ class Settings(BaseSettings):
             )
         return value
 
-    @classmethod
-    def settings_customise_sources(
-        cls,
-        settings_cls: type[BaseSettings],
-        init_settings: PydanticBaseSettingsSource,
-        env_settings: PydanticBaseSettingsSource,
-        dotenv_settings: PydanticBaseSettingsSource,
-        file_secret_settings: PydanticBaseSettingsSource,
-    ) -> tuple[PydanticBaseSettingsSource, ...]:
-        """The file is the weakest."""
-        return init_settings, env_settings, TomlConfigSettingsSource(settings_cls)
-
     @property
     def database_url(self) -> str:
         """The URL in force."""
         return self.database or f"sqlite:///{self.state / 'kahuna.db'}"
-
-
-def load(config: Path | None) -> Settings:
-    """The settings in force. Raises ValidationError, or FileNotFoundError for a named file that is not there."""
-    if config is None:
-        return Settings()
-    if not config.is_file():
-        raise FileNotFoundError(f"no configuration file {config}")
-
-    class Configured(Settings, toml_file=config):
-        pass
-
-    return Configured()
