@@ -17,13 +17,34 @@ class Postgres:
     """A running server. `database` makes a new, empty database and returns its URL."""
 
     def __init__(self, folder: Path, user: str) -> None:
-        self._folder, self._user = folder, user
+        self.folder, self._user = folder, user
 
     def database(self) -> str:
         """An SQLAlchemy URL."""
         name = f"test_{uuid.uuid4().hex}"
-        self.run(_program("createdb"), "-h", str(self._folder), "-U", self._user, name)
-        return f"postgresql+psycopg://{self._user}@/{name}?host={self._folder}"
+        self.run(_program("createdb"), "-h", str(self.folder), "-U", self._user, name)
+        return f"postgresql+psycopg://{self._user}@/{name}?host={self.folder}"
+
+    @contextlib.contextmanager
+    def stopped(self) -> Iterator[None]:
+        """Away for a while, as after a power cut."""
+        self.stop()
+        try:
+            yield
+        finally:
+            self.start()
+
+    def start(self) -> None:
+        """Returns when it serves."""
+        options = f"-k {self.folder} -c listen_addresses='' -c fsync=off -c max_connections=100"
+        self._control("-w", "-l", str(self.folder / "log"), "-o", options, "start")
+
+    def stop(self) -> None:
+        """At once."""
+        self._control("-m", "immediate", "stop")
+
+    def _control(self, *command: str) -> None:
+        self.run(_program("pg_ctl"), "-D", str(self.folder / "data"), *command)
 
     def run(self, *command: str) -> None:
         """Runs one of its programs as its user."""
@@ -40,12 +61,11 @@ def postgres() -> Iterator[Postgres]:
         server = Postgres(folder, user)
         data = str(folder / "data")
         server.run(_program("initdb"), "-D", data, "-U", user, "--auth=trust", "--no-sync", "--encoding=UTF8")
-        options = f"-k {folder} -c listen_addresses='' -c fsync=off -c max_connections=100"
-        server.run(_program("pg_ctl"), "-D", data, "-w", "-l", str(folder / "log"), "-o", options, "start")
+        server.start()
         try:
             yield server
         finally:
-            server.run(_program("pg_ctl"), "-D", data, "-m", "immediate", "stop")
+            server.stop()
     finally:
         shutil.rmtree(folder, ignore_errors=True)
 

@@ -107,10 +107,10 @@ class Kahuna:
     async def _keep_house(self) -> None:
         """Takes out what has had its time, now and every hour; ends commands that came too late, more often."""
         while True:
-            while await self.store.run(prune):
+            while await self.store.persist(prune):
                 pass
             for _ in range(HOUR // LATE):
-                await self.store.run(commands.expire)
+                await self.store.persist(commands.expire)
                 await asyncio.sleep(LATE)
 
     def _credentials(self) -> grpc.ServerCredentials:

@@ -203,6 +203,8 @@ class StandardMethods:
         run = self.store.plan if request.validate_only else self.store.run
         answer, operation, tx = await run(transact)
         meta(answer).revision = tx.revision or meta(answer).revision
+        # What is answered once more may have been committed unheard.
+        await self.store.view.reached(meta(answer).revision)
         if operation:
             await context.send_initial_metadata(((OPERATION_HEADER, operation),))
         return answer

@@ -25,6 +25,8 @@ REASONS: Mapping[str, StatusCode] = {
     "REVISION_COMPACTED": StatusCode.OUT_OF_RANGE,
     "HOST_OFFLINE": StatusCode.UNAVAILABLE,
     "BUSY": StatusCode.UNAVAILABLE,
+    "STORE_UNAVAILABLE": StatusCode.UNAVAILABLE,
+    "ANSWER_LOST": StatusCode.UNAVAILABLE,
     "INTERNAL": StatusCode.INTERNAL,
 }
 

@@ -93,7 +93,7 @@ class Fleet:
             session = await opening
             if self.sessions.get(session.agent) is session:
                 del self.sessions[session.agent]
-            await self.store.run(lambda tx: _set_offline(tx, session.agent, session.epoch))
+            await self.store.persist(lambda tx: _set_offline(tx, session.agent, session.epoch))
             log.info("session.closed", agent=session.agent, epoch=session.epoch)
 
     def _follow(self, _: int, moves: list[Move]) -> None:

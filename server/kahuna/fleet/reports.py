@@ -51,7 +51,7 @@ class Reports:
             pending, self._pending = self._pending, {}
             acks, self._refusals = self._refusals, {}
             try:
-                await self._store.run(lambda tx: _store(tx, pending.values(), acks.values()))  # noqa: B023 - awaited here
+                await self._store.persist(lambda tx: _store(tx, pending.values(), acks.values()))  # noqa: B023 - awaited here
             except Exception as error:
                 log.error("reports.failed", count=len(pending), exc_info=error)
                 await self._one_by_one(pending.values(), acks.values())
@@ -67,7 +67,7 @@ class Reports:
 
     async def _try(self, what: str, work: Callable[[Transaction], None], **of: str) -> None:
         try:
-            await self._store.run(work)
+            await self._store.persist(work)
         except Exception as error:
             log.error(what, exc_info=error, **of)
 

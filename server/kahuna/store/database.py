@@ -5,15 +5,17 @@ import fcntl
 import os
 import time
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Awaitable, Callable, Coroutine, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from itertools import groupby
 from pathlib import Path
 from typing import Any, TypeVar
 
 import structlog
+from grpc import StatusCode
 from sqlalchemy import Engine, event
 from sqlalchemy.engine import make_url
-from sqlalchemy.exc import DBAPIError
+from sqlalchemy.exc import DBAPIError, OperationalError
 from sqlmodel import Session, col, create_engine, select
 
 from kahuna.domain.errors import Refusal
@@ -35,6 +37,10 @@ _AGAIN = frozenset({"40001", "40P01"})
 _LOCKED = "55P03"
 # Plans at once: each holds locks that real changes wait for.
 PLANS = 2
+# How long until a database that does not answer is tried again: at first, and at most, in seconds.
+PAUSE, LONGEST_PAUSE = 0.1, 5.0
+# How long PostgreSQL may take to let a connection in, in seconds.
+CONNECT = 5
 
 
 class Store:
@@ -50,6 +56,7 @@ class Store:
         self._writers = ThreadPoolExecutor(1 if self._sqlite else WRITERS, thread_name_prefix="store")
         self._pending: set[asyncio.Task[Any]] = set()
         self._planning = asyncio.Semaphore(PLANS)
+        self._closing = False
 
     def load(self) -> None:
         """Reads everything into the view. The schema must be there."""
@@ -70,10 +77,14 @@ class Store:
 
         The caller may be cancelled; the transaction, once begun, is not. What `work` raises rolls it back.
         """
-        task = asyncio.create_task(self._run(work))
-        self._pending.add(task)
-        task.add_done_callback(self._ended)
-        return await asyncio.shield(task)
+        return await asyncio.shield(self._begin(self._run(work)))
+
+    async def persist(self, work: Callable[[Transaction], Result]) -> Result:
+        """Runs one transaction as often as it takes the database to answer, until the store is closed.
+
+        For what nobody else would repeat. `work` may be run again after it was committed unheard.
+        """
+        return await self._until_answered(lambda: self.run(work))
 
     async def plan(self, work: Callable[[Transaction], Result]) -> Result:
         """What a transaction would answer, and nothing of its effect. Few at once, and none waits long for a lock."""
@@ -87,6 +98,7 @@ class Store:
 
     async def close(self) -> None:
         """Waits for what is under way, then lets go of the database."""
+        self._closing = True
         if self._pending:
             await asyncio.wait(self._pending)
         self.dispose()
@@ -98,6 +110,13 @@ class Store:
         if self._lock is not None:
             os.close(self._lock)
 
+    def _begin(self, work: Coroutine[Any, Any, Result]) -> asyncio.Task[Result]:
+        """What is begun ends before the store is closed."""
+        task = asyncio.create_task(work)
+        self._pending.add(task)
+        task.add_done_callback(self._ended)
+        return task
+
     def _ended(self, task: asyncio.Task[Any]) -> None:
         self._pending.discard(task)
         # Who waited has heard it; who went away does not want to.
@@ -106,21 +125,52 @@ class Store:
 
     async def _run(self, work: Callable[[Transaction], Result]) -> Result:
         loop = asyncio.get_running_loop()
-        result, commit = await loop.run_in_executor(self._writers, self._transact, work)
+        try:
+            result, commit = await loop.run_in_executor(self._writers, self._transact, work)
+        except Refusal as refusal:
+            if refusal.reason == "ANSWER_LOST":
+                self._begin(self._until_answered(self._catch_up))
+            raise
         if commit is not None:
             reach("kahuna.store.committed")
             self.view.hand_over(commit)
             await self.view.reached(commit.revision)
         return result
 
+    async def _until_answered(self, attempt: Callable[[], Awaitable[Result]]) -> Result:
+        pause = PAUSE
+        while True:
+            try:
+                return await attempt()
+            except Refusal as refusal:
+                if refusal.code is not StatusCode.UNAVAILABLE or self._closing:
+                    raise
+            await asyncio.sleep(pause)
+            pause = min(2 * pause, LONGEST_PAUSE)
+
+    async def _catch_up(self) -> None:
+        """Gives the view what was committed unheard. Without it, all later commits would wait for that revision."""
+        loop = asyncio.get_running_loop()
+        for commit in await loop.run_in_executor(self._writers, self._commits_after, self.view.revision):
+            self.view.hand_over(commit)
+
+    def _commits_after(self, revision: int) -> list[Commit]:
+        try:
+            with Session(self.engine) as session:
+                return list(_commits(session, revision))
+        except OperationalError as error:
+            raise _unavailable(error) from error
+
     def _transact(self, work: Callable[[Transaction], Result]) -> tuple[Result, Commit | None]:
         for attempt in range(RETRIES):
             with Session(self.engine, expire_on_commit=False, autoflush=False) as session:
                 tx = Transaction(session, self._clock())
+                committing = False
                 try:
                     result = work(tx)
                     commit = tx.finish()
                     reach("kahuna.store.written")
+                    committing = True
                     session.commit()
                 except RolledBack as dry:
                     session.rollback()
@@ -130,9 +180,14 @@ class Store:
                     state = getattr(error.orig, "sqlstate", "")
                     if state == _LOCKED:
                         break
-                    if state not in _AGAIN:
+                    if state in _AGAIN:
+                        log.info("store.again", attempt=attempt)
+                    elif committing and not self._sqlite:
+                        raise _lost(error) from error
+                    elif isinstance(error, OperationalError):
+                        raise _unavailable(error) from error
+                    else:
                         raise
-                    log.info("store.again", attempt=attempt)
                 else:
                     return result, commit
         raise Refusal("BUSY", "the database is busy with changes to the same things; try again")
@@ -157,10 +212,27 @@ class RolledBack(Exception):
         self.result = result
 
 
+def _lost(error: DBAPIError) -> Refusal:
+    log.warning("store.answer_lost", error=str(error.orig))
+    said = "the database went away while it stored this, and may have done so; look, or repeat it with its request_id"
+    return Refusal("ANSWER_LOST", said)
+
+
+def _unavailable(error: DBAPIError) -> Refusal:
+    log.warning("store.unavailable", error=str(error.orig))
+    return Refusal("STORE_UNAVAILABLE", "the database can't be used for now, Kahuna's log says why; try again")
+
+
 def _engine(url: str, sqlite: bool) -> Engine:
     if not sqlite:
-        return create_engine(url, pool_size=WRITERS, pool_pre_ping=True)
-    engine = create_engine(url, connect_args={"check_same_thread": False, "timeout": 5})
+        return create_engine(
+            url,
+            hide_parameters=True,
+            pool_size=WRITERS,
+            pool_pre_ping=True,
+            connect_args={"connect_timeout": CONNECT},
+        )
+    engine = create_engine(url, hide_parameters=True, connect_args={"check_same_thread": False, "timeout": 5})
 
     @event.listens_for(engine, "connect")
     def prepare(connection: Any, _: Any) -> None:
@@ -179,7 +251,25 @@ def _engine(url: str, sqlite: bool) -> Engine:
 def _resources(session: Session) -> Iterator[Change]:
     """All resources, read as plain tuples."""
     for kind, table in TABLES.items():
-        columns = [getattr(table, name) for name in Resource.model_fields]
-        for row in session.execute(select(*columns)):
-            entry = Entry(row.revision, message_of(kind, row).SerializeToString(), row.sealed)
-            yield Change(row.revision, kind, row.id, entry)
+        for row in session.execute(select(*_columns(table))):
+            yield Change(row.revision, kind, row.id, _entry(kind, row))
+
+
+def _commits(session: Session, after: int) -> Iterator[Commit]:
+    """The commits after a revision, with what they touched as it is now."""
+    logged = session.exec(select(Log).where(Log.revision > after).order_by(col(Log.revision))).all()
+    for revision, entries in groupby(logged, lambda entry: entry.revision):
+        changes = []
+        for entry in entries:
+            table = TABLES[entry.kind]
+            row = session.execute(select(*_columns(table)).where(table.id == entry.id)).first()
+            changes.append(Change(revision, entry.kind, entry.id, _entry(entry.kind, row) if row else None))
+        yield Commit(revision, tuple(changes))
+
+
+def _columns(table: type[Resource]) -> list[Any]:
+    return [getattr(table, name) for name in Resource.model_fields]
+
+
+def _entry(kind: str, row: Any) -> Entry:
+    return Entry(row.revision, message_of(kind, row).SerializeToString(), row.sealed)

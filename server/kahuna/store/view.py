@@ -85,7 +85,9 @@ class View(Reader):
         return lambda: self._followers.remove(follower)
 
     def hand_over(self, commit: Commit) -> None:
-        """Takes a commit; applies it as soon as all before it are."""
+        """Takes a commit; applies it as soon as all before it are. One that it has already changes nothing."""
+        if commit.revision <= self.revision:
+            return
         self._early[commit.revision] = commit
         while (ready := self._early.pop(self.revision + 1, None)) is not None:
             moves = [self._put(change) for change in ready.changes]

@@ -1,0 +1,79 @@
+"""A database that commits, and whose answer does not arrive: nobody waits for ever and nothing is done twice."""
+
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from structlog.testing import capture_logs
+
+from kahuna.domain.errors import Refusal
+from kowa import errors
+from kowa.client import Client
+from kowa.v2 import operation_pb2, region_pb2
+from tests.estate import estate
+from tests.losing import Line
+from tests.postgres import Postgres
+from tests.waiting import until
+from tests.world import PretendHost, World, world
+
+pytestmark = pytest.mark.postgresql
+
+
+@pytest.fixture
+def line(server: Postgres) -> Iterator[Line]:
+    """The way to the database."""
+    with tempfile.TemporaryDirectory(prefix="kowa-line-") as folder:
+        made = Line(server.folder, Path(folder))
+        yield made
+        made.close()
+
+
+@pytest.fixture
+def cloud(tmp_path: Path, server: Postgres, line: Line) -> Iterator[World]:
+    """A Kahuna behind that line."""
+    with world(tmp_path, server.database().replace(str(server.folder), str(line.folder))) as made:
+        yield made
+
+
+def names(client: Client) -> list[str]:
+    """The regions that callers see."""
+    return sorted(region.name for region in client.regions.list())
+
+
+@pytest.mark.parametrize("refusing", [0, 3], ids=["at once again", "away for a while"])
+def test_the_caller_repeats_and_finds_what_he_did(cloud: World, line: Line, refusing: int) -> None:
+    cloud.region("first")
+    line.lose("second", refusing=refusing)
+    made = cloud.region("second")
+    assert line.lost == 1
+    assert names(cloud.client) == ["first", "second"]
+    assert cloud.client.regions.get(made.meta.id).name == "second"
+
+
+def test_what_nobody_repeats_is_seen_and_nobody_else_waits_for_it(cloud: World, line: Line) -> None:
+    events = cloud.client.regions.watch()
+    assert next(events).change == "synced"
+    line.lose("orphan")
+    with pytest.raises(Refusal, match="may have done so"):
+        cloud.loop.run(cloud.kahuna.store.run(lambda tx: tx.add("Region", region_pb2.Region(name="orphan"))))
+    cloud.region("next")
+    assert names(cloud.client) == ["next", "orphan"]
+    seen = (event.resource.name for event in events if event.resource)
+    assert [next(seen), next(seen)] == ["orphan", "next"]
+
+
+def test_a_report_that_the_database_did_not_hear_comes_again(cloud: World, server: Postgres) -> None:
+    site = estate(cloud)
+    host = PretendHost()
+    host.frozen.add("instance")
+    site.registered(host)
+    begun = site.machine("web")
+    with server.stopped():
+        with pytest.raises(errors.Unavailable, match="database"):
+            cloud.region("late")
+        assert site.client.instances.get(begun.resource.meta.id).name == "web"
+        with capture_logs() as said:
+            host.frozen.clear()
+            until(lambda: any(line["event"] == "store.unavailable" for line in said), what="the report")
+    assert site.client.operations.wait(begun.operation_id, 20).phase == operation_pb2.PHASE_DONE
