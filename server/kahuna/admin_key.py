@@ -1,12 +1,14 @@
 """Draws the platform owner's key."""
 
 import os
+import time
 from pathlib import Path
 
 from sqlmodel import Session, delete
 
 from kahuna.security import keys
 from kahuna.settings import Settings
+from kahuna.store.audit import Audit
 from kahuna.store.credential import AdminKey
 from kahuna.store.database import Store
 from kahuna.store.schema import migrate
@@ -25,6 +27,7 @@ def draw(settings: Settings, out: Path) -> None:
     with Session(store.engine) as session:
         session.execute(delete(AdminKey))
         session.add(AdminKey(prefix=key.prefix, digest=sealer.seal(key.text)))
+        session.add(Audit(time=time.time_ns() // 1000, caller="console", method="admin-key", target_kind="AdminKey"))
         session.commit()
     store.dispose()
     draft.replace(out)

@@ -1,4 +1,4 @@
-"""The `kahuna` command: `serve`, and `admin-key` to draw the platform owner's key."""
+"""The `kahuna` command: `serve`, `admin-key` to draw the platform owner's key, `audit` to read the trail."""
 
 import argparse
 import os
@@ -15,6 +15,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     commands.add_parser("serve", help="run until told to stop (SIGTERM)")
     key = commands.add_parser("admin-key", help="draw the admin key anew; older ones stop working at the next start")
     key.add_argument("--out", type=Path, required=True, help="the file to write it to (mode 0600)")
+    trail = commands.add_parser("audit", help="print who changed what and why, oldest first, one JSON object a line")
+    trail.add_argument("--target", default="", help="only changes of the resource with this id")
+    trail.add_argument("--days", type=int, default=30, help="how far back to begin (30 days unless told)")
     parsed = parser.parse_args(arguments)
 
     from pydantic import ValidationError
@@ -31,6 +34,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
         from kahuna.serve import run
 
         run(configured)
+    elif parsed.command == "audit":
+        from kahuna.audit import show
+
+        show(configured, parsed.target, parsed.days)
     else:
         from kahuna.admin_key import draw
 

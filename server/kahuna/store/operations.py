@@ -7,6 +7,7 @@ from google.protobuf.message import Message
 from sqlmodel import col, select
 
 from kahuna.domain import lifecycle, slices
+from kahuna.store.audit import Audit
 from kahuna.store.gone import Gone
 from kahuna.store.operation import Operation
 from kahuna.store.resource import CONTRACT, message_of, meta, standing_of, timestamp
@@ -66,6 +67,19 @@ def _record(tx: Transaction, operation: operation_pb2.Operation, kind: str, targ
         _close(tx, operation)
     added = tx.add("Operation", operation)
     assert isinstance(added, operation_pb2.Operation)
+    tx.session.add(
+        Audit(
+            time=tx.now,
+            caller=added.caller,
+            method=added.method,
+            reason=added.reason,
+            target_kind=kind,
+            target=added.target,
+            target_name=added.target_name,
+            project=added.project,
+            operation=added.meta.id,
+        )
+    )
     return added
 
 

@@ -4,6 +4,7 @@ from kahuna.store import (
     adapter,
     agent,
     agent_token,
+    audit,
     command,
     credential,
     gone,
@@ -25,6 +26,6 @@ from kahuna.store import (
 from kahuna.store.resource import TABLES
 
 __all__ = [
-    "TABLES", "adapter", "agent", "agent_token", "command", "credential", "gone", "instance", "kaktus", "kiwi", "log",
-    "operation", "project", "region", "request", "storage_pool", "subnet", "template", "vnet", "volume", "zone",
+    "TABLES", "adapter", "agent", "agent_token", "audit", "command", "credential", "gone", "instance", "kaktus", "kiwi",
+    "log", "operation", "project", "region", "request", "storage_pool", "subnet", "template", "vnet", "volume", "zone",
 ]  # fmt: skip

@@ -1,0 +1,75 @@
+"""What is kept for a time: requests a day, ended operations a month, the audit trail more than a year."""
+
+import json
+import time
+from pathlib import Path
+
+import pytest
+from sqlalchemy import text
+from sqlalchemy.exc import DBAPIError
+from sqlmodel import Session, select
+
+from kahuna.main import main
+from kahuna.store.audit import Audit
+from kahuna.store.database import Store
+from kahuna.store.operation import Operation
+from kahuna.store.request import Request
+from kahuna.store.retention import DAY, prune
+from kowa.client import Client
+from kowa.v2 import region_pb2
+from tests.world import World
+
+NOW = time.time_ns() // 1000
+
+
+def kept(store: Store) -> tuple[int, int, int]:
+    """How many requests, operations and entries of the trail there are."""
+    with Session(store.engine) as session:
+        tables = Request, Operation, Audit
+        requests, operations, trail = (len(session.exec(select(table)).all()) for table in tables)
+    # Drawing the admin key is an entry too.
+    return requests, operations, trail - 1
+
+
+@pytest.mark.parametrize(
+    ("days", "left"), [(0.9, (2, 2, 2)), (1.1, (0, 2, 2)), (29, (0, 2, 2)), (31, (0, 0, 2)), (399, (0, 0, 2))]
+)
+def test_each_goes_when_it_has_had_its_time(cloud: World, days: float, left: tuple[int, int, int]) -> None:
+    region = cloud.region()
+    cloud.client.regions.update(region_pb2.Region(meta=region.meta, description="the first"))
+    store = cloud.kahuna.store
+    assert kept(store) == (2, 2, 2)
+    store._clock = lambda: NOW + int(days * DAY)
+    assert cloud.loop.run(store.run(prune)) is False
+    assert kept(store) == left
+    assert [region.name for region in cloud.client.regions.list()] == ["eu"]
+
+
+def test_of_the_trail_nothing_is_altered_and_nothing_young_deleted(cloud: World) -> None:
+    cloud.region()
+    store = cloud.kahuna.store
+    for statement in ("UPDATE audit SET caller = 'nobody'", "DELETE FROM audit"):
+        with pytest.raises(DBAPIError, match="the audit trail is"), store.engine.begin() as connection:
+            connection.execute(text(statement))
+    with store.engine.begin() as connection:
+        connection.execute(
+            text("INSERT INTO audit SELECT 99, 1, caller, method, '', '', '', '', '', '' FROM audit LIMIT 1")
+        )
+        connection.execute(text("DELETE FROM audit WHERE id = 99"))
+    assert kept(store)[2] == 1
+
+
+def test_who_did_what_and_why_is_read_while_kahuna_runs(
+    cloud: World, database: str, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    region = cloud.region()
+    with Client(cloud.settings.api, key=cloud.key, insecure=True, reason="moved out") as client:
+        client.regions.delete(region.meta.id)
+    config = tmp_path / "kahuna.toml"
+    config.write_text(f"state = {str(tmp_path)!r}\n" + (f"database = {database!r}\n" if database else ""))
+    main(["--config", str(config), "audit", "--target", region.meta.id])
+    said = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert [(line["method"], line["caller"], line["target_name"], line.get("reason")) for line in said] == [
+        ("CreateRegion", "admin", "eu", None),
+        ("DeleteRegion", "admin", "eu", "moved out"),
+    ]
