@@ -69,7 +69,7 @@ class Kahuna:
         relays = Relays()
         fleet, reports = Fleet(self.store), Reports(self.store)
         await fleet.start()
-        self._tasks += [asyncio.create_task(reports.run()), asyncio.create_task(self._keep_house())]
+        self._tasks += [asyncio.create_task(work) for work in (reports.run(), fleet.listen(), self._keep_house())]
 
         access = AccessInterceptor(identities, accesses(CONTRACT))
         health = HealthServicer()

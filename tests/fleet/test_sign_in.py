@@ -8,19 +8,20 @@ from pathlib import Path
 
 import pytest
 
-from kahuna.fleet import service
+from kahuna.fleet import fleet, service
 from kahuna.fleet.fleet import Fleet
 from kahuna.fleet.session import Session
 from kahuna.security import certificates
 from kowa import errors
 from kowa.client import Client
 from kowa.fleet.v1 import fleet_pb2
-from kowa.v2 import agent_pb2, kaktus_pb2, template_pb2
+from kowa.runtime import session
+from kowa.v2 import agent_pb2, kaktus_pb2, operation_pb2, template_pb2
 from tests.estate import Estate
 from tests.fleet.conftest import Dial
 from tests.fleet.wire import held, objects
 from tests.waiting import until
-from tests.world import PretendHost, World
+from tests.world import GIB, PretendHost, World
 
 LARGEST = 4 << 20
 
@@ -259,3 +260,30 @@ def test_an_agent_offers_what_it_stored_when_it_starts_again(site: Estate, tmp_p
     assert again.wanted == stored
     assert stream(site).refusal == ""
     assert held(stored.values())
+
+
+def test_who_falls_silent_is_stale_until_he_is_heard_again(
+    site: Estate, dial: Dial, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(fleet, "SILENCE", 1.0)
+    monkeypatch.setattr(session, "BEAT", 0.1)
+    # One that has nothing to say, and says that.
+    quiet, secret = site.cloud.agent("quiet")
+    site.cloud.dial(secret, PretendHost(), "quiet")
+
+    line = dial(site.secret)
+    line.sign_in()
+    line.ack(line.batch())
+    line.say(**seen(site, 4 * GIB))
+    until(lambda: stream(site).stream == agent_pb2.STREAM_STALE, what="STALE")
+    waiting = site.client.operations.get(site.machine("web").operation_id)
+    assert (waiting.phase, waiting.message.partition(":")[0]) == (operation_pb2.PHASE_WAITING, "HOST_STALE")
+    line.say(**seen(site, 4 * GIB))
+    until(lambda: stream(site).stream == agent_pb2.STREAM_ONLINE, what="ONLINE")
+    until(lambda: stream(site).stream == agent_pb2.STREAM_STALE, what="STALE once more")
+    line.hang_up()
+    until(lambda: stream(site).stream == agent_pb2.STREAM_OFFLINE, what="OFFLINE")
+
+    status = site.client.agents.get(quiet.meta.id).status
+    assert (status.stream, status.epoch) == (agent_pb2.STREAM_ONLINE, 1)
+    assert status.seen_time.ToNanoseconds() < stream(site).seen_time.ToNanoseconds() - 2e9

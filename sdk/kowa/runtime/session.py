@@ -1,6 +1,7 @@
 """One session with Kahuna: sign in, say what is held, take batches, send reports."""
 
 import asyncio
+import contextlib
 from collections.abc import Callable, Coroutine
 from typing import Any, TypeAlias
 
@@ -22,6 +23,8 @@ CONNECT = "/kowa.fleet.v1.FleetService/Connect"
 # Below the least that Kahuna takes in one message.
 CHUNK = 1000
 WELCOME = 10
+# After how many seconds without a report it says that it is alive; Kahuna calls it STALE after 20 s of silence.
+BEAT = 10.0
 Call: TypeAlias = "grpc.aio.StreamStreamCall[fleet_pb2.ConnectRequest, fleet_pb2.ConnectResponse]"
 
 
@@ -92,7 +95,10 @@ class Session:
 
     async def _send(self, outbox: Outbox) -> None:
         while True:
-            reports = await outbox.take()
+            reports: list[fleet_pb2.Report] = []
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(BEAT):
+                    reports = await outbox.take()
             await self._write(fleet_pb2.ConnectRequest(reports=fleet_pb2.Reports(reports=reports)))
 
     async def _answer(self, command: fleet_pb2.Command, holdings: Holdings) -> None:

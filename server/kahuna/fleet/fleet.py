@@ -2,7 +2,9 @@
 
 import asyncio
 import contextlib
+import time
 from collections.abc import AsyncIterator, Iterable, Iterator
+from functools import partial
 
 import structlog
 from google.protobuf.message import Message
@@ -21,10 +23,13 @@ from kowa.v2 import agent_pb2, operation_pb2
 log = structlog.get_logger()
 
 SUPERSEDED = "superseded by a newer session of the same agent"
+# After how many seconds without a word an agent is STALE.
+SILENCE = 20.0
 REVOKED = "its token has been revoked"
 # When one of these joins or leaves a slice, others do that have not moved. What hangs from a pool or a vnet hangs there
 # for its whole life, and so moves itself when it comes and goes.
 _TAKES_OTHERS_ALONG = frozenset({"Kaktus", "Kiwi", "Instance"})
+_CONNECTED = frozenset({agent_pb2.STREAM_ONLINE, agent_pb2.STREAM_STALE})
 
 
 class Fleet:
@@ -59,6 +64,24 @@ class Fleet:
                 _set_offline(tx, meta(agent).id, None)
 
         await self.store.run(work)
+
+    async def listen(self) -> None:
+        """Notes who falls silent and who speaks again, until cancelled."""
+        while True:
+            begun = time.monotonic()
+            await asyncio.sleep(SILENCE / 8)
+            now = time.monotonic()
+            if now - begun > SILENCE / 2:
+                # It was this process that did not listen: what has come meanwhile is still to be read.
+                continue
+            turned = [session for session in self.sessions.values() if session.stale != (now - session.heard > SILENCE)]
+            for session in turned:
+                session.stale = not session.stale
+                log.info("session.stale" if session.stale else "session.heard_again", agent=session.agent)
+            if turned:
+                await self.store.persist(
+                    partial(_set_stale, turned=[(each.agent, each.epoch, each.stale) for each in turned])
+                )
 
     async def _open(self, agent: str, token: str, version: str) -> Session:
         def work(tx: Transaction) -> int:
@@ -164,10 +187,28 @@ def _is_revoked(token: Message | None) -> bool:
 
 
 def _set_offline(tx: Transaction, agent: str, epoch: int | None) -> None:
-    record = tx.find("Agent", agent)
-    if not isinstance(record, agent_pb2.Agent) or record.status.stream != agent_pb2.STREAM_ONLINE:
-        return
-    if epoch is None or record.status.epoch == epoch:
-        record.status.stream = agent_pb2.STREAM_OFFLINE
-        record.status.seen_time.CopyFrom(timestamp(tx.now))
-        tx.report("Agent", record)
+    record = _connected(tx, agent)
+    if record is not None and epoch in (None, record.status.epoch):
+        _set_stream(tx, record, agent_pb2.STREAM_OFFLINE)
+
+
+def _set_stale(tx: Transaction, turned: Iterable[tuple[str, int, bool]]) -> None:
+    for agent, epoch, stale in sorted(turned):
+        record = _connected(tx, agent)
+        if record is not None and epoch == record.status.epoch:
+            _set_stream(tx, record, agent_pb2.STREAM_STALE if stale else agent_pb2.STREAM_ONLINE)
+
+
+def _connected(tx: Transaction, agent: str) -> agent_pb2.Agent | None:
+    """The record of an agent that has a session, locked."""
+    with contextlib.suppress(Refusal):
+        record = tx.get("Agent", agent)
+        if isinstance(record, agent_pb2.Agent) and record.status.stream in _CONNECTED:
+            return record
+    return None
+
+
+def _set_stream(tx: Transaction, record: agent_pb2.Agent, stream: agent_pb2.Stream) -> None:
+    record.status.stream = stream
+    record.status.seen_time.CopyFrom(timestamp(tx.now))
+    tx.report("Agent", record)

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import time
 from collections.abc import AsyncIterator
 from typing import Any, TypeAlias
 
@@ -142,6 +143,7 @@ class FleetService:
         known: bool,
     ) -> None:
         async for request in requests:
+            session.heard = time.monotonic()
             match request.WhichOneof("message"):
                 case "holdings" if not ready.is_set():
                     if known:

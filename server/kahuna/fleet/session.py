@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import time
 import uuid
 from collections.abc import Iterator
 
@@ -34,6 +35,8 @@ class Session:
         self.agent, self.token, self.epoch = agent, token, epoch
         self.held: dict[str, Held] = {}
         self.held_revision = 0
+        self.heard = time.monotonic()
+        self.stale = False
         self.ended: asyncio.Future[str] = asyncio.get_running_loop().create_future()
         self._view = view
         self._dirty: dict[str, str] = {}

@@ -147,8 +147,11 @@ def _obstacle(tx: Transaction, kind: str, target: Message) -> str:
         return "no agent is bound to its host; bind one"
     for id_ in sorted(concerned):
         agent = tx.find("Agent", id_)
-        if isinstance(agent, agent_pb2.Agent) and agent.status.stream != agent_pb2.STREAM_ONLINE:
-            return f"HOST_OFFLINE: agent {agent.name} is not connected; it is done when it comes back"
+        if not isinstance(agent, agent_pb2.Agent) or agent.status.stream == agent_pb2.STREAM_ONLINE:
+            continue
+        if agent.status.stream == agent_pb2.STREAM_STALE:
+            return f"HOST_STALE: agent {agent.name} is connected and silent; it is done when it is heard of again"
+        return f"HOST_OFFLINE: agent {agent.name} is not connected; it is done when it comes back"
     return ""
 
 
