@@ -1,6 +1,7 @@
 """Kahuna as one process: the store, the API, the fleet's listener, health and metrics."""
 
 import asyncio
+import itertools
 import signal
 
 import grpc
@@ -25,7 +26,7 @@ from kahuna.security import certificates
 from kahuna.security.identity import Identities
 from kahuna.security.keys import Sealer
 from kahuna.settings import Settings
-from kahuna.store import commands
+from kahuna.store import commands, operations
 from kahuna.store.credential import AdminKey
 from kahuna.store.database import Store
 from kahuna.store.resource import CONTRACT
@@ -37,7 +38,7 @@ log = structlog.get_logger()
 
 # How long calls under way may take to end when Kahuna stops, in seconds.
 GRACE = 2
-HOUR = 3600
+MINUTE, HOUR = 60, 3600
 # How often commands are looked through for those that were not sent in time, in seconds.
 LATE = 10
 KEEPALIVE = (
@@ -105,13 +106,17 @@ class Kahuna:
         log.info("kahuna.stopped")
 
     async def _keep_house(self) -> None:
-        """Takes out what has had its time, now and every hour; ends commands that came too late, more often."""
-        while True:
-            while await self.store.persist(prune):
-                pass
-            for _ in range(HOUR // LATE):
+        """Takes out what has had its time and what was left over, now and then; ends commands that came too late."""
+        for seconds in itertools.count(0, LATE):
+            try:
                 await self.store.persist(commands.expire)
-                await asyncio.sleep(LATE)
+                if seconds % MINUTE == 0:
+                    await self.store.persist(operations.sweep_marked)
+                while seconds % HOUR == 0 and await self.store.persist(prune):
+                    pass
+            except Exception as error:  # what fails once must not end it for good
+                log.error("house.not_kept", exc_info=error)
+            await asyncio.sleep(LATE)
 
     def _credentials(self) -> grpc.ServerCredentials:
         files = certificates.ensure(self.settings.state, self.settings.names)

@@ -3,7 +3,7 @@
 import pytest
 
 from kowa import contract, errors
-from kowa.v2 import agent_pb2, kaktus_pb2
+from kowa.v2 import kaktus_pb2
 from tests.estate import Estate, estate
 from tests.waiting import until
 from tests.world import PretendHost, World
@@ -42,12 +42,10 @@ def test_what_waits_for_a_lost_host_is_released_when_it_is_forgotten(lost: Estat
     forget(lost, yes_host_is_gone=True)
     assert remaining(lost) == [0, 0, 0]
     assert not list(lost.client.operations.list(filter="phase = PHASE_WAITING"))
-    # Should it return, it is bound to nothing and told nothing.
+    # Should it return, it is bound to nothing, told nothing, and what it held concerns it no more.
     back = PretendHost()
     lost.cloud.dial(lost.secret, back)
-    agents = lost.client.of(agent_pb2.Agent)
-    until(lambda: agents.get(lost.agent.meta.id).status.stream == agent_pb2.STREAM_ONLINE, what="ONLINE")
-    assert back.wanted == {}
+    until(lambda: lost.cloud.fleet_sessions() and not back.wanted, what="an agent without a task")
 
 
 def test_an_agent_is_not_taken_from_a_host_that_holds_something(lost: Estate) -> None:

@@ -98,9 +98,12 @@ class StandardMethods:
         check_resource(resource)
 
         def work(tx: Transaction, cause: Cause) -> Message:
-            self._lean(tx, resource)
-            self.admit(tx, resource)
-            answer = self.insert(tx, resource)
+            # A transaction may be run anew, and what the last run has filled in is not the caller's wish.
+            wanted = type(resource)()
+            wanted.CopyFrom(resource)
+            self._lean(tx, wanted)
+            self.admit(tx, wanted)
+            answer = self.insert(tx, wanted)
             self.added(tx, answer)
             return answer
 

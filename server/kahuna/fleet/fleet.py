@@ -79,9 +79,11 @@ class Fleet:
                 session.stale = not session.stale
                 log.info("session.stale" if session.stale else "session.heard_again", agent=session.agent)
             if turned:
-                await self.store.persist(
-                    partial(_set_stale, turned=[(each.agent, each.epoch, each.stale) for each in turned])
-                )
+                standing = [(session.agent, session.epoch, session.stale) for session in turned]
+                try:
+                    await self.store.persist(partial(_set_stale, standing=standing))
+                except Exception as error:  # what fails once must not end it for good
+                    log.error("session.standing_not_stored", exc_info=error)
 
     async def _open(self, agent: str, token: str, version: str) -> Session:
         def work(tx: Transaction) -> int:
@@ -192,8 +194,8 @@ def _set_offline(tx: Transaction, agent: str, epoch: int | None) -> None:
         _set_stream(tx, record, agent_pb2.STREAM_OFFLINE)
 
 
-def _set_stale(tx: Transaction, turned: Iterable[tuple[str, int, bool]]) -> None:
-    for agent, epoch, stale in sorted(turned):
+def _set_stale(tx: Transaction, standing: Iterable[tuple[str, int, bool]]) -> None:
+    for agent, epoch, stale in sorted(standing):
         record = _connected(tx, agent)
         if record is not None and epoch == record.status.epoch:
             _set_stream(tx, record, agent_pb2.STREAM_STALE if stale else agent_pb2.STREAM_ONLINE)

@@ -22,7 +22,7 @@ from kahuna.domain.errors import Refusal
 from kahuna.store.log import Head, Log
 from kahuna.store.resource import Resource, message_of
 from kahuna.store.tables import TABLES
-from kahuna.store.transaction import Transaction
+from kahuna.store.transaction import Outrun, Transaction
 from kahuna.store.view import TAIL, Change, Commit, Entry, View
 from kowa.runtime.crashpoint import reach
 
@@ -175,6 +175,9 @@ class Store:
                 except RolledBack as dry:
                     session.rollback()
                     return dry.result, None
+                except Outrun:
+                    session.rollback()
+                    log.info("store.again", attempt=attempt)
                 except DBAPIError as error:
                     session.rollback()
                     state = getattr(error.orig, "sqlstate", "")

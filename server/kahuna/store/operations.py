@@ -10,12 +10,15 @@ from kahuna.domain import lifecycle, slices
 from kahuna.store.audit import Audit
 from kahuna.store.gone import Gone
 from kahuna.store.operation import Operation
-from kahuna.store.resource import CONTRACT, message_of, meta, standing_of, timestamp
+from kahuna.store.resource import CONTRACT, TABLES, message_of, meta, standing_of, timestamp
 from kahuna.store.transaction import Transaction
 from kowa.v2 import agent_pb2, operation_pb2
 
 # What a machine holds and lets go of when it is gone.
 BELONGINGS = (("Volume", "instance"), ("Adapter", "instance"))
+
+# How long a marked resource may wait to be looked at again, in microseconds.
+SETTLED = 60 * 1_000_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,6 +125,14 @@ def sweep(tx: Transaction, kind: str, id_: str) -> None:
     for named in CONTRACT.kinds[kind].message.fields.values():
         if named.ref and not named.repeated and getattr(resource, named.name):
             sweep(tx, named.ref, getattr(resource, named.name))
+
+
+def sweep_marked(tx: Transaction) -> None:
+    """Takes out what two transactions, each removing one of a parent's last children, have left to the other."""
+    for kind, table in TABLES.items():
+        marked = select(table.id).where(col(table.delete_time) < tx.now - SETTLED)
+        for id_ in tx.session.exec(marked).all():
+            sweep(tx, kind, id_)
 
 
 def confirm_gone(tx: Transaction, kind: str, id_: str, agents: Iterable[str]) -> None:

@@ -35,6 +35,10 @@ from kowa import contract
 _TAKEN = frozenset({"Subnet", "Volume", "Adapter"})
 
 
+class Outrun(Exception):
+    """What this transaction read without a lock has changed before it could write it: it is run anew."""
+
+
 class Transaction(Reader):
     """The database as one transaction sees it. `now` is in microseconds since 1970.
 
@@ -104,7 +108,7 @@ class Transaction(Reader):
 
     def put(self, kind: str, message: Message) -> Message:
         """Desired state or an allocation as it shall be now; the generation moves if it moved."""
-        row = self.row(kind, meta(message).id)
+        row = self._row_as_read(kind, message)
         spec = spec_of(message)
         if spec != row.spec:
             row.spec, row.generation, row.update_time = spec, row.generation + 1, self.now
@@ -124,7 +128,7 @@ class Transaction(Reader):
 
     def report(self, kind: str, message: Message) -> Message:
         """What is seen of a resource; moves no generation."""
-        row = self.row(kind, meta(message).id)
+        row = self._row_as_read(kind, message)
         status = status_of(message)
         if status != row.status:
             row.status = status
@@ -197,6 +201,13 @@ class Transaction(Reader):
             for (kind, id_), row in self._touched.items()
         ] + [Change(revision, kind, id_, None) for kind, id_ in self._removed]
         return Commit(revision, tuple(changes))
+
+    def _row_as_read(self, kind: str, message: Message) -> Resource:
+        """The row of a message, locked. Raises Outrun when another transaction has changed it since it was read."""
+        row = self.row(kind, meta(message).id)
+        if row.revision != meta(message).revision:
+            raise Outrun
+        return row
 
     def _flush(self, kind: str, message: Message) -> None:
         try:

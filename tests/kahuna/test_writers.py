@@ -1,0 +1,114 @@
+"""Several writers of one database: what one has read and another has changed meanwhile is never written back."""
+
+import threading
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+
+from kahuna.api.adapter import AdapterService
+from kahuna.store import operations
+from kahuna.store.transaction import Outrun, Transaction
+from kowa.v2 import adapter_pb2, operation_pb2, region_pb2, subnet_pb2
+from tests.estate import estate
+from tests.postgres import Postgres
+from tests.waiting import until
+from tests.world import PretendHost, World, world
+
+pytestmark = pytest.mark.postgresql
+
+
+@pytest.fixture
+def cloud(tmp_path: Path, server: Postgres) -> Iterator[World]:
+    """A Kahuna on PostgreSQL: SQLite has one writer."""
+    with world(tmp_path, server.database()) as made:
+        yield made
+
+
+@pytest.mark.parametrize("looking", ["find", "get"])
+def test_what_changed_since_it_was_read_is_read_again(cloud: World, looking: str) -> None:
+    region = cloud.region()
+    read, changed = threading.Event(), threading.Event()
+    runs: list[str] = []
+
+    def describe(tx: Transaction) -> None:
+        found = tx.find("Region", region.meta.id)
+        read.set()
+        assert changed.wait(10)
+        if looking == "get":
+            found = tx.get("Region", region.meta.id)
+        assert isinstance(found, region_pb2.Region)
+        runs.append(found.name)
+        found.description = "described"
+        tx.put("Region", found)
+
+    slow = cloud.loop.start(cloud.kahuna.store.run(describe))
+    assert read.wait(10)
+    cloud.client.regions.update(region_pb2.Region(meta=region.meta, name="eu-west"))
+    changed.set()
+    until(slow.done, what="the slower of the two")
+    now = cloud.client.regions.get(region.meta.id)
+    assert (now.name, now.description) == ("eu-west", "described")
+    assert runs == {"find": ["eu", "eu-west"], "get": ["eu-west"]}[looking]
+
+
+def test_an_address_taken_in_vain_is_not_insisted_on(cloud: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    site = estate(cloud)
+    again, taken = threading.Event(), threading.Event()
+    runs: list[str] = []
+    admit, lean = AdapterService.admit, AdapterService._lean
+
+    def outrun_once(service: AdapterService, tx: Transaction, resource: adapter_pb2.Adapter) -> None:
+        admit(service, tx, resource)
+        if resource.name == "slow":
+            runs.append(resource.address)
+            if len(runs) == 1:
+                raise Outrun
+
+    def wait_once(service: AdapterService, tx: Transaction, resource: adapter_pb2.Adapter) -> None:
+        if resource.name == "slow" and runs:
+            again.set()
+            assert taken.wait(10)
+        lean(service, tx, resource)
+
+    monkeypatch.setattr(AdapterService, "admit", outrun_once)
+    monkeypatch.setattr(AdapterService, "_lean", wait_once)
+    with ThreadPoolExecutor(1) as pool:
+        slow = pool.submit(site.adapter, "slow")
+        assert again.wait(10)
+        fast = site.adapter("fast").resource
+        taken.set()
+        assert [fast.address, slow.result(10).resource.address] == ["10.20.0.2", "10.20.0.3"]
+    assert runs == ["10.20.0.2", "10.20.0.3"]
+
+
+def test_two_who_each_leave_the_last_to_the_other_leave_nothing(cloud: World) -> None:
+    site = estate(cloud)
+    agent = site.cloud.dial(site.secret, PretendHost())
+    until(lambda: site.client.kaktuses.get(site.host.meta.id).status.memory, what="the host's capacity")
+    site.cloud.hang_up(agent)
+    second = site.client.subnets.begin_create(subnet_pb2.Subnet(vnet=site.vnet.meta.id, name="b", cidr="10.21.0.0/24"))
+    subnets = [site.subnet.meta.id, second.resource.meta.id]
+    for subnet in subnets:
+        site.client.subnets.begin_delete(subnet)
+    deletion = site.client.vnets.begin_delete(site.vnet.meta.id)
+    store, both = cloud.kahuna.store, threading.Barrier(2, timeout=10)
+    gone = operations.confirm_gone
+    cloud.loop.run(store.run(lambda tx: gone(tx, "Vnet", site.vnet.meta.id, [site.agent.meta.id])))
+
+    def confirm(subnet: str) -> Callable[[Transaction], None]:
+        def work(tx: Transaction) -> None:
+            gone(tx, "Subnet", subnet, [site.agent.meta.id])
+            both.wait()
+
+        return work
+
+    for task in [cloud.loop.start(store.run(confirm(subnet))) for subnet in subnets]:
+        until(task.done, what="both")
+    assert [vnet.name for vnet in site.client.vnets.list()] == ["lan"]
+    store._clock = lambda: time.time_ns() // 1000 + 2 * operations.SETTLED
+    cloud.loop.run(store.run(operations.sweep_marked))
+    assert list(site.client.vnets.list()) == []
+    assert site.client.operations.get(deletion.operation_id).phase == operation_pb2.PHASE_DONE
