@@ -4,14 +4,15 @@ import ipaddress
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 from google.protobuf import any_pb2, descriptor_pb2, duration_pb2
 from google.rpc import error_details_pb2, status_pb2  # type: ignore[import-untyped,unused-ignore]
 
+from gateway import bodies, replies
 from kowa import contract
 
-Json = dict[str, Any]
+Json = replies.Json
 
 MIB: Final = 1 << 20
 REQUEST_LIMIT: Final = 4 * MIB  # what Kahuna takes in one message
@@ -30,16 +31,15 @@ INTERNAL_HEADERS: Final = (
     "x-envoy-original-path",
 )
 
-# Envoy's own answers as gRPC codes, so that every error of /api/v2 has one form.
-CODES: Final = {400: 3, 401: 16, 403: 7, 404: 5, 408: 4, 413: 8, 429: 8, 431: 3, 501: 12, 503: 14, 504: 4}
-INTERNAL: Final = 13
+BUFFER: Final = "envoy.filters.http.buffer"
+SWITCHED_ON: Final[Json] = {"@type": "type.googleapis.com/envoy.config.route.v3.FilterConfig", "config": {}}
 
-NOT_GRPC: Final[Json] = {
-    "name": "content-type",
-    "string_match": {"prefix": "application/grpc"},
-    "invert_match": True,
-    "treat_missing_header_as_empty": True,
-}
+# What nearly every GET is. No header tells of a chunked body or of one in HTTP/2, so none is taken there.
+NO_BODY: Final[Sequence[Json]] = (
+    {"name": ":method", "string_match": {"exact": "GET"}},
+    {"name": "content-length", "present_match": True, "invert_match": True},
+)
+NO_BODY_LIMIT: Final = 1  # Envoy has no smaller one; a byte is no JSON object
 
 HTTP_OPTIONS: Final = "envoy.extensions.upstreams.http.v3.HttpProtocolOptions"
 MANAGER: Final = "envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager"
@@ -91,6 +91,7 @@ class Settings:
     """What a gateway is made of."""
 
     descriptors: Path  # what `descriptor_set` returned, in a file
+    bodies: Path  # what `bodies.script` returned, in a file
     services: Sequence[str]  # full names, what is served
     kahuna: Sequence[Address]  # its replicas
     tls: Tls | None = None
@@ -155,10 +156,11 @@ def _listener(name: str, settings: Settings, address: Address, security: Json) -
             "connection_keepalive": {"interval": KEEPALIVE, "timeout": KEEPALIVE},
         },
         "early_header_mutation_extensions": [_without_internal_headers()],
-        "local_reply_config": _local_replies(),
+        "local_reply_config": replies.local_replies(REQUEST_LIMIT),
         "route_config": _routes(),
         "http_filters": [
             _extension("envoy.filters.http.grpc_web", "envoy.extensions.filters.http.grpc_web.v3.GrpcWeb", {}),
+            *_body_check(settings.bodies),
             _transcoder(settings.descriptors, settings.services),
             _extension("envoy.filters.http.router", "envoy.extensions.filters.http.router.v3.Router", {}),
         ],
@@ -185,6 +187,22 @@ def _secured(tls: Tls) -> Json:
     }
     kind = "envoy.extensions.transport_sockets.tls.v3.DownstreamTlsContext"
     return {"transport_socket": _extension("envoy.transport_sockets.tls", kind, context)}
+
+
+def _body_check(script: Path) -> list[Json]:
+    """Bounds and reads a body; each route switches on what it needs."""
+    lua = {"default_source_code": {"filename": str(script)}}
+    filters = [
+        _extension(BUFFER, "envoy.extensions.filters.http.buffer.v3.Buffer", {"max_request_bytes": REQUEST_LIMIT}),
+        _extension(bodies.NAME, "envoy.extensions.filters.http.lua.v3.Lua", lua),
+    ]
+    return [{**each, "disabled": True} for each in filters]
+
+
+def _at_most(size: int) -> Json:
+    """Bytes of a body."""
+    kind = "envoy.extensions.filters.http.buffer.v3.BufferPerRoute"
+    return {"@type": f"type.googleapis.com/{kind}", "buffer": {"max_request_bytes": size}}
 
 
 def _transcoder(descriptors: Path, services: Sequence[str]) -> Json:
@@ -225,7 +243,16 @@ def _routes() -> Json:
                 "name": "kowabunga",
                 "domains": ["*"],
                 "routes": [
-                    {"match": {"prefix": "/api/", "headers": [NOT_GRPC]}, "route": to_kahuna},
+                    {
+                        "match": {"prefix": "/api/", "headers": [replies.NOT_GRPC, *NO_BODY]},
+                        "route": to_kahuna,
+                        "typed_per_filter_config": {BUFFER: _at_most(NO_BODY_LIMIT)},
+                    },
+                    {
+                        "match": {"prefix": "/api/", "headers": [replies.NOT_GRPC]},
+                        "route": to_kahuna,
+                        "typed_per_filter_config": {BUFFER: _at_most(REQUEST_LIMIT), bodies.NAME: SWITCHED_ON},
+                    },
                     {"match": {"prefix": f"/{contract.PACKAGE}."}, "route": to_kahuna},
                 ],
             }
@@ -262,32 +289,6 @@ def _without_internal_headers() -> Json:
     kind = "envoy.extensions.http.early_header_mutation.header_mutation.v3.HeaderMutation"
     mutations = [{"remove": name} for name in INTERNAL_HEADERS]
     return _extension("envoy.http.early_header_mutation.header_mutation", kind, {"mutations": mutations})
-
-
-def _local_replies() -> Json:
-    """Envoy's own answers to REST callers, in the form of a converted gRPC status."""
-    rest = {
-        "or_filter": {
-            "filters": [
-                # Transcoded already: its content type says grpc by now.
-                {"header_filter": {"header": {"name": "x-envoy-original-path", "present_match": True}}},
-                {"header_filter": {"header": NOT_GRPC}},
-            ]
-        }
-    }
-
-    def mapper(code: int, *conditions: Json) -> Json:
-        body = {"code": code, "message": "%LOCAL_REPLY_BODY%", "details": []}
-        return {
-            "filter": {"and_filter": {"filters": [rest, *conditions]}} if conditions else rest,
-            "body_format_override": {"json_format": body},
-        }
-
-    def status(value: int) -> Json:
-        comparison = {"op": "EQ", "value": {"default_value": value, "runtime_key": f"gateway.local_reply.{value}"}}
-        return {"status_code_filter": {"comparison": comparison}}
-
-    return {"mappers": [*(mapper(code, status(value)) for value, code in CODES.items()), mapper(INTERNAL)]}
 
 
 def _overload(connections: int) -> Json:

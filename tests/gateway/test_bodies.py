@@ -1,0 +1,267 @@
+"""A key in a REST body that names no field is refused by its path, whatever stands around it."""
+
+import json
+import re
+from collections.abc import Iterator
+from http import HTTPStatus
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+from google.protobuf.json_format import MessageToDict
+from pydantic_settings import CliApp
+
+from gateway import config
+from gateway.main import Options, prepare
+from kowa.v2.instance_pb2 import Instance
+from tests.gateway.conftest import free_ports, running
+from tests.gateway.recorder import Door, recording
+
+pytestmark = pytest.mark.gateway
+
+INSTANCES, REGIONS = "POST /api/v2/instances", "POST /api/v2/regions"
+
+
+def ask(door: Door, asked: str) -> httpx.Response:
+    """`POST /api/v2/regions {"name": "eu"}`."""
+    method, path, *body = asked.split(" ", 2)
+    return door.ask(method, path, *body)
+
+
+REFUSED = [
+    # what is asked                                                        the key                       is no field of
+    (INSTANCES + ' {"name": "web", "memroy": 1}', "memroy", "Instance"),
+    (INSTANCES + ' {"Name": "web"}', "Name", "Instance"),
+    (INSTANCES + ' {"instance": {"name": "web"}}', "instance", "Instance"),
+    (INSTANCES + ' {"name": "web", "foo": null}', "foo", "Instance"),
+    (INSTANCES + ' {"foo": {"name": "web"}, "meta": {"id": "x"}}', "foo", "Instance"),
+    (INSTANCES + ' {"meta": {"foo": 1}}', "meta.foo", "Meta"),
+    (INSTANCES + ' {"meta": {"createTime": {"sceonds": 1}}}', "meta.createTime.sceonds", "Timestamp"),
+    (INSTANCES + ' {"status": {"addresses": ["a"], "adresses": []}}', "status.adresses", "InstanceStatus"),
+    (INSTANCES + ' {"metadata": {"foo": "bar"}, "foo": 1}', "foo", "Instance"),
+    (INSTANCES + ' {"meta": {"conditions": [{}, {"typ": "a"}]}}', "meta.conditions[1].typ", "Condition"),
+    (INSTANCES + ' {"meta": {"conditions": [[{"typ": "a"}]]}}', "meta.conditions[0][0].typ", "Condition"),
+    (INSTANCES + ' {"meta": {"conditions": [{"type": "a"}]}, "foo": 1}', "foo", "Instance"),
+    ('PATCH /api/v2/instances/x {"memroy": 1}', "memroy", "Instance"),
+    ('PATCH /api/v2/instances/x?update_mask=memory {"memory": 1, "foo": 1}', "foo", "Instance"),
+    ('POST /api/v2/instances/x:start {"reqest_id": "a"}', "reqest_id", "StartInstanceRequest"),
+    ('POST /api/v2/operations/x:wait {"timeout": {"sec": 1}}', "timeout.sec", "Duration"),
+    ('DELETE /api/v2/agent-tokens/x {"etga": "1"}', "etga", "DeleteAgentTokenRequest"),
+    ('GET /api/v2/regions {"filtre": "a"}', "filtre", "ListRegionsRequest"),
+    ('GET /api/v2/regions:watch {"filtre": "a"}', "filtre", "WatchRegionsRequest"),
+    # Paths as Envoy takes them.
+    ('POST /api/v2/regions/ {"foo": 1}', "foo", "Region"),
+    ('POST /api/v2/r%65gions {"foo": 1}', "foo", "Region"),
+    ('POST /api/v2/regions?validate_only=true {"foo": 1}', "foo", "Region"),
+    ('PATCH /api/v2/regions/a:b%2Fc/ {"foo": 1}', "foo", "Region"),
+    # Bodies as Envoy takes them.
+    (REGIONS + r' {"name": "\"}, \\", "foo": 1}', "foo", "Region"),
+    (REGIONS + " {'name': '\"', 'foo': 1}", "foo", "Region"),
+    (REGIONS + " {name: 'eu', foo: 1}", "foo", "Region"),
+    (REGIONS + ' \n\v{\t"foo"\f:1,}', "foo", "Region"),
+    (REGIONS + r' {"\u0066oo": 1}', "foo", "Region"),
+    (REGIONS + r' {"n\\u0061me": 1}', r"n\ame", "Region"),
+    (REGIONS + ' {"name": "eu", "größe": 1}', "größe", "Region"),
+    (REGIONS + ' {"": 1}', '""', "Region"),
+    (REGIONS + ' {"%REQ(:path)%": 1}', "%REQ(:path)%", "Region"),
+    (REGIONS + ' {"' + "x" * 1000 + '": 1}', "x" * 64, "Region"),
+    (REGIONS + ' {"meta": ' + "[" * 120 + '{"foo": 1}' + "]" * 120 + "}", "meta" + "[0]" * 120 + ".foo", "Meta"),
+]
+
+
+@pytest.mark.parametrize(("asked", "field", "of"), REFUSED, ids=[row[0][:90] for row in REFUSED])
+def test_what_names_no_field_is_refused(door: Door, asked: str, field: str, of: str) -> None:
+    answer = ask(door, asked)
+    assert answer.status_code == HTTPStatus.BAD_REQUEST
+    error = answer.json()
+    assert error["message"].startswith(f"{field}: is no field of {of}, which has ")
+    assert [violation["field"] for violation in error["details"][1]["field_violations"]] == [field]
+    assert not door.calls
+
+
+ACCEPTED = [
+    f"{INSTANCES}",
+    INSTANCES + " {}",
+    INSTANCES + " null",
+    INSTANCES + ' {"user_data": "a", "sshKeys": ["b"], "ssh_keys": []}',
+    INSTANCES + ' {"metadata": {"foo": "bar", "meta.foo": "", "": "x", "{\\"": "}"}}',
+    INSTANCES + ' {"meta": null, "metadata": null, "volumes": null, "power": null}',
+    INSTANCES + r' {"description": "{\"foo\": 1}, \\", "name": "a, b: {c}"}',
+    INSTANCES + ' {"meta": {"conditions": {"type": "a"}, "createTime": {"seconds": 1}}}',
+    INSTANCES + ' {"meta": {"createTime": "2026-01-01T00:00:00Z"}}',
+    REGIONS + ' {"name": "eu", "name": "us"}',
+    REGIONS + r' {"\u006e\u0061\u006d\u0065": "eu"}',
+    "POST /api/v2/instances/x:start",
+    "POST /api/v2/instances/x:start {}",
+    'POST /api/v2/operations/x:wait {"timeout": "5s"}',
+    'DELETE /api/v2/regions/x {"etag": "a", "validateOnly": true}',
+    'GET /api/v2/regions {"pageSize": 5}',
+]
+
+
+@pytest.mark.parametrize("asked", ACCEPTED)
+def test_what_names_fields_goes_through(door: Door, asked: str) -> None:
+    answer = ask(door, asked)
+    assert answer.status_code == HTTPStatus.OK, answer.text
+    assert len(door.calls) == 1
+
+
+DEEP = "Message too deep"
+MALFORMED = [
+    (' {"foo": 1', "Unexpected end of string"),
+    (' {"foo": 1}}', "Parsing terminated before end of input"),
+    (' {"foo": 1]', "Expected , or }"),
+    (' {"foo": "', "Closing quote expected"),
+    (' {"foo" 1}', "Expected : between key:value pair"),
+    (' ["foo": 1]', "Expected , or ]"),
+    (" foo", "Unexpected token"),
+    (" }", "Unexpected token"),
+    (" " + '{"foo":' * 129 + "1" + "}" * 129, DEEP),
+    (" " + "[" * 129 + '{"foo": 1}' + "]" * 129, DEEP),
+]
+
+
+@pytest.mark.parametrize(("body", "says"), MALFORMED, ids=[row[0][:30] for row in MALFORMED])
+def test_what_is_malformed_is_answered_by_the_transcoder(door: Door, body: str, says: str) -> None:
+    answer = ask(door, REGIONS + body)
+    assert (answer.status_code, answer.json()["details"]) == (HTTPStatus.BAD_REQUEST, [])
+    assert says in answer.json()["message"]
+    assert not door.calls
+
+
+def test_a_refusal_has_the_form_of_all_refusals(door: Door) -> None:
+    answer = ask(door, REGIONS + ' {"nmae": "eu", "meta": {"ids": 1}}')
+    assert answer.headers["content-type"] == "application/json"
+    region, meta = answer.json()["details"][1]["field_violations"]
+    assert region == {
+        "field": "nmae",
+        "description": "is no field of Region, which has meta, name, description",
+        "reason": "",
+    }
+    assert answer.json() == {
+        "code": 3,
+        "message": f"nmae: {region['description']}; meta.ids: {meta['description']}",
+        "details": [
+            {
+                "@type": "type.googleapis.com/google.rpc.ErrorInfo",
+                "reason": "INVALID_ARGUMENT",
+                "domain": "kowabunga",
+                "metadata": {},
+            },
+            {"@type": "type.googleapis.com/google.rpc.BadRequest", "field_violations": [region, meta]},
+        ],
+    }
+
+
+def test_the_first_few_are_named(door: Door) -> None:
+    body = json.dumps({f"foo{number}": number for number in range(1000)})
+    violations = ask(door, f"{REGIONS} {body}").json()["details"][1]["field_violations"]
+    assert [violation["field"] for violation in violations] == [f"foo{number}" for number in range(8)]
+
+
+ROOM = config.REQUEST_LIMIT - 100
+HOSTILE = {
+    "numbers": ('{"meta": {"conditions": [', "1,", "{}]}}"),
+    "objects": ('{"meta": {"conditions": [', '{"type":""},', "{}]}}"),
+    "names": ("{", '"meta":{},', '"name": ""}'),
+    "words": ("{", "name:0,", "name: 0}"),
+    "quotes": ('{"name": "', '\\"', '"}'),
+    "backslashes": ('{"name": "', "\\\\", '"}'),
+    "spaces": ("{", " ", 'name: ""}'),
+    "colons": ("{", ":", "}"),
+    "keys": ('{"metadata": {', '"a":"",', "}}"),
+    "commas": ("[", ",", "]"),
+    "open": ("", "[", ""),
+    "nested": ("", '{"meta":', ""),
+    "escapes": ('{"', "\\u0066", '": 1}'),
+    "zeros": ("", "\0", ""),
+}
+
+
+@pytest.mark.parametrize("shape", HOSTILE)
+def test_the_largest_body_is_answered_at_once(door: Door, shape: str) -> None:
+    head, part, tail = HOSTILE[shape]
+    body = head + part * (ROOM // len(part)) + tail
+    answer = door.rest.post("/api/v2/instances", content=body, timeout=5)
+    assert answer.status_code in (HTTPStatus.OK, HTTPStatus.BAD_REQUEST)
+
+
+def test_a_stranger_at_the_end_of_the_largest_body_is_found(door: Door) -> None:
+    answer = ask(door, REGIONS + ' {"description": "' + "x" * ROOM + '", "foo": 1}')
+    assert answer.json()["message"].startswith("foo: is no field of Region")
+
+
+TOO_LARGE = "too large: a body has 4194304 bytes at most, and none in a GET without content-length"
+
+
+def chunks(size: int) -> Iterator[bytes]:
+    """A body that tells nobody how long it is."""
+    for _ in range(size // 100):
+        yield b" " * 100
+
+
+@pytest.mark.parametrize(
+    ("method", "body"),
+    [
+        ("POST", b" " * (config.REQUEST_LIMIT + 1)),
+        ("POST", chunks(config.REQUEST_LIMIT + 100)),
+        ("DELETE", b" " * (config.REQUEST_LIMIT + 1)),
+        ("GET", b" " * (config.REQUEST_LIMIT + 1)),
+        ("GET", chunks(100)),
+    ],
+)
+def test_a_body_too_large_or_where_none_belongs_is_refused(door: Door, method: str, body: Any) -> None:
+    answer = door.ask(method, "/api/v2/regions", body)
+    assert answer.status_code == HTTPStatus.REQUEST_ENTITY_TOO_LARGE
+    assert answer.json() == {"code": 8, "message": TOO_LARGE, "details": []}
+    assert not door.calls
+
+
+def test_nothing_goes_through_when_the_check_breaks(tmp_path: Path) -> None:
+    plain, admin = (f"127.0.0.1:{port}" for port in free_ports(2))
+    calls: list[Any] = []
+    with recording(calls) as kahuna:
+        words = [
+            "--plain",
+            plain,
+            "--admin",
+            admin,
+            "--kahuna",
+            kahuna,
+            "--run-dir",
+            str(tmp_path),
+            "--log-level",
+            "off",
+        ]
+        command = prepare(CliApp.run(Options, cli_args=words))
+        script = tmp_path / "bodies.lua"
+        script.write_text(re.sub(r"(function unknown_fields\(.*\)\n)", r'\1 error("broken") ', script.read_text()))
+        with running(command, f"http://{admin}/ready"), httpx.Client(base_url=f"http://{plain}") as rest:
+            broken = rest.post("/api/v2/regions", json={"name": "eu"})
+            assert broken.status_code == HTTPStatus.INTERNAL_SERVER_ERROR
+            said = "the gateway can't check the body, so nothing was done; its log says why"
+            assert broken.json() == {"code": 13, "message": said, "details": []}
+            assert not calls
+            assert rest.get("/api/v2/regions").status_code == HTTPStatus.OK
+
+
+def test_a_refused_call_leaves_no_trace(rest: httpx.Client, shop: Instance) -> None:
+    machine = MessageToDict(shop, preserving_proto_field_name=True)
+    made = rest.post("/api/v2/instances", json=machine).json()
+    path = f"/api/v2/instances/{made['meta']['id']}"
+
+    def revision() -> Any:
+        return rest.get("/api/v2/regions").json()["revision"]
+
+    before = revision()
+    for method, where, body in (
+        ("POST", "/api/v2/instances", machine | {"name": "other", "memroy": 1}),
+        ("PATCH", path, {"description": "new", "memroy": 1}),
+        ("POST", f"{path}:stop", {"validateonly": True}),
+        ("DELETE", path, {"etga": "0"}),
+    ):
+        assert rest.request(method, where, json=body).status_code == HTTPStatus.BAD_REQUEST
+    assert revision() == before
+    assert rest.patch(path, json={"description": "new"}).json()["description"] == "new"
+    assert revision() != before

@@ -1,0 +1,136 @@
+"""Every REST method: what protobuf writes goes through whole, in any spelling Envoy takes; a stranger is refused."""
+
+import json
+import re
+from collections.abc import Iterator
+from functools import cache, reduce
+from http import HTTPStatus
+from random import Random
+from typing import Any
+
+import pytest
+from google.protobuf.descriptor import Descriptor, FieldDescriptor
+from google.protobuf.duration_pb2 import Duration
+from google.protobuf.json_format import MessageToDict
+from google.protobuf.message_factory import GetMessageClass
+from google.protobuf.timestamp_pb2 import Timestamp
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from kowa import contract
+from tests.gateway.recorder import Door
+
+pytestmark = pytest.mark.gateway
+
+BINDINGS = {
+    f"{http.method.upper()} {http.path}": (method, http)
+    for method in contract.load().methods.values()
+    for http in method.http
+}
+STRANGER = "foo"
+TIMES = {"seconds": st.integers(0, 2**32), "nanos": st.integers(0, 999_999_999)}
+TYPES: dict[int, st.SearchStrategy[Any]] = {
+    FieldDescriptor.TYPE_STRING: st.text(max_size=20),
+    FieldDescriptor.TYPE_BYTES: st.binary(max_size=20),
+    FieldDescriptor.TYPE_BOOL: st.booleans(),
+    FieldDescriptor.TYPE_INT32: st.integers(-(2**31), 2**31 - 1),
+    FieldDescriptor.TYPE_INT64: st.integers(-(2**63), 2**63 - 1),
+    FieldDescriptor.TYPE_UINT32: st.integers(0, 2**32 - 1),
+    FieldDescriptor.TYPE_UINT64: st.integers(0, 2**64 - 1),
+}
+
+
+@cache
+def messages(kind: Descriptor) -> st.SearchStrategy[Any]:
+    """Messages with some of their fields."""
+    if kind.full_name == "google.protobuf.Timestamp":
+        return st.builds(Timestamp, **TIMES)
+    if kind.full_name == "google.protobuf.Duration":
+        return st.builds(Duration, **TIMES)
+    fields = {field.name: values(field) for field in kind.fields}
+    return st.fixed_dictionaries({}, optional=fields).map(lambda chosen: GetMessageClass(kind)(**chosen))
+
+
+def values(field: FieldDescriptor) -> st.SearchStrategy[Any]:
+    """What a field may hold."""
+    if field.message_type and field.message_type.GetOptions().map_entry:
+        entry = field.message_type.fields_by_name
+        return st.dictionaries(values(entry["key"]), values(entry["value"]), max_size=3)
+    if field.enum_type:
+        one = st.sampled_from([value.number for value in field.enum_type.values])
+    else:
+        one = messages(field.message_type) if field.message_type else TYPES[field.type]
+    return st.lists(one, max_size=3) if field.is_repeated else one
+
+
+def objects(kind: Descriptor, value: Any, path: str = "") -> Iterator[tuple[str, Any]]:
+    """The JSON objects in one that stand for messages, each with the prefix of what is in it."""
+    yield path, value
+    names = {name: field for field in kind.fields for name in (field.name, field.json_name)}
+    for name, inner in value.items():
+        inside = names[name].message_type
+        if inside and not inside.GetOptions().map_entry:
+            each = enumerate(inner) if isinstance(inner, list) else [(None, inner)]
+            for index, item in each:
+                if isinstance(item, dict):
+                    here = f"{path}{name}" if index is None else f"{path}{name}[{index}]"
+                    yield from objects(inside, item, f"{here}.")
+
+
+def spelled(value: Any, random: Random) -> str:
+    """JSON, more or less: any text that the transcoder reads as the value."""
+    space = random.choice(["", "", " ", "\n\t", "\v\f"])
+    comma = random.choice(["", space + ","]) if value else ""
+    if isinstance(value, dict):
+        items = [f"{space}{_key(key, random)}{space}:{spelled(item, random)}" for key, item in value.items()]
+        return "{" + ",".join(items) + comma + space + "}"
+    if isinstance(value, list):
+        return "[" + ",".join(spelled(item, random) for item in value) + comma + space + "]"
+    return space + (_string(value, random) if isinstance(value, str) else json.dumps(value)) + space
+
+
+def _key(key: str, random: Random) -> str:
+    if re.fullmatch(r"(?!true|false|null)[A-Za-z_$][\w$]*", key, re.ASCII):
+        return random.choice([key, "".join(f"\\u{ord(letter):04x}" for letter in key).join('""'), _string(key, random)])
+    return _string(key, random)
+
+
+def _string(text: str, random: Random) -> str:
+    written = json.dumps(text, ensure_ascii=random.choice([True, False]))
+    ticked = "'" + written[1:-1].replace('\\"', '"').replace("'", "\\'") + "'"
+    return random.choice([written, ticked])
+
+
+@pytest.mark.parametrize("binding", BINDINGS)
+@settings(max_examples=8, deadline=None, suppress_health_check=list(HealthCheck))
+@given(st.data())
+def test_fields_go_through_and_strangers_do_not(door: Door, binding: str, data: st.DataObject) -> None:
+    method, http = BINDINGS[binding]
+    request: Any = contract.load().stub(method.request.name)()
+    part = request if http.body in ("", "*") else getattr(request, http.body)
+    part.SetInParent()
+    part.CopyFrom(data.draw(messages(part.DESCRIPTOR)))
+    bound = [name.split(".") for name in re.findall(r"{(.*?)}", http.path)]
+    for *parents, name in bound:
+        reduce(getattr, parents, request).ClearField(name)
+    random = data.draw(st.randoms(use_true_random=False))
+    body = MessageToDict(part, preserving_proto_field_name=random.choice([True, False]))
+    for *parents, name in bound:
+        setattr(reduce(getattr, parents, request), name, "x")
+
+    path = re.sub("{.*?}", "x", http.path)
+    text = random.choice([json.dumps(body), spelled(body, random)])
+    answer = door.ask(http.method.upper(), path, text)
+    assert answer.status_code == HTTPStatus.OK, (text, answer.text)
+    assert door.calls == [request]
+
+    everywhere = [*objects(part.DESCRIPTOR, body)]
+    places = random.sample(everywhere, random.randint(1, min(3, len(everywhere))))
+    for _, place in places:
+        place[STRANGER] = random.choice([None, "a", {"name": [1]}])
+    text = spelled(body, random)
+    answer = door.ask(http.method.upper(), path, text)
+    assert answer.status_code == HTTPStatus.BAD_REQUEST, text
+    found = {violation["field"] for violation in answer.json()["details"][1]["field_violations"]}
+    assert found == {prefix + STRANGER for prefix, _ in places}
+    assert not door.calls
