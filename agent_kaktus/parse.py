@@ -2,12 +2,11 @@
 
 import re
 from collections.abc import Mapping
-from ipaddress import IPv4Address, IPv4Network
-from uuid import UUID
+from dataclasses import replace
 
 from agent_kaktus.desired import Card, Desired, Host, Machine, Passive, Pool, Range, Segment, Template, Thing, Volume
 from kowa.fleet.v1 import fleet_pb2
-from kowa.runtime.feed import Refused
+from kowa.runtime.parsing import Made, address, network, parse_each, the_one
 from kowa.v2 import adapter_pb2, instance_pb2, storage_pool_pb2, subnet_pb2, template_pb2, vnet_pb2, volume_pb2
 
 SECTOR = 512
@@ -19,17 +18,12 @@ _LABEL = re.compile(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?")
 
 def parse(slice_: Mapping[str, fleet_pb2.Object]) -> Desired:
     """Raises Refused, naming the object, when one can't be understood."""
-    hosts: list[Host] = []
+    hosts: dict[str, Host] = {}
     desired = Desired()
-    for key, sent in slice_.items():
-        kind = sent.resource.WhichOneof("kind") or "unknown kind"
-        try:
-            thing = _parse(key, sent, kind)
-        except ValueError as why:
-            raise Refused(f"{kind} {key}: {why}") from why
+    for key, thing in parse_each(slice_, _parse):
         match thing:
             case Host():
-                hosts.append(thing)
+                hosts[key] = thing
             case Pool():
                 desired.pools[key] = thing
             case Template():
@@ -46,22 +40,10 @@ def parse(slice_: Mapping[str, fleet_pb2.Object]) -> Desired:
                 desired.machines[key] = thing
             case Passive():
                 desired.passive[key] = thing
-    return _with_host(desired, hosts)
+    return replace(desired, host=the_one("kaktus", hosts))
 
 
-def _with_host(desired: Desired, hosts: list[Host]) -> Desired:
-    if len(hosts) > 1:
-        raise Refused(f"kaktus {hosts[1].id}: there is another, {hosts[0].id}; an agent belongs to one")
-    kinds = {kind: getattr(desired, kind) for kind in Desired.__slots__ if kind != "host"}
-    return Desired(host=hosts[0] if hosts else None, **kinds)
-
-
-def _parse(key: str, sent: fleet_pb2.Object, kind: str) -> Thing:
-    id_ = _uuid(sent.id)
-    if id_ != key:
-        raise ValueError(f"is sent as {key}")
-    made = id_, sent.generation, sent.gone
-    resource = sent.resource
+def _parse(made: Made, kind: str, resource: fleet_pb2.Resource) -> Thing:
     match kind:
         case "kaktus":
             return Host(*made, resource.kaktus.name)
@@ -87,9 +69,6 @@ def _parse(key: str, sent: fleet_pb2.Object, kind: str) -> Thing:
     raise ValueError("this agent knows no such kind")
 
 
-Made = tuple[str, int, bool]
-
-
 def _template(made: Made, sent: template_pb2.Template) -> Template:
     sha256 = sent.sha256.lower()
     if not _SHA256.fullmatch(sha256):
@@ -110,26 +89,17 @@ def _segment(made: Made, sent: vnet_pb2.Vnet) -> Segment:
 
 
 def _range(made: Made, sent: subnet_pb2.Subnet) -> Range:
-    try:
-        network = IPv4Network(sent.cidr)
-    except ValueError as why:
-        raise ValueError(f"cidr {sent.cidr!r} is not a network: {why}") from why
-    gateway = _address("gateway", sent.gateway) if sent.gateway else None
-    return Range(*made, sent.name, sent.vnet, network, gateway, tuple(str(_address("dns", one)) for one in sent.dns))
-
-
-def _address(what: str, text: str) -> IPv4Address:
-    try:
-        return IPv4Address(text)
-    except ValueError as why:
-        raise ValueError(f"{what} {text!r} is not an IPv4 address") from why
+    gateway = address("gateway", sent.gateway) if sent.gateway else None
+    return Range(
+        *made, sent.name, sent.vnet, network(sent.cidr), gateway, tuple(str(address("dns", one)) for one in sent.dns)
+    )
 
 
 def _card(made: Made, sent: adapter_pb2.Adapter) -> Card:
     mac = sent.mac.lower()
     if not _MAC.fullmatch(mac):
         raise ValueError(f"mac {sent.mac!r} can't be a card's")
-    return Card(*made, sent.name, sent.subnet, mac, _address("address", sent.address))
+    return Card(*made, sent.name, sent.subnet, mac, address("address", sent.address))
 
 
 def _machine(made: Made, sent: instance_pb2.Instance) -> Machine:
@@ -144,9 +114,3 @@ def _machine(made: Made, sent: instance_pb2.Instance) -> Machine:
         *made, sent.name, sent.vcpus, sent.memory, power, tuple(sent.volumes), tuple(sent.adapters),
         sent.user_data, tuple(sorted(sent.metadata.items())), tuple(sent.ssh_keys), sent.project, sent.zone,
     )  # fmt: skip
-
-
-def _uuid(text: str) -> str:
-    if text != str(UUID(text)):
-        raise ValueError(f"id {text!r} is not written as ids are")
-    return text
