@@ -1,5 +1,6 @@
 """What an operator tells the agent: environment variables `KAKTUS_...`, and a TOML file whose values they override."""
 
+from importlib.metadata import version
 from ipaddress import IPv4Network, IPv6Network, ip_network
 from pathlib import Path
 from typing import Literal
@@ -8,6 +9,9 @@ from pydantic import Field
 from pydantic_settings import SettingsConfigDict
 
 from agent_kaktus.site import Site
+from agent_kaktus.storage.address import Allowed
+from agent_kaktus.storage.source import Sources
+from agent_kaktus.told import Told
 from kowa.runtime.settings import AgentSettings
 
 Network = IPv4Network | IPv6Network
@@ -39,6 +43,18 @@ class Settings(AgentSettings):
     shutdown_limit: float = Field(
         default=60.0, gt=0, description="seconds until a machine that does not shut down is cut off"
     )
+
+    def told(self) -> Told:
+        return Told(
+            version=version("kowa"),
+            server=self.server,
+            ca=self.ca,
+            token=self.token,
+            state=self.state,
+            site=self.site(),
+            sources=Sources(self.import_dir, Allowed(self.allowed_names(), self.allowed_networks())),
+            libvirt_uri=self.libvirt_uri,
+        )
 
     def site(self) -> Site:
         return Site(

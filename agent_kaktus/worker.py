@@ -2,7 +2,6 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Mapping
-from importlib.metadata import version
 
 from agent_kaktus import console
 from agent_kaktus.compute.hypervisor import Hypervisor
@@ -16,22 +15,18 @@ from agent_kaktus.metadata.services import Services
 from agent_kaktus.metadata.tokens import Tokens, key
 from agent_kaktus.parse import parse
 from agent_kaktus.report import Reports
-from agent_kaktus.settings import Settings
-from agent_kaktus.storage.address import Allowed
 from agent_kaktus.storage.dir import DirPools
-from agent_kaktus.storage.source import Sources
 from agent_kaktus.storage.template import Imports
+from agent_kaktus.told import Told
 from kowa.fleet.v1 import fleet_pb2
 from kowa.runtime.feed import Feed, Refused
-
-VERSION = version("kowa")
 
 
 class Kaktus:
     """A worker: runs the machines of one host."""
 
-    def __init__(self, settings: Settings) -> None:
-        self._settings = settings
+    def __init__(self, told: Told) -> None:
+        self._told = told
         self._hypervisor: Hypervisor | None = None
 
     def accept(self, desired: Mapping[str, fleet_pb2.Object]) -> None:
@@ -60,16 +55,16 @@ class Kaktus:
             raise Refused("the agent is only starting")
         typing = asyncio.create_task(console.type_in(keys, lambda: hypervisor.serial(instance)))
         try:
-            async for data in console.follow(self._settings.site().console(instance)):
+            async for data in console.follow(self._told.site.console(instance)):
                 yield data
         finally:
             typing.cancel()
 
     async def run(self, feed: Feed) -> None:
-        settings, site, memory = self._settings, self._settings.site(), Memory()
+        told, site, memory = self._told, self._told.site, Memory()
         for directory in (site.pools, site.machines):
             directory.mkdir(mode=0o711, parents=True, exist_ok=True)
-        storage = DirPools(site.pools, settings.state / "made")
+        storage = DirPools(site.pools, told.state / "made")
         storage.clean(parse(feed.desired()).pools)
 
         def ended(template: Template, reason: str) -> None:
@@ -78,12 +73,11 @@ class Kaktus:
         def progressed(template: Template) -> None:
             loop.import_progressed(template)
 
-        sources = Sources(settings.import_dir, Allowed(settings.allowed_names(), settings.allowed_networks()))
-        imports = Imports(storage, sources, ended, progressed, memory.importing)
-        hypervisor = self._hypervisor = Hypervisor(settings.libvirt_uri, lambda: loop.wake())
-        tokens = Tokens(key(settings.state / "metadata.key"))
+        imports = Imports(storage, told.sources, ended, progressed, memory.importing)
+        hypervisor = self._hypervisor = Hypervisor(told.libvirt_uri, lambda: loop.wake())
+        tokens = Tokens(key(told.state / "metadata.key"))
         services = Services(Server(lambda: loop.desired, tokens))
-        loop = Loop(site, feed, Hands(site, hypervisor, storage, imports, services), memory, Reports(VERSION))
+        loop = Loop(site, feed, Hands(site, hypervisor, storage, imports, services), memory, Reports(told.version))
         trimming = asyncio.create_task(console.trim(site.machines))
         try:
             await loop.run()

@@ -1,4 +1,4 @@
-"""What processes cost: Kahuna's and an agent's memory after a minute of idleness, Kahuna's start, kowactl's help."""
+"""What processes cost: Kahuna's and the agents' memory after a minute of idleness, Kahuna's start, kowactl's help."""
 
 import contextlib
 import subprocess
@@ -10,7 +10,10 @@ from pathlib import Path
 from bench.figure import HEAD, Figure, at_most, quantile
 from bench.kahuna import BIN, Process, kahuna, memory
 from kowa.client import Client
-from kowa.v2 import agent_pb2, agent_token_pb2, kiwi_pb2, region_pb2
+from kowa.v2 import agent_pb2, agent_token_pb2, instance_pb2, kiwi_pb2, region_pb2
+from tests.stack.house import house
+from tests.stack.stack import stack
+from tests.waiting import until
 
 IDLE = 60
 RUNS = 15
@@ -18,12 +21,13 @@ RUNS = 15
 
 def figures() -> list[Figure]:
     """All of them."""
-    with kahuna() as server, kiwi(server) as agent:
+    with kahuna() as server, kiwi(server) as kiwi_agent, kaktus() as kaktus_agent:
         time.sleep(IDLE)
         return [
             at_most("Kahuna, exec to SERVING", server.started, "s", 2),
             at_most(f"Kahuna after {IDLE} s idle", memory(server.pid), "MB", 150),
-            at_most(f"Kiwi agent after {IDLE} s idle", memory(agent), "MB", 80),
+            at_most(f"Kiwi agent after {IDLE} s idle", memory(kiwi_agent), "MB", 80),
+            at_most(f"Kaktus agent after {IDLE} s idle, one machine", memory(kaktus_agent), "MB", 80),
             at_most("kowactl --help, whole process", _help(), "ms", 200, _python()),
         ]
 
@@ -55,6 +59,17 @@ def kiwi(server: Process) -> Iterator[int]:
         finally:
             process.terminate()
             process.wait(10)
+
+
+@contextlib.contextmanager
+def kaktus() -> Iterator[int]:
+    """A host's agent that has imported a template and made a machine of it, with a Kahuna and a libvirt of its own."""
+    with stack() as made:
+        host = house(made)
+        subnet = host.subnet(host.vnet("lan"), "10.9.0.0/24")
+        machine = host.instance("web", host.volume("web", host.idle), host.adapter("web", subnet), host.idle)
+        until(lambda: made.get(machine).status.power == instance_pb2.POWER_RUNNING, what="the machine runs")
+        yield made.agent.pid
 
 
 def _help() -> float:

@@ -11,7 +11,7 @@ from pathlib import Path
 from agent_kaktus.failures import GivenUp
 from agent_kaktus.storage import address
 
-CHUNK = 1 << 20  # bytes
+CHUNK = 1 << 18  # bytes; of larger ones malloc keeps megabytes when all are read
 _FILE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]{0,254}")
 
 

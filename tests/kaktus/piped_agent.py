@@ -54,7 +54,7 @@ class Pipes:
 
 async def run(config: Path) -> None:
     structlog.configure(logger_factory=structlog.PrintLoggerFactory(sys.stderr))
-    worker = Kaktus(Settings.load(config))
+    worker = Kaktus(Settings.load(config).told())
     feed = Pipes()
     listening = asyncio.create_task(feed.listen(worker))
     running = asyncio.create_task(worker.run(feed))

@@ -11,7 +11,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TypeVar
 
@@ -71,7 +71,8 @@ class Room:
 
     def close(self) -> None:
         for pid in self.guests():
-            os.kill(pid, signal.SIGKILL)
+            with suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
         if self._libvirtd is not None and self._libvirtd.poll() is None:
             self._libvirtd.terminate()
             self._libvirtd.wait(10)
@@ -79,11 +80,13 @@ class Room:
 
     def guests(self) -> list[int]:
         """The processes of this room's machines."""
-        pids = [int(path.read_text()) for path in (self.base / "libvirt/run/qemu").glob("kowa-*.pid")]
-        return [pid for pid in pids if self._is_ours(Path(f"/proc/{pid}/cmdline"))]
-
-    def _is_ours(self, command: Path) -> bool:
-        return command.exists() and str(self.base) in command.read_text()
+        pids = []
+        for path in (self.base / "libvirt/run/qemu").glob("kowa-*.pid"):
+            with suppress(OSError, ValueError):  # it ends, or its file is being written
+                pid = int(path.read_text())
+                if str(self.base) in Path(f"/proc/{pid}/cmdline").read_text():
+                    pids.append(pid)
+        return pids
 
     def run(self, *command: str, inside: bool = True, check: bool = True) -> str:
         prefix = ["ip", "netns", "exec", self.namespace] if inside else []
@@ -168,8 +171,12 @@ class Agent:
 
     def namespaces(self) -> int:
         """How many network namespaces it holds open."""
-        opened = Path(f"/proc/{self._process.pid}/fd").iterdir()
-        return sum(str(path.readlink()).startswith("net:") for path in opened if path.is_symlink())
+        held = 0
+        with os.scandir(f"/proc/{self._process.pid}/fd") as descriptors:
+            for descriptor in descriptors:
+                with suppress(FileNotFoundError):  # closed while we look
+                    held += os.readlink(descriptor).startswith("net:")  # noqa: PTH115
+        return held
 
     def is_dead(self) -> bool:
         return self._process.poll() is not None

@@ -16,7 +16,8 @@ from .slices import Slice, id_of, small_house
 
 
 def worker(tmp_path: Path) -> Kaktus:
-    return Kaktus(Settings(server="kahuna:1", ca=tmp_path, token=tmp_path, state=tmp_path, pools=tmp_path))
+    settings = Settings(server="kahuna:1", ca=tmp_path, token=tmp_path, state=tmp_path, pools=tmp_path)
+    return Kaktus(settings.told())
 
 
 def spoil_kind(slice_: Slice) -> None:

@@ -1,11 +1,15 @@
 """What an operator tells the agent."""
 
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 from pydantic import ValidationError
 
 from agent_kaktus.settings import Settings
+
+from .rooms import REPOSITORY
 
 FILE = """
 server = "kahuna:8443"
@@ -44,3 +48,27 @@ def test_a_word_too_many_is_told(config: Path) -> None:
     config.write_text(FILE + "hold_gatway = true\n")
     with pytest.raises(ValidationError, match="hold_gatway"):
         Settings.load(config)
+
+
+def test_what_is_wrong_ends_the_agent_and_is_told(config: Path) -> None:
+    config.write_text(FILE + "hold_gatway = true\n")
+    ended = run("-m", "agent_kaktus.main", "--config", str(config))
+    assert ended.returncode == 1
+    assert "hold_gatway" in ended.stderr
+
+
+def test_an_agent_at_rest_has_no_memory_for_what_it_needs_once_or_seldom(config: Path) -> None:
+    code = f"""
+import sys
+from pathlib import Path
+from agent_kaktus import main
+told = main.read(Path({str(config)!r}))
+import agent_kaktus.worker, kowa.runtime.agent
+print(told.server, {{"pydantic", "importlib.metadata", "httpx", "pycdlib", "yaml"}} & sys.modules.keys())
+"""
+    assert run("-c", code).stdout == "kahuna:8443 set()\n"
+
+
+def run(*arguments: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, *arguments]
+    return subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, timeout=30, check=False)

@@ -1,5 +1,7 @@
 """What must be equal as sets: what the API says there is, and what the host and the database hold."""
 
+import contextlib
+import os
 import re
 import sqlite3
 from collections import Counter
@@ -62,7 +64,9 @@ def differences(stack: Stack) -> list[str]:
     taps = [names.tap(id_) for id_ in ids(adapters)]
     guards = re.findall(r"chain (kt\w+)", stack.host.run("nft", "list", "ruleset"))
     links = re.findall(r"^\d+: (\w+)", stack.host.run("ip", "-o", "link"), re.MULTILINE)
-    files = [path for path in stack.host.pools.glob("*/*") if not path.name.startswith(".")]
+    files = [
+        name for pool in children(stack.host.pools) for name in children(stack.host.pools / pool) if name[0] != "."
+    ]
     hosts = stack.list(kaktus_pb2.Kaktus)
     held = {machine.meta.id for machine in machines}
     vnets = {subnet.meta.id: subnet.vnet for subnet in stack.list(subnet_pb2.Subnet)}
@@ -72,7 +76,7 @@ def differences(stack: Stack) -> list[str]:
         "running machines, processes": (ids(running), processes(stack)),
         "machines, folders": (ids(machines), children(stack.host.machines)),
         "pools, directories": (ids(pools), children(stack.host.pools)),
-        "volumes and templates, files": (images, [path.stem for path in files]),
+        "volumes and templates, files": (images, [Path(name).stem for name in files]),
         "pools and volumes, made once": (
             ids(pools) + ids(stack.list(volume_pb2.Volume)),
             children(stack.host.state / "made"),
@@ -102,7 +106,10 @@ def ids(resources: Iterable[object]) -> list[str]:
 
 
 def children(folder: Path) -> list[str]:
-    return [path.name for path in folder.iterdir()] if folder.is_dir() else []
+    """The names in a folder; none in one that is no more."""
+    with contextlib.suppress(FileNotFoundError):
+        return os.listdir(folder)
+    return []
 
 
 def processes(stack: Stack) -> list[str]:
@@ -110,7 +117,7 @@ def processes(stack: Stack) -> list[str]:
     found = []
     for process in Path("/proc").iterdir():
         try:
-            command = (process / "cmdline").read_text() if process.name.isdigit() else ""
+            command = (process / "cmdline").read_text(errors="replace") if process.name.isdigit() else ""
         except OSError:
             continue
         if command.partition("\0")[0].endswith("qemu-system-x86_64") and str(stack.folder) in command:
