@@ -23,6 +23,7 @@ CALL_LIMIT: Final = 60.0  # seconds for one answer
 OPERATION_LIMIT: Final = 3600.0  # seconds for a change to come about
 POLL: Final = 60.0  # seconds that one WaitOperation waits at most
 MESSAGE_LIMIT: Final = 32 << 20
+METADATA_LIMIT: Final = 1 << 20
 
 # gRPC retries by itself: what can't be reached is tried again after a random part of a growing pause, four times.
 # Nothing is done twice, because each change carries a request id.
@@ -46,6 +47,8 @@ OPTIONS: Final = (
     ("grpc.max_reconnect_backoff_ms", 3000),
     ("grpc.keepalive_time_ms", 330_000),  # gRPC servers take more than one ping in five minutes of silence for abuse
     ("grpc.max_receive_message_length", MESSAGE_LIMIT),
+    # A refusal says what is wrong with each field and why each host won't do, all in metadata: gRPC takes 8 KiB of it.
+    ("grpc.max_metadata_size", METADATA_LIMIT),
 )
 ENDED: Final = frozenset(
     {
@@ -210,7 +213,8 @@ def judged(operation: operation_pb2.Operation) -> operation_pb2.Operation:
         return operation
     if operation.phase in ENDED:
         phase = operation_pb2.Phase.Name(operation.phase).removeprefix("PHASE_").lower()
-        raise errors.OperationFailed(f"{name} {phase}: {said}", operation)
+        ended = said if said.startswith(phase) else f"{phase}: {said}"
+        raise errors.OperationFailed(f"{name} {ended}", operation)
     raise errors.OperationPending(f"{name} is still under way: {said}", operation)
 
 

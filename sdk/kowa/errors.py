@@ -1,6 +1,7 @@
 """What goes wrong, as exceptions. Every refusal of the platform is a KowaError."""
 
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
@@ -94,12 +95,15 @@ CLASSES: Final[Mapping[str, type[KowaError]]] = {
 
 def from_status(code: str, message: str, details: bytes) -> KowaError:
     """The error that a gRPC status stands for; `details` is what came as `grpc-status-details-bin`."""
+    from google.protobuf.message import DecodeError
     from google.rpc import error_details_pb2, status_pb2  # type: ignore[import-untyped,unused-ignore]
 
     info, bad = error_details_pb2.ErrorInfo(), error_details_pb2.BadRequest()
-    for detail in status_pb2.Status.FromString(details).details:
-        detail.Unpack(info)
-        detail.Unpack(bad)
+    # What can't be read is not Kahuna's: the code and the message stand without it.
+    with suppress(DecodeError):
+        for detail in status_pb2.Status.FromString(details).details:
+            detail.Unpack(info)
+            detail.Unpack(bad)
     return CLASSES.get(code, KowaError)(
         message,
         code=code,

@@ -1,6 +1,7 @@
 """A database that commits, and whose answer does not arrive: nobody waits for ever and nothing is done twice."""
 
 import tempfile
+import uuid
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -8,16 +9,14 @@ import pytest
 from structlog.testing import capture_logs
 
 from kahuna.domain.errors import Refusal
-from kowa import errors
+from kowa import contract, errors
 from kowa.client import Client
-from kowa.v2 import operation_pb2, region_pb2
+from kowa.v2 import instance_pb2, operation_pb2, region_pb2
 from tests.estate import estate
 from tests.losing import Line
 from tests.postgres import Postgres
 from tests.waiting import until
 from tests.world import PretendHost, World, world
-
-pytestmark = pytest.mark.postgresql
 
 
 @pytest.fixture
@@ -41,6 +40,12 @@ def names(client: Client) -> list[str]:
     return sorted(region.name for region in client.regions.list())
 
 
+def deletions(client: Client) -> list[operation_pb2.Operation]:
+    """How each deletion of a machine stands."""
+    return list(client.operations.list(filter='method = "DeleteInstance"'))
+
+
+@pytest.mark.postgresql
 @pytest.mark.parametrize("refusing", [0, 3], ids=["at once again", "away for a while"])
 def test_the_caller_repeats_and_finds_what_he_did(cloud: World, line: Line, refusing: int) -> None:
     cloud.region("first")
@@ -51,6 +56,42 @@ def test_the_caller_repeats_and_finds_what_he_did(cloud: World, line: Line, refu
     assert cloud.client.regions.get(made.meta.id).name == "second"
 
 
+@pytest.mark.postgresql
+@pytest.mark.parametrize("refusing", [0, 3], ids=["at once again", "away for a while"])
+def test_the_caller_repeats_and_what_he_deleted_is_gone(cloud: World, line: Line, refusing: int) -> None:
+    gone = cloud.region("gone").meta.id
+    line.lose(gone, refusing=refusing)
+    begun = cloud.client.regions.begin_delete(gone)
+    assert line.lost == 1
+    assert names(cloud.client) == []
+    operation = cloud.client.operations.get(begun.operation_id)
+    assert (operation.method, operation.target) == ("DeleteRegion", gone)
+
+
+@pytest.mark.parametrize("lingers", [False, True], ids=["row gone", "row marked"])
+def test_a_repeated_deletion_changes_nothing_and_another_with_its_id_is_refused(
+    tmp_path: Path, database: str, lingers: bool
+) -> None:
+    with world(tmp_path, database) as cloud:
+        site = estate(cloud)
+        host = site.registered()
+        web = cloud.client.instances.create(site.wanted("web"))
+        host.frozen = {"instance"} if lingers else set()
+        delete = contract.load().kinds["Instance"].service.methods["delete"]
+        request = instance_pb2.DeleteInstanceRequest(id=web.meta.id, request_id=str(uuid.uuid4()))
+        first = cloud.client.call(delete, request)
+        if not lingers:
+            cloud.client.operations.wait(first.operation_id)
+        asked = deletions(cloud.client)
+        assert cloud.client.call(delete, request).operation_id == first.operation_id
+        assert deletions(cloud.client) == asked
+        request.etag = "another"
+        with pytest.raises(errors.Conflict) as refused:
+            cloud.client.call(delete, request)
+        assert refused.value.reason == "REQUEST_ID_REUSED"
+
+
+@pytest.mark.postgresql
 def test_what_nobody_repeats_is_seen_and_nobody_else_waits_for_it(cloud: World, line: Line) -> None:
     events = cloud.client.regions.watch()
     assert next(events).change == "synced"
@@ -63,6 +104,7 @@ def test_what_nobody_repeats_is_seen_and_nobody_else_waits_for_it(cloud: World, 
     assert [next(seen), next(seen)] == ["orphan", "next"]
 
 
+@pytest.mark.postgresql
 def test_a_report_that_the_database_did_not_hear_comes_again(cloud: World, server: Postgres) -> None:
     site = estate(cloud)
     host = PretendHost()

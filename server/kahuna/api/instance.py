@@ -43,6 +43,7 @@ class InstanceService(StandardMethods):
 
     def amend(self, tx: Transaction, before: instance_pb2.Instance, after: instance_pb2.Instance) -> None:
         """What a machine grows by is taken on its host."""
+        after.power = after.power or instance_pb2.POWER_RUNNING
         more = Demand(max(after.vcpus - before.vcpus, 0), max(after.memory - before.memory, 0))
         if more.vcpus or more.memory:
             found = replace(room.host(tx, before.kaktus), cordoned=False)
@@ -64,10 +65,12 @@ class InstanceService(StandardMethods):
 
     def suspend(self, tx: Transaction, resource: instance_pb2.Instance, request: object) -> None:
         """Holds it in memory."""
+        _check_on(resource, "suspend", "start it instead")
         resource.power = instance_pb2.POWER_SUSPENDED
 
     def resume(self, tx: Transaction, resource: instance_pb2.Instance, request: object) -> None:
         """Lets it go on."""
+        _check_on(resource, "resume", "start it instead")
         resource.power = instance_pb2.POWER_RUNNING
 
     # The commands: done once, by the agent.
@@ -144,6 +147,11 @@ class InstanceService(StandardMethods):
             refused[candidate.name] = reason
         said = "; ".join(f"{name}: {reason}" for name, reason in sorted(refused.items()))
         raise Refusal("NO_HOST", f"no host of the zone can hold the machine ({said})", details=refused)
+
+
+def _check_on(resource: instance_pb2.Instance, verb: str, remedy: str) -> None:
+    if resource.power == instance_pb2.POWER_STOPPED:
+        raise Refusal("NOT_RUNNING", f"instance {resource.name} is stopped: there is nothing to {verb}; {remedy}")
 
 
 def _check_belonging(field: str, noun: str, name: str, project: str, holder: str, wanted: str) -> None:

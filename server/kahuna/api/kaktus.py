@@ -1,6 +1,6 @@
 """Hosts."""
 
-from kahuna.api.service import StandardMethods
+from kahuna.api.node import Node, NodeService
 from kahuna.domain.errors import Refusal
 from kahuna.store import operations
 from kahuna.store.resource import meta
@@ -8,13 +8,15 @@ from kahuna.store.transaction import Transaction
 from kowa.v2 import kaktus_pb2
 
 
-class KaktusService(StandardMethods):
+class KaktusService(NodeService):
     """Hosts that run machines; one that never comes back can be forgotten."""
 
     kind = "Kaktus"
+    also_when_marked = frozenset({"forget"})
 
-    def amend(self, tx: Transaction, before: kaktus_pb2.Kaktus, after: kaktus_pb2.Kaktus) -> None:
+    def amend(self, tx: Transaction, before: Node, after: Node) -> None:
         """The agent stays while it may hold something: without it, what it holds would count as gone."""
+        super().amend(tx, before, after)
         if before.agent and after.agent != before.agent and tx.has_referring(self.kind, before.meta.id):
             raise Refusal(
                 "IN_USE",
@@ -23,18 +25,21 @@ class KaktusService(StandardMethods):
             )
 
     def forget(self, tx: Transaction, resource: kaktus_pb2.Kaktus, request: kaktus_pb2.ForgetKaktusRequest) -> None:
-        """Nobody holds anything on a host without an agent, so what was waiting for its word is released."""
+        """Nobody holds anything on a host without an agent."""
         resource.ClearField("agent")
-        tx.put(self.kind, resource)
-        held = [("Instance", meta(machine).id) for machine in tx.referring("Instance", "kaktus", resource.meta.id)]
-        for pool in tx.referring("StoragePool", "kaktus", resource.meta.id):
+
+    def sweep(self, tx: Transaction, id_: str) -> None:
+        """What was waiting for the word of the host's agent is released with the host."""
+        host = tx.find(self.kind, id_)
+        held = [("Instance", meta(machine).id) for machine in tx.referring("Instance", "kaktus", id_)]
+        for pool in tx.referring("StoragePool", "kaktus", id_):
             pool_id = meta(pool).id
             held += [("Volume", meta(volume).id) for volume in tx.referring("Volume", "storage_pool", pool_id)]
             held += [("Template", meta(image).id) for image in tx.referring("Template", "storage_pool", pool_id)]
             held.append(("StoragePool", pool_id))
-        zone = tx.find("Zone", resource.zone)
-        for vnet in tx.referring("Vnet", "region", zone.region if zone else ""):  # type: ignore[attr-defined]
-            held += [("Subnet", meta(subnet).id) for subnet in tx.referring("Subnet", "vnet", meta(vnet).id)]
-            held.append(("Vnet", meta(vnet).id))
-        for kind, id_ in held:
-            operations.sweep(tx, kind, id_)
+        operations.reconsider(tx, targets={held_id for _, held_id in held})
+        for kind, held_id in held:
+            operations.sweep(tx, kind, held_id)
+        if host is not None:
+            operations.sweep_networks(tx, self.kind, host)
+        super().sweep(tx, id_)

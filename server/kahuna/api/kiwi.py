@@ -1,9 +1,9 @@
 """Network nodes: the standard methods, nothing else."""
 
-from kahuna.api.service import StandardMethods
+from kahuna.api.node import NodeService
 
 
-class KiwiService(StandardMethods):
+class KiwiService(NodeService):
     """Network nodes: the standard methods, nothing else."""
 
     kind = "Kiwi"

@@ -5,10 +5,11 @@ import contextlib
 
 from google.protobuf.message import Message
 
+from kahuna.api.access import CALLER
 from kahuna.api.service import Context, StandardMethods
 from kahuna.domain.errors import invalid
 from kahuna.domain.lifecycle import OPEN
-from kahuna.store.resource import timestamp
+from kahuna.store import commands, operations
 from kahuna.store.transaction import Transaction
 from kowa import contract
 from kowa.v2 import operation_pb2
@@ -40,13 +41,16 @@ class OperationService(StandardMethods):
     ) -> Message:
         """Nobody waits for it any more; an ended one stays as it ended."""
 
+        caller = CALLER.get()
+        cause = operations.Cause(method.name, caller.identity.subject, caller.reason)
+
         def work(tx: Transaction) -> Message:
             operation = tx.get(self.kind, request.id)
             assert isinstance(operation, operation_pb2.Operation)
             if operation.phase in OPEN:
-                operation.phase, operation.message = operation_pb2.PHASE_CANCELLED, "cancelled by its caller"
-                operation.end_time.CopyFrom(timestamp(tx.now))
-                return tx.put(self.kind, operation)
-            return operation
+                if operation.command:
+                    commands.withdraw(tx, operation.meta.id)
+                operations.cancel(tx, cause, operation)
+            return tx.get(self.kind, request.id)
 
         return await self.store.run(work)

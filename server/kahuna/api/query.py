@@ -1,20 +1,25 @@
 """Filters, orders and pages over the view."""
 
 import base64
-import binascii
+import hashlib
 import json
 import re
 from collections.abc import Callable, Iterable
 from operator import eq, ge, gt, le, lt, ne
-from typing import Any, cast
+from typing import Any
 
 from google.protobuf.message import Message
 from google.protobuf.timestamp_pb2 import Timestamp
 
-from kahuna.domain.errors import invalid
+from kahuna.domain.errors import Refusal, invalid, quoted
 from kahuna.store.resource import meta
 
 PAGE = 100
+# The most bytes of a page, unless its first resource alone is larger.
+PAGE_BYTES = 8 << 20
+# Texts are told apart by so many characters: a page's token holds them. Names are never longer.
+KEY = 256
+_TIMESTAMP = Timestamp.DESCRIPTOR.full_name
 _TOKEN = re.compile(
     r'\s*(?:(?P<field>[a-z_][a-z0-9_.]*)\s*(?P<op>!=|<=|>=|=|<|>|:)\s*(?P<value>"(?:[^"\\]|\\.)*"|[^\s"]+))'
 )
@@ -52,36 +57,56 @@ def sorter(kind: type[Message], text: str) -> list[tuple[str, bool]]:
         path, _, direction = part.partition(" ")
         if direction.strip() not in ("", "asc", "desc"):
             raise invalid("order_by", f"{direction.strip()!r} is no direction; use asc or desc")
-        _resolve(kind, path, "order_by")
-        order.append((path, direction.strip() == "desc"))
+        if _resolve(kind, path, "order_by").is_repeated:
+            raise invalid("order_by", f"{path} is a list; sort by a field with one value")
+        if all(path != earlier for earlier, _ in order):
+            order.append((path, direction.strip() == "desc"))
     return order
 
 
+def question(kind: type[Message], filter_: str, order_by: str) -> str:
+    """What a page's token belongs to: no other list takes it."""
+    asked = json.dumps([kind.DESCRIPTOR.full_name, filter_, order_by])
+    return hashlib.sha256(asked.encode()).hexdigest()[:16]
+
+
 def page(
-    resources: Iterable[Message], order: list[tuple[str, bool]], size: int, token: str
+    resources: Iterable[Message], order: list[tuple[str, bool]], size: int, token: str, asked: str
 ) -> tuple[list[Message], str, int]:
-    """One page, the token of the next, and how many there are. A token names the last one seen: no page repeats it."""
+    """One page, the token of the next, and how many there are. A token names the last one seen: no page repeats it.
+
+    `asked` is the list's `question`. Raises Refusal on `page_token` when that comes from another.
+    """
     ordered = sorted(resources, key=lambda resource: meta(resource).id)
     for path, downwards in reversed(order):
-        ordered.sort(key=lambda resource: _comparable(_value(resource, path)), reverse=downwards)
-    start = _start(ordered, order, token) if token else 0
-    part = ordered[start : start + (size or PAGE)]
+        ordered.sort(key=lambda resource: _key(resource, path), reverse=downwards)
+    start = _start(ordered, order, token, asked) if token else 0
+    part = _with_room(ordered[start : start + (size or PAGE)])
     more = start + len(part) < len(ordered)
-    return part, _encode(part[-1], order) if more else "", len(ordered)
+    return part, _encode(part[-1], order, asked) if more else "", len(ordered)
 
 
-def _start(ordered: list[Message], order: list[tuple[str, bool]], token: str) -> int:
-    try:
-        last = cast(dict[str, Any], json.loads(base64.urlsafe_b64decode(token)))
-        keys, id_ = [_comparable(key) for key in last["keys"]], str(last["id"])
-    except (ValueError, KeyError, TypeError, binascii.Error):
-        raise invalid("page_token", "is not one that a list returned") from None
-    if len(keys) != len(order):
-        raise invalid("page_token", "belongs to another order_by")
+def _with_room(resources: list[Message]) -> list[Message]:
+    """The first that an answer has room for, one at least."""
+    room = PAGE_BYTES
+    for count, resource in enumerate(resources):
+        room -= resource.ByteSize()
+        if room < 0:
+            return resources[: max(count, 1)]
+    return resources
+
+
+def _start(ordered: list[Message], order: list[tuple[str, bool]], token: str, asked: str) -> int:
+    last = _decode(token)
+    id_, keys = last.get("id"), last.get("keys")
+    if last.get("of") != asked or not isinstance(id_, str) or not isinstance(keys, list) or len(keys) != len(order):
+        raise _not_returned()
 
     def after(resource: Message) -> bool:
         for (path, downwards), key in zip(order, keys, strict=True):
-            mine = _comparable(_value(resource, path))
+            mine = _key(resource, path)
+            if type(mine) is not type(key):
+                raise _not_returned()
             if mine != key:
                 return bool(mine < key if downwards else mine > key)
         return meta(resource).id > id_
@@ -89,9 +114,23 @@ def _start(ordered: list[Message], order: list[tuple[str, bool]], token: str) ->
     return next((index for index, resource in enumerate(ordered) if after(resource)), len(ordered))
 
 
-def _encode(last: Message, order: list[tuple[str, bool]]) -> str:
-    keys = [_comparable(_value(last, path)) for path, _ in order]
-    return base64.urlsafe_b64encode(json.dumps({"keys": keys, "id": meta(last).id}).encode()).decode()
+def _encode(last: Message, order: list[tuple[str, bool]], asked: str) -> str:
+    token = {"of": asked, "keys": [_key(last, path) for path, _ in order], "id": meta(last).id}
+    return base64.urlsafe_b64encode(json.dumps(token, ensure_ascii=False).encode()).decode()
+
+
+def _decode(token: str) -> dict[str, Any]:
+    try:
+        found = json.loads(base64.urlsafe_b64decode(token))
+    except (ValueError, RecursionError):
+        raise _not_returned() from None
+    if not isinstance(found, dict):
+        raise _not_returned()
+    return found
+
+
+def _not_returned() -> Refusal:
+    return invalid("page_token", "is not one that this list returned; start anew")
 
 
 def _test(kind: type[Message], path: str, operator: str, raw: str) -> Predicate:
@@ -108,13 +147,21 @@ def _test(kind: type[Message], path: str, operator: str, raw: str) -> Predicate:
 
 
 def _resolve(kind: type[Message], path: str, argument: str) -> Any:
+    """The field at the end of a path: values or one value. Raises Refusal on the argument where there is none."""
     descriptor: Any = kind.DESCRIPTOR
     field: Any = None
     for part in path.split("."):
+        if field is not None and field.is_repeated:
+            raise invalid(argument, f"{quoted(path)} leads into {field.name}, which holds many")
         field = descriptor.fields_by_name.get(part) if descriptor is not None else None
         if field is None:
-            raise invalid(argument, f"{kind.DESCRIPTOR.name} has no field {path!r}")
+            raise invalid(argument, f"{kind.DESCRIPTOR.name} has no field {quoted(path)}")
         descriptor = field.message_type
+    if descriptor is not None and descriptor.full_name != _TIMESTAMP:
+        if field.is_repeated:
+            raise invalid(argument, f"{path} holds no plain values; nothing can be asked of it")
+        inner = ", ".join(descriptor.fields_by_name)
+        raise invalid(argument, f"{path} is no value by itself; name one of its fields: {inner}")
     return field
 
 
@@ -124,7 +171,7 @@ def _parse(field: Any, path: str, text: str) -> Any:
             names = ", ".join(field.enum_type.values_by_name)
             raise invalid("filter", f"{text!r} is no value of {path}; choose of {names}")
         return field.enum_type.values_by_name[text].number
-    if field.message_type is not None and field.message_type.full_name == "google.protobuf.Timestamp":
+    if field.message_type is not None:
         moment = Timestamp()
         try:
             moment.FromJsonString(text)
@@ -148,6 +195,12 @@ def _value(resource: Message, path: str) -> Any:
     for part in path.split("."):
         value = getattr(value, part)
     return value
+
+
+def _key(resource: Message, path: str) -> Any:
+    """What a resource is sorted by."""
+    value = _comparable(_value(resource, path))
+    return value[:KEY] if isinstance(value, str) else value
 
 
 def _comparable(value: Any) -> Any:

@@ -11,7 +11,7 @@ from google.protobuf.message import Message
 from sqlmodel import col, select
 
 from kahuna.api.access import CALLER
-from kahuna.api.query import matcher, page, sorter
+from kahuna.api.query import matcher, page, question, sorter
 from kahuna.api.validation import check_request, check_resource, clear_outputs
 from kahuna.api.watch import follow
 from kahuna.domain.errors import Refusal, invalid, not_found
@@ -46,6 +46,8 @@ class StandardMethods:
     """List, Get, Create, Update, Delete, Watch and the verbs of one kind. Verbs are methods named after themselves."""
 
     kind: ClassVar[str]
+    also_when_marked: ClassVar[frozenset[str]] = frozenset()
+    """The verbs that a resource marked for deletion takes, too."""
 
     def __init__(self, platform: Platform) -> None:
         self.store, self.sealer, self.relays = platform.store, platform.sealer, platform.relays
@@ -66,6 +68,10 @@ class StandardMethods:
     def release(self, tx: Transaction, resource: Any) -> None:
         """Refuses to mark a resource for deletion that is still needed."""
 
+    def sweep(self, tx: Transaction, id_: str) -> None:
+        """Takes out what nothing holds any more."""
+        operations.sweep(tx, self.kind, id_)
+
     def insert(self, tx: Transaction, resource: Any) -> Message:
         """Adds the row. Its answer is the caller's."""
         return tx.add(self.kind, resource)
@@ -78,7 +84,8 @@ class StandardMethods:
         wanted = matcher(self.message, request.filter)
         order = sorter(self.message, request.order_by)
         found = (resource for resource in view.all(self.kind) if wanted(resource))
-        part, token, total = page(found, order, request.page_size, request.page_token)
+        asked = question(self.message, request.filter, request.order_by)
+        part, token, total = page(found, order, request.page_size, request.page_token, asked)
         response = CONTRACT.stub(method.response)
         nouns = {self.described.nouns: part}
         return response(**nouns, next_page_token=token, total_size=total, revision=view.revision)
@@ -152,14 +159,15 @@ class StandardMethods:
         change = cast(Callable[[Transaction, Any, Any], None], getattr(self, method.verb.replace("-", "_")))
 
         def work(tx: Transaction, cause: Cause) -> Message:
-            resource = self._living(tx, request.id, "")
+            marked = method.verb in self.also_when_marked
+            resource = tx.get(self.kind, request.id) if marked else self._living(tx, request.id, "")
             given_up = meta(resource).state == meta_pb2.STATE_ERROR
             change(tx, resource, request)
             changed = tx.put(self.kind, resource)
             stays = meta(changed).generation == meta(resource).generation
             return tx.insist(self.kind, request.id) if given_up and stays else changed
 
-        return await self._mutate(request, context, method, work)
+        return await self._mutate(request, context, method, work, sweep=method.verb in self.also_when_marked)
 
     async def command(
         self, request: Any, context: Context, method: contract.Method, command: fleet_pb2.Command
@@ -191,7 +199,7 @@ class StandardMethods:
         cause = Cause(method.name, caller.identity.subject, caller.reason)
 
         def transact(tx: Transaction) -> tuple[Message, str, Transaction]:
-            replayed = self._replay(tx, cause, request)
+            replayed = self._replay(tx, cause, method, request)
             if replayed is not None:
                 return *replayed, tx
             answer = work(tx, cause)
@@ -200,7 +208,7 @@ class StandardMethods:
             operation = begin(tx, cause, answer) if begin else operations.begin(tx, cause, self.kind, answer)
             self._remember(tx, cause, request, meta(answer).id, operation.meta.id)
             if sweep:
-                operations.sweep(tx, self.kind, meta(answer).id)
+                self.sweep(tx, meta(answer).id)
             return answer, operation.meta.id, tx
 
         run = self.store.plan if request.validate_only else self.store.run
@@ -212,7 +220,9 @@ class StandardMethods:
             await context.send_initial_metadata(((OPERATION_HEADER, operation),))
         return answer
 
-    def _replay(self, tx: Transaction, cause: Cause, request: Any) -> tuple[Message, str] | None:
+    def _replay(
+        self, tx: Transaction, cause: Cause, method: contract.Method, request: Any
+    ) -> tuple[Message, str] | None:
         if not getattr(request, "request_id", "") or request.validate_only:
             return None
         digest = _digest(request)
@@ -224,9 +234,11 @@ class StandardMethods:
             raise Refusal(
                 "REQUEST_ID_REUSED", f"request_id {request.request_id} was used for another request; draw a new one"
             )
-        found = tx.find(self.kind, first.target)
+        # What was deleted may be gone. Its operation, written with the deletion, outlives the request's record.
+        kind, id_ = ("Operation", first.operation) if method.verb == "delete" else (self.kind, first.target)
+        found = tx.find(kind, id_)
         if found is None:
-            raise not_found(self.described.command, first.target)
+            raise not_found(CONTRACT.kinds[kind].command, id_)
         return found, first.operation
 
     def _remember(self, tx: Transaction, cause: Cause, request: Any, target: str, operation: str) -> None:

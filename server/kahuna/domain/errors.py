@@ -20,6 +20,7 @@ REASONS: Mapping[str, StatusCode] = {
     "HAS_CHILDREN": StatusCode.FAILED_PRECONDITION,
     "IN_USE": StatusCode.FAILED_PRECONDITION,
     "DELETING": StatusCode.FAILED_PRECONDITION,
+    "NOT_RUNNING": StatusCode.FAILED_PRECONDITION,
     "NO_HOST": StatusCode.RESOURCE_EXHAUSTED,
     "NO_ADDRESS": StatusCode.RESOURCE_EXHAUSTED,
     "REVISION_COMPACTED": StatusCode.OUT_OF_RANGE,
@@ -29,6 +30,8 @@ REASONS: Mapping[str, StatusCode] = {
     "ANSWER_LOST": StatusCode.UNAVAILABLE,
     "INTERNAL": StatusCode.INTERNAL,
 }
+# The most characters of a caller's text that an answer repeats. An id has 36.
+QUOTED = 64
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,5 +78,17 @@ def invalid(field: str, description: str) -> Refusal:
 def not_found(kind: str, id_: str) -> Refusal:
     """The answer for what does not exist, and for what the caller may not see."""
     return Refusal(
-        "NOT_FOUND", f"no {kind} has the id {id_!r}; list them to find it", details={"kind": kind, "id": id_}
+        "NOT_FOUND",
+        f"no {kind} has the id {quoted(id_)}; list them to find it",
+        details={"kind": kind, "id": shortened(id_)},
     )
+
+
+def quoted(text: str) -> str:
+    """What a caller sent, as an answer repeats it."""
+    return repr(shortened(text))
+
+
+def shortened(text: str) -> str:
+    """The beginning of a text that may be of any length."""
+    return text if len(text) <= QUOTED else f"{text[: QUOTED - 3]}..."

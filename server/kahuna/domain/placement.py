@@ -32,6 +32,7 @@ class Host:
     liveness: int = ONLINE
     cordoned: bool = False
     registered: bool = True
+    bound: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,6 +70,8 @@ def why_not(demand: Demand, host: Host) -> str:
     """Why a host can't hold a demand, or nothing."""
     if host.cordoned:
         return "is cordoned"
+    if not host.bound:
+        return "has no agent"
     if not host.registered:
         return "has not reported its capacity yet"
     if not demand.pools <= host.pools:

@@ -12,7 +12,7 @@ from google.protobuf.message import Message
 from kahuna.domain import slices
 from kahuna.domain.errors import Refusal
 from kahuna.fleet.session import Session
-from kahuna.store import commands
+from kahuna.store import commands, operations
 from kahuna.store.database import Store
 from kahuna.store.resource import meta, timestamp
 from kahuna.store.transaction import Transaction
@@ -38,6 +38,7 @@ class Fleet:
     def __init__(self, store: Store) -> None:
         self.store = store
         self.sessions: dict[str, Session] = {}
+        self._turned: set[str] = set()
         store.view.follow(self._follow)
 
     @contextlib.asynccontextmanager
@@ -84,6 +85,16 @@ class Fleet:
                     await self.store.persist(partial(_set_stale, standing=standing))
                 except Exception as error:  # what fails once must not end it for good
                     log.error("session.standing_not_stored", exc_info=error)
+            await self._tell_who_waits()
+
+    async def _tell_who_waits(self) -> None:
+        """What is under way on hosts whose streams have turned says anew what it waits for."""
+        turned, self._turned = self._turned, set()
+        if turned:
+            try:
+                await self.store.persist(lambda tx: operations.reconsider(tx, agents=turned))
+            except Exception as error:  # what fails once must not end it for good
+                log.error("operations.not_reconsidered", exc_info=error)
 
     async def _open(self, agent: str, token: str, version: str) -> Session:
         def work(tx: Transaction) -> int:
@@ -125,6 +136,8 @@ class Fleet:
         for move in moves:
             if move.kind == "AgentToken" and _is_revoked(move.after):
                 self._end_token(move.id)
+            if isinstance(move.after, agent_pb2.Agent) and _has_turned(move.before, move.after):
+                self._turned.add(move.id)
             if isinstance(move.after, operation_pb2.Operation) and move.before is None and move.after.command:
                 self._announce(move.after)
         moved = [move for move in moves if move.kind in slices.KINDS and _has_moved(move)]
@@ -182,6 +195,10 @@ class _Earlier(slices.Reader):
 def _has_moved(move: Move) -> bool:
     """Whether what is wanted has moved; what is merely seen leaves the generation as it was."""
     return move.before is None or move.after is None or meta(move.before).generation != meta(move.after).generation
+
+
+def _has_turned(before: Message | None, after: agent_pb2.Agent) -> bool:
+    return isinstance(before, agent_pb2.Agent) and before.status.stream != after.status.stream
 
 
 def _is_revoked(token: Message | None) -> bool:

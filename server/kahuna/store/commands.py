@@ -6,6 +6,7 @@ from google.protobuf.message import Message
 from sqlmodel import col, select
 
 from kahuna.domain import lifecycle, slices
+from kahuna.domain.errors import Refusal
 from kahuna.store import operations
 from kahuna.store.command import Command
 from kahuna.store.operations import Cause
@@ -54,6 +55,10 @@ def take(tx: Transaction, agent: str) -> list[fleet_pb2.Command]:
     rows = _rows(tx, agent, sent=False)
     taken = []
     for row in rows:
+        operation = tx.find("Operation", row.id)
+        if not isinstance(operation, operation_pb2.Operation) or operation.phase not in lifecycle.OPEN:
+            tx.session.delete(row)
+            continue
         if row.deadline <= tx.now:
             end(tx, agent, fleet_pb2.CommandResult(id=row.id, ending=fleet_pb2.ENDING_EXPIRED))
             continue
@@ -63,6 +68,15 @@ def take(tx: Transaction, agent: str) -> list[fleet_pb2.Command]:
         taken.append(command)
     tx.session.flush()
     return taken
+
+
+def withdraw(tx: Transaction, id_: str) -> None:
+    """Takes a command back. Raises Refusal when it has been sent: then nobody can tell whether it is done."""
+    row = tx.session.get(Command, id_, with_for_update=True)
+    if row is not None and row.sent:
+        raise Refusal("CONFLICT", "it has been sent to its host and can't be cancelled any more; wait for its end")
+    if row is not None:
+        tx.session.delete(row)
 
 
 def recall(tx: Transaction, agent: str) -> list[fleet_pb2.Command]:

@@ -1,6 +1,6 @@
 """Operations and deletions as transactions see them: begun, settled by reports, swept when nothing is left."""
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 
 from google.protobuf.message import Message
@@ -17,6 +17,8 @@ from kowa.v2 import agent_pb2, operation_pb2
 # What a machine holds and lets go of when it is gone.
 BELONGINGS = (("Volume", "instance"), ("Adapter", "instance"))
 
+# Why an operation waits, as its message begins.
+_OFFLINE, _STALE, _UNBOUND = _UNREACHED = ("HOST_OFFLINE", "HOST_STALE", "no agent is bound to its host")
 # How long a marked resource may wait to be looked at again, in microseconds.
 SETTLED = 60 * 1_000_000
 
@@ -34,7 +36,9 @@ def begin(tx: Transaction, cause: Cause, kind: str, target: Message) -> operatio
     """Records what was asked for of a resource; what was under way for it is superseded."""
     head = meta(target)
     for earlier in _open(tx, head.id):
-        end(tx, earlier, operation_pb2.PHASE_SUPERSEDED, f"superseded by {cause.method}")
+        # A command is not replaced by a state, and the same wish again replaces nothing.
+        if head.HasField("delete_time") if earlier.command else earlier.target_generation < head.generation:
+            end(tx, earlier, operation_pb2.PHASE_SUPERSEDED, f"superseded by {cause.method}")
     operation = _describe(cause, kind, target)
     operation.target_generation = head.generation
     operation.phase = lifecycle.phase(head.generation, standing_of(kind, target))
@@ -70,20 +74,30 @@ def _record(tx: Transaction, operation: operation_pb2.Operation, kind: str, targ
         _close(tx, operation)
     added = tx.add("Operation", operation)
     assert isinstance(added, operation_pb2.Operation)
+    _note(tx, Cause(added.method, added.caller, added.reason), added)
+    return added
+
+
+def cancel(tx: Transaction, cause: Cause, operation: operation_pb2.Operation) -> None:
+    """Ends an open operation because a caller wants it."""
+    end(tx, operation, operation_pb2.PHASE_CANCELLED, "cancelled by its caller")
+    _note(tx, cause, operation)
+
+
+def _note(tx: Transaction, cause: Cause, operation: operation_pb2.Operation) -> None:
     tx.session.add(
         Audit(
             time=tx.now,
-            caller=added.caller,
-            method=added.method,
-            reason=added.reason,
-            target_kind=kind,
-            target=added.target,
-            target_name=added.target_name,
-            project=added.project,
-            operation=added.meta.id,
+            caller=cause.caller,
+            method=cause.method,
+            reason=cause.reason,
+            target_kind=operation.target_kind,
+            target=operation.target,
+            target_name=operation.target_name,
+            project=operation.project,
+            operation=operation.meta.id,
         )
     )
-    return added
 
 
 def settle(tx: Transaction, kind: str, target: Message, message: str, *, waiting: bool, progress: int = 0) -> None:
@@ -98,6 +112,25 @@ def settle(tx: Transaction, kind: str, target: Message, message: str, *, waiting
         operation.phase = operation_pb2.PHASE_WAITING if waiting else operation_pb2.PHASE_RUNNING
         operation.message, operation.progress = message, min(progress, 99)
         tx.put("Operation", operation)
+
+
+def reconsider(tx: Transaction, *, agents: Collection[str] = (), targets: Collection[str] = ()) -> None:
+    """Says anew what open operations wait for: those on agents whose streams have turned, or on these targets."""
+    rows = tx.session.exec(select(Operation).where(col(Operation.phase).in_(lifecycle.OPEN))).all()
+    for row in rows:
+        operation = message_of("Operation", row)
+        assert isinstance(operation, operation_pb2.Operation)
+        target = tx.find(operation.target_kind, operation.target)
+        if target is None:
+            continue
+        concerned = slices.agents(tx, operation.target_kind, target)
+        if operation.target not in targets and concerned.isdisjoint(agents):
+            continue
+        obstacle = _obstacle(tx, operation.target_kind, target)
+        if obstacle or operation.message.startswith(_UNREACHED):
+            operation.phase = operation_pb2.PHASE_WAITING if obstacle else operation_pb2.PHASE_RUNNING
+            operation.message = obstacle
+            tx.put("Operation", operation)
 
 
 def sweep(tx: Transaction, kind: str, id_: str) -> None:
@@ -125,6 +158,17 @@ def sweep(tx: Transaction, kind: str, id_: str) -> None:
     for named in CONTRACT.kinds[kind].message.fields.values():
         if named.ref and not named.repeated and getattr(resource, named.name):
             sweep(tx, named.ref, getattr(resource, named.name))
+    if kind in ("Kaktus", "Kiwi"):
+        sweep_networks(tx, kind, resource)
+
+
+def sweep_networks(tx: Transaction, kind: str, node: Message) -> None:
+    """Of a region's networks, takes out those that waited for the word of a node which has none any more."""
+    zone = tx.find("Zone", node.zone) if kind == "Kaktus" else node  # type: ignore[attr-defined]
+    for vnet in tx.referring("Vnet", "region", zone.region) if zone else ():  # type: ignore[attr-defined]
+        for subnet in tx.referring("Subnet", "vnet", meta(vnet).id):
+            sweep(tx, "Subnet", meta(subnet).id)
+        sweep(tx, "Vnet", meta(vnet).id)
 
 
 def sweep_marked(tx: Transaction) -> None:
@@ -155,14 +199,14 @@ def _obstacle(tx: Transaction, kind: str, target: Message) -> str:
     """Why nothing will happen for now, in words, or nothing."""
     concerned = slices.agents(tx, kind, target)
     if not concerned:
-        return "no agent is bound to its host; bind one"
+        return f"{_UNBOUND}; bind one"
     for id_ in sorted(concerned):
         agent = tx.find("Agent", id_)
         if not isinstance(agent, agent_pb2.Agent) or agent.status.stream == agent_pb2.STREAM_ONLINE:
             continue
         if agent.status.stream == agent_pb2.STREAM_STALE:
-            return f"HOST_STALE: agent {agent.name} is connected and silent; it is done when it is heard of again"
-        return f"HOST_OFFLINE: agent {agent.name} is not connected; it is done when it comes back"
+            return f"{_STALE}: agent {agent.name} is connected and silent; it is done when it is heard of again"
+        return f"{_OFFLINE}: agent {agent.name} is not connected; it is done when it comes back"
     return ""
 
 

@@ -54,4 +54,5 @@ def _host(tx: Transaction, host: kaktus_pb2.Kaktus, used_cpus: int, used_memory:
         liveness=_LIVENESS.get(stream, OFFLINE),
         cordoned=host.cordoned,
         registered=host.status.memory > 0,
+        bound=bool(host.agent),
     )

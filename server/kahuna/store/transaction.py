@@ -32,7 +32,7 @@ from kowa import contract
 
 # Whoever names one of these takes it, or an address of it: its lock is alone from the start. Two who shared it first
 # and then each wanted it alone would wait for each other.
-_TAKEN = frozenset({"Subnet", "Volume", "Adapter"})
+_TAKEN = frozenset({"Subnet", "Volume", "Adapter", "Agent"})
 
 
 class Outrun(Exception):

@@ -1,0 +1,140 @@
+"""What an operation says while it is under way, what replaces it, and how it is taken back."""
+
+from typing import Any
+
+import pytest
+from sqlmodel import Session, col, select
+
+from kahuna.store.audit import Audit
+from kowa import contract, errors
+from kowa.v2 import instance_pb2, operation_pb2
+from tests.estate import Estate, estate
+from tests.waiting import until
+from tests.world import PretendHost, World
+
+WAITING, RUNNING, DONE = operation_pb2.PHASE_WAITING, operation_pb2.PHASE_RUNNING, operation_pb2.PHASE_DONE
+
+
+@pytest.fixture
+def site(cloud: World) -> Estate:
+    """A site whose host has not dialled in."""
+    return estate(cloud)
+
+
+def stands(site: Estate, operation: str) -> tuple[operation_pb2.Phase, str]:
+    """Its phase, and the beginning of what it says."""
+    found = site.client.operations.get(operation)
+    return found.phase, found.message.partition(":")[0]
+
+
+def cancel(site: Estate, operation: str) -> Any:
+    method = contract.load().kinds["Operation"].service.methods["cancel"]
+    return site.client.call(method, operation_pb2.CancelOperationRequest(id=operation)).resource
+
+
+def away(site: Estate) -> Any:
+    """A machine that runs on a host which has gone away since."""
+    agent = site.cloud.dial(site.secret, PretendHost())
+    until(lambda: site.client.kaktuses.get(site.host.meta.id).status.memory, what="the host's capacity")
+    web = site.client.instances.create(site.wanted("web"))
+    site.cloud.hang_up(agent)
+    until(lambda: not site.cloud.fleet_sessions(), what="the end of the session")
+    return web
+
+
+def test_an_operation_says_when_its_host_goes_and_when_it_is_back(site: Estate) -> None:
+    host = PretendHost()
+    agent = site.cloud.dial(site.secret, host)
+    until(lambda: site.client.kaktuses.get(site.host.meta.id).status.memory, what="the host's capacity")
+    web = site.client.instances.create(site.wanted("web"))
+    host.frozen.add("instance")
+    stop = site.client.instances.begin("stop", web.meta.id).operation_id
+    assert stands(site, stop) == (RUNNING, "")
+    site.cloud.hang_up(agent)
+    until(lambda: stands(site, stop) == (WAITING, "HOST_OFFLINE"), what="the word that its host is away")
+    busy = PretendHost()
+    busy.frozen.add("instance")
+    site.cloud.dial(site.secret, busy)
+    until(lambda: stands(site, stop) == (RUNNING, ""), what="the word that its host is back")
+    busy.frozen.clear()
+    assert site.client.operations.wait(stop, 10).phase == DONE
+
+
+def test_the_same_wish_again_replaces_nothing(site: Estate) -> None:
+    web = away(site)
+    first = site.client.instances.begin("stop", web.meta.id).operation_id
+    again = site.client.instances.begin("stop", web.meta.id).operation_id
+    assert [stands(site, each)[0] for each in (first, again)] == [WAITING, WAITING]
+    other = site.client.instances.begin("start", web.meta.id).operation_id
+    superseded = operation_pb2.PHASE_SUPERSEDED
+    assert [stands(site, each)[0] for each in (first, again, other)] == [superseded, superseded, WAITING]
+    deletions = [site.client.instances.begin_delete(web.meta.id).operation_id for _ in range(2)]
+    assert [stands(site, each)[0] for each in (other, *deletions)] == [superseded, WAITING, WAITING]
+    site.registered()
+    assert [site.client.operations.wait(each, 10).phase for each in deletions] == [DONE, DONE]
+
+
+def test_a_command_is_not_replaced_by_a_change(site: Estate) -> None:
+    web = away(site)
+    reset = site.client.instances.begin("reset", web.meta.id).operation_id
+    web.description = "renamed meanwhile"
+    site.client.instances.begin_update(web, ["description"])
+    assert stands(site, reset)[0] == WAITING
+    back = site.registered()
+    assert site.client.operations.wait(reset, 10).phase == DONE
+    assert back.done == [("reset", web.meta.id)]
+
+
+@pytest.mark.parametrize("how", ["cancelled", "its machine deleted"])
+def test_a_command_taken_back_is_never_sent(site: Estate, how: str) -> None:
+    web = away(site)
+    reset = site.client.instances.begin("reset", web.meta.id).operation_id
+    if how == "cancelled":
+        assert cancel(site, reset).phase == operation_pb2.PHASE_CANCELLED
+    else:
+        site.client.instances.begin_delete(web.meta.id)
+        assert stands(site, reset)[0] == operation_pb2.PHASE_SUPERSEDED
+    host = site.registered()
+    later = site.machine("db")
+    assert site.client.operations.wait(later.operation_id, 10).phase == DONE
+    assert host.done == []
+
+
+def test_a_command_that_was_sent_is_not_cancelled(site: Estate) -> None:
+    host = site.registered()
+    host.hangs.set()
+    web = site.client.instances.create(site.wanted("web"))
+    reset = site.client.instances.begin("reset", web.meta.id).operation_id
+    until(lambda: host.done, what="the command to be begun")
+    with pytest.raises(errors.Conflict, match="has been sent to its host"):
+        cancel(site, reset)
+    assert stands(site, reset)[0] == RUNNING
+
+
+def test_who_cancelled_is_in_the_audit_trail(site: Estate) -> None:
+    web = away(site)
+    stop = site.client.instances.begin("stop", web.meta.id).operation_id
+    for _ in range(2):  # an ended one stays as it ended
+        assert cancel(site, stop).phase == operation_pb2.PHASE_CANCELLED
+    with Session(site.cloud.kahuna.store.engine) as session:
+        noted = session.exec(select(Audit).where(Audit.operation == stop).order_by(col(Audit.id))).all()
+    assert [(entry.method, entry.target_name) for entry in noted] == [
+        ("StopInstance", "web"),
+        ("CancelOperation", "web"),
+    ]
+
+
+@pytest.mark.parametrize("verb", ["suspend", "resume"])
+def test_a_stopped_machine_is_neither_suspended_nor_resumed(site: Estate, verb: str) -> None:
+    site.registered()
+    web = site.client.instances.create(site.wanted("web"))
+    site.client.instances.stop(web.meta.id)
+    with pytest.raises(errors.Conflict, match="start it instead"):
+        site.client.instances.begin(verb, web.meta.id)
+    assert site.client.instances.get(web.meta.id).power == instance_pb2.POWER_STOPPED
+
+
+def test_a_power_that_is_not_said_is_running(site: Estate) -> None:
+    web = away(site)
+    web.power = instance_pb2.POWER_UNSPECIFIED
+    assert site.client.instances.begin_update(web, ["power"]).resource.power == instance_pb2.POWER_RUNNING

@@ -1,0 +1,111 @@
+"""Lists: what can't be asked, how far a page goes, and whose its token is."""
+
+import base64
+import json
+from typing import Any
+
+import pytest
+
+from kowa import contract, errors
+from kowa.v2 import instance_pb2, project_pb2, region_pb2
+from tests.estate import estate
+from tests.world import World
+
+KINDS = contract.load().kinds
+pytestmark = pytest.mark.parametrize("database", ["sqlite"], indirect=True)
+
+
+def listed(cloud: World, kind: str = "Region", **query: object) -> Any:
+    """One page."""
+    method = KINDS[kind].service.methods["list"]
+    request = contract.load().stub(method.request.name)(**query)
+    return cloud.client.call(method, request).resource
+
+
+def encoded(token: object) -> str:
+    return base64.urlsafe_b64encode(token if isinstance(token, bytes) else json.dumps(token).encode()).decode()
+
+
+def bent(token: str, **changes: object) -> str:
+    """A genuine token with something else in it."""
+    return encoded({**json.loads(base64.urlsafe_b64decode(token)), **changes})
+
+
+@pytest.mark.parametrize(
+    "query",
+    [
+        {"kind": "Project"},
+        {"filter": "name != x"},
+        {"order_by": "name desc"},
+        {"order_by": "description"},
+        {"order_by": ""},
+    ],
+    ids=str,
+)
+def test_a_token_serves_only_the_list_that_gave_it(cloud: World, query: dict[str, Any]) -> None:
+    for name in ("eu", "us"):
+        cloud.region(name)
+        cloud.client.of(project_pb2.Project).create(project_pb2.Project(name=name))
+    token = listed(cloud, order_by="name", page_size=1).next_page_token
+    assert [found.name for found in listed(cloud, order_by="name", page_token=token).regions] == ["us"]
+    with pytest.raises(errors.Invalid, match="page_token: is not one that this list returned; start anew"):
+        listed(cloud, **{"order_by": "name", **query}, page_token=token)
+
+
+@pytest.mark.parametrize(
+    "keys",
+    [[5], [None], [[1]], [{}], [], ["x", "y"], 5, "n", {}, None],
+    ids=repr,
+)
+def test_a_bent_token_is_refused(cloud: World, keys: object) -> None:
+    for name in ("eu", "us"):
+        cloud.region(name)
+    token = listed(cloud, order_by="name", page_size=1).next_page_token
+    with pytest.raises(errors.Invalid, match="page_token: is not one"):
+        listed(cloud, order_by="name", page_token=bent(token, keys=keys))
+
+
+@pytest.mark.parametrize(
+    "token",
+    ["x", "é", encoded([]), encoded(5), encoded(None), encoded(b"\xff\xfe"), encoded(b"[" * 100_000), "A" * 100_000],
+    ids=lambda token: token[:8],
+)
+def test_what_is_no_token_is_refused(cloud: World, token: str) -> None:
+    with pytest.raises(errors.Invalid, match="page_token: is not one"):
+        listed(cloud, page_token=token)
+
+
+def test_a_long_key_makes_no_long_token_and_pages_are_the_list_all_the_same(cloud: World) -> None:
+    # All the same for longer than a token remembers, and different behind that.
+    for name in "dbac":
+        wanted = region_pb2.Region(name=name, description="😀" * 1000 + name)
+        cloud.client.of(region_pb2.Region).create(wanted)
+    for order in ("description", "description desc", "description, description desc, name"):
+        assert len(listed(cloud, order_by=order, page_size=1).next_page_token) < 2048
+        whole = [region.name for region in cloud.client.regions.list(order_by=order)]
+        paged = [region.name for region in cloud.client.regions.list(order_by=order, page_size=1)]
+        assert paged == whole
+        assert sorted(whole) == [*"abcd"]
+
+
+def test_a_page_ends_where_an_answer_has_no_more_room_and_the_next_goes_on(cloud: World) -> None:
+    site = estate(cloud)
+    site.registered()
+    names = [f"m{number:02}" for number in range(12)]
+    for name in names:
+        volume = site.volume(name, size=1 << 20).resource.meta.id
+        machine = instance_pb2.Instance(
+            project=site.project.meta.id,
+            zone=site.zone.meta.id,
+            name=name,
+            vcpus=1,
+            memory=1 << 20,
+            volumes=[volume],
+            ssh_keys=["😀" * 8192] * 32,  # a mebibyte
+        )
+        cloud.client.of(instance_pb2.Instance).begin_create(machine)
+    first = listed(cloud, "Instance", order_by="name", page_size=1000)
+    assert 1 < len(first.instances) < len(names)
+    assert first.ByteSize() < 9 << 20
+    assert first.total_size == len(names)
+    assert [found.name for found in cloud.client.instances.list(order_by="name", page_size=1000)] == names
