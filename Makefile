@@ -2,6 +2,8 @@
 PYTHON := .venv/bin/python
 # What needs root is run through sudo, without a password, by whoever is not root.
 AS_ROOT := $(if $(filter 0,$(shell id -u)),,sudo -n --preserve-env=PATH) env PYTHONDONTWRITEBYTECODE=1
+# Until it has learnt to, it hears no Ctrl-C.
+DEMO := $(AS_ROOT) env --block-signal=INT $(PYTHON) -m deploy.demo
 .DEFAULT_GOAL := help
 .PHONY: help setup demo status logs down leftovers clean lint test test-quick test-libvirt test-gateway test-slow bench
 
@@ -13,11 +15,11 @@ setup: ## Debian packages (root or sudo -n) and .venv; does only what is missing
 
 demo: ## the cloud: up, or what is missing of it
 	@deploy/check demo
-	@$(MAKE) --no-print-directory setup
-	@$(AS_ROOT) $(PYTHON) -m deploy.demo up
+	@deploy/setup
+	@$(DEMO) up
 
 status logs down leftovers: ## of the demo
-	@if [ -x $(PYTHON) ]; then $(AS_ROOT) $(PYTHON) -m deploy.demo $@; fi
+	@if [ -x $(PYTHON) ]; then $(DEMO) $@; elif [ -e .demo ]; then echo 'demo: no .venv: run `make setup` first' >&2; exit 1; fi
 
 clean: down ## down, and away with all that setup, demo and tests have made in the checkout
 	@$(AS_ROOT) rm -rf .demo .cache .venv .build

@@ -3,12 +3,11 @@
 import secrets
 import time
 from collections.abc import Callable
-from pathlib import Path
 from typing import TypeVar
 
 from google.protobuf.message import Message
 
-from deploy.demo.house import House
+from deploy.demo.house import House, write_whole
 from kowa.client import Client
 from kowa.v2 import (
     adapter_pb2,
@@ -131,15 +130,7 @@ class Cloud:
         for lost in tokens.list(filter=f'agent = "{agent}"'):
             tokens.delete(lost.meta.id)
         token = tokens.create(agent_token_pb2.AgentToken(agent=agent, name="demo"))
-        write_secret(self.house.agent_token, token.secret + "\n")
-
-
-def write_secret(path: Path, text: str) -> None:
-    """A file for its owner only, whole or not at all."""
-    draft = path.with_suffix(".new")
-    draft.touch(mode=0o600)
-    draft.write_text(text)
-    draft.replace(path)
+        write_whole(self.house.agent_token, token.secret + "\n", mode=0o600)
 
 
 def wait(condition: Callable[[], object], limit: float) -> bool:

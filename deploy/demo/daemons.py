@@ -1,8 +1,10 @@
 """The demo's processes: found by what they run, not by what a file says, so that kill -9 confuses nobody."""
 
 import contextlib
+import hashlib
 import os
 import pwd
+import re
 import signal
 import subprocess
 import time
@@ -13,37 +15,47 @@ from pathlib import Path
 from deploy.demo.house import House
 
 USER = "kowabunga"
+# In a daemon's environment: the digest of what it was started from.
+MADE_OF = "KOWABUNGA_MADE_OF"
 
 
 @dataclass(frozen=True, slots=True)
 class Daemon:
-    """One process of the demo. `owns` says of a process whether it is this one."""
+    """One process of the demo. `owns` says of a process whether it is this one; it is made of `sources`, files and
+    folders, and of its command: one that runs from others is replaced."""
 
     name: str
     command: Sequence[str]
     owns: Callable[[Path], bool]
-    environment: tuple[tuple[str, str], ...] = ()
+    ports: Sequence[int] = ()
+    sources: Sequence[Path] = ()
 
     def pids(self) -> list[int]:
         """The processes that run it."""
         return [int(process.name) for process in processes() if self.owns(process)]
 
-    def start(self, house: House) -> bool:
-        """Starts it in the background unless it runs. Says whether it did."""
-        if self.pids():
-            return False
+    def log(self, house: House) -> Path:
+        """What it says."""
+        return house.logs / f"{self.name}.log"
+
+    def start(self, house: House) -> "subprocess.Popen[bytes] | None":
+        """Starts it in the background, in a session of its own, which no Ctrl-C reaches; nothing if it runs."""
+        made_of = _digest(self.command, self.sources)
+        running = self.pids()
+        if running and all(_runs_from(pid, made_of) for pid in running):
+            return None
+        self.stop()
         house.logs.mkdir(mode=0o700, parents=True, exist_ok=True)
-        with (house.logs / f"{self.name}.log").open("ab") as log:
-            subprocess.Popen(
+        with self.log(house).open("ab") as log:
+            return subprocess.Popen(
                 self.command,
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
                 start_new_session=True,
                 cwd=house.checkout,
-                env={**os.environ, **dict(self.environment)},
+                env={**os.environ, MADE_OF: made_of},
             )
-        return True
 
     def stop(self, limit: float = 15) -> bool:
         """Ends it, by force after `limit` seconds. Says whether it ran."""
@@ -53,6 +65,23 @@ class Daemon:
             kill(self.pids(), signal.SIGKILL)
             gone(self.pids, limit)
         return bool(pids)
+
+
+def _digest(command: Sequence[str], sources: Sequence[Path]) -> str:
+    digest = hashlib.sha256("\0".join(command).encode())
+    for source in sources:
+        for file in [source] if source.is_file() else sorted(source.rglob("*")):
+            if file.is_file() and "__pycache__" not in file.parts:
+                digest.update(f"\0{file}\0".encode() + file.read_bytes())
+    return digest.hexdigest()
+
+
+def _runs_from(pid: int, made_of: str) -> bool:
+    """Whether it was started with this in its environment; one that has just ended, too."""
+    try:
+        return f"{MADE_OF}={made_of}".encode() in Path(f"/proc/{pid}/environ").read_bytes().split(b"\0")
+    except OSError:
+        return True
 
 
 def without_rights(house: House, *command: str) -> list[str]:
@@ -89,12 +118,28 @@ def arguments(process: Path) -> list[str]:
         return []
 
 
-def runs_with(program: str, argument: str) -> Callable[[Path], bool]:
-    """Whether a process runs a program with an argument."""
+@dataclass(frozen=True, slots=True)
+class Listener:
+    """Who listens on a port."""
+
+    program: str
+    pid: int
+
+
+def listener_of(port: int) -> Listener | None:
+    """Nobody, if the port is free."""
+    said = subprocess.run(["ss", "-Hltnp", f"sport = :{port}"], capture_output=True, text=True, check=True).stdout
+    found = re.search(r'\("([^"]+)",pid=(\d+)', said)
+    return Listener(found[1], int(found[2])) if found else None
+
+
+def runs_with(program: str, *words: str) -> Callable[[Path], bool]:
+    """Whether a process runs a program with these arguments, or is on its way to: each of the scripts that lead to a
+    daemon has the whole of its command."""
 
     def matches(process: Path) -> bool:
         found = arguments(process)
-        return argument in found and any(Path(word).name == program for word in found[:3])
+        return all(word in found for word in words) and any(Path(word).name == program for word in found)
 
     return matches
 
@@ -106,7 +151,7 @@ def runs_in_room(program: str, house: House) -> Callable[[Path], bool]:
         try:
             if not (process / "comm").read_text().startswith(program[:15]):
                 return False
-            return f"{house.libvirt}/run /run/libvirt " in (process / "mountinfo").read_text()
+            return (process / "root/run/libvirt").samefile(house.libvirt / "run")
         except OSError:
             return False
 

@@ -4,13 +4,14 @@ import ipaddress
 import json
 import socket
 import subprocess
+import zlib
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
 
 CHECKOUT = Path(__file__).resolve().parents[2]
-# Each checkout takes the first free slot: ten ports from here on, and one subnet of this range.
+# Each checkout takes a free slot: ten ports from here on, and one subnet of this range.
 FIRST_PORT = 17440
 RANGE = ipaddress.IPv4Network("10.88.0.0/16")
 SLOTS = 200
@@ -57,24 +58,40 @@ class House:
         kept = self.root / "slot.json"
         if kept.exists():
             return Slot(**json.loads(kept.read_text()))
-        slot = next(_free_slots(), None)
+        slot = next(_free_slots(self.checkout), None)
         if slot is None:
             raise SystemExit(
                 f"demo: no free ports from {FIRST_PORT} on, or no free subnet in {RANGE}; stop other demos"
             )
         self.root.mkdir(mode=0o711, exist_ok=True)
-        kept.write_text(json.dumps(asdict(slot)))
+        write_whole(kept, json.dumps(asdict(slot)))
         return slot
 
-    def busy_ports(self) -> list[int]:
-        """Those of our ports on which somebody listens."""
-        slot = self.slot
-        return [port for port in (slot.api, slot.metrics, slot.fleet, slot.gateway, slot.rest) if not _is_free(port)]
+
+def write_whole(path: Path, text: str, mode: int = 0o644) -> None:
+    """A file with all of its text, or as it was."""
+    draft = path.with_name(f"{path.name}.new")
+    draft.touch(mode=mode)
+    draft.write_text(text)
+    draft.replace(path)
 
 
-def _free_slots() -> Iterator[Slot]:
+def _is_free(port: int) -> bool:
+    """Whether one can listen there."""
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind(("127.0.0.1", port))
+        except OSError:
+            return False
+    return True
+
+
+def _free_slots(checkout: Path) -> Iterator[Slot]:
+    """Each checkout begins elsewhere: another one's may be free just because its demo is down, or not up yet."""
     taken = [ipaddress.ip_network(route) for route in _routes()]
-    for number in range(SLOTS):
+    first = zlib.crc32(bytes(checkout))
+    for number in ((first + offset) % SLOTS for offset in range(SLOTS)):
         base = FIRST_PORT + 10 * number
         subnet = ipaddress.IPv4Network((int(RANGE.network_address) + 256 * number, 24))
         ports = [base + index for index in range(5)]
@@ -86,13 +103,3 @@ def _free_slots() -> Iterator[Slot]:
 def _routes() -> Iterator[str]:
     routes = json.loads(subprocess.run(["ip", "-j", "-4", "route"], capture_output=True, check=True).stdout or "[]")
     return (route["dst"] for route in routes if route["dst"] != "default")
-
-
-def _is_free(port: int) -> bool:
-    with socket.socket() as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind(("127.0.0.1", port))
-        except OSError:
-            return False
-    return True

@@ -5,7 +5,7 @@ import subprocess
 from pathlib import Path
 
 from deploy.demo import site
-from deploy.demo.house import House
+from deploy.demo.house import House, write_whole
 
 # Where programs of ours could leave files outside the checkout.
 FOLDERS = (
@@ -42,16 +42,22 @@ def inventory() -> Inventory:
 def remember(house: House) -> None:
     """Keeps what is there before the demo's first start."""
     if not house.before.exists():
-        house.before.write_text(json.dumps(inventory(), indent=1))
+        write_whole(house.before, json.dumps(inventory(), indent=1))
 
 
 def compare(house: House) -> list[str]:
-    """What is there now and was not before, with the demo's processes, a line each."""
+    """What is there now, was not before and is no other demo's; and the demo's processes. A line each."""
     if not house.before.exists():
         return []
     before: Inventory = json.loads(house.before.read_text())
     after = inventory()
-    more = [f"{kind}: {entry}" for kind in before for entry in after[kind] if entry not in before[kind]]
+    others = site.neighbours(house)
+    expected = {
+        **before,
+        "devices": [*before["devices"], *(device for other in others for device in other.devices)],
+        "tables": [*before["tables"], *(table for other in others for table in other.tables)],
+    }
+    more = [f"{kind}: {entry}" for kind in before for entry in after[kind] if entry not in expected[kind]]
     running = [f"process: {daemon.name} {pid}" for daemon in site.all_daemons(house) for pid in daemon.pids()]
     return [*more, *running]
 

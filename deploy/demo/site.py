@@ -1,10 +1,23 @@
 """The demo's daemons and their configuration."""
 
+import contextlib
 import os
+import sqlite3
 import subprocess
+import tomllib
+from dataclasses import dataclass
 from pathlib import Path
 
-from deploy.demo.daemons import Daemon, in_room, owner, runs_in_room, runs_with, without_rights
+from deploy.demo.daemons import (
+    Daemon,
+    arguments,
+    in_room,
+    owner,
+    processes,
+    runs_in_room,
+    runs_with,
+    without_rights,
+)
 from deploy.demo.house import House
 
 
@@ -12,7 +25,9 @@ def kahuna(house: House) -> Daemon:
     """The orchestrator."""
     config = str(house.root / "kahuna.toml")
     command = without_rights(house, str(house.bin / "kahuna"), "--config", config, "serve")
-    return Daemon("kahuna", command, runs_with("kahuna", config))
+    slot = house.slot
+    ports = (slot.api, slot.metrics, slot.fleet)
+    return Daemon("kahuna", command, runs_with("kahuna", config, "serve"), ports, _sources(house, "server", config))
 
 
 def gateway(house: House) -> Daemon:
@@ -29,7 +44,10 @@ def gateway(house: House) -> Daemon:
     }
     words = [word for option in options.items() for word in option]
     command = without_rights(house, str(house.bin / "python"), "-m", "gateway", *words)
-    return Daemon("gateway", command, runs_with("envoy", str(house.gateway / "envoy.json")))
+    envoy = runs_with("envoy", str(house.gateway / "envoy.json"))
+    before = runs_with("python", "gateway", str(house.gateway))
+    ports, sources = (slot.gateway, slot.rest), _sources(house, "gateway")
+    return Daemon("gateway", command, lambda process: envoy(process) or before(process), ports, sources)
 
 
 def libvirtd(house: House, *, kvm: bool) -> Daemon:
@@ -41,7 +59,12 @@ def kaktus(house: House) -> Daemon:
     """The host's agent."""
     config = str(house.root / "kaktus.toml")
     command = in_room(house, str(house.bin / "kaktus"), "--config", config)
-    return Daemon("kaktus", command, runs_with("kaktus", config))
+    return Daemon("kaktus", command, runs_with("kaktus", config), sources=_sources(house, "agent_kaktus", config))
+
+
+def _sources(house: House, *own: str) -> list[Path]:
+    """Of a program of ours: its own, what all have in common, and the list of all that is not ours."""
+    return [house.checkout / name for name in (*own, "sdk", "pyproject.toml")]
 
 
 def guests(house: House) -> Daemon:
@@ -83,9 +106,11 @@ def draw_admin_key(house: House) -> None:
     made = house.kahuna / "admin.key"
     config = str(house.root / "kahuna.toml")
     command = without_rights(house, str(house.bin / "kahuna"), "--config", config, "admin-key", "--out", str(made))
-    subprocess.run(command, check=True, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False)
+    if done.returncode != 0:
+        raise SystemExit(f"demo: no admin key: {done.stderr.strip().splitlines()[-1]}")
+    hand_to_caller(made)
     made.replace(house.admin_key)
-    hand_to_caller(house.admin_key)
 
 
 def hand_to_caller(path: Path) -> None:
@@ -93,23 +118,57 @@ def hand_to_caller(path: Path) -> None:
     os.chown(path, int(os.environ.get("SUDO_UID", "0")), int(os.environ.get("SUDO_GID", "0")))
 
 
-def delete_devices(house: House) -> None:
-    """Bridges, taps and the nftables table that the agent made, when no agent is there to do it."""
-    from agent_kaktus import names
-    from kowa.runtime.store import Holdings
+@dataclass(frozen=True, slots=True)
+class Traces:
+    """What an agent makes on the machine, by name."""
 
-    if not (house.kaktus / "state" / "holdings.db").exists():
-        return
-    held = Holdings(house.kaktus / "state").objects.values()
-    for described in held:
+    devices: list[str]
+    tables: list[str]
+
+
+def traces(state: Path) -> Traces:
+    """Those of the agent that keeps its state there, whether it runs or not."""
+    from agent_kaktus import names
+    from kowa.fleet.v1 import fleet_pb2
+
+    found = Traces([], [])
+    holdings = state / "holdings.db"
+    if not holdings.exists():
+        return found
+    with contextlib.closing(sqlite3.connect(f"file:{holdings}?mode=ro", uri=True)) as connection:
+        rows = connection.execute("SELECT data FROM object").fetchall()
+    for (data,) in rows:
+        described = fleet_pb2.Object.FromString(data)
         match described.resource.WhichOneof("kind"):
             case "vnet":
-                _quietly("ip", "link", "delete", names.bridge(described.id))
+                found.devices.extend([names.bridge(described.id), names.port(described.id)])
             case "adapter":
-                _quietly("ip", "link", "delete", names.tap(described.id))
+                found.devices.append(names.tap(described.id))
             case "kaktus":
-                for family in ("netdev", "bridge"):
-                    _quietly("nft", "delete", "table", family, names.guard(described.id))
+                found.tables.extend(f"table {family} {names.guard(described.id)}" for family in ("bridge", "netdev"))
+    return found
+
+
+def delete_traces(house: House) -> None:
+    """Bridges, taps and nftables tables of the agent, when it is not there to do it."""
+    made = traces(house.kaktus / "state")
+    for device in made.devices:
+        _quietly("ip", "link", "delete", device)
+    for table in made.tables:
+        _quietly("nft", "delete", *table.split())
+
+
+def neighbours(house: House) -> list[Traces]:
+    """What the agents of other checkouts have made, as far as they run."""
+    found = []
+    for words in map(arguments, processes()):
+        if any(Path(word).name == "kaktus" for word in words) and "--config" in words[:-1]:
+            config = Path(words[words.index("--config") + 1])
+            with contextlib.suppress(OSError, ValueError, KeyError, sqlite3.Error):
+                state = Path(tomllib.loads(config.read_text())["state"])
+                if state != house.kaktus / "state":
+                    found.append(traces(state))
+    return found
 
 
 def _quietly(*command: str) -> None:

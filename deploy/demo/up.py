@@ -1,11 +1,10 @@
 """`make demo`: brings the cloud up, or what is missing of it, and shows what is there."""
 
 import contextlib
-import os
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import grpc
 from grpc_health.v1 import health_pb2, health_pb2_grpc
@@ -13,9 +12,11 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from deploy.acceleration import acceleration
 from deploy.demo import leftovers, site
 from deploy.demo.cloud import Cloud, wait
-from deploy.demo.house import House
+from deploy.demo.daemons import Daemon, listener_of
+from deploy.demo.house import House, write_whole
 from deploy.guest.build import build
 from kowa.client import Client
+from kowa.errors import KowaError
 from kowa.v2 import agent_pb2, instance_pb2
 
 # How long each part may take, in seconds.
@@ -39,22 +40,25 @@ def up(house: House) -> None:
     _make_ssh_key(house)
     with phase("kahuna"):
         site.draw_admin_key(house)
-        site.kahuna(house).start(house)
-        _await_health(house)
+        _start(house, site.kahuna(house), lambda: _is_healthy(house))
     _write_env(house)
     with phase("gateway"):
-        site.gateway(house).start(house)
-        client = _await_gateway(house)
+        client = connect(house)
+        _start(house, site.gateway(house), lambda: _answers(client))
     with phase("libvirtd"):
-        site.libvirtd(house, kvm=accelerator == "kvm").start(house)
-        _await(lambda: (house.libvirt / "run" / "libvirt-sock").exists(), "libvirtd", house)
+        libvirtd = site.libvirtd(house, kvm=accelerator == "kvm")
+        _start(house, libvirtd, (house.libvirt / "run" / "libvirt-sock").exists)
     cloud = Cloud(client, house)
     with phase("agent"):
         cloud.ensure_host()
-        site.kaktus(house).start(house)
         online = 'name = "kaktus-1" AND status.stream = STREAM_ONLINE'
-        _await(lambda: list(client.of(agent_pb2.Agent).list(filter=online)), "kaktus", house)
-        _await(lambda: next(client.kaktuses.list()).status.memory, "kaktus", house)
+
+        def reports() -> bool:
+            return (
+                any(client.of(agent_pb2.Agent).list(filter=online)) and next(client.kaktuses.list()).status.memory > 0
+            )
+
+        _start(house, site.kaktus(house), reports)
     with phase("machine"):
         machine = cloud.ensure_machine()
         machine = cloud.start(machine, BOOT)
@@ -113,23 +117,32 @@ def connect(house: House) -> Client:
 
 
 def _check_ports(house: House) -> None:
-    """Ports of ours on which a stranger listens."""
-    if any(daemon.pids() for daemon in site.all_daemons(house)):
-        return
-    busy = house.busy_ports()
-    if busy:
-        raise SystemExit(
-            f"demo: port {busy[0]} is in use by another program: stop it, or remove {house.root / 'slot.json'}"
-        )
+    """Raises SystemExit when a stranger listens on a port of ours."""
+    for daemon in (site.kahuna(house), site.gateway(house)):
+        ours = daemon.pids()
+        for port in daemon.ports:
+            listener = listener_of(port)
+            if listener and listener.pid not in ours:
+                raise SystemExit(
+                    f"demo: port {port} is in use by {listener.program} (pid {listener.pid}): stop that; or, for other"
+                    f" ports, run `make down`, remove {house.root / 'slot.json'} and run `make demo`"
+                )
 
 
 def _make_ssh_key(house: House) -> None:
-    key = house.root / "ssh_key"
-    if not key.exists():
-        command = ["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-C", "kowabunga-demo", "-f", str(key)]
-        subprocess.run(command, check=True, stdin=subprocess.DEVNULL)
-        for file in (key, key.with_suffix(".pub")):
-            site.hand_to_caller(file)
+    key, draft = house.root / "ssh_key", house.root / "ssh_key.new"
+    if key.exists():
+        return
+    drafts = [draft.with_suffix(".new.pub"), draft]
+    for file in drafts:
+        file.unlink(missing_ok=True)
+    command = ["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-C", "kowabunga-demo", "-f", str(draft)]
+    subprocess.run(command, check=True, stdin=subprocess.DEVNULL)
+    for file in drafts:
+        site.hand_to_caller(file)
+    # Who finds the key finds its public half, too.
+    for file, name in zip(drafts, (key.with_suffix(".pub"), key), strict=True):
+        file.replace(name)
 
 
 def _write_env(house: House) -> None:
@@ -140,44 +153,45 @@ def _write_env(house: House) -> None:
         "KOWABUNGA_API_KEY": house.admin_key.read_text().strip(),
         "KOWABUNGA_CA": str(house.ca),
     }
-    house.env.touch(mode=0o600)
-    house.env.write_text("".join(f"export {name}='{value}'\n" for name, value in lines.items()))
+    write_whole(house.env, "".join(f"export {name}='{value}'\n" for name, value in lines.items()), mode=0o600)
     site.hand_to_caller(house.env)
 
 
-def _await(condition: object, name: str, house: House) -> None:
-    assert callable(condition)
-    if not wait(condition, START):
-        raise SystemExit(f"\ndemo: {name} is not there after {START:g} s; {house.logs / name}.log says why")
+def _start(house: House, daemon: Daemon, ready: Callable[[], object]) -> None:
+    """Starts it unless it runs. Raises SystemExit when it ends, or is not ready in time, with the last it said."""
+    process = daemon.start(house)
+
+    def ended() -> bool:
+        return process is not None and process.poll() is not None
+
+    def serves() -> bool:
+        listeners = [listener_of(port) for port in daemon.ports]
+        pids = daemon.pids()
+        return all(listener and listener.pid in pids for listener in listeners) and bool(ready())
+
+    if not wait(lambda: ended() or serves(), START) or ended():
+        log = daemon.log(house)
+        last = (
+            next(reversed(log.read_text(errors="replace").split("\n")[:-1]), "nothing") if log.exists() else "nothing"
+        )
+        raise SystemExit(f"demo: {daemon.name} did not start; the last it said in {log}: {last}")
 
 
-def _await_health(house: House) -> None:
+def _is_healthy(house: House) -> bool:
     with grpc.insecure_channel(f"127.0.0.1:{house.slot.api}") as channel:
-        stub = health_pb2_grpc.HealthStub(channel)
-
-        def serving() -> bool:
-            try:
-                answer = stub.Check(health_pb2.HealthCheckRequest(), timeout=2)
-            except grpc.RpcError:
-                return False
-            return bool(answer.status == health_pb2.HealthCheckResponse.SERVING)
-
-        _await(serving, "kahuna", house)
-
-
-def _await_gateway(house: House) -> Client:
-    client = connect(house)
-
-    def answers() -> bool:
         try:
-            list(client.regions.list())
-        except Exception as error:  # noqa: BLE001 - whatever it is, it is said when the time is up
-            os.environ["KOWABUNGA_LAST_ERROR"] = str(error)
+            answer = health_pb2_grpc.HealthStub(channel).Check(health_pb2.HealthCheckRequest(), timeout=2)
+        except grpc.RpcError:
             return False
-        return True
+    return bool(answer.status == health_pb2.HealthCheckResponse.SERVING)
 
-    _await(answers, "gateway", house)
-    return client
+
+def _answers(client: Client) -> bool:
+    try:
+        list(client.regions.list())
+    except (KowaError, OSError):
+        return False
+    return True
 
 
 def _heard(house: House) -> dict[str, int]:
@@ -189,4 +203,4 @@ def _await_proof(house: House, cloud: Cloud, machine: instance_pb2.Instance, see
     """From the metadata service: its seed knows it too."""
     for line in (f"proof={machine.metadata['proof']}", "source=metadata"):
         if not wait(lambda shown=f"kowabunga: {line}": shown in console(house, machine.meta.id)[seen:], BOOT):  # type: ignore[misc]
-            raise SystemExit(f"\ndemo: the console of {machine.name} does not show {line}; {cloud.complaint(machine)}")
+            raise SystemExit(f"demo: the console of {machine.name} does not show {line}; {cloud.complaint(machine)}")

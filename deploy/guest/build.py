@@ -20,6 +20,7 @@ from deploy.guest import debs, disk, initrd
 IMAGE = "kowa-guest.qcow2"
 RESULTS = ("vmlinuz", "initrd.gz", IMAGE, f"{IMAGE}.sha256")
 RECIPE = "recipe.sha256"
+DRAFT = ".building-"
 
 
 def build(out: Path) -> bool:
@@ -33,7 +34,9 @@ def build(out: Path) -> bool:
         recipe = recipe_digest()
         if _is_built(out, recipe):
             return False
-        with tempfile.TemporaryDirectory(prefix=".building-", dir=out) as scratch:
+        for interrupted in out.glob(f"{DRAFT}*"):
+            shutil.rmtree(interrupted)
+        with tempfile.TemporaryDirectory(prefix=DRAFT, dir=out) as scratch:
             work = Path(scratch)
             _make(work, out / "debs")
             (out / RECIPE).unlink(missing_ok=True)

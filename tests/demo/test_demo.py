@@ -4,57 +4,13 @@ import os
 import pty
 import re
 import select
-import subprocess
-from collections.abc import Iterator
-from pathlib import Path
+import sqlite3
 
 import pytest
 
-ROOT = Path(__file__).parents[2]
+from tests.demo.checkout import Checkout
+
 pytestmark = [pytest.mark.libvirt, pytest.mark.slow]
-# In seconds; the set-up of a new .venv included.
-UP = 600
-
-
-class Checkout:
-    """A clean clone of its own, with its own ports, subnet and bridge names."""
-
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-        subprocess.run(["git", "clone", "--quiet", str(ROOT), str(folder)], check=True)
-
-    def run(self, command: str, limit: float = UP) -> str:
-        """What a shell command in it says. Fails with that when the command does."""
-        environment = {
-            name: value for name, value in os.environ.items() if not name.startswith(("KOWABUNGA_", "KAHUNA_"))
-        }
-        done = subprocess.run(
-            ["bash", "-euo", "pipefail", "-c", command],
-            cwd=self.folder, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
-            timeout=limit, stdin=subprocess.DEVNULL, check=False,
-        )  # fmt: skip
-        if done.returncode != 0:
-            pytest.fail(f"{command}\n{done.stdout}", pytrace=False)
-        return done.stdout
-
-    def pids(self) -> list[int]:
-        """All processes of its demo, guests among them."""
-        said = self.run("make -s status")
-        return [int(pid) for line in said.splitlines() if " pid " in line for pid in re.findall(r"\d+", line)]
-
-
-@pytest.fixture(scope="module")
-def checkout(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Checkout]:
-    """One clone for the module; nothing of it is left on the machine afterwards."""
-    made = Checkout(tmp_path_factory.mktemp("demo") / "kowabunga")
-    # Packages are downloaded for this checkout's image once; the clone may use them.
-    cache = ROOT / ".cache" / "guest"
-    if cache.is_dir():
-        made.run(f"mkdir -p .cache && cp -a '{cache}' .cache/")
-    try:
-        yield made
-    finally:
-        made.run("make -s down")
 
 
 def test_one_command_makes_a_cloud(checkout: Checkout) -> None:
@@ -106,9 +62,28 @@ def test_a_second_run_finds_the_first_and_loses_nothing(checkout: Checkout) -> N
 
 
 def test_killed_whole_it_comes_back(checkout: Checkout) -> None:
-    checkout.run(f"kill -9 {' '.join(map(str, checkout.pids()))}")
+    everything = [str(pid) for pids in checkout.pids().values() for pid in pids]
+    checkout.run(f"kill -9 {' '.join(everything)}")
     said = checkout.run("make demo")
     assert "hello  running" in said
+
+
+def test_what_was_pulled_runs_and_has_migrated(checkout: Checkout) -> None:
+    versions = checkout.folder / "server/kahuna/store/migrations/versions"
+    newest = max(path.name[:4] for path in versions.glob("[0-9]*.py"))
+    pulled = versions / "9999_pulled.py"
+    pulled.write_text(
+        f"from alembic import op\nimport sqlalchemy as sa\nrevision, down_revision = '9999', '{newest}'\n"
+        "def upgrade() -> None:\n    op.create_table('pulled', sa.Column('id', sa.Integer()))\n"
+    )
+    before, sets = checkout.pids(), checkout.sets()
+    checkout.run("make demo")
+    after = checkout.pids()
+    with sqlite3.connect(checkout.folder / ".demo/kahuna/kahuna.db") as database:
+        assert database.execute("SELECT version_num FROM alembic_version").fetchall() == [("9999",)]
+    assert after.pop("kahuna") != before.pop("kahuna")
+    assert after == before
+    assert checkout.sets() == sets
 
 
 def test_nothing_is_left_on_the_machine(checkout: Checkout) -> None:

@@ -1,7 +1,6 @@
 """What must be equal as sets: what the API says there is, and what the host and the database hold."""
 
 import contextlib
-import os
 import re
 import sqlite3
 from collections import Counter
@@ -108,7 +107,7 @@ def ids(resources: Iterable[object]) -> list[str]:
 def children(folder: Path) -> list[str]:
     """The names in a folder; none in one that is no more."""
     with contextlib.suppress(FileNotFoundError):
-        return os.listdir(folder)
+        return [path.name for path in folder.iterdir()]
     return []
 
 

@@ -1,0 +1,98 @@
+"""A clone of this checkout, and what people do in it."""
+
+import json
+import os
+import pty
+import re
+import select
+import signal
+import subprocess
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+# In seconds; the set-up of a new .venv included.
+UP = 600
+KINDS = (
+    "region", "zone", "project", "vnet", "subnet", "storage-pool", "template", "volume", "adapter", "instance",
+    "kaktus", "agent",
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Said:
+    """What a command said in a terminal, and how it ended."""
+
+    text: str
+    code: int
+
+
+class Checkout:
+    """A clean clone of its own, with its own ports, subnet and bridge names."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        subprocess.run(["git", "clone", "--quiet", str(ROOT), str(folder)], check=True)
+        self.environment = {
+            name: value for name, value in os.environ.items() if not name.startswith(("KOWABUNGA_", "KAHUNA_"))
+        }
+
+    def run(self, command: str, limit: float = UP) -> str:
+        """What a shell command in it says. Fails with that when the command does."""
+        done = self._run(command, limit)
+        if done.returncode != 0:
+            pytest.fail(f"{command}\n{done.stdout}", pytrace=False)
+        return done.stdout
+
+    def refused(self, command: str) -> str:
+        """The one line that a command ends with, apart from make's."""
+        done = self._run(command, UP)
+        said = [line for line in done.stdout.splitlines() if not line.startswith("make")]
+        if done.returncode == 0 or "Traceback" in done.stdout or not said:
+            pytest.fail(f"{command}\n{done.stdout}", pytrace=False)
+        return said[-1]
+
+    def interrupted(self, command: str, at: str) -> Said:
+        """What a command says in a terminal where somebody types Ctrl-C once it has shown this."""
+        process, terminal = pty.fork()
+        if process == 0:
+            # As a shell starts it, though this test may run where Ctrl-C is not heard.
+            signal.signal(signal.SIGINT, signal.SIG_DFL)
+            os.chdir(self.folder)
+            os.execvpe("bash", ["bash", "-c", f"exec {command}"], self.environment)  # noqa: S606
+        shown, typed = "", False
+        while select.select([terminal], [], [], UP)[0]:
+            try:
+                shown += os.read(terminal, 4096).decode(errors="replace")
+            except OSError:  # it has ended
+                break
+            if at in shown and not typed:
+                os.write(terminal, b"\x03")
+                typed = True
+        code = os.waitstatus_to_exitcode(os.waitpid(process, 0)[1])
+        os.close(terminal)
+        return Said(shown, code)
+
+    def pids(self) -> dict[str, list[int]]:
+        """The processes of its demo by name, guests among them."""
+        lines = [line.partition(" pid ") for line in self.run("make -s status").splitlines()]
+        return {name.strip(): [int(pid) for pid in re.findall(r"\d+", pids)] for name, found, pids in lines if found}
+
+    def sets(self) -> dict[str, list[str]]:
+        """The ids of all there is, by kind."""
+        said = {kind: self.run(f". .demo/env; .venv/bin/kowactl {kind} list -o json") for kind in KINDS}
+        return {kind: [resource["meta"]["id"] for resource in json.loads(text)] for kind, text in said.items()}
+
+    def domains(self) -> list[str]:
+        """The machines that libvirt has."""
+        socket = self.folder / ".demo/libvirt/run/libvirt-sock"
+        return self.run(f"virsh -q -c 'qemu+unix:///system?socket={socket}' list --all --name").split()
+
+    def _run(self, command: str, limit: float) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            ["bash", "-euo", "pipefail", "-c", command],
+            cwd=self.folder, env=self.environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+            timeout=limit, stdin=subprocess.DEVNULL, check=False,
+        )  # fmt: skip
