@@ -1,12 +1,12 @@
 """Draws the platform owner's key."""
 
-import os
 import time
 from pathlib import Path
 
 from sqlmodel import Session, delete
 
 from kahuna.security import keys
+from kahuna.security.files import write
 from kahuna.settings import Settings
 from kahuna.store.audit import Audit
 from kahuna.store.credential import AdminKey
@@ -20,10 +20,8 @@ def draw(settings: Settings, out: Path) -> None:
     migrate(store.engine)
     sealer = keys.Sealer.from_file(settings.state / "secret.key")
     key = keys.draw(keys.ADMIN)
-    draft = out.with_suffix(".new")
-    draft.unlink(missing_ok=True)
-    with os.fdopen(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
-        file.write(key.text + "\n")
+    draft = out.with_name(out.name + ".drawn")
+    write(draft, f"{key.text}\n".encode(), 0o600)
     with Session(store.engine) as session:
         session.execute(delete(AdminKey))
         session.add(AdminKey(prefix=key.prefix, digest=sealer.seal(key.text)))

@@ -1,7 +1,6 @@
 """The platform's own CA and the server's certificate."""
 
 import ipaddress
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -11,6 +10,8 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
+
+from kahuna.security.files import write
 
 CA_YEARS, SERVER_DAYS, RENEW_DAYS = 10, 397, 30
 
@@ -30,7 +31,7 @@ def ensure(folder: Path, names: Sequence[str]) -> Certificates:
     ca_key_file = folder / "ca.key"
     if not (files.ca.exists() and ca_key_file.exists()):
         _make_ca(files.ca, ca_key_file)
-    if not (files.key.exists() and files.certificate.exists() and _serves(files.certificate, names)):
+    if not (files.key.exists() and files.certificate.exists() and _serves(files, names)):
         _make_server(files, ca_key_file, names)
     return files
 
@@ -49,7 +50,7 @@ def _make_ca(certificate: Path, key_file: Path) -> None:
         .sign(key, hashes.SHA256())
     )
     _write_key(key_file, key)
-    _write(certificate, made.public_bytes(serialization.Encoding.PEM), 0o644)
+    write(certificate, made.public_bytes(serialization.Encoding.PEM), 0o644)
 
 
 def _make_server(files: Certificates, ca_key_file: Path, names: Sequence[str]) -> None:
@@ -66,7 +67,7 @@ def _make_server(files: Certificates, ca_key_file: Path, names: Sequence[str]) -
         .sign(ca_key, hashes.SHA256())
     )
     _write_key(files.key, key)
-    _write(files.certificate, made.public_bytes(serialization.Encoding.PEM), 0o644)
+    write(files.certificate, made.public_bytes(serialization.Encoding.PEM), 0o644)
 
 
 def _builder(
@@ -84,11 +85,13 @@ def _builder(
     )
 
 
-def _serves(certificate: Path, names: Sequence[str]) -> bool:
-    found = x509.load_pem_x509_certificate(certificate.read_bytes())
+def _serves(files: Certificates, names: Sequence[str]) -> bool:
+    """Whether key and certificate belong together: they are two files, and a kill may come between them."""
+    found = x509.load_pem_x509_certificate(files.certificate.read_bytes())
+    key = serialization.load_pem_private_key(files.key.read_bytes(), password=None)
     held = found.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
     fresh = found.not_valid_after_utc > datetime.now(UTC) + timedelta(days=RENEW_DAYS)
-    return fresh and set(held) == {_alternative(name) for name in names}
+    return fresh and found.public_key() == key.public_key() and set(held) == {_alternative(name) for name in names}
 
 
 def _alternative(name: str) -> x509.GeneralName:
@@ -100,16 +103,4 @@ def _alternative(name: str) -> x509.GeneralName:
 
 def _write_key(path: Path, key: ec.EllipticCurvePrivateKey) -> None:
     pem = key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
-    _write(path, pem, 0o600)
-
-
-def _write(path: Path, content: bytes, mode: int) -> None:
-    """Whole or not at all."""
-    draft = path.with_suffix(path.suffix + ".new")
-    draft.unlink(missing_ok=True)
-    handle = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode)
-    with os.fdopen(handle, "wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
-    draft.replace(path)
+    write(path, pem, 0o600)

@@ -2,11 +2,12 @@
 
 import hashlib
 import hmac
-import os
 import secrets
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
+
+from kahuna.security.files import write
 
 # What a key begins with, so that a leaked one is recognised; then whose it is.
 ADMIN: Final = "kowa_admin_"
@@ -45,9 +46,7 @@ class Sealer:
     def from_file(cls, path: Path) -> "Sealer":
         """Reads the secret, drawing it first if there is none (mode 0600)."""
         if not path.exists():
-            handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-            with os.fdopen(handle, "wb") as file:
-                file.write(secrets.token_bytes(32))
+            write(path, secrets.token_bytes(32), 0o600)
         return cls(path.read_bytes())
 
     def seal(self, text: str) -> bytes:

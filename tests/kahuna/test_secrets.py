@@ -1,0 +1,55 @@
+"""Kahuna's keys and certificates on disk, also when it is killed while it writes them."""
+
+import ssl
+from pathlib import Path
+
+import pytest
+
+from kahuna.security import certificates
+from kahuna.security.keys import Sealer
+
+
+def loads(files: certificates.Certificates) -> bool:
+    """Whether a server can serve with them: key and certificate belong together."""
+    try:
+        ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(files.certificate, files.key)
+    except ssl.SSLError:
+        return False
+    return True
+
+
+def test_certificates_stay_until_the_names_change(tmp_path: Path) -> None:
+    first = certificates.ensure(tmp_path, ["localhost"])
+    before = {path: path.read_bytes() for path in tmp_path.iterdir()}
+    assert loads(certificates.ensure(tmp_path, ["localhost"]))
+    assert {path: path.read_bytes() for path in tmp_path.iterdir()} == before
+    certificates.ensure(tmp_path, ["localhost", "10.0.0.1"])
+    assert first.certificate.read_bytes() != before[first.certificate]
+    assert first.ca.read_bytes() == before[first.ca]
+    assert {f"{path.stat().st_mode & 0o777:o}" for path in tmp_path.glob("*.key")} == {"600"}
+
+
+def test_killed_between_a_new_key_and_its_certificate_it_makes_both_anew(tmp_path: Path) -> None:
+    here, elsewhere = tmp_path / "here", tmp_path / "elsewhere"
+    for folder in (here, elsewhere):
+        folder.mkdir()
+    files, other = (certificates.ensure(folder, ["localhost"]) for folder in (here, elsewhere))
+    files.key.write_bytes(other.key.read_bytes())
+    assert not loads(files)
+    assert loads(certificates.ensure(here, ["localhost"]))
+
+
+def test_killed_while_it_writes_its_secret_it_has_none_and_draws_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "secret.key"
+
+    def killed(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as death:
+        death.setattr(Path, "replace", killed)
+        with pytest.raises(KeyboardInterrupt):
+            Sealer.from_file(path)
+    sealed = Sealer.from_file(path).seal("a key")
+    assert Sealer.from_file(path).opens("a key", sealed)
