@@ -12,6 +12,7 @@ from kowa import contract
 from kowactl import fields
 from kowactl.examples import example
 from kowactl.session import Session
+from kowactl.terminal import harmless
 
 FORMATS = ["table", "json", "yaml", "name"]
 OPERATION_LIMIT = "10m"
@@ -167,7 +168,7 @@ def _update(kind: contract.Kind, method: contract.Method) -> click.Command:
     clear = click.Option(
         ["--clear"], type=choices, metavar="FIELD", multiple=True, help="Empty a field. Can be repeated."
     )
-    own = [fields.option(field) for field in changeable]
+    own = [_replacing(field) for field in changeable]
     return _command(kind, method, [_which(), *own, clear, _from_file(), *_changing()], run)
 
 
@@ -226,6 +227,13 @@ def _marked(field: contract.Field) -> click.Option:
     return option
 
 
+def _replacing(field: contract.Field) -> click.Option:
+    option = fields.option(field)
+    many = field.repeated or field.is_map
+    option.help = f"{option.help} Those given replace all that were there." if many else option.help
+    return option
+
+
 def _resource(session: Session, kind: contract.Kind, document: dict[str, Any]) -> Any:
     """The message, with ids for names.
 
@@ -266,7 +274,7 @@ def _change(
 
         done = follow(session.client, operation, options["timeout"])
         if method.verb == "delete":
-            click.echo(f"{kind.command} {done.target_name or options['which']} is gone", err=True)
+            click.echo(harmless(f"{kind.command} {done.target_name or options['which']} is gone"), err=True)
         elif kind.converges:
             resource = getattr(session.client, kind.nouns).get(resource.meta.id)
     if method.response != "google.protobuf.Empty":

@@ -2,7 +2,7 @@
 
 import os
 import sys
-from typing import NoReturn
+from typing import TYPE_CHECKING, NoReturn
 
 import click
 
@@ -10,6 +10,10 @@ from kowa import contract, errors
 from kowactl.console import console
 from kowactl.kinds import KindGroup
 from kowactl.session import Session
+from kowactl.terminal import harmless
+
+if TYPE_CHECKING:
+    from kowa.v2 import operation_pb2
 
 EXIT_CODES = {
     errors.NotFound: 3,
@@ -31,9 +35,9 @@ Environment:
 
 \b
 Exit codes:
-  0 done              5 does not fit what is there   9 committed, then failed
-  1 any other error   6 quota or hosts exhausted    10 not ended within --timeout
-  2 wrong usage       7 key unknown or not allowed
+  0 done              5 does not fit what is there   9 committed, then failed,
+  1 any other error   6 quota or hosts exhausted       cancelled or superseded
+  2 wrong usage       7 key unknown or not allowed  10 not ended within --timeout
   3 not found         8 Kahuna out of reach
   4 refused as wrong
 
@@ -90,11 +94,14 @@ def main() -> NoReturn:
         error.show()
         sys.exit(error.exit_code)
     except click.ClickException as error:
-        click.echo(f"kowactl: {usage(error)}", err=True)
+        click.echo(f"kowactl: {harmless(usage(error))}", err=True)
         sys.exit(error.exit_code)
     except errors.KowaError as error:
-        click.echo(f"kowactl: {line(error)}", err=True)
+        click.echo(f"kowactl: {harmless(line(error))}", err=True)
         sys.exit(EXIT_CODES.get(type(error), 1))
+    except UnicodeEncodeError as error:  # only what was typed can hold what is no text
+        click.echo(f"kowactl: {error.object!r} is not UTF-8", err=True)
+        sys.exit(click.UsageError.exit_code)
     except (click.Abort, KeyboardInterrupt):
         sys.exit(INTERRUPTED)
     except BrokenPipeError:  # whoever read us has seen enough
@@ -120,11 +127,22 @@ def line(error: errors.KowaError) -> str:
         remedy = "check KOWABUNGA_ENDPOINT (or --endpoint), and that Kahuna runs"
     if isinstance(error, errors.Denied) and error.code == "UNAUTHENTICATED":
         remedy = "check KOWABUNGA_API_KEY"
+    if isinstance(error, errors.OperationFailed):
+        remedy = _newer(error.operation)
     if isinstance(error, errors.OperationPending):
         remedy = f"wait on with: kowactl operation wait {error.operation.meta.id}"
     return "; ".join(part.rstrip(".") for part in (said, wrong, remedy) if part) + (
         f" ({error.reason})" if error.reason else ""
     )
+
+
+def _newer(operation: "operation_pb2.Operation") -> str:
+    """Where to find what has taken an operation's place, if something has."""
+    from kowa.v2.operation_pb2 import PHASE_SUPERSEDED
+
+    if operation.phase != PHASE_SUPERSEDED:
+        return ""
+    return f"the newer change goes on: kowactl operation list --filter 'target = \"{operation.target}\"'"
 
 
 if __name__ == "__main__":

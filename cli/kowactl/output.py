@@ -10,6 +10,7 @@ from google.protobuf.message import Message
 
 from kowa import contract
 from kowactl.fields import UNITS, is_size
+from kowactl.terminal import harmless
 
 if TYPE_CHECKING:
     from kowa.calls import Event
@@ -26,7 +27,7 @@ def show_all(kind: contract.Kind, items: Sequence[Any], form: str, references: "
             click.echo(_text([as_dict(item) for item in items], form))
         case "name":
             for item in items:
-                click.echo(name(item))
+                click.echo(harmless(name(item)))
         case _:
             _table([_title(path) for path in kind.columns], [row(kind, item, references) for item in items])
 
@@ -37,10 +38,11 @@ def show(kind: contract.Kind, item: Any, form: str, references: "References") ->
         case "json" | "yaml":
             click.echo(_text(as_dict(item), form))
         case "name":
-            click.echo(name(item))
+            click.echo(harmless(name(item)))
         case _:
             for path, value in _facts(kind.message, item, references):
-                click.echo(f"{path:<{FACT}} " + value.rstrip().replace("\n", "\n" + " " * (FACT + 1)))
+                lines = map(harmless, value.rstrip().split("\n"))
+                click.echo(f"{path:<{FACT}} " + ("\n" + " " * (FACT + 1)).join(lines))
 
 
 def show_event(kind: contract.Kind, event: "Event[Any]", form: str, references: "References") -> None:
@@ -50,12 +52,12 @@ def show_event(kind: contract.Kind, event: "Event[Any]", form: str, references: 
             seen: dict[str, Any] = {"change": event.change, "revision": event.revision, "id": event.id}
             if event.resource:
                 seen[kind.noun] = as_dict(event.resource)
-            line = json.dumps(seen, ensure_ascii=False) if form == "json" else f"---\n{_text(seen, form)}"
+            line = _json(seen) if form == "json" else f"---\n{_text(seen, form)}"
         case "name":
-            line = name(event.resource) if event.resource else event.id  # nothing for `synced`
+            line = harmless(name(event.resource) if event.resource else event.id)  # nothing for `synced`
         case _:
             cells = row(kind, event.resource, references) if event.resource else [event.id]
-            line = "  ".join([f"{event.change:<8}", *cells]).rstrip()
+            line = harmless("  ".join([f"{event.change:<8}", *cells]).rstrip())
     if line:
         click.echo(line)
 
@@ -152,13 +154,13 @@ def _table(titles: list[str], rows: list[list[str]]) -> None:
     for title in titles:
         table.add_column(title, overflow="fold")
     for cells in rows:
-        table.add_row(*(Text(cell) for cell in cells))
+        table.add_row(*(Text(harmless(cell)) for cell in cells))
     console = Console(highlight=False)
     if not console.is_terminal:
         console.width = PIPE_WIDTH
     with console.capture() as printed:
         console.print(table)
-    click.echo("\n".join(line.rstrip() for line in printed.get().splitlines()))
+    click.echo("\n".join(line.rstrip() for line in printed.get().removesuffix("\n").split("\n")))
 
 
 def _title(path: str) -> str:
@@ -167,7 +169,17 @@ def _title(path: str) -> str:
 
 def _text(value: Any, form: str) -> str:
     if form == "json":
-        return json.dumps(value, indent=2, ensure_ascii=False)
+        return _json(value, indent=2)
     import yaml
 
-    return yaml.safe_dump(value, sort_keys=False, allow_unicode=True).rstrip()
+    text = yaml.safe_dump(value, sort_keys=False, allow_unicode=True).rstrip()
+    return text if _is_harmless(text) else yaml.safe_dump(value, sort_keys=False).rstrip()
+
+
+def _json(value: Any, indent: int | None = None) -> str:
+    text = json.dumps(value, indent=indent, ensure_ascii=False)
+    return text if _is_harmless(text) else json.dumps(value, indent=indent)
+
+
+def _is_harmless(text: str) -> bool:
+    return all(line == harmless(line) for line in text.split("\n"))

@@ -5,6 +5,8 @@ from typing import TYPE_CHECKING
 
 import click
 
+from kowactl.terminal import harmless
+
 if TYPE_CHECKING:
     from kowa.client import Client
     from kowa.v2 import operation_pb2
@@ -18,6 +20,7 @@ def follow(client: "Client", operation_id: str, limit: float) -> "operation_pb2.
     Raises OperationFailed when it ended otherwise, OperationPending when the time is up.
     """
     from rich.console import Console
+    from rich.text import Text
 
     from kowa.errors import OperationPending
 
@@ -31,7 +34,7 @@ def follow(client: "Client", operation_id: str, limit: float) -> "operation_pb2.
                 if monotonic() >= deadline:
                     raise
                 state = sentence(pending.operation)
-            status.update(state)
+            status.update(Text(state))
             if state != said and not console.is_terminal:
                 click.echo(state, err=True)
             said = state
@@ -40,4 +43,4 @@ def follow(client: "Client", operation_id: str, limit: float) -> "operation_pb2.
 def sentence(operation: "operation_pb2.Operation") -> str:
     """Where it stands, in words."""
     share = f" {operation.progress} %" if operation.progress else ""
-    return f"{operation.method} {operation.target_name}{share}: {operation.message or 'under way'}"
+    return harmless(f"{operation.method} {operation.target_name}{share}: {operation.message or 'under way'}")

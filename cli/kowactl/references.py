@@ -1,7 +1,7 @@
 """Names for people, ids for the platform."""
 
 import json
-import uuid
+import re
 from itertools import islice
 from typing import Any
 
@@ -12,6 +12,7 @@ from kowa.client import Client
 from kowa.v2 import meta_pb2
 
 CANDIDATES = 10  # named when a name is ambiguous
+ID = re.compile(r"[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}")
 LOOKUPS = 64  # names read for one table; what is beyond shows as ids
 
 
@@ -27,10 +28,9 @@ class References:
 
         Raises NotFound, or click.UsageError naming the candidates when there are several.
         """
-        try:
-            return str(uuid.UUID(text))
-        except ValueError:
-            pass
+        # Other forms of a UUID, such as 32 hex digits, may be names.
+        if ID.fullmatch(text):
+            return text.lower()
         if "name" not in kind.message.fields:
             raise click.UsageError(f"{text!r} is not an id, and a {kind.command} has no name")
         found = self._called(kind, text)

@@ -135,6 +135,13 @@ def test_a_name_that_is_not_unique(kowactl: Kowactl) -> None:
     assert kowactl("zone", "get", "us/a").code == 0
 
 
+def test_a_name_may_look_like_an_id(kowactl: Kowactl) -> None:
+    for name in ("deadbeef" * 4, "urn:uuid:2f5c9b8e-3f2d-4b3a-9a53-0d1f7a1e6a10"):
+        made = json.loads(kowactl("region", "create", "--name", name, "-o", "json").out)
+        assert kowactl("region", "get", name, "-o", "name").out == f"{name}\n"
+        assert kowactl("region", "get", made["meta"]["id"].upper(), "-o", "name").out == f"{name}\n"
+
+
 REFUSALS = [
     # what is typed                                      code  what it says
     ("region get nowhere", 3, "no region is called 'nowhere'; see: kowactl region list"),
@@ -162,6 +169,18 @@ def test_refusals_are_one_line_and_an_exit_code(kowactl: Kowactl, typed: str, co
     assert refused.err.startswith("kowactl: ")
     assert says in refused.err
     assert refused.err.count("\n") == 1
+
+
+def test_what_is_typed_and_no_text(kowactl: Kowactl) -> None:
+    for words in (
+        ["get", "a\udcff"],
+        ["list", "--filter", "a\udcff"],
+        ["create", "--name", "x", "--reason", "a\udcff"],
+    ):
+        refused = kowactl("region", *words)
+        assert (refused.code, refused.out) == (2, "")
+        assert refused.err.endswith("is not UTF-8\n")
+        assert refused.err.count("\n") == 1
 
 
 def test_a_file_that_does_not_fit(kowactl: Kowactl, tmp_path: Path) -> None:

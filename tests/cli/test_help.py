@@ -10,6 +10,7 @@ import pytest
 from click.testing import CliRunner
 
 from kowa import contract
+from kowactl.fields import changeable
 from kowactl.kinds import KindGroup
 from kowactl.main import cli
 
@@ -28,6 +29,15 @@ def test_every_method_is_a_command_with_help_and_an_example(kind: contract.Kind,
     assert f"kowactl {kind.command} {verb}" in shown.output
     flat = " ".join(shown.output.split())
     assert " ".join(kind.service.methods[verb].comment.split()) in flat
+
+
+def test_an_update_says_that_lists_and_maps_are_replaced() -> None:
+    for kind in contract.load().kinds.values():
+        if "update" not in kind.service.methods:
+            continue
+        shown = " ".join(CliRunner().invoke(cli, [kind.command, "update", "--help"]).output.split())
+        many = [field for field in changeable(kind) if field.repeated or field.is_map]
+        assert shown.count("Can be repeated. Those given replace all that were there.") == len(many)
 
 
 def test_examples_are_commands() -> None:

@@ -1,13 +1,15 @@
 """What a Python program may rely on when things go wrong."""
 
 import uuid
+from typing import Any
 
+import grpc
 import pytest
 
 from kowa import errors
-from kowa.calls import Event
+from kowa.calls import Event, judged
 from kowa.client import Client
-from kowa.v2.operation_pb2 import PHASE_DONE
+from kowa.v2.operation_pb2 import PHASE_DONE, PHASE_SUPERSEDED, Operation
 from kowa.v2.region_pb2 import Region
 from tests.fake_kahuna import KEY, Fake
 from tests.sdk.kahunas import Kahuna
@@ -31,6 +33,29 @@ def test_what_did_not_come_about_is_an_error(client: Client) -> None:
     with pytest.raises(errors.OperationFailed, match="CreateRegion doomed failed: The fake wants it so") as failed:
         client.regions.create(Region(name="doomed"))
     assert failed.value.operation.target_name == "doomed"
+
+
+def test_what_another_change_overtook_is_an_error_that_names_it() -> None:
+    stop = Operation(method="StopInstance", target_name="web", phase=PHASE_SUPERSEDED)
+    stop.message = "superseded by UpdateInstance"
+    with pytest.raises(errors.OperationFailed, match=r"^StopInstance web superseded by UpdateInstance$"):
+        judged(stop)
+
+
+def test_a_refusal_may_be_long(monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) -> None:
+    async def refuse(_fake: Fake, _kind: object, _request: object, context: Any) -> None:
+        hosts = ", ".join(f"host-{number}: has no room" for number in range(1000))
+        await context.abort(grpc.StatusCode.RESOURCE_EXHAUSTED, hosts)
+
+    monkeypatch.setattr(Fake, "_get", refuse)
+    client: Client = request.getfixturevalue("client")
+    with pytest.raises(errors.Exhausted, match="host-999: has no room"):
+        client.regions.get("x")
+
+
+def test_a_refusal_whose_details_are_not_kahunas() -> None:
+    refused = errors.from_status("NOT_FOUND", "a proxy's page", b"\xff\xff\xff")
+    assert (type(refused), refused.message, refused.reason) == (errors.NotFound, "a proxy's page", "")
 
 
 def test_a_change_is_tried_again_with_the_same_request_id(client: Client, fake: Fake) -> None:
