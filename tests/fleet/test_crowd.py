@@ -71,6 +71,7 @@ def test_an_agent_that_reads_nothing_of_a_large_set_is_cut_off(
 
 def _huge(site: Estate, number: int) -> instance_pb2.Instance:
     wanted = site.wanted(f"m{number}")
-    wanted.metadata["blob"] = "x" * (3 << 20)
+    wanted.ssh_keys.extend(["😀" * 8192] * 64)
+    wanted.metadata.update({str(name): "😀" * 4096 for name in range(64)})
     made: instance_pb2.Instance = site.client.instances.begin_create(wanted).resource
     return made

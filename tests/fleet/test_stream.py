@@ -146,7 +146,9 @@ def _large(site: Estate, number: int) -> instance_pb2.Instance:
 def test_an_object_as_large_as_the_api_takes_reaches_its_agent(site: Estate) -> None:
     host = site.registered()
     wanted = site.wanted("big")
-    wanted.metadata["blob"] = "x" * (4 * MIB - wanted.ByteSize() - 200)
+    wanted.ssh_keys.extend(["😀" * 8192] * 64)
+    wanted.metadata.update({f"{name}{'😀' * 4000}": "😀" * 4000 for name in range(64)})
+    wanted.user_data = "x" * (4 * MIB - wanted.ByteSize() - 200)
     made = site.client.instances.begin_create(wanted).resource
     until(lambda: made.meta.id in host.wanted, what="the machine at its host")
     assert status(site).epoch == 1

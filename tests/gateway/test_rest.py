@@ -67,6 +67,14 @@ def test_a_patch_may_send_back_all_that_was_read(rest: httpx.Client) -> None:
     assert rest.patch(path, json=rest.get(path).json() | {"description": "new"}).json()["description"] == "new"
 
 
+def test_a_patch_of_all_that_was_read_leaves_out_what_the_server_fills(rest: httpx.Client, shop: Instance) -> None:
+    made = create(rest, "instances", **MessageToDict(shop, preserving_proto_field_name=True))
+    path = f"/api/v2/instances/{made['meta']['id']}"
+    read = rest.get(path).json()
+    assert read["kaktus"]
+    assert rest.patch(path, json=read | {"description": "new"}).json()["description"] == "new"
+
+
 def test_deletes(rest: httpx.Client) -> None:
     path = f"/api/v2/regions/{create(rest, name='eu')['meta']['id']}"
     deleted = rest.delete(path)
@@ -131,6 +139,13 @@ def test_an_error_carries_its_reason_and_the_fields(rest: httpx.Client) -> None:
     assert info["@type"] == "type.googleapis.com/google.rpc.ErrorInfo"
     assert (info["domain"], info["reason"]) == ("kowabunga", "INVALID_ARGUMENT")
     assert [violation["field"] for violation in bad["field_violations"]] == ["name"]
+
+
+@pytest.mark.parametrize("path", ["regions/%ff", "regions?filter=%ff", "regions:watch?filter=%ff"])
+def test_what_is_no_text_is_400(rest: httpx.Client, path: str) -> None:
+    answer = rest.get(f"/api/v2/{path}")
+    assert (answer.status_code, answer.json()["code"]) == (HTTPStatus.BAD_REQUEST, 3)
+    assert "the request is not a" in answer.json()["message"]
 
 
 @pytest.mark.parametrize("path", ["/api/v2/regions", "/api/v2/regions:watch"])

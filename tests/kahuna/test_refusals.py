@@ -1,13 +1,14 @@
 """Bad input: what is refused, in which words, and that a refused call changes nothing, in every tongue."""
 
 import contextlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 from google.protobuf.message import Message
 
+from kahuna.store.transaction import Transaction
 from kowa import errors
 from kowa.client import Client
 from kowa.v2 import (
@@ -136,6 +137,23 @@ def listed(**query: Any) -> Callable[[Estate], object]:
     return lambda site: list(site.client.regions.list(**query))
 
 
+def machines(**query: Any) -> Callable[[Estate], object]:
+    return lambda site: list(site.client.instances.list(**query))
+
+
+def masked(path: str) -> Callable[[Estate], object]:
+    def ask(site: Estate) -> object:
+        changed = web(site)
+        changed.metadata["motd"], changed.description = "new", "new"
+        return site.client.of(instance_pb2.Instance).begin_update(changed, [path])
+
+    return ask
+
+
+def drop_agent(site: Estate) -> object:
+    return site.client.agents.begin_delete(agent(site))
+
+
 def range_(**fields: object) -> Callable[[Estate], object]:
     return create(subnet_pb2.Subnet, vnet=vnet, name="b", **fields)
 
@@ -173,26 +191,56 @@ REFUSALS: list[tuple[str, Callable[[Estate], object], str, str]] = [
     ("a disk twice", lambda site: twice(site), INVALID, "names the same thing twice"),
     ("a disk of another machine", lambda site: others(site), "IN_USE", "belongs to another instance"),
     ("a range with host bits", range_(cidr="10.1.0.1/24"), INVALID, "cidr"),
+    ("a range of loopback", range_(cidr="127.1.0.0/24"), INVALID, "127.0.0.0/8, which a host keeps for itself"),
+    ("a range of link-local", range_(cidr="169.254.0.0/16"), INVALID, "169.254.0.0/16, which is link-local"),
+    ("a range around link-local", range_(cidr="169.0.0.0/8"), INVALID, "cidr: 169.0.0.0/8 overlaps 169.254.0.0/16"),
+    ("a range of groups", range_(cidr="224.0.0.0/24"), INVALID, "224.0.0.0/4, which is for multicast"),
+    ("a reserved range", range_(cidr="240.0.0.0/8"), INVALID, "240.0.0.0/4, which is reserved"),
+    ("a range of nothing", range_(cidr="0.0.0.0/8"), INVALID, "0.0.0.0/8, which is no host's"),
+    ("a name server nowhere", range_(cidr="10.1.0.0/24", dns=["0.0.0.53"]), INVALID, "dns[0]: '0.0.0.53' is no IPv4"),
+    ("a group of name servers", range_(cidr="10.1.0.0/24", dns=["224.0.0.251"]), INVALID, "dns[0]"),
+    ("all as a name server", range_(cidr="10.1.0.0/24", dns=["1.1.1.1", "255.255.255.255"]), INVALID, "dns[1]"),
     ("an overlap", range_(cidr="10.20.0.128/25"), INVALID, "10.20.0.0/24 of subnet lan"),
     ("a gateway outside", range_(cidr="10.1.0.0/24", gateway="10.2.0.1"), INVALID, "gateway: 10.2.0.1"),
     ("an address outside", card(address="10.9.0.9"), INVALID, "address: 10.9.0.9"),
     ("an address taken", card(address="10.20.0.2"), "ADDRESS_TAKEN", "10.20.0.2"),
     ("the gateway's address", card(address="10.20.0.1"), INVALID, "gateway"),
     ("a group MAC", card(mac="01:00:5e:00:00:01"), INVALID, "mac"),
+    ("no MAC at all", card(mac="00:00:00:00:00:00"), INVALID, "mac"),
     ("a path as a template", image(source="../etc/passwd"), INVALID, "source"),
     ("a file URL", image(source="file:///etc/passwd"), INVALID, "source"),
     ("a template without checksum", image(source="x.img", sha256=""), INVALID, "sha256: is required"),
     ("a password in a URL", image(source="http://u:p@h/x"), INVALID, "password"),
+    ("no user in a URL", image(source="http://@h/x"), INVALID, "source"),
+    ("a URL with a line end", image(source="http://h\nx/y"), INVALID, "source: may hold no spaces"),
+    ("a URL with a space", image(source="http://h/a b"), INVALID, "source: may hold no spaces"),
+    ("a URL with a port too high", image(source="http://h:99999/x"), INVALID, "source"),
+    ("a URL with a port that is none", image(source="http://h:abc/x"), INVALID, "source"),
     ("a pool without host", place(driver=DIR), INVALID, "kaktus: is required"),
     ("a Ceph pool", place(driver=2), "NOT_SERVED", "not served yet"),
     ("an agent of another host", create(kaktus_pb2.Kaktus, zone=zone, name="b", agent=agent), "IN_USE", "agent"),
     ("a shrinking disk", shrink, INVALID, "never shrinks"),
+    ("a part of a map in the mask", masked("metadata.motd"), INVALID, "metadata.motd: name the whole field, metadata"),
+    ("a part of a text in the mask", masked("description.x"), INVALID, "name the whole field, description"),
+    ("a long value", machine(metadata={"motd": "x" * 4097}), INVALID, "metadata['motd']: has 4097 characters, 4096"),
+    ("a long name of a value", machine(metadata={"k" * 4097: "x"}), INVALID, "kkk...']: has a name that has 4097"),
     ("a stale etag", stale, "ETAG_MISMATCH", "read it and try again"),
     ("a region with zones", drop_region, "HAS_CHILDREN", "1 zone: eu-a; delete them first"),
+    ("an agent at work", drop_agent, "HAS_CHILDREN", "1 kaktus: host-1; take it from host-1 or delete them first"),
     ("a disk in use", drop_disk, "IN_USE", "delete the instance first"),
     ("a filter that can't be read", listed(filter="name ~ x"), INVALID, "filter"),
     ("a filter on nothing", listed(filter='colour = "red"'), INVALID, "no field 'colour'"),
+    ("a filter on a message", machines(filter="meta = 5"), INVALID, "filter: meta is no value by itself; name one"),
+    ("a filter on a status", machines(filter="status=x"), INVALID, "name one of its fields: power, addresses"),
+    ("a filter on a map", machines(filter="metadata:x"), INVALID, "filter: metadata holds no plain values"),
+    ("a filter into a map", machines(filter="metadata.key = x"), INVALID, "leads into metadata, which holds many"),
+    ("a filter on messages", machines(filter="meta.conditions:x"), INVALID, "meta.conditions holds no plain values"),
+    ("a filter into a list", machines(filter="meta.conditions.type = x"), INVALID, "leads into conditions"),
     ("an order by nothing", listed(order_by="colour"), INVALID, "order_by"),
+    ("an order by a message", listed(order_by="meta"), INVALID, "order_by: meta is no value by itself"),
+    ("an order by a list", machines(order_by="volumes"), INVALID, "order_by: volumes is a list"),
+    ("an order by a map", machines(order_by="metadata"), INVALID, "order_by: metadata holds no plain values"),
+    ("an order into a list", listed(order_by="meta.conditions.type"), INVALID, "'meta.conditions.type' leads"),
     ("a page too large", listed(page_size=5000), INVALID, "page_size"),
 ]  # fmt: skip
 
@@ -206,23 +254,59 @@ def others(site: Estate) -> object:
     return machine(volumes=[web(site).volumes[0]])(site)
 
 
+TONGUES = ["grpc", pytest.param("rest", marks=pytest.mark.gateway), "kowactl"]
 # What can't be said in a tongue: the path without an id is the list's; kowactl asks for pages that are not too large.
-UNSAYABLE = {("rest", "an empty id"), ("kowactl", "an empty id"), ("kowactl", "a page too large")}
+# Its masks are made from what it is given.
+UNSAYABLE = {
+    ("rest", "an empty id"),
+    ("kowactl", "an empty id"),
+    ("kowactl", "a page too large"),
+    ("kowactl", "a part of a map in the mask"),
+    ("kowactl", "a part of a text in the mask"),
+}
 
 
 @pytest.mark.parametrize("database", ["sqlite"], indirect=True)
-@pytest.mark.parametrize("tongue", ["grpc", pytest.param("rest", marks=pytest.mark.gateway), "kowactl"])
+@pytest.mark.parametrize("tongue", TONGUES)
 def test_each_is_refused_with_its_reason_and_changes_nothing(site: Estate, tongue: str, tmp_path: Path) -> None:
     free_volume(site)
     site.client.of(region_pb2.Region).begin_create(region_pb2.Region(name="us"))
     until(lambda: not list(site.client.operations.list(filter="phase = PHASE_RUNNING")), what="quiet")
-    with contextlib.ExitStack() as speaking:
-        if tongue == "rest":
-            site.tongue = speaking.enter_context(rest(site.cloud.settings.api, site.cloud.key, tmp_path / "gateway"))
-        elif tongue == "kowactl":
-            site.tongue = Kowactl(site.cloud.settings.api, site.cloud.key)
+    with speaking(site, tongue, tmp_path):
         wrong = [said for row in REFUSALS if (said := refused(site, tongue, *row))]
     assert not wrong, "\n".join(wrong)
+
+
+@pytest.mark.parametrize("database", ["sqlite"], indirect=True)
+@pytest.mark.parametrize("tongue", TONGUES)
+def test_two_hundred_hosts_that_do_not_fit_are_told_of_in_one_answer(site: Estate, tongue: str, tmp_path: Path) -> None:
+    names = [f"rack-{number:03}-host.example.net" for number in range(200)]
+
+    def stand(tx: Transaction) -> None:
+        for name in names:
+            tx.add("Kaktus", kaktus_pb2.Kaktus(zone=zone(site), name=name))
+
+    site.cloud.loop.run(site.cloud.kahuna.store.run(stand))
+    free_volume(site)
+    with speaking(site, tongue, tmp_path), pytest.raises(errors.KowaError) as refused:
+        machine(memory=100 * PB)(site)
+    assert refused.value.reason == "NO_HOST"
+    assert "200 hosts: has no agent; host-1: has " in refused.value.message
+    assert "ask for less or add a host" in refused.value.message
+    if tongue == "grpc":
+        assert refused.value.metadata["host-1"].startswith("has ")
+        assert len(refused.value.metadata) > 10
+
+
+@contextlib.contextmanager
+def speaking(site: Estate, tongue: str, folder: Path) -> Iterator[None]:
+    """Lets the site's calls be made in a tongue."""
+    with contextlib.ExitStack() as stack:
+        if tongue == "rest":
+            site.tongue = stack.enter_context(rest(site.cloud.settings.api, site.cloud.key, folder / "gateway"))
+        elif tongue == "kowactl":
+            site.tongue = Kowactl(site.cloud.settings.api, site.cloud.key)
+        yield
 
 
 def refused(site: Estate, tongue: str, what: str, ask: Callable[[Estate], object], reason: str, words: str) -> str:

@@ -1,6 +1,6 @@
 """The one place that says who gets in, and the one place that turns what went wrong into an answer."""
 
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import Any, TypeAlias
@@ -11,6 +11,7 @@ import structlog
 from google.protobuf import any_pb2
 from google.rpc import error_details_pb2, status_pb2
 
+from kahuna.api.validation import CONTROLS
 from kahuna.domain.errors import Refusal
 from kahuna.security.identity import NOBODY, Identities, Identity, may
 from kowa import contract
@@ -24,6 +25,12 @@ FOREIGN: Mapping[str, options_pb2.Access] = {
     for method in ("Check", "Watch")
 }
 MAX_REASON = 1024
+# An answer travels in headers, of which gRPC takes 8 KiB: the message percent-encoded, the whole once more in base64.
+MAX_MESSAGE = 1536
+# The most bytes of the violations and of the details, and of each one's text.
+MAX_LISTED, MAX_TEXT = 1024, 512
+# What an entry of a list takes besides its texts, in bytes.
+FRAME = 8
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +66,8 @@ class AccessInterceptor(grpc.aio.ServerInterceptor):
                 raise _refusal(identity, handler_call_details.method)
         except Refusal as refusal:
             return _refusing(refusal)
-        CALLER.set(Caller(identity, unquote(metadata.get("kowabunga-reason", ""))[:MAX_REASON]))
+        reason = CONTROLS.sub(" ", unquote(metadata.get("kowabunga-reason", "")))
+        CALLER.set(Caller(identity, reason[:MAX_REASON]))
         return await continuation(handler_call_details)
 
 
@@ -69,13 +77,15 @@ def accesses(read: contract.Contract) -> dict[str, options_pb2.Access]:
 
 
 def answer(refusal: Refusal) -> status_pb2.Status:
-    """A refusal as callers get it."""
-    info = error_details_pb2.ErrorInfo(reason=refusal.reason, domain="kowabunga", metadata=refusal.details)
+    """A refusal as callers get it: of what is long, the beginning."""
+    told = dict(_listed(refusal.details.items()))
+    violations = _listed((violation.field, violation.description) for violation in refusal.violations)
+    info = error_details_pb2.ErrorInfo(reason=refusal.reason, domain="kowabunga", metadata=told)
     details = [info, error_details_pb2.BadRequest(field_violations=[
-        error_details_pb2.BadRequest.FieldViolation(field=violation.field, description=violation.description)
-        for violation in refusal.violations
-    ])] if refusal.violations else [info]  # fmt: skip
-    status = status_pb2.Status(code=refusal.code.value[0], message=refusal.message)
+        error_details_pb2.BadRequest.FieldViolation(field=field, description=description)
+        for field, description in violations
+    ])] if violations else [info]  # fmt: skip
+    status = status_pb2.Status(code=refusal.code.value[0], message=_shortened(refusal.message, MAX_MESSAGE))
     for detail in details:
         packed = any_pb2.Any()
         packed.Pack(detail)
@@ -85,14 +95,36 @@ def answer(refusal: Refusal) -> status_pb2.Status:
 
 async def abort(context: "grpc.aio.ServicerContext[Any, Any]", refusal: Refusal) -> None:
     """Ends a call with a refusal."""
-    details = answer(refusal).SerializeToString()
-    await context.abort(refusal.code, refusal.message, (("grpc-status-details-bin", details),))
+    status = answer(refusal)
+    await context.abort(refusal.code, status.message, (("grpc-status-details-bin", status.SerializeToString()),))
 
 
 def unforeseen(method: str, error: Exception) -> Refusal:
     """What a caller hears of an error of ours: nothing of its inside."""
     log.error("call.failed", method=method, exc_info=error)
     return Refusal("INTERNAL", f"{method} failed; the server's log says why")
+
+
+def _listed(items: Iterable[tuple[str, str]]) -> list[tuple[str, str]]:
+    """The first of what is listed by name, as many as there is room for."""
+    kept: list[tuple[str, str]] = []
+    room = MAX_LISTED
+    for name, text in items:
+        item = _shortened(name, MAX_TEXT), _shortened(text, MAX_TEXT)
+        room -= sum(len(part.encode()) for part in item) + FRAME
+        if kept and room < 0:
+            break
+        kept.append(item)
+    return kept
+
+
+def _shortened(text: str, room: int) -> str:
+    """The beginning of a text, no longer than the room when it is percent-encoded."""
+    for index, character in enumerate(text):
+        room -= 1 if " " <= character <= "~" and character != "%" else 3 * len(character.encode())
+        if room < 0:
+            return f"{text[: index - 3]}..."
+    return text
 
 
 def _refusal(identity: Identity, method: str) -> Refusal:

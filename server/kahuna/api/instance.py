@@ -9,7 +9,7 @@ from google.protobuf.message import Message
 from kahuna.api.service import Context, StandardMethods
 from kahuna.domain import slices
 from kahuna.domain.errors import Refusal, invalid, not_found
-from kahuna.domain.placement import Choice, Demand, choose, why_not
+from kahuna.domain.placement import Choice, Demand, choose, no_host, why_not
 from kahuna.store import room
 from kahuna.store.transaction import Transaction
 from kowa import contract
@@ -145,8 +145,7 @@ class InstanceService(StandardMethods):
             if not reason:
                 return candidate.id
             refused[candidate.name] = reason
-        said = "; ".join(f"{name}: {reason}" for name, reason in sorted(refused.items()))
-        raise Refusal("NO_HOST", f"no host of the zone can hold the machine ({said})", details=refused)
+        raise no_host(refused)
 
 
 def _check_on(resource: instance_pb2.Instance, verb: str, remedy: str) -> None:

@@ -27,7 +27,7 @@ class OperationService(StandardMethods):
         self, request: operation_pb2.WaitOperationRequest, context: Context, method: contract.Method
     ) -> Message:
         """The operation once it has ended, or as it stands when the time is up."""
-        limit = request.timeout.ToTimedelta().total_seconds() if request.HasField("timeout") else WAIT
+        limit = request.timeout.seconds + request.timeout.nanos / 1e9 if request.HasField("timeout") else WAIT
         if not 0 <= limit <= LONGEST_WAIT:
             raise invalid("timeout", f"is {limit:g} s, 0 to {LONGEST_WAIT} s can be waited for")
         with contextlib.suppress(TimeoutError):

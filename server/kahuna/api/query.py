@@ -16,7 +16,7 @@ from kahuna.store.resource import meta
 
 PAGE = 100
 # The most bytes of a page, unless its first resource alone is larger.
-PAGE_BYTES = 8 << 20
+PAGE_BYTES = 3 << 20
 # Texts are told apart by so many characters: a page's token holds them. Names are never longer.
 KEY = 256
 _TIMESTAMP = Timestamp.DESCRIPTOR.full_name

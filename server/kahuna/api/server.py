@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator, Callable, Iterable
 from typing import Any
 
 import grpc
-from google.protobuf.message import Message
+from google.protobuf.message import DecodeError, Message
 
 from kahuna import metrics
 from kahuna.api.access import abort, unforeseen
@@ -31,28 +31,44 @@ def handlers(services: Iterable[StandardMethods]) -> list[grpc.GenericRpcHandler
 
 
 def _handler(service: StandardMethods, method: contract.Method) -> "grpc.RpcMethodHandler[Any, Any]":
-    request = CONTRACT.stub(method.request.name)
     own = method.verb.replace("-", "_")
     assert hasattr(service, own), f"{type(service).__name__} does not serve {method.name}"
     if method.converses:
         stream = _conversing(getattr(service, own), method)
-        return grpc.stream_stream_rpc_method_handler(stream, request.FromString, _serialize)
+        # Here gRPC reads when the call asks for the next, so what is wrong is raised in the call.
+        return grpc.stream_stream_rpc_method_handler(stream, _parser(method), _serialize)
     if method.streams:
         stream = _streaming(getattr(service, own), method)
-        return grpc.unary_stream_rpc_method_handler(stream, request.FromString, _serialize)
+        return grpc.unary_stream_rpc_method_handler(stream, None, _serialize)
     # A verb that changes desired state takes the resource; one that awaits is a method like the standard ones.
     served = getattr(service, own)
     target = served if inspect.iscoroutinefunction(served) else service.verb
-    return grpc.unary_unary_rpc_method_handler(_unary(target, method), request.FromString, _serialize)
+    return grpc.unary_unary_rpc_method_handler(_unary(target, method), None, _serialize)
 
 
-def _unary(target: Callable[..., Any], method: contract.Method) -> Callable[[Any, Context], Any]:
+def _parser(method: contract.Method) -> Callable[[bytes], Message]:
+    """Reads a method's requests. It runs inside the calls: what gRPC reads by itself, it also answers by itself."""
+    read = CONTRACT.stub(method.request.name).FromString
+
+    def parse(data: bytes) -> Message:
+        try:
+            return read(data)
+        except DecodeError:
+            name = method.request.name.rpartition(".")[2]
+            raise Refusal("INVALID_ARGUMENT", f"the request is not a {name}") from None
+
+    return parse
+
+
+def _unary(target: Callable[..., Any], method: contract.Method) -> Callable[[bytes, Context], Any]:
+    parse = _parser(method)
     seconds = metrics.CALL_SECONDS.labels(method.name)
     answered = metrics.CALLS.labels(method.name, "OK")
 
-    async def call(request: Message, context: Context) -> Message | None:
+    async def call(data: bytes, context: Context) -> Message | None:
         begun = time.perf_counter()
         try:
+            request = parse(data)
             check_request(request)
             answer: Message = await target(request, context, method)
             answered.inc()
@@ -70,9 +86,14 @@ def _unary(target: Callable[..., Any], method: contract.Method) -> Callable[[Any
     return call
 
 
-def _streaming(target: Callable[..., AsyncIterator[Message]], method: contract.Method) -> Callable[[Any, Context], Any]:
-    async def call(request: Message, context: Context) -> AsyncIterator[Message]:
+def _streaming(
+    target: Callable[..., AsyncIterator[Message]], method: contract.Method
+) -> Callable[[bytes, Context], Any]:
+    parse = _parser(method)
+
+    async def call(data: bytes, context: Context) -> AsyncIterator[Message]:
         try:
+            request = parse(data)
             check_request(request)
             async for answer in target(request, context, method):
                 yield answer

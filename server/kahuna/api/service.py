@@ -14,7 +14,7 @@ from kahuna.api.access import CALLER
 from kahuna.api.query import matcher, page, question, sorter
 from kahuna.api.validation import check_request, check_resource, clear_outputs
 from kahuna.api.watch import follow
-from kahuna.domain.errors import Refusal, invalid, not_found
+from kahuna.domain.errors import Refusal, invalid, not_found, quoted
 from kahuna.relay import Relays
 from kahuna.security.keys import Sealer
 from kahuna.store import commands, operations
@@ -263,16 +263,19 @@ class StandardMethods:
 
     def _mask(self, request: Any, sent: Message) -> set[str]:
         fields = self.described.message.fields
-        paths = list(request.update_mask.paths) or [
-            field.name for field, _ in sent.ListFields() if field.name != "meta"
-        ]
-        for path in paths:
+        if not request.update_mask.paths:
+            # What was read and is sent back whole holds the server's part, too.
+            names = [field.name for field, _ in sent.ListFields()]
+            return {name for name in names if name != "meta" and not fields[name].output_only}
+        for path in request.update_mask.paths:
             field = fields.get(path.partition(".")[0])
             if field is None or field.name == "meta":
-                raise invalid("update_mask", f"a {self.described.command} has no field {path!r} to change")
+                raise invalid("update_mask", f"a {self.described.command} has no field {quoted(path)} to change")
             if field.output_only:
                 raise invalid("update_mask", f"{path} is the server's to fill")
-        return {path.partition(".")[0] for path in paths}
+            if field.name != path:
+                raise invalid("update_mask", f"{path}: name the whole field, {field.name}; what is sent replaces it")
+        return set(request.update_mask.paths)
 
     def _check_immutable(self, before: Message, after: Message) -> None:
         for field in self.described.message.fields.values():
@@ -291,25 +294,29 @@ class StandardMethods:
     def _check_children(self, tx: Transaction, resource: Message) -> None:
         """Raises Refusal HAS_CHILDREN while something unmarked names the resource."""
         said: list[str] = []
+        free: list[str] = []
         for table, column in referring_columns(self.kind):
             if (table.kind, column.removesuffix("_id")) in operations.BELONGINGS:
                 continue
             living = select(table).where(getattr(table, column) == meta(resource).id, col(table.delete_time).is_(None))
             children = tx.session.exec(living.limit(NAMED + 1)).all()
             if children:
-                said.append(
-                    _children(CONTRACT.kinds[table.kind].command, [getattr(child, "name", "") for child in children])
-                )
+                kind, names = CONTRACT.kinds[table.kind], [getattr(child, "name", "") for child in children]
+                said.append(_children(kind, names))
+                named_in = kind.message.fields[column.removesuffix("_id")]
+                if not (named_in.immutable or named_in.output_only):
+                    free += names[:NAMED]
         if said:
             name = getattr(resource, "name", meta(resource).id)
-            raise Refusal("HAS_CHILDREN", f"{self.described.command} {name} has {', '.join(said)}; delete them first")
+            remedy = f"take it from {', '.join(free)} or delete them first" if free else "delete them first"
+            raise Refusal("HAS_CHILDREN", f"{self.described.command} {name} has {', '.join(said)}; {remedy}")
 
 
-def _children(noun: str, names: list[str]) -> str:
+def _children(kind: contract.Kind, names: list[str]) -> str:
     """How many children, and the first of them."""
     if len(names) > NAMED:
-        return f"more than {NAMED} {noun}s: {', '.join(names[:NAMED])} ..."
-    return f"{len(names)} {noun}{'s' if len(names) > 1 else ''}: {', '.join(names)}"
+        return f"more than {NAMED} {kind.plural}: {', '.join(names[:NAMED])} ..."
+    return f"{len(names)} {kind.plural if len(names) > 1 else kind.command}: {', '.join(names)}"
 
 
 def _digest(request: Message) -> bytes:

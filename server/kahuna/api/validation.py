@@ -7,13 +7,15 @@ from typing import Any
 
 from google.protobuf.message import Message
 
-from kahuna.domain.errors import Refusal, Violation
+from kahuna.domain.addresses import why_no_host
+from kahuna.domain.errors import Refusal, Violation, quoted
 from kahuna.store.resource import CONTRACT
 from kowa import contract
 from kowa.v2 import options_pb2
 
+CONTROLS = re.compile(r"[\x00-\x1f\x7f-\x9f]+")
 _DNS_LABEL = re.compile(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?")
-_MAC = re.compile(r"[0-9A-Fa-f][02468ACEace](:[0-9A-Fa-f]{2}){5}")
+_MAC = re.compile(r"(?!00(:00){5}$)[0-9A-Fa-f][02468ACEace](:[0-9A-Fa-f]{2}){5}")
 _INTERFACE = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,14}")
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 
@@ -70,13 +72,14 @@ def _check(field: contract.Field, path: str, value: Any) -> Iterator[Violation]:
     if field.is_map or field.repeated:
         if rule.max_items and len(value) > rule.max_items:
             yield Violation(path, f"has {len(value)} elements, {rule.max_items} at most")
-        items = [*value.items()] if field.is_map else list(value)
-        if not field.is_map and field.ref and len(set(items)) != len(items):
+        if field.ref and len(set(value)) != len(value):
             yield Violation(path, "names the same thing twice")
-        for index, item in enumerate(items):
-            for part in item if field.is_map else (item,):
-                for reason in _broken(rule, part):
-                    yield Violation(f"{path}[{index}]", reason)
+        for name in value if field.is_map else ():
+            for reason in _broken(rule, name):
+                yield Violation(f"{path}[{quoted(name)}]", f"has a name that {reason}")
+        for key, item in [(quoted(name), item) for name, item in value.items()] if field.is_map else enumerate(value):
+            for reason in _broken(rule, item):
+                yield Violation(f"{path}[{key}]", reason)
         return
     if field.type == "enum" and CONTRACT.enums.get(field.type_name) is not None:
         known = {item.number for item in CONTRACT.enums[field.type_name].values}
@@ -92,7 +95,7 @@ def _broken(rule: options_pb2.Rule, value: Any) -> Iterator[str]:
             yield f"has {len(value)} characters, {rule.max_len} at most"
         for name, holds, reason in _FORMS:
             if getattr(rule, name) and not holds(value):
-                yield f"{value[:64]!r} {reason}"
+                yield f"{quoted(value)} {reason}"
     elif isinstance(value, int):
         if rule.HasField("min") and value < rule.min:
             yield f"is {value}, {rule.min} at least"
@@ -101,7 +104,11 @@ def _broken(rule: options_pb2.Rule, value: Any) -> Iterator[str]:
 
 
 def _is_name(value: str) -> bool:
-    return 1 <= len(value) <= 255 and not any(ord(character) < 32 or 127 <= ord(character) < 160 for character in value)
+    return 1 <= len(value) <= 255 and not CONTROLS.search(value)
+
+
+def _is_request_id(value: str) -> bool:
+    return 1 <= len(value) <= 64 and not CONTROLS.search(value)
 
 
 def _is_cidr(value: str) -> bool:
@@ -113,18 +120,18 @@ def _is_cidr(value: str) -> bool:
 
 def _is_ip(value: str) -> bool:
     try:
-        ipaddress.IPv4Address(value)
+        return not why_no_host(ipaddress.IPv4Network(f"{value}/32"))
     except ValueError:
         return False
-    return True
 
 
 _FORMS: tuple[tuple[str, Callable[[str], object], str], ...] = (
     ("name", _is_name, "is no name: 1 to 255 characters without control characters"),
     ("dns_label", _DNS_LABEL.fullmatch, "is no DNS label: 1 to 63 of a-z, 0-9 and inner hyphens"),
     ("cidr", _is_cidr, "is no IPv4 network like 10.20.0.0/24 without host bits"),
-    ("ip", _is_ip, "is no IPv4 address"),
+    ("ip", _is_ip, "is no IPv4 address that a host can have"),
     ("mac", _MAC.fullmatch, "is no unicast MAC address like 52:54:00:12:34:56"),
     ("sha256", _SHA256.fullmatch, "is no SHA-256 checksum of 64 lower-case hexadecimal digits"),
+    ("request_id", _is_request_id, "is no request id: 1 to 64 characters without control characters"),
     ("interface", _INTERFACE.fullmatch, "is no interface name: 1 to 15 of letters, digits, _ . -"),
 )

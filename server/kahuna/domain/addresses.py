@@ -8,19 +8,33 @@ from kahuna.domain.errors import Refusal, invalid
 
 # Locally administered, unicast; the rest is drawn.
 MAC_PREFIX = "52:54:00"
+# No machine's addresses, and why.
+_NOT_FOR_HOSTS = tuple(
+    (ipaddress.IPv4Network(cidr), why)
+    for cidr, why in (
+        ("0.0.0.0/8", "is no host's"),
+        ("127.0.0.0/8", "a host keeps for itself"),
+        ("169.254.0.0/16", "is link-local: machines find their metadata there"),
+        ("224.0.0.0/4", "is for multicast"),
+        ("240.0.0.0/4", "is reserved"),
+    )
+)
 
 
 def check_subnet(cidr: str, gateway: str, others: Collection[tuple[str, str]]) -> str:
     """The gateway of a new subnet: the one asked for, or the first address.
 
     `others` are the names and networks of the region's subnets. Raises Refusal when the network is too small for a
-    machine, overlaps one of them, or the gateway is not one of its host addresses.
+    machine, overlaps one of them or what is no machine's, or the gateway is not one of its host addresses.
     """
     network = ipaddress.IPv4Network(cidr)
     if network.prefixlen > 30:
         raise invalid("cidr", f"{cidr} has no room for a gateway and a machine; use /30 or wider")
     if network.prefixlen < 8:
         raise invalid("cidr", f"{cidr} is wider than /8; split it")
+    why = why_no_host(network)
+    if why:
+        raise invalid("cidr", f"{cidr} overlaps {why}; use a private range, such as one of 10.0.0.0/8")
     for name, other in others:
         if network.overlaps(ipaddress.IPv4Network(other)):
             raise invalid(
@@ -32,6 +46,14 @@ def check_subnet(cidr: str, gateway: str, others: Collection[tuple[str, str]]) -
     if address not in network or address in (network.network_address, network.broadcast_address):
         raise invalid("gateway", f"{gateway} is not a host address of {cidr}")
     return gateway
+
+
+def why_no_host(network: ipaddress.IPv4Network) -> str:
+    """The range that is no machine's in which a network lies or of which it holds some, and why; or nothing."""
+    for other, why in _NOT_FOR_HOSTS:
+        if network.overlaps(other):
+            return f"{other}, which {why}"
+    return ""
 
 
 def check_address(address: str, cidr: str, gateway: str) -> None:

@@ -1,12 +1,14 @@
 """Where a machine goes: filter the hosts, weigh what is left, say why of the others."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from kahuna.domain.errors import Refusal
 
 # How soon a host can start a machine, best first.
 ONLINE, STALE, OFFLINE = 0, 1, 2
+# How many reasons a refusal's message gives.
+GROUPS = 8
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,13 +59,25 @@ def choose(demand: Demand, hosts: Sequence[Host]) -> Choice:
         else:
             fits.append(host)
     if not fits:
-        said = "; ".join(f"{name}: {reason}" for name, reason in sorted(refused.items()))
-        raise Refusal(
-            "NO_HOST",
-            f"no host of the zone can hold the machine ({said or 'the zone has no host'}); ask for less or add a host",
-            details=refused,
-        )
+        raise no_host(refused)
     return Choice(tuple(sorted(fits, key=weight)), refused)
+
+
+def no_host(refused: Mapping[str, str]) -> Refusal:
+    """The refusal by all hosts of a zone, each by its name with its reason. The message counts those of one reason."""
+    hosts: dict[str, list[str]] = {}
+    for name, reason in sorted(refused.items()):
+        hosts.setdefault(reason, []).append(name)
+    groups = sorted(hosts.items(), key=lambda group: -len(group[1]))
+    said = [f"{names[0] if len(names) == 1 else f'{len(names)} hosts'}: {reason}" for reason, names in groups[:GROUPS]]
+    if len(groups) > GROUPS:
+        said.append(f"and {sum(len(names) for _, names in groups[GROUPS:])} more")
+    return Refusal(
+        "NO_HOST",
+        f"no host of the zone can hold the machine ({'; '.join(said) or 'the zone has no host'}); "
+        "ask for less or add a host",
+        details=dict(sorted(refused.items())),
+    )
 
 
 def why_not(demand: Demand, host: Host) -> str:

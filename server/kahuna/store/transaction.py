@@ -12,7 +12,7 @@ from sqlalchemy.dialects.sqlite import insert as upsert_sqlite
 from sqlalchemy.exc import IntegrityError
 from sqlmodel import Session, col, select
 
-from kahuna.domain.errors import Refusal, invalid, not_found
+from kahuna.domain.errors import Refusal, invalid, not_found, quoted
 from kahuna.domain.slices import Reader
 from kahuna.store.gone import Gone
 from kahuna.store.log import Head, Log
@@ -59,7 +59,7 @@ class Transaction(Reader):
 
     def find(self, kind: str, id_: str) -> Message | None:
         """A resource, or nothing."""
-        row = self.session.get(TABLES[kind], id_)
+        row = self._row(kind, id_)
         return message_of(kind, row) if row else None
 
     def referring(self, kind: str, field: str, target: str) -> Iterator[Message]:
@@ -70,7 +70,7 @@ class Transaction(Reader):
 
     def row(self, kind: str, id_: str, *, share: bool = False) -> Resource:
         """A row, locked till the end: alone, or with others who only lean on it. Raises Refusal NOT_FOUND."""
-        row = self.session.get(TABLES[kind], id_, with_for_update={"read": True} if share else True)
+        row = self._row(kind, id_, {"read": True} if share else True)
         if row is None:
             raise not_found(CONTRACT.kinds[kind].command, id_)
         return row
@@ -81,10 +81,10 @@ class Transaction(Reader):
 
     def lean_on(self, field: str, kind: str, id_: str) -> Message:
         """A resource that another will name: it is there, unmarked, and stays so. Raises Refusal on the field."""
-        row = self.session.get(TABLES[kind], id_, with_for_update=True if kind in _TAKEN else {"read": True})
+        row = self._row(kind, id_, True if kind in _TAKEN else {"read": True})
         command = CONTRACT.kinds[kind].command
         if row is None:
-            raise invalid(field, f"no {command} has the id {id_!r}; list them to find it")
+            raise invalid(field, f"no {command} has the id {quoted(id_)}; list them to find it")
         if row.delete_time is not None:
             raise Refusal("DELETING", f"{field}: {command} {id_} is being deleted; choose another")
         return message_of(kind, row)
@@ -201,6 +201,10 @@ class Transaction(Reader):
             for (kind, id_), row in self._touched.items()
         ] + [Change(revision, kind, id_, None) for kind, id_ in self._removed]
         return Commit(revision, tuple(changes))
+
+    def _row(self, kind: str, id_: str, lock: bool | dict[str, bool] = False) -> Resource | None:
+        # PostgreSQL refuses to be asked for a text with a NUL.
+        return None if "\0" in id_ else self.session.get(TABLES[kind], id_, with_for_update=lock or None)
 
     def _row_as_read(self, kind: str, message: Message) -> Resource:
         """The row of a message, locked. Raises Outrun when another transaction has changed it since it was read."""
