@@ -27,7 +27,7 @@ def show(settings: Settings, target: str, days: int) -> None:
                 f"kahuna: the database can't be read: {error.orig}; is this the configuration that Kahuna runs with?"
             )
         for row in rows:
-            said = row.model_dump(exclude={"id", "time"})
+            said = {name: getattr(row, name) for name in Audit.model_fields if name not in ("id", "time")}
             when = datetime.fromtimestamp(row.time / 1_000_000, UTC).isoformat()
             line = {"time": when, **{name: value for name, value in said.items() if value}}
             sys.stdout.write(json.dumps(line) + "\n")
