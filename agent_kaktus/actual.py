@@ -12,6 +12,7 @@ class Power(Enum):
     RUNNING = "running"
     PAUSED = "paused"
     STUCK = "stuck"  # paused by QEMU, since a disk could not be written
+    ASLEEP = "asleep"  # suspended to memory by its guest
     OFF = "off"
 
 
@@ -23,6 +24,7 @@ class Mark:
     digest: str  # of the definition
     ran: int = 0  # the generation at which it was last seen to run
     rests: int = 0  # the generation at which its guest switched it off
+    asked: int = 0  # the generation at which we asked it to shut down, if we did since its start
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,7 +32,7 @@ class Domain:
     id: str
     name: str
     power: Power = Power.OFF
-    left: bool = False  # switched off by its guest, says libvirt
+    left: bool = False  # switched off by its guest, as far as libvirt told
     persistent: bool = True
     mark: Mark | None = None
     running_digest: str = ""  # of the definition it was started with

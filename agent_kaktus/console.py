@@ -49,7 +49,7 @@ async def type_in(keys: AsyncIterator[bytes], terminal: Callable[[], Awaitable[s
 async def trim(machines: Path) -> None:
     """Cuts histories that have grown too long, until cancelled."""
     while True:
-        await asyncio.to_thread(_trim_all, machines)
+        await asyncio.to_thread(trim_all, machines)
         await asyncio.sleep(TRIM_EVERY)
 
 
@@ -102,7 +102,10 @@ def _size(path: Path) -> int:
         return 0
 
 
-def _trim_all(machines: Path) -> None:
+def trim_all(machines: Path) -> None:
+    for older in machines.glob("*/console.log.*"):  # where libvirt's log daemon writes it, and has turned it over
+        with contextlib.suppress(OSError):
+            older.unlink()
     for history in machines.glob("*/console.log"):
         with contextlib.suppress(OSError):
             if _size(history) > MOST:

@@ -12,7 +12,7 @@ from agent_kaktus import steps
 from agent_kaktus.actual import Actual, Power
 from agent_kaktus.desired import Desired, Template, Thing
 from agent_kaktus.failures import GivenUp, StepFailed
-from agent_kaktus.memory import MOST_REPEATS, Memory
+from agent_kaktus.memory import LONGEST_PAUSE, MOST_REPEATS, Memory, Trouble
 from agent_kaktus.network.guard import Guards
 from agent_kaktus.parse import parse
 from agent_kaktus.plan import plan
@@ -21,7 +21,7 @@ from agent_kaktus.site import Site
 from agent_kaktus.steps import Step
 from agent_kaktus.view import Verdict, View
 from kowa.runtime import crashpoint
-from kowa.runtime.feed import Feed
+from kowa.runtime.feed import Feed, Refused
 from kowa.v2 import instance_pb2
 
 LOOK_EVERY = 30.0  # seconds, though nothing is heard
@@ -101,6 +101,9 @@ class Loop:
         """The edge: whatever goes wrong with a look ends here, and is tried again."""
         try:
             return await self.converge()
+        except Refused as why:  # a stored slice that this version does not take; Kahuna sends a better one
+            log.warning("slice.refused", reason=str(why))
+            return LOOK_EVERY
         except Exception:
             log.exception("converge.failed")
             return LOOK_AGAIN
@@ -114,12 +117,15 @@ class Loop:
             guards = self._guards_of(desired.host.id)
             try:
                 actual = await self._host.look(guards)
-            except (StepFailed, OSError) as why:
+            except Exception as why:
+                if not isinstance(why, StepFailed | OSError):
+                    log.exception("look.failed")
                 self._report_away(desired, str(why))
                 return LOOK_AGAIN
-            due = self._decide(self._observe(desired, actual))
+            view = self._observe(desired, actual)
+            due = self._decide(view)
             if not due:
-                return min(LOOK_EVERY, self._memory.next_deadline(self._clock(), self._site.shutdown_limit))
+                return min(LOOK_EVERY, self._memory.next_deadline(view.now, self._site.shutdown_limit))
             await self._do_all(due, guards)
         return LOOK_AGAIN
 
@@ -137,6 +143,9 @@ class Loop:
             is_wanted = desired.machines[id_].power != instance_pb2.POWER_STOPPED
             if is_off or (is_wanted and now - asked >= self._site.shutdown_limit):
                 del memory.stopping[id_]
+        for id_, machine in desired.machines.items():
+            if id_ in actual.domains and actual.domains[id_].power is Power.RUNNING:
+                memory.note_running(machine, now)
         return View(self._site, desired, actual, memory, now)
 
     def _decide(self, view: View) -> dict[Thing, Verdict]:
@@ -165,22 +174,30 @@ class Loop:
                 group.create_task(self._do_for(thing, verdict, guards, gate))
 
     async def _do_for(self, thing: Thing, verdict: Verdict, guards: Guards, gate: asyncio.Semaphore) -> None:
-        """The edge of what is done for one object: what fails there holds up no other."""
+        """The edge of what is done for one object: whatever goes wrong there, also around its steps, stays there."""
         async with gate:
-            for step in verdict.steps:
-                try:
-                    await self._host.do(step, guards)
-                except GivenUp as why:
-                    self._memory.given_up[thing.id, thing.generation] = str(why)
-                    return
-                except Exception as why:  # noqa: BLE001 - told with its trace
-                    self._fail(thing, step, why)
-                    return
-                self._note(step)
-                log.info("step.done", id=thing.id, step=str(step))
-                crashpoint.reach(f"kaktus.{step.done}")
-            if self._memory.note_done(thing.id, str(verdict)) > MOST_REPEATS:
-                self._memory.note_trouble(thing.id, f"does not come to rest: {verdict}", self._clock())
+            try:
+                await self._do_steps(thing, verdict, guards)
+            except Exception as why:
+                log.exception("steps.failed", id=thing.id)
+                self._memory.troubles[thing.id] = Trouble(str(why), 1, self._clock() + LONGEST_PAUSE)
+
+    async def _do_steps(self, thing: Thing, verdict: Verdict, guards: Guards) -> None:
+        self._begin(verdict)
+        for step in verdict.steps:
+            try:
+                await self._host.do(step, guards)
+            except GivenUp as why:
+                self._memory.given_up[thing.id, thing.generation] = str(why)
+                return
+            except Exception as why:  # noqa: BLE001 - told with its trace
+                self._fail(thing, step, why)
+                return
+            self._note(step)
+            log.info("step.done", id=thing.id, step=str(step))
+            crashpoint.reach(f"kaktus.{step.done}")
+        if self._memory.note_done(thing.id, str(verdict)) > MOST_REPEATS:
+            self._memory.note_trouble(thing.id, f"does not come to rest: {verdict}", self._clock())
 
     def _fail(self, thing: Thing, step: Step, why: Exception) -> None:
         is_known = isinstance(why, StepFailed | OSError)
@@ -188,9 +205,12 @@ class Loop:
         told = {"id": thing.id, "step": str(step), "reason": str(why), "attempts": trouble.attempts}
         log.warning("step.failed", **told, exc_info=not is_known)
 
-    def _note(self, step: Step) -> None:
-        match step:
-            case steps.Shutdown():
+    def _begin(self, verdict: Verdict) -> None:
+        """The time of a machine that can't be asked to stop runs out like that of one that does not listen."""
+        for step in verdict.steps:
+            if isinstance(step, steps.Shutdown | steps.Resume) and step.machine.power == instance_pb2.POWER_STOPPED:
                 self._memory.stopping.setdefault(step.machine.id, self._clock())
-            case steps.Start() if step.again:
-                self._memory.note_restart(step.machine, self._clock())
+
+    def _note(self, step: Step) -> None:
+        if isinstance(step, steps.Start) and step.again:
+            self._memory.note_restart(step.machine, self._clock())

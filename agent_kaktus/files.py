@@ -21,9 +21,17 @@ def write(path: Path, data: bytes, *, mode: int) -> None:
 
 
 def settle(new: Path, path: Path) -> None:
-    """Gives a finished file its name, for good."""
+    """Gives a finished file its name, for good; what had it before is no more."""
     sync(new)
     new.replace(path)
+    sync(path.parent)
+
+
+def settle_first(new: Path, path: Path) -> None:
+    """Gives a finished file a name that no other has. Raises FileExistsError, and what has it stays as it is."""
+    sync(new)
+    os.link(new, path)
+    new.unlink(missing_ok=True)
     sync(path.parent)
 
 
@@ -46,4 +54,12 @@ def is_id(text: str) -> bool:
 def named_by_id(directory: Path) -> Iterator[Path]:
     """The directories in a directory that an id names. Of a directory that isn't there, none."""
     if directory.is_dir():
-        yield from (path for path in directory.iterdir() if is_id(path.name) and path.is_dir())
+        yield from (path for path in directory.iterdir() if is_id(path.name) and _may_be_directory(path))
+
+
+def _may_be_directory(path: Path) -> bool:
+    """What can't be looked at counts as one: whoever reads it is told why not."""
+    try:
+        return path.is_dir()
+    except OSError:
+        return True

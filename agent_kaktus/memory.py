@@ -51,9 +51,14 @@ class Memory:
     def note_restart(self, machine: Thing, now: float) -> None:
         self.restarts[machine.id, machine.generation] = (*self.restarted(machine), now)[-MOST_RESTARTS:]
 
+    def note_running(self, machine: Thing, now: float) -> None:
+        """One that has run ever since the window of its last restart begins anew."""
+        if self.restarted(machine) and not self.restarts_lately(machine, now):
+            del self.restarts[machine.id, machine.generation]
+
     def note_trouble(self, id_: str, reason: str, now: float) -> Trouble:
         attempts = self.troubles[id_].attempts + 1 if id_ in self.troubles else 1
-        self.troubles[id_] = Trouble(reason, attempts, now + min(2.0 ** (attempts - 1), LONGEST_PAUSE))
+        self.troubles[id_] = Trouble(reason, attempts, now + _pause(attempts))
         return self.troubles[id_]
 
     def note_done(self, id_: str, steps: str) -> int:
@@ -80,7 +85,12 @@ class Memory:
                 del counted[key]
 
     def next_deadline(self, now: float, shutdown_limit: float) -> float:
-        """Seconds until something is due."""
+        """Seconds until something is due. What was due before is being done, or waits for something else."""
         due = [trouble.until for trouble in self.troubles.values()]
         due += [asked + shutdown_limit for asked in self.stopping.values()]
-        return max(min(due, default=now + LONGEST_PAUSE) - now, 0.05)
+        return max(min((at for at in due if at > now), default=now + LONGEST_PAUSE) - now, 0.05)
+
+
+def _pause(attempts: int) -> float:
+    """Twice as long each time. The exponent has a bound, for what fails for days."""
+    return min(2.0 ** min(attempts - 1, 10), LONGEST_PAUSE)

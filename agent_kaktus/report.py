@@ -9,11 +9,12 @@ from agent_kaktus.view import Plan, Remark, Verdict, View
 from kowa.fleet.v1 import fleet_pb2
 from kowa.v2 import instance_pb2, kaktus_pb2, meta_pb2, storage_pool_pb2, template_pb2, volume_pb2
 
-GRAIN = 16 << 20  # bytes: what is free is told no finer, or each look would be news
+GRAIN = 16 << 20  # bytes: what is free, and what is taken, is told no finer, or each look would be news
 _POWERS = {
     Power.RUNNING: instance_pb2.POWER_RUNNING,
     Power.PAUSED: instance_pb2.POWER_SUSPENDED,
     Power.STUCK: instance_pb2.POWER_SUSPENDED,
+    Power.ASLEEP: instance_pb2.POWER_SUSPENDED,
     Power.OFF: instance_pb2.POWER_STOPPED,
 }
 _KINDS: dict[type[Thing], str] = {
@@ -90,14 +91,15 @@ class Reports:
             case Host():
                 resource.kaktus.status.CopyFrom(self._host(view, strangers))
             case Pool() if seen := view.actual.pools.get(thing.id):
-                available = seen.available // GRAIN * GRAIN
                 resource.storage_pool.status.CopyFrom(
-                    storage_pool_pb2.StoragePoolStatus(capacity=seen.capacity, available=available)
+                    storage_pool_pb2.StoragePoolStatus(capacity=seen.capacity, available=_coarse(seen.available))
                 )
             case Template():
                 resource.template.status.CopyFrom(_template(view, thing))
             case Volume() if image := view.actual.images.get(thing.id):
-                resource.volume.status.CopyFrom(volume_pb2.VolumeStatus(size=image.size, allocation=image.allocation))
+                resource.volume.status.CopyFrom(
+                    volume_pb2.VolumeStatus(size=image.size, allocation=_coarse(image.allocation))
+                )
             case Machine():
                 resource.instance.status.CopyFrom(_machine(view, thing))
 
@@ -133,6 +135,10 @@ def _outcome(view: View, thing: Thing, verdict: Verdict) -> tuple[fleet_pb2.Outc
 def _condition(remark: Remark) -> meta_pb2.Condition:
     """Kahuna adds since when, and its own words on what waits or failed."""
     return meta_pb2.Condition(type=remark.type, reason=remark.reason, message=remark.message)
+
+
+def _coarse(size: int) -> int:
+    return size // GRAIN * GRAIN
 
 
 def _kind(thing: Thing) -> str:

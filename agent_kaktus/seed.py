@@ -7,6 +7,7 @@ import hashlib
 import io
 import json
 import os
+import shutil
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -52,11 +53,12 @@ def look(site: Site) -> dict[str, str]:
 
 
 def remove(site: Site, machine: str) -> None:
-    """Takes away the machine's folder: seed and console log. Nothing else is in it."""
+    """Takes away the machine's folder, which is the agent's own: seed, console log, and what libvirt made of that."""
     folder = site.machines / machine
-    for path in (site.seed(machine), files.partial(site.seed(machine)), site.console(machine)):
-        path.unlink(missing_ok=True)
-    folder.rmdir()
+    if folder.is_symlink():
+        folder.unlink()
+    elif folder.exists():
+        shutil.rmtree(folder)
     files.sync(site.machines)
 
 
@@ -125,5 +127,5 @@ def _digest_of(path: Path) -> str:
     try:
         with path.open("rb") as image:
             return os.pread(image.fileno(), _MADE_BY_SIZE, _MADE_BY).decode("ascii", "replace").strip()
-    except FileNotFoundError:
+    except OSError:
         return ""

@@ -281,11 +281,12 @@ class Undefine(Step):
 
 @dataclass(frozen=True, slots=True)
 class Note(Step):
-    """Writes down in the domain's mark at which generation it ran, or was switched off from inside."""
+    """Writes down in the domain's mark at which generation it ran, was asked to stop, or switched itself off."""
 
     done: ClassVar[str] = "domain.noted"
     machine: Machine
     mark: Mark
 
     def __str__(self) -> str:
-        return f"note {self.machine.name} {'rests' if self.mark.rests == self.machine.generation else 'runs'}"
+        marks = {self.mark.rests: "rests", self.mark.asked: "stops"}
+        return f"note {self.machine.name} {marks.get(self.machine.generation, 'runs')}"

@@ -3,6 +3,8 @@
 import asyncio
 from collections.abc import AsyncIterator, Mapping
 
+import structlog
+
 from agent_kaktus import console
 from agent_kaktus.compute.hypervisor import Hypervisor
 from agent_kaktus.converge import Loop
@@ -20,6 +22,8 @@ from agent_kaktus.storage.template import Imports
 from agent_kaktus.told import Told
 from kowa.fleet.v1 import fleet_pb2
 from kowa.runtime.feed import Feed, Refused
+
+log = structlog.get_logger()
 
 
 class Kaktus:
@@ -65,7 +69,10 @@ class Kaktus:
         for directory in (site.pools, site.machines):
             directory.mkdir(mode=0o711, parents=True, exist_ok=True)
         storage = DirPools(site.pools, told.state / "made")
-        storage.clean(parse(feed.desired()).pools)
+        try:
+            storage.clean(parse(feed.desired()).pools)
+        except Refused as why:  # what an older version took; nothing is cleaned until Kahuna sends a better slice
+            log.warning("slice.refused", reason=str(why))
 
         def ended(template: Template, reason: str) -> None:
             loop.import_ended(template, reason)

@@ -31,6 +31,7 @@ def definition(site: Site, machine: Machine, outfit: Outfit) -> Element:
     _text(domain, "on_poweroff", "destroy")
     _text(domain, "on_reboot", "restart")
     _text(domain, "on_crash", "destroy")
+    _no_sleep(domain)
     devices = SubElement(domain, "devices")
     for place, volume in enumerate(outfit.disks):
         _disk(devices, site, volume, place)
@@ -64,7 +65,8 @@ def bare_mark(mark: Mark) -> str:
 
 
 def _attributes(mark: Mark) -> dict[str, str]:
-    return {"id": mark.id, "digest": mark.digest, "ran": str(mark.ran), "rests": str(mark.rests)}
+    times = {"ran": mark.ran, "rests": mark.rests, "asked": mark.asked}
+    return {"id": mark.id, "digest": mark.digest, **{name: str(at) for name, at in times.items()}}
 
 
 def mark_of(domain: Element) -> Mark | None:
@@ -73,7 +75,9 @@ def mark_of(domain: Element) -> Mark | None:
     if found is None:
         return None
     try:
-        return Mark(found.attrib["id"], found.attrib["digest"], int(found.attrib["ran"]), int(found.attrib["rests"]))
+        ran, rests = int(found.attrib["ran"]), int(found.attrib["rests"])
+        asked = int(found.get("asked", "0"))  # older agents do not write it
+        return Mark(found.attrib["id"], found.attrib["digest"], ran, rests, asked)
     except (KeyError, ValueError):
         return None
 
@@ -106,6 +110,13 @@ def _cpu(domain: Element, site: Site) -> None:
     else:
         cpu = SubElement(domain, "cpu", mode="custom", match="exact", check="none")
         _text(cpu, "model", "qemu64", fallback="forbid")
+
+
+def _no_sleep(domain: Element) -> None:
+    """A guest that sleeps hears nothing, not even that it shall shut down."""
+    management = SubElement(domain, "pm")
+    SubElement(management, "suspend-to-mem", enabled="no")
+    SubElement(management, "suspend-to-disk", enabled="no")
 
 
 def _disk(devices: Element, site: Site, volume: Volume, place: int) -> None:

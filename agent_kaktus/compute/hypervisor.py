@@ -1,10 +1,16 @@
-"""Libvirt, in threads. A connection that died is opened again with the next call; until that works, it is Away."""
+"""Libvirt, in threads. A connection that died is opened again with the next call; until that works, it is Away.
+
+A QEMU that hangs never answers its libvirt call: after a limit nobody waits for it, and nothing more is asked of that
+machine until it has come back, except to cut its power. What is done to a machine has a connection of its own, since
+one call that hangs slows down all others on its connection.
+"""
 
 import asyncio
+import contextlib
 import functools
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Set
 from typing import Any, TypeVar
 from xml.etree import ElementTree
 
@@ -13,18 +19,25 @@ import structlog
 
 from agent_kaktus.actual import Domain, Facts, Mark, Power
 from agent_kaktus.compute import domain as definitions
+from agent_kaktus.compute.calls import Calls
 from agent_kaktus.failures import Away, StepFailed
 
 T = TypeVar("T")
 
+_LIMIT = 60.0  # seconds a call may take
+_OPEN_LIMIT = 10.0  # seconds: until it is open, no ping tells a libvirt that hangs
+_CLOSE_LIMIT = 3.0
+_HOST = "host"  # what calls are about that are about no machine
 _PING_EVERY = 5  # seconds
 _PINGS = 3
 _LONGEST_PAUSE = 10.0  # seconds between two tries to connect
 _POWERS = {
     libvirt.VIR_DOMAIN_PAUSED: Power.PAUSED,
+    libvirt.VIR_DOMAIN_PMSUSPENDED: Power.ASLEEP,
     libvirt.VIR_DOMAIN_SHUTOFF: Power.OFF,
     libvirt.VIR_DOMAIN_CRASHED: Power.OFF,
 }  # all others run
+_NEW_LIVES = (libvirt.VIR_DOMAIN_EVENT_STARTED, libvirt.VIR_DOMAIN_EVENT_SHUTDOWN, libvirt.VIR_DOMAIN_EVENT_UNDEFINED)
 _UNDEFINE = (
     libvirt.VIR_DOMAIN_UNDEFINE_MANAGED_SAVE
     | libvirt.VIR_DOMAIN_UNDEFINE_SNAPSHOTS_METADATA
@@ -42,31 +55,34 @@ class Hypervisor:
         """`changed` is called, in any thread, when a domain's life takes a turn or libvirt goes."""
         self._uri = uri
         self._changed = changed
-        self._lock = threading.Lock()
+        self._calls = Calls()
+        self._opening = asyncio.Lock()
+        self._lock = threading.Lock()  # held for no call
         self._connection: Any = None
+        self._killed: set[str] = set()  # machines whose QEMU was last told to end by the host, not by the guest
         self._facts: Facts | None = None
         self._retry_at = 0.0
         self._pause = 0.5
         self._why_away = ""
 
     async def look(self) -> list[Domain]:
-        return await self._call(_look)
+        return await self._call(_HOST, lambda connection: _look(connection, self._killed))
 
     async def facts(self) -> Facts:
         """Asked once: libvirt may probe QEMU to answer."""
         if self._facts is None:
-            self._facts = await self._call(_facts)
+            self._facts = await self._call(_HOST, _facts)
         return self._facts
 
     async def define(self, text: str) -> None:
-        await self._call(lambda connection: connection.defineXML(text))
+        await self._call(_HOST, lambda connection: connection.defineXML(text))
 
     async def start(self, id_: str) -> None:
         """Paused."""
         await self._on(id_, lambda domain: domain.isActive() or domain.createWithFlags(libvirt.VIR_DOMAIN_START_PAUSED))
 
     async def resume(self, id_: str) -> None:
-        await self._on(id_, lambda domain: domain.resume())
+        await self._on(id_, _resume)
 
     async def suspend(self, id_: str) -> None:
         await self._on(id_, lambda domain: domain.suspend())
@@ -84,12 +100,13 @@ class Hypervisor:
     async def serial(self, id_: str) -> str:
         """The terminal behind a running machine's serial port; empty while there is none."""
         try:
-            return await self._call(lambda connection: _serial(connection.lookupByUUIDString(id_)))
+            return await self._call(id_, lambda connection: _serial(connection.lookupByUUIDString(id_)))
         except StepFailed:
             return ""
 
     async def cut(self, id_: str) -> None:
-        await self._on(id_, lambda domain: domain.isActive() and domain.destroy())
+        """Always tried: it kills a QEMU that hangs, and then the call that waits for that one comes back."""
+        await self._on(id_, _cut, about=f"power of {id_}")
 
     async def undefine(self, id_: str) -> None:
         await self._on(id_, lambda domain: domain.undefineFlags(_UNDEFINE))
@@ -111,16 +128,29 @@ class Hypervisor:
         with self._lock:
             connection, self._connection = self._connection, None
         if connection is not None:
-            await asyncio.to_thread(_close, connection)
+            with contextlib.suppress(StepFailed):
+                await self._calls.make("close", lambda: _close(connection), _CLOSE_LIMIT)
 
-    async def _on(self, id_: str, verb: Callable[[Any], object]) -> None:
-        await self._call(lambda connection: verb(connection.lookupByUUIDString(id_)))
+    async def _on(self, id_: str, verb: Callable[[Any], object], about: str = "") -> None:
+        await self._connected()  # raises Away
+        await self._calls.make(about or id_, lambda: self._apart(id_, verb), _LIMIT)
 
-    async def _call(self, verb: Callable[[Any], T]) -> T:
-        return await asyncio.to_thread(self._call_now, verb)
+    def _apart(self, id_: str, verb: Callable[[Any], object]) -> None:
+        try:
+            connection = libvirt.open(self._uri)
+            connection.setKeepAlive(_PING_EVERY, _PINGS)
+            try:
+                verb(connection.lookupByUUIDString(id_))
+            finally:
+                connection.close()
+        except libvirt.libvirtError as why:
+            raise StepFailed(str(why.get_error_message())) from why
 
-    def _call_now(self, verb: Callable[[Any], T]) -> T:
-        connection = self._connected()
+    async def _call(self, about: str, verb: Callable[[Any], T]) -> T:
+        connection = await self._connected()
+        return await self._calls.make(about, lambda: self._call_now(connection, verb), _LIMIT)
+
+    def _call_now(self, connection: Any, verb: Callable[[Any], T]) -> T:
         try:
             return verb(connection)
         except libvirt.libvirtError as why:
@@ -129,13 +159,20 @@ class Hypervisor:
             self._drop(connection)
             raise Away(f"libvirt at {self._uri} went away") from why
 
-    def _connected(self) -> Any:
-        with self._lock:
-            if self._connection is None:
-                self._connection = self._open()
-            return self._connection
+    async def _connected(self) -> Any:
+        async with self._opening:
+            connection = self._connection
+            if connection is not None:
+                return connection
+            try:
+                return await self._calls.make("connection", self._open, _OPEN_LIMIT)
+            except Away:
+                raise
+            except StepFailed as why:
+                raise Away(f"libvirt at {self._uri} can't be reached: {why}") from why
 
     def _open(self) -> Any:
+        """Kept also when it is open only after nobody waits for it any more."""
         if time.monotonic() < self._retry_at:
             raise Away(self._why_away)
         _run_event_loop()
@@ -143,17 +180,27 @@ class Hypervisor:
             connection = libvirt.open(self._uri)
             connection.setKeepAlive(_PING_EVERY, _PINGS)
             connection.registerCloseCallback(lambda gone, *_: self._drop(gone), None)
-            connection.domainEventRegisterAny(
-                None, libvirt.VIR_DOMAIN_EVENT_ID_LIFECYCLE, lambda *_: self._changed(), None
-            )
+            connection.domainEventRegisterAny(None, libvirt.VIR_DOMAIN_EVENT_ID_LIFECYCLE, self._turned, None)
         except libvirt.libvirtError as why:
             self._retry_at = time.monotonic() + self._pause
             self._pause = min(2 * self._pause, _LONGEST_PAUSE)
             self._why_away = f"libvirt at {self._uri} can't be reached: {why.get_error_message()}"
             raise Away(self._why_away) from why
         self._pause = 0.5
+        with self._lock:
+            self._connection = connection
         log.info("libvirt.connected", uri=self._uri)
         return connection
+
+    def _turned(self, _: Any, domain: Any, event: int, detail: int, __: object) -> None:
+        """A domain's life took a turn. For a QEMU that is killed, libvirt says the same afterwards as for a guest's
+        own power-off: only the event tells them apart.
+        """
+        if (event, detail) == (libvirt.VIR_DOMAIN_EVENT_SHUTDOWN, libvirt.VIR_DOMAIN_EVENT_SHUTDOWN_HOST):
+            self._killed.add(domain.UUIDString())
+        elif event in _NEW_LIVES:
+            self._killed.discard(domain.UUIDString())
+        self._changed()
 
     def _drop(self, connection: Any) -> None:
         with self._lock:
@@ -165,12 +212,12 @@ class Hypervisor:
         self._changed()
 
 
-def _look(connection: Any) -> list[Domain]:
-    found = (_seen(domain) for domain in connection.listAllDomains(0))
+def _look(connection: Any, killed: Set[str]) -> list[Domain]:
+    found = (_seen(domain, killed) for domain in connection.listAllDomains(0))
     return [domain for domain in found if domain is not None]
 
 
-def _seen(domain: Any) -> Domain | None:
+def _seen(domain: Any, killed: Set[str]) -> Domain | None:
     try:
         state, reason = domain.state()
         running = ElementTree.fromstring(domain.XMLDesc(0))  # noqa: S314 - libvirt's own
@@ -182,17 +229,31 @@ def _seen(domain: Any) -> Domain | None:
         raise
     mark = definitions.mark_of(kept)
     started_with = definitions.mark_of(running)
+    id_ = domain.UUIDString()
+    is_shut_down = (state, reason) == (libvirt.VIR_DOMAIN_SHUTOFF, libvirt.VIR_DOMAIN_SHUTOFF_SHUTDOWN)
     return Domain(
-        id=domain.UUIDString(),
+        id=id_,
         name=domain.name(),
         power=_power(state, reason),
-        left=(state, reason) == (libvirt.VIR_DOMAIN_SHUTOFF, libvirt.VIR_DOMAIN_SHUTOFF_SHUTDOWN),
+        left=is_shut_down and id_ not in killed,
         persistent=is_persistent,
         mark=mark,
         running_digest=started_with.digest if started_with else "",
         disks=definitions.disks_of(running) | definitions.disks_of(kept),
         taps=definitions.taps_of(running) | definitions.taps_of(kept),
     )
+
+
+def _resume(domain: Any) -> None:
+    if domain.state()[0] == libvirt.VIR_DOMAIN_PMSUSPENDED:
+        domain.pMWakeup(0)
+    else:
+        domain.resume()
+
+
+def _cut(domain: Any) -> None:
+    if domain.isActive():
+        domain.destroy()
 
 
 def _serial(domain: Any) -> str:

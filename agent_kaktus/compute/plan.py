@@ -47,10 +47,14 @@ def machine(view: View, wanted: Machine) -> Verdict:
         outfit = view.desired.outfit(wanted)
         waits = _why_not(view, wanted, outfit)
     except Missing as missing:
-        return _power_down(view, wanted, found) or Verdict(waits=str(missing))
-    if waits:
-        return _power_down(view, wanted, found) or Verdict(waits=waits)
-    return _fit(view, wanted, outfit, found)
+        return _wait(view, wanted, found, str(missing))
+    return _wait(view, wanted, found, waits) if waits else _fit(view, wanted, outfit, found)
+
+
+def _wait(view: View, wanted: Machine, found: Domain | None, reason: str) -> Verdict:
+    """What it waits for keeps it from being started, not from being stopped or guarded."""
+    guards = () if view.actual.unguarded else _guards(view, wanted, found)
+    return _power_down(view, wanted, found) or Verdict(guards, waits=reason)
 
 
 def _fit(view: View, wanted: Machine, outfit: Outfit, found: Domain | None) -> Verdict:
@@ -59,7 +63,7 @@ def _fit(view: View, wanted: Machine, outfit: Outfit, found: Domain | None) -> V
     if wanted.power == instance_pb2.POWER_STOPPED:
         down = _power_down(view, wanted, found)
         if down:
-            return replace(down, steps=steps + down.steps)
+            return down  # what else there is to do has time until it is off, and must not hold it up
         return Verdict(steps, remarks=(LEFT,) if found and found.left_at(mark.ran) else ())
     remarks = (RESTART_REQUIRED,) if _runs_an_older(found, mark) else ()
     if found is None or not found.is_on:
@@ -86,12 +90,16 @@ def _power_up(
     if found is not None and found.left_at(wanted.generation):
         return Verdict(steps, remarks=(LEFT,))
     ran = mark.ran == wanted.generation
-    if found is not None and found.left and ran:
+    if found is not None and found.left and ran and not mark.asked:
         # Told once it is noted: whoever is told may want it stopped at once, and then it is too late to tell why.
         return Verdict((*steps, Note(wanted, replace(mark, rests=wanted.generation))))
     if ran and view.memory.crashes_too_often(wanted):
         return Verdict(fails="it stopped by itself 5 times within 10 minutes; see its console, then change or start it")
-    up: list[Step] = [Start(wanted, again=ran)]
+    up: list[Step] = [Start(wanted, again=ran and not mark.asked)]
+    if not ran or mark.asked:
+        # Before it runs, or one that ends at once would never count. Not before it is started: until then libvirt may
+        # still say how its last life ended.
+        up.append(Note(wanted, replace(mark, ran=wanted.generation, asked=0)))
     if outfit.ports:
         up.append(Guard(wanted, _cards(outfit)))
     if wanted.power == instance_pb2.POWER_RUNNING:
@@ -118,18 +126,27 @@ def _power_down(view: View, wanted: Machine, found: Domain | None) -> Verdict | 
     if wanted.power != instance_pb2.POWER_STOPPED or found is None or not found.is_on:
         return None
     asked = view.memory.stopping.get(wanted.id)
-    if found.power is Power.STUCK or (asked is not None and view.now - asked >= view.site.shutdown_limit):
+    if found.power in (Power.STUCK, Power.ASLEEP) or (
+        asked is not None and view.now - asked >= view.site.shutdown_limit
+    ):
         return Verdict((CutPower(wanted),))
-    if asked is not None:
-        return Verdict(works="it is shutting down")
     if found.power is Power.PAUSED:
-        return Verdict((*_guards(view, wanted), Resume(wanted)))
-    return Verdict((Shutdown(wanted),))
+        return Verdict((*_guards(view, wanted, found), Resume(wanted)))
+    note: tuple[Step, ...] = ()
+    if found.persistent and found.mark is not None and found.mark.asked != wanted.generation:
+        note = (Note(wanted, replace(found.mark, asked=wanted.generation)),)
+    if asked is not None and not note:
+        return Verdict(works="it is shutting down")
+    return Verdict((Shutdown(wanted), *note))
 
 
-def _guards(view: View, wanted: Machine) -> tuple[Step, ...]:
-    cards = tuple(card for id_ in wanted.cards if (card := view.desired.cards.get(id_)) and not card.gone)
-    return () if all(network.is_guarded(view, card) for card in cards) else (Guard(wanted, cards),)
+def _guards(view: View, wanted: Machine, found: Domain | None) -> tuple[Step, ...]:
+    """Of the cards that it has; those that go too, for it has them still."""
+    if found is None or not found.is_on:
+        return ()
+    cards = (view.desired.cards.get(id_) for id_ in wanted.cards)
+    plugged = tuple(card for card in cards if card and card.tap in view.actual.links)
+    return () if all(network.is_guarded(view, card) for card in plugged) else (Guard(wanted, plugged),)
 
 
 def _gone(view: View, wanted: Machine, found: Domain | None) -> Verdict:

@@ -5,9 +5,13 @@ is a missing pool, and a missing file a missing disk. Neither is ever made anew.
 """
 
 import asyncio
+import errno
 import os
+import stat
 from collections.abc import Iterable
 from pathlib import Path
+
+import structlog
 
 from agent_kaktus import files
 from agent_kaktus.actual import Image, PoolSeen
@@ -21,6 +25,8 @@ VOLUME_MODE = 0o600  # libvirt hands it to the user QEMU runs as
 TEMPLATE_MODE = 0o644  # shared by the machines
 _POOL_MODE = 0o711  # passable for QEMU
 _FORMATS = ("qcow2", "raw")
+
+log = structlog.get_logger()
 
 
 class DirPools:
@@ -36,9 +42,13 @@ class DirPools:
         pools: dict[str, PoolSeen] = {}
         images: dict[str, Image] = {}
         for directory in files.named_by_id(self._pools):
-            if (directory / MARK).exists():
-                pools[directory.name] = _space(directory)
-                images |= {found.id: found for found in _images(directory)}
+            try:
+                if (directory / MARK).exists():
+                    space, found = _space(directory), {each.id: each for each in _images(directory)}
+                    pools[directory.name] = space
+                    images |= found
+            except OSError as why:  # it is away, and the others are not
+                log.warning("pool.unreadable", id=directory.name, reason=str(why))
         return pools, images, frozenset(path.name for path in self._made.iterdir())
 
     def make_pool(self, pool: str) -> None:
@@ -51,16 +61,20 @@ class DirPools:
         self._remember(pool)
 
     def remove_pool(self, pool: str) -> None:
-        """Only an empty one goes."""
+        """Only an empty one goes; of a mount point the directory stays."""
         directory = self._pools / pool
+        self.clean([pool])  # it may have been away when the agent started
         try:
-            left = [path.name for path in directory.iterdir() if path.name != MARK]
+            left = [path.name for path in directory.iterdir() if path.name != MARK and not _is_of_file_system(path)]
             if left:
                 raise StepFailed(f"{directory} holds what is not ours: {', '.join(sorted(left)[:3])}")
             (directory / MARK).unlink(missing_ok=True)
             directory.rmdir()
         except FileNotFoundError:
             pass
+        except OSError as why:
+            if why.errno != errno.EBUSY:
+                raise
         self._forget(pool)
 
     async def create(self, volume: Volume, backing: Image | None) -> None:
@@ -74,7 +88,7 @@ class DirPools:
                 await image.create(new, volume.size)
             new.chmod(VOLUME_MODE)
             crashpoint.reach("kaktus.volume.written")
-            await asyncio.to_thread(files.settle, new, path)
+            await asyncio.to_thread(files.settle_first, new, path)
             crashpoint.reach("kaktus.volume.named")
         self.record(volume.id)
 
@@ -108,14 +122,17 @@ class DirPools:
     def settle(self, pool: str, template: str, format_: str) -> None:
         new = self.place(pool, template)
         new.chmod(TEMPLATE_MODE)
-        files.settle(new, self._pools / pool / f"{template}.{format_}")
+        files.settle_first(new, self._pools / pool / f"{template}.{format_}")
 
     def clean(self, pools: Iterable[str]) -> None:
         """Takes away what runs that were killed had not finished."""
         for pool in pools:
-            for path in (self._pools / pool).glob(f"*{files.PARTIAL}"):
-                if files.is_id(path.name.split(".", 1)[0]):
-                    path.unlink(missing_ok=True)
+            try:
+                for path in (self._pools / pool).glob(f"*{files.PARTIAL}"):
+                    if files.is_id(path.name.split(".", 1)[0]):
+                        path.unlink(missing_ok=True)
+            except OSError as why:
+                log.warning("pool.not_cleaned", id=pool, reason=str(why))
 
     def _path(self, volume: Volume) -> Path:
         return self._pools / volume.pool / f"{volume.id}.qcow2"
@@ -143,12 +160,24 @@ def _images(directory: Path) -> Iterable[Image]:
 
 
 def _image(path: Path) -> Image:
-    found = path.stat()
-    allocation = found.st_blocks * 512
-    if path.suffix == ".raw":
-        return Image(path.stem, path.parent.name, "raw", found.st_size, allocation)
+    """One that makes no sense is broken, and keeps nobody from seeing the others."""
+    id_, pool, format_, allocation = path.stem, path.parent.name, path.suffix[1:], 0
     try:
+        found = path.stat()
+        allocation = found.st_blocks * 512
+        if not (stat.S_ISREG(found.st_mode) or stat.S_ISBLK(found.st_mode)):
+            raise image.NoImage("is no file")
+        if format_ == "raw":
+            return Image(id_, pool, format_, found.st_size, allocation)
         header = image.read_header(path)
+    except FileNotFoundError:
+        raise
     except image.NoImage as what:
-        return Image(path.stem, path.parent.name, "qcow2", 0, allocation, broken=f"its file {path} {what}")
-    return Image(path.stem, path.parent.name, "qcow2", header.size, allocation, header.backing)
+        return Image(id_, pool, format_, 0, allocation, broken=f"its file {path} {what}")
+    except OSError as why:
+        return Image(id_, pool, format_, 0, allocation, broken=f"its file {path} can't be read: {why.strerror}")
+    return Image(id_, pool, format_, header.size, allocation, header.backing)
+
+
+def _is_of_file_system(path: Path) -> bool:
+    return path.name == "lost+found" and not any(path.iterdir())

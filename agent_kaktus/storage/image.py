@@ -21,6 +21,9 @@ _EXTERNAL_DATA = 1 << 2
 _LONGEST_NAME = 1023
 _TEXT = frozenset(b"\t\n\r") | frozenset(range(0x20, 0x7F)) | frozenset(range(0x80, 0x100))
 _BOOT_MARK = b"\x55\xaa"
+_INFO = ("info", "--output=json", "-f", "qcow2")
+_MOST_MEMORY = 1 << 30  # address space, of which a sound image needs a quarter
+_MOST_SECONDS = 30  # of a processor
 
 
 class NoImage(Exception):
@@ -48,6 +51,8 @@ def read_header(path: Path) -> Header:
         _, version, at, length, _, size = _HEADER.unpack_from(start)
         if version not in (2, 3) or length > _LONGEST_NAME:
             raise NoImage(f"is a damaged qcow2 image, or one of version {version}")
+        if at + length > os.lseek(file.fileno(), 0, os.SEEK_END):
+            raise NoImage("is a damaged qcow2 image: the name of what it stands on lies behind its end")
         backing = os.pread(file.fileno(), length, at).decode(errors="replace") if at else ""
     features = _FEATURES.unpack_from(start, _FEATURES_AT)[0] if version == 3 else 0
     return Header(size, backing, bool(features & _EXTERNAL_DATA))
@@ -64,7 +69,7 @@ async def verify(path: Path) -> tuple[str, int]:
     if header.backing or header.has_external_data:
         raise GivenUp("the image refers to another file; flatten it with `qemu-img convert`")
     try:
-        found = await info(path)
+        found = await _info_of_a_stranger(path)
     except StepFailed as why:
         raise GivenUp(f"the image can't be read: {why}") from why
     if found.get("format") != "qcow2" or "backing-filename" in found or "data-file" in _specific(found):
@@ -94,7 +99,13 @@ def _sane(size: int) -> int:
 
 
 async def info(path: Path) -> dict[str, Any]:
-    return dict(json.loads(await qemu_img("info", "--output=json", "-f", "qcow2", str(path))))
+    return dict(json.loads(await qemu_img(*_INFO, str(path))))
+
+
+async def _info_of_a_stranger(path: Path) -> dict[str, Any]:
+    """Whoever made it may have meant qemu-img to eat the host."""
+    limits = (f"--as={_MOST_MEMORY}", f"--cpu={_MOST_SECONDS}", "--core=0")
+    return dict(json.loads(await process.run("prlimit", *limits, "qemu-img", *_INFO, str(path))))
 
 
 async def create(path: Path, size: int) -> None:

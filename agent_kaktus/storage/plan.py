@@ -36,6 +36,10 @@ def _gone_pool(view: View, wanted: Pool) -> Verdict:
     held = [image.id for image in view.actual.images.values() if image.pool == wanted.id]
     if held:
         return Verdict(waits=f"{len(held)} images in it: {', '.join(sorted(held)[:3])}")
+    templates = view.desired.templates
+    coming = [id_ for id_ in view.memory.importing if id_ in templates and templates[id_].pool == wanted.id]
+    if coming:
+        return Verdict(waits=f"{len(coming)} imports into it")
     if wanted.id in view.actual.pools or wanted.id in view.actual.made:
         return Verdict((RemovePool(wanted),))
     return GONE
@@ -51,6 +55,8 @@ def template(view: View, wanted: Template) -> Verdict:
         return Verdict(works=f"{view.memory.importing[wanted.id]} % imported")
     if image is None:
         return Verdict((ImportTemplate(wanted),))
+    if image.pool != wanted.pool:
+        return _elsewhere(image)
     return Verdict(fails=image.broken) if image.broken else AS_WANTED
 
 
@@ -59,9 +65,15 @@ def _gone_template(view: View, wanted: Template, image: Image | None) -> Verdict
         return Verdict((StopImport(wanted),))
     if image is None:
         return Verdict(waits=away) if (away := _why_unseen(view, wanted.pool)) else GONE
-    standing = [other.id for other in view.actual.images.values() if other.backing == image.file]
+    if image.pool != wanted.pool:
+        return _elsewhere(image)
+    # By whatever path it is named: no other file has this name.
+    standing = [other.id for other in view.actual.images.values() if image.file in other.backing]
     if standing:
         return Verdict(waits=f"{len(standing)} volumes that stand on it: {', '.join(sorted(standing)[:3])}")
+    for other in view.actual.images.values():
+        if other.broken and other.pool == image.pool and other.id not in view.desired.templates:
+            return Verdict(waits=f"file {other.pool}/{other.file}, which may stand on it: {other.broken}")
     if user := view.actual.user(str(view.site.pools / image.pool / image.file)):
         return Verdict(waits=f"domain {user.name}, which has it open")
     return Verdict((RemoveTemplate(wanted, image),))
@@ -76,7 +88,7 @@ def volume(view: View, wanted: Volume) -> Verdict:
     if image is None:
         return _new_volume(view, wanted)
     if image.pool != wanted.pool:
-        return Verdict(fails=f"its file lies in pool {image.pool}")
+        return _elsewhere(image)
     if image.broken:
         return Verdict(fails=image.broken)
     if wanted.id not in view.actual.made:
@@ -114,6 +126,8 @@ def _gone_volume(view: View, wanted: Volume, image: Image | None) -> Verdict:
         if away := _why_unseen(view, wanted.pool):
             return Verdict(waits=away)
         return Verdict((RemoveVolume(wanted, wanted.pool),)) if wanted.id in view.actual.made else GONE
+    if image.pool != wanted.pool:
+        return _elsewhere(image)
     if user := view.actual.user(str(view.site.volume(image.pool, wanted.id))):
         return Verdict(waits=f"domain {user.name}, whose disk it is")
     return Verdict((RemoveVolume(wanted, image.pool),))
@@ -144,6 +158,10 @@ def _why_unseen(view: View, id_: str) -> str:
     """Why the absence of a file proves nothing: its pool is away."""
     missing = id_ in view.actual.made and id_ not in view.actual.pools
     return f"storage pool {id_}, which is missing" if missing else ""
+
+
+def _elsewhere(image: Image) -> Verdict:
+    return Verdict(fails=f"its file lies in pool {image.pool}")
 
 
 def _size(size: int) -> str:

@@ -2,9 +2,10 @@
 
 import asyncio
 import contextlib
+import errno
 import hashlib
 import os
-from collections.abc import Callable
+from collections.abc import AsyncGenerator, Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import BinaryIO
@@ -12,14 +13,30 @@ from typing import BinaryIO
 import structlog
 
 from agent_kaktus.desired import Template
-from agent_kaktus.failures import GivenUp
+from agent_kaktus.failures import GivenUp, StepFailed
 from agent_kaktus.storage import Storage, image
-from agent_kaktus.storage.source import BrokenOff, Sources
+from agent_kaktus.storage.source import CHUNK, BrokenOff, Sources
 from kowa.runtime import crashpoint
 
+AT_ONCE = 2  # imports; others wait
 PAUSES = (2.0, 8.0, 20.0)  # seconds before each new try of a download that broke off
+PATIENCE = 30.0  # seconds for each part of CHUNK bytes
+LONGEST = 6 * 3600.0  # seconds for all of it
+LARGEST = 1 << 40  # bytes that a source may hold
+# Of a pool's capacity one part in SHARE_KEPT stays free, if that is not more than MOST_KEPT bytes: machines write too.
+SHARE_KEPT, MOST_KEPT = 20, 256 << 20
+ROOM_AGAIN = 60.0  # seconds until an import that had no room is begun anew, if there is some then
 
 log = structlog.get_logger()
+
+
+@dataclass(frozen=True, slots=True)
+class Wait:
+    """Until a pool has room."""
+
+    size: int  # the least it takes
+    until: float
+    reason: str
 
 
 @dataclass(slots=True)
@@ -32,11 +49,19 @@ class Imports:
     progressed: Callable[[Template], None]
     percent: dict[str, int] = field(default_factory=dict)
     _tasks: dict[str, asyncio.Task[None]] = field(default_factory=dict)
+    _waits: dict[tuple[str, int], Wait] = field(default_factory=dict)
+    _gate: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(AT_ONCE))
 
     def begin(self, template: Template) -> None:
-        if template.id not in self._tasks:
-            self.percent[template.id] = 0
-            self._tasks[template.id] = asyncio.create_task(self._import(template), name=f"import {template.id}")
+        """Raises StepFailed or OSError while its pool has no room."""
+        if template.id in self._tasks:
+            return
+        if wait := self._waits.get((template.id, template.generation)):
+            if asyncio.get_running_loop().time() < wait.until:
+                raise StepFailed(wait.reason)
+            _check_room(self.storage.place(template.pool, template.id).parent, wait.size)
+        self.percent[template.id] = 0
+        self._tasks[template.id] = asyncio.create_task(self._import(template), name=f"import {template.id}")
 
     async def stop(self, id_: str) -> None:
         task = self._tasks.get(id_)
@@ -52,21 +77,42 @@ class Imports:
         part = self.storage.place(template.pool, template.id)
         reason = ""
         try:
-            await self._gather(template, part)
-            format_, _ = await image.verify(part)
-            await asyncio.to_thread(self.storage.settle, template.pool, template.id, format_)
-            crashpoint.reach("kaktus.template.imported")
-            log.info("template.imported", id=template.id, format=format_)
+            async with self._gate:
+                self._waits.pop((template.id, template.generation), None)
+                await self._bring(template, part)
         except GivenUp as why:
             reason = str(why)
         except OSError as why:
-            reason = f"{part} can't be written: {why.strerror}"
+            if why.errno == errno.ENOSPC:
+                self._wait_for_room(template, part, str(why.strerror))
+            else:
+                reason = f"{part} can't be written: {why.strerror}"
+        except Exception as why:
+            # The edge: whatever it stumbles over, the import has its end.
+            log.exception("template.stumbled", id=template.id)
+            reason = f"the agent failed on it, its log says where: {type(why).__name__}: {why}"
         finally:
-            part.unlink(missing_ok=True)
             del self._tasks[template.id], self.percent[template.id]
+            with contextlib.suppress(OSError):
+                part.unlink(missing_ok=True)
         if reason:
             log.warning("template.failed", id=template.id, reason=reason)
         self.ended(template, reason)
+
+    async def _bring(self, template: Template, part: Path) -> None:
+        try:
+            async with asyncio.timeout(LONGEST):
+                await self._gather(template, part)
+        except TimeoutError as why:
+            raise GivenUp(f"it took longer than {LONGEST / 3600:.0f} hours") from why
+        format_, _ = await image.verify(part)
+        try:
+            await asyncio.to_thread(self.storage.settle, template.pool, template.id, format_)
+        except FileExistsError:
+            log.warning("template.there_already", id=template.id)
+            return
+        crashpoint.reach("kaktus.template.imported")
+        log.info("template.imported", id=template.id, format=format_)
 
     async def _gather(self, template: Template, part: Path) -> None:
         """Brings its bytes, as they were promised."""
@@ -85,22 +131,55 @@ class Imports:
     async def _copy(self, template: Template, part: Path) -> str:
         """Returns the checksum of what came."""
         digest = hashlib.sha256()
-        came = 0
+        came = whole = 0
 
         def take(data: bytes, file: BinaryIO) -> None:
+            _check_room(part.parent, max(whole - came, len(data)))
             digest.update(data)
             file.write(data)
 
         with os.fdopen(os.open(part, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as file:
             async with contextlib.aclosing(self.sources.read(template.source)) as parts:
-                async for data, size in parts:
+                async for data, whole in _patiently(parts):
+                    if max(whole, came + len(data)) > LARGEST:
+                        raise GivenUp(f"the source holds more than {LARGEST >> 30} GiB")
                     await asyncio.to_thread(take, data, file)
                     came += len(data)
-                    self._tell(template, came * 100 // size if size else 0)
+                    self._tell(template, came * 100 // whole if whole else 0)
         return digest.hexdigest()
+
+    def _wait_for_room(self, template: Template, part: Path, reason: str) -> None:
+        """It is begun again: that the pool is full says nothing against the template."""
+        log.warning("template.no_room", id=template.id, reason=reason)
+        size = CHUNK
+        with contextlib.suppress(OSError):
+            size += part.stat().st_size
+        until = asyncio.get_running_loop().time() + ROOM_AGAIN
+        self._waits[template.id, template.generation] = Wait(size, until, f"{part.parent}: {reason}")
 
     def _tell(self, template: Template, percent: int) -> None:
         percent = min(percent, 99)  # the checks are still to come
         if percent != self.percent[template.id]:
             self.percent[template.id] = percent
             self.progressed(template)
+
+
+async def _patiently(parts: AsyncGenerator[tuple[bytes, int]]) -> AsyncGenerator[tuple[bytes, int]]:
+    while True:
+        try:
+            async with asyncio.timeout(PATIENCE):
+                part = await anext(parts)
+        except StopAsyncIteration:
+            return
+        except TimeoutError as why:
+            raise BrokenOff(f"the source takes longer than {PATIENCE:.0f} s for {CHUNK >> 10} KiB") from why
+        yield part
+
+
+def _check_room(pool: Path, more: int) -> None:
+    """Raises OSError when so many more bytes would leave too few for the machines."""
+    space = os.statvfs(pool)
+    free, kept = space.f_bavail * space.f_frsize, min(space.f_blocks * space.f_frsize // SHARE_KEPT, MOST_KEPT)
+    if free - more < kept:
+        told = f"{free >> 20} MiB are free, {kept >> 20} of them kept for machines, {more >> 20} more are needed"
+        raise OSError(errno.ENOSPC, f"no room: {told}")

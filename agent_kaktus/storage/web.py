@@ -11,6 +11,7 @@ from agent_kaktus.storage import address
 from agent_kaktus.storage.source import CHUNK, BrokenOff
 
 _MOST_REDIRECTS = 5
+_LONGEST_LENGTH = 20  # digits
 _TIMEOUT = httpx.Timeout(30.0, connect=10.0)
 
 
@@ -23,12 +24,14 @@ async def fetch(source: str, allowed: address.Allowed) -> AsyncGenerator[tuple[b
                 answer = await client.send(request, stream=True)
             except httpx.TransportError as why:
                 raise BrokenOff(f"{url.host}: {why or type(why).__name__}") from why
+            except (httpx.InvalidURL, ValueError) as why:  # httpx looks ahead, whether it is to follow or not
+                raise GivenUp(f"{url.host} redirects to what is no URL: {why}") from why
             try:
                 if not answer.has_redirect_location:
                     async for part in _body(answer, url):
                         yield part
                     return
-                url = _parsed(str(url.join(answer.headers["location"])))
+                url = _parsed(answer.headers["location"], url)
             finally:
                 await answer.aclose()
     raise GivenUp(f"the source redirects more than {_MOST_REDIRECTS} times")
@@ -39,6 +42,8 @@ async def _request(client: httpx.AsyncClient, url: httpx.URL, allowed: address.A
     port = url.port or (443 if url.scheme == "https" else 80)
     try:
         found = await asyncio.get_running_loop().getaddrinfo(url.host, port, type=socket.SOCK_STREAM)
+    except UnicodeError as why:
+        raise GivenUp(f"the source is no URL: {url.host} can't be a name") from why
     except OSError as why:
         raise BrokenOff(f"{url.host} can't be resolved: {why.strerror}") from why
     try:
@@ -50,12 +55,13 @@ async def _request(client: httpx.AsyncClient, url: httpx.URL, allowed: address.A
     return client.build_request("GET", url.copy_with(host=chosen), headers=headers, extensions=extensions)
 
 
-def _parsed(text: str) -> httpx.URL:
+def _parsed(text: str, base: httpx.URL | None = None) -> httpx.URL:
     try:
-        url = httpx.URL(text)
-    except httpx.InvalidURL as why:
+        url = base.join(text) if base else httpx.URL(text)
+        host = url.host
+    except (httpx.InvalidURL, ValueError) as why:  # of names that can't be, idna says the latter
         raise GivenUp(f"the source is no URL: {why}") from why
-    if url.scheme not in ("http", "https") or not url.host:
+    if url.scheme not in ("http", "https") or not host:
         raise GivenUp(f"the source leads to {url.scheme or 'nothing'}: only http and https are fetched")
     if url.userinfo:
         raise GivenUp("the source has a user or password in it; images that need one are not fetched")
@@ -68,7 +74,7 @@ async def _body(answer: httpx.Response, url: httpx.URL) -> AsyncGenerator[tuple[
     if answer.status_code != 200:
         raise GivenUp(f"{url.host} answers {answer.status_code} {answer.reason_phrase}")
     length = answer.headers.get("content-length", "")
-    size = int(length) if length.isdecimal() else 0
+    size = int(length) if length.isdecimal() and len(length) < _LONGEST_LENGTH else 0
     try:
         async for part in answer.aiter_raw(CHUNK):
             yield part, size

@@ -2,8 +2,10 @@
 
 import contextlib
 import os
+import shutil
 import sqlite3
 import subprocess
+import tempfile
 import tomllib
 from dataclasses import dataclass
 from pathlib import Path
@@ -135,8 +137,13 @@ def traces(state: Path) -> Traces:
     holdings = state / "holdings.db"
     if not holdings.exists():
         return found
-    with contextlib.closing(sqlite3.connect(f"file:{holdings}?mode=ro", uri=True)) as connection:
-        rows = connection.execute("SELECT data FROM object").fetchall()
+    with tempfile.TemporaryDirectory() as folder:
+        # An agent that runs has its file for itself, and its latest words in the one beside it.
+        for path in (holdings, holdings.with_name("holdings.db-wal")):
+            if path.exists():
+                shutil.copy(path, folder)
+        with contextlib.closing(sqlite3.connect(Path(folder) / "holdings.db")) as connection:
+            rows = connection.execute("SELECT data FROM object").fetchall()
     for (data,) in rows:
         described = fleet_pb2.Object.FromString(data)
         match described.resource.WhichOneof("kind"):

@@ -3,12 +3,15 @@
 import asyncio
 import itertools
 import sqlite3
+import subprocess
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import pytest
 
 from kowa.fleet.v1 import fleet_pb2
+from kowa.runtime.agent import serve
+from kowa.runtime.alone import alone
 from kowa.runtime.feed import Feed
 from kowa.runtime.outbox import MOST_BYTES, Outbox
 from kowa.runtime.store import Holdings
@@ -161,6 +164,20 @@ def test_a_stream_that_ends_while_the_agent_writes_is_only_a_reason_to_dial_agai
         session.cut()
     kahuna.session()
     assert not agent.done()
+
+
+def test_two_agents_never_work_from_one_state(tmp_path: Path) -> None:
+    nothing = tmp_path / "nothing"
+    with alone(tmp_path / "state"):
+        child = subprocess.Popen(["sleep", "60"], close_fds=False)
+        with pytest.raises(SystemExit, match=r"another agent uses .*state; stop it first"):
+            serve(PretendHost(), name="a", version="1", server="", ca=nothing, token=nothing, state=tmp_path / "state")
+    try:
+        with alone(tmp_path / "state"):
+            """What an agent that died had started does not hold its place."""
+    finally:
+        child.kill()
+        child.wait()
 
 
 def test_a_full_disk_refuses_a_change_and_keeps_what_was(tmp_path: Path) -> None:

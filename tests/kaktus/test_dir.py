@@ -1,7 +1,10 @@
 """Files that are disks: whole or not there, never smaller, never made twice."""
 
 import asyncio
+import errno
 import os
+import struct
+from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -67,6 +70,26 @@ def test_a_volume_is_made_grown_and_removed(pools: DirPools, tmp_path: Path) -> 
     assert [path.name for path in (tmp_path / "pools" / POOL).iterdir()] == [MARK]
 
 
+def test_a_disk_that_is_there_is_never_replaced(
+    pools: DirPools, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whoever made it, and however late it came."""
+    disk = tmp_path / "pools" / POOL / f"{ROOT}.qcow2"
+
+    def create(path: Path, size: int) -> Awaitable[None]:
+        path.write_bytes(b"new")
+        disk.write_bytes(b"a guest has written here")
+        return asyncio.sleep(0)
+
+    monkeypatch.setattr(image, "create", create)
+    with pytest.raises(FileExistsError):
+        asyncio.run(pools.create(root(), None))
+    pools.place(POOL, ROOT).write_bytes(b"new")
+    with pytest.raises(FileExistsError):
+        pools.settle(POOL, ROOT, "qcow2")
+    assert disk.read_bytes() == b"a guest has written here"
+
+
 def test_a_volume_stands_thin_on_its_template(pools: DirPools, tmp_path: Path) -> None:
     with pools.place(POOL, DEBIAN).open("wb") as part:
         part.write(b"\x00" * 510 + b"\x55\xaa" + b"\x00" * (MIB - 512))
@@ -91,6 +114,73 @@ def test_what_a_killed_run_left_is_cleaned_and_nothing_else(pools: DirPools, tmp
 def test_a_file_that_is_no_image_is_told(pools: DirPools, tmp_path: Path) -> None:
     (tmp_path / "pools" / POOL / f"{ROOT}.qcow2").write_text("hello")
     assert "is not a qcow2 image" in seen(pools).broken  # type: ignore[union-attr]
+
+
+def a_ring(path: Path) -> None:
+    path.symlink_to(path.name)
+
+
+def a_pipe(path: Path) -> None:
+    os.mkfifo(path)
+
+
+def a_wild_header(path: Path) -> None:
+    path.write_bytes(struct.pack(">4sIQIIQ", b"QFI\xfb", 3, 1 << 63, 10, 16, MIB) + bytes(512))
+
+
+@pytest.mark.parametrize("format_", ["qcow2", "raw"])
+@pytest.mark.parametrize("put", [Path.mkdir, a_ring, a_pipe, a_wild_header])
+def test_a_file_that_makes_no_sense_hides_no_other(
+    pools: DirPools, tmp_path: Path, put: Callable[[Path], None], format_: str
+) -> None:
+    asyncio.run(pools.create(root(), None))
+    put(tmp_path / "pools" / POOL / f"{DEBIAN}.{format_}")
+    assert seen(pools).broken == ""  # type: ignore[union-attr]
+    assert (format_ == "raw" and put is a_wild_header) == (seen(pools, DEBIAN).broken == "")  # type: ignore[union-attr]
+
+
+def test_a_pool_that_can_not_be_read_is_away_and_hides_no_other(
+    pools: DirPools, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    other = id_of("other")
+    pools.make_pool(other)
+    asyncio.run(pools.create(root(), None))
+    real = Path.iterdir
+
+    def iterdir(path: Path) -> Iterator[Path]:
+        if path.name == other:
+            raise OSError(errno.EIO, "Input/output error")
+        return real(path)
+
+    monkeypatch.setattr(Path, "iterdir", iterdir)
+    monkeypatch.setattr(Path, "glob", lambda path, _: iterdir(path))
+    found, images, made = pools.look()
+    assert (set(found), set(images), made) == ({POOL}, {ROOT}, frozenset({POOL, other, ROOT}))
+    pools.clean([other])
+
+
+def test_a_mount_point_is_emptied_and_left(pools: DirPools, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    directory = tmp_path / "pools" / POOL
+    (directory / "lost+found").mkdir()
+    (directory / "lost+found" / "#1").write_bytes(b"somebody's")
+
+    def rmdir(_: Path) -> None:
+        raise OSError(errno.EBUSY, "Device or resource busy")
+
+    monkeypatch.setattr(Path, "rmdir", rmdir)
+    with pytest.raises(StepFailed, match=r"lost\+found"):
+        pools.remove_pool(POOL)
+    (directory / "lost+found" / "#1").unlink()
+    pools.remove_pool(POOL)
+    pools.remove_pool(POOL)
+    assert pools.look() == ({}, {}, frozenset())
+
+
+def test_half_a_template_of_a_killed_run_keeps_no_pool(pools: DirPools, tmp_path: Path) -> None:
+    """It was away when the agent started, and is only cleaned now."""
+    pools.place(POOL, DEBIAN).write_bytes(b"half")
+    pools.remove_pool(POOL)
+    assert list((tmp_path / "pools").iterdir()) == []
 
 
 def test_a_pool_with_something_in_it_stays(pools: DirPools, tmp_path: Path) -> None:

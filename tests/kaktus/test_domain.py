@@ -20,7 +20,7 @@ GOLDEN = f"""\
   <name>kowa-{WEB}</name>
   <uuid>{WEB}</uuid>
   <metadata>
-    <kowa:mark id="{WEB}" digest="abc" ran="3" rests="0" />
+    <kowa:mark id="{WEB}" digest="abc" ran="3" rests="0" asked="2" />
   </metadata>
   <memory unit="KiB">131072</memory>
   <vcpu placement="static">2</vcpu>
@@ -41,6 +41,10 @@ GOLDEN = f"""\
   <on_poweroff>destroy</on_poweroff>
   <on_reboot>restart</on_reboot>
   <on_crash>destroy</on_crash>
+  <pm>
+    <suspend-to-mem enabled="no" />
+    <suspend-to-disk enabled="no" />
+  </pm>
   <devices>
     <disk type="file" device="disk">
       <driver name="qemu" type="qcow2" cache="writeback" discard="unmap" />
@@ -100,7 +104,7 @@ def web(slice_: Slice) -> tuple[Machine, Outfit]:
 
 def test_the_whole_definition() -> None:
     machine, outfit = web(house())
-    assert domain.marked(domain.definition(SITE, machine, outfit), Mark(WEB, "abc", ran=3)) == GOLDEN
+    assert domain.marked(domain.definition(SITE, machine, outfit), Mark(WEB, "abc", ran=3, asked=2)) == GOLDEN
 
 
 def test_with_kvm_it_has_the_hosts_processor() -> None:
@@ -111,9 +115,11 @@ def test_with_kvm_it_has_the_hosts_processor() -> None:
 
 
 def test_a_mark_is_read_back() -> None:
-    mark = Mark(WEB, "abc", ran=3, rests=2)
+    mark = Mark(WEB, "abc", ran=3, rests=2, asked=1)
     element = ElementTree.fromstring(domain.marked(domain.definition(SITE, *web(house())), mark))  # noqa: S314
     assert domain.mark_of(element) == mark
+    older = ElementTree.fromstring(GOLDEN.replace(' asked="2"', ""))  # noqa: S314
+    assert domain.mark_of(older) == Mark(WEB, "abc", ran=3)
 
 
 def test_a_mark_that_is_none_of_ours_counts_as_none() -> None:

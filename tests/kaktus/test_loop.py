@@ -3,14 +3,17 @@
 import asyncio
 import contextlib
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 
-from agent_kaktus.actual import Actual
+import pytest
+
+from agent_kaktus.actual import Actual, Power
 from agent_kaktus.converge import Loop
 from agent_kaktus.failures import Away, GivenUp, StepFailed
-from agent_kaktus.memory import MOST_ATTEMPTS
+from agent_kaktus.memory import MOST_ATTEMPTS, Memory
 from agent_kaktus.network.guard import Guards
-from agent_kaktus.report import Reports
+from agent_kaktus.report import GRAIN, Reports
 from agent_kaktus.site import Site
 from agent_kaktus.steps import Step
 from kowa.fleet.v1 import fleet_pb2
@@ -64,11 +67,15 @@ class Hands:
         self.host = host
         self.fails: dict[str, Exception] = {}
         self.away = ""
+        self.stumbles: Exception | None = None
+        self.after: dict[str, Callable[[], None]] = {}
         self.did: list[str] = []
 
     async def look(self, _: Guards) -> Actual:
         if self.away:
             raise Away(self.away)
+        if self.stumbles:
+            raise self.stumbles
         return self.host.look()
 
     async def do(self, step: Step, _: Guards) -> None:
@@ -76,6 +83,8 @@ class Hands:
         if str(step) in self.fails:
             raise self.fails[str(step)]
         self.host.do(step)
+        if str(step) in self.after:
+            self.after[str(step)]()
 
 
 class Bench:
@@ -85,8 +94,15 @@ class Bench:
         self.now = 1000.0
         self.feed = Feed(slice_)
         self.hands = Hands(Host(SITE))
+        self.start_agent()
+
+    def start_agent(self) -> None:
         memory = self.hands.host.memory
         self.loop = Loop(SITE, self.feed, self.hands, memory, Reports("1.0"), clock=lambda: self.now)
+
+    def restart_agent(self) -> None:
+        self.hands.host.restart_agent()
+        self.start_agent()
 
     async def converge(self, later: float = 0.0) -> float:
         self.now += later
@@ -165,6 +181,35 @@ def test_what_is_not_foreseen_ends_at_the_edge() -> None:
     on_a_bench(story)
 
 
+def test_what_never_works_holds_up_nothing_for_ever() -> None:
+    async def story(bench: Bench) -> None:
+        bench.hands.fails["start web"] = StepFailed("no memory")
+        await bench.converge()
+        bench.hands.host.memory.troubles[id_of("web")].attempts = 5000
+        bench.hands.host.switch_off(id_of("db"), left=False)
+        await bench.converge(later=61)
+        assert bench.report("web").outcome == FAILED
+        assert bench.report("db").resource.instance.status.power == instance_pb2.POWER_RUNNING
+        await bench.converge(later=61)
+        assert bench.hands.did == ["start web"]
+
+    on_a_bench(story)
+
+
+def test_what_goes_wrong_around_a_step_holds_up_no_other(monkeypatch: pytest.MonkeyPatch) -> None:
+    def spoilt(_: Memory, id_: str, steps: str) -> int:
+        if id_ == id_of("root"):
+            raise RuntimeError(steps)
+        return 1
+
+    async def story(bench: Bench) -> None:
+        monkeypatch.setattr(Memory, "note_done", spoilt)
+        await bench.converge()
+        assert bench.report("db").outcome == APPLIED
+
+    on_a_bench(story)
+
+
 def test_what_is_given_up_stays_so_until_its_generation_moves() -> None:
     async def story(bench: Bench) -> None:
         bench.hands.fails["create volume root"] = GivenUp("no such driver")
@@ -238,13 +283,130 @@ def test_power_is_cut_after_a_minute() -> None:
         bench.hands.host.obeys = False
         bench.feed.slice.instance("web", ("root",), ("card",), power=instance_pb2.POWER_STOPPED)
         rest = await bench.converge()
-        assert bench.hands.did == ["shutdown web"]
+        assert bench.hands.did == ["shutdown web", "note web stops"]
         assert rest <= 30
         await bench.converge(later=59)
         assert bench.hands.did == []
         await bench.converge(later=1)
         assert bench.hands.did == ["cut power web"]
         assert bench.report("web").outcome == APPLIED
+
+    on_a_bench(story)
+
+
+def test_what_ran_well_for_long_begins_anew() -> None:
+    async def story(bench: Bench) -> None:
+        await bench.converge()
+        for _ in range(5):
+            bench.hands.host.switch_off(id_of("web"), left=False)
+            await bench.converge(later=10)
+        for _ in range(3):
+            await bench.converge(later=300)
+        bench.hands.host.switch_off(id_of("web"), left=False)
+        await bench.converge(later=86400)
+        assert bench.report("web").outcome == APPLIED
+        assert bench.report("web").resource.instance.status.restarts == 1
+
+    on_a_bench(story)
+
+
+def test_one_that_falls_over_as_soon_as_it_runs_counts() -> None:
+    async def story(bench: Bench) -> None:
+        bench.hands.after["resume web"] = lambda: bench.hands.host.switch_off(id_of("web"), left=False)
+        for _ in range(9):
+            await bench.converge(later=61)
+        assert bench.report("web").outcome == FAILED
+        assert "5 times within 10 minutes" in bench.report("web").message
+
+    on_a_bench(story)
+
+
+def test_a_guest_that_leaves_as_soon_as_it_runs_stays_off() -> None:
+    async def story(bench: Bench) -> None:
+        bench.hands.after["resume web"] = lambda: bench.hands.host.switch_off(id_of("web"), left=True)
+        await bench.converge()
+        assert [condition.type for condition in bench.report("web").resource.instance.meta.conditions] == [
+            "GuestPoweredOff"
+        ]
+        await bench.converge(later=60)
+        assert bench.hands.did == []
+
+    on_a_bench(story)
+
+
+@pytest.mark.parametrize("restarts", [False, True])
+def test_a_guest_that_obeys_late_is_started_again_when_it_shall_run(restarts: bool) -> None:
+    async def story(bench: Bench) -> None:
+        await bench.converge()
+        bench.hands.host.obeys = False
+        bench.feed.slice.instance("web", ("root",), ("card",), power=instance_pb2.POWER_STOPPED)
+        await bench.converge()
+        bench.feed.slice.instance("web", ("root",), ("card",))
+        if restarts:
+            bench.restart_agent()
+        await bench.converge(later=10)
+        await bench.converge(later=60)
+        assert bench.report("web").outcome == APPLIED
+        bench.hands.host.switch_off(id_of("web"), left=True)
+        await bench.converge(later=10)
+        assert bench.report("web").resource.instance.status == instance_pb2.InstanceStatus(
+            power=instance_pb2.POWER_RUNNING, addresses=["10.9.0.2"]
+        )
+        bench.hands.host.switch_off(id_of("web"), left=True)
+        await bench.converge(later=10)
+        assert bench.report("web").resource.instance.status.power == instance_pb2.POWER_STOPPED
+
+    on_a_bench(story)
+
+
+@pytest.mark.parametrize("step", ["shutdown web", "resume web", "guard web"])
+def test_power_is_cut_though_it_can_not_be_asked(step: str) -> None:
+    async def story(bench: Bench) -> None:
+        await bench.converge()
+        bench.hands.fails[step] = StepFailed("libvirt did not answer within 60 s")
+        if step != "shutdown web":
+            host = bench.hands.host
+            host.domains[id_of("web")] = replace(host.domains[id_of("web")], power=Power.PAUSED)
+            host.guards.clear()
+        bench.feed.slice.instance("web", ("root",), ("card",), power=instance_pb2.POWER_STOPPED)
+        for _ in range(8):
+            await bench.converge(later=20)
+        assert bench.report("web").outcome == APPLIED
+        assert bench.report("web").resource.instance.status.power == instance_pb2.POWER_STOPPED
+
+    on_a_bench(story)
+
+
+def test_who_can_not_be_cut_is_not_looked_at_without_a_pause() -> None:
+    async def story(bench: Bench) -> None:
+        await bench.converge()
+        bench.hands.fails |= {step: StepFailed("it hangs") for step in ("shutdown web", "cut power web")}
+        bench.feed.slice.instance("web", ("root",), ("card",), power=instance_pb2.POWER_STOPPED)
+        for _ in range(8):
+            rest = await bench.converge(later=60)
+        assert rest > 1
+
+    on_a_bench(story)
+
+
+def test_what_a_look_stumbles_over_is_told_as_away() -> None:
+    async def story(bench: Bench) -> None:
+        await bench.converge()
+        bench.hands.stumbles = ValueError("no such number")
+        await bench.converge()
+        assert (bench.report("web").outcome, bench.report("web").message) == (WAITING, "no such number")
+
+    on_a_bench(story)
+
+
+def test_what_a_volume_takes_is_told_coarsely() -> None:
+    async def story(bench: Bench) -> None:
+        await bench.converge()
+        images = bench.hands.host.images
+        for allocation in (GRAIN, GRAIN + 1, 2 * GRAIN - 1):
+            images[id_of("root")] = replace(images[id_of("root")], allocation=allocation)
+            await bench.converge()
+            assert bench.report("root").resource.volume.status.allocation == GRAIN
 
     on_a_bench(story)
 

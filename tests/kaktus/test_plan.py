@@ -3,11 +3,12 @@
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from agent_kaktus import names
-from agent_kaktus.actual import Domain, Image, Link
+from agent_kaktus.actual import Domain, Image, Link, Power
 from agent_kaktus.parse import parse
 from agent_kaktus.site import Site
 from kowa.v2 import instance_pb2
@@ -84,9 +85,8 @@ def _happen(host: Host, event: str) -> None:
             host.switch_off(web, left=False)
             host.memory.restarts[web, 1] = (1.0, 2.0, 3.0, 4.0, 5.0)
         case "noted":
-            before = host.domains[web]
-            assert before.mark is not None
-            host.domains[web] = replace(before, left=False, mark=replace(before.mark, rests=1))
+            host.domains[web] = replace(host.domains[web], left=False)
+            _remark(host, rests=1)
         case "web removed":
             host.switch_off(web, left=False)
             del host.domains[web], host.seeds[web]
@@ -119,6 +119,15 @@ def _happen(host: Host, event: str) -> None:
             host.links["km0123456789ab"] = Link("km0123456789ab", 8)
         case "asked to stop":
             host.memory.stopping[web] = host.now
+            _remark(host, asked=2)
+        case "asked in vain":
+            host.memory.stopping[web] = host.now
+        case "asked before":
+            _remark(host, asked=1)
+        case "asleep":
+            host.domains[web] = replace(host.domains[web], power=Power.ASLEEP)
+        case "noted since":
+            _remark(host, ran=2)
         case "asked long ago":
             host.memory.stopping[web] = host.now - SITE.shutdown_limit
         case "stranger":
@@ -128,10 +137,25 @@ def _happen(host: Host, event: str) -> None:
         case "stray file":
             stray = id_of("stray")
             host.images[stray] = Image(stray, id_of("pool"), "qcow2", GIB)
+        case "root damaged":
+            host.images[root] = replace(host.images[root], backing="", broken="its file is damaged")
+        case "root rebased":
+            host.images[root] = replace(host.images[root], backing=f"/srv/pools/{host.images[root].backing}")
+        case "root moved" | "debian moved":
+            moved = id_of(event.split()[0])
+            host.images[moved] = replace(host.images[moved], pool="OTHER")
+        case "importing":
+            host.memory.importing[id_of("debian")] = 7
         case "stray bridge":
             host.links["kb0123456789ab"] = Link("kb0123456789ab", 7, is_bridge=True)
         case "smaller":
             host.images[root] = Image(root, id_of("pool"), "qcow2", GIB // 2)
+
+
+def _remark(host: Host, **times: Any) -> None:
+    before = host.domains[id_of("web")]
+    assert before.mark is not None
+    host.domains[before.id] = replace(before, mark=replace(before.mark, **times))
 
 
 STORY = """
@@ -139,29 +163,42 @@ asked                            | found                              | does
 root, web                        | -                                  | pool: make pool pool; root: waits: storage pool pool; web: waits: volume root
 root debian, debian              | house                        | debian: import debian; root: waits: template debian
 root debian, debian              | debian                             | root: create volume root
-root, web                        | root                               | web: seed web, define web, start web, resume web
+root, web                        | root                               | web: seed web, define web, start web, note web runs, resume web
 root, web                        | root, web                          | -
 root, card, web                  | root                               | vnet: make bridge vnet; web: waits: vnet vnet: no bridge BRIDGE
-root, card, web                  | root, card, web off                | web: start web, guard web, resume web
+root, card, web                  | root, card, web off                | web: start web, note web runs, guard web, resume web
 root, web off                    | root                               | web: seed web, define web
-root, web held                   | root                               | web: seed web, define web, start web
+root, web held                   | root                               | web: seed web, define web, start web, note web runs
 root, web held again             | root, web                          | web: suspend web, note web runs
 root, web again                  | root, web held                     | web: resume web, note web runs
 root, web 8G                     | root, web 4G                       | web: redefine web
-root, web 8G again               | root, web 4G off                   | web: redefine web, start web, resume web
-root, web off again              | root, web                          | web: shutdown web
+root, web 8G again               | root, web 4G off                   | web: redefine web, start web, note web runs, resume web
+root, web off again              | root, web                          | web: shutdown web, note web stops
 root, web off again              | root, web; asked to stop           | web: works: it is shutting down
 root, web off again              | root, web; asked long ago          | web: cut power web
+root, web off again              | root, web; asked in vain           | web: shutdown web, note web stops
+root, web 8G off again           | root, web 4G                       | web: shutdown web, note web stops
 root, web off again              | root, web held                     | web: resume web
+root, web off again              | root, web held; asked in vain      | web: resume web
+root, web off again              | root, web; asleep                  | web: cut power web
+root, web                        | root, web; asleep                  | web: resume web
+root, web again                  | root, web; asked before, noted since, left   | web: start web, note web runs, resume web
+root, web again                  | root, web; asked before, noted since, killed | web: start web, note web runs, resume web
+root, web again                  | root, web; asked before, noted since         | -
+root, card, web, gone root       | root, card, web; rules lost        | root: waits: domain kowa-WEB, whose disk it is; web: guard web
+card, web                        | root, card, web; rules lost        | web: guard web; stranger file POOL/ROOT.qcow2
+card, web                        | root, card, web                    | web: waits: volume ROOT; stranger file POOL/ROOT.qcow2
+root, card, web, gone card       | root, card, web; rules lost        | vnet: remove service vnet; card: waits: domain kowa-WEB, whose card it is; web: guard web
+root, card, web                  | root, card, web; rules lost, file lost | root: fails: its file /pools/POOL/ROOT.qcow2 is missing and never made anew; restore it or delete the volume; web: guard web
 root, web                        | root, web; killed                  | web: start web again, resume web
 root, web                        | root, web; killed, agent restarted | web: start web again, resume web
 root, web                        | root, web; crashing                | web: fails: it stopped by itself 5 times within 10 minutes; see its console, then change or start it
-root, web again                  | root, web; crashing                | web: start web, resume web
+root, web again                  | root, web; crashing                | web: start web, note web runs, resume web
 root, web                        | root, web; left                    | web: note web rests
 root, web                        | root, web; left, noted             | web: GuestPoweredOff
 root, web off again              | root, web; left, noted             | web: GuestPoweredOff
-root, web again                  | root, web; left, noted             | web: start web, resume web
-root, web again                  | root, web; left                    | web: start web, resume web
+root, web again                  | root, web; left, noted             | web: start web, note web runs, resume web
+root, web again                  | root, web; left                    | web: start web, note web runs, resume web
 root, card, web                  | root, card, web; rules lost        | web: guard web
 root, web                        | root; impostor                     | web: waits: domain impostor, which has its id and does not bear our mark; stranger domain impostor
 root, web                        | root, web; stranger                | -; stranger domain stranger
@@ -180,7 +217,14 @@ gone root                        | root; file lost                    | root: re
 gone root                        | root; pool lost                    | pool: fails: its directory /pools/POOL is missing; mount or restore it; root: waits: storage pool POOL, which is missing
 gone root                        | house                        | root: gone
 gone debian, root debian         | debian, root debian                | debian: waits: 1 volumes that stand on it: ROOT
+gone debian, root debian         | debian, root debian; root rebased  | debian: waits: 1 volumes that stand on it: ROOT
+gone debian, root debian         | debian, root debian; root damaged  | debian: waits: file POOL/ROOT.qcow2, which may stand on it: its file is damaged; root: fails: its file is damaged
+gone debian, gone root           | debian, root; root damaged         | debian: waits: file POOL/ROOT.qcow2, which may stand on it: its file is damaged; root: remove volume root
+gone debian                      | debian; debian moved               | debian: fails: its file lies in pool OTHER
+gone root                        | root; root moved                   | root: fails: its file lies in pool OTHER
+debian                           | debian; debian moved               | debian: fails: its file lies in pool OTHER
 gone debian                      | debian                             | debian: remove template debian
+gone debian pool                 | house; importing                   | pool: waits: 1 imports into it; debian: stop importing debian
 root, card, web, gone vnet       | root, card, web                    | vnet: waits: 1 devices on its bridge BRIDGE; web: waits: vnet VNET, which is being deleted
 gone card, root, gone web        | root, card, web                    | vnet: remove service vnet; card: waits: domain kowa-WEB, whose card it is; web: cut power web, undefine web, remove seed web
 gone card                        | root, card, web; web removed       | vnet: remove service vnet; card: unguard TAP; stranger file POOL/ROOT.qcow2
@@ -191,9 +235,9 @@ root                             | root; stray file, stray bridge     | -; stran
 
 SERVICES = """
 asked                            | found                              | does
-root, card, web                  | root, card; bridge                 | vnet: make service vnet; web: seed web, define web, start web, guard web, resume web
+root, card, web                  | root, card; bridge                 | vnet: make service vnet; web: seed web, define web, start web, note web runs, guard web, resume web
 root, card, web                  | root, card, web                    | -
-root, card, web off again        | root, card, web                    | web: shutdown web
+root, card, web off again        | root, card, web                    | web: shutdown web, note web stops
 root, card, web                  | root, card, web; agent restarted   | vnet: make service vnet
 root, card, web                  | root, card, web; wall lost         | vnet: make service vnet
 root, card, web                  | root, card, web; wall breached     | vnet: make service vnet
@@ -208,7 +252,7 @@ gone root card web subnet vnet   | root, card, web; web removed       | root: re
 root, card, web, gone vnet       | root, card, web; agent restarted   | vnet: waits: 1 devices on its bridge BRIDGE; web: waits: vnet VNET, which is being deleted
 root, card, web, on br0          | root                               | web: waits: vnet vnet: no bridge br0
 root, card, web, on br0          | root; br0 is none                  | web: waits: vnet vnet: no bridge br0
-root, card, web, on br0          | root; br0                          | vnet: make service vnet; web: seed web, define web, start web, guard web, resume web
+root, card, web, on br0          | root; br0                          | vnet: make service vnet; web: seed web, define web, start web, note web runs, guard web, resume web
 root, card, web, on br0          | root, card, web, on br0; port lost | vnet: make service vnet
 root, on br0                     | root, on br0                       | -
 gone root card web subnet vnet, on br0 | root, card, web, on br0; web removed | root: remove volume root; vnet: remove service vnet; subnet: gone; card: unguard TAP; web: gone

@@ -1,6 +1,8 @@
 """The agent on a real libvirt with real guests, in a network namespace of its own."""
 
+import os
 import shutil
+import signal
 from collections.abc import Iterator
 
 import pytest
@@ -180,6 +182,14 @@ def test_a_guest_that_switches_itself_off_stays_off(host: Room, house: Slice) ->
         house.instance("web", ("root",), ("card",))
         agent.send(house.objects)
         agent.until(WEB, is_running)
+
+
+def test_a_process_ended_from_outside_comes_back(host: Room, house: Slice) -> None:
+    """Libvirt says of it what it says of a guest that switches itself off."""
+    with host.agent() as agent:
+        up(agent, house)
+        os.kill(host.guests()[0], signal.SIGTERM)
+        agent.until(WEB, lambda report: is_running(report) and report.resource.instance.status.restarts == 1)
 
 
 def test_a_volume_grows_while_it_is_used(host: Room, house: Slice) -> None:

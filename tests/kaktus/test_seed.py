@@ -109,6 +109,22 @@ def test_a_spoilt_seed_is_not_taken_for_a_good_one(tmp_path: Path) -> None:
 def test_removed_nothing_is_left(tmp_path: Path) -> None:
     site = Site(tmp_path / "pools", tmp_path / "machines")
     seed.write(site, *web())
-    site.console(WEB).write_text("booting")
+    for name in ("console.log", "console.log.0", "console.log.1"):  # as libvirt's log daemon turns them over
+        (site.machines / WEB / name).write_text("booting")
+    seed.remove(site, WEB)
     seed.remove(site, WEB)
     assert list(site.machines.iterdir()) == []
+
+
+def test_nothing_that_a_link_leads_to_is_removed(tmp_path: Path) -> None:
+    site = Site(tmp_path / "pools", tmp_path / "machines")
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    (elsewhere / "precious").write_text("mine")
+    seed.write(site, *web())
+    (site.machines / WEB / "link").symlink_to(elsewhere)
+    seed.remove(site, WEB)
+    (site.machines / WEB).symlink_to(elsewhere)
+    seed.remove(site, WEB)
+    assert list(site.machines.iterdir()) == []
+    assert (elsewhere / "precious").read_text() == "mine"

@@ -1,7 +1,9 @@
 """What becomes a template: only what was promised, only from where it may come."""
 
 import asyncio
+import errno
 import hashlib
+import struct
 import threading
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -11,12 +13,14 @@ from pathlib import Path
 import pytest
 
 from agent_kaktus.desired import Template
+from agent_kaktus.failures import StepFailed
 from agent_kaktus.parse import parse
 from agent_kaktus.storage import image, template
 from agent_kaktus.storage.address import Allowed, choose
 from agent_kaktus.storage.dir import DirPools
 from agent_kaktus.storage.source import Sources
 from agent_kaktus.storage.template import Imports
+from tests.waiting import until
 
 from .slices import MIB, id_of, small_house
 
@@ -32,6 +36,7 @@ class Server(ThreadingHTTPServer):
         super().__init__(("127.0.0.1", 0), Handler)
         self.asked: list[tuple[str, str]] = []
         self.break_off = 0  # so many times
+        self.speaks = threading.Event()
 
     def url(self, path: str) -> str:
         return f"http://127.0.0.1:{self.server_port}{path}"
@@ -48,6 +53,9 @@ class Handler(BaseHTTPRequestHandler):
             self.send_header("location", self.path.removeprefix("/to/").replace("|", "/"))
             self.send_header("content-length", "0")
             self.end_headers()
+        elif self.path.startswith("/silent"):
+            self.server.speaks.wait(20)
+            self.close_connection = True
         elif self.path == "/debian":
             self.send_response(200)
             self.send_header("content-length", str(len(RAW)))
@@ -65,12 +73,18 @@ class Handler(BaseHTTPRequestHandler):
         """Quiet."""
 
 
+def qcow2_standing_on(at: int) -> bytes:
+    """A header whose backing name stands at an offset."""
+    return struct.pack(">4sIQIIQ", b"QFI\xfb", 3, at, 10, 16, MIB) + bytes(512)
+
+
 @pytest.fixture
 def server() -> Iterator[Server]:
     made = Server()
     thread = threading.Thread(target=made.serve_forever, kwargs={"poll_interval": 0.01})
     thread.start()
     yield made
+    made.speaks.set()
     made.shutdown()
     thread.join()
     made.server_close()
@@ -104,7 +118,7 @@ class Outcome:
             self.reason = reason
             done.set()
 
-        imports = Imports(
+        self.imports = imports = Imports(
             pools, Sources(self.folder, allowed), ended, lambda told: self.percents.append(imports.percent[told.id])
         )
         imports.begin(wanted)
@@ -112,7 +126,11 @@ class Outcome:
         async with asyncio.timeout(20):
             await done.wait()
         assert imports.percent == {}
+        await self.afterwards(wanted, done)
         self.files = {path.name for path in self.pool.iterdir()} - {".kowa-pool"}
+
+    async def afterwards(self, wanted: Template, done: asyncio.Event) -> None:
+        """For those who go on."""
 
 
 def test_from_a_web_server(tmp_path: Path, server: Server) -> None:
@@ -150,6 +168,7 @@ def test_redirects_are_followed_and_checked_again(tmp_path: Path, server: Server
     for where, reason in (
         ("http:||169.254.169.254|latest", "169.254.169.254, which is no public address"),
         ("file:|||etc|passwd", "leads to file"),
+        ("http:||xn--|x", "redirects to what is no URL"),
     ):
         outcome = Outcome(tmp_path, server.url("/to/" + where), RAW)
         assert reason in outcome.reason
@@ -173,6 +192,9 @@ def test_a_ring_of_redirects_ends(tmp_path: Path, server: Server) -> None:
         ("folder", "is no file"),
         ("http://me:secret@127.0.0.1/debian", "has a user or password in it"),
         ("http://127.0.0.1:1/debian", "tried 4 times"),
+        (f"http://{'a' * 64}.example/debian", "can't be a name"),
+        ("http://a..b/debian", "can't be a name"),
+        ("http://xn--/debian", "the source is no URL"),
     ],
 )
 def test_other_sources_are_refused(tmp_path: Path, source: str, reason: str) -> None:
@@ -194,6 +216,8 @@ def test_other_sources_are_refused(tmp_path: Path, source: str, reason: str) -> 
         (b"", "is data, no disk image"),
         (RAW[:-7], "is data, no disk image"),
         (b"QFI\xfb" + bytes(200), "damaged qcow2"),
+        (qcow2_standing_on(1 << 63), "damaged qcow2"),
+        (qcow2_standing_on((1 << 63) - 1), "damaged qcow2"),
     ],
 )
 def test_what_is_no_image_is_refused(tmp_path: Path, content: bytes, reason: str) -> None:
@@ -221,6 +245,107 @@ def test_an_image_that_refers_to_another_file_is_refused(tmp_path: Path) -> None
     external = f"data_file={tmp_path}/secret2,data_file_raw=on"
     asyncio.run(image.qemu_img("create", "-q", "-f", "qcow2", "-o", external, str(folder / "e"), "1M"))
     assert "refers to another file" in Outcome(tmp_path, "e", (folder / "e").read_bytes()).reason
+
+
+def test_qemu_img_may_not_eat_the_host(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "import").mkdir()
+    asyncio.run(image.create(tmp_path / "import" / "d", MIB))
+    content = (tmp_path / "import" / "d").read_bytes()
+    monkeypatch.setattr(image, "_MOST_MEMORY", MIB)
+    assert "the image can't be read" in Outcome(tmp_path, "d", content).reason
+
+
+def test_whatever_an_import_stumbles_over_it_ends(
+    tmp_path: Path, server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def stumble(_: Path) -> None:
+        raise ValueError("nobody thought of that")
+
+    monkeypatch.setattr(image, "verify", stumble)
+    reason = Outcome(tmp_path, server.url("/debian"), RAW).reason
+    assert reason == "the agent failed on it, its log says where: ValueError: nobody thought of that"
+
+
+def test_an_import_ends_though_nothing_can_be_cleaned_up(
+    tmp_path: Path, server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object, **__: object) -> None:
+        raise OSError(errno.EROFS, "Read-only file system")
+
+    def verify(_: Path) -> None:
+        monkeypatch.setattr(Path, "unlink", fail)
+        fail()
+
+    monkeypatch.setattr(image, "verify", verify)
+    assert "Read-only file system" in Outcome(tmp_path, server.url("/debian"), RAW).reason
+
+
+def test_a_source_that_dawdles_is_not_waited_for(
+    tmp_path: Path, server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(template, "PATIENCE", 0.05)
+    assert "takes longer than 0 s for 256 KiB; tried 4 times" in Outcome(tmp_path, server.url("/silent"), RAW).reason
+    monkeypatch.setattr(template, "LONGEST", 0.01)
+    assert "it took longer than 0 hours" in Outcome(tmp_path, server.url("/silent"), RAW).reason
+
+
+def test_a_source_may_be_too_large(tmp_path: Path, server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(template, "LARGEST", MIB)
+    outcome = Outcome(tmp_path, server.url("/debian"), RAW)
+    assert "the source holds more than" in outcome.reason
+    assert outcome.files == set()
+
+
+class Patient(Outcome):
+    """An import into a pool without room, which gets some."""
+
+    monkeypatch: pytest.MonkeyPatch
+
+    async def afterwards(self, wanted: Template, done: asyncio.Event) -> None:
+        assert self.reason == ""
+        assert {path.name for path in self.pool.iterdir()} == {".kowa-pool"}
+        with pytest.raises(StepFailed, match=r"no room: .* of them kept for machines"):
+            self.imports.begin(wanted)
+        for wait in self.imports._waits.values():
+            object.__setattr__(wait, "until", 0.0)
+        with pytest.raises(OSError, match="no room"):
+            self.imports.begin(wanted)
+        self.monkeypatch.undo()
+        done.clear()
+        self.imports.begin(wanted)
+        await done.wait()
+
+
+def test_a_full_pool_is_no_reason_to_give_up(tmp_path: Path, server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    """And what machines may still write is left to them."""
+    monkeypatch.setattr(template, "SHARE_KEPT", 1)
+    monkeypatch.setattr(template, "MOST_KEPT", 1 << 60)
+    Patient.monkeypatch = monkeypatch
+    outcome = Patient(tmp_path, server.url("/debian"), RAW)
+    assert outcome.reason == ""
+    assert outcome.files == {f"{DEBIAN}.raw"}
+
+
+def test_few_imports_go_on_at_once(tmp_path: Path, server: Server) -> None:
+    slice_ = small_house()
+    for name in "abcd":
+        slice_.template(name, server.url(f"/silent/{name}"), "0" * 64)
+
+    async def run() -> None:
+        pools = DirPools(tmp_path / "pools", tmp_path / "made")
+        pools.look()
+        pools.make_pool(POOL)
+        imports = Imports(pools, Sources(None, LOCAL), lambda *_: None, lambda _: None)
+        for wanted in parse(slice_.objects).templates.values():
+            imports.begin(wanted)
+        await asyncio.to_thread(until, lambda: len(server.asked) == template.AT_ONCE)
+        await asyncio.sleep(0.1)
+        assert len(server.asked) == template.AT_ONCE
+        server.speaks.set()
+        await imports.close()
+        assert imports.percent == {}
+
+    asyncio.run(run())
 
 
 def test_an_address_is_public_or_allowed() -> None:

@@ -13,6 +13,7 @@ import uvloop
 
 from kowa.fleet.v1 import fleet_pb2
 from kowa.runtime import logs
+from kowa.runtime.alone import alone
 from kowa.runtime.commands import Commands, Journal
 from kowa.runtime.feed import Worker
 from kowa.runtime.outbox import Outbox
@@ -94,6 +95,9 @@ class Agent:
                 log.warning("session.ended", code=error.code().name, reason=error.details())
             except (TimeoutError, OSError) as error:
                 log.warning("session.ended", reason=str(error) or type(error).__name__)
+            except Exception:
+                # The edge: the worker goes on with what is stored, whatever is wrong with a session.
+                log.exception("session.failed")
             if loop.time() - since > STEADY:
                 pause = FIRST_PAUSE
             await asyncio.sleep(pause * random.uniform(0.5, 1.0))  # noqa: S311 - spreads agents, guards nothing
@@ -109,11 +113,12 @@ class Agent:
 
 
 def serve(worker: Worker, *, name: str, version: str, server: str, ca: Path, token: Path, state: Path) -> None:
-    """Runs an agent until SIGTERM or SIGINT."""
-    logs.configure()
-    log.info("agent.started", agent=name, version=version, server=server)
-    uvloop.run(_serve(Agent, worker, version, server, ca, token, state))
-    log.info("agent.stopped", agent=name)
+    """Runs an agent until SIGTERM or SIGINT, alone on its state."""
+    with alone(state):
+        logs.configure()
+        log.info("agent.started", agent=name, version=version, server=server)
+        uvloop.run(_serve(Agent, worker, version, server, ca, token, state))
+        log.info("agent.stopped", agent=name)
 
 
 async def _serve(

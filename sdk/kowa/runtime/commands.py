@@ -4,11 +4,13 @@ import asyncio
 import sqlite3
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import structlog
 
 from kowa.fleet.v1 import fleet_pb2
 from kowa.runtime.crashpoint import reach
+from kowa.runtime.database import connect
 from kowa.runtime.feed import Refused, Worker
 
 log = structlog.get_logger()
@@ -21,35 +23,53 @@ KEPT = 1000
 
 
 class Journal:
-    """What was begun, on disk before it is begun. What a dead process left begun is UNKNOWN."""
+    """What was begun, on disk before it is begun. What has no end there is UNKNOWN: its process died over it.
+
+    All raise OSError with the reason while the disk does not serve.
+    """
 
     def __init__(self, folder: Path) -> None:
-        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        path = folder / "commands.db"
-        path.touch(mode=0o600)
-        self._connection = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
-        self._connection.execute("PRAGMA synchronous = FULL")
-        self._connection.execute(_SCHEMA)
-        self._connection.execute("UPDATE command SET ending = ? WHERE ending IS NULL", (fleet_pb2.ENDING_UNKNOWN,))
+        self._path = folder / "commands.db"
+        self._connection: sqlite3.Connection | None = None
+        try:
+            self._execute("SELECT 1")
+        except OSError as error:
+            # Commands are refused until it opens; all else goes on.
+            log.error("journal.away", reason=str(error))
 
     def begin(self, id_: str) -> None:
         """Records that a command is about to be carried out."""
-        self._connection.execute("INSERT INTO command (id, message) VALUES (?, '')", (id_,))
-        self._connection.execute("DELETE FROM command WHERE number <= (SELECT max(number) FROM command) - ?", (KEPT,))
+        self._execute("INSERT INTO command (id, message) VALUES (?, '')", id_)
 
     def end(self, result: fleet_pb2.CommandResult) -> None:
         """Records how it ended."""
-        values = (result.ending, result.message, result.id)
-        self._connection.execute("UPDATE command SET ending = ?, message = ? WHERE id = ?", values)
+        self._execute(
+            "UPDATE command SET ending = ?, message = ? WHERE id = ?", result.ending, result.message, result.id
+        )
+        self._execute("DELETE FROM command WHERE number <= (SELECT max(number) FROM command) - ?", KEPT)
 
     def find(self, id_: str) -> fleet_pb2.CommandResult | None:
-        """How a command ended, if it was ever begun."""
-        row = self._connection.execute("SELECT ending, message FROM command WHERE id = ?", (id_,)).fetchone()
-        return fleet_pb2.CommandResult(id=id_, ending=row[0], message=row[1]) if row else None
+        """How a command ended, if it was ever begun. Not to be asked of one that is under way."""
+        for ending, message in self._execute("SELECT ending, message FROM command WHERE id = ?", id_):
+            return fleet_pb2.CommandResult(id=id_, ending=ending or fleet_pb2.ENDING_UNKNOWN, message=message)
+        return None
+
+    def _execute(self, statement: str, *values: object) -> list[Any]:
+        try:
+            if self._connection is None:
+                self._connection = connect(self._path, _prepare)
+            return self._connection.execute(statement, values).fetchall()
+        except (sqlite3.Error, OSError) as error:
+            raise OSError(f"the agent can't keep its journal of commands: {error}") from error
 
     def close(self) -> None:
         """Lets go of the file."""
-        self._connection.close()
+        if self._connection is not None:
+            self._connection.close()
+
+
+def _prepare(connection: sqlite3.Connection) -> None:
+    connection.execute(_SCHEMA)
 
 
 class Commands:
@@ -66,32 +86,46 @@ class Commands:
         running = self._running.get(command.id)
         if running is not None:
             return await asyncio.shield(running)
-        known = self._journal.find(command.id)
+        try:
+            known = self._journal.find(command.id)
+        except OSError as error:
+            return _failed(command, str(error))
         if known is not None:
             return known
         if command.recall or command.time_to_live.ToNanoseconds() <= 0 or command.epoch != epoch:
             return fleet_pb2.CommandResult(id=command.id, ending=fleet_pb2.ENDING_EXPIRED)
         if command.target not in held or held[command.target].generation < command.generation:
-            said = "the agent does not hold what the command is about"
-            return fleet_pb2.CommandResult(id=command.id, ending=fleet_pb2.ENDING_FAILED, message=said)
+            return _failed(command, "the agent does not hold what the command is about")
         task = asyncio.create_task(self._carry_out(command))
         self._running[command.id] = task
         task.add_done_callback(lambda _: self._running.pop(command.id, None))
         return await asyncio.shield(task)
 
     async def _carry_out(self, command: fleet_pb2.Command) -> fleet_pb2.CommandResult:
-        self._journal.begin(command.id)
+        try:
+            self._journal.begin(command.id)
+        except OSError as error:
+            log.warning("command.refused", id=command.id, reason=str(error))
+            return _failed(command, str(error))
         reach("agent.command.begun")
         result = fleet_pb2.CommandResult(id=command.id, ending=fleet_pb2.ENDING_DONE)
         try:
             await self._worker.act(command)
         except Refused as refused:
-            result.ending, result.message = fleet_pb2.ENDING_FAILED, str(refused)
+            result = _failed(command, str(refused))
         except Exception as error:
             # The edge: whatever it stumbles over, the command has its end.
             log.error("command.failed", id=command.id, exc_info=error)
-            result.ending, result.message = fleet_pb2.ENDING_FAILED, f"{type(error).__name__}: {error}"
+            result = _failed(command, f"{type(error).__name__}: {error}")
         reach("agent.command.acted")
-        self._journal.end(result)
+        try:
+            self._journal.end(result)
+        except OSError as error:
+            # It is done all the same, and told so; asked again, nobody knows any more.
+            log.error("command.not_journaled", id=command.id, reason=str(error))
         log.info("command.ended", id=command.id, ending=fleet_pb2.Ending.Name(result.ending))
         return result
+
+
+def _failed(command: fleet_pb2.Command, why: str) -> fleet_pb2.CommandResult:
+    return fleet_pb2.CommandResult(id=command.id, ending=fleet_pb2.ENDING_FAILED, message=why)

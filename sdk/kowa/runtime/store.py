@@ -1,17 +1,12 @@
 """What an agent is told to bring about, kept on disk: it boots and serves from here while Kahuna is away."""
 
 import contextlib
-import os
 import sqlite3
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
-import structlog
-from google.protobuf.message import DecodeError
-
 from kowa.fleet.v1 import fleet_pb2
-
-log = structlog.get_logger()
+from kowa.runtime.database import connect
 
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS object (id TEXT PRIMARY KEY, data BLOB NOT NULL) WITHOUT ROWID;
@@ -23,36 +18,16 @@ class Holdings:
     """The agent's slice as last accepted. A change is there as a whole after `store` returns, or not at all."""
 
     def __init__(self, folder: Path) -> None:
-        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        path = folder / "holdings.db"
-        try:
-            self._open(path)
-        except sqlite3.OperationalError:
-            # A full disk, another agent at work: the file is good.
-            raise
-        except (sqlite3.DatabaseError, DecodeError) as error:
-            # Kahuna tells it all again, and nothing on the host is touched for want of it.
-            aside = path.with_suffix(".db.damaged")
-            log.error("holdings.damaged", aside=str(aside), reason=str(error))
-            path.replace(aside)
-            for beside in ("-wal", "-shm"):
-                path.with_name(path.name + beside).unlink(missing_ok=True)
-            self._open(path)
+        # Of a damaged one Kahuna tells it all again, and nothing on the host is touched for want of it.
+        self._connection = connect(folder / "holdings.db", self._read)
 
-    def _open(self, path: Path) -> None:
-        os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
-        connection = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
-        try:
-            connection.execute("PRAGMA journal_mode = WAL")
-            connection.execute("PRAGMA synchronous = FULL")
-            connection.executescript(_SCHEMA)
-            rows = connection.execute("SELECT id, data FROM object")
-            self.objects: dict[str, fleet_pb2.Object] = {id_: fleet_pb2.Object.FromString(data) for id_, data in rows}
-            row = connection.execute("SELECT value FROM fact WHERE name = 'incarnation'").fetchone()
-        except (sqlite3.Error, DecodeError):
-            connection.close()
-            raise
-        self._connection, self.incarnation = connection, str(row[0]) if row else ""
+    def _read(self, connection: sqlite3.Connection) -> None:
+        connection.execute("PRAGMA journal_mode = WAL")
+        connection.executescript(_SCHEMA)
+        rows = connection.execute("SELECT id, data FROM object")
+        self.objects: dict[str, fleet_pb2.Object] = {id_: fleet_pb2.Object.FromString(data) for id_, data in rows}
+        row = connection.execute("SELECT value FROM fact WHERE name = 'incarnation'").fetchone()
+        self.incarnation = str(row[0]) if row else ""
 
     def merged(self, put: Iterable[fleet_pb2.Object], removed: Iterable[str]) -> Mapping[str, fleet_pb2.Object]:
         """What would be held after a change."""

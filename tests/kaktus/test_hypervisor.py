@@ -1,0 +1,151 @@
+"""Libvirt itself: what it says of a guest's end, and what hangs in it."""
+
+import asyncio
+import os
+import signal
+import time
+from collections.abc import Callable, Coroutine, Iterator
+from typing import Any
+
+import pytest
+
+from agent_kaktus.compute import hypervisor
+from agent_kaktus.compute.hypervisor import Hypervisor
+from agent_kaktus.failures import Away, StepFailed
+
+from .rooms import Room, room
+from .slices import id_of, small_house
+
+pytestmark = pytest.mark.libvirt
+
+WEB, DB = id_of("web"), id_of("db")
+Story = Callable[[Hypervisor], Coroutine[Any, Any, None]]
+
+
+@pytest.fixture(scope="module")
+def host() -> Iterator[Room]:
+    with room() as made:
+        yield made
+
+
+@pytest.fixture
+def machines(host: Room) -> Iterator[None]:
+    """Two that do nothing."""
+    for id_ in (WEB, DB):
+        path = host.base / f"{id_}.xml"
+        path.write_text(
+            f"<domain type='qemu'><name>kowa-{id_}</name><uuid>{id_}</uuid><memory>32768</memory>"
+            "<os><type>hvm</type></os><features><acpi/></features></domain>"
+        )
+        host.virsh("define", str(path))
+        host.virsh("start", f"kowa-{id_}")
+    yield
+    for pid in host.guests():
+        os.kill(pid, signal.SIGKILL)
+    for id_ in (WEB, DB):
+        host.virsh("destroy", f"kowa-{id_}", check=False)
+        host.virsh("undefine", f"kowa-{id_}", check=False)
+
+
+def tell(host: Room, story: Story) -> None:
+    async def run() -> None:
+        made = Hypervisor(host.uri, lambda: None)
+        try:
+            await story(made)
+        finally:
+            await made.close()
+
+    asyncio.run(run())
+
+
+def process(host: Room, id_: str) -> int:
+    return int((host.base / f"libvirt/run/qemu/kowa-{id_}.pid").read_text())
+
+
+async def ended(made: Hypervisor, id_: str) -> bool:
+    """Whether it left by itself, once it is off."""
+    async with asyncio.timeout(20):
+        while True:
+            found = next(domain for domain in await made.look() if domain.id == id_)
+            if not found.is_on:
+                return found.left
+            await asyncio.sleep(0.05)
+
+
+def test_one_machine_that_hangs_holds_up_no_other(host: Room, machines: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def story(made: Hypervisor) -> None:
+        await made.look()
+        os.kill(process(host, WEB), signal.SIGSTOP)
+        monkeypatch.setattr(hypervisor, "_LIMIT", 1.0)
+        with pytest.raises(StepFailed, match="libvirt did not answer within 1 s"):
+            await made.suspend(WEB)
+        monkeypatch.setattr(hypervisor, "_LIMIT", 30.0)
+        began = time.monotonic()
+        with pytest.raises(StepFailed, match="has not answered an earlier call yet"):
+            await made.reset(WEB)
+        await made.suspend(DB)
+        await made.resume(DB)
+        assert {domain.id: domain.is_on for domain in await made.look()} == {WEB: True, DB: True}
+        assert time.monotonic() - began < 10
+        await made.cut(WEB)
+        assert not await ended(made, WEB)
+        async with asyncio.timeout(10):
+            while True:
+                try:
+                    await made.undefine(WEB)
+                    break
+                except StepFailed:
+                    await asyncio.sleep(0.05)
+
+    tell(host, story)
+
+
+def test_a_process_that_is_killed_is_no_guest_that_leaves(host: Room, machines: None) -> None:
+    async def story(made: Hypervisor) -> None:
+        await made.look()
+        os.kill(process(host, WEB), signal.SIGTERM)
+        assert not await ended(made, WEB)
+        await made.start(WEB)
+        await made.resume(WEB)
+        os.kill(process(host, WEB), signal.SIGKILL)
+        assert not await ended(made, WEB)
+
+    tell(host, story)
+
+
+def test_a_libvirt_that_hangs_is_away(host: Room, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def story(made: Hypervisor) -> None:
+        monkeypatch.setattr(hypervisor, "_OPEN_LIMIT", 0.5)
+        monkeypatch.setattr(hypervisor, "_CLOSE_LIMIT", 0.5)
+        daemon = int((host.base / "libvirt/run/libvirtd.pid").read_text())
+        os.kill(daemon, signal.SIGSTOP)
+        try:
+            with pytest.raises(Away, match=r"can't be reached: libvirt did not answer within 0\.5 s"):
+                await made.look()
+            with pytest.raises(Away, match="has not answered an earlier call yet"):
+                await made.look()
+            began = time.monotonic()
+            await made.close()
+            assert time.monotonic() - began < 2
+        finally:
+            os.kill(daemon, signal.SIGCONT)
+        await asyncio.sleep(0.5)
+        assert await made.look() == []
+
+    tell(host, story)
+
+
+def test_the_agent_ends_though_a_machine_and_libvirt_hang(host: Room, machines: None) -> None:
+    with host.agent() as agent:
+        slice_ = small_house()
+        agent.send(slice_.objects)
+        agent.until(id_of("host"), lambda report: len(report.resource.kaktus.status.strangers) == 2)
+        daemon = int((host.base / "libvirt/run/libvirtd.pid").read_text())
+        os.kill(daemon, signal.SIGSTOP)
+        try:
+            slice_.vnet()
+            agent.send(slice_.objects)  # it looks, and has no answer
+            time.sleep(1)
+            agent.stop()
+        finally:
+            os.kill(daemon, signal.SIGCONT)
