@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from uuid import UUID
 
+CHUNK = 1 << 18  # bytes read at once; of larger parts malloc keeps megabytes when all are read
 PARTIAL = ".part"  # behind the name of a file that is still being written
 
 

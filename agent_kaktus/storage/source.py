@@ -9,14 +9,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from agent_kaktus.failures import GivenUp
+from agent_kaktus.files import CHUNK
 from agent_kaktus.storage import address
 
-CHUNK = 1 << 18  # bytes; of larger ones malloc keeps megabytes when all are read
 _FILE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]{0,254}")
-
-
-class BrokenOff(Exception):
-    """The server went quiet or away, or asks for patience: worth another try."""
 
 
 @dataclass(frozen=True, slots=True)

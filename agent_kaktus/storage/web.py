@@ -6,9 +6,9 @@ from collections.abc import AsyncGenerator
 
 import httpx
 
-from agent_kaktus.failures import GivenUp
+from agent_kaktus.failures import BrokenOff, GivenUp
+from agent_kaktus.files import CHUNK
 from agent_kaktus.storage import address
-from agent_kaktus.storage.source import CHUNK, BrokenOff
 
 _MOST_REDIRECTS = 5
 _LONGEST_LENGTH = 20  # digits
