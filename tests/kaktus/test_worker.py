@@ -8,8 +8,8 @@ from agent_kaktus.storage.source import Sources
 from agent_kaktus.told import Told
 from agent_kaktus.worker import Kaktus
 
+from .bench import Feed
 from .slices import id_of, small_house
-from .test_loop import Feed
 
 
 def test_a_stored_slice_it_refuses_does_not_end_it(tmp_path: Path) -> None:

@@ -1,0 +1,154 @@
+"""The loop and power: machines that fall over, that leave, and that do not listen."""
+
+from dataclasses import replace
+
+import pytest
+
+from agent_kaktus.actual import Power
+from agent_kaktus.failures import StepFailed
+from kowa.v2 import instance_pb2
+
+from .bench import APPLIED, FAILED, Bench, on_a_bench
+from .slices import id_of
+
+
+def test_a_machine_that_falls_over_is_started_five_times_in_ten_minutes() -> None:
+    async def story(bench: Bench) -> None:
+        await bench.converge()
+        for times in range(1, 6):
+            bench.hands.host.switch_off(id_of("web"), left=False)
+            await bench.converge(later=10)
+            assert bench.report("web").resource.instance.status.restarts == times
+        bench.hands.host.switch_off(id_of("web"), left=False)
+        await bench.converge(later=10)
+        assert bench.report("web").outcome == FAILED
+        await bench.converge(later=3600)
+        assert bench.report("web").outcome == FAILED
+        bench.feed.slice.instance("web", ("root",), ("card",))
+        await bench.converge()
+        assert bench.report("web").outcome == APPLIED
+
+    on_a_bench(story)
+
+
+def test_one_that_falls_over_now_and_then_is_always_started_again() -> None:
+    async def story(bench: Bench) -> None:
+        await bench.converge()
+        for _ in range(9):
+            bench.hands.host.switch_off(id_of("web"), left=False)
+            await bench.converge(later=200)
+            assert bench.report("web").outcome == APPLIED
+
+    on_a_bench(story)
+
+
+def test_power_is_cut_after_a_minute() -> None:
+    async def story(bench: Bench) -> None:
+        await bench.converge()
+        bench.hands.host.obeys = False
+        bench.feed.slice.instance("web", ("root",), ("card",), power=instance_pb2.POWER_STOPPED)
+        rest = await bench.converge()
+        assert bench.hands.did == ["shutdown web", "note web stops"]
+        assert rest <= 30
+        await bench.converge(later=59)
+        assert bench.hands.did == []
+        await bench.converge(later=1)
+        assert bench.hands.did == ["cut power web"]
+        assert bench.report("web").outcome == APPLIED
+
+    on_a_bench(story)
+
+
+def test_what_ran_well_for_long_begins_anew() -> None:
+    async def story(bench: Bench) -> None:
+        await bench.converge()
+        for _ in range(5):
+            bench.hands.host.switch_off(id_of("web"), left=False)
+            await bench.converge(later=10)
+        for _ in range(3):
+            await bench.converge(later=300)
+        bench.hands.host.switch_off(id_of("web"), left=False)
+        await bench.converge(later=86400)
+        assert bench.report("web").outcome == APPLIED
+        assert bench.report("web").resource.instance.status.restarts == 1
+
+    on_a_bench(story)
+
+
+def test_one_that_falls_over_as_soon_as_it_runs_counts() -> None:
+    async def story(bench: Bench) -> None:
+        bench.hands.after["resume web"] = lambda: bench.hands.host.switch_off(id_of("web"), left=False)
+        for _ in range(9):
+            await bench.converge(later=61)
+        assert bench.report("web").outcome == FAILED
+        assert "5 times within 10 minutes" in bench.report("web").message
+
+    on_a_bench(story)
+
+
+def test_a_guest_that_leaves_as_soon_as_it_runs_stays_off() -> None:
+    async def story(bench: Bench) -> None:
+        bench.hands.after["resume web"] = lambda: bench.hands.host.switch_off(id_of("web"), left=True)
+        await bench.converge()
+        assert [condition.type for condition in bench.report("web").resource.instance.meta.conditions] == [
+            "GuestPoweredOff"
+        ]
+        await bench.converge(later=60)
+        assert bench.hands.did == []
+
+    on_a_bench(story)
+
+
+@pytest.mark.parametrize("restarts", [False, True])
+def test_a_guest_that_obeys_late_is_started_again_when_it_shall_run(restarts: bool) -> None:
+    async def story(bench: Bench) -> None:
+        await bench.converge()
+        bench.hands.host.obeys = False
+        bench.feed.slice.instance("web", ("root",), ("card",), power=instance_pb2.POWER_STOPPED)
+        await bench.converge()
+        bench.feed.slice.instance("web", ("root",), ("card",))
+        if restarts:
+            bench.restart_agent()
+        await bench.converge(later=10)
+        await bench.converge(later=60)
+        assert bench.report("web").outcome == APPLIED
+        bench.hands.host.switch_off(id_of("web"), left=True)
+        await bench.converge(later=10)
+        assert bench.report("web").resource.instance.status == instance_pb2.InstanceStatus(
+            power=instance_pb2.POWER_RUNNING, addresses=["10.9.0.2"]
+        )
+        bench.hands.host.switch_off(id_of("web"), left=True)
+        await bench.converge(later=10)
+        assert bench.report("web").resource.instance.status.power == instance_pb2.POWER_STOPPED
+
+    on_a_bench(story)
+
+
+@pytest.mark.parametrize("step", ["shutdown web", "resume web", "guard web"])
+def test_power_is_cut_though_it_can_not_be_asked(step: str) -> None:
+    async def story(bench: Bench) -> None:
+        await bench.converge()
+        bench.hands.fails[step] = StepFailed("libvirt did not answer within 60 s")
+        if step != "shutdown web":
+            host = bench.hands.host
+            host.domains[id_of("web")] = replace(host.domains[id_of("web")], power=Power.PAUSED)
+            host.guards.clear()
+        bench.feed.slice.instance("web", ("root",), ("card",), power=instance_pb2.POWER_STOPPED)
+        for _ in range(8):
+            await bench.converge(later=20)
+        assert bench.report("web").outcome == APPLIED
+        assert bench.report("web").resource.instance.status.power == instance_pb2.POWER_STOPPED
+
+    on_a_bench(story)
+
+
+def test_who_can_not_be_cut_is_not_looked_at_without_a_pause() -> None:
+    async def story(bench: Bench) -> None:
+        await bench.converge()
+        bench.hands.fails |= {step: StepFailed("it hangs") for step in ("shutdown web", "cut power web")}
+        bench.feed.slice.instance("web", ("root",), ("card",), power=instance_pb2.POWER_STOPPED)
+        for _ in range(8):
+            rest = await bench.converge(later=60)
+        assert rest > 1
+
+    on_a_bench(story)
