@@ -57,6 +57,8 @@ class Loop:
         """Ends the thread."""
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join(LIMIT)
+        assert not self._thread.is_alive()
+        self._loop.close()
 
 
 class PretendHost(NoMachines):
