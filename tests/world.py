@@ -1,7 +1,11 @@
 """A real Kahuna on a database of its own, and agents that dial in over real TLS for hosts they only pretend."""
 
 import asyncio
+import atexit
 import contextlib
+import functools
+import shutil
+import tempfile
 import threading
 from collections.abc import AsyncIterator, Coroutine, Iterator, Mapping
 from pathlib import Path
@@ -10,6 +14,7 @@ from typing import Any, TypeVar
 import uvloop
 
 from kahuna import admin_key
+from kahuna.security import certificates
 from kahuna.serve import Kahuna
 from kahuna.settings import Settings
 from kowa.client import Client
@@ -137,7 +142,10 @@ class World:
         self.settings = Settings(
             state=folder, database=database, api="127.0.0.1:0", fleet="127.0.0.1:0", metrics="", names=["localhost"]
         )
-        admin_key.draw(self.settings, folder / "admin.key")
+        if database:
+            admin_key.draw(self.settings, folder / "admin.key")
+        else:
+            shutil.copytree(_drawn(), folder, dirs_exist_ok=True)
         self.key = (folder / "admin.key").read_text().strip()
         self.secret = ""
         self._agents: list[asyncio.Task[None]] = []
@@ -215,6 +223,16 @@ class World:
     def fleet_endpoint(self) -> str:
         """Where agents dial in; the certificate is for the name."""
         return f"localhost:{self.kahuna.fleet_port}"
+
+
+@functools.cache
+def _drawn() -> Path:
+    """What a new Kahuna on SQLite makes before it first serves, made once for all worlds of a run."""
+    folder = Path(tempfile.mkdtemp(prefix="kowa-world-"))
+    atexit.register(shutil.rmtree, folder)
+    admin_key.draw(Settings(state=folder), folder / "admin.key")
+    certificates.ensure(folder, ["localhost"])
+    return folder
 
 
 @contextlib.contextmanager

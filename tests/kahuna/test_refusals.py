@@ -254,7 +254,12 @@ def others(site: Estate) -> object:
     return machine(volumes=[web(site).volumes[0]])(site)
 
 
-TONGUES = ["grpc", pytest.param("rest", marks=pytest.mark.gateway), "kowactl"]
+# Each word of kowactl is a process of its own.
+TONGUES = [
+    "grpc",
+    pytest.param("rest", marks=pytest.mark.gateway),
+    pytest.param("kowactl", marks=pytest.mark.slow),
+]
 # What can't be said in a tongue: the path without an id is the list's; kowactl asks for pages that are not too large.
 # Its masks are made from what it is given.
 UNSAYABLE = {
