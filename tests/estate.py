@@ -82,6 +82,15 @@ class Estate:
         wanted = self.wanted(name, vcpus=vcpus, memory=memory)
         return self.cloud.client.of(instance_pb2.Instance).begin_create(wanted)
 
+    def away(self) -> instance_pb2.Instance:
+        """A machine that runs on the host, which has gone away since."""
+        agent = self.cloud.dial(self.secret, PretendHost())
+        until(lambda: self.client.kaktuses.get(self.host.meta.id).status.memory, what="the host's capacity")
+        machine = self.cloud.client.of(instance_pb2.Instance).create(self.wanted("web"))
+        self.cloud.hang_up(agent)
+        until(lambda: not self.cloud.fleet_sessions(), what="the end of the session")
+        return machine
+
     def registered(self, worker: PretendHost | None = None) -> PretendHost:
         """Lets the host's agent dial in, and waits for its capacity."""
         worker = worker or PretendHost()

@@ -56,11 +56,7 @@ def test_a_command_interrupted_by_the_end_of_its_agent_is_unknown_and_not_done_a
 
 
 def test_a_command_for_a_host_that_is_away_waits_and_is_sent_when_it_is_back(site: Estate) -> None:
-    agent = site.cloud.dial(site.secret, PretendHost())
-    until(lambda: site.client.kaktuses.get(site.host.meta.id).status.memory, what="the host's capacity")
-    web = site.client.instances.create(site.wanted("web"))
-    site.cloud.hang_up(agent)
-    until(lambda: not site.cloud.fleet_sessions(), what="the end of the session")
+    web = site.away()
     begun = site.client.instances.begin("reboot", web.meta.id)
     back = site.registered()
     assert site.client.operations.wait(begun.operation_id, 10).phase == operation_pb2.PHASE_DONE
@@ -101,10 +97,6 @@ def test_a_console_of_what_is_not_there_says_so(site: Estate) -> None:
     keys.put(None)
     with pytest.raises(errors.NotFound):
         next(converse(site, "nothing", keys))
-    agent = site.cloud.dial(site.secret, PretendHost())
-    until(lambda: site.client.kaktuses.get(site.host.meta.id).status.memory, what="the host's capacity")
-    web = site.client.instances.create(site.wanted("web"))
-    site.cloud.hang_up(agent)
-    until(lambda: not site.cloud.fleet_sessions(), what="the end of the session")
+    web = site.away()
     with pytest.raises(errors.Unavailable, match="host is not connected"):
         next(converse(site, web.meta.id, keys))

@@ -15,11 +15,7 @@ from tests.world import PretendHost, World
 def lost(cloud: World) -> Estate:
     """A site with a machine on a host that has gone away, and the machine being deleted."""
     site = estate(cloud)
-    agent = cloud.dial(site.secret, PretendHost())
-    until(lambda: site.client.kaktuses.get(site.host.meta.id).status.memory, what="the host's capacity")
-    site.client.instances.create(site.wanted("web"))
-    cloud.hang_up(agent)
-    until(lambda: not cloud.fleet_sessions(), what="the end of the session")
+    site.away()
     for kind in (site.client.instances, site.client.volumes, site.client.adapters):
         for resource in list(kind.list()):
             kind.begin_delete(resource.meta.id)

@@ -32,16 +32,6 @@ def cancel(site: Estate, operation: str) -> Any:
     return site.client.call(method, operation_pb2.CancelOperationRequest(id=operation)).resource
 
 
-def away(site: Estate) -> Any:
-    """A machine that runs on a host which has gone away since."""
-    agent = site.cloud.dial(site.secret, PretendHost())
-    until(lambda: site.client.kaktuses.get(site.host.meta.id).status.memory, what="the host's capacity")
-    web = site.client.instances.create(site.wanted("web"))
-    site.cloud.hang_up(agent)
-    until(lambda: not site.cloud.fleet_sessions(), what="the end of the session")
-    return web
-
-
 def test_an_operation_says_when_its_host_goes_and_when_it_is_back(site: Estate) -> None:
     host = PretendHost()
     agent = site.cloud.dial(site.secret, host)
@@ -61,7 +51,7 @@ def test_an_operation_says_when_its_host_goes_and_when_it_is_back(site: Estate) 
 
 
 def test_the_same_wish_again_replaces_nothing(site: Estate) -> None:
-    web = away(site)
+    web = site.away()
     first = site.client.instances.begin("stop", web.meta.id).operation_id
     again = site.client.instances.begin("stop", web.meta.id).operation_id
     assert [stands(site, each)[0] for each in (first, again)] == [WAITING, WAITING]
@@ -75,7 +65,7 @@ def test_the_same_wish_again_replaces_nothing(site: Estate) -> None:
 
 
 def test_a_command_is_not_replaced_by_a_change(site: Estate) -> None:
-    web = away(site)
+    web = site.away()
     reset = site.client.instances.begin("reset", web.meta.id).operation_id
     web.description = "renamed meanwhile"
     site.client.instances.begin_update(web, ["description"])
@@ -87,7 +77,7 @@ def test_a_command_is_not_replaced_by_a_change(site: Estate) -> None:
 
 @pytest.mark.parametrize("how", ["cancelled", "its machine deleted"])
 def test_a_command_taken_back_is_never_sent(site: Estate, how: str) -> None:
-    web = away(site)
+    web = site.away()
     reset = site.client.instances.begin("reset", web.meta.id).operation_id
     if how == "cancelled":
         assert cancel(site, reset).phase == operation_pb2.PHASE_CANCELLED
@@ -112,7 +102,7 @@ def test_a_command_that_was_sent_is_not_cancelled(site: Estate) -> None:
 
 
 def test_who_cancelled_is_in_the_audit_trail(site: Estate) -> None:
-    web = away(site)
+    web = site.away()
     stop = site.client.instances.begin("stop", web.meta.id).operation_id
     for _ in range(2):  # an ended one stays as it ended
         assert cancel(site, stop).phase == operation_pb2.PHASE_CANCELLED
@@ -135,6 +125,6 @@ def test_a_stopped_machine_is_neither_suspended_nor_resumed(site: Estate, verb: 
 
 
 def test_a_power_that_is_not_said_is_running(site: Estate) -> None:
-    web = away(site)
+    web = site.away()
     web.power = instance_pb2.POWER_UNSPECIFIED
     assert site.client.instances.begin_update(web, ["power"]).resource.power == instance_pb2.POWER_RUNNING

@@ -40,6 +40,6 @@ class KaktusService(NodeService):
         operations.reconsider(tx, targets={held_id for _, held_id in held})
         for kind, held_id in held:
             operations.sweep(tx, kind, held_id)
-        if host is not None:
-            operations.sweep_networks(tx, self.kind, host)
+        if isinstance(host, kaktus_pb2.Kaktus):
+            operations.sweep_networks(tx, host)
         super().sweep(tx, id_)

@@ -12,7 +12,7 @@ from kahuna.store.gone import Gone
 from kahuna.store.operation import Operation
 from kahuna.store.resource import CONTRACT, TABLES, message_of, meta, standing_of, timestamp
 from kahuna.store.transaction import Transaction
-from kowa.v2 import agent_pb2, operation_pb2
+from kowa.v2 import agent_pb2, kaktus_pb2, kiwi_pb2, operation_pb2, zone_pb2
 
 # What a machine holds and lets go of when it is gone.
 BELONGINGS = (("Volume", "instance"), ("Adapter", "instance"))
@@ -42,14 +42,14 @@ def begin(tx: Transaction, cause: Cause, kind: str, target: Message) -> operatio
     operation = _describe(cause, kind, target)
     operation.target_generation = head.generation
     operation.phase = lifecycle.phase(head.generation, standing_of(kind, target))
-    return _record(tx, operation, kind, target)
+    return _record(tx, cause, operation, kind, target)
 
 
 def begin_command(tx: Transaction, cause: Cause, kind: str, target: Message) -> operation_pb2.Operation:
     """Records something to be done once to a resource. It ends by the agent's word on it, not by a state."""
     operation = _describe(cause, kind, target)
     operation.command, operation.phase = True, operation_pb2.PHASE_RUNNING
-    return _record(tx, operation, kind, target)
+    return _record(tx, cause, operation, kind, target)
 
 
 def _describe(cause: Cause, kind: str, target: Message) -> operation_pb2.Operation:
@@ -65,7 +65,9 @@ def _describe(cause: Cause, kind: str, target: Message) -> operation_pb2.Operati
     )
 
 
-def _record(tx: Transaction, operation: operation_pb2.Operation, kind: str, target: Message) -> operation_pb2.Operation:
+def _record(
+    tx: Transaction, cause: Cause, operation: operation_pb2.Operation, kind: str, target: Message
+) -> operation_pb2.Operation:
     if operation.phase in lifecycle.OPEN:
         obstacle = _obstacle(tx, kind, target)
         if obstacle:
@@ -74,7 +76,7 @@ def _record(tx: Transaction, operation: operation_pb2.Operation, kind: str, targ
         _close(tx, operation)
     added = tx.add("Operation", operation)
     assert isinstance(added, operation_pb2.Operation)
-    _note(tx, Cause(added.method, added.caller, added.reason), added)
+    _note(tx, cause, added)
     return added
 
 
@@ -155,17 +157,19 @@ def sweep(tx: Transaction, kind: str, id_: str) -> None:
             end(tx, operation, operation_pb2.PHASE_DONE, "")
     for other, belonging_id in belongings:
         sweep(tx, other, belonging_id)
+    if isinstance(resource, kaktus_pb2.Kaktus | kiwi_pb2.Kiwi):
+        sweep_networks(tx, resource)
     for named in CONTRACT.kinds[kind].message.fields.values():
         if named.ref and not named.repeated and getattr(resource, named.name):
             sweep(tx, named.ref, getattr(resource, named.name))
-    if kind in ("Kaktus", "Kiwi"):
-        sweep_networks(tx, kind, resource)
 
 
-def sweep_networks(tx: Transaction, kind: str, node: Message) -> None:
+def sweep_networks(tx: Transaction, node: kaktus_pb2.Kaktus | kiwi_pb2.Kiwi) -> None:
     """Of a region's networks, takes out those that waited for the word of a node which has none any more."""
-    zone = tx.find("Zone", node.zone) if kind == "Kaktus" else node  # type: ignore[attr-defined]
-    for vnet in tx.referring("Vnet", "region", zone.region) if zone else ():  # type: ignore[attr-defined]
+    place = node if isinstance(node, kiwi_pb2.Kiwi) else tx.find("Zone", node.zone)
+    if not isinstance(place, kiwi_pb2.Kiwi | zone_pb2.Zone):
+        return  # the zone went with its last host, whose networks were looked at then
+    for vnet in tx.referring("Vnet", "region", place.region):
         for subnet in tx.referring("Subnet", "vnet", meta(vnet).id):
             sweep(tx, "Subnet", meta(subnet).id)
         sweep(tx, "Vnet", meta(vnet).id)
