@@ -136,6 +136,7 @@ class Hands:
 async def _look_at(guards: Guards) -> tuple[dict[str, str], str, str]:
     """The guards, the wall, and why they can't be seen."""
     try:
-        return await guards.look(), await guards.wall.look(), ""
+        put, wall = await asyncio.gather(guards.look(), guards.wall.look())
     except StepFailed as why:
         return {}, "", str(why)
+    return put, wall, ""

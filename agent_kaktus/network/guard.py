@@ -7,6 +7,7 @@ from collections.abc import Iterable
 
 from agent_kaktus import names, process
 from agent_kaktus.desired import Card
+from agent_kaktus.failures import StepFailed
 from agent_kaktus.network.wall import Wall
 
 _COUNT = 5  # of rules in a chain
@@ -28,16 +29,13 @@ def seal(card: Card, index: int) -> str:
     return f"{hashlib.sha256(chr(10).join(rules(card)).encode()).hexdigest()[:16]}/{index}"
 
 
-def text(table: str, card: Card, index: int) -> str:
-    """One transaction that makes the chain of a tap anew, whatever there was."""
+def text(table: str, card: Card, index: int, *, anew: bool) -> str:
+    """One transaction that makes the chain of a tap: where there is none, or anew, whatever there is."""
     chain = f"netdev {table} {card.tap}"
     hook = f'{{ type filter hook ingress device "{card.tap}" priority -500; policy drop; }}'
-    lines = [
-        f"add table netdev {table}",
-        f"add chain {chain} {hook}",
-        f"delete chain {chain}",
-        f"add chain {chain} {hook}",
-    ]
+    lines = [f"add table netdev {table}"]
+    lines += [f"add chain {chain} {hook}", f"delete chain {chain}"] if anew else []
+    lines += [f"create chain {chain} {hook}"]
     lines += [f'add rule {chain} {rule} comment "{seal(card, index)}"' for rule in rules(card)]
     return "\n".join(lines) + "\n"
 
@@ -74,10 +72,12 @@ class Guards:
         return seals(await nft("-j", "list", "table", "netdev", self._table))
 
     async def put(self, card: Card, index: int) -> None:
-        transaction = text(self._table, card, index)
+        """A chain that is there is made anew, which takes the kernel several times as long as a first one."""
         async with self._changing:
-            await nft("-c", "-f", "-", say=transaction)
-            await nft("-f", "-", say=transaction)
+            try:
+                await nft("-f", "-", say=text(self._table, card, index, anew=False))
+            except StepFailed:
+                await nft("-f", "-", say=text(self._table, card, index, anew=True))
 
     async def remove(self, taps: Iterable[str]) -> None:
         async with self._changing:

@@ -20,11 +20,9 @@ def card() -> Card:
 def test_the_whole_transaction() -> None:
     hook = f'{{ type filter hook ingress device "{TAP}" priority -500; policy drop; }}'
     seal = guard.seal(card(), 7)
-    assert guard.text("kaktus_x", card(), 7).splitlines() == [
+    first = [
         "add table netdev kaktus_x",
-        f"add chain netdev kaktus_x {TAP} {hook}",
-        f"delete chain netdev kaktus_x {TAP}",
-        f"add chain netdev kaktus_x {TAP} {hook}",
+        f"create chain netdev kaktus_x {TAP} {hook}",
         f'add rule netdev kaktus_x {TAP} ether saddr != 02:00:00:00:00:01 drop comment "{seal}"',
         f'add rule netdev kaktus_x {TAP} ether type {{ 8021q, 8021ad }} drop comment "{seal}"',
         f'add rule netdev kaktus_x {TAP} ip saddr 10.9.0.2 accept comment "{seal}"',
@@ -32,6 +30,13 @@ def test_the_whole_transaction() -> None:
         f' comment "{seal}"',
         f"add rule netdev kaktus_x {TAP} arp saddr ether 02:00:00:00:00:01 arp saddr ip {{ 0.0.0.0, 10.9.0.2 }} accept"
         f' comment "{seal}"',
+    ]
+    assert guard.text("kaktus_x", card(), 7, anew=False).splitlines() == first
+    assert guard.text("kaktus_x", card(), 7, anew=True).splitlines() == [
+        first[0],
+        f"add chain netdev kaktus_x {TAP} {hook}",
+        f"delete chain netdev kaktus_x {TAP}",
+        *first[1:],
     ]
 
 
