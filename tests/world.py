@@ -1,10 +1,8 @@
 """A real Kahuna on a database of its own, and agents that dial in over real TLS for hosts they only pretend."""
 
 import asyncio
-import atexit
 import contextlib
 import functools
-import shutil
 import tempfile
 import threading
 from collections.abc import AsyncIterator, Coroutine, Iterator, Mapping
@@ -14,7 +12,7 @@ from typing import Any, TypeVar
 import uvloop
 
 from kahuna import admin_key
-from kahuna.security import certificates
+from kahuna.security import certificates, files
 from kahuna.serve import Kahuna
 from kahuna.settings import Settings
 from kowa.client import Client
@@ -145,7 +143,8 @@ class World:
         if database:
             admin_key.draw(self.settings, folder / "admin.key")
         else:
-            shutil.copytree(_drawn(), folder, dirs_exist_ok=True)
+            for name, content in _drawn().items():
+                files.write(folder / name, content, 0o600)
         self.key = (folder / "admin.key").read_text().strip()
         self.secret = ""
         self._agents: list[asyncio.Task[None]] = []
@@ -226,13 +225,13 @@ class World:
 
 
 @functools.cache
-def _drawn() -> Path:
-    """What a new Kahuna on SQLite makes before it first serves, made once for all worlds of a run."""
-    folder = Path(tempfile.mkdtemp(prefix="kowa-world-"))
-    atexit.register(shutil.rmtree, folder)
-    admin_key.draw(Settings(state=folder), folder / "admin.key")
-    certificates.ensure(folder, ["localhost"])
-    return folder
+def _drawn() -> dict[str, bytes]:
+    """The files that a new Kahuna on SQLite makes before it first serves, made once for all worlds of a run."""
+    with tempfile.TemporaryDirectory(prefix="kowa-world-") as name:
+        folder = Path(name)
+        admin_key.draw(Settings(state=folder), folder / "admin.key")
+        certificates.ensure(folder, ["localhost"])
+        return {path.name: path.read_bytes() for path in folder.iterdir()}
 
 
 @contextlib.contextmanager
