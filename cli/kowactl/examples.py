@@ -1,7 +1,7 @@
 """Examples for help, from the contract alone."""
 
 from kowa import contract
-from kowactl.fields import changeable, is_size, writable
+from kowactl.fields import changeable, writable
 
 LINE = 96
 
@@ -42,7 +42,7 @@ def _sample(kind: contract.Kind, field: contract.Field) -> str:
         return contract.load().enums[field.type_name].values[1].short
     if field.is_map:
         return "name=value"
-    if is_size(field):
+    if field.in_bytes:
         return "8G"
     if "int" in field.type:
         return "2"

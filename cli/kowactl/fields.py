@@ -11,7 +11,6 @@ import click
 from kowa import contract
 
 UNITS = "KMGTPE"
-LONG_TEXT = 2048  # from here on a value may come from a file: @FILE
 
 
 class Size(click.ParamType[int]):
@@ -83,11 +82,6 @@ class Json(click.ParamType[Any]):
             self.fail(f"not JSON: {error}", param, context)
 
 
-def is_size(field: contract.Field) -> bool:
-    """Whether it counts bytes; the contract says so in words."""
-    return field.type == "int64" and "in bytes" in field.comment
-
-
 def kind_of_value(field: contract.Field) -> click.ParamType[Any]:
     """What one value of a field is read by."""
     if field.is_map:
@@ -96,13 +90,13 @@ def kind_of_value(field: contract.Field) -> click.ParamType[Any]:
         return Named(contract.load().enums[field.type_name])
     if field.type == "message":
         return Json()
-    if is_size(field):
+    if field.in_bytes:
         return Size()
     if "int" in field.type:
         low = field.rule.min if field.rule.HasField("min") else None
         high = field.rule.max if field.rule.HasField("max") else None
         return click.IntRange(low, high)
-    if field.type == "string" and field.rule.max_len >= LONG_TEXT:
+    if field.long_text:
         return Text()
     return click.STRING
 
@@ -137,7 +131,7 @@ def explained(field: contract.Field) -> str:
     text = re.sub(r"^(Required|Optional|Output only)\. ", "", field.comment).replace("`", "")
     for value in contract.load().enums[field.type_name].values[1:] if field.type == "enum" else ():
         text = text.replace(value.name, value.short)
-    if is_size(field):
+    if field.in_bytes:
         text += " Such as 512M or 8G."
     return text + (" By name or id." if field.ref else "")
 
@@ -167,7 +161,7 @@ def from_file(kind: contract.Kind, fields: list[contract.Field], text: str) -> t
         raise click.UsageError(f"--from-file: no {kind.command} has the field {', '.join(sorted(map(str, unknown)))}")
     taken = {field.name: document[field.name] for field in fields if field.name in document}
     for field in fields:
-        if isinstance(taken.get(field.name), str) and (is_size(field) or field.type == "enum"):
+        if isinstance(taken.get(field.name), str) and (field.in_bytes or field.type == "enum"):
             taken[field.name] = _converted(field, taken[field.name])
     return taken, str((document.get("meta") or {}).get("etag", ""))
 

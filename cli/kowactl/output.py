@@ -9,7 +9,7 @@ from google.protobuf.json_format import MessageToDict
 from google.protobuf.message import Message
 
 from kowa import contract
-from kowactl.fields import UNITS, is_size
+from kowactl.fields import UNITS
 from kowactl.terminal import harmless
 
 if TYPE_CHECKING:
@@ -129,7 +129,7 @@ def _one(field: contract.Field, value: Any, references: "References") -> str:
         return json.dumps(MessageToDict(value, preserving_proto_field_name=True), ensure_ascii=False)
     if field.type == "bool":
         return "yes" if value else "no"
-    return size(value) if is_size(field) else str(value)
+    return size(value) if field.in_bytes else str(value)
 
 
 def _facts(

@@ -42,6 +42,8 @@ class Field:
     immutable: bool
     rule: options_pb2.Rule
     ref: str  # the kind whose id it holds, else empty
+    in_bytes: bool  # a number of bytes
+    long_text: bool  # often longer than a line
     comment: str
 
 
@@ -272,6 +274,8 @@ def _field(proto: descriptor_pb2.FieldDescriptorProto, is_map: bool, comment: st
         immutable=field_behavior_pb2.IMMUTABLE in behaviours,
         rule=_option(proto, options_pb2.rule),
         ref=_option(proto, options_pb2.ref),
+        in_bytes=_option(proto, options_pb2.in_bytes),
+        long_text=_option(proto, options_pb2.long_text),
         comment=comment,
     )
 
