@@ -227,7 +227,7 @@ class World:
 @functools.cache
 def _drawn() -> dict[str, bytes]:
     """The files that a new Kahuna on SQLite makes before it first serves, made once for all worlds of a run."""
-    with tempfile.TemporaryDirectory(prefix="kowa-world-") as name:
+    with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         admin_key.draw(Settings(state=folder), folder / "admin.key")
         certificates.ensure(folder, ["localhost"])
