@@ -3,10 +3,14 @@
 from collections.abc import Iterator, Mapping
 from importlib.metadata import version
 
+import structlog
+
 from agent_kiwi.desired import Desired, parse
 from kowa.fleet.v1 import fleet_pb2
-from kowa.runtime.feed import Feed, NoMachines
+from kowa.runtime.feed import Feed, NoMachines, Refused
 from kowa.v2 import kiwi_pb2
+
+log = structlog.get_logger()
 
 VERSION = version("kowa")
 # How long it sits still when nothing moves, in seconds.
@@ -22,8 +26,11 @@ class Kiwi(NoMachines):
 
     async def run(self, feed: Feed) -> None:
         while True:
-            for report in reports(parse(feed.desired())):
-                feed.report(report)
+            try:
+                for report in reports(parse(feed.desired())):
+                    feed.report(report)
+            except Refused as why:  # a stored slice that this version does not take; Kahuna sends a better one
+                log.warning("slice.refused", reason=str(why))
             await feed.moved(LOOK)
 
 

@@ -12,8 +12,9 @@ import pytest
 from kowa.fleet.v1 import fleet_pb2
 from kowa.runtime.agent import serve
 from kowa.runtime.alone import alone
-from kowa.runtime.feed import Feed
+from kowa.runtime.feed import Feed, Refused
 from kowa.runtime.outbox import MOST_BYTES, Outbox
+from kowa.runtime.session import Session
 from kowa.runtime.store import Holdings
 from tests.fleet.kahuna_by_hand import KahunaByHand, vnet
 from tests.waiting import until
@@ -123,6 +124,78 @@ def test_an_agent_works_from_its_store_while_kahuna_is_away(kahuna: KahunaByHand
     until(lambda: len(host.wanted) == len(MANY), what="the stored slice")
     offered = kahuna.session().welcome(ONE)
     assert {(one.id, one.generation) for one in offered} == {(one.id, one.generation) for one in MANY}
+
+
+class Older(Destroyer):
+    """A host of an older version: there are vnets it does not know how to make, and for some it has no words."""
+
+    def __init__(self, refused: str, error: type[Exception] = Refused) -> None:
+        super().__init__()
+        self.refused, self.error = refused, error
+
+    def accept(self, desired: Mapping[str, fleet_pb2.Object]) -> None:
+        if any(described.resource.vnet.name == self.refused for described in desired.values()):
+            raise self.error(self.refused)
+        super().accept(desired)
+
+
+@pytest.mark.parametrize("error", [Refused, KeyError])
+def test_what_a_newer_version_stored_is_asked_for_anew_and_nothing_destroyed(
+    kahuna: KahunaByHand, error: type[Exception]
+) -> None:
+    newer = kahuna.agent(PretendHost())
+    session = kahuna.session()
+    session.welcome(ONE)
+    session.say(batch=fleet_pb2.Batch(nonce="1", objects=MANY, last=True))
+    session.ack()
+    kahuna.stop(newer)
+    host = Older("vnet-3", error)
+    agent = kahuna.agent(host)
+    session = kahuna.session()
+    assert {(one.id, one.generation) for one in session.welcome(ONE)} == {(one.id, 0) for one in MANY}
+    # Kahuna, which sees no generation that it knows, sends all of it, and says what it does not know itself.
+    session.say(batch=fleet_pb2.Batch(nonce="2", objects=MANY[1:], removed=[MANY[0].id], last=True))
+    assert "vnet-3" in session.ack().refusal
+    better = [*MANY[1:3], vnet(9)]
+    removed = [one.id for one in MANY if one not in better]
+    session.say(batch=fleet_pb2.Batch(nonce="3", objects=better, removed=removed, last=True))
+    assert session.ack() == fleet_pb2.Ack(nonce="3")
+    until(lambda: set(host.wanted) == {one.id for one in better}, what="the better slice")
+    session.cut()
+    offered = kahuna.session().welcome(ONE)
+    assert {(one.id, one.generation) for one in offered} == {(one.id, 1) for one in better}
+    kahuna.stop(agent)
+    assert held(kahuna) == {one.id: one for one in better}
+    assert host.destroyed == set()
+
+
+def test_the_worker_hears_of_what_is_stored_though_the_session_ends_over_its_ack(
+    kahuna: KahunaByHand, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("kowa.runtime.agent.FIRST_PAUSE", 60)
+    write = Session._write
+
+    async def lose_acks(self: Session, request: fleet_pb2.ConnectRequest) -> None:
+        if request.WhichOneof("message") == "ack":
+            raise TimeoutError("the line is dead")
+        await write(self, request)
+
+    monkeypatch.setattr(Session, "_write", lose_acks)
+
+    class Sleeper(PretendHost):
+        """Looks only when it hears that something has moved."""
+
+        async def run(self, feed: Feed) -> None:
+            while True:
+                self.wanted = dict(feed.desired())
+                await feed.moved(60)
+
+    host = Sleeper()
+    kahuna.agent(host)
+    session = kahuna.session()
+    session.welcome(ONE)
+    session.say(batch=fleet_pb2.Batch(nonce="1", objects=MANY, last=True))
+    until(lambda: len(host.wanted) == len(MANY), limit=5, what="what is stored")
 
 
 def test_what_the_worker_stumbles_over_is_refused_and_the_agent_goes_on(kahuna: KahunaByHand) -> None:

@@ -14,6 +14,7 @@ from sqlmodel import Session
 from kahuna.domain.lifecycle import OPEN
 from kahuna.store.database import _resources
 from kahuna.store.log import Head
+from kahuna.store.view import Move
 from kowa import contract, errors
 from kowa.aio import AsyncClient
 from kowa.v2 import adapter_pb2, instance_pb2, operation_pb2, project_pb2, volume_pb2
@@ -144,28 +145,38 @@ def test_a_request_sent_ten_times_at_once_is_done_once(cloud: World) -> None:
 @pytest.mark.parametrize("seed", [1, 2])
 def test_callers_that_go_away_around_the_commit_lose_nothing(site: Estate, seed: int) -> None:
     host = site.registered()
-    chance = random.Random(seed)  # noqa: S311 - a test's, and the same each time
-    # Each is cancelled after a time of its own, up to what a hundred calls take together.
-    delays = [chance.uniform(0, 0.8) for _ in range(150)]
+    store, chance = site.cloud.kahuna.store, random.Random(seed)  # noqa: S311 - a test's, and the same each time
+    # Each goes when so many are committed, however fast that is; every fifth when its own is, before it hears of that.
+    goes = [chance.uniform(0, 150) for _ in range(150)]
+    committed = 0
 
     async def run() -> int:
         async with AsyncClient(site.cloud.settings.api, key=site.cloud.key, insecure=True) as client:
+            volumes = client.of(volume_pb2.Volume)
+            calls = [asyncio.create_task(volumes.begin_create(empty(site, f"v{n}"))) for n in range(len(goes))]
 
-            async def ask(number: int) -> None:
-                async with asyncio.timeout(delays[number]):
-                    await client.of(volume_pb2.Volume).begin_create(empty(site, f"v{number}"))
+            def follow(_: int, moves: list[Move]) -> None:
+                nonlocal committed
+                for volume in [move.after for move in moves if move.kind == "Volume" and move.before is None]:
+                    assert isinstance(volume, volume_pb2.Volume)
+                    committed += 1
+                    if (own := int(volume.name.removeprefix("v"))) % 5 == 0:
+                        calls[own].cancel()
+                    for number, when in enumerate(goes):
+                        if when <= committed and number % 5:
+                            calls[number].cancel()
 
-            calls = [ask(number) for number in range(len(delays))]
+            store.view.follow(follow)
             outcomes = await asyncio.gather(*calls, return_exceptions=True)
-            assert all(isinstance(outcome, TimeoutError | None) for outcome in outcomes), outcomes
-            return sum(outcome is not None for outcome in outcomes)
+            failures = [one for one in outcomes if isinstance(one, BaseException)]
+            assert all(isinstance(failure, asyncio.CancelledError) for failure in failures), failures
+            return len(failures)
 
     given_up = site.cloud.loop.run(run())
-    assert given_up > 20, "too few to prove anything"
-    store = site.cloud.kahuna.store
+    assert given_up >= 30, "each fifth at least"
     until(lambda: not store._pending, what="no transaction under way")
     volumes = {volume.meta.id for volume in site.client.of(volume_pb2.Volume).list()}
-    assert len(volumes) > len(delays) - given_up, "some were committed after their callers had gone"
+    assert len(volumes) >= len(goes) - given_up + 30, "each fifth was committed, and its caller gone"
     until(lambda: volumes <= set(host.wanted), what="all volumes at their host")
     operations = site.client.of(operation_pb2.Operation)
     until(lambda: all(operation.phase not in OPEN for operation in operations.list()), what="every operation ended")

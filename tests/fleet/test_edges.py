@@ -1,19 +1,24 @@
 """What goes wrong at the edges of an agent ends there."""
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+import threading
+from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 from typing import Any, cast
 
 import grpc
 import pytest
 
+from kowa import contract, errors
 from kowa.fleet.v1 import fleet_pb2
 from kowa.runtime import relay
+from kowa.runtime.feed import Refused
 from kowa.runtime.relay import show
+from kowa.v2 import instance_pb2
+from tests.estate import Estate
 from tests.fleet.kahuna_by_hand import KahunaByHand
 from tests.waiting import until
-from tests.world import PretendHost
+from tests.world import Loop, PretendHost
 
 
 def test_a_token_that_is_no_text_ends_a_session_and_not_the_agent(
@@ -96,3 +101,116 @@ def test_who_pastes_and_leaves_is_heard_though_the_machine_is_paused(
         assert host.took == took
 
     asyncio.run(story())
+
+
+class Silent(Call):
+    """A viewer's stream on which nothing comes any more."""
+
+    async def read(self) -> object:
+        await asyncio.Event().wait()
+        raise AssertionError("nothing comes")
+
+
+class Blinking(PretendHost):
+    """Its machine prints and prints, until nobody looks."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.watched = asyncio.Event()
+        self.left = asyncio.Event()
+
+    async def console(self, instance: str, keys: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
+        try:
+            while True:
+                yield b"_"
+                self.watched.set()
+                await asyncio.sleep(0)
+        finally:
+            self.left.set()
+
+
+def test_a_console_that_is_open_when_its_session_ends_leaves_nothing_behind() -> None:
+    async def story() -> None:
+        host = Blinking()
+        channel = cast("grpc.aio.Channel", Channel(Silent(0)))
+        showing = asyncio.create_task(show(channel, host, fleet_pb2.Console(ticket="t", instance="web")))
+        await host.watched.wait()
+        showing.cancel()
+        await asyncio.gather(showing, return_exceptions=True)
+        assert showing.cancelled()
+        assert asyncio.all_tasks() == {asyncio.current_task()}
+        assert host.left.is_set()
+
+    asyncio.run(story())
+
+
+@pytest.mark.parametrize("printed", [[], [b"login: "]])
+def test_who_asks_for_a_console_is_told_why_there_is_none_or_no_more(site: Estate, printed: list[bytes]) -> None:
+    class Broken(PretendHost):
+        async def console(self, instance: str, keys: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
+            for line in printed:
+                yield line
+            raise Refused("its disk can't be read")
+
+    site.registered(Broken())
+    web = site.client.instances.create(site.wanted("web"))
+    method = contract.load().kinds["Instance"].service.methods["console"]
+    left = threading.Event()
+
+    def watch() -> Iterator[instance_pb2.ConsoleInstanceRequest]:
+        yield instance_pb2.ConsoleInstanceRequest(id=web.meta.id)
+        left.wait(20)
+
+    try:
+        with pytest.raises(errors.Conflict, match="its disk can't be read"):
+            list(site.client.converse(method, watch()))
+    finally:
+        left.set()
+
+
+class LongLine:
+    """A line to a port of this machine on which every byte is under way for a while, each way."""
+
+    def __init__(self, loop: Loop, port: int, seconds: float) -> None:
+        self._loop, self._port, self._seconds = loop, port, seconds
+        self._tasks: set[asyncio.Task[None]] = set()
+
+        async def listen() -> asyncio.Server:
+            return await asyncio.start_server(self._pass_on, "127.0.0.1", 0)
+
+        self._server = loop.run(listen())
+        self.port = int(self._server.sockets[0].getsockname()[1])
+
+    def close(self) -> None:
+        """Cuts it."""
+        self._server.close()
+        for task in list(self._tasks):
+            self._loop.stop(task)
+
+    async def _pass_on(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        there, back = await asyncio.open_connection("127.0.0.1", self._port)
+        for source, sink in ((reader, back), (there, writer)):
+            task = asyncio.create_task(self._delay(source, sink))
+            self._tasks.add(task)
+            task.add_done_callback(self._tasks.discard)
+
+    async def _delay(self, source: asyncio.StreamReader, sink: asyncio.StreamWriter) -> None:
+        loop = asyncio.get_running_loop()
+        try:
+            while data := await source.read(1 << 16):
+                loop.call_later(self._seconds, sink.write, data)
+        finally:
+            loop.call_later(self._seconds, sink.close)
+
+
+def test_an_agent_at_the_other_end_of_the_world_gets_through(tmp_path: Path) -> None:
+    """TCP, TLS and HTTP/2 take their turns before the first byte: each lasts there and back."""
+    kahuna = KahunaByHand(tmp_path)
+    line = LongLine(kahuna.loop, kahuna.port, 0.2)
+    try:
+        kahuna.port = line.port
+        kahuna.agent(PretendHost())
+        assert kahuna.session().welcome("one life of the store") == []
+    finally:
+        line.close()
+        kahuna.close()

@@ -18,6 +18,7 @@ from tests.world import PretendHost
 ONE = vnet(1)
 HELD = {ONE.id: ONE}
 DONE, FAILED, UNKNOWN = fleet_pb2.ENDING_DONE, fleet_pb2.ENDING_FAILED, fleet_pb2.ENDING_UNKNOWN
+EXPIRED = fleet_pb2.ENDING_EXPIRED
 
 
 @contextmanager
@@ -43,8 +44,8 @@ class Actor(PretendHost):
         self.acts += 1
 
 
-def answer(commands: Commands, id_: str) -> fleet_pb2.CommandResult:
-    command = fleet_pb2.Command(id=id_, target=ONE.id, generation=1, epoch=1)
+def answer(commands: Commands, id_: str, *, recall: bool = False) -> fleet_pb2.CommandResult:
+    command = fleet_pb2.Command(id=id_, target=ONE.id, generation=1, epoch=1, recall=recall)
     command.time_to_live.FromSeconds(60)
     return asyncio.run(commands.answer(command, 1, HELD))
 
@@ -116,3 +117,40 @@ def test_a_damaged_journal_is_put_aside(tmp_path: Path) -> None:
     assert answer(Commands(Actor(), journal), "1").ending == DONE
     journal.close()
     assert (tmp_path / "commands.db.damaged").read_bytes().startswith(b"garbage!")
+
+
+def open_journal(folder: Path) -> Commands:
+    """As the next process does."""
+    return Commands(Actor(), Journal(folder))
+
+
+@pytest.mark.parametrize("fate", ["lost", "damaged"])
+def test_nobody_is_told_that_nothing_was_done_where_the_journal_of_it_is_lost(tmp_path: Path, fate: str) -> None:
+    before = Journal(tmp_path)
+    before.begin("1")
+    before.close()
+    if fate == "lost":
+        (tmp_path / "commands.db").unlink()
+    else:
+        (tmp_path / "commands.db").write_bytes(b"garbage!" * 512)
+    # Killed before anybody has asked.
+    open_journal(tmp_path)._journal.close()
+    commands = open_journal(tmp_path)
+    assert [answer(commands, id_, recall=True).ending for id_ in ("1", "2")] == [UNKNOWN, UNKNOWN]
+    assert answer(commands, "3").ending == DONE
+    # What it has said it stands by: its word may have been lost. What came later it knows of.
+    assert [answer(commands, id_, recall=True).ending for id_ in ("1", "2")] == [UNKNOWN, UNKNOWN]
+    assert [answer(commands, id_, recall=True).ending for id_ in ("3", "4")] == [DONE, EXPIRED]
+    commands._journal.close()
+    commands = open_journal(tmp_path)
+    assert [answer(commands, id_, recall=True).ending for id_ in ("1", "2", "3", "4")] == [
+        UNKNOWN, UNKNOWN, DONE, EXPIRED,
+    ]  # fmt: skip
+    commands._journal.close()
+
+
+def test_nobody_is_told_how_a_command_ended_while_the_journal_can_not_be_read(tmp_path: Path) -> None:
+    with full_disk():
+        journal = Journal(tmp_path)
+        assert answer(Commands(Actor(), journal), "1", recall=True).ending == UNKNOWN
+    journal.close()

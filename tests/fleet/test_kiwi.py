@@ -13,6 +13,7 @@ from agent_kiwi.desired import parse
 from agent_kiwi.worker import VERSION, reports
 from kowa.fleet.v1 import fleet_pb2
 from kowa.runtime.feed import Refused
+from kowa.runtime.store import Holdings
 from kowa.v2 import agent_pb2, kiwi_pb2, meta_pb2, subnet_pb2, vnet_pb2
 from tests.estate import Estate
 from tests.waiting import until
@@ -126,6 +127,42 @@ def test_the_real_agent_from_its_first_sign_in_to_a_segment_deleted(site: Estate
         program.send_signal(signal.SIGCONT)
         program.terminate()
         assert program.wait(10) == 0
+
+
+def test_it_heals_a_slice_that_it_stored_and_does_not_take_any_more(site: Estate, config: Path) -> None:
+    """As after a step back to an older version: the generations are Kahuna's own."""
+    agents = site.client.of(agent_pb2.Agent)
+    agent = next(agents.list(filter='name = "kiwi-agent"'))
+    state = config.parent / "kiwi"
+
+    def in_step(revision: int) -> bool:
+        status = agents.get(agent.meta.id).status
+        return status.held_revision >= revision and not status.refusal
+
+    def serve_until_in_step() -> None:
+        """A change, so that it is plain what it was told last."""
+        site.vnet.description += "."
+        site.vnet = site.client.of(vnet_pb2.Vnet).update(site.vnet, ["description"])
+        with subprocess.Popen([sys.executable, "-m", "agent_kiwi.main", "--config", str(config)]) as program:
+            try:
+                until(lambda: in_step(site.vnet.meta.revision), what="all that it shall hold")
+            finally:
+                program.terminate()
+        assert program.returncode == 0
+
+    serve_until_in_step()
+    holdings = Holdings(state)
+    good = dict(holdings.objects)
+    spoilt = fleet_pb2.Object()
+    spoilt.CopyFrom(good[site.subnet.meta.id])
+    spoilt.resource.subnet.cidr = "of a newer version"
+    holdings.store([spoilt, described(OTHER)], [])
+    holdings.close()
+    serve_until_in_step()
+    holdings = Holdings(state)
+    assert set(holdings.objects) == set(good)
+    assert holdings.objects[site.subnet.meta.id] == good[site.subnet.meta.id]
+    holdings.close()
 
 
 def test_a_segment_waits_for_the_machines_hosts_and_the_network_nodes_alike(site: Estate, config: Path) -> None:

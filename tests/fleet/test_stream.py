@@ -2,11 +2,13 @@
 
 import asyncio
 import sqlite3
+from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
 from kowa.fleet.v1 import fleet_pb2
+from kowa.runtime.feed import Refused
 from kowa.v2 import agent_pb2, instance_pb2, vnet_pb2
 from tests.estate import Estate
 from tests.fleet.conftest import Dial
@@ -87,6 +89,28 @@ def test_a_refused_change_keeps_the_last_state_and_the_next_good_one_heals_it(si
     until(lambda: status(site).refusal == "" and status(site).held_revision > stuck, what="the healing")
     until(lambda: "vnet dmz" in names(list(host.wanted.values())), what="what was refused")
     assert host.wanted[site.vnet.meta.id].resource.vnet.description == "another change"
+
+
+def test_an_agent_that_was_put_back_to_an_older_version_says_what_it_does_not_take_until_that_is_mended(
+    site: Estate,
+) -> None:
+    class Older(PretendHost):
+        def accept(self, desired: Mapping[str, fleet_pb2.Object]) -> None:
+            if any(described.resource.vnet.description == "too new" for described in desired.values()):
+                raise Refused("vnet dmz: too new")
+
+    task = site.cloud.dial(site.secret, PretendHost())
+    new = vnet_pb2.Vnet(region=site.region.meta.id, name="dmz", description="too new")
+    dmz = site.client.vnets.create(new)
+    until(lambda: status(site).held_revision >= dmz.meta.revision, what="it held")
+    site.cloud.hang_up(task)
+    host = Older()
+    site.cloud.dial(site.secret, host)
+    until(lambda: status(site).refusal == "vnet dmz: too new", what="the refusal")
+    dmz.description = "as it was"
+    site.client.vnets.begin_update(dmz, ["description"])
+    until(lambda: not status(site).refusal, what="the healing")
+    until(lambda: host.wanted[dmz.meta.id].resource.vnet.description == "as it was", what="the better one")
 
 
 def test_what_was_refused_is_sent_again_after_a_while(site: Estate, monkeypatch: pytest.MonkeyPatch) -> None:

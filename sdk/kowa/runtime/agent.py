@@ -33,9 +33,8 @@ KEEPALIVE = (
     ("grpc.http2.max_pings_without_data", 0),
     # One object may be as large as the largest request that Kahuna's API takes, and what Kahuna adds to it.
     ("grpc.max_receive_message_length", 8 << 20),
-    ("grpc.initial_reconnect_backoff_ms", 200),
-    ("grpc.min_reconnect_backoff_ms", 200),
-    ("grpc.max_reconnect_backoff_ms", 5_000),
+    # To gRPC that is how long TCP, TLS and HTTP/2 may take together. A session is one attempt: the pauses are ours.
+    ("grpc.min_reconnect_backoff_ms", 10_000),
 )
 
 

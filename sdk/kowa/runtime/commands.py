@@ -54,6 +54,19 @@ class Journal:
             return fleet_pb2.CommandResult(id=id_, ending=ending or fleet_pb2.ENDING_UNKNOWN, message=message)
         return None
 
+    def recall(self, id_: str) -> fleet_pb2.CommandResult:
+        """How a command ended that was sent in an earlier session: EXPIRED if it was not begun.
+
+        As long as nothing was begun in this file, it may have been in another that was lost. That is UNKNOWN, and stays
+        so, for this word of it may be lost, too. Once something was, all older ones were recalled: they come first.
+        """
+        if self.find(id_) is None and not self._tells_of_any():
+            self._execute("INSERT INTO command (id, ending, message) VALUES (?, ?, '')", id_, fleet_pb2.ENDING_UNKNOWN)
+        return self.find(id_) or fleet_pb2.CommandResult(id=id_, ending=fleet_pb2.ENDING_EXPIRED)
+
+    def _tells_of_any(self) -> bool:
+        return bool(self._execute("SELECT 1 FROM command WHERE ending IS NOT ? LIMIT 1", fleet_pb2.ENDING_UNKNOWN))
+
     def _execute(self, statement: str, *values: object) -> list[Any]:
         try:
             if self._connection is None:
@@ -87,12 +100,14 @@ class Commands:
         if running is not None:
             return await asyncio.shield(running)
         try:
-            known = self._journal.find(command.id)
+            known = self._journal.recall(command.id) if command.recall else self._journal.find(command.id)
         except OSError as error:
+            if command.recall:
+                return fleet_pb2.CommandResult(id=command.id, ending=fleet_pb2.ENDING_UNKNOWN, message=str(error))
             return _failed(command, str(error))
         if known is not None:
             return known
-        if command.recall or command.time_to_live.ToNanoseconds() <= 0 or command.epoch != epoch:
+        if command.time_to_live.ToNanoseconds() <= 0 or command.epoch != epoch:
             return fleet_pb2.CommandResult(id=command.id, ending=fleet_pb2.ENDING_EXPIRED)
         if command.target not in held or held[command.target].generation < command.generation:
             return _failed(command, "the agent does not hold what the command is about")

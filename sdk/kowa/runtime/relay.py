@@ -2,7 +2,7 @@
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Coroutine
 from typing import Any
 
 import grpc
@@ -42,21 +42,31 @@ async def show(channel: grpc.aio.Channel, worker: Worker, console: fleet_pb2.Con
             typed.task_done()
 
     async def print_all() -> None:
-        async for data in worker.console(console.instance, keys()):
-            await call.write(fleet_pb2.RelayRequest(data=data))
+        try:
+            async for data in worker.console(console.instance, keys()):
+                await call.write(fleet_pb2.RelayRequest(data=data))
+        except Refused as refused:
+            await call.write(fleet_pb2.RelayRequest(refusal=str(refused)))
+        await call.done_writing()
+        # Kahuna ends the call when it has read all of that, and the listener hears it. To end here would cut it short.
+        await asyncio.sleep(PATIENCE)
 
     typed: asyncio.Queue[bytes] = asyncio.Queue(DEPTH)
     try:
         await call.write(fleet_pb2.RelayRequest(ticket=console.ticket))
-        printing = asyncio.create_task(print_all())
-        leaving = asyncio.create_task(listen())
-        await asyncio.wait({printing, leaving}, return_when=asyncio.FIRST_COMPLETED)
-        for task in (printing, leaving):
-            task.cancel()
-        outcomes = await asyncio.gather(printing, leaving, return_exceptions=True)
-        for outcome in outcomes:
-            if isinstance(outcome, Refused):
-                await call.write(fleet_pb2.RelayRequest(refusal=str(outcome)))
-        await call.done_writing()
+        await _until_one_ends(print_all(), listen())
     finally:
         call.cancel()
+
+
+async def _until_one_ends(*works: Coroutine[Any, Any, None]) -> None:
+    """The others are cancelled then, and all are when this is. Raises what the first has raised."""
+    tasks = [asyncio.create_task(work) for work in works]
+    try:
+        done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+        for task in done:
+            task.result()
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)

@@ -2,7 +2,7 @@
 
 import asyncio
 import contextlib
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Mapping
 from typing import Any, TypeAlias
 
 import grpc
@@ -51,7 +51,7 @@ class Session:
         if first.welcome.incarnation != holdings.incarnation:
             holdings.begin(first.welcome.incarnation)
             moved()
-        for request in _holdings(holdings):
+        for request in _holdings(holdings, worker):
             await self._write(request)
         self._epoch = first.welcome.epoch
         log.info("session.opened", epoch=first.welcome.epoch, kind=first.welcome.kind or "unbound")
@@ -85,12 +85,13 @@ class Session:
             if not response.batch.last:
                 continue
             refusal = _take(parts, holdings, worker)
+            if not refusal:
+                # Before the ack, which may be the end of the session: it is stored all the same.
+                moved()
             reach("agent.batch.stored")
             await self._write(fleet_pb2.ConnectRequest(ack=fleet_pb2.Ack(nonce=response.batch.nonce, refusal=refusal)))
             reach("agent.batch.acked")
             parts.clear()
-            if not refusal:
-                moved()
         raise await self._ended()
 
     async def _send(self, outbox: Outbox) -> None:
@@ -158,25 +159,40 @@ def _take(parts: list[fleet_pb2.Batch], holdings: Holdings, worker: Worker) -> s
     """Stores a whole batch, or says why not."""
     put = [described for part in parts for described in part.objects]
     removed = [id_ for part in parts for id_ in part.removed]
+    refusal = _why_not(worker, holdings.merged(put, removed))
+    if not refusal:
+        try:
+            holdings.store(put, removed)
+        except OSError as error:
+            refusal = str(error)
+    if refusal:
+        log.warning("batch.refused", reason=refusal)
+    else:
+        log.info("batch.stored", objects=len(put), removed=len(removed), revision=parts[-1].revision)
+    return refusal
+
+
+def _why_not(worker: Worker, objects: Mapping[str, fleet_pb2.Object]) -> str:
+    """Why the worker does not take a slice; empty if it does."""
     try:
-        worker.accept(holdings.merged(put, removed))
-        holdings.store(put, removed)
-    except (Refused, OSError) as refused:
-        log.warning("batch.refused", reason=str(refused))
+        worker.accept(objects)
+    except Refused as refused:
         return str(refused) or "refused"
     except Exception as error:
         # The edge: what the worker stumbles over must not stop what it does already.
-        log.error("batch.refused", exc_info=error)
+        log.error("worker.stumbled", exc_info=error)
         return f"the agent failed on it, its log says where: {type(error).__name__}: {error}"
-    log.info("batch.stored", objects=len(put), removed=len(removed), revision=parts[-1].revision)
     return ""
 
 
-def _holdings(holdings: Holdings) -> list[fleet_pb2.ConnectRequest]:
-    held = [
-        fleet_pb2.Holding(id=described.id, generation=described.generation, gone=described.gone)
-        for described in holdings.objects.values()
-    ]
+def _holdings(holdings: Holdings, worker: Worker) -> list[fleet_pb2.ConnectRequest]:
+    """What is held. Of a slice that the worker does not take, no generation is held: Kahuna sends all of it anew."""
+    stored = holdings.objects.values()
+    held = [fleet_pb2.Holding(id=one.id, generation=one.generation, gone=one.gone) for one in stored]
+    if refusal := _why_not(worker, holdings.objects):
+        # Another version has stored it. The batch that answers this replaces it as a whole, or is refused and shown.
+        log.warning("slice.refused", reason=refusal)
+        held = [fleet_pb2.Holding(id=one.id, gone=one.gone) for one in stored]
     chunks = [held[start : start + CHUNK] for start in range(0, len(held), CHUNK)] or [[]]
     return [
         fleet_pb2.ConnectRequest(holdings=fleet_pb2.Holdings(holdings=chunk, last=index == len(chunks) - 1))
