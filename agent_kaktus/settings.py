@@ -36,7 +36,11 @@ class Settings(AgentSettings):
     import_hosts: tuple[str, ...] = Field(
         default=(), description="private hosts and networks that templates may come from"
     )
-    hold_gateway: bool = Field(default=False, description="the bridge has each subnet's gateway address")
+    hold_gateway: bool = Field(
+        default=False,
+        description="the bridge has each subnet's gateway address; what the host serves on all of its addresses then"
+        " answers guests",
+    )
     metadata_route: bool = Field(
         default=True, description="seeds tell machines that the metadata service is on their link"
     )

@@ -17,8 +17,12 @@ Json = replies.Json
 MIB: Final = 1 << 20
 REQUEST_LIMIT: Final = 4 * MIB  # what Kahuna takes in one message
 RESPONSE_LIMIT: Final = 32 * MIB  # a list of everything must fit
+MEMORY_SEEN_EVERY = "0.1s"
 STREAM_IDLE: Final = "7200s"  # a watch may be silent, a wait may last an hour
+CONNECTION_IDLE = "60s"  # without a call; an open watch or console is one
+HANDSHAKE_WITHIN = "10s"
 HEADERS_WITHIN: Final = "10s"
+CALL_WITHIN = "120s"  # a call that may bring a large body, from its first byte to the end of the answer
 KEEPALIVE: Final = "30s"
 STREAMS_PER_CONNECTION: Final = 1000
 STREAMS_UPSTREAM: Final = 100_000  # each open watch is one
@@ -30,6 +34,10 @@ INTERNAL_HEADERS: Final = (
     "x-forwarded-client-cert",
     "x-envoy-original-path",
 )
+
+# What lasts as long as its caller likes, and takes little: an operation's wait, and a watch asked for in a body.
+LASTING: Final = ".*:(wait|watch)/*"
+LASTING_LIMIT: Final = 64 << 10
 
 BUFFER: Final = "envoy.filters.http.buffer"
 SWITCHED_ON: Final[Json] = {"@type": "type.googleapis.com/envoy.config.route.v3.FilterConfig", "config": {}}
@@ -98,6 +106,7 @@ class Settings:
     plain: Address | None = None  # without TLS: loopback only
     admin: Address | Path | None = None  # loopback, or a Unix socket
     max_connections: int = 10_000
+    max_memory: int = 1024 * MIB  # bytes of heap
 
 
 def descriptor_set() -> bytes:
@@ -130,7 +139,7 @@ def bootstrap(settings: Settings) -> Json:
         raise ValueError("nothing to listen on: give --listen with --certificate and --key, or --plain")
     config: Json = {
         "static_resources": {"listeners": listeners, "clusters": [_cluster(settings.kahuna)]},
-        "overload_manager": _overload(settings.max_connections),
+        "overload_manager": _overload(settings.max_connections, settings.max_memory),
     }
     if settings.admin:
         where = settings.admin
@@ -150,13 +159,16 @@ def _listener(name: str, settings: Settings, address: Address, security: Json) -
         "merge_slashes": True,
         "stream_idle_timeout": STREAM_IDLE,
         "request_headers_timeout": HEADERS_WITHIN,
-        "common_http_protocol_options": {"headers_with_underscores_action": "REJECT_REQUEST"},
+        "common_http_protocol_options": {
+            "headers_with_underscores_action": "REJECT_REQUEST",
+            "idle_timeout": CONNECTION_IDLE,
+        },
         "http2_protocol_options": {
             "max_concurrent_streams": STREAMS_PER_CONNECTION,
             "connection_keepalive": {"interval": KEEPALIVE, "timeout": KEEPALIVE},
         },
         "early_header_mutation_extensions": [_without_internal_headers()],
-        "local_reply_config": replies.local_replies(REQUEST_LIMIT),
+        "local_reply_config": replies.local_replies(REQUEST_LIMIT, LASTING_LIMIT),
         "route_config": _routes(),
         "http_filters": [
             _extension("envoy.filters.http.grpc_web", "envoy.extensions.filters.http.grpc_web.v3.GrpcWeb", {}),
@@ -186,7 +198,10 @@ def _secured(tls: Tls) -> Json:
         }
     }
     kind = "envoy.extensions.transport_sockets.tls.v3.DownstreamTlsContext"
-    return {"transport_socket": _extension("envoy.transport_sockets.tls", kind, context)}
+    return {
+        "transport_socket": _extension("envoy.transport_sockets.tls", kind, context),
+        "transport_socket_connect_timeout": HANDSHAKE_WITHIN,
+    }
 
 
 def _body_check(script: Path) -> list[Json]:
@@ -249,8 +264,14 @@ def _routes() -> Json:
                         "typed_per_filter_config": {BUFFER: _at_most(NO_BODY_LIMIT)},
                     },
                     {
-                        "match": {"prefix": "/api/", "headers": [replies.NOT_GRPC]},
+                        "match": {"safe_regex": {"regex": f"/api/{LASTING}"}, "headers": [replies.NOT_GRPC]},
                         "route": to_kahuna,
+                        "typed_per_filter_config": {BUFFER: _at_most(LASTING_LIMIT), bodies.NAME: SWITCHED_ON},
+                    },
+                    {
+                        "match": {"prefix": "/api/", "headers": [replies.NOT_GRPC]},
+                        # No caller's grpc-timeout counts here: a body that comes slowly would last as long as it says.
+                        "route": to_kahuna | {"max_stream_duration": {"max_stream_duration": CALL_WITHIN}},
                         "typed_per_filter_config": {BUFFER: _at_most(REQUEST_LIMIT), bodies.NAME: SWITCHED_ON},
                     },
                     {"match": {"prefix": f"/{contract.PACKAGE}."}, "route": to_kahuna},
@@ -291,10 +312,40 @@ def _without_internal_headers() -> Json:
     return _extension("envoy.http.early_header_mutation.header_mutation", kind, {"mutations": mutations})
 
 
-def _overload(connections: int) -> Json:
-    kind = "envoy.extensions.resource_monitors.downstream_connections.v3.DownstreamConnectionsConfig"
-    name = "envoy.resource_monitors.global_downstream_max_connections"
-    return {"resource_monitors": [_extension(name, kind, {"max_active_downstream_connections": connections})]}
+def _overload(connections: int, memory: int) -> Json:
+    """Before memory ends, calls are refused, and those that hold most of it are ended; what is quiet goes on."""
+    monitors = "envoy.extensions.resource_monitors"
+    many = f"{monitors}.downstream_connections.v3.DownstreamConnectionsConfig"
+    heap = "envoy.resource_monitors.fixed_heap"
+
+    def at(part: float) -> list[Json]:
+        return [{"name": heap, "threshold": {"value": part}}]
+
+    def from_(part: float, to: float) -> list[Json]:
+        return [{"name": heap, "scaled": {"scaling_threshold": part, "saturation_threshold": to}}]
+
+    actions = {
+        "shrink_heap": at(0.8),
+        "disable_http_keepalive": at(0.85),
+        "stop_accepting_requests": at(0.9),
+        "reset_high_memory_stream": from_(0.9, 0.98),  # HTTP/2 alone has it
+    }
+    return {
+        "refresh_interval": MEMORY_SEEN_EVERY,
+        "resource_monitors": [
+            _extension(
+                "envoy.resource_monitors.global_downstream_max_connections",
+                many,
+                {"max_active_downstream_connections": connections},
+            ),
+            _extension(heap, f"{monitors}.fixed_heap.v3.FixedHeapConfig", {"max_heap_size_bytes": memory}),
+        ],
+        "actions": [{"name": f"envoy.overload_actions.{name}", "triggers": when} for name, when in actions.items()],
+        "loadshed_points": [
+            {"name": "envoy.load_shed_points.http1_server_abort_dispatch", "triggers": at(0.97)},
+        ],
+        "buffer_factory_config": {"minimum_account_to_track_power_of_two": 20},  # streams that hold a MiB or more
+    }
 
 
 def _extension(name: str, kind: str, config: Json) -> Json:

@@ -32,6 +32,7 @@ class Options(BaseSettings):
     admin: str | None = Field(None, description="Envoy's admin interface: a loopback host:port, or a path for a socket")
     concurrency: int = Field(2, ge=1, description="worker threads")
     max_connections: int = Field(10_000, ge=1, description="connections at once")
+    max_memory_mib: int = Field(1024, ge=128, description="memory at which calls are refused")
     log_level: str = Field("warn", description="Envoy's: trace, debug, info, warn, error")
     run_dir: Path = Field(
         Path("/run/kowabunga-gateway"), description="where the rendered configuration is kept, for its owner only"
@@ -60,6 +61,7 @@ def settings(options: Options) -> config.Settings:
         plain=config.Address.parse(options.plain) if options.plain else None,
         admin=admin,
         max_connections=options.max_connections,
+        max_memory=options.max_memory_mib * config.MIB,
     )
 
 

@@ -18,8 +18,8 @@ NOT_GRPC: Final[Json] = {
 }
 
 
-def local_replies(body_limit: int) -> Json:
-    """Envoy's own answers to REST callers, in the form of a converted gRPC status; the limit is in bytes."""
+def local_replies(body_limit: int, lasting_limit: int) -> Json:
+    """Envoy's own answers to REST callers, in the form of a converted gRPC status; the limits are in bytes."""
     rest = {
         "or_filter": {
             "filters": [
@@ -41,7 +41,10 @@ def local_replies(body_limit: int) -> Json:
         comparison = {"op": "EQ", "value": {"default_value": value, "runtime_key": f"gateway.local_reply.{value}"}}
         return {"status_code_filter": {"comparison": comparison}}
 
-    said = f"too large: a body has {body_limit} bytes at most, and none in a GET without content-length"
+    said = (
+        f"too large: a body has {body_limit} bytes at most, {lasting_limit} that of a wait or a watch,"
+        " and none in a GET without content-length"
+    )
     too_large = mapper(CODES[413], status(413), message=said)
     others = [mapper(code, status(value)) for value, code in CODES.items() if value != 413]
     return {"mappers": [_unknown_fields(), too_large, *others, mapper(INTERNAL)]}

@@ -3,6 +3,7 @@
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 from agent_kaktus import names
 from agent_kaktus.actual import Link
@@ -13,10 +14,12 @@ _IPV4 = 2
 _UP = 1
 _THERE = 17  # EEXIST
 _NOT_THERE = (19, 99)  # ENODEV, EADDRNOTAVAIL
+# Without them a guest reaches, over a bridge that has no address, what the host has on any other device.
+_STRICT = {"rp_filter": "1", "arp_ignore": "1"}
 
 
 def look() -> dict[str, Link]:
-    """All devices of this network namespace, by name."""
+    """All devices of this network namespace, by name. A bridge of ours that is not strict is not up: it is set anew."""
     with open_netlink() as netlink:
         links = list(netlink.get_links())
         addresses = list(netlink.get_addr(family=_IPV4))
@@ -30,7 +33,7 @@ def look() -> dict[str, Link]:
             name=link.get_attr("IFLA_IFNAME"),
             index=link["index"],
             is_bridge=kind_of(link) == "bridge",
-            is_up=bool(link["flags"] & _UP),
+            is_up=bool(link["flags"] & _UP) and _is_strict(link.get_attr("IFLA_IFNAME")),
             ports=ports[link["index"]],
             bridge=known.get(link.get_attr("IFLA_MASTER"), ""),
             addresses=frozenset(held.get(link["index"], ())),
@@ -46,6 +49,7 @@ def make(name: str, mac: str) -> None:
         except NetlinkError as why:
             if why.code != _THERE:
                 raise
+        _be_strict(name)
         netlink.link("set", index=index_of(netlink, name), state="up")
 
 
@@ -53,6 +57,7 @@ def change(name: str, add: Iterable[str], drop: Iterable[str]) -> None:
     """Sets it up and gives and takes addresses; others that it has are left."""
     with open_netlink() as netlink:
         index = index_of(netlink, name)
+        _be_strict(name)
         netlink.link("set", index=index, state="up")
         for verb, addresses in (("add", add), ("del", drop)):
             for address in addresses:
@@ -91,6 +96,29 @@ def index_of(netlink: IPRoute, name: str) -> int:
 def kind_of(link: object) -> str:
     info = link.get_attr("IFLA_LINKINFO")  # type: ignore[attr-defined]
     return str(info.get_attr("IFLA_INFO_KIND")) if info else ""
+
+
+def _be_strict(name: str) -> None:
+    """Against what does not belong on it; where net.ipv4.conf.all has more, the kernel takes that."""
+    try:
+        for setting, value in _STRICT.items():
+            _setting(name, setting).write_text(value)
+    except OSError as why:
+        raise StepFailed(f"{name}: {why}") from why
+
+
+def _is_strict(name: str) -> bool:
+    """Whether it is, if it is a bridge of ours and still there."""
+    if not names.is_bridge(name):
+        return True
+    try:
+        return all(_setting(name, setting).read_text().strip() == value for setting, value in _STRICT.items())
+    except OSError:
+        return True
+
+
+def _setting(name: str, setting: str) -> Path:
+    return Path("/proc/sys/net/ipv4/conf", name, setting)
 
 
 def _set_address(netlink: IPRoute, verb: str, index: int, address: str) -> None:

@@ -10,18 +10,19 @@ from agent_kaktus.desired import Card
 from agent_kaktus.failures import StepFailed
 from agent_kaktus.network.wall import Wall
 
-_COUNT = 5  # of rules in a chain
+_RULES = (
+    "ether saddr != {mac} drop",
+    "ether type {{ 8021q, 8021ad }} drop",
+    "udp dport 68 drop",  # what a DHCP server says, from whatever port: clients ask for no other
+    "ip saddr {address} accept",
+    "ip saddr 0.0.0.0 ip daddr 255.255.255.255 udp sport 68 udp dport 67 accept",
+    "arp saddr ether {mac} arp saddr ip {{ 0.0.0.0, {address} }} accept",
+)
 
 
 def rules(card: Card) -> list[str]:
     """What passes from the guest, in nft's words. Built from parsed addresses only; whatever else comes is dropped."""
-    return [
-        f"ether saddr != {card.mac} drop",
-        "ether type { 8021q, 8021ad } drop",
-        f"ip saddr {card.address} accept",
-        "ip saddr 0.0.0.0 ip daddr 255.255.255.255 udp sport 68 udp dport 67 accept",
-        f"arp saddr ether {card.mac} arp saddr ip {{ 0.0.0.0, {card.address} }} accept",
-    ]
+    return [rule.format(mac=card.mac, address=card.address) for rule in _RULES]
 
 
 def seal(card: Card, index: int) -> str:
@@ -53,7 +54,7 @@ def seals(listing: str) -> dict[str, str]:
 
 
 def _common(comments: list[str]) -> str:
-    complete = len(comments) == _COUNT and len(set(comments)) == 1
+    complete = len(comments) == len(_RULES) and len(set(comments)) == 1
     return comments[0] if complete else ""
 
 

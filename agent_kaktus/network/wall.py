@@ -8,22 +8,27 @@ from agent_kaktus import process
 ADDRESS = "169.254.169.254"
 BROKEN = "broken"  # the seal of rules that are not ours
 _PORTS, _TAPS = '"km*"', '"kt*"'
+# What a machine may open at once and from then on: beyond that, to be turned away would cost the agent its time.
+_ASKING = "asking { type ifname; size 4096; flags dynamic; timeout 1m; }"
+_TOO_OFTEN = "update @asking { iifname limit rate over 50/second burst 200 packets }"
 _RULES = {
     "forward": (
         f"iifname {_PORTS} oifname != {_TAPS} drop",
         f"oifname {_PORTS} iifname != {_TAPS} drop",
+        f"iifname {_TAPS} oifname {_PORTS} tcp flags & (syn | ack) == syn {_TOO_OFTEN} drop",
         f"oifname {_TAPS} iifname != {_PORTS} arp saddr ip {ADDRESS} drop",
         f"iifname {_TAPS} oifname != {_PORTS} arp daddr ip {ADDRESS} drop",
     ),
     "input": (f"iifname {_PORTS} drop",),
     "output": (f"oifname {_PORTS} drop", f"oifname {_TAPS} arp saddr ip {ADDRESS} drop"),
 }
-SEAL = hashlib.sha256(repr(_RULES).encode()).hexdigest()[:16]
+SEAL = hashlib.sha256(repr((_ASKING, _RULES)).encode()).hexdigest()[:16]
 
 
 def text(table: str) -> str:
     """One transaction that makes the table anew, whatever there was."""
     lines = [f"add table bridge {table}", f"delete table bridge {table}", f"add table bridge {table}"]
+    lines.append(f"add set bridge {table} {_ASKING}")
     for chain, rules in _RULES.items():
         lines.append(f"add chain bridge {table} {chain} {{ type filter hook {chain} priority 0; policy accept; }}")
         lines += [f'add rule bridge {table} {chain} {rule} comment "{SEAL}"' for rule in rules]

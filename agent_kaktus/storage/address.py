@@ -8,6 +8,7 @@ Address = IPv4Address | IPv6Address
 Network = IPv4Network | IPv6Network
 
 _NAT64 = ip_network("64:ff9b::/96")
+_GIVEN_OUT = (ip_network("2000::/3"), _NAT64)  # of version six; what else Python calls global may lead inside
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,7 +39,12 @@ def _is_fit(address: Address, networks: Iterable[Network]) -> bool:
     meant = _meant(address)
     if any(each in network for network in networks for each in (address, meant)):
         return True
-    return all(each.is_global and not each.is_multicast for each in (address, meant))
+    return all(_is_public(each) for each in (address, meant))
+
+
+def _is_public(address: Address) -> bool:
+    is_given_out = address.version == 4 or any(address in network for network in _GIVEN_OUT)
+    return is_given_out and address.is_global and not address.is_multicast
 
 
 def _meant(address: Address) -> Address:

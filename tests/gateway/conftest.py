@@ -17,7 +17,10 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
+from pydantic_settings import CliApp
 
+from gateway import config
+from gateway.main import Options, prepare
 from tests.gateway.recorder import Door, recording
 from tests.sdk.kahunas import Kahuna, cloud, fake, kahuna, shop
 
@@ -93,11 +96,28 @@ def door(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Door]:
 @contextlib.contextmanager
 def serving(kahuna: str, run_dir: Path, *options: str) -> Iterator[tuple[str, str, str]]:
     """An Envoy that is ready: its plain listener, the one with TLS when there is a certificate, the admin interface."""
+    words, places = _words(kahuna, run_dir, *options)
+    with running([sys.executable, "-m", "gateway", *words], f"http://{places[2]}/ready"):
+        yield places
+
+
+@contextlib.contextmanager
+def limited(kahuna: str, run_dir: Path, *options: str, **limits: str) -> Iterator[tuple[str, str, str]]:
+    """One with other limits, by the names they have in gateway.config."""
+    words, places = _words(kahuna, run_dir, *options)
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in limits.items():
+            patch.setattr(config, name, value)
+        command = prepare(CliApp.run(Options, cli_args=words))
+    with running(command, f"http://{places[2]}/ready"):
+        yield places
+
+
+def _words(kahuna: str, run_dir: Path, *options: str) -> tuple[list[str], tuple[str, str, str]]:
     plain, tls, admin = (f"127.0.0.1:{port}" for port in free_ports(3))
     listen = ["--listen", tls] if "--certificate" in options else []
     words = ["--kahuna", kahuna, "--plain", plain, "--admin", admin, "--run-dir", str(run_dir), "--concurrency", "1"]
-    with running([sys.executable, "-m", "gateway", *words, *listen, *options], f"http://{admin}/ready"):
-        yield plain, tls, admin
+    return [*words, *listen, *options], (plain, tls, admin)
 
 
 @contextlib.contextmanager

@@ -114,6 +114,11 @@ MALFORMED = [
     (' {"foo": 1]', "Expected , or }"),
     (' {"foo": "', "Closing quote expected"),
     (' {"foo" 1}', "Expected : between key:value pair"),
+    (' {"name"::1, "foo": 1}', "Unexpected token"),
+    (' {"meta": {}:1, "foo": 1}', "Expected , or }"),
+    (' {"meta": {} "foo": 1}', "Expected , or }"),
+    (' {{"foo": 1}}', "Expected an object key or }"),
+    (' {"meta" {"foo": 1}}', "Expected : between key:value pair"),
     (' ["foo": 1]', "Expected , or ]"),
     (" foo", "Unexpected token"),
     (" }", "Unexpected token"),
@@ -160,7 +165,12 @@ def test_the_first_few_are_named(door: Door) -> None:
     assert [violation["field"] for violation in violations] == [f"foo{number}" for number in range(8)]
 
 
-ROOM = config.REQUEST_LIMIT - 100
+def escaped(name: str) -> str:
+    """A name as nobody writes it."""
+    return "".join(f"\\u{ord(letter):04x}" for letter in name)
+
+
+ROOM = config.REQUEST_LIMIT - 1000
 HOSTILE = {
     "numbers": ('{"meta": {"conditions": [', "1,", "{}]}}"),
     "objects": ('{"meta": {"conditions": [', '{"type":""},', "{}]}}"),
@@ -176,6 +186,9 @@ HOSTILE = {
     "nested": ("", '{"meta":', ""),
     "escapes": ('{"', "\\u0066", '": 1}'),
     "zeros": ("", "\0", ""),
+    "colons after an escaped name": ('{"meta":{"' + escaped("observed_generation") + '"', ":", "}}"),
+    "escaped names": ("{", f'"{escaped("description")}":0,', '"name": ""}'),
+    "a name left open at every level": ("{" * 128, "a", ":}" * 128),
 }
 
 
@@ -192,7 +205,10 @@ def test_a_stranger_at_the_end_of_the_largest_body_is_found(door: Door) -> None:
     assert answer.json()["message"].startswith("foo: is no field of Region")
 
 
-TOO_LARGE = "too large: a body has 4194304 bytes at most, and none in a GET without content-length"
+TOO_LARGE = (
+    "too large: a body has 4194304 bytes at most, 65536 that of a wait or a watch,"
+    " and none in a GET without content-length"
+)
 
 
 def chunks(size: int) -> Iterator[bytes]:

@@ -48,7 +48,7 @@ def test_the_sdk_through_tls(gateway: Gateway, kahuna: Kahuna) -> None:
         assert taken.value.reason == "NAME_TAKEN"
         events = client.regions.watch()
         assert [next(events).change, next(events).change] == ["put", "synced"]
-        events.close()  # type: ignore[attr-defined]
+        events.close()
 
 
 def test_rest_through_tls(gateway: Gateway, kahuna: Kahuna) -> None:

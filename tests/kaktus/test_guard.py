@@ -25,6 +25,7 @@ def test_the_whole_transaction() -> None:
         f"create chain netdev kaktus_x {TAP} {hook}",
         f'add rule netdev kaktus_x {TAP} ether saddr != 02:00:00:00:00:01 drop comment "{seal}"',
         f'add rule netdev kaktus_x {TAP} ether type {{ 8021q, 8021ad }} drop comment "{seal}"',
+        f'add rule netdev kaktus_x {TAP} udp dport 68 drop comment "{seal}"',
         f'add rule netdev kaktus_x {TAP} ip saddr 10.9.0.2 accept comment "{seal}"',
         f"add rule netdev kaktus_x {TAP} ip saddr 0.0.0.0 ip daddr 255.255.255.255 udp sport 68 udp dport 67 accept"
         f' comment "{seal}"',
@@ -50,13 +51,13 @@ def listing(comments: list[str], policy: str = "drop") -> str:
 
 
 def test_only_a_whole_chain_bears_a_seal() -> None:
-    seal = guard.seal(card(), 7)
-    assert guard.seals(listing([seal] * 5)) == {TAP: seal}
+    seal, count = guard.seal(card(), 7), len(guard.rules(card()))
+    assert guard.seals(listing([seal] * count)) == {TAP: seal}
     for spoilt in (
-        listing([seal] * 4),
-        listing([seal] * 6),
-        listing([*[seal] * 4, "x"]),
-        listing([seal] * 5, "accept"),
+        listing([seal] * (count - 1)),
+        listing([seal] * (count + 1)),
+        listing([*[seal] * (count - 1), "x"]),
+        listing([seal] * count, "accept"),
     ):
         assert guard.seals(spoilt) == {TAP: ""}
     assert guard.seals(listing([])) == {TAP: ""}

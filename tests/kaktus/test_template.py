@@ -350,6 +350,9 @@ def test_few_imports_go_on_at_once(tmp_path: Path, server: Server) -> None:
 
 def test_an_address_is_public_or_allowed() -> None:
     assert choose("example.org", ["93.184.216.34"], Allowed()) == "93.184.216.34"
+    assert choose("example.org", ["2606:2800:220:1::1"], Allowed()) == "2606:2800:220:1::1"
+    assert choose("example.org", ["64:ff9b::5db8:d822"], Allowed()) == "64:ff9b::5db8:d822"
+    assert choose("mirror", ["fec0::5"], Allowed(networks=(ip_network("fec0::/10"),))) == "fec0::5"
     assert choose("mirror", ["10.0.0.5"], Allowed(names=frozenset({"mirror"}))) == "10.0.0.5"
     assert choose("mirror", ["10.0.0.5"], Allowed(networks=(ip_network("10.0.0.0/8"),))) == "10.0.0.5"
     for inside in (
@@ -365,6 +368,11 @@ def test_an_address_is_public_or_allowed() -> None:
         "::ffff:127.0.0.1",
         "64:ff9b::7f00:1",
         "2002:7f00:1::",
+        "fec0::1",
+        "::10.0.0.1",
+        "::ffff:0:10.0.0.1",
+        "5f00::1",
+        "64:ff9b:1::a00:1",
     ):
         with pytest.raises(ValueError, match="no public address"):
             choose("example.org", [inside], Allowed())

@@ -20,7 +20,19 @@ from .slices import id_of
 SERVICE = "169.254.169.254"
 PORT = names.port(id_of("vnet"))
 HERE = Path(__file__).parent
-LISTING = {"nftables": [{"rule": {"chain": chain, "comment": wall.SEAL}} for chain in ["forward"] * 4 + ["input"]]}
+LISTING = {"nftables": [{"rule": {"chain": chain, "comment": wall.SEAL}} for chain in ["forward"] * 5 + ["input"]]}
+KNOCK = """
+import select, socket, sys
+doors = [socket.socket() for _ in range(int(sys.argv[1]))]
+ear = select.epoll()
+for door in doors:
+    door.setblocking(False)
+    ear.register(door, select.EPOLLIN | select.EPOLLERR | select.EPOLLET)
+    door.connect_ex(("169.254.169.254", 81))  # where nobody listens, and the kernel says so
+while ear.poll(0.5):
+    pass
+print(sum(door.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR) != 0 for door in doors))
+"""
 
 
 def test_the_whole_transaction() -> None:
@@ -29,6 +41,8 @@ def test_the_whole_transaction() -> None:
         "forward": [
             'iifname "km*" oifname != "kt*" drop',
             'oifname "km*" iifname != "kt*" drop',
+            'iifname "kt*" oifname "km*" tcp flags & (syn | ack) == syn'
+            " update @asking { iifname limit rate over 50/second burst 200 packets } drop",
             'oifname "kt*" iifname != "km*" arp saddr ip 169.254.169.254 drop',
             'iifname "kt*" oifname != "km*" arp daddr ip 169.254.169.254 drop',
         ],
@@ -36,6 +50,7 @@ def test_the_whole_transaction() -> None:
         "output": ['oifname "km*" drop', 'oifname "kt*" arp saddr ip 169.254.169.254 drop'],
     }
     expected = ["add table bridge t", "delete table bridge t", "add table bridge t"]
+    expected.append("add set bridge t asking { type ifname; size 4096; flags dynamic; timeout 1m; }")
     for chain, lines in rules.items():
         expected.append(f"add chain bridge t {chain} {hook.format(chain)}")
         expected += [f'add rule bridge t {chain} {line} comment "{wall.SEAL}"' for line in lines]
@@ -205,3 +220,12 @@ def test_nor_does_its_hardware_address_lead_elsewhere(wire: Wire) -> None:
     wire.be("stranger", veth.mac(id_of("vnet")), "10.9.0.8")
     assert "0 received" in wire.run("stranger", "ping -c 1 -W 1 10.9.0.2", check=False)  # the answer is not for it
     assert wire.asks("guest-one")["told"] == ANSWERED["told"]
+
+
+@pytest.mark.libvirt
+def test_a_machine_asks_often_but_not_without_measure(wire: Wire) -> None:
+    knock = ["ip", "netns", "exec", wire.box("guest-one"), sys.executable, "-c", KNOCK, "600"]
+    answered = int(subprocess.run(knock, check=True, capture_output=True, text=True, timeout=30).stdout)
+    assert 200 <= answered < 400
+    assert wire.asks("guest-one")["told"] == ANSWERED["told"]
+    assert "asking" in wire.run("one", "nft -j list ruleset")

@@ -1,0 +1,139 @@
+"""What a peer nobody knows may hold of the gateway: some memory, a connection, each for a while."""
+
+import contextlib
+import select
+import socket
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from http import HTTPStatus
+from pathlib import Path
+from queue import Queue
+
+import httpx
+import pytest
+
+from gateway import config
+from kowa import contract
+from kowa.client import Client
+from kowa.v2.instance_pb2 import ConsoleInstanceRequest, Instance
+from kowa.v2.project_pb2 import Project
+from tests.fake_kahuna import KEY, Fake
+from tests.gateway.conftest import Certificate, limited
+from tests.gateway.recorder import Door
+from tests.sdk.kahunas import Kahuna
+from tests.waiting import until
+
+pytestmark = pytest.mark.gateway
+
+PATIENCE = 10  # seconds: far more than the limits here, far less than those that are not meant
+BEGUN = b"POST /api/v2/regions HTTP/1.1\r\nhost: x\r\ncontent-length: 4000000\r\n\r\n"
+
+
+@contextlib.contextmanager
+def peer(address: str, says: bytes = b"") -> Iterator[socket.socket]:
+    """A connection of somebody who says this and no more."""
+    host, port = address.split(":")
+    with socket.create_connection((host, int(port)), PATIENCE) as made:
+        made.sendall(says)
+        yield made
+
+
+def answered(peers: list[socket.socket]) -> list[socket.socket]:
+    """Those who have heard something."""
+    return select.select(peers, [], [], 0)[0]
+
+
+def test_silence_ends_a_connection_but_no_watch_and_no_console(kahuna: Kahuna, shop: Instance, tmp_path: Path) -> None:
+    keys: Queue[bytes | None] = Queue()
+
+    def typed(machine: str) -> Iterator[ConsoleInstanceRequest]:
+        yield ConsoleInstanceRequest(id=machine)
+        while (data := keys.get()) is not None:
+            yield ConsoleInstanceRequest(data=data)
+
+    with (
+        limited(kahuna.endpoint, tmp_path, CONNECTION_IDLE="1s", CALL_WITHIN="1s") as (plain, _, _),
+        Client(plain, key=kahuna.key, insecure=True) as client,
+        httpx.Client(base_url=f"http://{plain}", headers={"authorization": f"Bearer {kahuna.key}"}) as rest,
+        rest.stream("GET", "/api/v2/projects:watch") as watch,
+        rest.stream("GET", "/api/v2/projects:watch", content='{"filter": ""}') as asked_in_a_body,
+    ):
+        web = client.of(Instance).create(shop)
+        console = contract.load().kinds["Instance"].service.methods["console"]
+        shown = client.converse(console, typed(web.meta.id))
+        assert next(shown).data == b"login: "
+        with peer(plain) as silent:
+            assert silent.recv(1) == b""
+        keys.put(b"root")
+        assert next(shown).data == b"ROOT"
+        keys.put(None)
+        client.of(Project).create(Project(name="late"))
+        for answer in (watch, asked_in_a_body):
+            assert any('"late"' in line for line in answer.iter_lines())
+
+
+def test_who_does_not_shake_hands_is_sent_away(fake: Fake, certificate: Certificate, tmp_path: Path) -> None:
+    options = ["--certificate", str(certificate.certificate), "--key", str(certificate.key)]
+    with (
+        limited(fake.endpoint, tmp_path, *options, HANDSHAKE_WITHIN="0.5s") as (_, tls, _),
+        peer(tls) as silent,
+    ):
+        assert silent.recv(1) == b""
+
+
+def test_a_body_that_does_not_come_is_not_waited_for(fake: Fake, tmp_path: Path) -> None:
+    with limited(fake.endpoint, tmp_path, CALL_WITHIN="1s") as (plain, _, _):
+        for slow in (BEGUN, BEGUN.replace(b"host", b"grpc-timeout: 1H\r\nhost")):
+            with peer(plain, slow) as slacker:
+                assert slacker.recv(100).startswith(b"HTTP/1.1 408 ")
+
+
+def test_an_operation_is_waited_for_as_long_as_its_caller_likes(fake: Fake, tmp_path: Path) -> None:
+    with (
+        limited(fake.endpoint, tmp_path, CALL_WITHIN="1s") as (plain, _, _),
+        httpx.Client(base_url=f"http://{plain}", headers={"authorization": f"Bearer {KEY}"}) as rest,
+        ThreadPoolExecutor() as beside,
+    ):
+        operation = rest.post("/api/v2/regions", json={"name": "slow"}).headers["kowabunga-operation"]
+        waiting = beside.submit(rest.post, f"/api/v2/operations/{operation}:wait", json={"timeout": "60s"}, timeout=60)
+        until(lambda: fake.calls[-1][0] == "WaitOperation", what="the wait is under way")
+        with peer(plain, BEGUN) as slacker:
+            assert slacker.recv(100).startswith(b"HTTP/1.1 408 ")
+        fake.finish()
+        assert waiting.result().json()["phase"] == "PHASE_DONE"
+
+
+def test_what_lasts_has_a_small_body(door: Door) -> None:
+    small = b" " * (config.LASTING_LIMIT - 2) + b"{}"
+    for method, path in (("POST", "operations/x:wait"), ("GET", "regions:watch")):
+        assert door.ask(method, f"/api/v2/{path}", small).status_code == HTTPStatus.OK
+        refused = door.ask(method, f"/api/v2/{path}", b" " + small)
+        assert refused.status_code == HTTPStatus.REQUEST_ENTITY_TOO_LARGE
+
+
+def test_unfinished_calls_hold_so_much_memory_and_no_more(fake: Fake, tmp_path: Path) -> None:
+    most = 128
+    with (
+        limited(fake.endpoint, tmp_path, "--max-memory-mib", str(most), MEMORY_SEEN_EVERY="0.01s") as (plain, _, admin),
+        httpx.Client(base_url=f"http://{plain}", headers={"authorization": f"Bearer {KEY}"}) as rest,
+        rest.stream("GET", "/api/v2/regions:watch") as watch,
+    ):
+
+        def held() -> int:
+            return int(httpx.get(f"http://{admin}/memory").json()["allocated"])
+
+        with contextlib.ExitStack() as stack:
+            peers = [stack.enter_context(peer(plain, BEGUN)) for _ in range(most // 2)]
+            until(lambda: "downstream_rq_active: 65" in httpx.get(f"http://{admin}/stats").text, what="all are begun")
+            sent = 0
+            for each in peers:
+                each.setblocking(False)
+                sent += each.send(b" " * 3_900_000)
+                until(lambda least=0.9 * sent: answered(peers) or held() > least, what="Envoy has it")  # type: ignore[misc]
+                if answered(peers):
+                    break
+            assert answered(peers)[0].recv(100).startswith(b"HTTP/1.1 500 ")
+            assert held() < most * 1.2 * config.MIB
+            assert rest.get("/api/v2/regions").is_server_error
+        until(lambda: rest.post("/api/v2/regions", json={"name": "late"}).is_success, what="calls are taken again")
+        assert any('"late"' in line for line in watch.iter_lines())
