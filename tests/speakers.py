@@ -20,8 +20,6 @@ from kowa import contract, errors
 from tests.waiting import until
 
 BIN = Path(sys.executable).parent
-# What kowactl says before it asks Kahuna: wrong usage.
-USAGE = 2
 KINDS = contract.load().kinds
 
 
@@ -107,7 +105,7 @@ class Kowactl(Speaker):
         return KowactlKind(self, kind)
 
     def run(self, *words: str, stdin: str = "") -> str:
-        """What it prints. Raises KowaError with what it says when it refuses."""
+        """What it prints. Raises KowaError with what it says when it refuses; its exit code is the error's code."""
         command = [str(BIN / "kowactl"), "--insecure", *words]
         done = subprocess.run(
             command, env=self._environment, input=stdin, capture_output=True, text=True, check=False, timeout=60
@@ -115,8 +113,7 @@ class Kowactl(Speaker):
         if done.returncode == 0:
             return done.stdout
         reason = re.search(r"\(([A-Z_]+)\)\s*$", done.stderr)
-        said = "USAGE" if done.returncode == USAGE else ""
-        raise errors.KowaError(done.stderr.strip(), reason=reason[1] if reason else said)
+        raise errors.KowaError(done.stderr.strip(), code=str(done.returncode), reason=reason[1] if reason else "")
 
 
 class KowactlKind:

@@ -1,8 +1,9 @@
 """The same platform for asyncio: `AsyncClient`."""
 
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
+import asyncio
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterable, Iterator
+from contextlib import aclosing, contextmanager
 from functools import cached_property, partial
-from time import monotonic
 from types import TracebackType
 from typing import Any, Generic, Self
 
@@ -12,15 +13,13 @@ from google.protobuf.message import Message
 
 from kowa import contract, errors
 from kowa.calls import (
-    CALL_LIMIT,
-    ENDED,
-    OPERATION_LIMIT,
     OPTIONS,
     Begun,
     Event,
     M,
     Place,
     Requests,
+    Wait,
     Watched,
     codecs,
     id_of,
@@ -28,7 +27,6 @@ from kowa.calls import (
     kind_of,
     operation_id,
     translated,
-    wait_request,
 )
 from kowa.v2 import operation_pb2
 
@@ -55,65 +53,109 @@ class AsyncResource(Generic[M]):
                 return
             request.page_token = page.next_page_token
 
-    async def create(self, resource: M, *, limit: float = OPERATION_LIMIT) -> M:
-        """Creates one and waits for it to come about."""
-        return await self._finish(await self.begin_create(resource), limit)
+    async def create(self, resource: M, *, request_id: str = "", limit: float | None = None) -> M:
+        """Creates one and waits for it to come about.
 
-    async def begin_create(self, resource: M) -> Begun[M]:
+        After Unavailable it may be repeated with the same `request_id`: it is done once. So may every change.
+        """
+        return await self._finish(await self.begin_create(resource, request_id=request_id), limit)
+
+    async def begin_create(self, resource: M, *, request_id: str = "") -> Begun[M]:
         """Creates one; its operation goes on."""
-        return await self._begin("create", self._of.request("create", **{self._of.kind.noun: resource}))
+        return await self._begin(
+            "create", self._of.request("create", request_id=request_id, **self._of.create(resource))
+        )
 
-    async def update(self, resource: M, mask: Iterable[str] = (), *, limit: float = OPERATION_LIMIT) -> M:
-        """Changes the fields of the mask, or those that are set, and waits for that to come about."""
-        return await self._finish(await self.begin_update(resource, mask), limit)
+    async def plan_create(self, resource: M) -> M:
+        """What would be created; or raises why it can't be. Nothing is changed."""
+        return await self._plan("create", **self._of.create(resource))
 
-    async def begin_update(self, resource: M, mask: Iterable[str] = ()) -> Begun[M]:
+    async def update(
+        self, resource: M, mask: Iterable[str] = (), *, request_id: str = "", limit: float | None = None
+    ) -> M:
+        """Changes the fields of the mask and waits for that to come about.
+
+        Without a mask, what was read from the platform (it has an etag) is sent as a whole, and what was emptied in it
+        is emptied; of any other resource what is set is taken.
+        """
+        return await self._finish(await self.begin_update(resource, mask, request_id=request_id), limit)
+
+    async def begin_update(self, resource: M, mask: Iterable[str] = (), *, request_id: str = "") -> Begun[M]:
         """Changes it; its operation goes on."""
-        return await self._begin("update", self._of.update(resource, mask))
+        fields = self._of.update(resource, mask)
+        return await self._begin("update", self._of.request("update", request_id=request_id, **fields))
 
-    async def delete(self, id: str, *, etag: str = "", limit: float = OPERATION_LIMIT) -> None:  # noqa: A002
+    async def plan_update(self, resource: M, mask: Iterable[str] = ()) -> M:
+        """What it would be; or raises why it can't be. Nothing is changed."""
+        return await self._plan("update", **self._of.update(resource, mask))
+
+    async def delete(
+        self,
+        id: str,  # noqa: A002
+        *,
+        etag: str = "",
+        request_id: str = "",
+        limit: float | None = None,
+    ) -> None:
         """Deletes one and waits until it is gone."""
-        if operation := (await self.begin_delete(id, etag=etag)).operation_id:
-            await self._client.operations.wait(operation, limit)
+        begun = await self.begin_delete(id, etag=etag, request_id=request_id)
+        if begun.operation_id:
+            await self._client.operations.wait(begun.operation_id, limit)
 
-    async def begin_delete(self, id: str, *, etag: str = "") -> Begun[Any]:  # noqa: A002
+    async def begin_delete(self, id: str, *, etag: str = "", request_id: str = "") -> Begun[Any]:  # noqa: A002
         """Marks one for deletion; its operation goes on."""
-        return await self._begin("delete", self._of.request("delete", id=id, etag=etag))
+        return await self._begin("delete", self._of.request("delete", id=id, etag=etag, request_id=request_id))
 
-    async def watch(self, filter: str = "", revision: int = 0) -> AsyncIterator[Event[M]]:  # noqa: A002
+    async def plan_delete(self, id: str, *, etag: str = "") -> None:  # noqa: A002
+        """Raises why one can't be deleted, if it can't. Nothing is changed."""
+        await self._plan("delete", id=id, etag=etag)
+
+    async def watch(self, filter: str = "", revision: int = 0) -> AsyncGenerator[Event[M], None]:  # noqa: A002
         """The set, then its changes; or only those after a revision. `synced` says that all up to its revision is sent.
 
-        A stream that breaks is resumed from there: what came after it comes again. Raises Invalid with the reason
-        REVISION_COMPACTED when that is too long ago: start anew.
+        A stream that breaks is resumed from there, however long Kahuna is away: what came after it comes again. Raises
+        Invalid with the reason REVISION_COMPACTED when that is too long ago: start anew.
         """
         place = Watched(revision)
         while True:
             try:
                 request = self._of.request("watch", filter=filter, revision=place.revision)
-                async for response in self._client.stream(self._of.method("watch"), request):
-                    yield place.seen(self._of.event(response))
+                async with aclosing(self._client.stream(self._of.method("watch"), request)) as responses:
+                    async for response in responses:
+                        yield place.seen(self._of.event(response))
                 return
             except errors.Unavailable:
-                if not place.resumable():
+                if not (pause := place.pause()):
                     raise
+                await self._client.pause(pause)
 
     async def begin(self, verb: str, id: str, **fields: object) -> Begun[M]:  # noqa: A002
         """A custom verb; its operation goes on."""
         return await self._begin(verb, self._of.request(verb, id=id, **fields))
 
-    async def do(self, verb: str, id: str, *, limit: float = OPERATION_LIMIT, **fields: object) -> M:  # noqa: A002
+    async def do(self, verb: str, id: str, *, limit: float | None = None, **fields: object) -> M:  # noqa: A002
         """A custom verb, waiting for it to come about."""
         return await self._finish(await self.begin(verb, id, **fields), limit)
 
+    async def plan(self, verb: str, id: str, **fields: object) -> M:  # noqa: A002
+        """What it would be after a custom verb; or raises why it can't be. Nothing is changed."""
+        return await self._plan(verb, id=id, **fields)
+
     def __getattr__(self, name: str) -> Callable[..., Awaitable[Any]]:
-        verb = name.removeprefix("begin_")
+        form, _, rest = name.partition("_")
+        forms: dict[str, Callable[..., Awaitable[Any]]] = {"begin": self.begin, "plan": self.plan}
+        verb = rest if form in forms else name
         self._of.method(verb)
-        return partial(self.do if verb == name else self.begin, verb)
+        return partial(forms.get(form, self.do), verb)
 
     async def _begin(self, verb: str, request: Message) -> Begun[Any]:
         return await self._client.call(self._of.method(verb), request)
 
-    async def _finish(self, begun: Begun[M], limit: float) -> M:
+    async def _plan(self, verb: str, **fields: object) -> M:
+        planned: M = (await self._begin(verb, self._of.plan(verb, **fields))).resource
+        return planned
+
+    async def _finish(self, begun: Begun[M], limit: float | None) -> M:
         if begun.operation_id:
             await self._client.operations.wait(begun.operation_id, limit)
         if self._of.kind.converges and begun.operation_id:
@@ -124,14 +166,20 @@ class AsyncResource(Generic[M]):
 class AsyncOperations(AsyncResource[operation_pb2.Operation]):
     """What was asked for and how it goes, for asyncio."""
 
-    async def wait(self, id: str, limit: float = OPERATION_LIMIT) -> operation_pb2.Operation:  # noqa: A002
+    async def wait(self, id: str, limit: float | None = None) -> operation_pb2.Operation:  # noqa: A002
         """As `Operations.wait`."""
-        deadline = monotonic() + limit
+        method, client = self._of.method("wait"), self._client
+        waiting = Wait(client.operation_limit if limit is None else limit)
         while True:
-            left = deadline - monotonic()
-            method, request = self._of.method("wait"), wait_request(id, left)
-            operation = (await self._client.call(method, request, limit=left + CALL_LIMIT)).resource
-            if operation.phase in ENDED or monotonic() >= deadline:
+            call_limit = waiting.call_limit(client.call_limit)
+            try:
+                operation = (await client.call(method, waiting.request(id), limit=call_limit)).resource
+            except errors.Unavailable:
+                if not (pause := waiting.pause()):
+                    raise
+                await client.pause(pause)
+                continue
+            if waiting.ended(operation):
                 return judged(operation)
 
 
@@ -150,24 +198,42 @@ class AsyncClient(Place):
     def __getattr__(self, name: str) -> AsyncResource[Any]:
         return AsyncResource(self, kind_of(name))
 
-    async def call(self, method: contract.Method, request: Message, *, limit: float = CALL_LIMIT) -> Begun[Any]:
+    async def call(self, method: contract.Method, request: Message, *, limit: float | None = None) -> Begun[Any]:
         """One call, as it is in the contract."""
-        call = self._channel.unary_unary(method.path, **codecs(method))(request, timeout=limit, metadata=self._metadata)
-        try:
+        with self._translated():
+            send = self._channel.unary_unary(method.path, **codecs(method))
+            seconds = self.call_limit if limit is None else limit
+            call = send(request, timeout=seconds, metadata=self._metadata)
             return Begun(await call, operation_id(await call.initial_metadata()))
-        except grpc.RpcError as error:
-            raise translated(error) from None
 
-    async def stream(self, method: contract.Method, request: Message) -> AsyncIterator[Any]:
+    async def stream(self, method: contract.Method, request: Message) -> AsyncGenerator[Any, None]:
         """One call that answers with a stream. Closing the iterator ends it."""
-        call = self._channel.unary_stream(method.path, **codecs(method))(request, metadata=self._metadata)
+        with self._translated():
+            call = self._channel.unary_stream(method.path, **codecs(method))(request, metadata=self._metadata)
+            try:
+                async for response in call:
+                    yield response
+            finally:
+                call.cancel()
+
+    async def pause(self, seconds: float) -> None:
+        """Waits."""
+        await asyncio.sleep(seconds)
+
+    @contextmanager
+    def _translated(self) -> Iterator[None]:
+        """What goes wrong, in our words. Closing the channel cancels its calls, which is no wish to end our task."""
         try:
-            async for response in call:
-                yield response
+            yield
         except grpc.RpcError as error:
-            raise translated(error) from None
-        finally:
-            call.cancel()
+            raise (errors.Closed() if self._closed.is_set() else translated(error)) from None
+        except grpc.aio.UsageError:
+            raise errors.Closed() from None
+        except asyncio.CancelledError:
+            task = asyncio.current_task()
+            if self._closed.is_set() and task is not None and not task.cancelling():
+                raise errors.Closed() from None
+            raise
 
     @cached_property
     def _metadata(self) -> grpc.aio.Metadata:
@@ -181,6 +247,7 @@ class AsyncClient(Place):
 
     async def close(self) -> None:
         """Ends the connection and what runs on it."""
+        self._closed.set()
         await self._channel.close()
 
     async def __aenter__(self) -> Self:

@@ -2,10 +2,14 @@
 
 import json
 import os
+import random
+import threading
 import uuid
 from collections.abc import Iterable
 from dataclasses import dataclass
+from difflib import get_close_matches
 from pathlib import Path
+from time import monotonic
 from typing import Any, Final, Generic, Literal, TypeVar
 from urllib.parse import quote
 
@@ -19,9 +23,10 @@ from kowa.v2 import meta_pb2, operation_pb2
 
 M = TypeVar("M", bound=Message)
 
-CALL_LIMIT: Final = 60.0  # seconds for one answer
-OPERATION_LIMIT: Final = 3600.0  # seconds for a change to come about
+CALL_LIMIT: Final = 60.0  # seconds for one answer, unless the client is told otherwise
+OPERATION_LIMIT: Final = 3600.0  # seconds for a change to come about, unless the client or the call is told otherwise
 POLL: Final = 60.0  # seconds that one WaitOperation waits at most
+PAUSES: Final = 0.2, 5.0  # seconds before what waits for Kahuna to come back tries again: the first, the longest
 MESSAGE_LIMIT: Final = 32 << 20
 METADATA_LIMIT: Final = 1 << 20
 
@@ -94,12 +99,17 @@ class Place:
         ca: str | Path | None = None,
         insecure: bool = False,
         reason: str = "",
+        call_limit: float = CALL_LIMIT,
+        operation_limit: float = OPERATION_LIMIT,
     ) -> None:
         """What isn't given is taken from KOWABUNGA_ENDPOINT, KOWABUNGA_API_KEY and KOWABUNGA_CA.
 
         `ca` is a PEM file to trust instead of the system's authorities; `insecure` speaks without TLS; `reason` is kept
-        with every change, for those who ask later. Raises ValueError when there is no endpoint.
+        with every change, for those who ask later. An answer may take `call_limit` seconds, a change `operation_limit`
+        to come about. Raises ValueError when there is no endpoint.
         """
+        self.call_limit, self.operation_limit = call_limit, operation_limit
+        self._closed = threading.Event()
         endpoint = endpoint or os.environ.get("KOWABUNGA_ENDPOINT", "")
         if not endpoint:
             raise ValueError("no endpoint: give one, or set KOWABUNGA_ENDPOINT, such as kahuna.example:443")
@@ -128,18 +138,29 @@ class Requests(Generic[M]):
             raise AttributeError(f"{self.kind.plural} have no method {verb}") from None
 
     def request(self, verb: str, **fields: object) -> Any:
-        """A request with an id of its own, if it can have one."""
+        """A request with the id it is given or one of its own, if it can have one."""
         message = self.method(verb).request
         if "request_id" in message.fields:
-            fields.setdefault("request_id", str(uuid.uuid4()))
+            fields["request_id"] = fields.get("request_id") or str(uuid.uuid4())
         return contract.load().stub(message.name)(**fields)
 
-    def update(self, resource: M, mask: Iterable[str]) -> Any:
-        """Of the masked fields, or of those that are set."""
-        fields: dict[str, object] = {self.kind.noun: resource}
-        if mask:
-            fields["update_mask"] = field_mask_pb2.FieldMask(paths=mask)
-        return self.request("update", **fields)
+    def plan(self, verb: str, **fields: object) -> Any:
+        """A request to be tried and not carried out. Raises AttributeError when the verb knows no such thing."""
+        if not self.method(verb).mutates:
+            raise AttributeError(f"{verb} of {self.kind.plural} has no plan")
+        return self.request(verb, validate_only=True, **fields)
+
+    def create(self, resource: M) -> dict[str, object]:
+        """What a creation is asked with."""
+        return {self.kind.noun: resource}
+
+    def update(self, resource: Any, mask: Iterable[str]) -> dict[str, object]:
+        """What a change is asked with. Without a mask, what was read is taken whole; of any other what is set.
+
+        An etag says that it was read. Fields that can't be changed are named, too: who edited one shall hear of it.
+        """
+        paths = list(mask) or ([field.name for field in self.kind.writable] if resource.meta.etag else [])
+        return {self.kind.noun: resource, "update_mask": field_mask_pb2.FieldMask(paths=paths)}
 
     def event(self, response: Any) -> Event[M]:
         """What a watch's response says."""
@@ -153,25 +174,75 @@ class Requests(Generic[M]):
         return items
 
 
+class Patience:
+    """How long to pause while Kahuna is away: longer each time, up to a limit, a random part of it."""
+
+    def __init__(self) -> None:
+        self._pause, self._longest = PAUSES
+
+    def pause(self) -> float:
+        """The seconds until the next try."""
+        pause, self._pause = self._pause, min(2 * self._pause, self._longest)
+        return pause * random.uniform(0.5, 1.0)  # noqa: S311 - spreads clients, guards nothing
+
+    def answered(self) -> None:
+        """Kahuna is there: the next pause is a short one."""
+        self._pause, _ = PAUSES
+
+
+class Wait:
+    """How long a wait for an operation goes on, whether Kahuna answers or not."""
+
+    def __init__(self, limit: float) -> None:
+        self._deadline = monotonic() + limit
+        self._patience = Patience()
+
+    @property
+    def left(self) -> float:
+        """The seconds left; less than none when it is over."""
+        return self._deadline - monotonic()
+
+    def request(self, operation_id: str) -> operation_pb2.WaitOperationRequest:
+        """Asks for as much of it as one call waits."""
+        timeout = duration_pb2.Duration()
+        timeout.FromMilliseconds(max(1, int(min(self.left, POLL) * 1000)))
+        return operation_pb2.WaitOperationRequest(id=operation_id, timeout=timeout)
+
+    def call_limit(self, call_limit: float) -> float:
+        """The seconds that call may take, for a client whose answers may take so long."""
+        return max(min(self.left, POLL), 0.0) + call_limit
+
+    def ended(self, operation: operation_pb2.Operation) -> bool:
+        """Whether there is nothing more to wait for, now that it stands so."""
+        self._patience.answered()
+        return operation.phase in ENDED or self.left <= 0
+
+    def pause(self) -> float:
+        """The seconds until Kahuna, which did not answer, is asked again; none when the time is up."""
+        return min(self._patience.pause(), max(self.left, 0.0))
+
+
 class Watched:
     """How far a watch has come."""
 
     def __init__(self, revision: int) -> None:
-        # Where to go on; 0 until the whole set has been seen. A revision may be several events: only `synced` counts.
+        # Where to go on, once it is known. A revision may be several events: only `synced` counts.
         self.revision = revision
-        self._moved = False
+        self._known = revision > 0
+        self._heard = False
+        self._patience = Patience()
 
     def seen(self, event: Event[M]) -> Event[M]:
         """Notes the event."""
-        self._moved = True
+        self._heard = True
+        self._patience.answered()
         if event.change == "synced":
-            self.revision = event.revision
+            self.revision, self._known = event.revision, True
         return event
 
-    def resumable(self) -> bool:
-        """Whether a broken stream can be taken up, and was of use since the last time."""
-        moved, self._moved = self._moved, False
-        return moved and self.revision > 0
+    def pause(self) -> float:
+        """The seconds until a broken stream is taken up; none when it never began or has no place to go on from."""
+        return self._patience.pause() if self._heard and self._known else 0.0
 
 
 def codecs(method: contract.Method) -> dict[str, Any]:
@@ -197,12 +268,6 @@ def operation_id(metadata: Any) -> str:
     return str(dict(metadata or ()).get("kowabunga-operation", ""))
 
 
-def wait_request(operation_id: str, left: float) -> Any:
-    timeout = duration_pb2.Duration()
-    timeout.FromMilliseconds(max(1, int(min(left, POLL) * 1000)))
-    return operation_pb2.WaitOperationRequest(id=operation_id, timeout=timeout)
-
-
 def judged(operation: operation_pb2.Operation) -> operation_pb2.Operation:
     """The operation, if it is done.
 
@@ -219,8 +284,9 @@ def judged(operation: operation_pb2.Operation) -> operation_pb2.Operation:
 
 
 def kind_of(nouns: str) -> contract.Kind:
-    """The kind whose plural is an attribute's name."""
-    for kind in contract.load().kinds.values():
-        if kind.nouns == nouns:
-            return kind
-    raise AttributeError(f"there are no {nouns} in {contract.PACKAGE}")
+    """The kind whose plural is an attribute's name. Raises AttributeError with the name that may have been meant."""
+    kinds = {kind.nouns: kind for kind in contract.load().kinds.values()}
+    if nouns in kinds:
+        return kinds[nouns]
+    meant = "".join(f"; did you mean {name}?" for name in get_close_matches(nouns, kinds, 1))
+    raise AttributeError(f"there are no {nouns} in {contract.PACKAGE}{meant}")

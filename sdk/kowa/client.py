@@ -8,9 +8,9 @@
 Every kind of the contract is an attribute, in the plural; `client.of(Region)` is the same, known to type checkers.
 """
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
+from contextlib import contextmanager
 from functools import cached_property, partial
-from time import monotonic
 from types import TracebackType
 from typing import Any, Generic, Self
 
@@ -20,15 +20,13 @@ from google.protobuf.message import Message
 
 from kowa import contract, errors
 from kowa.calls import (
-    CALL_LIMIT,
-    ENDED,
-    OPERATION_LIMIT,
     OPTIONS,
     Begun,
     Event,
     M,
     Place,
     Requests,
+    Wait,
     Watched,
     codecs,
     id_of,
@@ -36,13 +34,15 @@ from kowa.calls import (
     kind_of,
     operation_id,
     translated,
-    wait_request,
 )
 from kowa.v2 import operation_pb2
 
 
 class Resource(Generic[M]):
-    """The resources of one kind. Custom verbs of the contract are methods too: `client.instances.start(id)`."""
+    """The resources of one kind. Custom verbs of the contract are methods too: `client.instances.start(id)`.
+
+    A change waits until it has come about; `begin_start` only begins it, `plan_start` says what would come of it.
+    """
 
     def __init__(self, client: "Client", kind: contract.Kind) -> None:
         self._client, self._of = client, Requests[M](kind)
@@ -62,36 +62,64 @@ class Resource(Generic[M]):
                 return
             request.page_token = page.next_page_token
 
-    def create(self, resource: M, *, limit: float = OPERATION_LIMIT) -> M:
-        """Creates one and waits for it to come about."""
-        return self._finish(self.begin_create(resource), limit)
+    def create(self, resource: M, *, request_id: str = "", limit: float | None = None) -> M:
+        """Creates one and waits for it to come about.
 
-    def begin_create(self, resource: M) -> Begun[M]:
+        After Unavailable it may be repeated with the same `request_id`: it is done once. So may every change.
+        """
+        return self._finish(self.begin_create(resource, request_id=request_id), limit)
+
+    def begin_create(self, resource: M, *, request_id: str = "") -> Begun[M]:
         """Creates one; its operation goes on."""
-        return self._begin("create", self._of.request("create", **{self._of.kind.noun: resource}))
+        return self._begin("create", self._of.request("create", request_id=request_id, **self._of.create(resource)))
 
-    def update(self, resource: M, mask: Iterable[str] = (), *, limit: float = OPERATION_LIMIT) -> M:
-        """Changes the fields of the mask, or those that are set, and waits for that to come about."""
-        return self._finish(self.begin_update(resource, mask), limit)
+    def plan_create(self, resource: M) -> M:
+        """What would be created; or raises why it can't be. Nothing is changed."""
+        return self._plan("create", **self._of.create(resource))
 
-    def begin_update(self, resource: M, mask: Iterable[str] = ()) -> Begun[M]:
+    def update(self, resource: M, mask: Iterable[str] = (), *, request_id: str = "", limit: float | None = None) -> M:
+        """Changes the fields of the mask and waits for that to come about.
+
+        Without a mask, what was read from the platform (it has an etag) is sent as a whole, and what was emptied in it
+        is emptied; of any other resource what is set is taken.
+        """
+        return self._finish(self.begin_update(resource, mask, request_id=request_id), limit)
+
+    def begin_update(self, resource: M, mask: Iterable[str] = (), *, request_id: str = "") -> Begun[M]:
         """Changes it; its operation goes on."""
-        return self._begin("update", self._of.update(resource, mask))
+        fields = self._of.update(resource, mask)
+        return self._begin("update", self._of.request("update", request_id=request_id, **fields))
 
-    def delete(self, id: str, *, etag: str = "", limit: float = OPERATION_LIMIT) -> None:  # noqa: A002
+    def plan_update(self, resource: M, mask: Iterable[str] = ()) -> M:
+        """What it would be; or raises why it can't be. Nothing is changed."""
+        return self._plan("update", **self._of.update(resource, mask))
+
+    def delete(
+        self,
+        id: str,  # noqa: A002
+        *,
+        etag: str = "",
+        request_id: str = "",
+        limit: float | None = None,
+    ) -> None:
         """Deletes one and waits until it is gone."""
-        if operation := self.begin_delete(id, etag=etag).operation_id:
-            self._client.operations.wait(operation, limit)
+        begun = self.begin_delete(id, etag=etag, request_id=request_id)
+        if begun.operation_id:
+            self._client.operations.wait(begun.operation_id, limit)
 
-    def begin_delete(self, id: str, *, etag: str = "") -> Begun[Any]:  # noqa: A002
+    def begin_delete(self, id: str, *, etag: str = "", request_id: str = "") -> Begun[Any]:  # noqa: A002
         """Marks one for deletion; its operation goes on."""
-        return self._begin("delete", self._of.request("delete", id=id, etag=etag))
+        return self._begin("delete", self._of.request("delete", id=id, etag=etag, request_id=request_id))
 
-    def watch(self, filter: str = "", revision: int = 0) -> Iterator[Event[M]]:  # noqa: A002
+    def plan_delete(self, id: str, *, etag: str = "") -> None:  # noqa: A002
+        """Raises why one can't be deleted, if it can't. Nothing is changed."""
+        self._plan("delete", id=id, etag=etag)
+
+    def watch(self, filter: str = "", revision: int = 0) -> Generator[Event[M], None, None]:  # noqa: A002
         """The set, then its changes; or only those after a revision. `synced` says that all up to its revision is sent.
 
-        A stream that breaks is resumed from there: what came after it comes again. Raises Invalid with the reason
-        REVISION_COMPACTED when that is too long ago: start anew.
+        A stream that breaks is resumed from there, however long Kahuna is away: what came after it comes again. Raises
+        Invalid with the reason REVISION_COMPACTED when that is too long ago: start anew.
         """
         place = Watched(revision)
         while True:
@@ -101,26 +129,37 @@ class Resource(Generic[M]):
                     yield place.seen(self._of.event(response))
                 return
             except errors.Unavailable:
-                if not place.resumable():
+                if not (pause := place.pause()):
                     raise
+                self._client.pause(pause)
 
     def begin(self, verb: str, id: str, **fields: object) -> Begun[M]:  # noqa: A002
         """A custom verb; its operation goes on."""
         return self._begin(verb, self._of.request(verb, id=id, **fields))
 
-    def do(self, verb: str, id: str, *, limit: float = OPERATION_LIMIT, **fields: object) -> M:  # noqa: A002
+    def do(self, verb: str, id: str, *, limit: float | None = None, **fields: object) -> M:  # noqa: A002
         """A custom verb, waiting for it to come about."""
         return self._finish(self.begin(verb, id, **fields), limit)
 
+    def plan(self, verb: str, id: str, **fields: object) -> M:  # noqa: A002
+        """What it would be after a custom verb; or raises why it can't be. Nothing is changed."""
+        return self._plan(verb, id=id, **fields)
+
     def __getattr__(self, name: str) -> Callable[..., Any]:
-        verb = name.removeprefix("begin_")
+        form, _, rest = name.partition("_")
+        forms: dict[str, Callable[..., Any]] = {"begin": self.begin, "plan": self.plan}
+        verb = rest if form in forms else name
         self._of.method(verb)
-        return partial(self.do if verb == name else self.begin, verb)
+        return partial(forms.get(form, self.do), verb)
 
     def _begin(self, verb: str, request: Message) -> Begun[Any]:
         return self._client.call(self._of.method(verb), request)
 
-    def _finish(self, begun: Begun[M], limit: float) -> M:
+    def _plan(self, verb: str, **fields: object) -> M:
+        planned: M = self._begin(verb, self._of.plan(verb, **fields)).resource
+        return planned
+
+    def _finish(self, begun: Begun[M], limit: float | None) -> M:
         if begun.operation_id:
             self._client.operations.wait(begun.operation_id, limit)
         if self._of.kind.converges and begun.operation_id:
@@ -131,17 +170,24 @@ class Resource(Generic[M]):
 class Operations(Resource[operation_pb2.Operation]):
     """What was asked for and how it goes."""
 
-    def wait(self, id: str, limit: float = OPERATION_LIMIT) -> operation_pb2.Operation:  # noqa: A002
-        """Returns the operation when it is done.
+    def wait(self, id: str, limit: float | None = None) -> operation_pb2.Operation:  # noqa: A002
+        """Returns the operation when it is done. Kahuna may be away meanwhile.
 
-        Raises OperationFailed when it ended otherwise, OperationPending when the time is up.
+        Raises OperationFailed when it ended otherwise, OperationPending when the time is up, Unavailable when Kahuna is
+        away then.
         """
-        deadline = monotonic() + limit
+        method, client = self._of.method("wait"), self._client
+        waiting = Wait(client.operation_limit if limit is None else limit)
         while True:
-            left = deadline - monotonic()
-            method, request = self._of.method("wait"), wait_request(id, left)
-            operation = self._client.call(method, request, limit=left + CALL_LIMIT).resource
-            if operation.phase in ENDED or monotonic() >= deadline:
+            call_limit = waiting.call_limit(client.call_limit)
+            try:
+                operation = client.call(method, waiting.request(id), limit=call_limit).resource
+            except errors.Unavailable:
+                if not (pause := waiting.pause()):
+                    raise
+                client.pause(pause)
+                continue
+            if waiting.ended(operation):
                 return judged(operation)
 
 
@@ -160,34 +206,47 @@ class Client(Place):
     def __getattr__(self, name: str) -> Resource[Any]:
         return Resource(self, kind_of(name))
 
-    def call(self, method: contract.Method, request: Message, *, limit: float = CALL_LIMIT) -> Begun[Any]:
+    def call(self, method: contract.Method, request: Message, *, limit: float | None = None) -> Begun[Any]:
         """One call, as it is in the contract."""
-        try:
+        with self._translated():
             send = self._channel.unary_unary(method.path, **codecs(method))
-            response, call = send.with_call(request, timeout=limit, metadata=self.metadata)
-        except grpc.RpcError as error:
-            raise translated(error) from None
-        return Begun(response, operation_id(call.initial_metadata()))
+            seconds = self.call_limit if limit is None else limit
+            response, call = send.with_call(request, timeout=seconds, metadata=self.metadata)
+            return Begun(response, operation_id(call.initial_metadata()))
 
-    def stream(self, method: contract.Method, request: Message) -> Iterator[Any]:
+    def stream(self, method: contract.Method, request: Message) -> Generator[Any, None, None]:
         """One call that answers with a stream. Closing the iterator ends it."""
-        call = self._channel.unary_stream(method.path, **codecs(method))(request, metadata=self.metadata)
-        try:
-            yield from call
-        except grpc.RpcError as error:
-            raise translated(error) from None
-        finally:
-            call.cancel()
+        with self._translated():
+            call = self._channel.unary_stream(method.path, **codecs(method))(request, metadata=self.metadata)
+            try:
+                yield from call
+            finally:
+                call.cancel()
 
-    def converse(self, method: contract.Method, requests: Iterator[Message]) -> Iterator[Any]:
+    def converse(self, method: contract.Method, requests: Iterator[Message]) -> Generator[Any, None, None]:
         """One call with a stream both ways. Closing the iterator ends it."""
-        call = self._channel.stream_stream(method.path, **codecs(method))(requests, metadata=self.metadata)
+        with self._translated():
+            call = self._channel.stream_stream(method.path, **codecs(method))(requests, metadata=self.metadata)
+            try:
+                yield from call
+            finally:
+                call.cancel()
+
+    def pause(self, seconds: float) -> None:
+        """Waits; not any longer when the client is closed."""
+        self._closed.wait(seconds)
+
+    @contextmanager
+    def _translated(self) -> Iterator[None]:
+        """What goes wrong, in our words. A call on a closed channel is a ValueError for gRPC."""
         try:
-            yield from call
-        except grpc.RpcError as error:
-            raise translated(error) from None
-        finally:
-            call.cancel()
+            yield
+        except (grpc.RpcError, ValueError) as error:
+            if self._closed.is_set():
+                raise errors.Closed() from None
+            if isinstance(error, grpc.RpcError):
+                raise translated(error) from None
+            raise
 
     @cached_property
     def _channel(self) -> grpc.Channel:
@@ -197,6 +256,7 @@ class Client(Place):
 
     def close(self) -> None:
         """Ends the connection and what runs on it."""
+        self._closed.set()
         self._channel.close()
 
     def __enter__(self) -> Self:

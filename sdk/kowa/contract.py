@@ -134,6 +134,11 @@ class Kind:
         return self.message.comment
 
     @property
+    def writable(self) -> tuple[Field, ...]:
+        """What a client may say of one; some of it only when it is created."""
+        return tuple(field for field in self.message.fields.values() if not field.output_only and field.name != "meta")
+
+    @property
     def command(self) -> str:
         """Its singular in commands: `agent-token`."""
         return self.noun.replace("_", "-")

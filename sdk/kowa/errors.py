@@ -61,12 +61,25 @@ class Unavailable(KowaError):
     """Kahuna can't be reached or did not answer in time; what was asked may have been done."""
 
 
+class Closed(KowaError):
+    """The client was closed, before the call or during it; what was asked may have been done."""
+
+    def __init__(self) -> None:
+        super().__init__("the client is closed; make another", code="CANCELLED", reason="CLIENT_CLOSED")
+
+    def __reduce__(self) -> tuple[type["Closed"], tuple[()]]:
+        return type(self), ()
+
+
 class OperationFailed(KowaError):
     """What was asked for was committed and did not come about."""
 
     def __init__(self, message: str, operation: "operation_pb2.Operation") -> None:
         super().__init__(message, code="ABORTED", reason="OPERATION_FAILED")
         self.operation = operation
+
+    def __reduce__(self) -> tuple[type["OperationFailed"], tuple[str, "operation_pb2.Operation"]]:
+        return type(self), (self.message, self.operation)
 
 
 class OperationPending(KowaError):
@@ -75,6 +88,9 @@ class OperationPending(KowaError):
     def __init__(self, message: str, operation: "operation_pb2.Operation") -> None:
         super().__init__(message, code="DEADLINE_EXCEEDED", reason="OPERATION_PENDING")
         self.operation = operation
+
+    def __reduce__(self) -> tuple[type["OperationPending"], tuple[str, "operation_pb2.Operation"]]:
+        return type(self), (self.message, self.operation)
 
 
 CLASSES: Final[Mapping[str, type[KowaError]]] = {

@@ -8,8 +8,8 @@ import pytest
 
 from kowa import contract, errors
 from kowa.v2 import instance_pb2, project_pb2, region_pb2
-from tests.estate import estate
-from tests.world import World
+from tests.estate import Estate, estate
+from tests.world import GIB, World
 
 KINDS = contract.load().kinds
 pytestmark = pytest.mark.parametrize("database", ["sqlite"], indirect=True)
@@ -50,6 +50,51 @@ def test_a_token_serves_only_the_list_that_gave_it(cloud: World, query: dict[str
     assert [found.name for found in listed(cloud, order_by="name", page_token=token).regions] == ["us"]
     with pytest.raises(errors.Invalid, match="page_token: is not one that this list returned; start anew"):
         listed(cloud, **{"order_by": "name", **query}, page_token=token)
+
+
+@pytest.fixture
+def machines(cloud: World) -> Estate:
+    """A site with a running machine, web, and a stopped one, db, that is larger."""
+    site = estate(cloud)
+    site.registered()
+    cloud.client.instances.create(site.wanted("web"))
+    db = cloud.client.instances.create(site.wanted("db", memory=3 * GIB // 2))
+    cloud.client.instances.stop(db.meta.id)
+    return site
+
+
+@pytest.mark.parametrize(
+    ("condition", "found"),
+    [
+        ("power = running", ["web"]),
+        ('power = "Stopped"', ["db"]),
+        ("power != RUNNING", ["db"]),
+        ("status.power = POWER_RUNNING", ["web"]),
+        ("meta.state = ready AND power = stopped", ["db"]),
+        ("memory >= 1G", ["db", "web"]),
+        ("memory > 1GiB", ["db"]),
+        ("memory = 1.5G", ["db"]),
+        ("memory = 1536M AND memory < 1T", ["db"]),
+        ("memory = 1073741824", ["web"]),
+        ("memory > 0.0009765625K", ["db", "web"]),
+    ],
+)
+def test_values_may_be_written_as_tables_show_them(machines: Estate, condition: str, found: list[str]) -> None:
+    listed = machines.client.instances.list(filter=condition, order_by="name")
+    assert [machine.name for machine in listed] == found
+
+
+def test_what_names_a_resource_is_asked_by_its_id(machines: Estate) -> None:
+    def names(kind: str, condition: str) -> list[str]:
+        return [found.name for found in getattr(machines.client, kind).list(filter=condition, order_by="name")]
+
+    project, web = machines.project.meta.id, next(machines.client.instances.list(filter="name = web"))
+    assert names("instances", f"project = {project}") == ["db", "web"]
+    assert names("instances", f"project = {project.upper()}") == ["db", "web"]
+    assert names("instances", f"project != {web.meta.id}") == ["db", "web"]
+    assert names("instances", f"volumes:{web.volumes[0]}") == ["web"]
+    machines.volume("free")
+    assert names("volumes", 'instance = ""') == ["free"]
 
 
 @pytest.mark.parametrize(

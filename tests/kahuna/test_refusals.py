@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 from google.protobuf.message import Message
 
+from kahuna.domain.errors import REASONS
 from kahuna.store.transaction import Transaction
 from kowa import errors
 from kowa.client import Client
@@ -24,6 +25,7 @@ from kowa.v2 import (
     volume_pb2,
     zone_pb2,
 )
+from kowactl.main import EXIT_CODES
 from tests.estate import Estate, estate
 from tests.speakers import Kowactl, rest
 from tests.waiting import until
@@ -185,7 +187,7 @@ REFUSALS: list[tuple[str, Callable[[Estate], object], str, str]] = [
     ("a machine's name", machine(name="Web_1"), INVALID, "name: 'Web_1' is no DNS label"),
     ("no memory", machine(memory=0), INVALID, "memory: is required"),
     ("no CPU", machine(vcpus=0), INVALID, "vcpus: is required"),
-    ("100 PB of memory", machine(memory=100 * PB), "NO_HOST", "host-1: has "),
+    ("100 PB of memory", machine(memory=100 * PB), "NO_HOST", "has 15 GiB of 16 GiB of memory free, 88.8 PiB asked"),
     ("more CPUs than the host has", machine(vcpus=1000), "NO_HOST", "of 24 CPUs free, 1000 asked"),
     ("a power that is none", machine(power=77), INVALID, "power: 77 is none of its values"),
     ("a disk twice", lambda site: twice(site), INVALID, "names the same thing twice"),
@@ -207,6 +209,7 @@ REFUSALS: list[tuple[str, Callable[[Estate], object], str, str]] = [
     ("the gateway's address", card(address="10.20.0.1"), INVALID, "gateway"),
     ("a group MAC", card(mac="01:00:5e:00:00:01"), INVALID, "mac"),
     ("no MAC at all", card(mac="00:00:00:00:00:00"), INVALID, "mac"),
+    ("a MAC of VRRP", card(mac="00:00:5E:00:01:0a"), INVALID, "mac: 00:00:5E:00:01:0a is of 00:00:5e, which routers"),
     ("a path as a template", image(source="../etc/passwd"), INVALID, "source"),
     ("a file URL", image(source="file:///etc/passwd"), INVALID, "source"),
     ("a template without checksum", image(source="x.img", sha256=""), INVALID, "sha256: is required"),
@@ -219,7 +222,7 @@ REFUSALS: list[tuple[str, Callable[[Estate], object], str, str]] = [
     ("a pool without host", place(driver=DIR), INVALID, "kaktus: is required"),
     ("a Ceph pool", place(driver=2), "NOT_SERVED", "not served yet"),
     ("an agent of another host", create(kaktus_pb2.Kaktus, zone=zone, name="b", agent=agent), "IN_USE", "agent"),
-    ("a shrinking disk", shrink, INVALID, "never shrinks"),
+    ("a shrinking disk", shrink, INVALID, "size: a volume never shrinks: it has 1 GiB, 512 MiB asked"),
     ("a part of a map in the mask", masked("metadata.motd"), INVALID, "metadata.motd: name the whole field, metadata"),
     ("a part of a text in the mask", masked("description.x"), INVALID, "name the whole field, description"),
     ("a long value", machine(metadata={"motd": "x" * 4097}), INVALID, "metadata['motd']: has 4097 characters, 4096"),
@@ -236,6 +239,13 @@ REFUSALS: list[tuple[str, Callable[[Estate], object], str, str]] = [
     ("a filter into a map", machines(filter="metadata.key = x"), INVALID, "leads into metadata, which holds many"),
     ("a filter on messages", machines(filter="meta.conditions:x"), INVALID, "meta.conditions holds no plain values"),
     ("a filter into a list", machines(filter="meta.conditions.type = x"), INVALID, "leads into conditions"),
+    ("a filter by a name", machines(filter="project=shop"), INVALID, "project holds an id, not 'shop'; list projects"),
+    ("a filter by no name", machines(filter="zone != 'a'"), INVALID, "zone holds an id"),
+    ("a filter by a list's name", machines(filter="volumes:os"), INVALID, "volumes holds ids, not 'os'; list volumes"),
+    ("a filter by part of an id", machines(filter="project = 00000000-0000"), INVALID, "project holds an id"),
+    ("a filter by no power", machines(filter="power = on"), INVALID, "running, stopped, suspended"),
+    ("a filter by no size", machines(filter="memory > 1X"), INVALID, "memory: '1X' is no size, such as 512M, 1.5G or"),
+    ("a filter by parts of a byte", machines(filter="memory > 0.3K"), INVALID, "'0.3K' is no whole number of bytes"),
     ("an order by nothing", listed(order_by="colour"), INVALID, "order_by"),
     ("an order by a message", listed(order_by="meta"), INVALID, "order_by: meta is no value by itself"),
     ("an order by a list", machines(order_by="volumes"), INVALID, "order_by: volumes is a list"),
@@ -268,6 +278,18 @@ UNSAYABLE = {
     ("kowactl", "a page too large"),
     ("kowactl", "a part of a map in the mask"),
     ("kowactl", "a part of a text in the mask"),
+}
+
+
+# What kowactl refuses by itself, before it asks for the change: its exit code, and its words.
+NOT_FOUND, USAGE = EXIT_CODES[errors.NotFound], 2
+ITSELF = {
+    "a malformed id": (NOT_FOUND, "no project is called '..'"),  # taken for a path: the machine x of a project
+    "no name": (USAGE, "missing --name"),
+    "no memory": (USAGE, "missing --memory"),
+    "no CPU": (USAGE, "missing --vcpus"),
+    "a template without checksum": (USAGE, "missing --sha256"),
+    "a long name of a value": (USAGE, "--from-file is neither JSON nor YAML"),  # YAML takes no longer key
 }
 
 
@@ -322,10 +344,12 @@ def refused(site: Estate, tongue: str, what: str, ask: Callable[[Estate], object
     try:
         ask(site)
     except errors.KowaError as error:
-        said_early = tongue == "kowactl" and error.reason == "USAGE"
-        by_name = tongue == "kowactl" and not error.reason  # an id that is none is taken for a name, which nobody has
-        if not (said_early or by_name) and (error.reason != reason or words not in error.message):
-            return f"{what}: {error.reason}: {error.message}"
+        exit_code = EXIT_CODES[errors.CLASSES[REASONS[reason].name]]
+        if tongue == "kowactl" and what in ITSELF:
+            reason, (exit_code, words) = "", ITSELF[what]
+        as_expected = (error.reason, words in error.message) == (reason, True)
+        if not as_expected or (tongue == "kowactl" and error.code != str(exit_code)):
+            return f"{what}: {error.code}: {error.reason}: {error.message}"
     else:
         return f"{what}: not refused"
     return f"{what}: changed something" if site.cloud.kahuna.store.view.revision != before else ""
@@ -341,8 +365,10 @@ def test_what_may_not_move_does_not(site: Estate) -> None:
 @pytest.mark.parametrize(
     "key", ["", "nonsense", "kowa_admin_000000000000_" + "0" * 64], ids=["none", "nonsense", "unknown"]
 )
-def test_a_wrong_key_opens_nothing(cloud: World, key: str) -> None:
-    with Client(cloud.settings.api, key=key or "x", insecure=True) as stranger:
+def test_a_wrong_key_opens_nothing(cloud: World, key: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("KOWABUNGA_API_KEY", raising=False)
+    with Client(cloud.settings.api, key=key, insecure=True) as stranger:
+        assert ("authorization" in dict(stranger.metadata)) == bool(key)
         with pytest.raises(errors.Denied) as refused:
             list(stranger.of(agent_pb2.Agent).list())
         assert refused.value.reason == "UNAUTHENTICATED"

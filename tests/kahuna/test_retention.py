@@ -35,7 +35,7 @@ def kept(store: Store) -> tuple[int, int, int]:
 )
 def test_each_goes_when_it_has_had_its_time(cloud: World, days: float, left: tuple[int, int, int]) -> None:
     region = cloud.region()
-    cloud.client.regions.update(region_pb2.Region(meta=region.meta, description="the first"))
+    cloud.client.regions.update(region_pb2.Region(meta=region.meta, description="the first"), ["description"])
     store = cloud.kahuna.store
     assert kept(store) == (2, 2, 2)
     store._clock = lambda: NOW + int(days * DAY)
@@ -69,3 +69,14 @@ def test_who_did_what_and_why_is_read_while_kahuna_runs(cloud: World, capsys: py
         ("CreateRegion", "admin", "eu", None),
         ("DeleteRegion", "admin", "eu", "moved out"),
     ]
+
+
+def test_of_what_was_only_the_latest_contents_are_kept_in_memory(cloud: World) -> None:
+    region = cloud.region()
+    for number in range(3):
+        region.description = f"{number}"
+        region = cloud.client.regions.update(region, ["description"])
+    view = cloud.kahuna.store.view
+    touched = [change for change in view._tail if change.id == region.meta.id]
+    assert [change.entry for change in touched] == [None] * 4
+    assert cloud.client.regions.get(region.meta.id).description == "2"

@@ -1,11 +1,16 @@
 """From a region to a running machine, with a host that only pretends."""
 
+import queue
+from concurrent.futures import ThreadPoolExecutor
+
 import pytest
 
+from kowa import errors
+from kowa.client import Client
 from kowa.v2 import agent_pb2, instance_pb2, meta_pb2, operation_pb2, subnet_pb2, vnet_pb2
 from tests.estate import Estate, estate
 from tests.waiting import until
-from tests.world import PretendHost, World
+from tests.world import LIMIT, PretendHost, World
 
 
 @pytest.fixture
@@ -64,6 +69,35 @@ def test_kahuna_restarts_and_nothing_is_lost(site: Estate) -> None:
     until(lambda: site.client.agents.get(site.agent.meta.id).status.epoch > before, what="a new session")
     site.client.instances.stop(web.meta.id)
     assert site.client.instances.get(web.meta.id).status.power == instance_pb2.POWER_STOPPED
+
+
+def test_who_waits_and_who_watches_goes_on_after_a_restart(site: Estate) -> None:
+    host = PretendHost()
+    host.frozen.add("instance")
+    site.registered(host)
+    with (
+        ThreadPoolExecutor(2) as programs,
+        Client(site.cloud.settings.api, key=site.cloud.key, insecure=True) as client,
+    ):
+        machines: queue.SimpleQueue[str] = queue.SimpleQueue()
+
+        def watch() -> None:
+            for event in client.of(instance_pb2.Instance).watch():
+                machines.put(event.resource.name if event.resource else event.change)
+
+        watching = programs.submit(watch)
+        assert machines.get(timeout=LIMIT) == "synced"
+        begun = site.machine("web")
+        waiting = programs.submit(client.operations.wait, begun.operation_id, LIMIT)
+        assert [machines.get(timeout=LIMIT) for _ in range(2)] == ["web", "synced"]
+        site.cloud.stop()
+        site.cloud.start()
+        host.frozen.clear()
+        assert waiting.result(LIMIT).phase == operation_pb2.PHASE_DONE
+        assert "web" in iter(lambda: machines.get(timeout=LIMIT), "")
+        client.close()
+        with pytest.raises(errors.Closed):
+            watching.result(LIMIT)
 
 
 def test_a_machine_asked_of_an_offline_host_waits_and_says_so(site: Estate) -> None:

@@ -1,7 +1,10 @@
 """What callers are tested against: `kahuna` is the real one; a module that needs faults puts `fake` in its place."""
 
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from itertools import islice
+from typing import TypeVar
 
 import pytest
 import structlog
@@ -14,7 +17,19 @@ from tests.fake_kahuna import fake
 from tests.waiting import until
 from tests.world import GIB, PretendHost, World, world
 
-__all__ = ["cloud", "fake", "kahuna", "shop"]
+__all__ = ["cloud", "fake", "first", "kahuna", "shop"]
+
+LIMIT = 20.0
+T = TypeVar("T")
+
+
+def first(count: int, events: Iterator[T], *, limit: float = LIMIT) -> list[T]:
+    """So many of what may be long in coming. Raises TimeoutError when it is too long."""
+    reader = ThreadPoolExecutor(1)
+    try:
+        return reader.submit(lambda: list(islice(events, count))).result(limit)
+    finally:
+        reader.shutdown(wait=False)  # a reader that hangs ends with the client
 
 
 @dataclass(frozen=True)

@@ -1,18 +1,26 @@
 """What a Python program may rely on when things go wrong."""
 
+import asyncio
+import pickle
+import socket
 import uuid
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import grpc
 import pytest
 
-from kowa import errors
+from kowa import calls, errors
+from kowa.aio import AsyncClient
 from kowa.calls import Event, judged
 from kowa.client import Client
 from kowa.v2.operation_pb2 import PHASE_DONE, PHASE_SUPERSEDED, Operation
 from kowa.v2.region_pb2 import Region
 from tests.fake_kahuna import KEY, Fake
-from tests.sdk.kahunas import Kahuna
+from tests.sdk.kahunas import LIMIT, Kahuna, first
+from tests.waiting import until
+
+AWAY = 3  # calls that fail: more than gRPC tries, where it tries only once
 
 
 @pytest.fixture
@@ -21,12 +29,57 @@ def kahuna(fake: Fake) -> Kahuna:
     return Kahuna(fake.endpoint, KEY)
 
 
+@pytest.fixture
+def tried_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """gRPC doesn't try by itself what fails: what outlives Kahuna's absence is the client's own patience."""
+    for client in ("kowa.client", "kowa.aio"):
+        monkeypatch.setattr(f"{client}.OPTIONS", (("grpc.enable_retries", 0),))
+
+
 def test_waiting_has_an_end_and_the_operation_goes_on(client: Client, fake: Fake) -> None:
     begun = client.regions.begin_create(Region(name="slow"))
     with pytest.raises(errors.OperationPending, match="CreateRegion slow is still under way: The fake wants it so"):
         client.operations.wait(begun.operation_id, 0.05)
     fake.finish()
     assert client.operations.wait(begun.operation_id).phase == PHASE_DONE
+
+
+@pytest.mark.usefixtures("tried_once")
+def test_a_wait_outlives_kahunas_absence(client: Client, fake: Fake) -> None:
+    begun = client.regions.begin_create(Region(name="slow"))
+    fake.finish()
+    fake.unavailable = AWAY
+    assert client.operations.wait(begun.operation_id, LIMIT).phase == PHASE_DONE
+
+    async def story() -> None:
+        fake.unavailable = AWAY
+        async with AsyncClient(fake.endpoint, key=KEY, insecure=True) as client:
+            assert (await client.operations.wait(begun.operation_id, LIMIT)).phase == PHASE_DONE
+
+    asyncio.run(story())
+
+
+@pytest.mark.usefixtures("tried_once")
+def test_a_wait_for_a_kahuna_that_stays_away_ends_when_its_time_is_up(client: Client, fake: Fake) -> None:
+    begun = client.regions.begin_create(Region(name="slow"))
+    fake.unavailable = 1000
+    with pytest.raises(errors.Unavailable, match="Kahuna is starting"):
+        client.operations.wait(begun.operation_id, 0.1)
+
+
+def test_a_client_says_how_long_it_waits(fake: Fake) -> None:
+    with Client(fake.endpoint, key=KEY, insecure=True, operation_limit=0.05) as client:
+        begun = client.regions.begin_create(Region(name="slow"))
+        with pytest.raises(errors.OperationPending):
+            client.operations.wait(begun.operation_id)
+        with pytest.raises(errors.OperationPending):
+            client.regions.create(Region(name="slow"))
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        endpoint = f"127.0.0.1:{silent.getsockname()[1]}"
+        with Client(endpoint, key=KEY, insecure=True, call_limit=0.05) as client:
+            with pytest.raises(errors.Unavailable) as late:
+                client.regions.get("x")
+            assert late.value.code == "DEADLINE_EXCEEDED"
 
 
 def test_what_did_not_come_about_is_an_error(client: Client) -> None:
@@ -83,15 +136,104 @@ def test_a_refusal_is_not_tried_again(client: Client, fake: Fake) -> None:
 def test_a_watch_that_breaks_goes_on_where_it_was(client: Client, fake: Fake) -> None:
     client.regions.create(Region(name="eu"))
     seen: list[Event[Region]] = []
-    for event in client.of(Region).watch():
-        seen.append(event)
+    events = client.of(Region).watch()
+    while not (seen and seen[-1].resource and seen[-1].resource.name == "us"):
+        seen += first(1, events)
         if len(seen) == 2:
             fake.cut()
             client.regions.create(Region(name="us"))
-        if event.resource and event.resource.name == "us":
-            break
     names = [event.resource.name for event in seen if event.resource]
     assert names == ["eu", "us"], "nothing is lost, and what was synced does not come again"
+
+
+@pytest.mark.usefixtures("tried_once")
+def test_a_watch_outlives_kahunas_absence(client: Client, fake: Fake) -> None:
+    events = client.of(Region).watch()
+    assert [event.change for event in first(1, events)] == ["synced"]
+    fake.unavailable = AWAY
+    fake.cut()
+    assert [event.change for event in first(1, events)] == ["synced"]
+    assert fake.unavailable == 0
+
+    async def story() -> None:
+        async with AsyncClient(fake.endpoint, key=KEY, insecure=True) as client, asyncio.timeout(LIMIT):
+            events = client.of(Region).watch()
+            assert (await anext(events)).change == "synced"
+            fake.unavailable = AWAY
+            fake.cut()
+            assert (await anext(events)).change == "synced"
+
+    asyncio.run(story())
+
+
+@pytest.mark.usefixtures("tried_once")
+def test_a_watch_that_never_began_says_why(client: Client, fake: Fake) -> None:
+    fake.unavailable = 1000
+    with pytest.raises(errors.Unavailable, match="Kahuna is starting"):
+        first(1, client.of(Region).watch(revision=1))
+
+
+def test_a_closed_client_says_so(client: Client, fake: Fake, kahuna: Kahuna) -> None:
+    events = client.of(Region).watch()
+    first(1, events)
+    with ThreadPoolExecutor(1) as reader:
+        waiting = reader.submit(next, events)
+        client.close()
+        with pytest.raises(errors.Closed):
+            waiting.result(LIMIT)
+    with pytest.raises(errors.Closed, match="the client is closed; make another"):
+        client.regions.get("x")
+    with pytest.raises(errors.Closed):
+        list(client.regions.watch())
+
+    async def story() -> None:
+        client = AsyncClient(fake.endpoint, key=KEY, insecure=True)
+        events = client.of(Region).watch()
+        async with asyncio.timeout(LIMIT):
+            await anext(events)
+            waiting = asyncio.ensure_future(anext(events))
+            await asyncio.sleep(0)
+            await client.close()
+            with pytest.raises(errors.Closed):
+                await waiting
+            with pytest.raises(errors.Closed, match="the client is closed; make another"):
+                await client.regions.get("x")
+            with pytest.raises(errors.Closed):
+                await anext(client.of(Region).watch())
+
+    asyncio.run(story())
+
+
+@pytest.mark.usefixtures("tried_once")
+def test_a_closed_client_does_not_wait_for_kahuna(client: Client, fake: Fake, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(calls, "PAUSES", (1000.0, 1000.0))
+    begun = client.regions.begin_create(Region(name="slow"))
+    fake.unavailable = 1
+    with ThreadPoolExecutor(1) as waiter:
+        waiting = waiter.submit(client.operations.wait, begun.operation_id, 2000)
+        until(lambda: not fake.unavailable, what="a pause")
+        client.close()
+        with pytest.raises(errors.Closed):
+            waiting.result(LIMIT)
+
+
+FAILED = Operation(method="StopInstance", target_name="web", phase=PHASE_SUPERSEDED)
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        errors.NotFound("no region", code="NOT_FOUND", reason="NOT_FOUND", metadata={"id": "x"}),
+        errors.Invalid("name: is required", violations=(errors.Violation("name", "is required"),)),
+        errors.OperationFailed("it failed", FAILED),
+        errors.OperationPending("it goes on", FAILED),
+        errors.Closed(),
+    ],
+    ids=lambda error: type(error).__name__,
+)
+def test_what_goes_wrong_in_another_process_arrives_whole(error: errors.KowaError) -> None:
+    arrived = pickle.loads(pickle.dumps(error))  # noqa: S301 - our own
+    assert (type(arrived), str(arrived), vars(arrived)) == (type(error), str(error), vars(error))
 
 
 def test_why_is_sent_along(fake: Fake) -> None:

@@ -4,7 +4,7 @@ from sqlmodel import select
 
 from kahuna.api.service import StandardMethods
 from kahuna.api.volume import refuse_while_held
-from kahuna.domain.addresses import check_address, draw_mac, free_address
+from kahuna.domain.addresses import check_address, check_mac, draw_mac, free_address
 from kahuna.store.adapter import Adapter
 from kahuna.store.transaction import Transaction
 from kowa.v2 import adapter_pb2, subnet_pb2
@@ -22,9 +22,11 @@ class AdapterService(StandardMethods):
         if resource.address:
             check_address(resource.address, subnet.cidr, subnet.gateway)
         else:
-            # What a marked adapter still holds is taken, too: its machine may run.
-            taken = tx.session.exec(select(Adapter.address).where(Adapter.subnet_id == resource.subnet)).all()
-            resource.address = free_address(subnet.cidr, subnet.gateway, taken)
+            # What a marked adapter still holds is taken, too: its machine may run. A name server is a machine, too: one
+            # of ours when an adapter asks for its address, another's until then.
+            held = tx.session.exec(select(Adapter.address).where(Adapter.subnet_id == resource.subnet)).all()
+            resource.address = free_address(subnet.cidr, subnet.gateway, [*held, *subnet.dns])
+        check_mac(resource.mac)
         resource.mac = resource.mac.lower() or self._free_mac(tx)
 
     def release(self, tx: Transaction, resource: adapter_pb2.Adapter) -> None:

@@ -11,8 +11,10 @@ from typing import Any
 from google.protobuf.message import Message
 from google.protobuf.timestamp_pb2 import Timestamp
 
+from kahuna.domain import sizes
 from kahuna.domain.errors import Refusal, invalid, quoted
-from kahuna.store.resource import meta
+from kahuna.store.resource import CONTRACT, meta
+from kowa import contract
 
 PAGE = 100
 # The most bytes of a page, unless its first resource alone is larger.
@@ -23,6 +25,7 @@ _TIMESTAMP = Timestamp.DESCRIPTOR.full_name
 _TOKEN = re.compile(
     r'\s*(?:(?P<field>[a-z_][a-z0-9_.]*)\s*(?P<op>!=|<=|>=|=|<|>|:)\s*(?P<value>"(?:[^"\\]|\\.)*"|[^\s"]+))'
 )
+_ID = re.compile(r"[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}")
 _OPERATORS: dict[str, Callable[[Any, Any], bool]] = {"=": eq, "!=": ne, "<": lt, "<=": le, ">": gt, ">=": ge}
 Predicate = Callable[[Message], bool]
 
@@ -135,11 +138,15 @@ def _not_returned() -> Refusal:
 
 def _test(kind: type[Message], path: str, operator: str, raw: str) -> Predicate:
     field = _resolve(kind, path, "filter")
-    value = _parse(field, path, re.sub(r"\\(.)", r"\1", raw[1:-1]) if raw.startswith('"') else raw)
+    text = re.sub(r"\\(.)", r"\1", raw[1:-1]) if raw.startswith('"') else raw
     if field.is_repeated:
         if operator != ":":
             raise invalid("filter", f"{path} is a list; ask with {path}:{raw}")
-        return lambda resource: value in _value(resource, path)
+        wanted = _parse(field, path, text)
+        return lambda resource: wanted in _value(resource, path)
+    described = _described(field)
+    # What a reference holds may be asked for by a part of it.
+    value = text if operator == ":" and described and described.ref else _parse(field, path, text)
     if operator == ":":
         return lambda resource: str(value).lower() in str(_value(resource, path)).lower()
     compare = _OPERATORS[operator]
@@ -167,17 +174,19 @@ def _resolve(kind: type[Message], path: str, argument: str) -> Any:
 
 def _parse(field: Any, path: str, text: str) -> Any:
     if field.enum_type is not None:
-        if text not in field.enum_type.values_by_name:
-            names = ", ".join(field.enum_type.values_by_name)
-            raise invalid("filter", f"{text!r} is no value of {path}; choose of {names}")
-        return field.enum_type.values_by_name[text].number
+        return _number(field.enum_type.full_name, path, text)
     if field.message_type is not None:
         moment = Timestamp()
         try:
             moment.FromJsonString(text)
         except ValueError:
-            raise invalid("filter", f"{text!r} is no time like 2026-01-31T12:00:00Z") from None
+            raise invalid("filter", f"{quoted(text)} is no time like 2026-01-31T12:00:00Z") from None
         return moment.ToNanoseconds()
+    described = _described(field)
+    if described is not None and described.ref:
+        return _id(described, path, text)
+    if described is not None and described.in_bytes:
+        return _bytes(path, text)
     if field.cpp_type == field.CPPTYPE_STRING:
         return text
     if field.cpp_type == field.CPPTYPE_BOOL:
@@ -187,7 +196,39 @@ def _parse(field: Any, path: str, text: str) -> Any:
     try:
         return int(text)
     except ValueError:
-        raise invalid("filter", f"{text!r} is no number, which {path} is") from None
+        raise invalid("filter", f"{quoted(text)} is no number, which {path} is") from None
+
+
+def _number(enum: str, path: str, text: str) -> int:
+    """An enum's value by its full name or its short one."""
+    values = CONTRACT.enums[enum].values
+    for value in values:
+        if text.lower() in (value.short, value.name.lower()):
+            return value.number
+    names = ", ".join(value.short for value in values[1:])
+    raise invalid("filter", f"{quoted(text)} is no value of {path}; choose of {names}")
+
+
+def _id(field: contract.Field, path: str, text: str) -> str:
+    """What a reference holds; nothing, where it names nothing."""
+    if text and not _ID.fullmatch(text):
+        holds = "ids" if field.repeated else "an id"
+        plural = CONTRACT.kinds[field.ref].plural
+        raise invalid("filter", f"{path} holds {holds}, not {quoted(text)}; list {plural} to find it")
+    return text.lower()
+
+
+def _bytes(path: str, text: str) -> int:
+    try:
+        return sizes.read(text)
+    except ValueError as error:
+        raise invalid("filter", f"{path}: {quoted(text)} is {error}") from None
+
+
+def _described(field: Any) -> contract.Field | None:
+    """What the contract says of a field, if it is one of its own."""
+    message = CONTRACT.messages.get(field.containing_type.full_name)
+    return message.fields[field.name] if message else None
 
 
 def _value(resource: Message, path: str) -> Any:

@@ -12,7 +12,7 @@ from sqlmodel import col, select
 
 from kahuna.api.access import CALLER
 from kahuna.api.query import matcher, page, question, sorter
-from kahuna.api.validation import check_request, check_resource, clear_outputs
+from kahuna.api.validation import check_resource, clear_outputs
 from kahuna.api.watch import follow
 from kahuna.domain.errors import Refusal, invalid, not_found, quoted
 from kahuna.relay import Relays
@@ -194,7 +194,6 @@ class StandardMethods:
         sweep: bool = False,
         begin: Callable[[Transaction, Cause, Message], operation_pb2.Operation] | None = None,
     ) -> Message:
-        check_request(request)
         caller = CALLER.get()
         cause = Cause(method.name, caller.identity.subject, caller.reason)
 

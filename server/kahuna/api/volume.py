@@ -1,6 +1,7 @@
 """Volumes."""
 
 from kahuna.api.service import StandardMethods
+from kahuna.domain import sizes
 from kahuna.domain.errors import Refusal, invalid
 from kahuna.store.resource import meta
 from kahuna.store.transaction import Transaction
@@ -21,14 +22,14 @@ class VolumeService(StandardMethods):
         if template.storage_pool != resource.storage_pool:
             raise invalid("template", f"template {template.name} lies in another pool; import it into the volume's")
         if resource.size < template.status.size:
-            raise invalid(
-                "size", f"{resource.size} is less than the {template.status.size} bytes of template {template.name}"
-            )
+            asked, needed = sizes.told(resource.size, template.status.size)
+            raise invalid("size", f"{asked} is less than the {needed} of template {template.name}")
 
     def amend(self, tx: Transaction, before: volume_pb2.Volume, after: volume_pb2.Volume) -> None:
         """Only growth."""
         if after.size < before.size:
-            raise invalid("size", f"a volume never shrinks: it has {before.size} bytes, {after.size} asked")
+            has, asked = sizes.told(before.size, after.size)
+            raise invalid("size", f"a volume never shrinks: it has {has}, {asked} asked")
 
     def release(self, tx: Transaction, resource: volume_pb2.Volume) -> None:
         """A volume that a machine holds stays."""

@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from kahuna.domain import sizes
 from kahuna.domain.errors import Refusal
 
 # How soon a host can start a machine, best first.
@@ -93,9 +94,8 @@ def why_not(demand: Demand, host: Host) -> str:
     if demand.vcpus > host.cpus - host.used_cpus:
         return f"has {max(host.cpus - host.used_cpus, 0)} of {host.cpus} CPUs free, {demand.vcpus} asked"
     if demand.memory > host.memory - host.used_memory:
-        return (
-            f"has {max(host.memory - host.used_memory, 0)} of {host.memory} bytes of memory free, {demand.memory} asked"
-        )
+        free, whole, asked = sizes.told(max(host.memory - host.used_memory, 0), host.memory, demand.memory)
+        return f"has {free} of {whole} of memory free, {asked} asked"
     return ""
 
 

@@ -1,0 +1,40 @@
+"""Numbers of bytes, as people write and read them: 512M, 1.5 GiB."""
+
+import re
+from fractions import Fraction
+
+UNITS = "KMGTPE"
+_WRITTEN = re.compile(rf"(-?[0-9]{{1,30}}(?:\.[0-9]{{1,30}})?)(?:([{UNITS}])(?:iB)?)?")
+# The most decimals of a size.
+_DECIMALS = 3
+
+
+def read(text: str) -> int:
+    """The bytes of a size with a binary unit, or of a plain number. Raises ValueError with what it is instead."""
+    found = _WRITTEN.fullmatch(text)
+    if found is None:
+        raise ValueError("no size, such as 512M, 1.5G or 1073741824")
+    number, unit = found.groups()
+    size = Fraction(number) * (1 << 10 * (UNITS.index(unit) + 1 if unit else 0))
+    if size.denominator != 1:
+        raise ValueError("no whole number of bytes")
+    return int(size)
+
+
+def told(*sizes: int) -> tuple[str, ...]:
+    """Sizes in the largest units that fit, as exact as it takes to tell apart those that differ."""
+    for decimals in range(1, _DECIMALS + 1):
+        said = tuple(_rounded(size, decimals) for size in sizes)
+        if len(set(said)) == len(set(sizes)):
+            return said
+    return tuple(f"{size} bytes" for size in sizes)
+
+
+def _rounded(size: int, decimals: int) -> str:
+    value, unit = Fraction(size), "bytes"
+    for larger in UNITS:
+        if round(value, decimals) < 1024:
+            break
+        value, unit = value / 1024, f"{larger}iB"
+    said = f"{float(round(value, decimals)):.{decimals}f}".rstrip("0").rstrip(".")
+    return f"{said} {unit}"

@@ -1,0 +1,56 @@
+"""Sizes as people write and read them."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from kahuna.domain import sizes
+
+KIB, MIB, GIB, TIB = (1 << 10 * power for power in range(1, 5))
+SIZES = st.integers(0, 2**63 - 1)
+
+
+@pytest.mark.parametrize(
+    ("numbers", "words"),
+    [
+        ((0,), "0 bytes"),
+        ((1023, 1024), "1023 bytes, 1 KiB"),
+        ((GIB,), "1 GiB"),
+        ((3 * GIB // 2, 16 * GIB), "1.5 GiB, 16 GiB"),
+        ((15569256448, 17179869184, 966367641600), "14.5 GiB, 16 GiB, 900 GiB"),
+        ((16316412 * KIB,), "15.6 GiB"),
+        ((GIB - 1,), "1 GiB"),
+        # What differs is told apart, however small the difference.
+        ((GIB, GIB + 5 * MIB), "1 GiB, 1.005 GiB"),
+        ((GIB, GIB + 1), "1073741824 bytes, 1073741825 bytes"),
+        ((GIB, GIB), "1 GiB, 1 GiB"),
+        ((10**17,), "88.8 PiB"),
+    ],
+)
+def test_a_size_is_told_in_the_largest_unit_that_fits(numbers: tuple[int, ...], words: str) -> None:
+    assert ", ".join(sizes.told(*numbers)) == words
+
+
+@given(SIZES, SIZES)
+def test_sizes_that_differ_are_told_apart(one: int, other: int) -> None:
+    said = sizes.told(one, other)
+    assert (said[0] == said[1]) == (one == other)
+
+
+@pytest.mark.parametrize(
+    ("text", "size"),
+    [("0", 0), ("512", 512), ("-1", -1), ("512M", 512 * MIB), ("1.5G", 3 * GIB // 2), ("2TiB", 2 * TIB), ("0.5K", 512)],
+)
+def test_a_size_is_read_with_its_unit(text: str, size: int) -> None:
+    assert sizes.read(text) == size
+
+
+@pytest.mark.parametrize("text", ["", "G", "1g", "1GB", "1 G", "1.", ".5G", "1e3", "\u0661G", "1.5", "0.3K", "9" * 31])
+def test_what_is_no_size_is_not_read(text: str) -> None:
+    with pytest.raises(ValueError, match=r"no size|no whole number of bytes"):
+        sizes.read(text)
+
+
+@given(SIZES)
+def test_a_number_of_bytes_is_itself(size: int) -> None:
+    assert sizes.read(str(size)) == size
