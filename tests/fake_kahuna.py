@@ -12,11 +12,11 @@ import pytest
 from google.protobuf.message import Message
 
 from kowa import contract
+from kowa.calls import ENDED
 from kowa.v2 import meta_pb2, operation_pb2
 
 KEY = "test-key"
 LIMIT = 10.0
-ENDED = (operation_pb2.PHASE_DONE, operation_pb2.PHASE_FAILED)
 FATES = {"doomed": operation_pb2.PHASE_FAILED, "slow": operation_pb2.PHASE_WAITING}
 
 

@@ -16,11 +16,13 @@ from kowa import contract
 from kowactl.session import Session
 
 LEAVE = b"\x1d"  # Ctrl-]
+AHEAD = 16  # reads of the terminal that may wait to be sent
 LOOK = 0.1  # seconds between two looks whether the console has ended while nobody types
 
 
 @click.command(
-    epilog="\b\nExample:\n  kowactl console my-instance\n  kowactl console my-instance </dev/null | head -20"
+    short_help="A machine's serial console",
+    epilog="\b\nExample:\n  kowactl console my-instance\n  kowactl console my-instance </dev/null | head -20",
 )
 @click.argument("instance")
 @click.pass_obj
@@ -30,7 +32,7 @@ def console(session: Session, instance: str) -> None:
     method = kind.service.methods["console"]
     request = contract.load().stub(method.request.name)
     id_ = session.references.id_of(kind, instance)
-    keys: queue.Queue[bytes | None] = queue.Queue()
+    keys: queue.Queue[bytes | None] = queue.Queue(AHEAD)
     ended = threading.Event()
 
     def requests() -> Iterator[object]:
@@ -47,7 +49,8 @@ def console(session: Session, instance: str) -> None:
                 sys.stdout.buffer.flush()
         finally:
             ended.set()
-            keys.put(None)
+            with contextlib.suppress(queue.Full):  # then nobody waits for more
+                keys.put_nowait(None)
             typing.join()
 
 
@@ -61,10 +64,18 @@ def _read_keys(keys: "queue.Queue[bytes | None]", ended: threading.Event) -> Non
             return
         before, leave, _ = data.partition(LEAVE)
         if before:
-            keys.put(before)
+            _send(keys, before, ended)
         if leave:
-            keys.put(None)
+            _send(keys, None, ended)
             return
+
+
+def _send(keys: "queue.Queue[bytes | None]", data: bytes | None, ended: threading.Event) -> None:
+    """Waits for room, or for the end of the console."""
+    while not ended.is_set():
+        with contextlib.suppress(queue.Full):
+            keys.put(data, timeout=LOOK)
+            break
 
 
 @contextlib.contextmanager

@@ -1,7 +1,7 @@
 """Examples for help, from the contract alone."""
 
 from kowa import contract
-from kowactl.fields import changeable, writable
+from kowactl.fields import changeable
 
 LINE = 96
 
@@ -11,12 +11,12 @@ def example(kind: contract.Kind, method: contract.Method) -> str:
     start = f"kowactl {kind.command} {method.verb}"
     match method.verb:
         case "list":
-            first = kind.columns[0]
-            return f"{start} --order-by {first} -o json"
+            order = "'name desc'" if "name" in kind.message.fields else "target_name"
+            return f"{start} --order-by {order} -o json"
         case "watch":
             return f"{start} -o json"
         case "create":
-            return _wrapped([start, *(_given(kind, f) for f in writable(kind) if f.required)])
+            return _wrapped([start, *(_given(kind, f) for f in kind.writable if f.required)])
         case "update":
             fields = changeable(kind)
             chosen = next((f for f in fields if f.name not in ("name", "description")), fields[0])

@@ -2,9 +2,10 @@
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from fractions import Fraction
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import click
 
@@ -20,11 +21,14 @@ class Size(click.ParamType[int]):
 
     def convert(self, value: Any, param: click.Parameter | None, context: click.Context | None) -> int:
         """The number of bytes."""
-        found = re.fullmatch(rf"(\d+)(?:([{UNITS}])(?:iB)?)?", str(value))
+        found = re.fullmatch(rf"([0-9]+(?:\.[0-9]+)?)(?:([{UNITS}])(?:iB)?)?", str(value))
         if not found:
             self.fail(f"{value!r} is not a size, such as 512M or 8G", param, context)
         number, unit = found.groups()
-        return int(number) << 10 * (UNITS.index(unit) + 1 if unit else 0)
+        size = Fraction(number) * (1 << 10 * (UNITS.index(unit) + 1 if unit else 0))
+        if size.denominator != 1:
+            self.fail(f"{value!r} is not a whole number of bytes", param, context)
+        return int(size)
 
 
 class Named(click.Choice[str]):
@@ -42,7 +46,7 @@ class Named(click.Choice[str]):
 
 
 class Text(click.ParamType[str]):
-    """A text, or the file that holds it: @FILE."""
+    """A text, or the file that holds it: @FILE. A text that begins with @ is given with another before it."""
 
     name = "text|@file"
 
@@ -50,10 +54,15 @@ class Text(click.ParamType[str]):
         """The text."""
         if not str(value).startswith("@"):
             return str(value)
+        if str(value).startswith("@@"):
+            return str(value)[1:]
+        file = str(value)[1:]
         try:
-            return Path(str(value)[1:]).read_text()
+            return Path(file).read_text(encoding="utf-8")
         except OSError as error:
-            self.fail(f"can't read {error.filename}: {error.strerror}", param, context)
+            self.fail(f"can't read {file}: {error.strerror}", param, context)
+        except UnicodeDecodeError:
+            self.fail(f"can't read {file}: it is not UTF-8", param, context)
 
 
 class Pair(click.ParamType[tuple[str, str]]):
@@ -101,23 +110,17 @@ def kind_of_value(field: contract.Field) -> click.ParamType[Any]:
     return click.STRING
 
 
-def writable(kind: contract.Kind) -> list[contract.Field]:
-    """What may be given at creation."""
-    return [field for field in kind.message.fields.values() if not field.output_only and field.name != "meta"]
-
-
 def changeable(kind: contract.Kind) -> list[contract.Field]:
     """What may be given later."""
-    return [field for field in writable(kind) if not field.immutable]
+    return [field for field in kind.writable if not field.immutable]
 
 
 def option(field: contract.Field) -> click.Option:
     """A field as an option; left out, its value is None or empty."""
-    flag = f"--{field.name.replace('_', '-')}"
     many = field.repeated or field.is_map
     metavar = f"{field.ref.upper()}" if field.ref else None
     return click.Option(
-        [f"{flag}/--no-{flag[2:]}" if field.type == "bool" else flag],
+        [f"{flag(field)}/--no-{flag(field)[2:]}" if field.type == "bool" else flag(field)],
         type=click.BOOL if field.type == "bool" else kind_of_value(field),
         multiple=many,
         default=None,
@@ -133,37 +136,69 @@ def explained(field: contract.Field) -> str:
         text = text.replace(value.name, value.short)
     if field.in_bytes:
         text += " Such as 512M or 8G."
+    if field.long_text:
+        text += " Or @FILE, which holds it; a text that begins with @ is written @@."
     return text + (" By name or id." if field.ref else "")
 
 
-def given(fields: list[contract.Field], options: Mapping[str, Any]) -> dict[str, Any]:
+def flag(field: contract.Field) -> str:
+    """A field as an option is called."""
+    return f"--{field.name.replace('_', '-')}"
+
+
+def given(fields: Iterable[contract.Field], options: Mapping[str, Any]) -> dict[str, Any]:
     """The options that were given, as JSON."""
     values = {field.name: options[field.name] for field in fields if options[field.name] not in (None, ())}
     maps = {field.name for field in fields if field.is_map}
     return {name: dict(value) if name in maps else value for name, value in values.items()}
 
 
-def from_file(kind: contract.Kind, fields: list[contract.Field], text: str) -> tuple[dict[str, Any], str]:
-    """A resource as JSON or YAML, such as `get` prints, and its etag. Its values may be written as in options; of the
-    fields of the kind only those wanted are taken.
+def contradictions(options: Mapping[str, Any], clear: Iterable[str]) -> list[str]:
+    """What is said twice and otherwise."""
+    return [
+        f"--{name} and --clear {name} contradict each other"
+        for name in dict.fromkeys(clear)
+        if options[name.replace("-", "_")] not in (None, ())
+    ]
+
+
+def from_file(kind: contract.Kind, file: IO[str]) -> tuple[dict[str, Any], str]:
+    """A resource as JSON or YAML, such as `get` prints, and its etag. Its values may be written as in options; what is
+    the server's to fill is left out.
 
     Raises click.UsageError naming what is wrong.
     """
-    import yaml
-
-    try:
-        document = yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        raise click.UsageError(f"--from-file is neither JSON nor YAML: {' '.join(str(error).split())}") from None
-    if not isinstance(document, dict):
-        raise click.UsageError("--from-file must hold one resource: names and values")
+    document = _parsed(file)
     if unknown := document.keys() - kind.message.fields.keys():
         raise click.UsageError(f"--from-file: no {kind.command} has the field {', '.join(sorted(map(str, unknown)))}")
+    meta = document.get("meta") or {}
+    if not isinstance(meta, dict):
+        raise click.UsageError("--from-file: meta must hold names and values, such as an etag")
+    fields = kind.writable
     taken = {field.name: document[field.name] for field in fields if field.name in document}
     for field in fields:
         if isinstance(taken.get(field.name), str) and (field.in_bytes or field.type == "enum"):
             taken[field.name] = _converted(field, taken[field.name])
-    return taken, str((document.get("meta") or {}).get("etag", ""))
+    return taken, str(meta.get("etag") or "")
+
+
+def _parsed(file: IO[str]) -> dict[Any, Any]:
+    """Names and values, as plain as JSON has them."""
+    import yaml
+
+    try:
+        document = yaml.safe_load(file.read())
+        if not isinstance(document, dict):
+            raise click.UsageError("--from-file must hold one resource: names and values")
+        return {name: json.loads(json.dumps(value, default=str, allow_nan=False)) for name, value in document.items()}
+    except OSError as error:
+        raise click.UsageError(f"--from-file can't be read: {error.strerror}") from None
+    except UnicodeDecodeError:
+        raise click.UsageError("--from-file is not UTF-8") from None
+    except yaml.YAMLError as error:
+        raise click.UsageError(f"--from-file is neither JSON nor YAML: {' '.join(str(error).split())}") from None
+    except (RecursionError, TypeError, ValueError) as error:  # YAML can say what JSON can't
+        raise click.UsageError(f"--from-file holds what no resource can: {error}") from None
 
 
 def _converted(field: contract.Field, text: str) -> Any:

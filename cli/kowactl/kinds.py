@@ -1,6 +1,5 @@
 """The commands of one kind, made from its methods when they are asked for."""
 
-import json
 import re
 import uuid
 from collections.abc import Callable
@@ -9,13 +8,14 @@ from typing import Any, TextIO
 import click
 
 from kowa import contract
-from kowactl import fields
+from kowactl import fields, words
 from kowactl.examples import example
 from kowactl.session import Session
 from kowactl.terminal import harmless
 
 FORMATS = ["table", "json", "yaml", "name"]
 OPERATION_LIMIT = "10m"
+EMPTY = "google.protobuf.Empty"
 SERVED = {"id", "etag", "request_id", "validate_only", "timeout"}  # fields of requests that are no options of their own
 
 
@@ -23,7 +23,7 @@ class KindGroup(click.Group):
     """`kowactl KIND`: a command for each method."""
 
     def __init__(self, kind: contract.Kind) -> None:
-        super().__init__(kind.command, help=kind.comment, short_help=kind.comment.partition(". ")[0].rstrip("."))
+        super().__init__(kind.command, help=kind.comment, short_help=words.summary(kind.comment))
         self.kind = kind
 
     def list_commands(self, context: click.Context) -> list[str]:
@@ -61,27 +61,28 @@ class Span(click.ParamType[float]):
         return float(found[1]) * {"s": 1, "m": 60, "h": 3600}[found[2] or "s"]
 
 
-def _output() -> click.Option:
-    return click.Option(["-o", "--output"], type=click.Choice(FORMATS), default="table", help="How to print it.")
+def _output(what: str = "it") -> click.Option:
+    return click.Option(["-o", "--output"], type=click.Choice(FORMATS), default="table", help=f"How to print {what}.")
 
 
 def _wait_limit() -> click.Option:
     return click.Option(["--timeout"], type=Span(), default=OPERATION_LIMIT, show_default=True, help="Wait no longer.")
 
 
-def _changing() -> list[click.Parameter]:
-    """What every change has."""
-    return [
-        click.Option(["--reason"], metavar="TEXT", help="Why; kept with the operation."),
+def _changing(method: contract.Method) -> list[click.Parameter]:
+    """What every change has. Only what has a plan can be tried, and begins what can be awaited."""
+    planned: list[click.Parameter] = [
         click.Option(["--validate-only"], is_flag=True, help="Check everything and change nothing."),
         click.Option(["--wait/--no-wait"], default=True, help="Wait until it has come about (the default)."),
         _wait_limit(),
-        _output(),
     ]
+    why = click.Option(["--reason"], metavar="TEXT", help="Why; kept with the operation.")
+    what = "its operation; a table is silent" if method.response == EMPTY else "it"
+    return [why, *(planned if method.mutates else ()), _output(what)]
 
 
-def _which() -> click.Argument:
-    return click.Argument(["which"], metavar="NAME|ID")
+def _which(kind: contract.Kind) -> click.Argument:
+    return click.Argument(["which"], metavar="NAME|ID" if "name" in kind.message.fields else "ID")
 
 
 def _command(
@@ -91,11 +92,13 @@ def _command(
         session.reason = values.get("reason") or ""
         run(session, **values)
 
+    said = words.explained(kind, method)
     return click.Command(
         method.verb,
         params=parameters,
         callback=click.pass_obj(callback),
-        help=method.comment,
+        help=said,
+        short_help=words.summary(said),
         epilog="\b\nExample:\n  " + example(kind, method),
     )
 
@@ -111,11 +114,12 @@ def _list(kind: contract.Kind, method: contract.Method) -> click.Command:
         show_all(kind, list(islice(items, limit or None)), output, session.references)
 
     options: list[click.Parameter] = [
-        click.Option(["--filter"], default="", help=fields.explained(method.request.fields["filter"])),
+        _filter(kind),
         click.Option(
             ["--order-by"],
-            default="name" if "name" in kind.message.fields else "",
-            help=fields.explained(method.request.fields["order_by"]),
+            default="name" if "name" in kind.message.fields else "meta.create_time desc",
+            show_default=True,
+            help="Fields to sort by, joined by commas; desc behind one turns it round.",
         ),
         click.Option(["--limit"], type=click.IntRange(1), help="The most to print; all unless told."),
         _output(),
@@ -130,34 +134,34 @@ def _get(kind: contract.Kind, method: contract.Method) -> click.Command:
         id_ = session.references.id_of(kind, which)
         show(kind, getattr(session.client, kind.nouns).get(id_), output, session.references)
 
-    return _command(kind, method, [_which(), _output()], run)
+    return _command(kind, method, [_which(kind), _output()], run)
 
 
 def _create(kind: contract.Kind, method: contract.Method) -> click.Command:
-    writable = fields.writable(kind)
-
     def run(session: Session, from_file: TextIO | None, **options: Any) -> None:
-        document, _ = fields.from_file(kind, writable, from_file.read()) if from_file else ({}, "")
-        document |= fields.given(writable, options)
-        missing = [
-            f"--{field.name.replace('_', '-')}" for field in writable if field.required and not document.get(field.name)
-        ]
+        _refuse_to_lose_the_secret(kind, options["output"])
+        document, _ = fields.from_file(kind, from_file) if from_file else ({}, "")
+        document |= fields.given(kind.writable, options)
+        missing = [fields.flag(field) for field in kind.writable if field.required and not document.get(field.name)]
         if missing:
             raise click.UsageError(f"missing {', '.join(missing)}; see: kowactl {kind.command} create --help")
         resource = _resource(session, kind, document)
         _change(session, kind, method, {kind.noun: resource}, options)
 
-    own = [_marked(field) for field in writable]
-    return _command(kind, method, [*own, _from_file(), *_changing()], run)
+    own = [_marked(field) for field in kind.writable]
+    return _command(kind, method, [*own, _from_file(), *_changing(method)], run)
 
 
 def _update(kind: contract.Kind, method: contract.Method) -> click.Command:
     changeable = fields.changeable(kind)
 
     def run(session: Session, which: str, from_file: TextIO | None, clear: tuple[str, ...], **options: Any) -> None:
-        document, etag = fields.from_file(kind, changeable, from_file.read()) if from_file else ({}, "")
-        document |= fields.given(changeable, options)
-        mask = [*document, *(field.replace("-", "_") for field in clear)]
+        if said := fields.contradictions(options, clear):
+            raise click.UsageError("; ".join(said))
+        # What can't be changed is sent as well when a file holds it: Kahuna refuses to change it, by its name.
+        document, etag = fields.from_file(kind, from_file) if from_file else ({}, "")
+        document |= fields.given(changeable, options) | {field.replace("-", "_"): None for field in clear}
+        mask = list(document)
         if not mask:
             raise click.UsageError(f"nothing to change; see: kowactl {kind.command} update --help")
         document["meta"] = {"id": session.references.id_of(kind, which), "etag": etag}
@@ -169,14 +173,14 @@ def _update(kind: contract.Kind, method: contract.Method) -> click.Command:
         ["--clear"], type=choices, metavar="FIELD", multiple=True, help="Empty a field. Can be repeated."
     )
     own = [_replacing(field) for field in changeable]
-    return _command(kind, method, [_which(), *own, clear, _from_file(), *_changing()], run)
+    return _command(kind, method, [_which(kind), *own, clear, _from_file(), *_changing(method)], run)
 
 
 def _delete(kind: contract.Kind, method: contract.Method) -> click.Command:
     def run(session: Session, **options: Any) -> None:
         _change(session, kind, method, {"id": session.references.id_of(kind, options["which"])}, options)
 
-    return _command(kind, method, [_which(), *_changing()], run)
+    return _command(kind, method, [_which(kind), *_changing(method)], run)
 
 
 def _custom(kind: contract.Kind, method: contract.Method) -> click.Command:
@@ -186,7 +190,7 @@ def _custom(kind: contract.Kind, method: contract.Method) -> click.Command:
         request = {"id": session.references.id_of(kind, which), **fields.given(own, options)}
         _change(session, kind, method, request, options)
 
-    return _command(kind, method, [_which(), *(fields.option(field) for field in own), *_changing()], run)
+    return _command(kind, method, [_which(kind), *(fields.option(field) for field in own), *_changing(method)], run)
 
 
 def _wait(kind: contract.Kind, method: contract.Method) -> click.Command:
@@ -196,29 +200,44 @@ def _wait(kind: contract.Kind, method: contract.Method) -> click.Command:
 
         show(kind, follow(session.client, which, timeout), output, session.references)
 
-    return _command(kind, method, [click.Argument(["which"], metavar="ID"), _wait_limit(), _output()], run)
+    return _command(kind, method, [_which(kind), _wait_limit(), _output()], run)
 
 
 def _watch(kind: contract.Kind, method: contract.Method) -> click.Command:
     def run(session: Session, filter: str, revision: int, output: str) -> None:  # noqa: A002
         from kowactl.output import show_event
 
-        complete = False
+        complete, paths = False, dict[str, str]()
         for event in getattr(session.client, kind.nouns).watch(filter, revision):
+            if event.resource and output in ("table", "name"):
+                paths[event.id] = session.references.path_of(kind, event.resource)
             if event.change != "synced" or not complete or output in ("json", "yaml"):
-                show_event(kind, event, output, session.references)
+                show_event(kind, event, output, session.references, paths.get(event.id, event.id))
+            if event.change == "removed":
+                paths.pop(event.id, None)
             complete = complete or event.change == "synced"
 
     options: list[click.Parameter] = [
-        click.Option(["--filter"], default="", help=fields.explained(method.request.fields["filter"])),
+        _filter(kind),
         click.Option(["--revision"], default=0, help=fields.explained(method.request.fields["revision"])),
         _output(),
     ]
     return _command(kind, method, options, run)
 
 
+def _filter(kind: contract.Kind) -> click.Option:
+    said = kind.service.methods["list"].request.fields["filter"]
+    return click.Option(["--filter"], default="", help=fields.explained(said))
+
+
 def _from_file() -> click.Option:
-    return click.Option(["--from-file"], type=click.File(), metavar="FILE", help="Values as JSON or YAML; - is stdin.")
+    said = "Values as JSON or YAML, such as get prints; texts as they stand, also with @ before them. - is stdin."
+    return click.Option(["--from-file"], type=click.File(encoding="utf-8"), metavar="FILE", help=said)
+
+
+def _refuse_to_lose_the_secret(kind: contract.Kind, output: str) -> None:
+    if output == "name" and "secret" in kind.message.fields:
+        raise click.UsageError("-o name would throw away the secret, which is shown only once; take it from -o json")
 
 
 def _marked(field: contract.Field) -> click.Option:
@@ -241,16 +260,17 @@ def _resource(session: Session, kind: contract.Kind, document: dict[str, Any]) -
     """
     from google.protobuf.json_format import ParseDict, ParseError
 
-    for name in document.keys() & kind.message.fields.keys():
-        if ref := kind.message.fields[name].ref:
-            target, value = contract.load().kinds[ref], document[name]
-            if isinstance(value, list | tuple):
-                document[name] = [session.references.id_of(target, each) for each in value]
-            elif value:
-                document[name] = session.references.id_of(target, str(value))
-    plain = json.loads(json.dumps(document, default=str))
+    beside: dict[str, str] = {}  # a project stands before what is in it: it tells that apart
+    for field in kind.message.fields.values():
+        if not (field.ref and (value := document.get(field.name))):
+            continue
+        target = contract.load().kinds[field.ref]
+        if isinstance(value, list | tuple):
+            document[field.name] = [session.references.id_of(target, str(each), beside) for each in value]
+        else:
+            document[field.name] = beside[field.name] = session.references.id_of(target, str(value), beside)
     try:
-        return ParseDict(plain, contract.load().stub(kind.message.name)())
+        return ParseDict(document, contract.load().stub(kind.message.name)())
     except ParseError as error:
         raise click.UsageError(" ".join(str(error).split())) from None
 
@@ -261,21 +281,25 @@ def _change(
     """Sends a change, waits for it if asked to, and prints what is there then."""
     from kowactl.output import show
 
-    wanted = {"request_id": str(uuid.uuid4()), "validate_only": options["validate_only"], **request}
+    plan, following = options.get("validate_only", False), options.get("wait", False)
+    wanted = {"request_id": str(uuid.uuid4()), "validate_only": plan, **request}
     known = {key: value for key, value in wanted.items() if key in method.request.fields}
     begun = session.client.call(method, contract.load().stub(method.request.name)(**known))
-    resource, operation = begun.resource, begun.operation_id
-    if options["validate_only"]:
+    resource, operation, output = begun.resource, begun.operation_id, options["output"]
+    if plan:
         click.echo("valid; nothing was changed", err=True)
-    elif operation and not options["wait"]:
+    elif operation and not following:
         click.echo(f"begun; wait for it with: kowactl operation wait {operation}", err=True)
     elif operation:
-        from kowactl.progress import follow
+        from kowactl.progress import committed, follow
 
-        done = follow(session.client, operation, options["timeout"])
+        with committed(operation):
+            done = follow(session.client, operation, options["timeout"])
+            if kind.converges and method.verb != "delete":
+                resource = getattr(session.client, kind.nouns).get(resource.meta.id)
         if method.verb == "delete":
             click.echo(harmless(f"{kind.command} {done.target_name or options['which']} is gone"), err=True)
-        elif kind.converges:
-            resource = getattr(session.client, kind.nouns).get(resource.meta.id)
-    if method.response != "google.protobuf.Empty":
-        show(kind, resource, options["output"], session.references)
+    if method.response != EMPTY:
+        show(kind, resource, output, session.references)
+    elif operation and output != "table":  # nothing is left to be shown but what was done
+        show(contract.load().kinds["Operation"], session.client.operations.get(operation), output, session.references)

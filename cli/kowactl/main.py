@@ -1,5 +1,6 @@
 """`kowactl`: the platform from a shell. All commands but the console come from the contract."""
 
+import io
 import os
 import sys
 from typing import TYPE_CHECKING, NoReturn
@@ -25,6 +26,17 @@ EXIT_CODES = {
     errors.OperationFailed: 9,
     errors.OperationPending: 10,
 }
+ASK_WHERE = "check KOWABUNGA_ENDPOINT (or --endpoint), and that Kahuna runs"
+# What gRPC says when two can't agree how to speak, and what helps.
+HANDSHAKES = {
+    "CERTIFICATE_VERIFY_FAILED": "set KOWABUNGA_CA (or --ca) to the authority that signed Kahuna's certificate",
+    "Hostname Verification Check failed": "name Kahuna as its certificate does, in KOWABUNGA_ENDPOINT or --endpoint",
+    "WRONG_VERSION_NUMBER": "Kahuna speaks without TLS there: give --insecure, or the endpoint that has TLS",
+    "Failed to create security handshaker": "KOWABUNGA_CA (or --ca) holds no certificate",
+    "Socket closed": f"if it speaks TLS there, leave --insecure out; else {ASK_WHERE}",
+    "handshake failed": "set KOWABUNGA_CA (or --ca) to whom to trust, or give --insecure where there is no TLS",
+}
+UNFIT = EXIT_CODES[errors.Conflict]
 INTERRUPTED = 130
 
 EPILOG = """\b
@@ -38,7 +50,7 @@ Exit codes:
   0 done              5 does not fit what is there   9 committed, then failed,
   1 any other error   6 quota or hosts exhausted       cancelled or superseded
   2 wrong usage       7 key unknown or not allowed  10 not ended within --timeout
-  3 not found         8 Kahuna out of reach
+  3 not found         8 Kahuna out of reach, or too busy
   4 refused as wrong
 
 \b
@@ -87,6 +99,9 @@ cli.add_command(console)
 
 def main() -> NoReturn:
     """The edge: what goes wrong becomes one line and an exit code."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
     try:
         code = cli.main(prog_name="kowactl", standalone_mode=False)
         sys.exit(code if isinstance(code, int) else 0)
@@ -98,15 +113,29 @@ def main() -> NoReturn:
         sys.exit(error.exit_code)
     except errors.KowaError as error:
         click.echo(f"kowactl: {harmless(line(error))}", err=True)
-        sys.exit(EXIT_CODES.get(type(error), 1))
+        sys.exit(exit_code(error))
     except UnicodeEncodeError as error:  # only what was typed can hold what is no text
         click.echo(f"kowactl: {error.object!r} is not UTF-8", err=True)
         sys.exit(click.UsageError.exit_code)
     except (click.Abort, KeyboardInterrupt):
         sys.exit(INTERRUPTED)
     except BrokenPipeError:  # whoever read us has seen enough
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _print_no_more()
         sys.exit(0)
+    except OSError as error:
+        _print_no_more()
+        click.echo(f"kowactl: can't write: {error.strerror}", err=True)
+        sys.exit(1)
+
+
+def _print_no_more() -> None:
+    """What is left to be printed is tried again at the end, where nobody could say what is wrong."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def exit_code(error: errors.KowaError) -> int:
+    """What scripts go by. A host that is away is no Kahuna out of reach: to ask again does not help."""
+    return UNFIT if error.reason == "HOST_OFFLINE" else EXIT_CODES.get(type(error), 1)
 
 
 def usage(error: click.ClickException) -> str:
@@ -124,7 +153,7 @@ def line(error: errors.KowaError) -> str:
     wrong = "; ".join(f"{each.field}: {each.description}" for each in unnamed)
     remedy = ""
     if isinstance(error, errors.Unavailable) and not error.reason:
-        remedy = "check KOWABUNGA_ENDPOINT (or --endpoint), and that Kahuna runs"
+        remedy = next((remedy for sign, remedy in HANDSHAKES.items() if sign in said), ASK_WHERE)
     if isinstance(error, errors.Denied) and error.code == "UNAUTHENTICATED":
         remedy = "check KOWABUNGA_API_KEY"
     if isinstance(error, errors.OperationFailed):

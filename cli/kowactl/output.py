@@ -1,6 +1,7 @@
 """What is read, as people and programs like it: tables, JSON, YAML, names."""
 
 import json
+import sys
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
     from kowa.calls import Event
     from kowactl.references import References
 
+EMPTY = "-"
 FACT = 24  # columns for the name of a fact
 PIPE_WIDTH = 10_000  # where nobody looks, nothing is folded
 
@@ -27,7 +29,7 @@ def show_all(kind: contract.Kind, items: Sequence[Any], form: str, references: "
             click.echo(_text([as_dict(item) for item in items], form))
         case "name":
             for item in items:
-                click.echo(harmless(name(item)))
+                click.echo(harmless(references.path_of(kind, item)))
         case _:
             _table([_title(path) for path in kind.columns], [row(kind, item, references) for item in items])
 
@@ -38,15 +40,15 @@ def show(kind: contract.Kind, item: Any, form: str, references: "References") ->
         case "json" | "yaml":
             click.echo(_text(as_dict(item), form))
         case "name":
-            click.echo(harmless(name(item)))
+            click.echo(harmless(references.path_of(kind, item)))
         case _:
             for path, value in _facts(kind.message, item, references):
                 lines = map(harmless, value.rstrip().split("\n"))
                 click.echo(f"{path:<{FACT}} " + ("\n" + " " * (FACT + 1)).join(lines))
 
 
-def show_event(kind: contract.Kind, event: "Event[Any]", form: str, references: "References") -> None:
-    """Prints one event of a watch: a line, or a document for YAML."""
+def show_event(kind: contract.Kind, event: "Event[Any]", form: str, references: "References", called: str) -> None:
+    """Prints one event of a watch: a line, or a document for YAML. Of what is gone only what it was called is left."""
     match form:
         case "json" | "yaml":
             seen: dict[str, Any] = {"change": event.change, "revision": event.revision, "id": event.id}
@@ -54,17 +56,12 @@ def show_event(kind: contract.Kind, event: "Event[Any]", form: str, references: 
                 seen[kind.noun] = as_dict(event.resource)
             line = _json(seen) if form == "json" else f"---\n{_text(seen, form)}"
         case "name":
-            line = harmless(name(event.resource) if event.resource else event.id)  # nothing for `synced`
+            line = harmless(called)  # nothing for `synced`
         case _:
-            cells = row(kind, event.resource, references) if event.resource else [event.id]
+            cells = row(kind, event.resource, references) if event.resource else [called]
             line = harmless("  ".join([f"{event.change:<8}", *cells]).rstrip())
     if line:
         click.echo(line)
-
-
-def name(item: Any) -> str:
-    """What it is called, or its id."""
-    return getattr(item, "name", "") or str(item.meta.id)
 
 
 def as_dict(item: Message) -> dict[str, Any]:
@@ -85,8 +82,8 @@ def _ordered(message: contract.Message, values: dict[str, Any]) -> dict[str, Any
 
 
 def row(kind: contract.Kind, item: Any, references: "References") -> list[str]:
-    """The columns of a resource."""
-    return [_cell(kind.message, item, path, references) for path in kind.columns]
+    """The columns of a resource. None is empty: whoever counts words counts columns."""
+    return [_cell(kind.message, item, path, references) or EMPTY for path in kind.columns]
 
 
 def size(number: int) -> str:
@@ -173,13 +170,18 @@ def _text(value: Any, form: str) -> str:
     import yaml
 
     text = yaml.safe_dump(value, sort_keys=False, allow_unicode=True).rstrip()
-    return text if _is_harmless(text) else yaml.safe_dump(value, sort_keys=False).rstrip()
+    return text if _can_be_shown(text) else yaml.safe_dump(value, sort_keys=False).rstrip()
 
 
 def _json(value: Any, indent: int | None = None) -> str:
     text = json.dumps(value, indent=indent, ensure_ascii=False)
-    return text if _is_harmless(text) else json.dumps(value, indent=indent)
+    return text if _can_be_shown(text) else json.dumps(value, indent=indent)
 
 
-def _is_harmless(text: str) -> bool:
+def _can_be_shown(text: str) -> bool:
+    """Whether a terminal takes it as text, and the output has a sign for each of its own."""
+    try:
+        text.encode(sys.stdout.encoding)
+    except UnicodeEncodeError:
+        return False
     return all(line == harmless(line) for line in text.split("\n"))

@@ -1,10 +1,13 @@
 """Waiting for an operation, with what it waits for on stderr."""
 
+import contextlib
+from collections.abc import Iterator
 from time import monotonic
 from typing import TYPE_CHECKING
 
 import click
 
+from kowa import errors
 from kowactl.terminal import harmless
 
 if TYPE_CHECKING:
@@ -12,17 +15,30 @@ if TYPE_CHECKING:
     from kowa.v2 import operation_pb2
 
 STEP = 1.0  # seconds between two looks
+AWAY = "Kahuna is out of reach; waiting for it"
+
+
+@contextlib.contextmanager
+def committed(operation_id: str) -> Iterator[None]:
+    """Whoever leaves before the end is known, on whatever way, is told how to find the operation again."""
+    try:
+        yield
+    except (errors.OperationFailed, errors.OperationPending):  # they tell of it themselves
+        raise
+    except BaseException:
+        found_with = f"kowactl operation wait {operation_id}"
+        click.echo(f"the change is committed and goes on; wait for it with: {found_with}", err=True)
+        raise
 
 
 def follow(client: "Client", operation_id: str, limit: float) -> "operation_pb2.Operation":
     """Returns the operation when it is done.
 
-    Raises OperationFailed when it ended otherwise, OperationPending when the time is up.
+    Raises OperationFailed when it ended otherwise, OperationPending when the time is up, Unavailable when Kahuna is
+    away then.
     """
     from rich.console import Console
     from rich.text import Text
-
-    from kowa.errors import OperationPending
 
     deadline, said = monotonic() + limit, ""
     console = Console(stderr=True, highlight=False)
@@ -30,10 +46,10 @@ def follow(client: "Client", operation_id: str, limit: float) -> "operation_pb2.
         while True:
             try:
                 return client.operations.wait(operation_id, min(STEP, max(0.0, deadline - monotonic())))
-            except OperationPending as pending:
+            except (errors.OperationPending, errors.Unavailable) as error:
                 if monotonic() >= deadline:
                     raise
-                state = sentence(pending.operation)
+                state = sentence(error.operation) if isinstance(error, errors.OperationPending) else AWAY
             status.update(Text(state))
             if state != said and not console.is_terminal:
                 click.echo(state, err=True)

@@ -2,7 +2,11 @@
 
 import json
 import re
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass
 from itertools import islice
+from types import MappingProxyType
 from typing import Any
 
 import click
@@ -10,10 +14,22 @@ import click
 from kowa import contract, errors
 from kowa.client import Client
 from kowa.v2 import meta_pb2
+from kowactl import words
 
 CANDIDATES = 10  # named when a name is ambiguous
 ID = re.compile(r"[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}")
-LOOKUPS = 64  # names read for one table; what is beyond shows as ids
+FEW = 4  # resources of a kind that are read one by one for their names, before all are read at once
+PAGE = 1000
+NOTHING: Mapping[str, str] = MappingProxyType({})
+
+
+@dataclass(frozen=True, slots=True)
+class Named:
+    """What is known of a resource."""
+
+    id: str
+    name: str  # empty when it has none, or can't be read
+    above: str  # the id of its parent, empty when it has none
 
 
 class References:
@@ -21,23 +37,28 @@ class References:
 
     def __init__(self, client: Client) -> None:
         self._client = client
-        self._names: dict[str, str] = {}
+        self._known: dict[str, Named] = {}
+        self._asked: Counter[str] = Counter()
 
-    def id_of(self, kind: contract.Kind, text: str) -> str:
+    def id_of(self, kind: contract.Kind, text: str, beside: Mapping[str, str] = NOTHING) -> str:
         """The id of what is called so: an id, a name, or PARENT/NAME where names are unique within a parent.
 
-        Raises NotFound, or click.UsageError naming the candidates when there are several.
+        Of several that are called so, the one whose parent is among the ids beside it is meant. Raises NotFound, or
+        click.UsageError naming the candidates when there are several.
         """
         # Other forms of a UUID, such as 32 hex digits, may be names.
         if ID.fullmatch(text):
             return text.lower()
         if "name" not in kind.message.fields:
-            raise click.UsageError(f"{text!r} is not an id, and a {kind.command} has no name")
+            raise click.UsageError(f"{text!r} is not an id, and {words.one(kind)} has no name")
         found = self._called(kind, text)
-        if not found and "/" in text and (parent := _parent(kind)):
+        if parent := _parent(kind):
             field, parent_kind = parent
-            above, _, name = text.rpartition("/")
-            found = self._called(kind, name, f" AND {field} = {_quoted(self.id_of(parent_kind, above))}")
+            if len(found) > 1 and field in beside:
+                found = self._called(kind, text, f" AND {field} = {_quoted(beside[field])}") or found
+            if not found and "/" in text:
+                above, _, name = text.rpartition("/")
+                found = self._called(kind, name, f" AND {field} = {_quoted(self.id_of(parent_kind, above))}")
         if not found:
             raise errors.NotFound(f"no {kind.command} is called {text!r}; see: kowactl {kind.command} list")
         if len(found) > 1:
@@ -47,23 +68,32 @@ class References:
 
     def name_of(self, kind: contract.Kind, id: str) -> str:  # noqa: A002 - what the contract calls it
         """The name of what has the id; the id itself when that can't be told."""
-        if id not in self._names and len(self._names) >= LOOKUPS:
-            return id
-        if id not in self._names:
-            try:
-                item = self._resources(kind).get(id)
-            except errors.KowaError:
-                self._names[id] = id
-            else:
-                self._names[id] = getattr(item, "name", "") or id
-        return self._names[id]
+        return self._named(kind, id).name or id
 
     def path_of(self, kind: contract.Kind, item: Any) -> str:
-        """What tells it from others with its name: PARENT/NAME."""
-        if parent := _parent(kind):
-            field, parent_kind = parent
-            return f"{self.name_of(parent_kind, getattr(item, field))}/{item.name}"
-        return str(item.name)
+        """What `id_of` takes for it: its name, PARENT/NAME where names are unique within a parent, or its id."""
+        return self._path(kind, _named(kind, item))
+
+    def _path(self, kind: contract.Kind, item: Named) -> str:
+        parent = _parent(kind)
+        if not item.name or ID.fullmatch(item.name) or (parent and "/" in item.name):
+            return item.id
+        return f"{self._path(parent[1], self._named(parent[1], item.above))}/{item.name}" if parent else item.name
+
+    def _named(self, kind: contract.Kind, id_: str) -> Named:
+        """What has the id. The first few of a kind are read one by one; then all that there are, at once."""
+        if id_ not in self._known:
+            self._asked[kind.name] += 1
+            self._known[id_] = Named(id_, "", "")
+            try:
+                if self._asked[kind.name] == FEW:
+                    everything = self._resources(kind).list(page_size=PAGE)
+                    self._known |= {named.id: named for named in (_named(kind, item) for item in everything)}
+                else:
+                    self._known[id_] = _named(kind, self._resources(kind).get(id_))
+            except errors.KowaError:
+                pass  # its id will do
+        return self._known[id_]
 
     def _called(self, kind: contract.Kind, name: str, more: str = "") -> list[Any]:
         """What has the name; what is being deleted only if nothing else has it."""
@@ -72,6 +102,11 @@ class References:
 
     def _resources(self, kind: contract.Kind) -> Any:
         return getattr(self._client, kind.nouns)
+
+
+def _named(kind: contract.Kind, item: Any) -> Named:
+    parent = _parent(kind)
+    return Named(str(item.meta.id), getattr(item, "name", ""), getattr(item, parent[0]) if parent else "")
 
 
 def _parent(kind: contract.Kind) -> tuple[str, contract.Kind] | None:

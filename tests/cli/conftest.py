@@ -1,8 +1,14 @@
 """kowactl in this process, against a Kahuna of its own."""
 
+import contextlib
+import os
+import subprocess
 import sys
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
+from typing import IO
 
 import pytest
 
@@ -10,6 +16,9 @@ from kowactl.main import main
 from tests.sdk.kahunas import Kahuna, cloud, fake, kahuna, shop
 
 __all__ = ["cloud", "fake", "kahuna", "shop"]
+
+
+LIMIT = 30.0  # seconds for a process of its own
 
 
 @dataclass(frozen=True)
@@ -25,16 +34,43 @@ Kowactl = Callable[..., Ran]
 
 
 @pytest.fixture
-def kowactl(kahuna: Kahuna, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> Kowactl:
-    """Runs a command line."""
-    monkeypatch.setenv("KOWABUNGA_ENDPOINT", kahuna.endpoint)
-    monkeypatch.setenv("KOWABUNGA_API_KEY", kahuna.key)
+def bare(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> Kowactl:
+    """Runs a command line as it is."""
 
     def run(*words: str) -> Ran:
-        monkeypatch.setattr(sys, "argv", ["kowactl", "--insecure", *words])
+        monkeypatch.setattr(sys, "argv", ["kowactl", *words])
         with pytest.raises(SystemExit) as ended:
             main()
         captured = capfd.readouterr()
         return Ran(int(ended.value.code or 0), captured.out, captured.err)
 
     return run
+
+
+@pytest.fixture
+def kowactl(kahuna: Kahuna, bare: Kowactl, monkeypatch: pytest.MonkeyPatch) -> Kowactl:
+    """Runs a command line for the Kahuna of the test."""
+    monkeypatch.setenv("KOWABUNGA_ENDPOINT", kahuna.endpoint)
+    monkeypatch.setenv("KOWABUNGA_API_KEY", kahuna.key)
+    return partial(bare, "--insecure")
+
+
+@contextlib.contextmanager
+def process(*words: str, out: IO[str] | int = subprocess.PIPE, **environment: str) -> Iterator["subprocess.Popen[str]"]:
+    """kowactl as a process of its own, in the environment of the fixture; killed when it takes too long."""
+    command = [sys.executable, "-m", "kowactl.main", "--insecure", *words]
+    variables, encoding = os.environ | environment, environment.get("PYTHONIOENCODING", "utf-8")
+    with subprocess.Popen(command, stdout=out, stderr=subprocess.PIPE, encoding=encoding, env=variables) as begun:
+        killer = threading.Timer(LIMIT, begun.kill)
+        killer.start()
+        try:
+            yield begun
+        finally:
+            killer.cancel()
+            begun.kill()
+
+
+def line(stream: IO[str] | None) -> str:
+    """The next line of a process."""
+    assert stream
+    return stream.readline()

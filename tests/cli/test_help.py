@@ -1,6 +1,7 @@
 """Help is complete, quick and teaches."""
 
 import os
+import re
 import shlex
 import subprocess
 import sys
@@ -27,8 +28,47 @@ def test_every_method_is_a_command_with_help_and_an_example(kind: contract.Kind,
     shown = CliRunner().invoke(cli, [kind.command, verb, "--help"])
     assert shown.exit_code == 0
     assert f"kowactl {kind.command} {verb}" in shown.output
-    flat = " ".join(shown.output.split())
-    assert " ".join(kind.service.methods[verb].comment.split()) in flat
+
+
+@pytest.mark.parametrize(("kind", "verb"), METHODS, ids=lambda part: getattr(part, "command", part))
+def test_each_option_is_kowactls_own_or_a_field_of_what_is_sent(kind: contract.Kind, verb: str) -> None:
+    method = kind.service.methods[verb]
+    own = {"which", "output"}
+    sent = {*method.request.fields, *(kind.message.fields if kind.noun in method.request.fields else ())}
+    after = {"wait", "timeout"} if method.mutates else set()
+    extra = {"list": {"limit"}, "create": {"from_file"}, "update": {"from_file", "clear"}}.get(verb, set())
+    why = set() if verb in ("list", "get", "watch", "wait") else {"reason"}
+    command = KindGroup(kind).get_command(click.Context(cli), verb)
+    assert command
+    assert {option.name for option in command.params} <= own | sent | after | extra | why
+
+
+WIRE = ("mask", "a page at a time", "As in List", "with its present state", "By id unless told", "`", "...")
+
+
+@pytest.mark.parametrize(("kind", "verb"), METHODS, ids=lambda part: getattr(part, "command", part))
+def test_help_speaks_of_the_command_and_not_of_the_wire(kind: contract.Kind, verb: str) -> None:
+    shown = CliRunner().invoke(cli, [kind.command, verb, "--help"]).output
+    assert [words for words in WIRE if words in " ".join(shown.split())] == []
+    assert not re.search(r"\b[Aa] [aeio]", shown)
+
+
+def test_a_verb_of_a_kinds_own_says_what_the_contract_says() -> None:
+    said = contract.load().kinds["Kaktus"].service.methods["forget"].comment
+    shown = CliRunner().invoke(cli, ["kaktus", "forget", "--help"]).output
+    assert " ".join(said.split()) in " ".join(shown.split())
+
+
+def test_no_summary_is_cut_off() -> None:
+    for words in ([], *([kind.command] for kind in contract.load().kinds.values())):
+        shown = CliRunner().invoke(cli, [*words, "--help"]).output.replace("[ARGS]...", "")
+        assert "..." not in shown
+
+
+def test_lists_say_their_order() -> None:
+    for kind, order in (("zone", "name"), ("operation", "meta.create_time desc")):
+        shown = " ".join(CliRunner().invoke(cli, [kind, "list", "--help"]).output.split())
+        assert f"[default: {order}]" in shown
 
 
 def test_an_update_says_that_lists_and_maps_are_replaced() -> None:
