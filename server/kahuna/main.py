@@ -1,4 +1,4 @@
-"""The `kahuna` command: `serve`, `admin-key` to draw the platform owner's key, `audit` to read the trail."""
+"""The `kahuna` command: `serve`, and what is done beside it: `admin-key`, `audit`, `restored`."""
 
 import argparse
 import os
@@ -18,6 +18,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     trail = commands.add_parser("audit", help="print who changed what and why, oldest first, one JSON object a line")
     trail.add_argument("--target", default="", help="only changes of the resource with this id")
     trail.add_argument("--days", type=int, default=30, help="how far back to begin (30 days unless told)")
+    again = "say that the database was restored from a backup, with Kahuna stopped: agents are sent all anew"
+    commands.add_parser("restored", help=again)
     parsed = parser.parse_args(arguments)
 
     from pydantic import ValidationError
@@ -38,6 +40,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
         from kahuna.audit import show
 
         show(configured, parsed.target, parsed.days)
+    elif parsed.command == "restored":
+        from kahuna.restored import begin_anew
+
+        begin_anew(configured)
     else:
         from kahuna.admin_key import draw
 

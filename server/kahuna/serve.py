@@ -49,6 +49,8 @@ KEEPALIVE = (
     ("grpc.max_receive_message_length", MAX_MESSAGE),
     ("grpc.so_reuseport", 0),
 )
+# An agent has a stream as long as it is connected: who finishes TLS and never calls is cut off.
+IDLE = (("grpc.max_connection_idle_ms", 60_000),)
 
 
 class Kahuna:
@@ -82,7 +84,7 @@ class Kahuna:
         ports = {address: _listen(api, address, secured) for address, secured in addresses.items()}
         self.api_port = ports[self.settings.api]
 
-        streams = grpc.aio.server(interceptors=[AccessInterceptor(identities, ACCESS)], options=KEEPALIVE)
+        streams = grpc.aio.server(interceptors=[AccessInterceptor(identities, ACCESS)], options=KEEPALIVE + IDLE)
         streams.add_generic_rpc_handlers((FleetService(fleet, reports, relays).handler(),))
         self.fleet_port = _listen(streams, self.settings.fleet, credentials)
         for server in (api, streams):

@@ -1,18 +1,27 @@
 """What is done once: reboot and reset, begun at most once, and every one gets its end; and consoles."""
 
+import json
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from queue import Queue
+from typing import Any
 
+import grpc
 import pytest
+from sqlmodel import Session, select
 
+from kahuna.audit import show
+from kahuna.domain.lifecycle import OPEN
+from kahuna.store import commands
+from kahuna.store.command import Command
+from kahuna.store.transaction import Transaction
 from kowa import contract, errors
+from kowa.client import Client
+from kowa.fleet.v1 import fleet_pb2
 from kowa.v2 import instance_pb2, operation_pb2
 from tests.estate import Estate, estate
 from tests.waiting import until
 from tests.world import PretendHost, World
-
-pytestmark = pytest.mark.parametrize("database", ["sqlite"], indirect=True)
 
 
 @pytest.fixture
@@ -63,7 +72,59 @@ def test_a_command_for_a_host_that_is_away_waits_and_is_sent_when_it_is_back(sit
     assert back.done == [("reboot", web.meta.id)]
 
 
-def converse(site: Estate, id_: str, keys: "Queue[bytes | None]") -> Iterator[bytes]:
+def rows(site: Estate) -> list[str]:
+    """The commands that have no end yet."""
+    with Session(site.cloud.kahuna.store.engine) as session:
+        return list(session.exec(select(Command.id)))
+
+
+def stands(site: Estate, operation: str) -> tuple[operation_pb2.Phase, str]:
+    """Its phase, and the beginning of what it says."""
+    found = site.client.operations.get(operation)
+    return found.phase, found.message.partition(":")[0]
+
+
+def test_a_command_goes_out_in_the_newest_session_only(site: Estate) -> None:
+    web = site.away()
+    begun = site.client.instances.begin("reset", web.meta.id).operation_id
+    store, agent = site.cloud.kahuna.store, site.agent.meta.id
+    epoch = site.client.agents.get(agent).status.epoch
+
+    def ask(question: Callable[[Transaction, str, int], list[fleet_pb2.Command]], epoch: int) -> list[str]:
+        answer = site.cloud.loop.run(store.run(lambda tx: question(tx, agent, epoch)))
+        return [command.id for command in answer]
+
+    assert [ask(commands.take, other) for other in (epoch - 1, epoch + 1)] == [[], []]
+    assert [ask(commands.take, epoch), ask(commands.take, epoch)] == [[begun], []]
+    assert [ask(commands.recall, other) for other in (epoch - 1, epoch)] == [[], [begun]]
+
+
+def test_a_command_that_is_being_sent_does_not_expire(site: Estate) -> None:
+    """House keeping comes by while the transaction that takes the command has not ended yet."""
+    web = site.away()
+    begun = site.client.instances.begin("reset", web.meta.id).operation_id
+    store, agent = site.cloud.kahuna.store, site.agent.meta.id
+    epoch = site.client.agents.get(agent).status.epoch
+    taken, go_on = threading.Event(), threading.Event()
+
+    def take(tx: Transaction) -> None:
+        assert commands.take(tx, agent, epoch)
+        taken.set()
+        assert go_on.wait(10)
+
+    taking = site.cloud.loop.start(store.run(take))
+    assert taken.wait(10)
+    clock, store._clock = store._clock, lambda: clock() + 2 * commands.TIME_TO_LIVE
+    expiring = site.cloud.loop.start(store.run(commands.expire))
+    with pytest.raises(TimeoutError):  # it is held up by the one that takes
+        until(expiring.done, limit=0.2)
+    go_on.set()
+    until(lambda: taking.done() and expiring.done(), what="both")
+    assert stands(site, begun)[0] in OPEN
+    assert rows(site) == [begun]
+
+
+def converse(client: Client, id_: str, keys: "Queue[bytes | None]") -> Iterator[bytes]:
     method = contract.load().kinds["Instance"].service.methods["console"]
 
     def requests() -> Iterator[instance_pb2.ConsoleInstanceRequest]:
@@ -71,19 +132,19 @@ def converse(site: Estate, id_: str, keys: "Queue[bytes | None]") -> Iterator[by
         while (data := keys.get()) is not None:
             yield instance_pb2.ConsoleInstanceRequest(data=data)
 
-    return (response.data for response in site.client.converse(method, requests()))
+    return (response.data for response in client.converse(method, requests()))
 
 
 def test_a_console_shows_what_was_printed_and_passes_keys_both_ways(site: Estate) -> None:
     site.registered()
     web = site.client.instances.create(site.wanted("web"))
     keys: Queue[bytes | None] = Queue()
-    shown = converse(site, web.meta.id, keys)
+    shown = converse(site.client, web.meta.id, keys)
     assert next(shown) == b"login: "
     keys.put(b"root\r")
     assert next(shown) == b"ROOT\r"
     other: Queue[bytes | None] = Queue()
-    assert next(converse(site, web.meta.id, other)) == b"login: "
+    assert next(converse(site.client, web.meta.id, other)) == b"login: "
     keys.put(None)
     other.put(None)
     finished = threading.Thread(target=lambda: list(shown), daemon=True)
@@ -96,7 +157,43 @@ def test_a_console_of_what_is_not_there_says_so(site: Estate) -> None:
     keys: Queue[bytes | None] = Queue()
     keys.put(None)
     with pytest.raises(errors.NotFound):
-        next(converse(site, "nothing", keys))
+        next(converse(site.client, "nothing", keys))
     web = site.away()
     with pytest.raises(errors.Unavailable, match="host is not connected"):
-        next(converse(site, web.meta.id, keys))
+        next(converse(site.client, web.meta.id, keys))
+
+
+def test_who_opened_a_console_is_in_the_audit_trail(site: Estate, capsys: pytest.CaptureFixture[str]) -> None:
+    site.registered()
+    web = site.client.instances.create(site.wanted("web"))
+    keys: Queue[bytes | None] = Queue()
+    with Client(site.cloud.settings.api, key=site.cloud.key, insecure=True, reason="it does not boot") as client:
+        shown = converse(client, web.meta.id, keys)
+        assert next(shown) == b"login: "
+        keys.put(None)
+        list(shown)
+    capsys.readouterr()
+    show(site.cloud.settings, web.meta.id, days=1)
+    said = [json.loads(line) for line in capsys.readouterr().out.splitlines() if line.startswith("{")]
+    assert [(line["method"], line["caller"], line["target_name"], line.get("reason")) for line in said] == [
+        ("CreateInstance", "admin", "web", None),
+        ("ConsoleInstance", "admin", "web", "it does not boot"),
+    ]
+    assert "operation" not in said[-1]
+
+
+def test_keys_that_are_no_message_end_the_console_with_the_reason(site: Estate) -> None:
+    site.registered()
+    web = site.client.instances.create(site.wanted("web"))
+    method = "/kowa.v2.InstanceService/ConsoleInstance"
+    sent: Queue[bytes] = Queue()
+    sent.put(instance_pb2.ConsoleInstanceRequest(id=web.meta.id).SerializeToString())
+    with grpc.insecure_channel(site.cloud.settings.api) as channel:
+        call: Any = channel.stream_stream(method, None, instance_pb2.ConsoleInstanceResponse.FromString)
+        shown = call(iter(sent.get, b""), metadata=(("authorization", f"Bearer {site.cloud.key}"),), timeout=20)
+        assert next(shown).data == b"login: "
+        sent.put(b"\xff\xff\xff")
+        with pytest.raises(grpc.RpcError) as ended:
+            next(shown)
+        assert ended.value.details() == "the request is not a ConsoleInstanceRequest"
+        sent.put(b"")

@@ -3,9 +3,11 @@
 from typing import Any
 
 import pytest
+from sqlmodel import Session, select
 
+from kahuna.store.command import Command
 from kowa import contract, errors
-from kowa.v2 import agent_pb2, kaktus_pb2, kiwi_pb2
+from kowa.v2 import agent_pb2, kaktus_pb2, kiwi_pb2, operation_pb2
 from tests.estate import Estate, estate
 from tests.waiting import until
 from tests.world import PretendHost, World
@@ -106,3 +108,48 @@ def test_an_agent_serves_one_node_be_it_host_or_network(cloud: World) -> None:
     assert kiwis.begin_update(kiwi, ["agent"]).resource.agent == other.meta.id
     with pytest.raises(errors.Conflict, match="it serves kiwi kiwi-1"):
         cloud.host(site.zone, "host-2", other.meta.id)
+
+
+def test_what_was_sent_to_a_forgotten_host_ends_though_nobody_says_how(cloud: World) -> None:
+    site = estate(cloud)
+    host = PretendHost()
+    host.hangs.set()
+    agent = cloud.dial(site.secret, host)
+    until(lambda: site.client.kaktuses.get(site.host.meta.id).status.memory, what="the host's capacity")
+    web = site.client.instances.create(site.wanted("web"))
+    sent = site.client.instances.begin("reset", web.meta.id).operation_id
+    until(lambda: host.done, what="the command to be begun")
+    cloud.hang_up(agent)
+    until(lambda: not cloud.fleet_sessions(), what="the end of the session")
+    unsent = site.client.instances.begin("reboot", web.meta.id).operation_id
+
+    forget(site, yes_host_is_gone=True)
+    ended = [site.client.operations.get(operation) for operation in (sent, unsent)]
+    assert [one.phase for one in ended] == [operation_pb2.PHASE_FAILED] * 2
+    assert [one.message.partition(":")[0] for one in ended] == ["UNKNOWN", "EXPIRED"]
+    # Another agent takes the host over, and the old one comes back: nothing of it is done.
+    other, secret = cloud.agent("agent-2")
+    record = site.client.kaktuses.get(site.host.meta.id)
+    record.agent = other.meta.id
+    site.client.of(kaktus_pb2.Kaktus).begin_update(record, ["agent"])
+    taken_over, back = PretendHost(), PretendHost()
+    cloud.dial(secret, taken_over, state="other")
+    cloud.dial(site.secret, back)
+    until(lambda: web.meta.id in taken_over.wanted, what="the machine with its new agent")
+    until(lambda: len(cloud.fleet_sessions()) == 2, what="both")
+    done = site.client.instances.begin("reboot", web.meta.id).operation_id
+    assert site.client.operations.wait(done, 10).phase == operation_pb2.PHASE_DONE
+    assert (taken_over.done, back.done) == ([("reboot", web.meta.id)], [])
+
+
+def test_with_a_machine_go_the_commands_that_it_was_sent(cloud: World) -> None:
+    site = estate(cloud)
+    host = site.registered()
+    host.hangs.set()
+    web = site.client.instances.create(site.wanted("web"))
+    begun = site.client.instances.begin("reset", web.meta.id).operation_id
+    until(lambda: host.done, what="the command to be begun")
+    site.client.instances.delete(web.meta.id)
+    assert site.client.operations.get(begun).phase == operation_pb2.PHASE_SUPERSEDED
+    with Session(cloud.kahuna.store.engine) as session:
+        assert list(session.exec(select(Command))) == []

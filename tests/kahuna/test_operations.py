@@ -7,7 +7,8 @@ from sqlmodel import Session, col, select
 
 from kahuna.store.audit import Audit
 from kowa import contract, errors
-from kowa.v2 import instance_pb2, operation_pb2
+from kowa.fleet.v1 import fleet_pb2
+from kowa.v2 import instance_pb2, meta_pb2, operation_pb2
 from tests.estate import Estate, estate
 from tests.waiting import until
 from tests.world import PretendHost, World
@@ -128,3 +129,65 @@ def test_a_power_that_is_not_said_is_running(site: Estate) -> None:
     web = site.away()
     web.power = instance_pb2.POWER_UNSPECIFIED
     assert site.client.instances.begin_update(web, ["power"]).resource.power == instance_pb2.POWER_RUNNING
+
+
+class Retrying(PretendHost):
+    """What it has given up it tries again, as an agent does that was started anew, and says so."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.outcomes: dict[str, fleet_pb2.Outcome] = {}
+
+    def _report(self, described: fleet_pb2.Object) -> fleet_pb2.Report:
+        report = super()._report(described)
+        if described.id in self.outcomes:
+            # Of what is under way it says the generation that it has applied, which is none.
+            report.outcome, report.observed_generation = self.outcomes[described.id], 0
+            report.message = f"tries generation {described.generation} again"
+            report.resource.instance.status.restarts = 1
+        return report
+
+
+@pytest.mark.parametrize("outcome", [fleet_pb2.OUTCOME_WORKING, fleet_pb2.OUTCOME_WAITING])
+def test_what_was_given_up_is_in_error_until_it_has_come_about(site: Estate, outcome: fleet_pb2.Outcome) -> None:
+    host = Retrying()
+    host.frozen.add("instance")
+    site.registered(host)
+    web = site.machine("web")
+    id_ = web.resource.meta.id
+    host.failures[id_] = "the disk is gone"
+    host.frozen.clear()
+    with pytest.raises(errors.OperationFailed, match="the disk is gone"):
+        site.client.operations.wait(web.operation_id, 10)
+    host.failures.clear()
+    host.outcomes[id_] = outcome
+    until(lambda: site.client.instances.get(id_).status.restarts, what="the word that it tries again")
+    shown = site.client.instances.get(id_).meta
+    assert shown.state == meta_pb2.STATE_ERROR
+    assert "the disk is gone" in [condition.message for condition in shown.conditions]
+
+    # Whoever asks once more is not told that it is done.
+    start = site.client.instances.begin("start", id_).operation_id
+    until(lambda: stands(site, start)[1] == "tries generation 2 again", what="the word on the new wish")
+    assert stands(site, start)[0] in (RUNNING, WAITING)
+    shown = site.client.instances.get(id_).meta
+    assert shown.state == meta_pb2.STATE_PENDING
+    assert "the disk is gone" not in [condition.message for condition in shown.conditions]
+    host.outcomes.clear()
+    assert site.client.operations.wait(start, 10).phase == DONE
+    assert site.client.instances.get(id_).meta.state == meta_pb2.STATE_READY
+
+
+def test_what_was_given_up_and_comes_about_after_all_is_ready(site: Estate) -> None:
+    host = PretendHost()
+    host.frozen.add("instance")
+    site.registered(host)
+    web = site.machine("web")
+    host.failures[web.resource.meta.id] = "the disk is away"
+    host.frozen.clear()
+    with pytest.raises(errors.OperationFailed, match="the disk is away"):
+        site.client.operations.wait(web.operation_id, 10)
+    host.failures.clear()
+    instances = site.client.instances
+    until(lambda: instances.get(web.resource.meta.id).meta.state == meta_pb2.STATE_READY, what="READY")
+    assert not instances.get(web.resource.meta.id).meta.conditions

@@ -2,7 +2,7 @@
 
 from kahuna.api.node import Node, NodeService
 from kahuna.domain.errors import Refusal
-from kahuna.store import operations
+from kahuna.store import commands, operations
 from kahuna.store.resource import meta
 from kahuna.store.transaction import Transaction
 from kowa.v2 import kaktus_pb2
@@ -25,7 +25,8 @@ class KaktusService(NodeService):
             )
 
     def forget(self, tx: Transaction, resource: kaktus_pb2.Kaktus, request: kaktus_pb2.ForgetKaktusRequest) -> None:
-        """Nobody holds anything on a host without an agent."""
+        """Nobody holds anything on a host without an agent, or says what became of what was sent to it."""
+        commands.give_up(tx, resource.agent)
         resource.ClearField("agent")
 
     def sweep(self, tx: Transaction, id_: str) -> None:

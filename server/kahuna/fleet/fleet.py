@@ -25,6 +25,8 @@ log = structlog.get_logger()
 SUPERSEDED = "superseded by a newer session of the same agent"
 # After how many seconds without a word an agent is STALE.
 SILENCE = 20.0
+# How many characters are kept of an agent's version.
+VERSION = 64
 REVOKED = "its token has been revoked"
 # When one of these joins or leaves a slice, others do that have not moved. What hangs from a pool or a vnet hangs there
 # for its whole life, and so moves itself when it comes and goes.
@@ -54,8 +56,9 @@ class Fleet:
             await asyncio.shield(self._close(opening))
 
     async def end_command(self, session: Session, result: fleet_pb2.CommandResult) -> None:
-        """Takes an agent's word on one of its commands."""
-        await self.store.run(lambda tx: commands.end(tx, session.agent, result))
+        """Takes an agent's word on one of its commands; one that never was costs no transaction."""
+        if self.store.view.entry("Operation", result.id) is not None:
+            await self.store.run(lambda tx: commands.end(tx, session.agent, result))
 
     async def start(self) -> None:
         """After a start nobody is connected."""
@@ -105,7 +108,7 @@ class Fleet:
             assert isinstance(record, agent_pb2.Agent)
             status = record.status
             status.epoch += 1
-            status.stream, status.version = agent_pb2.STREAM_ONLINE, version[:64]
+            status.stream, status.version = agent_pb2.STREAM_ONLINE, version[:VERSION]
             status.seen_time.CopyFrom(timestamp(tx.now))
             tx.report("Agent", record)
             return status.epoch
@@ -121,16 +124,17 @@ class Fleet:
         # Or since the commit.
         if _is_revoked(self.store.view.find("AgentToken", token)):
             session.end(REVOKED)
-        log.info("session.opened", agent=agent, epoch=session.epoch, version=version)
+        log.info("session.opened", agent=agent, epoch=session.epoch, version=version[:VERSION])
         return session
 
     async def _close(self, opening: asyncio.Task[Session]) -> None:
         with contextlib.suppress(Refusal):
             session = await opening
+            session.over.set()
             if self.sessions.get(session.agent) is session:
                 del self.sessions[session.agent]
             await self.store.persist(lambda tx: _set_offline(tx, session.agent, session.epoch))
-            log.info("session.closed", agent=session.agent, epoch=session.epoch)
+            log.info("session.closed", agent=session.agent, epoch=session.epoch, unasked=session.unasked)
 
     def _follow(self, _: int, moves: list[Move]) -> None:
         for move in moves:

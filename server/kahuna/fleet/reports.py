@@ -1,14 +1,18 @@
 """What agents see, stored: all sessions' reports together, every 20 ms at most."""
 
 import asyncio
-from collections.abc import Callable, Iterable
+import contextlib
+from collections import Counter
+from collections.abc import Callable, Iterable, MutableSequence
 from functools import cache, partial
+from itertools import islice
 
 import structlog
 from google.protobuf.message import Message
 
 from kahuna.domain import slices
-from kahuna.fleet.session import Session
+from kahuna.domain.errors import Refusal
+from kahuna.fleet.session import OVERHEAD, WORDS, Session
 from kahuna.store import operations
 from kahuna.store.database import Store
 from kahuna.store.resource import CONTRACT, message_class, meta, timestamp
@@ -19,7 +23,14 @@ from kowa.v2 import agent_pb2, instance_pb2, meta_pb2, template_pb2
 log = structlog.get_logger()
 
 EVERY = 0.02
+# How many reports and acks are stored at once: others' changes wait for no more than that.
+ROUND = 250
+# How many bytes of an agent's reports may wait to be stored; a message more, and its stream waits with them.
+WAITING = 4 << 20
+# The most bytes a report's resource may have, and those that the strangers on a host may take of it.
+LARGEST, STRANGERS = 64 << 10, 48 << 10
 _KINDS = {kind.noun: name for name, kind in CONTRACT.kinds.items()}
+Pending = tuple[Session, fleet_pb2.Report]
 
 
 class Reports:
@@ -27,19 +38,25 @@ class Reports:
 
     def __init__(self, store: Store) -> None:
         self._store = store
-        self._pending: dict[tuple[str, str], tuple[Session, fleet_pb2.Report]] = {}
-        self._refusals: dict[str, tuple[Session, str]] = {}
+        # First come, first stored, so that no agent holds up another.
+        self._pending: dict[tuple[str, str], Pending] = {}
+        self._waiting: Counter[str] = Counter()
+        self._acks: dict[str, tuple[Session, str]] = {}
         self._woken = asyncio.Event()
+        self._stored = asyncio.Condition()
 
-    def add(self, session: Session, reports: Iterable[fleet_pb2.Report]) -> None:
-        """Takes what an agent sees; it is stored soon."""
+    async def add(self, session: Session, reports: Iterable[fleet_pb2.Report]) -> None:
+        """Takes what an agent sees; it is stored soon. Returns when more of the agent's may come."""
+        await session.begun.wait()
         for report in reports:
-            self._pending[session.agent, report.id] = (session, report)
-        self._woken.set()
+            if session.concerns(report.id):
+                self._put(session, _shortened(session.agent, report))
+        async with self._stored:
+            await self._stored.wait_for(lambda: self._waiting[session.agent] <= WAITING)
 
     def hold(self, session: Session, refusal: str) -> None:
         """Takes what an agent holds since its last ack, or why it refused."""
-        self._refusals[session.agent] = (session, refusal)
+        self._acks[session.agent] = (session, refusal)
         self._woken.set()
 
     async def run(self) -> None:
@@ -47,20 +64,38 @@ class Reports:
         while True:
             await self._woken.wait()
             await asyncio.sleep(EVERY)
-            self._woken.clear()
-            pending, self._pending = self._pending, {}
-            acks, self._refusals = self._refusals, {}
+            pending, acks = await self._take()
             try:
-                await self._store.persist(lambda tx: _store(tx, pending.values(), acks.values()))  # noqa: B023 - awaited here
+                await self._store.persist(lambda tx: _store(tx, pending, acks))  # noqa: B023 - awaited here
             except Exception as error:
                 log.error("reports.failed", count=len(pending), exc_info=error)
-                await self._one_by_one(pending.values(), acks.values())
+                await self._one_by_one(pending, acks)
 
-    async def _one_by_one(
-        self, pending: Iterable[tuple[Session, fleet_pb2.Report]], acks: Iterable[tuple[Session, str]]
-    ) -> None:
+    def _put(self, session: Session, report: fleet_pb2.Report) -> None:
+        key = session.agent, report.id
+        before = self._pending.get(key)
+        self._waiting[session.agent] += report.ByteSize() - (before[1].ByteSize() if before else 0)
+        self._pending[key] = (session, report)
+        self._woken.set()
+
+    async def _take(self) -> tuple[list[Pending], list[tuple[Session, str]]]:
+        """The next round."""
+        acks = [self._acks.pop(agent) for agent in list(islice(self._acks, ROUND))]
+        pending = [self._pending.pop(key) for key in list(islice(self._pending, ROUND - len(acks)))]
+        for session, report in pending:
+            self._waiting[session.agent] -= report.ByteSize()
+        self._waiting = +self._waiting
+        if not self._pending and not self._acks:
+            self._woken.clear()
+        async with self._stored:
+            self._stored.notify_all()
+        return pending, acks
+
+    async def _one_by_one(self, pending: Iterable[Pending], acks: Iterable[tuple[Session, str]]) -> None:
         """So that one that can't be stored costs nobody else his."""
-        await self._try("acks.failed", lambda tx: _store(tx, [], acks))
+        for session, refusal in acks:
+            alone = partial(_store, pending=[], acks=[(session, refusal)])
+            await self._try("ack.failed", alone, agent=session.agent)
         for session, report in pending:
             alone = partial(_store, pending=[(session, report)], acks=[])
             await self._try("report.failed", alone, agent=session.agent, id=report.id)
@@ -72,11 +107,40 @@ class Reports:
             log.error(what, exc_info=error, **of)
 
 
-def _store(
-    tx: Transaction,
-    pending: Iterable[tuple[Session, fleet_pb2.Report]],
-    acks: Iterable[tuple[Session, str]],
-) -> None:
+def _shortened(agent: str, report: fleet_pb2.Report) -> fleet_pb2.Report:
+    """A report with no more of the agent's words than are kept. One that is still too long is a failure."""
+    noun = report.resource.WhichOneof("kind")
+    report.message = report.message[:WORDS]
+    if noun == "kaktus":
+        _list_fewer(report.resource.kaktus.status.strangers)
+    size = report.resource.ByteSize()
+    if noun is None or size <= LARGEST:
+        return report
+    log.warning("report.too_long", agent=agent, id=report.id, size=size)
+    failed = fleet_pb2.Report(
+        id=report.id,
+        observed_generation=report.observed_generation,
+        gone=report.gone,
+        outcome=fleet_pb2.OUTCOME_FAILED,
+        message=f"its agent says {size} bytes of it, and at most {LARGEST} are taken; the agent's log may say why",
+    )
+    getattr(failed.resource, noun).SetInParent()
+    return failed
+
+
+def _list_fewer(strangers: MutableSequence[str]) -> None:
+    """After a restore there may be many on a host: those that there is no room for are counted."""
+    room = STRANGERS
+    for index, stranger in enumerate(strangers):
+        room -= len(stranger.encode()) + OVERHEAD
+        if room < 0:
+            left = len(strangers) - index
+            del strangers[index:]
+            strangers.append(f"and {left} more")
+            return
+
+
+def _store(tx: Transaction, pending: Iterable[Pending], acks: Iterable[tuple[Session, str]]) -> None:
     pending, acks = list(pending), list(acks)
     sessions = {session for session, _ in (*pending, *acks)}
     current = {session for session in sessions if _is_current(tx, session)}
@@ -88,10 +152,15 @@ def _store(
         operations.confirm_gone(tx, kind, id_, agents)
     for session, refusal in acks:
         if session in current:
-            agent = tx.get("Agent", session.agent)
-            assert isinstance(agent, agent_pb2.Agent)
-            agent.status.held_revision, agent.status.refusal = session.held_revision, refusal[:1024]
-            tx.report("Agent", agent)
+            _note_held(tx, session, refusal)
+
+
+def _note_held(tx: Transaction, session: Session, refusal: str) -> None:
+    with contextlib.suppress(Refusal):  # its record may have gone since it was looked at
+        agent = tx.get("Agent", session.agent)
+        assert isinstance(agent, agent_pb2.Agent)
+        agent.status.held_revision, agent.status.refusal = session.held_revision, refusal[:WORDS]
+        tx.report("Agent", agent)
 
 
 def _is_current(tx: Transaction, session: Session) -> bool:
@@ -119,7 +188,7 @@ def _apply(tx: Transaction, session: Session, report: fleet_pb2.Report) -> str:
         reported = _respect_guest(tx, reported)
     progress = seen.status.progress if isinstance(seen, template_pb2.Template) else 0
     waiting = report.outcome == fleet_pb2.OUTCOME_WAITING
-    operations.settle(tx, kind, reported, report.message[:1024], waiting=waiting, progress=progress)
+    operations.settle(tx, kind, reported, report.message[:WORDS], waiting=waiting, progress=progress)
     return ""
 
 
@@ -133,16 +202,20 @@ def _take(tx: Transaction, resource: Message, seen: Message, report: fleet_pb2.R
     """Puts what is seen into the resource: status, generation, conditions. A generation never goes back."""
     head = meta(resource)
     head.observed_generation = max(head.observed_generation, min(report.observed_generation, head.generation))
-    head.state = meta_pb2.STATE_UNSPECIFIED
+    given_up = _stays_given_up(head, report)
+    head.state = meta_pb2.STATE_ERROR if given_up else meta_pb2.STATE_UNSPECIFIED
     # An agent that can't look says nothing of the status; what was known stays.
     if "status" in resource.DESCRIPTOR.fields_by_name and seen.HasField("status"):
         resource.status.CopyFrom(seen.status)  # type: ignore[attr-defined]
     found = list(meta(seen).conditions)
     if report.outcome == fleet_pb2.OUTCOME_FAILED:
         head.state = meta_pb2.STATE_ERROR
-        found.append(meta_pb2.Condition(type="Failed", reason="FAILED", message=report.message[:1024]))
+        found.append(meta_pb2.Condition(type="Failed", reason="FAILED", message=report.message[:WORDS]))
     if report.outcome == fleet_pb2.OUTCOME_WAITING:
-        found.append(meta_pb2.Condition(type="Waiting", reason="WAITING", message=report.message[:1024]))
+        found.append(meta_pb2.Condition(type="Waiting", reason="WAITING", message=report.message[:WORDS]))
+    if given_up:
+        kept = meta_pb2.Meta(conditions=head.conditions)
+        found += [condition for condition in kept.conditions if condition.type == "Failed"]
     earlier = {(condition.type, condition.reason): condition for condition in head.conditions}
     for condition in found:
         before = earlier.get((condition.type, condition.reason))
@@ -150,6 +223,15 @@ def _take(tx: Transaction, resource: Message, seen: Message, report: fleet_pb2.R
         condition.transition_time.CopyFrom(since)
     del head.conditions[:]
     head.conditions.extend(found)
+
+
+def _stays_given_up(head: meta_pb2.Meta, report: fleet_pb2.Report) -> bool:
+    """What was given up is tried again, after a restart of its agent for one: an error until it has come about.
+
+    Unless something newer is wanted, which is under way. Another failure speaks for itself.
+    """
+    settled = report.outcome in (fleet_pb2.OUTCOME_APPLIED, fleet_pb2.OUTCOME_FAILED)
+    return head.state == meta_pb2.STATE_ERROR and not settled and head.observed_generation >= head.generation
 
 
 def _respect_guest(tx: Transaction, machine: instance_pb2.Instance) -> instance_pb2.Instance:

@@ -3,7 +3,7 @@
 import asyncio
 import contextlib
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Coroutine
 from typing import Any, TypeAlias
 
 import grpc
@@ -13,8 +13,8 @@ from kahuna.api.access import CALLER, abort
 from kahuna.domain.errors import Refusal
 from kahuna.fleet.fleet import Fleet
 from kahuna.fleet.reports import Reports
-from kahuna.fleet.session import MAX_MESSAGE, Session, batches
-from kahuna.relay import Relays
+from kahuna.fleet.session import MAX_MESSAGE, WORDS, Session, batches
+from kahuna.relay import Relay, Relays
 from kahuna.store import commands
 from kowa.fleet.v1 import fleet_pb2
 from kowa.runtime.crashpoint import reach
@@ -28,6 +28,7 @@ SIGN_IN = 10
 STORE = 60
 # How long until what an agent has refused is sent again with nothing moved, in seconds.
 AGAIN = 60
+HUNG_UP = "its host's session has ended; open the console again when the host is back"
 CONNECT = "/kowa.fleet.v1.FleetService/Connect"
 RELAY = "/kowa.fleet.v1.FleetService/Relay"
 _AGENTS = options_pb2.Access(role=options_pb2.ROLE_AGENT, scope=options_pb2.SCOPE_SELF)
@@ -58,9 +59,7 @@ class FleetService:
 
     def _ask_for_console(self, agent: str, ticket: str, instance: str) -> bool:
         session = self._fleet.sessions.get(agent)
-        if session is None:
-            return False
-        return session.say(fleet_pb2.ConnectResponse(console=fleet_pb2.Console(ticket=ticket, instance=instance)))
+        return session is not None and session.ask_for_console(ticket, instance)
 
     async def connect(self, requests: Requests, context: Context) -> None:
         """One session, until the agent goes, is superseded, or is revoked."""
@@ -79,29 +78,41 @@ class FleetService:
         """One console, passed on until either side ends it."""
         try:
             async with _limit(SIGN_IN, "said which console it is"):
-                first = await anext(aiter(requests), None)
-            relay = self._relays.attach(first.ticket if first else "", CALLER.get().identity.agent)
+                first = await anext(aiter(requests), None) or fleet_pb2.RelayRequest()
+            session, relay = self._redeem(first.ticket)
         except Refusal as refusal:
             await abort(context, refusal)
             return
 
-        if first is not None and first.refusal:
-            relay.end(first.refusal)
+        async def print_all() -> None:
+            refusal = first.refusal
+            while not refusal and (said := await anext(aiter(requests), None)) is not None:
+                await relay.pass_on(relay.output, said.data)
+                refusal = said.refusal
+            relay.end(refusal[:WORDS])
 
-        async def pass_output() -> None:
-            async for request in requests:
-                if request.refusal:
-                    relay.end(request.refusal)
-                await relay.pass_on(relay.output, request.data)
-            relay.end()
-
-        printing = asyncio.create_task(pass_output())
-        try:
+        async def type_all() -> None:
             async for keys in relay.take(relay.keys):
                 await context.write(fleet_pb2.RelayResponse(data=keys))
+
+        works: tuple[Coroutine[Any, Any, Any], ...] = (print_all(), type_all(), session.over.wait())
+        tasks = [asyncio.create_task(work) for work in works]
+        try:
+            await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
         finally:
-            printing.cancel()
-            relay.end()
+            # Also when what came is no message: the viewer hears of every end.
+            relay.end(HUNG_UP if session.over.is_set() else "")
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+
+    def _redeem(self, ticket: str) -> tuple[Session, Relay]:
+        """The console that the caller answers for. Raises Refusal NOT_FOUND unless his own session was asked for it."""
+        identity = CALLER.get().identity
+        session = self._fleet.sessions.get(identity.agent)
+        if session is None or session.token != identity.token or not session.redeem(ticket):
+            raise Refusal("NOT_FOUND", "nobody waits for this console")
+        return session, self._relays.attach(ticket, identity.agent)
 
     async def _serve(self, session: Session, hello: fleet_pb2.Hello, requests: Requests, context: Context) -> None:
         await context.write(fleet_pb2.ConnectResponse(welcome=self._welcome(session)))
@@ -147,14 +158,13 @@ class FleetService:
             match request.WhichOneof("message"):
                 case "holdings" if not ready.is_set():
                     if known:
-                        held = {item.id: (item.generation, item.gone) for item in request.holdings.holdings}
-                        session.held.update(held)
+                        session.hold(request.holdings.holdings)
                     if request.holdings.last:
                         ready.set()
                 case "ack" if not acks.full():
                     acks.put_nowait(request.ack)
                 case "reports" if ready.is_set():
-                    self._reports.add(session, request.reports.reports)
+                    await self._reports.add(session, request.reports.reports)
                 case "result" if ready.is_set():
                     await self._fleet.end_command(session, request.result)
                 case other:
@@ -165,7 +175,7 @@ class FleetService:
     ) -> None:
         async with _limit(SIGN_IN, "said what it holds"):
             await ready.wait()
-        for command in await self._fleet.store.run(lambda tx: commands.recall(tx, session.agent)):
+        for command in await self._fleet.store.run(lambda tx: commands.recall(tx, session.agent, session.epoch)):
             await self._send(session, context, command)
         again: float | None = None
         while True:
@@ -174,7 +184,7 @@ class FleetService:
             for said in session.sayings():
                 await context.write(said)
             if session.awaits_commands():
-                for command in await self._fleet.store.run(lambda tx: commands.take(tx, session.agent)):
+                for command in await self._fleet.store.run(lambda tx: commands.take(tx, session.agent, session.epoch)):
                     await self._send(session, context, command)
 
     async def _send(self, session: Session, context: Context, command: fleet_pb2.Command) -> None:
@@ -207,7 +217,7 @@ class FleetService:
         if ack.nonce != nonce:
             raise Refusal("INVALID_ARGUMENT", "the ack names another batch than the one under way")
         if ack.refusal:
-            log.warning("batch.refused", agent=session.agent, reason=ack.refusal)
+            log.warning("batch.refused", agent=session.agent, reason=ack.refusal[:WORDS])
             session.refused()
         else:
             session.stored(objects, removed, revision)

@@ -4,22 +4,31 @@ import asyncio
 import contextlib
 import time
 import uuid
-from collections.abc import Iterator
+from collections import deque
+from collections.abc import Iterable, Iterator
 
+import structlog
 from google.protobuf.message import Message
 
 from kahuna.domain import slices
+from kahuna.domain.errors import Refusal
 from kahuna.store.resource import CONTRACT, meta
 from kahuna.store.view import View
 from kowa.fleet.v1 import fleet_pb2
+
+log = structlog.get_logger()
 
 # The most bytes of a batch's part; one message stays below MAX_MESSAGE with it.
 CHUNK = 1 << 20
 MAX_MESSAGE = 4 << 20
 # What the wire adds to each object and id at most.
 OVERHEAD = 8
-# How many things to be sent once may wait for an agent that reads slowly.
+# How many things to be sent once may wait for an agent that reads slowly, and how many consoles for its answer.
 SAYINGS = 64
+# How many objects an agent may say it holds, and how long the id of one may be.
+HOLDINGS, LONGEST_ID = 100_000, 36
+# How many characters are kept of what an agent says in words.
+WORDS = 1024
 _ORDER = {kind: index for index, kind in enumerate(slices.KINDS)}
 
 Held = tuple[int, bool]
@@ -38,10 +47,18 @@ class Session:
         self.heard = time.monotonic()
         self.stale = False
         self.ended: asyncio.Future[str] = asyncio.get_running_loop().create_future()
+        self.begun = asyncio.Event()
+        """Set once the agent's slice is known, and so what it may speak of."""
+        self.over = asyncio.Event()
+        """Set once nothing may come of it any more, whether it was ended or its agent has gone."""
+        self.unasked = 0
+        """How many reports were of what is none of the agent's business."""
         self._view = view
+        self._slice: set[str] = set()
         self._dirty: dict[str, str] = {}
         self._whole = True
         self._said: list[fleet_pb2.ConnectResponse] = []
+        self._tickets: deque[str] = deque(maxlen=SAYINGS)
         self._commands = True
         self._woken = asyncio.Event()
         self._woken.set()
@@ -50,6 +67,26 @@ class Session:
         """Ends the session; the agent is told why."""
         if not self.ended.done():
             self.ended.set_result(why)
+        self.over.set()
+
+    def hold(self, holdings: Iterable[fleet_pb2.Holding]) -> None:
+        """Takes what the agent says it holds. Raises Refusal when that is more than any slice has."""
+        for item in holdings:
+            if len(item.id) > LONGEST_ID:
+                raise Refusal("INVALID_ARGUMENT", f"the agent holds something with an id of {len(item.id)} characters")
+            self.held[item.id] = (item.generation, item.gone)
+        if len(self.held) > HOLDINGS:
+            said = f"the agent says it holds more than {HOLDINGS} objects; stop it, empty its state and start it again"
+            raise Refusal("INVALID_ARGUMENT", said)
+
+    def concerns(self, id_: str) -> bool:
+        """Whether the agent may speak of this: it was told of it. Counts what it may not."""
+        if id_ in self._slice:
+            return True
+        self.unasked += 1
+        if self.unasked == 1:
+            log.warning("report.unasked", agent=self.agent, id=id_[:LONGEST_ID])
+        return False
 
     def touch(self, kind: str, id_: str) -> None:
         """This resource of the slice may have moved."""
@@ -67,6 +104,18 @@ class Session:
             return False
         self._said.append(response)
         self._woken.set()
+        return True
+
+    def ask_for_console(self, ticket: str, instance: str) -> bool:
+        """Asks the agent to show a machine. Says whether it reads fast enough for it."""
+        self._tickets.append(ticket)
+        return self.say(fleet_pb2.ConnectResponse(console=fleet_pb2.Console(ticket=ticket, instance=instance)))
+
+    def redeem(self, ticket: str) -> bool:
+        """Whether this session was asked for a console and has not answered yet."""
+        if self.over.is_set() or ticket not in self._tickets:
+            return False
+        self._tickets.remove(ticket)
         return True
 
     def touch_commands(self) -> None:
@@ -100,11 +149,15 @@ class Session:
         self._woken.clear()
         if self._whole:
             wanted = slices.members(self._view, self.agent)
+            self._slice.clear()
         else:
             wanted = {(kind, id_) for id_, kind in self._dirty.items() if kind}
+            self._slice.difference_update(self._dirty)
         ids = {id_ for _, id_ in wanted}
         removed = [id_ for id_ in (self.held if self._whole else self._dirty) if id_ in self.held and id_ not in ids]
+        self._slice |= ids
         self._dirty, self._whole = {}, False
+        self.begun.set()
         ordered = sorted(wanted, key=lambda member: (_ORDER[member[0]], member[1]))
         return [described for kind, id_ in ordered for described in self._described(kind, id_)], removed
 

@@ -1,5 +1,6 @@
 """Commands as transactions see them: asked for, sent once, ended."""
 
+import contextlib
 from collections.abc import Sequence
 
 from google.protobuf.message import Message
@@ -13,7 +14,7 @@ from kahuna.store.operations import Cause
 from kahuna.store.resource import meta
 from kahuna.store.transaction import Transaction
 from kowa.fleet.v1 import fleet_pb2
-from kowa.v2 import operation_pb2
+from kowa.v2 import agent_pb2, operation_pb2
 
 SECOND = 1_000_000  # microseconds
 # How long a command may wait to be begun.
@@ -50,9 +51,9 @@ def ask(
     return operation
 
 
-def take(tx: Transaction, agent: str) -> list[fleet_pb2.Command]:
-    """The commands of an agent that may be sent now; from now on they count as sent."""
-    rows = _rows(tx, agent, sent=False)
+def take(tx: Transaction, agent: str, epoch: int) -> list[fleet_pb2.Command]:
+    """The commands that may be sent now in an agent's newest session; from now on they count as sent."""
+    rows = _rows(tx, agent, sent=False) if _is_newest(tx, agent, epoch) else ()
     taken = []
     for row in rows:
         operation = tx.find("Operation", row.id)
@@ -79,9 +80,10 @@ def withdraw(tx: Transaction, id_: str) -> None:
         tx.session.delete(row)
 
 
-def recall(tx: Transaction, agent: str) -> list[fleet_pb2.Command]:
-    """The commands sent to an agent in earlier sessions whose end nobody knows."""
-    commands = [fleet_pb2.Command.FromString(row.data) for row in _rows(tx, agent, sent=True)]
+def recall(tx: Transaction, agent: str, epoch: int) -> list[fleet_pb2.Command]:
+    """The commands sent to an agent before its newest session whose end nobody knows."""
+    rows = _rows(tx, agent, sent=True) if _is_newest(tx, agent, epoch) else ()
+    commands = [fleet_pb2.Command.FromString(row.data) for row in rows]
     for command in commands:
         command.recall = True
     return commands
@@ -90,8 +92,16 @@ def recall(tx: Transaction, agent: str) -> list[fleet_pb2.Command]:
 def expire(tx: Transaction) -> None:
     """Ends the commands that were not sent in time."""
     late = select(Command).where(col(Command.sent).is_(False), Command.deadline <= tx.now)
-    for row in tx.session.exec(late).all():
+    # Locked, and so looked at again: one that is being sent meanwhile is not late.
+    for row in tx.session.exec(late.with_for_update()).all():
         end(tx, row.agent_id, fleet_pb2.CommandResult(id=row.id, ending=fleet_pb2.ENDING_EXPIRED))
+
+
+def give_up(tx: Transaction, agent: str) -> None:
+    """Ends the commands of an agent that is asked no more."""
+    for sent, ending in ((True, fleet_pb2.ENDING_UNKNOWN), (False, fleet_pb2.ENDING_EXPIRED)):
+        for row in _rows(tx, agent, sent=sent):
+            end(tx, agent, fleet_pb2.CommandResult(id=row.id, ending=ending))
 
 
 def end(tx: Transaction, agent: str, result: fleet_pb2.CommandResult) -> None:
@@ -105,6 +115,14 @@ def end(tx: Transaction, agent: str, result: fleet_pb2.CommandResult) -> None:
     if isinstance(operation, operation_pb2.Operation) and operation.phase in lifecycle.OPEN:
         phase = _PHASES.get(result.ending, operation_pb2.PHASE_FAILED)
         operations.end(tx, operation, phase, _WORDS.get(result.ending, result.message[:1024]))
+
+
+def _is_newest(tx: Transaction, agent: str, epoch: int) -> bool:
+    """Whether an agent's session is its newest, and stays so till the end of the transaction."""
+    with contextlib.suppress(Refusal):
+        record = tx.get("Agent", agent)
+        return isinstance(record, agent_pb2.Agent) and record.status.epoch == epoch
+    return False
 
 
 def _rows(tx: Transaction, agent: str, *, sent: bool) -> Sequence[Command]:

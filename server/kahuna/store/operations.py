@@ -4,10 +4,11 @@ from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 
 from google.protobuf.message import Message
-from sqlmodel import col, select
+from sqlmodel import col, delete, select
 
 from kahuna.domain import lifecycle, slices
 from kahuna.store.audit import Audit
+from kahuna.store.command import Command
 from kahuna.store.gone import Gone
 from kahuna.store.operation import Operation
 from kahuna.store.resource import CONTRACT, TABLES, message_of, meta, standing_of, timestamp
@@ -80,6 +81,11 @@ def _record(
     return added
 
 
+def note(tx: Transaction, cause: Cause, kind: str, target: Message) -> None:
+    """Notes in the audit trail what changes nothing, and what no operation follows."""
+    _note(tx, cause, _describe(cause, kind, target))
+
+
 def cancel(tx: Transaction, cause: Cause, operation: operation_pb2.Operation) -> None:
     """Ends an open operation because a caller wants it."""
     end(tx, operation, operation_pb2.PHASE_CANCELLED, "cancelled by its caller")
@@ -150,6 +156,7 @@ def sweep(tx: Transaction, kind: str, id_: str) -> None:
     if tx.has_referring(kind, id_):
         return
     tx.remove(kind, id_)
+    tx.session.execute(delete(Command).where(col(Command.target_id) == id_))
     for operation in _open(tx, id_):
         if operation.command:
             end(tx, operation, operation_pb2.PHASE_SUPERSEDED, "superseded by the deletion")

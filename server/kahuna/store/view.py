@@ -93,7 +93,8 @@ class View(Reader):
             moves = [self._put(change) for change in ready.changes]
             if len(self._tail) + len(ready.changes) > TAIL and self._tail:
                 self.oldest = self._tail[min(len(ready.changes), len(self._tail)) - 1].revision
-            self._tail.extend(ready.changes)
+            # Without contents: all that was ever written would stay in memory.
+            self._tail.extend(change._replace(entry=None) for change in ready.changes)
             self.revision = ready.revision
             for follower in tuple(self._followers):
                 follower(ready.revision, moves)

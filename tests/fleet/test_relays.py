@@ -1,0 +1,181 @@
+"""Consoles as the fleet's port has them: they end with the session that shows them, and with what is no message."""
+
+import asyncio
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import AbstractAsyncContextManager
+from queue import Queue
+from typing import Any
+
+import grpc
+import pytest
+
+from kahuna.fleet import service
+from kowa import contract, errors
+from kowa.fleet.v1 import fleet_pb2
+from kowa.runtime.relay import RELAY
+from kowa.v2 import instance_pb2
+from tests.estate import Estate
+from tests.fleet.conftest import Dial
+from tests.fleet.wire import ANSWER
+from tests.waiting import until
+from tests.world import World
+
+
+class Shown:
+    """One call of Relay over TLS, on a connection of its own: what an agent shows of a machine, by hand."""
+
+    def __init__(self, cloud: World, secret: str) -> None:
+        self._loop = cloud.loop
+        credentials = grpc.ssl_channel_credentials((cloud.folder / "ca.pem").read_bytes())
+        options = (("grpc.use_local_subchannel_pool", 1),)
+
+        async def dial() -> tuple[grpc.aio.Channel, Any]:
+            channel = grpc.aio.secure_channel(cloud.fleet_endpoint, credentials, options=options)
+            # Bytes as they are, so that they need not be a message.
+            relay: Any = channel.stream_stream(RELAY, None, fleet_pb2.RelayResponse.FromString)
+            return channel, relay(metadata=(("authorization", f"Bearer {secret}"),))
+
+        self._channel, self._call = self._loop.run(dial())
+
+    def say(self, **message: Any) -> None:
+        """Sends a message, e.g. `data=...`."""
+        self.babble(fleet_pb2.RelayRequest(**message).SerializeToString())
+
+    def babble(self, data: bytes) -> None:
+        """Sends bytes, be they no message."""
+        self._loop.run(self._call.write(data))
+
+    def hear(self) -> bytes:
+        """The next keys; nothing at the end."""
+        answer = self._loop.run(asyncio.wait_for(self._call.read(), ANSWER))
+        return answer.data if isinstance(answer, fleet_pb2.RelayResponse) else b""
+
+    def ended(self) -> tuple[str, str]:
+        """The status the call ends with, and the words."""
+
+        async def end() -> tuple[str, str]:
+            async with asyncio.timeout(ANSWER):
+                return (await self._call.code()).name, await self._call.details()
+
+        return self._loop.run(end())
+
+    def hang_up(self) -> None:
+        """Cuts the connection."""
+        self._loop.run(self._channel.close(None))
+
+
+class Viewer:
+    """A user at a console, in a thread of his own."""
+
+    def __init__(self, site: Estate, instance: str) -> None:
+        self.seen = bytearray()
+        self.told = ""
+        self.keys: Queue[bytes | None] = Queue()
+        self._site, self._instance = site, instance
+        self._thread = threading.Thread(target=self._look, daemon=True)
+        self._thread.start()
+
+    def _look(self) -> None:
+        method = contract.load().kinds["Instance"].service.methods["console"]
+        try:
+            for response in self._site.client.converse(method, self._requests()):
+                self.seen += response.data
+        except errors.KowaError as error:
+            self.told = str(error)
+
+    def _requests(self) -> Iterator[instance_pb2.ConsoleInstanceRequest]:
+        yield instance_pb2.ConsoleInstanceRequest(id=self._instance)
+        while (data := self.keys.get()) is not None:
+            yield instance_pb2.ConsoleInstanceRequest(data=data)
+
+    def has_ended(self) -> bool:
+        """Whether he looks at nothing any more."""
+        return not self._thread.is_alive()
+
+
+Show = Callable[[], Shown]
+
+
+@pytest.fixture
+def show(site: Estate) -> Iterator[Show]:
+    """Opens calls by hand, and hangs them all up."""
+    calls: list[Shown] = []
+
+    def open_call() -> Shown:
+        calls.append(Shown(site.cloud, site.secret))
+        return calls[-1]
+
+    yield open_call
+    for call in calls:
+        call.hang_up()
+
+
+def revoke(site: Estate) -> None:
+    """Takes the agent's token back."""
+    token = next(site.client.agent_tokens.list(filter=f'agent = "{site.agent.meta.id}"'))
+    site.client.agent_tokens.delete(token.meta.id)
+
+
+@pytest.mark.parametrize("how", ["revoked", "superseded", "closed"])
+def test_a_console_ends_with_the_session_that_shows_it(site: Estate, dial: Dial, show: Show, how: str) -> None:
+    web = site.away()
+    line = dial(site.secret)
+    line.sign_in()
+    line.ack(line.batch())
+    viewer = Viewer(site, web.meta.id)
+    relay = show()
+    relay.say(ticket=line.hear().console.ticket)
+    relay.say(data=b"login: ")
+    until(lambda: viewer.seen == b"login: ", what="what the machine has printed")
+    viewer.keys.put(b"root\r")
+    assert relay.hear() == b"root\r"
+
+    {"revoked": lambda: revoke(site), "superseded": lambda: dial(site.secret).sign_in(), "closed": line.hang_up}[how]()
+    assert relay.hear() == b""
+    until(viewer.has_ended, what="the end of the console")
+    assert "its host's session has ended" in viewer.told
+
+
+@pytest.mark.parametrize("how", ["revoked", "superseded"])
+def test_a_ticket_is_of_no_use_once_the_session_it_was_given_to_has_ended(
+    site: Estate, dial: Dial, show: Show, monkeypatch: pytest.MonkeyPatch, how: str
+) -> None:
+    """The call is let in before that, and says its ticket after."""
+    web = site.away()
+    line = dial(site.secret)
+    line.sign_in()
+    line.ack(line.batch())
+    let_in, limit = threading.Event(), service._limit
+
+    def note(seconds: float, what: str) -> AbstractAsyncContextManager[None]:
+        if "console" in what:
+            let_in.set()
+        return limit(seconds, what)
+
+    monkeypatch.setattr(service, "_limit", note)
+    Viewer(site, web.meta.id)
+    ticket = line.hear().console.ticket
+    late = show()
+    assert let_in.wait(ANSWER)
+    if how == "revoked":
+        revoke(site)
+    else:
+        dial(site.secret).sign_in()
+    line.ended()
+    late.say(ticket=ticket)
+    assert late.ended() == ("NOT_FOUND", "nobody waits for this console")
+
+
+def test_what_is_no_message_ends_the_console_for_its_viewer(site: Estate, dial: Dial, show: Show) -> None:
+    web = site.away()
+    line = dial(site.secret)
+    line.sign_in()
+    line.ack(line.batch())
+    viewer = Viewer(site, web.meta.id)
+    relay = show()
+    relay.say(ticket=line.hear().console.ticket)
+    relay.say(data=b"login: ")
+    until(lambda: viewer.seen == b"login: ", what="what the machine has printed")
+    relay.babble(b"\xff\xff\xff")
+    until(viewer.has_ended, what="the end of the console")

@@ -1,0 +1,267 @@
+"""What one agent says has a bound, and costs nobody else anything."""
+
+import asyncio
+import threading
+import uuid
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import grpc
+import pytest
+from structlog.testing import capture_logs
+
+from kahuna import serve
+from kahuna.fleet import reports, session
+from kahuna.fleet.session import Session
+from kahuna.store.transaction import Transaction
+from kowa import errors
+from kowa.fleet.v1 import fleet_pb2
+from kowa.v2 import agent_pb2, kaktus_pb2, meta_pb2, template_pb2, volume_pb2
+from tests.estate import Estate
+from tests.fleet.conftest import Dial
+from tests.fleet.crowd import fleet
+from tests.fleet.wire import Line
+from tests.waiting import until
+from tests.world import GIB, World
+
+APPLIED = fleet_pb2.OUTCOME_APPLIED
+
+
+class Rounds:
+    """Notes what is stored together, and holds the writer up until it is let go."""
+
+    def __init__(self, cloud: World, monkeypatch: pytest.MonkeyPatch) -> None:
+        self._cloud, self._gate = cloud, threading.Event()
+        self.sizes: list[int] = []
+        self.order: list[str] = []
+        self.pending: dict[Any, Any] = {}
+        self.waiting: Mapping[str, int] = {}
+        store, put = reports._store, reports.Reports._put
+
+        def note(tx: Transaction, pending: Sequence[Any], acks: Sequence[Any]) -> None:
+            self.sizes.append(len(pending) + len(acks))
+            self.order.append("reports")
+            store(tx, pending, acks)
+
+        def look(collected: reports.Reports, session: Session, report: fleet_pb2.Report) -> None:
+            put(collected, session, report)
+            self.pending, self.waiting = collected._pending, collected._waiting
+
+        monkeypatch.setattr(reports, "_store", note)
+        monkeypatch.setattr(reports.Reports, "_put", look)
+
+    def hold_up(self) -> None:
+        """Nothing is stored from now on."""
+        self._gate.clear()
+        self._cloud.loop.start(self._cloud.kahuna.store.run(lambda _: self._gate.wait(20)))
+
+    def change(self) -> "asyncio.Task[None]":
+        """Somebody else's change, begun now."""
+        return self._cloud.loop.start(self._cloud.kahuna.store.run(lambda _: self.order.append("change")))
+
+    def let_go(self) -> None:
+        """Whatever waits is stored."""
+        self._gate.set()
+
+
+@pytest.fixture
+def rounds(cloud: World, monkeypatch: pytest.MonkeyPatch) -> Rounds:
+    """What is stored, from now on."""
+    return Rounds(cloud, monkeypatch)
+
+
+def templates(site: Estate, count: int) -> list[str]:
+    """Many things of one agent's."""
+    sha256 = "0" * 64
+    made = (
+        template_pb2.Template(storage_pool=site.pool.meta.id, name=f"t{number}", source="t.qcow2", sha256=sha256)
+        for number in range(count)
+    )
+    return [site.client.templates.begin_create(one).resource.meta.id for one in made]
+
+
+def seen(ids: Iterable[str], *, padding: int = 0) -> fleet_pb2.Reports:
+    """The message in which an agent says that templates are there."""
+    status = template_pb2.TemplateStatus(size=7, format="x" * padding, progress=100)
+    resource = fleet_pb2.Resource(template=template_pb2.Template(status=status))
+    return fleet_pb2.Reports(
+        reports=[
+            fleet_pb2.Report(id=id_, observed_generation=1, outcome=APPLIED, resource=resource) for id_ in ids
+        ]
+    )  # fmt: skip
+
+
+def signed_in(site: Estate, dial: Dial) -> Line:
+    """The host's agent, by hand, with its slice."""
+    line = dial(site.secret)
+    line.sign_in()
+    line.ack(line.batch())
+    return line
+
+
+def ready(site: Estate, ids: Iterable[str]) -> bool:
+    """Whether each of the templates is."""
+    return all(site.client.templates.get(id_).meta.state == meta_pb2.STATE_READY for id_ in ids)
+
+
+def test_what_is_none_of_its_business_is_counted_and_costs_nothing(site: Estate, dial: Dial, rounds: Rounds) -> None:
+    """Of an agent that is bound to nothing, and of one that is, in many messages or in one."""
+    spare, secret = site.cloud.agent("agent-2")
+    unbound, bound = dial(secret), signed_in(site, dial)
+    unbound.sign_in()
+    invented = [str(uuid.uuid4()) for _ in range(1000)]
+    sessions = fleet(site.cloud).sessions
+    with capture_logs() as said:
+        for line in (unbound, bound):
+            line.say(reports=seen(invented))
+            line.say(reports=seen([site.template.meta.id, *invented]))
+        until(lambda: sessions[site.agent.meta.id].unasked == 2000, what="the bound agent's")
+        until(lambda: sessions[spare.meta.id].unasked == 2001, what="the other's")
+    until(lambda: ready(site, [site.template.meta.id]), what="the one that was asked for")
+    assert sum(rounds.sizes) == 3  # two acks and that one
+    assert 0 not in rounds.sizes
+    assert [line["agent"] for line in said if line["event"] == "report.unasked"] == [spare.meta.id, site.agent.meta.id]
+
+
+def test_many_reports_are_stored_a_round_at_a_time_and_others_come_in_between(
+    site: Estate, dial: Dial, rounds: Rounds, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(reports, "ROUND", 5)
+    made = templates(site, 30)
+    line = signed_in(site, dial)
+    until(lambda: rounds.sizes, what="the ack")
+    rounds.order.clear()
+    rounds.hold_up()
+    line.say(reports=seen(made))
+    until(lambda: len(rounds.pending) == 25, what="one round under way and five that wait")
+    change = rounds.change()
+    rounds.let_go()
+    until(change.done, what="the change")
+    until(lambda: ready(site, made), what="all that was reported")
+    assert rounds.order == ["reports", "change", *["reports"] * 5]
+    assert max(rounds.sizes) == 5
+
+
+def test_an_agent_that_says_too_much_is_not_listened_to_until_it_is_stored(
+    site: Estate, dial: Dial, rounds: Rounds, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(reports, "WAITING", 10_000)
+    made = templates(site, 20)
+    _, secret = site.cloud.agent("agent-2")
+    line, other = signed_in(site, dial), dial(secret)
+    other.sign_in()
+    rounds.hold_up()
+    for id_ in made:
+        line.say(reports=seen([id_], padding=2000))
+    until(lambda: rounds.waiting.get(site.agent.meta.id, 0) > 10_000, what="as much as may wait")
+    heard = fleet(site.cloud).sessions[site.agent.meta.id].heard
+    other.say(reports=fleet_pb2.Reports())
+    until(lambda: max(one.heard for one in fleet(site.cloud).sessions.values()) > heard, what="the other agent")
+    assert rounds.waiting[site.agent.meta.id] < 13_000
+    rounds.let_go()
+    until(lambda: ready(site, made), what="all that was reported")
+
+
+def test_a_report_that_is_too_long_is_a_failure_with_the_reason(site: Estate, dial: Dial) -> None:
+    line = signed_in(site, dial)
+    disk = volume_pb2.Volume(project=site.project.meta.id, name="d", storage_pool=site.pool.meta.id, size=GIB)
+    begun = site.client.volumes.begin_create(disk)
+    line.ack(line.batch())
+    endless = volume_pb2.Volume(meta=meta_pb2.Meta(conditions=[meta_pb2.Condition(type="X", message="x" * 65_536)]))
+    report = fleet_pb2.Report(
+        id=begun.resource.meta.id, observed_generation=1, outcome=APPLIED, resource=fleet_pb2.Resource(volume=endless)
+    )
+    line.say(reports=fleet_pb2.Reports(reports=[report]))
+    with pytest.raises(errors.OperationFailed, match="bytes of it, and at most 65536 are taken"):
+        site.client.operations.wait(begun.operation_id, 10)
+    told = site.client.volumes.get(begun.resource.meta.id)
+    assert told.meta.state == meta_pb2.STATE_ERROR
+    assert told.ByteSize() < 1000
+
+
+def test_of_very_many_strangers_on_a_host_the_first_are_listed_and_the_others_counted(site: Estate, dial: Dial) -> None:
+    """As after a restore: the host's own state is told all the same."""
+    line = signed_in(site, dial)
+    strangers = [f"file {site.pool.meta.id}/{uuid.uuid4()}" for _ in range(2000)]
+    status = kaktus_pb2.KaktusStatus(cpus=8, memory=GIB, strangers=strangers)
+    report = fleet_pb2.Report(
+        id=site.host.meta.id,
+        observed_generation=1,
+        outcome=APPLIED,
+        resource=fleet_pb2.Resource(kaktus=kaktus_pb2.Kaktus(status=status)),
+    )
+    line.say(reports=fleet_pb2.Reports(reports=[report]))
+    until(lambda: site.client.kaktuses.get(site.host.meta.id).status.memory, what="the host's capacity")
+    listed = site.client.kaktuses.get(site.host.meta.id).status.strangers
+    assert list(listed[:-1]) == strangers[: len(listed) - 1]
+    assert listed[-1] == f"and {2001 - len(listed)} more"
+    assert 500 < len(listed) < 700
+
+
+@pytest.mark.parametrize(
+    ("holdings", "words"),
+    [
+        ([str(number) for number in range(11)], "the agent says it holds more than 10 objects; stop it, empty its"),
+        (["x" * 37], "the agent holds something with an id of 37 characters"),
+    ],
+)
+def test_who_holds_more_than_any_slice_is_refused(
+    site: Estate, dial: Dial, monkeypatch: pytest.MonkeyPatch, holdings: list[str], words: str
+) -> None:
+    monkeypatch.setattr(session, "HOLDINGS", 10)
+    line = dial(site.secret)
+    line.sign_in(
+        incarnation=site.cloud.kahuna.store.view.incarnation,
+        holdings=[fleet_pb2.Holding(id=id_, generation=1) for id_ in holdings],
+    )
+    code, said = line.ended()
+    assert code == "ABORTED"
+    assert words in said
+
+
+def test_of_a_long_version_the_beginning_is_noted(site: Estate, dial: Dial) -> None:
+    line = dial(site.secret)
+    with capture_logs() as said:
+        line.say(hello=fleet_pb2.Hello(protocol=1, version="v" * 100_000))
+        assert line.hear().welcome.epoch
+    assert [line["version"] for line in said if line["event"] == "session.opened"] == ["v" * 64]
+
+
+def test_one_ack_that_cannot_be_stored_costs_nobody_else_his(
+    site: Estate, dial: Dial, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    spare, secret = site.cloud.agent("agent-2")
+    monkeypatch.setattr(reports, "EVERY", 0.3)  # both in one round
+    report = Transaction.report
+
+    def fail(tx: Transaction, kind: str, message: Any) -> Any:
+        if kind == "Agent" and message.meta.id == spare.meta.id and message.status.held_revision:
+            raise OSError("no such luck")
+        return report(tx, kind, message)
+
+    monkeypatch.setattr(Transaction, "report", fail)
+    with capture_logs() as said:
+        dial(secret).sign_in()
+        signed_in(site, dial)
+        agents = site.client.of(agent_pb2.Agent)
+        until(lambda: agents.get(site.agent.meta.id).status.held_revision, what="the other's ack")
+    assert [line["agent"] for line in said if line["event"] == "ack.failed"] == [spare.meta.id]
+
+
+def test_who_connects_and_never_calls_is_cut_off(site: Estate, dial: Dial, monkeypatch: pytest.MonkeyPatch) -> None:
+    cloud = site.cloud
+    cloud.stop()
+    monkeypatch.setattr(serve, "IDLE", (("grpc.max_connection_idle_ms", 500),))
+    cloud.start()
+    line = signed_in(site, dial)
+    credentials = grpc.ssl_channel_credentials((cloud.folder / "ca.pem").read_bytes())
+
+    async def idle() -> None:
+        options = (("grpc.use_local_subchannel_pool", 1),)
+        async with grpc.aio.secure_channel(cloud.fleet_endpoint, credentials, options=options) as channel:
+            await channel.channel_ready()
+            await asyncio.wait_for(channel.wait_for_state_change(grpc.ChannelConnectivity.READY), 10)
+
+    cloud.loop.run(idle())
+    # Who has a call is not idle, be there nothing to say.
+    assert line.hears_nothing()

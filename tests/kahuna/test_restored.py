@@ -1,0 +1,143 @@
+"""A database put back to an earlier day: `kahuna restored`, and no agent keeps what was never wanted since."""
+
+import shutil
+from pathlib import Path
+
+import pytest
+from sqlalchemy import create_engine, text
+from sqlalchemy.engine import make_url
+
+from kahuna.main import main
+from kowa.fleet.v1 import fleet_pb2
+from kowa.v2 import agent_pb2, meta_pb2, vnet_pb2
+from tests.estate import Estate, estate
+from tests.waiting import until
+from tests.world import PretendHost, World
+
+
+class Backup:
+    """A copy of a world's database, made while Kahuna is stopped."""
+
+    def __init__(self, cloud: World) -> None:
+        self._cloud = cloud
+        self._copy("", "-backup")
+
+    def restore(self) -> None:
+        """Puts it in the database's place."""
+        self._copy("-backup", "")
+
+    def _copy(self, source: str, target: str) -> None:
+        if not self._cloud.settings.database:
+            file = self._cloud.folder / "kahuna.db"
+            shutil.copy(f"{file}{source}", f"{file}{target}")
+            return
+        url = make_url(self._cloud.settings.database)
+        engine = create_engine(url.set(database="postgres"), isolation_level="AUTOCOMMIT")
+        with engine.connect() as connection:
+            connection.execute(text(f'DROP DATABASE IF EXISTS "{url.database}{target}"'))
+            connection.execute(text(f'CREATE DATABASE "{url.database}{target}" TEMPLATE "{url.database}{source}"'))
+        engine.dispose()
+
+
+def kahuna(cloud: World, command: str) -> None:
+    """Runs the program in the world's configuration."""
+    config = cloud.folder / "kahuna.toml"
+    config.write_text(f'state = "{cloud.folder}"\ndatabase = "{cloud.settings.database}"\n')
+    main(["--config", str(config), command])
+
+
+def describe(site: Estate, description: str) -> vnet_pb2.Vnet:
+    """A change of what every host holds."""
+    changed = vnet_pb2.Vnet(meta=meta_pb2.Meta(id=site.vnet.meta.id), description=description)
+    return site.client.of(vnet_pb2.Vnet).begin_update(changed, ["description"]).resource
+
+
+def in_step(site: Estate) -> bool:
+    """Whether the agent has acked the latest change."""
+    status = site.client.agents.get(site.agent.meta.id).status
+    changed = site.client.vnets.get(site.vnet.meta.id).meta.revision
+    return bool(status.stream == agent_pb2.STREAM_ONLINE and status.held_revision >= changed)
+
+
+class Attentive(PretendHost):
+    """Notes what it is told to destroy."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.destroyed: list[str] = []
+
+    def _report(self, described: fleet_pb2.Object) -> fleet_pb2.Report:
+        if described.gone:
+            self.destroyed.append(described.id)
+        return super()._report(described)
+
+
+@pytest.mark.parametrize(("told", "kept"), [(False, "lost with the database"), (True, "wanted since")])
+def test_what_was_lost_with_the_database_is_replaced_in_agents_that_hold_it(
+    cloud: World, told: bool, kept: str
+) -> None:
+    """Both changes are generation 2: without the word that it was a restore, such an agent seems to be in step."""
+    site = estate(cloud)
+    cloud.stop()
+    backup = Backup(cloud)
+    cloud.start()
+    host = Attentive()
+    agent = cloud.dial(site.secret, host)
+    until(lambda: site.client.kaktuses.get(site.host.meta.id).status.memory, what="the host's capacity")
+    assert describe(site, "lost with the database").meta.generation == 2
+    until(lambda: in_step(site), what="the lost change at its host")
+    made = site.client.instances.create(site.wanted("made-since"))
+    cloud.hang_up(agent)
+    cloud.stop()
+
+    backup.restore()
+    if told:
+        kahuna(cloud, "restored")
+    cloud.start()
+    assert describe(site, "wanted since").meta.generation == 2
+    host = Attentive()
+    cloud.dial(site.secret, host)
+    until(lambda: in_step(site), what="an agent in step")
+    assert host.wanted[site.vnet.meta.id].resource.vnet.description == kept
+    assert made.meta.id not in host.wanted
+    assert host.destroyed == []
+
+
+def test_it_is_said_once_and_stands_in_the_trail(cloud: World, capsys: pytest.CaptureFixture[str]) -> None:
+    region = cloud.region()
+    before = cloud.kahuna.store.view.incarnation
+    cloud.stop()
+    capsys.readouterr()
+    kahuna(cloud, "restored")
+    assert capsys.readouterr().out == (
+        "The store has begun a new life at revision 1: "
+        "once Kahuna serves, each agent is sent its whole slice; nothing on its host is touched.\n"
+    )
+    kahuna(cloud, "audit")
+    assert '"caller": "console", "method": "restored"' in capsys.readouterr().out
+    cloud.start()
+    assert cloud.kahuna.store.view.incarnation != before
+    assert [found.meta.id for found in cloud.client.regions.list()] == [region.meta.id]
+
+
+@pytest.mark.parametrize("database", ["sqlite"], indirect=True)
+def test_while_kahuna_runs_it_is_refused(cloud: World) -> None:
+    before = cloud.kahuna.store.view.incarnation
+    with pytest.raises(SystemExit, match="another Kahuna uses"):
+        kahuna(cloud, "restored")
+    cloud.stop()
+    cloud.start()
+    assert cloud.kahuna.store.view.incarnation == before
+
+
+def test_a_database_that_was_never_served_from_is_refused(tmp_path: Path, database: str) -> None:
+    config = tmp_path / "kahuna.toml"
+    config.write_text(f'state = "{tmp_path}"\ndatabase = "{database}"\n')
+    with pytest.raises(SystemExit, match="is this the configuration that Kahuna runs with"):
+        main(["--config", str(config), "restored"])
+
+
+def test_the_program_teaches_it(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        main(["--help"])
+    assert "restored from a backup, with Kahuna" in " ".join(capsys.readouterr().out.split())
