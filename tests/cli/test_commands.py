@@ -397,6 +397,7 @@ def test_what_is_missing_in_the_environment(kowactl: Kowactl, monkeypatch: pytes
     assert "set KOWABUNGA_API_KEY" in unset.err
 
 
+@pytest.mark.slow
 def test_a_wrong_key_and_a_kahuna_out_of_reach(kowactl: Kowactl, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("KOWABUNGA_API_KEY", "wrong")
     denied = kowactl("region", "list")

@@ -60,6 +60,7 @@ def test_an_interrupt_loses_no_operation(kowactl: Kowactl, fake: Fake) -> None:
     assert kowactl("operation", "wait", operation).code == 0
 
 
+@pytest.mark.slow
 def test_an_outage_is_waited_out(kowactl: Kowactl, fake: Fake) -> None:
     with process("region", "create", "--name", "slow", "-o", "name") as following:
         assert line(following.stderr) == "CreateRegion slow: The fake wants it so.\n"

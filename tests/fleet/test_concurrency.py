@@ -54,6 +54,7 @@ def reasons(answers: list[Any]) -> Counter[str]:
     return Counter(answer if isinstance(answer, str) else "done" for answer in answers)
 
 
+@pytest.mark.slow
 def test_no_more_machines_than_the_host_has_room_for(site: Estate) -> None:
     site.registered(PretendHost(cpus=1000, memory=40 * GIB))
     names = [f"m{number}" for number in range(64)]
@@ -142,6 +143,7 @@ def test_a_request_sent_ten_times_at_once_is_done_once(cloud: World) -> None:
     assert len(list(cloud.client.operations.list())) == 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seed", [1, 2])
 def test_callers_that_go_away_around_the_commit_lose_nothing(site: Estate, seed: int) -> None:
     host = site.registered()

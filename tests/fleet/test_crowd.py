@@ -18,6 +18,7 @@ OTHERS = 99
 CHANGES = 30
 
 
+@pytest.mark.slow
 def test_an_agent_that_stopped_reading_slows_nobody_and_nothing_is_queued_for_it(site: Estate, dial: Dial) -> None:
     stopped = dial(site.secret)
     stopped.sign_in()
@@ -46,6 +47,7 @@ def _all_hold(crowd: list[Listener], vnet: vnet_pb2.Vnet) -> bool:
     return all(listener.held[vnet.meta.id] == vnet.meta.generation for listener in crowd)
 
 
+@pytest.mark.slow
 def test_an_agent_that_reads_nothing_of_a_large_set_is_cut_off(
     site: Estate, dial: Dial, monkeypatch: pytest.MonkeyPatch
 ) -> None:

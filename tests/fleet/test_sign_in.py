@@ -274,6 +274,7 @@ def test_an_agent_offers_what_it_stored_when_it_starts_again(site: Estate, tmp_p
     assert held(stored.values())
 
 
+@pytest.mark.slow
 def test_who_falls_silent_is_stale_until_he_is_heard_again(
     site: Estate, dial: Dial, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -178,6 +178,7 @@ def test_an_object_as_large_as_the_api_takes_reaches_its_agent(site: Estate) -> 
     assert status(site).epoch == 1
 
 
+@pytest.mark.slow
 def test_after_a_restore_the_agent_drops_its_store_and_destroys_nothing(site: Estate) -> None:
     """The database is put back to an earlier day: what was made since is unknown to it, and stays on its host."""
     host = site.registered()

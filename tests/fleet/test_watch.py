@@ -60,6 +60,7 @@ class Watcher:
         self._thread.join(10)
 
 
+@pytest.mark.slow
 def test_a_watch_goes_on_over_restarts_of_kahuna_and_ends_at_the_truth(cloud: World) -> None:
     watcher = Watcher(cloud)
     regions = {name: cloud.region(name) for name in ("eu", "us", "asia")}

@@ -153,6 +153,7 @@ def test_a_console_shows_what_was_printed_and_passes_keys_both_ways(site: Estate
     assert not finished.is_alive()
 
 
+@pytest.mark.slow
 def test_a_console_of_what_is_not_there_says_so(site: Estate) -> None:
     keys: Queue[bytes | None] = Queue()
     keys.put(None)

@@ -33,6 +33,7 @@ def cancel(site: Estate, operation: str) -> Any:
     return site.client.call(method, operation_pb2.CancelOperationRequest(id=operation)).resource
 
 
+@pytest.mark.slow
 def test_an_operation_says_when_its_host_goes_and_when_it_is_back(site: Estate) -> None:
     host = PretendHost()
     agent = site.cloud.dial(site.secret, host)

@@ -72,6 +72,7 @@ class Attentive(PretendHost):
         return super()._report(described)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("told", "kept"), [(False, "lost with the database"), (True, "wanted since")])
 def test_what_was_lost_with_the_database_is_replaced_in_agents_that_hold_it(
     cloud: World, told: bool, kept: str

@@ -59,6 +59,7 @@ def test_deleted_in_a_row_while_the_agent_is_away_and_made_again(site: Estate) -
     assert [vnet.meta.id for vnet in client.vnets.list()] == [again.meta.id]
 
 
+@pytest.mark.slow
 def test_kahuna_restarts_and_nothing_is_lost(site: Estate) -> None:
     site.registered()
     web = site.client.instances.create(site.wanted("web"))
@@ -71,6 +72,7 @@ def test_kahuna_restarts_and_nothing_is_lost(site: Estate) -> None:
     assert site.client.instances.get(web.meta.id).status.power == instance_pb2.POWER_STOPPED
 
 
+@pytest.mark.slow
 def test_who_waits_and_who_watches_goes_on_after_a_restart(site: Estate) -> None:
     host = PretendHost()
     host.frozen.add("instance")

@@ -44,6 +44,7 @@ def test_waiting_has_an_end_and_the_operation_goes_on(client: Client, fake: Fake
     assert client.operations.wait(begun.operation_id).phase == PHASE_DONE
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("tried_once")
 def test_a_wait_outlives_kahunas_absence(client: Client, fake: Fake) -> None:
     begun = client.regions.begin_create(Region(name="slow"))
@@ -120,6 +121,7 @@ def test_a_change_is_tried_again_with_the_same_request_id(client: Client, fake: 
     assert uuid.UUID(ids[0])
 
 
+@pytest.mark.slow
 def test_trying_again_has_an_end(client: Client, fake: Fake) -> None:
     fake.unavailable = 1000
     with pytest.raises(errors.Unavailable, match="Kahuna is starting"):
@@ -146,6 +148,7 @@ def test_a_watch_that_breaks_goes_on_where_it_was(client: Client, fake: Fake) ->
     assert names == ["eu", "us"], "nothing is lost, and what was synced does not come again"
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("tried_once")
 def test_a_watch_outlives_kahunas_absence(client: Client, fake: Fake) -> None:
     events = client.of(Region).watch()
