@@ -1,6 +1,7 @@
 """The order of all tests, and the last line that sums them up."""
 
 import os
+from collections.abc import Iterator
 
 import pytest
 
@@ -15,6 +16,14 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             (index + 1 for index, mark in enumerate(_ORDER) if item.get_closest_marker(mark)), default=0
         )
     )
+
+
+@pytest.fixture(autouse=True)
+def umask() -> Iterator[None]:
+    """A command that is run in this process narrows it for good: QEMU could read nothing that later tests make."""
+    before = os.umask(0o022)
+    yield
+    os.umask(before)
 
 
 @pytest.hookimpl(trylast=True)
