@@ -17,6 +17,11 @@ from tests.sdk.kahunas import Kahuna, cloud, fake, kahuna, shop
 
 __all__ = ["cloud", "fake", "kahuna", "shop"]
 
+# The machine that most stories are about.
+WEB = (
+    *("instance", "create", "--project", "shop", "--name", "web", "--zone", "eu/a"),
+    *("--vcpus", "2", "--memory", "1536M", "--volumes", "os"),
+)
 
 LIMIT = 30.0  # seconds for a process of its own
 

@@ -7,36 +7,27 @@ from contextlib import AbstractAsyncContextManager
 from queue import Queue
 from typing import Any
 
-import grpc
 import pytest
 
 from kahuna.fleet import service
+from kahuna.fleet.session import Session
+from kahuna.store.view import View
 from kowa import contract, errors
 from kowa.fleet.v1 import fleet_pb2
 from kowa.runtime.relay import RELAY
 from kowa.v2 import instance_pb2
 from tests.estate import Estate
 from tests.fleet.conftest import Dial
-from tests.fleet.wire import ANSWER
+from tests.fleet.wire import ANSWER, Call, Line
 from tests.waiting import until
 from tests.world import World
 
 
-class Shown:
-    """One call of Relay over TLS, on a connection of its own: what an agent shows of a machine, by hand."""
+class Shown(Call):
+    """What an agent shows of a machine, by hand. It sends bytes as they are: they need not be a message."""
 
     def __init__(self, cloud: World, secret: str) -> None:
-        self._loop = cloud.loop
-        credentials = grpc.ssl_channel_credentials((cloud.folder / "ca.pem").read_bytes())
-        options = (("grpc.use_local_subchannel_pool", 1),)
-
-        async def dial() -> tuple[grpc.aio.Channel, Any]:
-            channel = grpc.aio.secure_channel(cloud.fleet_endpoint, credentials, options=options)
-            # Bytes as they are, so that they need not be a message.
-            relay: Any = channel.stream_stream(RELAY, None, fleet_pb2.RelayResponse.FromString)
-            return channel, relay(metadata=(("authorization", f"Bearer {secret}"),))
-
-        self._channel, self._call = self._loop.run(dial())
+        super().__init__(cloud, secret, RELAY, None, fleet_pb2.RelayResponse.FromString)
 
     def say(self, **message: Any) -> None:
         """Sends a message, e.g. `data=...`."""
@@ -50,19 +41,6 @@ class Shown:
         """The next keys; nothing at the end."""
         answer = self._loop.run(asyncio.wait_for(self._call.read(), ANSWER))
         return answer.data if isinstance(answer, fleet_pb2.RelayResponse) else b""
-
-    def ended(self) -> tuple[str, str]:
-        """The status the call ends with, and the words."""
-
-        async def end() -> tuple[str, str]:
-            async with asyncio.timeout(ANSWER):
-                return (await self._call.code()).name, await self._call.details()
-
-        return self._loop.run(end())
-
-    def hang_up(self) -> None:
-        """Cuts the connection."""
-        self._loop.run(self._channel.close(None))
 
 
 class Viewer:
@@ -111,14 +89,8 @@ def show(site: Estate) -> Iterator[Show]:
         call.hang_up()
 
 
-def revoke(site: Estate) -> None:
-    """Takes the agent's token back."""
-    token = next(site.client.agent_tokens.list(filter=f'agent = "{site.agent.meta.id}"'))
-    site.client.agent_tokens.delete(token.meta.id)
-
-
-@pytest.mark.parametrize("how", ["revoked", "superseded", "closed"])
-def test_a_console_ends_with_the_session_that_shows_it(site: Estate, dial: Dial, show: Show, how: str) -> None:
+def shown(site: Estate, dial: Dial, show: Show) -> tuple[Line, Viewer, Shown]:
+    """An agent's session, who looks at a console of its host, and the call that shows it."""
     web = site.away()
     line = dial(site.secret)
     line.sign_in()
@@ -128,6 +100,18 @@ def test_a_console_ends_with_the_session_that_shows_it(site: Estate, dial: Dial,
     relay.say(ticket=line.hear().console.ticket)
     relay.say(data=b"login: ")
     until(lambda: viewer.seen == b"login: ", what="what the machine has printed")
+    return line, viewer, relay
+
+
+def revoke(site: Estate) -> None:
+    """Takes the agent's token back."""
+    token = next(site.client.agent_tokens.list(filter=f'agent = "{site.agent.meta.id}"'))
+    site.client.agent_tokens.delete(token.meta.id)
+
+
+@pytest.mark.parametrize("how", ["revoked", "superseded", "closed"])
+def test_a_console_ends_with_the_session_that_shows_it(site: Estate, dial: Dial, show: Show, how: str) -> None:
+    line, viewer, relay = shown(site, dial, show)
     viewer.keys.put(b"root\r")
     assert relay.hear() == b"root\r"
 
@@ -168,14 +152,16 @@ def test_a_ticket_is_of_no_use_once_the_session_it_was_given_to_has_ended(
 
 
 def test_what_is_no_message_ends_the_console_for_its_viewer(site: Estate, dial: Dial, show: Show) -> None:
-    web = site.away()
-    line = dial(site.secret)
-    line.sign_in()
-    line.ack(line.batch())
-    viewer = Viewer(site, web.meta.id)
-    relay = show()
-    relay.say(ticket=line.hear().console.ticket)
-    relay.say(data=b"login: ")
-    until(lambda: viewer.seen == b"login: ", what="what the machine has printed")
+    _, viewer, relay = shown(site, dial, show)
     relay.babble(b"\xff\xff\xff")
     until(viewer.has_ended, what="the end of the console")
+
+
+def test_a_session_that_is_ended_shows_nothing_from_that_moment_on() -> None:
+    async def end() -> bool:
+        session = Session(View(), "agent", "token", 1)
+        session.ask_for_console("ticket", "web")
+        session.end("revoked")
+        return session.over.is_set() and not session.redeem("ticket")
+
+    assert asyncio.run(end())

@@ -15,23 +15,41 @@ from tests.world import World
 ANSWER, SILENCE = 10.0, 0.3
 
 
-class Line:
-    """One call of Connect over TLS, on a connection of its own."""
+class Call:
+    """One call of the fleet's port over TLS, on a connection of its own."""
 
-    def __init__(self, cloud: World, secret: str, *, ca: Path | None = None) -> None:
+    def __init__(self, cloud: World, secret: str, method: str, send: Any, receive: Any, ca: Path | None = None) -> None:
         self._loop = cloud.loop
         credentials = grpc.ssl_channel_credentials((ca or cloud.folder / "ca.pem").read_bytes())
         options = (("grpc.use_local_subchannel_pool", 1), ("grpc.max_receive_message_length", 8 << 20))
 
         async def dial() -> tuple[grpc.aio.Channel, Any]:
             channel = grpc.aio.secure_channel(cloud.fleet_endpoint, credentials, options=options)
-            connect: Any = channel.stream_stream(
-                CONNECT, fleet_pb2.ConnectRequest.SerializeToString, fleet_pb2.ConnectResponse.FromString
-            )
-            metadata = (("authorization", f"Bearer {secret}"),) if secret else ()
-            return channel, connect(metadata=metadata)
+            begin: Any = channel.stream_stream(method, send, receive)
+            return channel, begin(metadata=(("authorization", f"Bearer {secret}"),) if secret else ())
 
         self._channel, self._call = self._loop.run(dial())
+
+    def ended(self) -> tuple[str, str]:
+        """The status the call ends with, and the words."""
+
+        async def end() -> tuple[str, str]:
+            async with asyncio.timeout(ANSWER):
+                return (await self._call.code()).name, await self._call.details()
+
+        return self._loop.run(end())
+
+    def hang_up(self) -> None:
+        """Cuts the connection."""
+        self._loop.run(self._channel.close(None))
+
+
+class Line(Call):
+    """A session: every message of it is the test's own."""
+
+    def __init__(self, cloud: World, secret: str, *, ca: Path | None = None) -> None:
+        send, receive = fleet_pb2.ConnectRequest.SerializeToString, fleet_pb2.ConnectResponse.FromString
+        super().__init__(cloud, secret, CONNECT, send, receive, ca)
 
     def say(self, **message: Any) -> None:
         """Sends one message, e.g. `hello=...`."""
@@ -72,19 +90,6 @@ class Line:
     def ack(self, parts: list[fleet_pb2.Batch], refusal: str = "") -> None:
         """Answers a batch."""
         self.say(ack=fleet_pb2.Ack(nonce=parts[-1].nonce, refusal=refusal))
-
-    def ended(self) -> tuple[str, str]:
-        """The status the call ends with, and the words."""
-
-        async def end() -> tuple[str, str]:
-            async with asyncio.timeout(ANSWER):
-                return (await self._call.code()).name, await self._call.details()
-
-        return self._loop.run(end())
-
-    def hang_up(self) -> None:
-        """Cuts the connection."""
-        self._loop.run(self._channel.close(None))
 
 
 def objects(parts: Iterable[fleet_pb2.Batch]) -> list[fleet_pb2.Object]:

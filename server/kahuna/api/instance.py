@@ -6,13 +6,11 @@ from dataclasses import replace
 
 from google.protobuf.message import Message
 
-from kahuna.api.access import CALLER
-from kahuna.api.service import Context, StandardMethods
+from kahuna.api.service import Context, StandardMethods, cause_of
 from kahuna.domain import slices
 from kahuna.domain.errors import Refusal, invalid, not_found
 from kahuna.domain.placement import Choice, Demand, choose, no_host, why_not
 from kahuna.store import operations, room
-from kahuna.store.operations import Cause
 from kahuna.store.transaction import Transaction
 from kowa import contract
 from kowa.fleet.v1 import fleet_pb2
@@ -93,8 +91,7 @@ class InstanceService(StandardMethods):
         machine = self.store.view.find(self.kind, first.id if first else "")
         if not isinstance(machine, instance_pb2.Instance):
             raise not_found(self.described.command, first.id if first else "")
-        caller = CALLER.get()
-        cause = Cause(method.name, caller.identity.subject, caller.reason)
+        cause = cause_of(method)
         await self.store.run(lambda tx: operations.note(tx, cause, self.kind, machine))
         agent = next(iter(slices.agents(self.store.view, self.kind, machine)), "")
         ticket, relay = await self.relays.open(agent, machine.meta.id)

@@ -5,8 +5,7 @@ import contextlib
 
 from google.protobuf.message import Message
 
-from kahuna.api.access import CALLER
-from kahuna.api.service import Context, StandardMethods
+from kahuna.api.service import Context, StandardMethods, cause_of
 from kahuna.domain.errors import invalid
 from kahuna.domain.lifecycle import OPEN
 from kahuna.store import commands, operations
@@ -40,9 +39,7 @@ class OperationService(StandardMethods):
         self, request: operation_pb2.CancelOperationRequest, context: Context, method: contract.Method
     ) -> Message:
         """Nobody waits for it any more; an ended one stays as it ended."""
-
-        caller = CALLER.get()
-        cause = operations.Cause(method.name, caller.identity.subject, caller.reason)
+        cause = cause_of(method)
 
         def work(tx: Transaction) -> Message:
             operation = tx.get(self.kind, request.id)

@@ -42,6 +42,12 @@ class Platform:
     relays: Relays
 
 
+def cause_of(method: contract.Method) -> Cause:
+    """Who calls the method now, and why."""
+    caller = CALLER.get()
+    return Cause(method.name, caller.identity.subject, caller.reason)
+
+
 class StandardMethods:
     """List, Get, Create, Update, Delete, Watch and the verbs of one kind. Verbs are methods named after themselves."""
 
@@ -194,8 +200,7 @@ class StandardMethods:
         sweep: bool = False,
         begin: Callable[[Transaction, Cause, Message], operation_pb2.Operation] | None = None,
     ) -> Message:
-        caller = CALLER.get()
-        cause = Cause(method.name, caller.identity.subject, caller.reason)
+        cause = cause_of(method)
 
         def transact(tx: Transaction) -> tuple[Message, str, Transaction]:
             replayed = self._replay(tx, cause, method, request)
