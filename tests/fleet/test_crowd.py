@@ -11,6 +11,7 @@ from tests.estate import Estate
 from tests.fleet.conftest import Dial
 from tests.fleet.crowd import Listener, enlist, fleet, listening
 from tests.fleet.wire import objects
+from tests.ssh_keys import long_key
 from tests.waiting import until
 from tests.world import GIB, PretendHost
 
@@ -73,7 +74,7 @@ def test_an_agent_that_reads_nothing_of_a_large_set_is_cut_off(
 
 def _huge(site: Estate, number: int) -> instance_pb2.Instance:
     wanted = site.wanted(f"m{number}")
-    wanted.ssh_keys.extend(["😀" * 8192] * 64)
+    wanted.ssh_keys.extend([long_key(8192)] * 64)
     wanted.metadata.update({str(name): "😀" * 4096 for name in range(64)})
     made: instance_pb2.Instance = site.client.instances.begin_create(wanted).resource
     return made

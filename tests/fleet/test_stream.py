@@ -13,6 +13,7 @@ from kowa.v2 import agent_pb2, instance_pb2, vnet_pb2
 from tests.estate import Estate
 from tests.fleet.conftest import Dial
 from tests.fleet.wire import held, objects
+from tests.ssh_keys import long_key
 from tests.waiting import until
 from tests.world import GIB, PretendHost
 
@@ -170,7 +171,7 @@ def _large(site: Estate, number: int) -> instance_pb2.Instance:
 def test_an_object_as_large_as_the_api_takes_reaches_its_agent(site: Estate) -> None:
     host = site.registered()
     wanted = site.wanted("big")
-    wanted.ssh_keys.extend(["😀" * 8192] * 64)
+    wanted.ssh_keys.extend([long_key(8192)] * 64)
     wanted.metadata.update({f"{name}{'😀' * 4000}": "😀" * 4000 for name in range(64)})
     wanted.user_data = "x" * (4 * MIB - wanted.ByteSize() - 200)
     made = site.client.instances.begin_create(wanted).resource

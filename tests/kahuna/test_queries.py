@@ -9,6 +9,7 @@ import pytest
 from kowa import contract, errors
 from kowa.v2 import instance_pb2, project_pb2, region_pb2
 from tests.estate import Estate, estate
+from tests.ssh_keys import long_key
 from tests.world import GIB, World
 
 KINDS = contract.load().kinds
@@ -147,7 +148,7 @@ def test_a_page_ends_where_an_answer_has_no_more_room_and_the_next_goes_on(cloud
             vcpus=1,
             memory=1 << 20,
             volumes=[volume],
-            ssh_keys=["😀" * 8192] * 32,  # a mebibyte
+            ssh_keys=[long_key(8192)] * 32,  # a mebibyte
         )
         cloud.client.of(instance_pb2.Instance).begin_create(machine)
     first = listed(cloud, "Instance", order_by="name", page_size=1000)

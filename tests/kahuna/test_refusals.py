@@ -28,6 +28,7 @@ from kowa.v2 import (
 from kowactl.main import EXIT_CODES
 from tests.estate import Estate, estate
 from tests.speakers import Kowactl, rest
+from tests.ssh_keys import ED25519, PRIVATE
 from tests.waiting import until
 from tests.world import GIB, World
 
@@ -227,6 +228,10 @@ REFUSALS: list[tuple[str, Callable[[Estate], object], str, str]] = [
     ("a part of a text in the mask", masked("description.x"), INVALID, "name the whole field, description"),
     ("a long value", machine(metadata={"motd": "x" * 4097}), INVALID, "metadata['motd']: has 4097 characters, 4096"),
     ("a long name of a value", machine(metadata={"k" * 4097: "x"}), INVALID, "kkk...']: has a name that has 4097"),
+    ("no SSH key", machine(ssh_keys=["hello"]), INVALID, "ssh_keys[0]: is no SSH public key"),
+    ("an empty SSH key", machine(ssh_keys=[ED25519, ""]), INVALID, "ssh_keys[1]: is empty"),
+    ("a private key", machine(ssh_keys=[PRIVATE]), INVALID, "ssh_keys[0]: is a private key; give the public"),
+    ("two SSH keys in one", machine(ssh_keys=[f"{ED25519}\n{ED25519}"]), INVALID, "ssh_keys[0]: has several lines"),
     ("a stale etag", stale, "ETAG_MISMATCH", "read it and try again"),
     ("a region with zones", drop_region, "HAS_CHILDREN", "1 zone: eu-a; delete them first"),
     ("an agent at work", drop_agent, "HAS_CHILDREN", "1 kaktus: host-1; take it from host-1 or delete them first"),

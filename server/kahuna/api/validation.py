@@ -11,6 +11,7 @@ from kahuna.domain.addresses import why_no_host
 from kahuna.domain.errors import Refusal, Violation, quoted
 from kahuna.store.resource import CONTRACT
 from kowa import contract
+from kowa.ssh_keys import why_no_public_key
 from kowa.v2 import options_pb2
 
 CONTROLS = re.compile(r"[\x00-\x1f\x7f-\x9f]+")
@@ -96,6 +97,8 @@ def _broken(rule: options_pb2.Rule, value: Any) -> Iterator[str]:
         for name, holds, reason in _FORMS:
             if getattr(rule, name) and not holds(value):
                 yield f"{quoted(value)} {reason}"
+        if rule.ssh_public_key and (reason := why_no_public_key(value)):  # not repeated: it may be a private key
+            yield reason
     elif isinstance(value, int):
         if rule.HasField("min") and value < rule.min:
             yield f"is {value}, {rule.min} at least"

@@ -1,0 +1,73 @@
+"""SSH public keys, as a line of authorized_keys has them: options, type, key and comment."""
+
+import base64
+import re
+import struct
+
+_PRIVATE = re.compile(r"-----BEGIN [A-Z0-9 ]*PRIVATE KEY|PuTTY-User-Key-File")
+# Public keys in other forms, and how ssh-keygen is told to read each.
+_FOREIGN = {"---- BEGIN SSH2 PUBLIC": "-i", "-----BEGIN PUBLIC": "-i -m PKCS8", "-----BEGIN RSA PUBLIC": "-i -m PEM"}
+_OPTION = r'[A-Za-z0-9-]+(?:="(?:\\"|[^"\\]|\\(?!"))*")?'
+_LINE = re.compile(
+    rf"[ \t]*(?:{_OPTION}(?:,{_OPTION})*[ \t]+)??((?:ssh|sk|ecdsa)-[a-z0-9@.-]+)[ \t]+([^ \t]+)(?:[ \t].*)?"
+)
+_CONTROLS = re.compile(r"[\x00-\x08\x0a-\x1f\x7f-\x9f]")
+# How many strings follow the type's name in the keys of a type.
+_STRINGS = {
+    "ssh-rsa": 2,
+    "ssh-dss": 4,
+    "ssh-ed25519": 1,
+    "ecdsa-sha2-nistp256": 2,
+    "ecdsa-sha2-nistp384": 2,
+    "ecdsa-sha2-nistp521": 2,
+    "sk-ssh-ed25519@openssh.com": 2,
+    "sk-ecdsa-sha2-nistp256@openssh.com": 3,
+}
+_ED25519_BYTES = 32
+
+
+def why_no_public_key(text: str) -> str:
+    """What is wrong with a public key and what helps; empty when nothing is. A line end behind it is none of it.
+
+    Never repeats the text: it may be a private key.
+    """
+    line = text.rstrip("\r\n")
+    if _PRIVATE.search(text):
+        return "is a private key; give the public key, in the file whose name ends in .pub"
+    if text.startswith("\ufeff"):
+        return "begins with a byte order mark; give it without"
+    if foreign := next((how for start, how in _FOREIGN.items() if text.startswith(start)), ""):
+        return f"is a public key in another form; `ssh-keygen {foreign} -f FILE` prints it in that of OpenSSH"
+    if not line.strip():
+        return "is empty"
+    if re.search(r"[\r\n]", line):
+        return "has several lines; give each key as an element of its own"
+    if _CONTROLS.search(line):
+        return "holds control characters"
+    if line.lstrip().startswith("#"):
+        return "is a comment; give a public key"
+    found = _LINE.fullmatch(line)
+    if not found:
+        return "is no SSH public key, such as `ssh-ed25519 AAAA... me@example`"
+    return "" if _is_whole(*found.groups()) else "is cut off or damaged; copy the public key anew"
+
+
+def _is_whole(kind: str, written: str) -> bool:
+    """Whether a key is of the type it says, and ends where it shall."""
+    try:
+        blob = base64.b64decode(written, validate=True)
+    except ValueError:
+        return False
+    name = struct.pack(">I", len(kind)) + kind.encode()
+    if not blob.startswith(name) or len(blob) == len(name):
+        return False
+    if "-cert-v" in kind:  # numbers follow, too
+        return True
+    strings, at = [], len(name)
+    while at < len(blob):
+        (length,) = struct.unpack_from(">I", blob, at) if at + 4 <= len(blob) else (len(blob),)
+        strings.append(length)
+        at += 4 + length
+    if at != len(blob) or len(strings) != _STRINGS.get(kind, len(strings)):
+        return False
+    return kind != "ssh-ed25519" or strings == [_ED25519_BYTES]
