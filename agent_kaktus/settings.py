@@ -12,6 +12,7 @@ from agent_kaktus.site import Site
 from agent_kaktus.storage.address import Allowed
 from agent_kaktus.storage.source import Sources
 from agent_kaktus.told import Told
+from kowa import sources
 from kowa.runtime.settings import AgentSettings
 
 Network = IPv4Network | IPv6Network
@@ -73,7 +74,7 @@ class Settings(AgentSettings):
         )
 
     def allowed_names(self) -> frozenset[str]:
-        return frozenset(host.lower() for host in self.import_hosts if _network(host) is None)
+        return frozenset(_name(host) for host in self.import_hosts if _network(host) is None)
 
     def allowed_networks(self) -> tuple[Network, ...]:
         return tuple(network for host in self.import_hosts if (network := _network(host)) is not None)
@@ -84,3 +85,11 @@ def _network(text: str) -> Network | None:
         return ip_network(text, strict=False)
     except ValueError:
         return None
+
+
+def _name(host: str) -> str:
+    """As hosts of sources are written; what can't be one names none."""
+    try:
+        return sources.parse_host(host)
+    except ValueError:
+        return host.lower()

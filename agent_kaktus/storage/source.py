@@ -2,7 +2,6 @@
 
 import asyncio
 import os
-import re
 import stat
 from collections.abc import AsyncGenerator
 from dataclasses import dataclass, field
@@ -11,8 +10,7 @@ from pathlib import Path
 from agent_kaktus.failures import GivenUp
 from agent_kaktus.files import CHUNK
 from agent_kaktus.storage import address
-
-_FILE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]{0,254}")
+from kowa import sources
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,8 +22,11 @@ class Sources:
 
     async def read(self, source: str) -> AsyncGenerator[tuple[bytes, int]]:
         """Its bytes in order, each part with how many there are in all (0: not known)."""
-        parts = self._fetch(source) if source.startswith(("http://", "https://")) else self._open(source)
-        async for part in parts:
+        try:
+            meant = sources.parse(source)
+        except ValueError as why:
+            raise GivenUp(f"the source {why}") from why
+        async for part in self._fetch(meant) if "://" in meant else self._open(meant):
             yield part
 
     async def _open(self, name: str) -> AsyncGenerator[tuple[bytes, int]]:
@@ -37,8 +38,6 @@ class Sources:
 
     def _descriptor(self, name: str) -> int:
         """Opened with all links followed first, and only if that stays inside the folder."""
-        if not _FILE_NAME.fullmatch(name):
-            raise GivenUp(f"the source {name!r} is neither an http or https URL nor the name of a file")
         if self.folder is None:
             raise GivenUp("this host has no import folder; an operator sets import_dir")
         try:

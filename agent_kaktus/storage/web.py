@@ -9,6 +9,7 @@ import httpx
 from agent_kaktus.failures import BrokenOff, GivenUp
 from agent_kaktus.files import CHUNK
 from agent_kaktus.storage import address
+from kowa import sources
 
 _MOST_REDIRECTS = 5
 _LONGEST_LENGTH = 20  # digits
@@ -16,7 +17,8 @@ _TIMEOUT = httpx.Timeout(30.0, connect=10.0)
 
 
 async def fetch(source: str, allowed: address.Allowed) -> AsyncGenerator[tuple[bytes, int]]:
-    url = _parsed(source)
+    """The body of a URL as `sources.parse` gives it, in parts, each with the size of it all (0: not known)."""
+    url = httpx.URL(source)
     async with httpx.AsyncClient(timeout=_TIMEOUT, trust_env=False, follow_redirects=False) as client:
         for _ in range(_MOST_REDIRECTS + 1):
             request = await _request(client, url, allowed)
@@ -31,7 +33,7 @@ async def fetch(source: str, allowed: address.Allowed) -> AsyncGenerator[tuple[b
                     async for part in _body(answer, url):
                         yield part
                     return
-                url = _parsed(answer.headers["location"], url)
+                url = _joined(url, answer.headers["location"])
             finally:
                 await answer.aclose()
     raise GivenUp(f"the source redirects more than {_MOST_REDIRECTS} times")
@@ -39,33 +41,26 @@ async def fetch(source: str, allowed: address.Allowed) -> AsyncGenerator[tuple[b
 
 async def _request(client: httpx.AsyncClient, url: httpx.URL, allowed: address.Allowed) -> httpx.Request:
     """To the address that was checked and to no other, whatever the name leads to by then."""
-    port = url.port or (443 if url.scheme == "https" else 80)
+    host, port = url.raw_host.decode(), url.port or (443 if url.scheme == "https" else 80)
     try:
-        found = await asyncio.get_running_loop().getaddrinfo(url.host, port, type=socket.SOCK_STREAM)
-    except UnicodeError as why:
-        raise GivenUp(f"the source is no URL: {url.host} can't be a name") from why
+        found = await asyncio.get_running_loop().getaddrinfo(host, port, type=socket.SOCK_STREAM)
     except OSError as why:
         raise BrokenOff(f"{url.host} can't be resolved: {why.strerror}") from why
     try:
-        chosen = address.choose(url.host, [str(entry[4][0]) for entry in found], allowed)
+        chosen = address.choose(host, [str(entry[4][0]) for entry in found], allowed)
     except ValueError as why:
         raise GivenUp(str(why)) from why
     headers = {"host": url.netloc.decode(), "accept-encoding": "identity"}
-    extensions = {"sni_hostname": url.host, "timeout": _TIMEOUT.as_dict()}
+    extensions = {"sni_hostname": host, "timeout": _TIMEOUT.as_dict()}
     return client.build_request("GET", url.copy_with(host=chosen), headers=headers, extensions=extensions)
 
 
-def _parsed(text: str, base: httpx.URL | None = None) -> httpx.URL:
+def _joined(base: httpx.URL, location: str) -> httpx.URL:
+    """Where a redirect leads to, by the rule for sources."""
     try:
-        url = base.join(text) if base else httpx.URL(text)
-        host = url.host
-    except (httpx.InvalidURL, ValueError) as why:  # of names that can't be, idna says the latter
-        raise GivenUp(f"the source is no URL: {why}") from why
-    if url.scheme not in ("http", "https") or not host:
-        raise GivenUp(f"the source leads to {url.scheme or 'nothing'}: only http and https are fetched")
-    if url.userinfo:
-        raise GivenUp("the source has a user or password in it; images that need one are not fetched")
-    return url
+        return httpx.URL(sources.parse(str(base.join(location))))
+    except (httpx.InvalidURL, ValueError) as why:
+        raise GivenUp(f"{base.host} redirects to {location[:64]!r}, which no source may be: it {why}") from why
 
 
 async def _body(answer: httpx.Response, url: httpx.URL) -> AsyncGenerator[tuple[bytes, int]]:

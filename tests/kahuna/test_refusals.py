@@ -220,6 +220,7 @@ REFUSALS: list[tuple[str, Callable[[Estate], object], str, str]] = [
     ("a URL with a space", image(source="http://h/a b"), INVALID, "source: may hold no spaces"),
     ("a URL with a port too high", image(source="http://h:99999/x"), INVALID, "source"),
     ("a URL with a port that is none", image(source="http://h:abc/x"), INVALID, "source"),
+    ("a URL with a host that is none", image(source="http://a..b/x"), INVALID, "source: must have a host: 'a..b'"),
     ("a pool without host", place(driver=DIR), INVALID, "kaktus: is required"),
     ("a Ceph pool", place(driver=2), "NOT_SERVED", "not served yet"),
     ("an agent of another host", create(kaktus_pb2.Kaktus, zone=zone, name="b", agent=agent), "IN_USE", "agent"),

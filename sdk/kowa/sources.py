@@ -1,0 +1,81 @@
+"""What the source of a template may be: one rule for Kahuna, which accepts it, and for the agent, which fetches it."""
+
+import re
+from ipaddress import AddressValueError, IPv4Address, IPv6Address
+from typing import NoReturn
+from urllib.parse import SplitResult, urlsplit
+
+import idna
+
+_FILE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]{0,254}")
+_BLANK = re.compile(r"[\s\x00-\x1f\x7f-\x9f]")
+_LABEL = re.compile(r"[a-z0-9_]([a-z0-9_-]{0,61}[a-z0-9_])?")
+_NUMBER = re.compile(r"[0-9]+|0x[0-9a-f]*")
+_MAX_NAME_CHARS = 253
+
+
+def parse(source: str) -> str:
+    """The URL to fetch, or the name of a file in the import folder, which has no `://` in it.
+
+    A URL comes back as all clients understand it: scheme and host in lower case and ASCII, without the fragment, which
+    is never sent. Raises ValueError with what is wrong, in words that follow "the source".
+    """
+    if "://" not in source:
+        if not _FILE_NAME.fullmatch(source):
+            raise ValueError("is neither an http or https URL nor the name of a file: letters, digits, . _ + -")
+        return source
+    if _BLANK.search(source):
+        raise ValueError("may hold no spaces or control characters; write them as %20 and so on")
+    try:
+        url = urlsplit(source)
+    except ValueError as why:
+        raise ValueError("is no URL: its host can't be a name or an address") from why
+    if url.scheme not in ("http", "https"):
+        raise ValueError("must be an http or https URL with a host, or the name of a file")
+    if "@" in url.netloc:
+        raise ValueError("may hold no user or password: it is shown to whoever may read the template")
+    return url._replace(netloc=_host(url) + _port(url), fragment="").geturl()
+
+
+def parse_host(text: str) -> str:
+    """A host's name or address in lower case and ASCII, one of version six in brackets.
+
+    Raises ValueError in words that follow "the source".
+    """
+    host = text.removesuffix(".")  # the root's dot, which certificates leave out
+    try:
+        if host.startswith("["):
+            return f"[{IPv6Address(host[1:-1])}]" if "%" not in host else _refuse(text)
+        name = host if host.isascii() and "xn--" not in host.lower() else idna.encode(host, uts46=True).decode()
+    except ValueError:  # so are idna's own
+        _refuse(text)
+    name = name.lower()
+    labels = name.split(".")
+    if _NUMBER.fullmatch(labels[-1]):  # 127.1 and 0x7f000001 are read as addresses, by each client in its own way
+        try:
+            return str(IPv4Address(name))
+        except AddressValueError:
+            _refuse(text)
+    if len(name) > _MAX_NAME_CHARS or not all(_LABEL.fullmatch(label) for label in labels):
+        _refuse(text)
+    return name
+
+
+def _host(url: SplitResult) -> str:
+    host = url.hostname or ""
+    return parse_host(f"[{host}]" if "[" in url.netloc else host)
+
+
+def _port(url: SplitResult) -> str:
+    try:
+        port = url.port
+    except ValueError:
+        port = 0
+    if port == 0:
+        raise ValueError("must have, if any, a port from 1 to 65535")
+    return f":{port}" if port else ""
+
+
+def _refuse(host: str) -> NoReturn:
+    shown = host if len(host) <= 64 else f"{host[:61]}..."
+    raise ValueError(f"must have a host: {shown!r} can't be a name or an address") from None
