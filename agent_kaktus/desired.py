@@ -5,6 +5,8 @@ from dataclasses import dataclass, field
 from ipaddress import IPv4Address, IPv4Network
 from typing import TypeVar
 
+from google.protobuf.message import Message
+
 from agent_kaktus import names
 from kowa.v2 import instance_pb2
 
@@ -22,7 +24,7 @@ class Thing:
 class Passive(Thing):
     """An object that asks nothing of this host: a region, a zone, a project."""
 
-    kind: str
+    kind: type[Message]
     name: str = ""
     region: str = ""  # of a zone
 

@@ -4,10 +4,25 @@ import re
 from collections.abc import Mapping
 from dataclasses import replace
 
+from google.protobuf.message import Message
+
 from agent_kaktus.desired import Card, Desired, Host, Machine, Passive, Pool, Range, Segment, Template, Thing, Volume
 from kowa.fleet.v1 import fleet_pb2
 from kowa.runtime.parsing import Made, address, network, parse_each, the_one
-from kowa.v2 import adapter_pb2, instance_pb2, storage_pool_pb2, subnet_pb2, template_pb2, vnet_pb2, volume_pb2
+from kowa.v2 import (
+    adapter_pb2,
+    instance_pb2,
+    kaktus_pb2,
+    kiwi_pb2,
+    project_pb2,
+    region_pb2,
+    storage_pool_pb2,
+    subnet_pb2,
+    template_pb2,
+    vnet_pb2,
+    volume_pb2,
+    zone_pb2,
+)
 
 SECTOR = 512
 _MAC = re.compile(r"[0-9a-f][02468ace](:[0-9a-f]{2}){5}")
@@ -43,29 +58,28 @@ def parse(slice_: Mapping[str, fleet_pb2.Object]) -> Desired:
     return replace(desired, host=the_one("kaktus", hosts))
 
 
-def _parse(made: Made, kind: str, resource: fleet_pb2.Resource) -> Thing:
-    match kind:
-        case "kaktus":
-            return Host(*made, resource.kaktus.name)
-        case "storage_pool":
-            driver = resource.storage_pool.driver
-            return Pool(*made, resource.storage_pool.name, driver == storage_pool_pb2.STORAGE_DRIVER_DIR)
-        case "template":
-            return _template(made, resource.template)
-        case "volume":
-            return _volume(made, resource.volume)
-        case "vnet":
-            return _segment(made, resource.vnet)
-        case "subnet":
-            return _range(made, resource.subnet)
-        case "adapter":
-            return _card(made, resource.adapter)
-        case "instance":
-            return _machine(made, resource.instance)
-        case "zone":
-            return Passive(*made, kind, resource.zone.name, resource.zone.region)
-        case "region" | "project" | "kiwi":
-            return Passive(*made, kind, getattr(resource, kind).name)
+def _parse(made: Made, sent: Message) -> Thing:
+    match sent:
+        case kaktus_pb2.Kaktus():
+            return Host(*made, sent.name)
+        case storage_pool_pb2.StoragePool():
+            return Pool(*made, sent.name, sent.driver == storage_pool_pb2.STORAGE_DRIVER_DIR)
+        case template_pb2.Template():
+            return _template(made, sent)
+        case volume_pb2.Volume():
+            return _volume(made, sent)
+        case vnet_pb2.Vnet():
+            return _segment(made, sent)
+        case subnet_pb2.Subnet():
+            return _range(made, sent)
+        case adapter_pb2.Adapter():
+            return _card(made, sent)
+        case instance_pb2.Instance():
+            return _machine(made, sent)
+        case zone_pb2.Zone():
+            return Passive(*made, type(sent), sent.name, sent.region)
+        case region_pb2.Region() | project_pb2.Project() | kiwi_pb2.Kiwi():
+            return Passive(*made, type(sent), sent.name)
     raise ValueError("this agent knows no such kind")
 
 

@@ -1,13 +1,27 @@
 """What Kahuna is told of each object."""
 
 from collections.abc import Iterable
+from typing import Any
+
+from google.protobuf.message import Message
 
 from agent_kaktus.actual import Power
 from agent_kaktus.desired import Card, Host, Machine, Passive, Pool, Range, Segment, Template, Thing, Volume
 from agent_kaktus.memory import MOST_ATTEMPTS
 from agent_kaktus.view import Plan, Remark, Verdict, View
+from kowa import resources
 from kowa.fleet.v1 import fleet_pb2
-from kowa.v2 import instance_pb2, kaktus_pb2, meta_pb2, storage_pool_pb2, template_pb2, volume_pb2
+from kowa.v2 import (
+    adapter_pb2,
+    instance_pb2,
+    kaktus_pb2,
+    meta_pb2,
+    storage_pool_pb2,
+    subnet_pb2,
+    template_pb2,
+    vnet_pb2,
+    volume_pb2,
+)
 
 GRAIN = 16 << 20  # bytes: what is free, and what is taken, is told no finer, or each look would be news
 _POWERS = {
@@ -17,15 +31,15 @@ _POWERS = {
     Power.ASLEEP: instance_pb2.POWER_SUSPENDED,
     Power.OFF: instance_pb2.POWER_STOPPED,
 }
-_KINDS: dict[type[Thing], str] = {
-    Host: "kaktus",
-    Pool: "storage_pool",
-    Template: "template",
-    Volume: "volume",
-    Segment: "vnet",
-    Range: "subnet",
-    Card: "adapter",
-    Machine: "instance",
+_MESSAGES: dict[type[Thing], type[Message]] = {
+    Host: kaktus_pb2.Kaktus,
+    Pool: storage_pool_pb2.StoragePool,
+    Template: template_pb2.Template,
+    Volume: volume_pb2.Volume,
+    Segment: vnet_pb2.Vnet,
+    Range: subnet_pb2.Subnet,
+    Card: adapter_pb2.Adapter,
+    Machine: instance_pb2.Instance,
 }
 
 
@@ -34,7 +48,7 @@ class Reports:
 
     def __init__(self, version: str) -> None:
         self._version = version
-        self._last: dict[str, fleet_pb2.Resource] = {}
+        self._last: dict[str, Message] = {}
 
     def all(self, view: View, plan: Plan) -> Iterable[fleet_pb2.Report]:
         for thing in view.desired.things():
@@ -55,12 +69,12 @@ class Reports:
             outcome=outcome,
             message=message,
         )
-        resource = getattr(report.resource, _kind(thing))
-        resource.SetInParent()
+        resource: Any = _empty(thing)
         if not verdict.gone:
-            self._fill(view, thing, report.resource, strangers)
-            self._last[thing.id] = report.resource
+            self._fill(view, thing, resource, strangers)
             resource.meta.conditions.extend(_condition(remark) for remark in verdict.remarks)
+            self._last[thing.id] = resource
+        report.resource.CopyFrom(resources.pack(resource))
         return report
 
     def away(self, view: View, reason: str) -> Iterable[fleet_pb2.Report]:
@@ -75,33 +89,31 @@ class Reports:
             report = fleet_pb2.Report(
                 id=thing.id,
                 observed_generation=view.memory.applied.get(thing.id, 0),
-                resource=self._last.get(thing.id),
                 outcome=fleet_pb2.OUTCOME_WAITING,
                 message=reason,
             )
-            resource = getattr(report.resource, _kind(thing))
-            resource.SetInParent()
+            resource = _empty(thing)
+            resource.MergeFrom(self._last.get(thing.id, resource))
             resource.ClearField("meta")
-            if isinstance(thing, Machine):
+            if isinstance(resource, instance_pb2.Instance):
                 resource.status.power = instance_pb2.POWER_UNSPECIFIED
+            report.resource.CopyFrom(resources.pack(resource))
             yield report
 
-    def _fill(self, view: View, thing: Thing, resource: fleet_pb2.Resource, strangers: tuple[str, ...]) -> None:
+    def _fill(self, view: View, thing: Thing, resource: Any, strangers: tuple[str, ...]) -> None:
         match thing:
             case Host():
-                resource.kaktus.status.CopyFrom(self._host(view, strangers))
+                resource.status.CopyFrom(self._host(view, strangers))
             case Pool() if seen := view.actual.pools.get(thing.id):
-                resource.storage_pool.status.CopyFrom(
+                resource.status.CopyFrom(
                     storage_pool_pb2.StoragePoolStatus(capacity=seen.capacity, available=_coarse(seen.available))
                 )
             case Template():
-                resource.template.status.CopyFrom(_template(view, thing))
+                resource.status.CopyFrom(_template(view, thing))
             case Volume() if image := view.actual.images.get(thing.id):
-                resource.volume.status.CopyFrom(
-                    volume_pb2.VolumeStatus(size=image.size, allocation=_coarse(image.allocation))
-                )
+                resource.status.CopyFrom(volume_pb2.VolumeStatus(size=image.size, allocation=_coarse(image.allocation)))
             case Machine():
-                resource.instance.status.CopyFrom(_machine(view, thing))
+                resource.status.CopyFrom(_machine(view, thing))
 
     def _host(self, view: View, strangers: tuple[str, ...]) -> kaktus_pb2.KaktusStatus:
         facts = view.actual.facts
@@ -141,8 +153,9 @@ def _coarse(size: int) -> int:
     return size // GRAIN * GRAIN
 
 
-def _kind(thing: Thing) -> str:
-    return thing.kind if isinstance(thing, Passive) else _KINDS[type(thing)]
+def _empty(thing: Thing) -> Message:
+    """A resource of a thing's kind."""
+    return thing.kind() if isinstance(thing, Passive) else _MESSAGES[type(thing)]()
 
 
 def _template(view: View, thing: Template) -> template_pb2.TemplateStatus:

@@ -4,9 +4,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from ipaddress import IPv4Address, IPv4Network
 
+from google.protobuf.message import Message
+
 from kowa.fleet.v1 import fleet_pb2
 from kowa.runtime.parsing import Made, address, network, parse_each, the_one
-from kowa.v2 import subnet_pb2
+from kowa.v2 import kiwi_pb2, region_pb2, subnet_pb2, vnet_pb2
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,16 +74,16 @@ def parse(slice_: Mapping[str, fleet_pb2.Object]) -> Desired:
     return replace(desired, node=the_one("kiwi", nodes))
 
 
-def _parse(made: Made, kind: str, resource: fleet_pb2.Resource) -> Thing:
-    match kind:
-        case "region":
+def _parse(made: Made, sent: Message) -> Thing:
+    match sent:
+        case region_pb2.Region():
             return Place(*made)
-        case "kiwi":
-            return Node(*made, resource.kiwi.name)
-        case "vnet":
-            return Segment(*made, resource.vnet.name)
-        case "subnet":
-            return _range(made, resource.subnet)
+        case kiwi_pb2.Kiwi():
+            return Node(*made, sent.name)
+        case vnet_pb2.Vnet():
+            return Segment(*made, sent.name)
+        case subnet_pb2.Subnet():
+            return _range(made, sent)
     raise ValueError("this agent knows no such kind; a newer one may")
 
 

@@ -6,9 +6,10 @@ from importlib.metadata import version
 import structlog
 
 from agent_kiwi.desired import Desired, parse
+from kowa import resources
 from kowa.fleet.v1 import fleet_pb2
 from kowa.runtime.feed import Feed, NoMachines, Refused
-from kowa.v2 import kiwi_pb2
+from kowa.v2 import kiwi_pb2, subnet_pb2, vnet_pb2
 
 log = structlog.get_logger()
 
@@ -41,13 +42,15 @@ def reports(desired: Desired) -> Iterator[fleet_pb2.Report]:
         yield fleet_pb2.Report(
             id=desired.node.id,
             observed_generation=desired.node.generation,
-            resource=fleet_pb2.Resource(kiwi=kiwi_pb2.Kiwi(status=status)),
+            resource=resources.pack(kiwi_pb2.Kiwi(status=status)),
             outcome=fleet_pb2.OUTCOME_APPLIED,
         )
-    for noun, things in (("subnet", desired.ranges), ("vnet", desired.segments)):
+    for empty, things in ((subnet_pb2.Subnet(), desired.ranges), (vnet_pb2.Vnet(), desired.segments)):
         for thing in (thing for thing in things.values() if thing.gone):
-            report = fleet_pb2.Report(
-                id=thing.id, observed_generation=thing.generation, gone=True, outcome=fleet_pb2.OUTCOME_APPLIED
+            yield fleet_pb2.Report(
+                id=thing.id,
+                observed_generation=thing.generation,
+                gone=True,
+                resource=resources.pack(empty),
+                outcome=fleet_pb2.OUTCOME_APPLIED,
             )
-            getattr(report.resource, noun).SetInParent()
-            yield report

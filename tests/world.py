@@ -15,6 +15,7 @@ from kahuna import admin_key
 from kahuna.security import certificates, files
 from kahuna.serve import Kahuna
 from kahuna.settings import Settings
+from kowa import resources
 from kowa.client import Client
 from kowa.fleet.v1 import fleet_pb2
 from kowa.runtime.agent import Agent
@@ -88,7 +89,7 @@ class PretendHost(NoMachines):
         while True:
             self.wanted = dict(feed.desired())
             for described in self.wanted.values():
-                if described.resource.WhichOneof("kind") not in self.frozen:
+                if resources.noun_of(described.resource) not in self.frozen:
                     feed.report(self._report(described))
             await feed.moved(0.05)
 
@@ -107,25 +108,22 @@ class PretendHost(NoMachines):
             yield data.upper()
 
     def _report(self, described: fleet_pb2.Object) -> fleet_pb2.Report:
-        noun = described.resource.WhichOneof("kind")
-        assert noun is not None
-        seen = fleet_pb2.Resource()
-        getattr(seen, noun).SetInParent()
-        if noun == "kaktus":
+        wanted = resources.unpack(described.resource)
+        seen = type(wanted)()
+        if isinstance(seen, kaktus_pb2.Kaktus):
             status = kaktus_pb2.KaktusStatus(cpus=self.cpus, memory=self.memory, architecture="x86_64")
-            seen.kaktus.status.CopyFrom(status)
-        if noun == "instance":
-            wanted = described.resource.instance.power
-            seen.instance.status.power = wanted or instance_pb2.POWER_RUNNING
+            seen.status.CopyFrom(status)
+        if isinstance(wanted, instance_pb2.Instance) and isinstance(seen, instance_pb2.Instance):
+            seen.status.power = wanted.power or instance_pb2.POWER_RUNNING
             if described.id in self.powered_off:
-                seen.instance.status.power = instance_pb2.POWER_STOPPED
-                seen.instance.meta.conditions.add(type="GuestPoweredOff", reason="GUEST_POWERED_OFF")
+                seen.status.power = instance_pb2.POWER_STOPPED
+                seen.meta.conditions.add(type="GuestPoweredOff", reason="GUEST_POWERED_OFF")
         failure = self.failures.get(described.id, "")
         return fleet_pb2.Report(
             id=described.id,
             observed_generation=described.generation,
             gone=described.gone,
-            resource=seen,
+            resource=resources.pack(seen),
             outcome=fleet_pb2.OUTCOME_FAILED if failure else fleet_pb2.OUTCOME_APPLIED,
             message=failure,
         )

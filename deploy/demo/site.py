@@ -9,6 +9,7 @@ import tempfile
 import tomllib
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from deploy.demo.daemons import (
     Daemon,
@@ -21,6 +22,9 @@ from deploy.demo.daemons import (
     without_rights,
 )
 from deploy.demo.house import House
+
+if TYPE_CHECKING:
+    from kowa.fleet.v1 import fleet_pb2
 
 
 def kahuna(house: House) -> Daemon:
@@ -146,7 +150,7 @@ def traces(state: Path) -> Traces:
             rows = connection.execute("SELECT data FROM object").fetchall()
     for (data,) in rows:
         described = fleet_pb2.Object.FromString(data)
-        match described.resource.WhichOneof("kind"):
+        match _noun(described):
             case "vnet":
                 found.devices.extend([names.bridge(described.id), names.port(described.id)])
             case "adapter":
@@ -154,6 +158,19 @@ def traces(state: Path) -> Traces:
             case "kaktus":
                 found.tables.extend(f"table {family} {names.guard(described.id)}" for family in ("bridge", "netdev"))
     return found
+
+
+def _noun(described: "fleet_pb2.Object") -> str:
+    """The kind of what an agent has stored. The agents of commit 35ba30d stored it otherwise (field 4)."""
+    from google.protobuf.unknown_fields import UnknownFieldSet
+
+    from kowa import resources
+
+    stored = UnknownFieldSet(described)
+    for old in (stored[index] for index in range(len(stored))):
+        if old.field_number == 4:
+            return {4: "kaktus", 9: "vnet", 11: "adapter"}.get(old.data[0] >> 3, "")
+    return resources.noun_of(described.resource)
 
 
 def delete_traces(house: House) -> None:

@@ -117,5 +117,5 @@ class KahunaByHand:
 def vnet(number: int, generation: int = 1, *, gone: bool = False) -> fleet_pb2.Object:
     """Something to hold."""
     described = fleet_pb2.Object(id=f"00000000-0000-4000-8000-{number:012}", generation=generation, gone=gone)
-    described.resource.vnet.CopyFrom(vnet_pb2.Vnet(name=f"vnet-{number}"))
+    described.resource.Pack(vnet_pb2.Vnet(name=f"vnet-{number}"))
     return described

@@ -17,6 +17,7 @@ from kowa.runtime.outbox import MOST_BYTES, Outbox
 from kowa.runtime.session import Session
 from kowa.runtime.store import Holdings
 from tests.fleet.kahuna_by_hand import KahunaByHand, vnet
+from tests.packed import content, edited
 from tests.waiting import until
 from tests.world import PretendHost
 
@@ -134,7 +135,7 @@ class Older(Destroyer):
         self.refused, self.error = refused, error
 
     def accept(self, desired: Mapping[str, fleet_pb2.Object]) -> None:
-        if any(described.resource.vnet.name == self.refused for described in desired.values()):
+        if any(content(described).name == self.refused for described in desired.values()):
             raise self.error(self.refused)
         super().accept(desired)
 
@@ -259,7 +260,8 @@ def test_a_full_disk_refuses_a_change_and_keeps_what_was(tmp_path: Path) -> None
     limit = holdings._connection.execute("PRAGMA page_count").fetchone()[0]
     holdings._connection.execute(f"PRAGMA max_page_count = {limit}")
     large = vnet(9)
-    large.resource.vnet.description = "x" * 100_000
+    with edited(large) as resource:
+        resource.description = "x" * 100_000
     with pytest.raises(OSError, match="the agent can't store it: database or disk is full"):
         holdings.store([large], [MANY[0].id])
     assert holdings.objects == {one.id: one for one in MANY}

@@ -8,33 +8,38 @@ import sys
 from pathlib import Path
 
 import pytest
+from google.protobuf.message import Message
 
 from agent_kiwi.desired import parse
 from agent_kiwi.worker import VERSION, reports
+from kowa import resources
 from kowa.fleet.v1 import fleet_pb2
 from kowa.runtime.feed import Refused
 from kowa.runtime.store import Holdings
 from kowa.v2 import agent_pb2, kiwi_pb2, meta_pb2, subnet_pb2, vnet_pb2
 from tests.estate import Estate
+from tests.packed import content, edited
 from tests.waiting import until
 
 NODE, OTHER, LAN, RANGE = (f"00000000-0000-4000-8000-{number:012}" for number in range(4))
 
 
-def described(id_: str, *, generation: int = 1, gone: bool = False, **kind: object) -> fleet_pb2.Object:
+def described(
+    id_: str, *, generation: int = 1, gone: bool = False, resource: Message | None = None
+) -> fleet_pb2.Object:
     """An object as Kahuna sends it."""
-    resource = fleet_pb2.Resource(**kind)  # type: ignore[arg-type]
-    return fleet_pb2.Object(id=id_, generation=generation, gone=gone, resource=resource)
+    packed = resources.pack(resource) if resource is not None else None
+    return fleet_pb2.Object(id=id_, generation=generation, gone=gone, resource=packed)
 
 
 def subnet(*, gone: bool = False, **fields: object) -> fleet_pb2.Object:
     """A good range but for some fields."""
     good: dict[str, object] = {"vnet": LAN, "name": "lan", "cidr": "10.20.0.0/24", "gateway": "10.20.0.1"}
-    return described(RANGE, gone=gone, subnet=subnet_pb2.Subnet(**good | fields))  # type: ignore[arg-type]
+    return described(RANGE, gone=gone, resource=subnet_pb2.Subnet(**good | fields))  # type: ignore[arg-type]
 
 
-KIWI = described(NODE, generation=3, kiwi=kiwi_pb2.Kiwi(name="kiwi-1"))
-VNET = described(LAN, vnet=vnet_pb2.Vnet(name="lan"))
+KIWI = described(NODE, generation=3, resource=kiwi_pb2.Kiwi(name="kiwi-1"))
+VNET = described(LAN, resource=vnet_pb2.Vnet(name="lan"))
 
 
 def test_it_takes_a_region_its_node_its_segments_and_their_ranges() -> None:
@@ -55,8 +60,11 @@ def test_it_takes_a_region_its_node_its_segments_and_their_ranges() -> None:
         (subnet(gateway="10.21.0.1"), f"subnet {RANGE}: gateway 10.21.0.1 is not a host address of 10.20.0.0/24"),
         (subnet(gateway="10.20.0.255"), f"subnet {RANGE}: gateway 10.20.0.255 is not a host address of 10.20.0.0/24"),
         (subnet(dns=["quad9"]), f"subnet {RANGE}: dns 'quad9' is not an IPv4 address"),
-        (described("lan", vnet=vnet_pb2.Vnet()), "vnet lan: "),
-        (described(OTHER, kiwi=kiwi_pb2.Kiwi()), f"kiwi {OTHER}: there is another, {NODE}; an agent belongs to one"),
+        (described("lan", resource=vnet_pb2.Vnet()), "vnet lan: "),
+        (
+            described(OTHER, resource=kiwi_pb2.Kiwi()),
+            f"kiwi {OTHER}: there is another, {NODE}; an agent belongs to one",
+        ),
     ],
 )
 def test_what_it_does_not_understand_it_refuses_by_name_and_reason(sent: fleet_pb2.Object, words: str) -> None:
@@ -71,11 +79,11 @@ def test_what_shall_go_need_not_be_understood() -> None:
 
 
 def test_it_says_that_it_is_as_wanted_and_that_what_shall_go_is_gone() -> None:
-    gone = described(LAN, generation=2, gone=True, vnet=vnet_pb2.Vnet(name="lan"))
+    gone = described(LAN, generation=2, gone=True, resource=vnet_pb2.Vnet(name="lan"))
     said = {report.id: report for report in reports(parse({NODE: KIWI, LAN: gone, RANGE: subnet()}))}
     assert set(said) == {NODE, LAN}
     assert (said[NODE].outcome, said[NODE].observed_generation) == (fleet_pb2.OUTCOME_APPLIED, 3)
-    assert said[NODE].resource.kiwi.status.version == VERSION
+    assert content(said[NODE]).status.version == VERSION
     assert (said[LAN].gone, said[LAN].observed_generation) == (True, 2)
 
 
@@ -155,7 +163,8 @@ def test_it_heals_a_slice_that_it_stored_and_does_not_take_any_more(site: Estate
     good = dict(holdings.objects)
     spoilt = fleet_pb2.Object()
     spoilt.CopyFrom(good[site.subnet.meta.id])
-    spoilt.resource.subnet.cidr = "of a newer version"
+    with edited(spoilt) as resource:
+        resource.cidr = "of a newer version"
     holdings.store([spoilt, described(OTHER)], [])
     holdings.close()
     serve_until_in_step()

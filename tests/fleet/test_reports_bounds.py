@@ -14,7 +14,7 @@ from kahuna import serve
 from kahuna.fleet import reports, session
 from kahuna.fleet.session import Session
 from kahuna.store.transaction import Transaction
-from kowa import errors
+from kowa import errors, resources
 from kowa.fleet.v1 import fleet_pb2
 from kowa.v2 import agent_pb2, kaktus_pb2, meta_pb2, template_pb2, volume_pb2
 from tests.estate import Estate
@@ -83,7 +83,7 @@ def templates(site: Estate, count: int) -> list[str]:
 def seen(ids: Iterable[str], *, padding: int = 0) -> fleet_pb2.Reports:
     """The message in which an agent says that templates are there."""
     status = template_pb2.TemplateStatus(size=7, format="x" * padding, progress=100)
-    resource = fleet_pb2.Resource(template=template_pb2.Template(status=status))
+    resource = resources.pack(template_pb2.Template(status=status))
     return fleet_pb2.Reports(
         reports=[
             fleet_pb2.Report(id=id_, observed_generation=1, outcome=APPLIED, resource=resource) for id_ in ids
@@ -169,7 +169,7 @@ def test_a_report_that_is_too_long_is_a_failure_with_the_reason(site: Estate, di
     line.ack(line.batch())
     endless = volume_pb2.Volume(meta=meta_pb2.Meta(conditions=[meta_pb2.Condition(type="X", message="x" * 65_536)]))
     report = fleet_pb2.Report(
-        id=begun.resource.meta.id, observed_generation=1, outcome=APPLIED, resource=fleet_pb2.Resource(volume=endless)
+        id=begun.resource.meta.id, observed_generation=1, outcome=APPLIED, resource=resources.pack(endless)
     )
     line.say(reports=fleet_pb2.Reports(reports=[report]))
     with pytest.raises(errors.OperationFailed, match="bytes of it, and at most 65536 are taken"):
@@ -188,7 +188,7 @@ def test_of_very_many_strangers_on_a_host_the_first_are_listed_and_the_others_co
         id=site.host.meta.id,
         observed_generation=1,
         outcome=APPLIED,
-        resource=fleet_pb2.Resource(kaktus=kaktus_pb2.Kaktus(status=status)),
+        resource=resources.pack(kaktus_pb2.Kaktus(status=status)),
     )
     line.say(reports=fleet_pb2.Reports(reports=[report]))
     until(lambda: site.client.kaktuses.get(site.host.meta.id).status.memory, what="the host's capacity")

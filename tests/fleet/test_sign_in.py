@@ -13,7 +13,7 @@ from kahuna.fleet import fleet, service
 from kahuna.fleet.fleet import Fleet
 from kahuna.fleet.session import Session
 from kahuna.security import certificates
-from kowa import errors
+from kowa import errors, resources
 from kowa.client import Client
 from kowa.fleet.v1 import fleet_pb2
 from kowa.runtime import session
@@ -38,7 +38,7 @@ def seen(site: Estate, memory: int) -> dict[str, fleet_pb2.Reports]:
     report = fleet_pb2.Report(
         id=site.host.meta.id,
         observed_generation=1,
-        resource=fleet_pb2.Resource(kaktus=kaktus_pb2.Kaktus(status=status)),
+        resource=resources.pack(kaktus_pb2.Kaktus(status=status)),
         outcome=fleet_pb2.OUTCOME_APPLIED,
     )
     return {"reports": fleet_pb2.Reports(reports=[report])}
@@ -216,7 +216,7 @@ def test_an_agent_bound_to_nothing_signs_in_and_is_told_nothing_until_it_is_boun
     until(lambda: agents.get(agent.meta.id).status.held_revision, what="it holds all that it shall, which is nothing")
     host = cloud.host(zone, agent=agent.meta.id)
     told = line.batch()
-    kinds = [described.resource.WhichOneof("kind") for described in objects(told)]
+    kinds = [resources.noun_of(described.resource) for described in objects(told)]
     assert kinds == ["region", "zone", "kaktus"]
     line.ack(told)
     host.agent = ""

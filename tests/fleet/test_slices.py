@@ -176,7 +176,7 @@ class Agent:
 def expected(view: View, agent: str) -> dict[str, fleet_pb2.Object]:
     """The slice from scratch, in full."""
     found = ((kind, view.find(kind, id_)) for kind, id_ in slices.members(view, agent))
-    described = (describe(kind, resource) for kind, resource in found if resource is not None)
+    described = (describe(resource) for _, resource in found if resource is not None)
     return {made.id: made for made in described}
 
 

@@ -7,12 +7,14 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
+from kowa import resources
 from kowa.fleet.v1 import fleet_pb2
 from kowa.runtime.feed import Refused
 from kowa.v2 import agent_pb2, instance_pb2, vnet_pb2
 from tests.estate import Estate
 from tests.fleet.conftest import Dial
 from tests.fleet.wire import held, objects
+from tests.packed import content
 from tests.ssh_keys import long_key
 from tests.waiting import until
 from tests.world import GIB, PretendHost
@@ -26,8 +28,7 @@ def status(site: Estate) -> agent_pb2.AgentStatus:
 
 def names(described: list[fleet_pb2.Object]) -> list[str]:
     """What objects are, for reading: `vnet lan`."""
-    kinds = [one.resource.WhichOneof("kind") or "" for one in described]
-    return [f"{kind} {getattr(one.resource, kind).name}" for kind, one in zip(kinds, described, strict=True)]
+    return [f"{resources.noun_of(one.resource)} {content(one).name}" for one in described]
 
 
 def test_the_whole_slice_comes_in_the_order_it_must_be_known(site: Estate, dial: Dial) -> None:
@@ -59,7 +60,7 @@ def test_after_a_reconnect_only_the_difference_comes(site: Estate, dial: Dial) -
     line.sign_in(incarnation=incarnation, holdings=held(objects(whole)))
     difference = line.batch()
     assert names(objects(difference)) == ["vnet lan"]
-    assert objects(difference)[0].resource.vnet.description == "changed while it was away"
+    assert content(objects(difference)[0]).description == "changed while it was away"
     assert sum(part.ByteSize() for part in difference) < 400
 
 
@@ -89,7 +90,7 @@ def test_a_refused_change_keeps_the_last_state_and_the_next_good_one_heals_it(si
     site.client.vnets.begin_update(site.vnet, ["description"])
     until(lambda: status(site).refusal == "" and status(site).held_revision > stuck, what="the healing")
     until(lambda: "vnet dmz" in names(list(host.wanted.values())), what="what was refused")
-    assert host.wanted[site.vnet.meta.id].resource.vnet.description == "another change"
+    assert content(host.wanted[site.vnet.meta.id]).description == "another change"
 
 
 def test_an_agent_that_was_put_back_to_an_older_version_says_what_it_does_not_take_until_that_is_mended(
@@ -97,7 +98,7 @@ def test_an_agent_that_was_put_back_to_an_older_version_says_what_it_does_not_ta
 ) -> None:
     class Older(PretendHost):
         def accept(self, desired: Mapping[str, fleet_pb2.Object]) -> None:
-            if any(described.resource.vnet.description == "too new" for described in desired.values()):
+            if any(content(described).description == "too new" for described in desired.values()):
                 raise Refused("vnet dmz: too new")
 
     task = site.cloud.dial(site.secret, PretendHost())
@@ -111,7 +112,7 @@ def test_an_agent_that_was_put_back_to_an_older_version_says_what_it_does_not_ta
     dmz.description = "as it was"
     site.client.vnets.begin_update(dmz, ["description"])
     until(lambda: not status(site).refusal, what="the healing")
-    until(lambda: host.wanted[dmz.meta.id].resource.vnet.description == "as it was", what="the better one")
+    until(lambda: content(host.wanted[dmz.meta.id]).description == "as it was", what="the better one")
 
 
 def test_what_was_refused_is_sent_again_after_a_while(site: Estate, monkeypatch: pytest.MonkeyPatch) -> None:

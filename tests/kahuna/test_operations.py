@@ -10,6 +10,7 @@ from kowa import contract, errors
 from kowa.fleet.v1 import fleet_pb2
 from kowa.v2 import instance_pb2, meta_pb2, operation_pb2
 from tests.estate import Estate, estate
+from tests.packed import edited
 from tests.waiting import until
 from tests.world import PretendHost, World
 
@@ -145,7 +146,8 @@ class Retrying(PretendHost):
             # Of what is under way it says the generation that it has applied, which is none.
             report.outcome, report.observed_generation = self.outcomes[described.id], 0
             report.message = f"tries generation {described.generation} again"
-            report.resource.instance.status.restarts = 1
+            with edited(report) as resource:
+                resource.status.restarts = 1
         return report
 
 

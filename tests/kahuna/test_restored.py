@@ -11,6 +11,7 @@ from kahuna.main import main
 from kowa.fleet.v1 import fleet_pb2
 from kowa.v2 import agent_pb2, meta_pb2, vnet_pb2
 from tests.estate import Estate, estate
+from tests.packed import content
 from tests.waiting import until
 from tests.world import PretendHost, World
 
@@ -99,7 +100,7 @@ def test_what_was_lost_with_the_database_is_replaced_in_agents_that_hold_it(
     host = Attentive()
     cloud.dial(site.secret, host)
     until(lambda: in_step(site), what="an agent in step")
-    assert host.wanted[site.vnet.meta.id].resource.vnet.description == kept
+    assert content(host.wanted[site.vnet.meta.id]).description == kept
     assert made.meta.id not in host.wanted
     assert host.destroyed == []
 

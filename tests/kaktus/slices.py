@@ -5,6 +5,7 @@ from uuid import UUID, uuid5
 
 from google.protobuf.message import Message
 
+from kowa import resources
 from kowa.fleet.v1 import fleet_pb2
 from kowa.v2 import (
     adapter_pb2,
@@ -35,13 +36,11 @@ class Slice:
 
     objects: dict[str, fleet_pb2.Object] = field(default_factory=dict)
 
-    def put(self, kind: str, name: str, resource: Message) -> str:
+    def put(self, name: str, resource: Message) -> str:
         id_ = id_of(name)
-        wrapped = fleet_pb2.Resource()
-        getattr(wrapped, kind).CopyFrom(resource)
         before = self.objects.get(id_)
         generation = before.generation + 1 if before else 1
-        self.objects[id_] = fleet_pb2.Object(id=id_, generation=generation, resource=wrapped)
+        self.objects[id_] = fleet_pb2.Object(id=id_, generation=generation, resource=resources.pack(resource))
         return id_
 
     def gone(self, *names: str) -> None:
@@ -54,34 +53,32 @@ class Slice:
         del self.objects[id_of(name)]
 
     def host(self, name: str = "host") -> None:
-        self.put("kaktus", name, kaktus_pb2.Kaktus(name=name))
-        self.put("region", "region", region_pb2.Region(name="region"))
-        self.put("zone", "zone", zone_pb2.Zone(name="zone-a", region=id_of("region")))
-        self.put("project", "project", project_pb2.Project(name="shop"))
+        self.put(name, kaktus_pb2.Kaktus(name=name))
+        self.put("region", region_pb2.Region(name="region"))
+        self.put("zone", zone_pb2.Zone(name="zone-a", region=id_of("region")))
+        self.put("project", project_pb2.Project(name="shop"))
 
     def pool(self, name: str = "pool") -> None:
         driver = storage_pool_pb2.STORAGE_DRIVER_DIR
-        self.put("storage_pool", name, storage_pool_pb2.StoragePool(name=name, driver=driver, kaktus=id_of("host")))
+        self.put(name, storage_pool_pb2.StoragePool(name=name, driver=driver, kaktus=id_of("host")))
 
     def template(self, name: str, source: str, sha256: str, pool: str = "pool") -> None:
-        self.put(
-            "template", name, template_pb2.Template(name=name, storage_pool=id_of(pool), source=source, sha256=sha256)
-        )
+        self.put(name, template_pb2.Template(name=name, storage_pool=id_of(pool), source=source, sha256=sha256))
 
     def volume(self, name: str, size: int = 64 * MIB, template: str = "", pool: str = "pool") -> None:
         origin = id_of(template) if template else ""
-        self.put("volume", name, volume_pb2.Volume(name=name, storage_pool=id_of(pool), template=origin, size=size))
+        self.put(name, volume_pb2.Volume(name=name, storage_pool=id_of(pool), template=origin, size=size))
 
     def vnet(self, name: str = "vnet", interface: str = "") -> None:
-        self.put("vnet", name, vnet_pb2.Vnet(name=name, interface=interface))
+        self.put(name, vnet_pb2.Vnet(name=name, interface=interface))
 
     def subnet(
         self, name: str = "subnet", cidr: str = "10.9.0.0/24", gateway: str = "10.9.0.1", vnet: str = "vnet"
     ) -> None:
-        self.put("subnet", name, subnet_pb2.Subnet(name=name, vnet=id_of(vnet), cidr=cidr, gateway=gateway))
+        self.put(name, subnet_pb2.Subnet(name=name, vnet=id_of(vnet), cidr=cidr, gateway=gateway))
 
     def adapter(self, name: str, address: str, mac: str = "02:00:00:00:00:01", subnet: str = "subnet") -> None:
-        self.put("adapter", name, adapter_pb2.Adapter(name=name, subnet=id_of(subnet), address=address, mac=mac))
+        self.put(name, adapter_pb2.Adapter(name=name, subnet=id_of(subnet), address=address, mac=mac))
 
     def instance(
         self,
@@ -108,7 +105,7 @@ class Slice:
             project=id_of("project"),
             zone=id_of("zone"),
         )
-        return self.put("instance", name, machine)
+        return self.put(name, machine)
 
 
 def small_house() -> Slice:

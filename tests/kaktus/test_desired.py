@@ -11,6 +11,7 @@ from agent_kaktus.settings import Settings
 from agent_kaktus.worker import Kaktus
 from kowa.fleet.v1 import fleet_pb2
 from kowa.runtime.feed import Refused
+from tests.packed import edited
 
 from .slices import Slice, id_of, small_house
 
@@ -25,27 +26,33 @@ def spoil_kind(slice_: Slice) -> None:
 
 
 def spoil_cidr(slice_: Slice) -> None:
-    slice_.objects[id_of("subnet")].resource.subnet.cidr = "10.9.0.0/33"
+    with edited(slice_.objects[id_of("subnet")]) as resource:
+        resource.cidr = "10.9.0.0/33"
 
 
 def spoil_mac(slice_: Slice) -> None:
-    slice_.objects[id_of("card")].resource.adapter.mac = "01:00:00:00:00:01"
+    with edited(slice_.objects[id_of("card")]) as resource:
+        resource.mac = "01:00:00:00:00:01"
 
 
 def spoil_address(slice_: Slice) -> None:
-    slice_.objects[id_of("card")].resource.adapter.address = "10.9.0.2; drop"
+    with edited(slice_.objects[id_of("card")]) as resource:
+        resource.address = "10.9.0.2; drop"
 
 
 def spoil_interface(slice_: Slice) -> None:
-    slice_.objects[id_of("vnet")].resource.vnet.interface = 'br0"'
+    with edited(slice_.objects[id_of("vnet")]) as resource:
+        resource.interface = 'br0"'
 
 
 def spoil_power(slice_: Slice) -> None:
-    slice_.objects[id_of("web")].resource.instance.power = 9  # type: ignore[assignment]
+    with edited(slice_.objects[id_of("web")]) as resource:
+        resource.power = 9
 
 
 def spoil_name(slice_: Slice) -> None:
-    slice_.objects[id_of("web")].resource.instance.name = "web\nroot"
+    with edited(slice_.objects[id_of("web")]) as resource:
+        resource.name = "web\nroot"
 
 
 def spoil_id(slice_: Slice) -> None:
@@ -100,7 +107,8 @@ def test_what_refers_to_nothing_is_taken(tmp_path: Path) -> None:
 def test_unspecified_power_is_running_and_sizes_are_whole_sectors() -> None:
     slice_ = house()
     slice_.volume("root", size=(1 << 20) + 1)
-    slice_.objects[id_of("web")].resource.instance.ClearField("power")
+    with edited(slice_.objects[id_of("web")]) as resource:
+        resource.ClearField("power")
     desired = parse(slice_.objects)
     assert desired.machines[id_of("web")].power == 1
     assert desired.volumes[id_of("root")].size == (1 << 20) + 512

@@ -12,6 +12,7 @@ import pytest
 from agent_kaktus.compute import hypervisor
 from agent_kaktus.compute.hypervisor import Hypervisor
 from agent_kaktus.failures import Away, StepFailed
+from tests.packed import content
 
 from .rooms import Room, room
 from .slices import id_of, small_house
@@ -139,7 +140,7 @@ def test_the_agent_ends_though_a_machine_and_libvirt_hang(host: Room, machines: 
     with host.agent() as agent:
         slice_ = small_house()
         agent.send(slice_.objects)
-        agent.until(id_of("host"), lambda report: len(report.resource.kaktus.status.strangers) == 2)
+        agent.until(id_of("host"), lambda report: len(content(report).status.strangers) == 2)
         daemon = int((host.base / "libvirt/run/libvirtd.pid").read_text())
         os.kill(daemon, signal.SIGSTOP)
         try:

@@ -9,6 +9,7 @@ from agent_kaktus.failures import GivenUp, StepFailed
 from agent_kaktus.memory import MOST_ATTEMPTS, Memory
 from agent_kaktus.report import GRAIN
 from kowa.v2 import instance_pb2
+from tests.packed import content
 
 from .bench import APPLIED, FAILED, WAITING, Bench, on_a_bench
 from .slices import id_of
@@ -19,10 +20,10 @@ def test_all_is_applied_and_told() -> None:
         await bench.converge()
         assert all(report.outcome == APPLIED for report in bench.feed.reports.values())
         assert bench.report("web").observed_generation == 1
-        assert bench.report("web").resource.instance.status == instance_pb2.InstanceStatus(
+        assert content(bench.report("web")).status == instance_pb2.InstanceStatus(
             power=instance_pb2.POWER_RUNNING, addresses=["10.9.0.2"]
         )
-        assert bench.report("host").resource.kaktus.status.version == "1.0"
+        assert content(bench.report("host")).status.version == "1.0"
         told = dict(bench.feed.reports)
         bench.feed.told.clear()
         await bench.converge(later=30)
@@ -71,7 +72,7 @@ def test_what_never_works_holds_up_nothing_for_ever() -> None:
         bench.hands.host.switch_off(id_of("db"), left=False)
         await bench.converge(later=61)
         assert bench.report("web").outcome == FAILED
-        assert bench.report("db").resource.instance.status.power == instance_pb2.POWER_RUNNING
+        assert content(bench.report("db")).status.power == instance_pb2.POWER_RUNNING
         await bench.converge(later=61)
         assert bench.hands.did == ["start web"]
 
@@ -119,8 +120,8 @@ def test_while_libvirt_is_away_everything_waits() -> None:
         assert bench.report("web").observed_generation == 1
         assert bench.report("db").gone is False
         assert bench.report("region").outcome == APPLIED
-        assert bench.report("web").resource.instance.status.power == instance_pb2.POWER_UNSPECIFIED
-        assert bench.report("pool").resource.storage_pool.status.capacity == 1 << 40
+        assert content(bench.report("web")).status.power == instance_pb2.POWER_UNSPECIFIED
+        assert content(bench.report("pool")).status.capacity == 1 << 40
         bench.hands.away = ""
         await bench.converge()
         assert bench.report("web").outcome == APPLIED
@@ -146,7 +147,7 @@ def test_what_a_volume_takes_is_told_coarsely() -> None:
         for allocation in (GRAIN, GRAIN + 1, 2 * GRAIN - 1):
             images[id_of("root")] = replace(images[id_of("root")], allocation=allocation)
             await bench.converge()
-            assert bench.report("root").resource.volume.status.allocation == GRAIN
+            assert content(bench.report("root")).status.allocation == GRAIN
 
     on_a_bench(story)
 
@@ -178,7 +179,7 @@ def test_it_runs_until_cancelled_and_wakes_when_something_moves() -> None:
         await bench.feed.until(lambda: bench.report("web").gone)
         bench.hands.host.switch_off(id_of("db"), left=False)
         bench.loop.wake()
-        await bench.feed.until(lambda: bench.report("db").resource.instance.status.restarts == 1)
+        await bench.feed.until(lambda: content(bench.report("db")).status.restarts == 1)
         running.cancel()
         await asyncio.gather(running, return_exceptions=True)
         assert running.cancelled()

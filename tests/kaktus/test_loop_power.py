@@ -7,6 +7,7 @@ import pytest
 from agent_kaktus.actual import Power
 from agent_kaktus.failures import StepFailed
 from kowa.v2 import instance_pb2
+from tests.packed import content
 
 from .bench import APPLIED, FAILED, Bench, on_a_bench
 from .slices import id_of
@@ -18,7 +19,7 @@ def test_a_machine_that_falls_over_is_started_five_times_in_ten_minutes() -> Non
         for times in range(1, 6):
             bench.hands.host.switch_off(id_of("web"), left=False)
             await bench.converge(later=10)
-            assert bench.report("web").resource.instance.status.restarts == times
+            assert content(bench.report("web")).status.restarts == times
         bench.hands.host.switch_off(id_of("web"), left=False)
         await bench.converge(later=10)
         assert bench.report("web").outcome == FAILED
@@ -70,7 +71,7 @@ def test_what_ran_well_for_long_begins_anew() -> None:
         bench.hands.host.switch_off(id_of("web"), left=False)
         await bench.converge(later=86400)
         assert bench.report("web").outcome == APPLIED
-        assert bench.report("web").resource.instance.status.restarts == 1
+        assert content(bench.report("web")).status.restarts == 1
 
     on_a_bench(story)
 
@@ -90,9 +91,7 @@ def test_a_guest_that_leaves_as_soon_as_it_runs_stays_off() -> None:
     async def story(bench: Bench) -> None:
         bench.hands.after["resume web"] = lambda: bench.hands.host.switch_off(id_of("web"), left=True)
         await bench.converge()
-        assert [condition.type for condition in bench.report("web").resource.instance.meta.conditions] == [
-            "GuestPoweredOff"
-        ]
+        assert [condition.type for condition in content(bench.report("web")).meta.conditions] == ["GuestPoweredOff"]
         await bench.converge(later=60)
         assert bench.hands.did == []
 
@@ -114,12 +113,12 @@ def test_a_guest_that_obeys_late_is_started_again_when_it_shall_run(restarts: bo
         assert bench.report("web").outcome == APPLIED
         bench.hands.host.switch_off(id_of("web"), left=True)
         await bench.converge(later=10)
-        assert bench.report("web").resource.instance.status == instance_pb2.InstanceStatus(
+        assert content(bench.report("web")).status == instance_pb2.InstanceStatus(
             power=instance_pb2.POWER_RUNNING, addresses=["10.9.0.2"]
         )
         bench.hands.host.switch_off(id_of("web"), left=True)
         await bench.converge(later=10)
-        assert bench.report("web").resource.instance.status.power == instance_pb2.POWER_STOPPED
+        assert content(bench.report("web")).status.power == instance_pb2.POWER_STOPPED
 
     on_a_bench(story)
 
@@ -137,7 +136,7 @@ def test_power_is_cut_though_it_can_not_be_asked(step: str) -> None:
         for _ in range(8):
             await bench.converge(later=20)
         assert bench.report("web").outcome == APPLIED
-        assert bench.report("web").resource.instance.status.power == instance_pb2.POWER_STOPPED
+        assert content(bench.report("web")).status.power == instance_pb2.POWER_STOPPED
 
     on_a_bench(story)
 

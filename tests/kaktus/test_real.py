@@ -10,6 +10,7 @@ import pytest
 from agent_kaktus import names
 from kowa.fleet.v1 import fleet_pb2
 from kowa.v2 import instance_pb2
+from tests.packed import content
 
 from .rooms import GUEST, IMAGE, Agent, Room, eventually, room
 from .slices import MIB, Slice, id_of, small_house
@@ -52,11 +53,11 @@ def house(host: Room) -> Iterator[Slice]:
 
 
 def is_running(report: fleet_pb2.Report) -> bool:
-    return report.outcome == APPLIED and report.resource.instance.status.power == RUNNING
+    return report.outcome == APPLIED and content(report).status.power == RUNNING
 
 
 def is_off(report: fleet_pb2.Report) -> bool:
-    return report.outcome == APPLIED and report.resource.instance.status.power == STOPPED
+    return report.outcome == APPLIED and content(report).status.power == STOPPED
 
 
 def booted(host: Room, times: int = 1) -> str:
@@ -82,7 +83,7 @@ def test_a_machine_boots_answers_and_leaves_nothing(host: Room, house: Slice) ->
         agent.send(house.objects)
         for thing in HOUSE:
             agent.until(id_of(thing), lambda report: report.gone)
-        assert agent.reports[id_of("host")].resource.kaktus.status.strangers == []
+        assert content(agent.reports[id_of("host")]).status.strangers == []
     assert host.virsh("list", "--all", "--name") == ""
     assert host.run("nft", "list", "ruleset") == ""
     assert [line.split()[0] for line in host.run("ip", "-br", "link").splitlines()] == ["lo"]
@@ -114,7 +115,7 @@ def test_what_is_destroyed_by_hand_comes_back(host: Room, house: Slice) -> None:
         up(agent, house)
         booted(host)
         host.virsh("destroy", names.domain(WEB))
-        agent.until(WEB, lambda report: is_running(report) and report.resource.instance.status.restarts == 1)
+        agent.until(WEB, lambda report: is_running(report) and content(report).status.restarts == 1)
         booted(host, 2)
         host.virsh("destroy", names.domain(WEB))
         host.virsh("undefine", names.domain(WEB))
@@ -129,12 +130,12 @@ def test_what_is_made_by_hand_is_named_and_left_alone(host: Room, house: Slice) 
     try:
         with host.agent() as agent:
             up(agent, house)
-            found = agent.until(id_of("host"), lambda report: bool(report.resource.kaktus.status.strangers))
-            assert found.resource.kaktus.status.strangers == ["domain mine"]
+            found = agent.until(id_of("host"), lambda report: bool(content(report).status.strangers))
+            assert content(found).status.strangers == ["domain mine"]
             house.forget("web")
             agent.send(house.objects)
             both = ["domain kowa-" + WEB, "domain mine"]
-            agent.until(id_of("host"), lambda report: report.resource.kaktus.status.strangers == both)
+            agent.until(id_of("host"), lambda report: content(report).status.strangers == both)
             assert host.virsh("domstate", names.domain(WEB)) == "running"
             assert host.virsh("domstate", "mine") == "running"
     finally:
@@ -175,7 +176,7 @@ def test_a_guest_that_switches_itself_off_stays_off(host: Room, house: Slice) ->
         booted(host)
         host.virsh("shutdown", names.domain(WEB))
         told = agent.until(WEB, is_off)
-        assert [condition.type for condition in told.resource.instance.meta.conditions] == ["GuestPoweredOff"]
+        assert [condition.type for condition in content(told).meta.conditions] == ["GuestPoweredOff"]
     with host.agent() as agent:
         agent.send(house.objects)
         agent.until(WEB, is_off)
@@ -189,7 +190,7 @@ def test_a_process_ended_from_outside_comes_back(host: Room, house: Slice) -> No
     with host.agent() as agent:
         up(agent, house)
         os.kill(host.guests()[0], signal.SIGTERM)
-        agent.until(WEB, lambda report: is_running(report) and report.resource.instance.status.restarts == 1)
+        agent.until(WEB, lambda report: is_running(report) and content(report).status.restarts == 1)
 
 
 def test_a_volume_grows_while_it_is_used(host: Room, house: Slice) -> None:
@@ -198,14 +199,14 @@ def test_a_volume_grows_while_it_is_used(host: Room, house: Slice) -> None:
         booted(host)
         house.volume("root", 256 * MIB, "guest")
         agent.send(house.objects)
-        agent.until(id_of("root"), lambda report: report.resource.volume.status.size == 256 * MIB)
+        agent.until(id_of("root"), lambda report: content(report).status.size == 256 * MIB)
         assert str(256 * MIB) in host.virsh("domblkinfo", names.domain(WEB), "vda")
         house.instance("web", ("root",), ("card",), power=STOPPED)
         agent.send(house.objects)
         agent.until(WEB, is_off, BOOT)
         house.volume("root", 320 * MIB, "guest")
         agent.send(house.objects)
-        agent.until(id_of("root"), lambda report: report.resource.volume.status.size == 320 * MIB)
+        agent.until(id_of("root"), lambda report: content(report).status.size == 320 * MIB)
 
 
 def test_a_change_of_a_running_machine_waits_for_its_next_start(host: Room, house: Slice) -> None:
@@ -215,12 +216,12 @@ def test_a_change_of_a_running_machine_waits_for_its_next_start(host: Room, hous
         house.instance("web", ("root",), ("card",), memory=160 * MIB)
         agent.send(house.objects)
         told = agent.until(WEB, lambda report: report.observed_generation == 2)
-        assert [condition.type for condition in told.resource.instance.meta.conditions] == ["RestartRequired"]
+        assert [condition.type for condition in content(told).meta.conditions] == ["RestartRequired"]
         for power in (STOPPED, RUNNING):
             house.instance("web", ("root",), ("card",), memory=160 * MIB, power=power)
             agent.send(house.objects)
             told = agent.until(WEB, is_off if power == STOPPED else is_running, BOOT)
-        assert not told.resource.instance.meta.conditions
+        assert not content(told).meta.conditions
         assert f"{160 * 1024} KiB" in host.virsh("dominfo", names.domain(WEB))
 
 

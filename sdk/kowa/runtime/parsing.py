@@ -5,6 +5,9 @@ from ipaddress import IPv4Address, IPv4Network
 from typing import TypeVar
 from uuid import UUID
 
+from google.protobuf.message import Message
+
+from kowa import resources
 from kowa.fleet.v1 import fleet_pb2
 from kowa.runtime.feed import Refused
 
@@ -13,17 +16,15 @@ Made = tuple[str, int, bool]
 """What every object has: id, generation, and whether it is gone."""
 
 
-def parse_each(
-    slice_: Mapping[str, fleet_pb2.Object], parse: Callable[[Made, str, fleet_pb2.Resource], T]
-) -> Iterator[tuple[str, T]]:
-    """The objects by id, each as `parse` has it from its kind.
+def parse_each(slice_: Mapping[str, fleet_pb2.Object], parse: Callable[[Made, Message], T]) -> Iterator[tuple[str, T]]:
+    """The objects by id, each as `parse` has it from its resource.
 
     Raises Refused, naming the object, when `parse` raises ValueError.
     """
     for key, sent in slice_.items():
-        kind = sent.resource.WhichOneof("kind") or "unknown kind"
+        kind = resources.noun_of(sent.resource) or "unknown kind"
         try:
-            yield key, parse(_made(key, sent), kind, sent.resource)
+            yield key, parse(_made(key, sent), resources.unpack(sent.resource))
         except ValueError as why:
             raise Refused(f"{kind} {key}: {why}") from why
 

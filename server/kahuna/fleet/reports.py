@@ -3,12 +3,13 @@
 import asyncio
 import contextlib
 from collections import Counter
-from collections.abc import Callable, Iterable, MutableSequence
+from collections.abc import Callable, Iterable
 from functools import cache, partial
 from itertools import islice
 
 import structlog
-from google.protobuf.message import Message
+from google.protobuf import any_pb2
+from google.protobuf.message import DecodeError, Message
 
 from kahuna.domain import slices
 from kahuna.domain.errors import Refusal
@@ -17,8 +18,9 @@ from kahuna.store import operations
 from kahuna.store.database import Store
 from kahuna.store.resource import CONTRACT, message_class, meta, timestamp
 from kahuna.store.transaction import Transaction
+from kowa import resources
 from kowa.fleet.v1 import fleet_pb2
-from kowa.v2 import agent_pb2, instance_pb2, meta_pb2, template_pb2
+from kowa.v2 import agent_pb2, instance_pb2, kaktus_pb2, meta_pb2, template_pb2
 
 log = structlog.get_logger()
 
@@ -29,7 +31,7 @@ ROUND = 250
 WAITING = 4 << 20
 # The most bytes a report's resource may have, and those that the strangers on a host may take of it.
 LARGEST, STRANGERS = 64 << 10, 48 << 10
-_KINDS = {kind.noun: name for name, kind in CONTRACT.kinds.items()}
+_KINDS = {kind.message.name: name for name, kind in CONTRACT.kinds.items()}
 Pending = tuple[Session, fleet_pb2.Report]
 
 
@@ -109,12 +111,11 @@ class Reports:
 
 def _shortened(agent: str, report: fleet_pb2.Report) -> fleet_pb2.Report:
     """A report with no more of the agent's words than are kept. One that is still too long is a failure."""
-    noun = report.resource.WhichOneof("kind")
     report.message = report.message[:WORDS]
-    if noun == "kaktus":
-        _list_fewer(report.resource.kaktus.status.strangers)
+    if resources.noun_of(report.resource) == "kaktus":
+        _list_fewer(report.resource)
     size = report.resource.ByteSize()
-    if noun is None or size <= LARGEST:
+    if size <= LARGEST:
         return report
     log.warning("report.too_long", agent=agent, id=report.id, size=size)
     failed = fleet_pb2.Report(
@@ -124,20 +125,23 @@ def _shortened(agent: str, report: fleet_pb2.Report) -> fleet_pb2.Report:
         outcome=fleet_pb2.OUTCOME_FAILED,
         message=f"its agent says {size} bytes of it, and at most {LARGEST} are taken; the agent's log may say why",
     )
-    getattr(failed.resource, noun).SetInParent()
+    failed.resource.type_url = report.resource.type_url
     return failed
 
 
-def _list_fewer(strangers: MutableSequence[str]) -> None:
-    """After a restore there may be many on a host: those that there is no room for are counted."""
-    room = STRANGERS
-    for index, stranger in enumerate(strangers):
-        room -= len(stranger.encode()) + OVERHEAD
-        if room < 0:
-            left = len(strangers) - index
-            del strangers[index:]
-            strangers.append(f"and {left} more")
-            return
+def _list_fewer(packed: any_pb2.Any) -> None:
+    """After a restore there may be many strangers on a host: those that there is no room for are counted."""
+    with contextlib.suppress(DecodeError):
+        host = kaktus_pb2.Kaktus.FromString(packed.value)
+        strangers, room = host.status.strangers, STRANGERS
+        for index, stranger in enumerate(strangers):
+            room -= len(stranger.encode()) + OVERHEAD
+            if room < 0:
+                left = len(strangers) - index
+                del strangers[index:]
+                strangers.append(f"and {left} more")
+                packed.value = host.SerializeToString()
+                return
 
 
 def _store(tx: Transaction, pending: Iterable[Pending], acks: Iterable[tuple[Session, str]]) -> None:
@@ -170,18 +174,19 @@ def _is_current(tx: Transaction, session: Session) -> bool:
 
 def _apply(tx: Transaction, session: Session, report: fleet_pb2.Report) -> str:
     """Takes what is seen of a resource. Its kind, if it is marked and gone from the agent's host."""
-    noun = report.resource.WhichOneof("kind")
-    if noun is None:
-        return ""
-    kind = _KINDS[noun]
-    if not report.gone and not _is_reported(kind):
+    kind = _KINDS.get(report.resource.TypeName(), "")
+    if not kind or (not report.gone and not _is_reported(kind)):
         return ""
     resource = tx.find(kind, report.id)
     if resource is None or not slices.concerns(tx, session.agent, kind, resource):
         return ""
     if report.gone:
         return kind if meta(resource).HasField("delete_time") else ""
-    seen = getattr(report.resource, noun)
+    try:
+        seen = resources.unpack(report.resource)
+    except DecodeError:
+        log.warning("report.unreadable", agent=session.agent, id=report.id)
+        return ""
     _take(tx, resource, seen, report)
     reported = tx.report(kind, resource)
     if isinstance(reported, instance_pb2.Instance):

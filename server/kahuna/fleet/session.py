@@ -12,8 +12,9 @@ from google.protobuf.message import Message
 
 from kahuna.domain import slices
 from kahuna.domain.errors import Refusal
-from kahuna.store.resource import CONTRACT, meta
+from kahuna.store.resource import meta
 from kahuna.store.view import View
+from kowa import resources
 from kowa.fleet.v1 import fleet_pb2
 
 log = structlog.get_logger()
@@ -178,10 +179,10 @@ class Session:
         if resource is not None:
             head = meta(resource)
             if self.held.get(id_) != (head.generation, head.HasField("delete_time")):
-                yield describe(kind, resource)
+                yield describe(resource)
 
 
-def describe(kind: str, resource: Message) -> fleet_pb2.Object:
+def describe(resource: Message) -> fleet_pb2.Object:
     """A resource as agents get it: without what they report, so that the same generation always reads the same."""
     head = meta(resource)
     gone, generation = head.HasField("delete_time"), head.generation
@@ -189,8 +190,7 @@ def describe(kind: str, resource: Message) -> fleet_pb2.Object:
         head.ClearField(reported)
     if "status" in resource.DESCRIPTOR.fields_by_name:
         resource.ClearField("status")
-    wrapped = fleet_pb2.Resource(**{CONTRACT.kinds[kind].noun: resource})  # type: ignore[arg-type]
-    return fleet_pb2.Object(id=head.id, generation=generation, gone=gone, resource=wrapped)
+    return fleet_pb2.Object(id=head.id, generation=generation, gone=gone, resource=resources.pack(resource))
 
 
 def batches(objects: list[fleet_pb2.Object], removed: list[str], revision: int) -> Iterator[fleet_pb2.ConnectResponse]:

@@ -1,0 +1,39 @@
+"""Resources as messages between Kahuna and its agents carry them: any kind, by the full name of its message."""
+
+import re
+from functools import cache
+from importlib import import_module
+from typing import cast
+
+from google.protobuf import any_pb2
+from google.protobuf.message import Message
+
+TYPE_URL_PREFIX = "type.googleapis.com/"
+
+
+def pack(resource: Message) -> any_pb2.Any:
+    """A resource as it travels; equal ones have equal bytes."""
+    data = resource.SerializeToString(deterministic=True)
+    return any_pb2.Any(type_url=TYPE_URL_PREFIX + resource.DESCRIPTOR.full_name, value=data)
+
+
+def unpack(packed: any_pb2.Any) -> Message:
+    """The resource in it. Raises ValueError for a kind unknown here, DecodeError for what is no message."""
+    return _message_class(packed.TypeName()).FromString(packed.value)
+
+
+def noun_of(packed: any_pb2.Any) -> str:
+    """What fields that hold one are called: `storage_pool` for a `kowa.v2.StoragePool`; empty when nothing was sent."""
+    return re.sub(r"(?<!^)(?=[A-Z])", "_", packed.TypeName().rpartition(".")[2]).lower()
+
+
+@cache
+def _message_class(full_name: str) -> type[Message]:
+    """By the rule of the contract: a kind's message stands in the file named after its noun."""
+    package, _, name = full_name.rpartition(".")
+    noun = noun_of(any_pb2.Any(type_url=TYPE_URL_PREFIX + full_name))
+    try:
+        found = getattr(import_module(f"{package}.{noun}_pb2"), name)
+    except (ImportError, AttributeError, TypeError):
+        raise ValueError("this agent knows no such kind; a newer one may") from None
+    return cast(type[Message], found)
