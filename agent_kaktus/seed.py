@@ -11,9 +11,10 @@ import shutil
 from collections.abc import Mapping
 from pathlib import Path
 
-from agent_kaktus import files
+from agent_kaktus import ids
 from agent_kaktus.desired import Machine, Outfit, Port
 from agent_kaktus.site import Site
+from kowa import files
 
 METADATA_ADDRESS = "169.254.169.254/32"
 _LABEL = "cidata"
@@ -49,7 +50,7 @@ def write(site: Site, machine: Machine, outfit: Outfit) -> None:
 
 def look(site: Site) -> dict[str, str]:
     """Machine -> digest of its seed, for each machine with a folder; empty if there is no seed in it."""
-    return {path.name: _digest_of(path / "seed.iso") for path in files.named_by_id(site.machines)}
+    return {path.name: _digest_of(path / "seed.iso") for path in ids.named_by_id(site.machines)}
 
 
 def remove(site: Site, machine: str) -> None:

@@ -12,10 +12,10 @@ from typing import Any, TypeVar
 import uvloop
 
 from kahuna import admin_key
-from kahuna.security import certificates, files
+from kahuna.security import certificates
 from kahuna.serve import Kahuna
 from kahuna.settings import Settings
-from kowa import resources
+from kowa import files, resources
 from kowa.client import Client
 from kowa.fleet.v1 import fleet_pb2
 from kowa.runtime.agent import Agent
@@ -142,7 +142,7 @@ class World:
             admin_key.draw(self.settings, folder / "admin.key")
         else:
             for name, content in _drawn().items():
-                files.write(folder / name, content, 0o600)
+                files.write(folder / name, content, mode=0o600)
         self.key = (folder / "admin.key").read_text().strip()
         self.secret = ""
         self._agents: list[asyncio.Task[None]] = []

@@ -7,7 +7,7 @@ import hmac
 import secrets
 from pathlib import Path
 
-from agent_kaktus import files
+from kowa import files
 
 LONGEST = 21_600  # seconds that one may count
 KEY_SIZE = 32

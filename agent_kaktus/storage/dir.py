@@ -13,11 +13,12 @@ from pathlib import Path
 
 import structlog
 
-from agent_kaktus import files
+from agent_kaktus import ids
 from agent_kaktus.actual import Image, PoolSeen
 from agent_kaktus.desired import Volume
 from agent_kaktus.failures import StepFailed
 from agent_kaktus.storage import image
+from kowa import files
 from kowa.runtime import crashpoint
 
 MARK = ".kowa-pool"
@@ -41,7 +42,7 @@ class DirPools:
         self._made.mkdir(mode=0o700, parents=True, exist_ok=True)
         pools: dict[str, PoolSeen] = {}
         images: dict[str, Image] = {}
-        for directory in files.named_by_id(self._pools):
+        for directory in ids.named_by_id(self._pools):
             try:
                 if (directory / MARK).exists():
                     space, found = _space(directory), {each.id: each for each in _images(directory)}
@@ -79,7 +80,7 @@ class DirPools:
 
     async def create(self, volume: Volume, backing: Image | None) -> None:
         path = self._path(volume)
-        new = files.partial(path)
+        new = files.draft_of(path)
         if not path.exists():
             new.unlink(missing_ok=True)
             if backing:
@@ -88,7 +89,7 @@ class DirPools:
                 await image.create(new, volume.size)
             new.chmod(VOLUME_MODE)
             crashpoint.reach("kaktus.volume.written")
-            await asyncio.to_thread(files.settle_first, new, path)
+            await asyncio.to_thread(files.publish_new, new, path)
             crashpoint.reach("kaktus.volume.named")
         self.record(volume.id)
 
@@ -106,7 +107,7 @@ class DirPools:
         for format_ in _FORMATS:
             path = self._pools / pool / f"{id_}.{format_}"
             path.unlink(missing_ok=True)
-            files.partial(path).unlink(missing_ok=True)
+            files.draft_of(path).unlink(missing_ok=True)
         if (self._pools / pool).is_dir():
             files.sync(self._pools / pool)
         crashpoint.reach("kaktus.image.unlinked")
@@ -117,19 +118,19 @@ class DirPools:
 
     def place(self, pool: str, template: str) -> Path:
         """Where a template's bytes are gathered before anybody sees it."""
-        return files.partial(self._pools / pool / template)
+        return files.draft_of(self._pools / pool / template)
 
     def settle(self, pool: str, template: str, format_: str) -> None:
         new = self.place(pool, template)
         new.chmod(TEMPLATE_MODE)
-        files.settle_first(new, self._pools / pool / f"{template}.{format_}")
+        files.publish_new(new, self._pools / pool / f"{template}.{format_}")
 
     def clean(self, pools: Iterable[str]) -> None:
         """Takes away what runs that were killed had not finished."""
         for pool in pools:
             try:
-                for path in (self._pools / pool).glob(f"*{files.PARTIAL}"):
-                    if files.is_id(path.name.split(".", 1)[0]):
+                for path in (self._pools / pool).glob(f"*{files.DRAFT_SUFFIX}"):
+                    if ids.is_id(path.name.split(".", 1)[0]):
                         path.unlink(missing_ok=True)
             except OSError as why:
                 log.warning("pool.not_cleaned", id=pool, reason=str(why))
@@ -152,7 +153,7 @@ def _space(directory: Path) -> PoolSeen:
 
 def _images(directory: Path) -> Iterable[Image]:
     for path in directory.iterdir():
-        if files.is_id(path.stem) and path.suffix[1:] in _FORMATS:
+        if ids.is_id(path.stem) and path.suffix[1:] in _FORMATS:
             try:
                 yield _image(path)
             except FileNotFoundError:

@@ -8,9 +8,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from agent_kaktus.failures import GivenUp
-from agent_kaktus.files import CHUNK
 from agent_kaktus.storage import address
 from kowa import sources
+
+CHUNK = 1 << 18  # bytes read at once; of larger parts malloc keeps megabytes when all are read
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,9 +14,8 @@ import structlog
 
 from agent_kaktus.desired import Template
 from agent_kaktus.failures import BrokenOff, GivenUp, StepFailed
-from agent_kaktus.files import CHUNK
 from agent_kaktus.storage import Storage, image
-from agent_kaktus.storage.source import Sources
+from agent_kaktus.storage.source import CHUNK, Sources
 from kowa.runtime import crashpoint
 
 AT_ONCE = 2  # imports; others wait

@@ -7,8 +7,8 @@ from collections.abc import AsyncGenerator
 import httpx
 
 from agent_kaktus.failures import BrokenOff, GivenUp
-from agent_kaktus.files import CHUNK
 from agent_kaktus.storage import address
+from agent_kaktus.storage.source import CHUNK
 from kowa import sources
 
 _MOST_REDIRECTS = 5

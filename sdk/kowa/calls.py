@@ -2,7 +2,6 @@
 
 import json
 import os
-import random
 import threading
 import uuid
 from collections.abc import Iterable
@@ -19,6 +18,7 @@ from google.protobuf import duration_pb2, field_mask_pb2
 from google.protobuf.message import Message
 
 from kowa import contract, errors
+from kowa.backoff import Backoff
 from kowa.v2 import meta_pb2, operation_pb2
 
 M = TypeVar("M", bound=Message)
@@ -26,7 +26,7 @@ M = TypeVar("M", bound=Message)
 CALL_LIMIT: Final = 60.0  # seconds for one answer, unless the client is told otherwise
 OPERATION_LIMIT: Final = 3600.0  # seconds for a change to come about, unless the client or the call is told otherwise
 POLL: Final = 60.0  # seconds that one WaitOperation waits at most
-PAUSES: Final = 0.2, 5.0  # seconds before what waits for Kahuna to come back tries again: the first, the longest
+PAUSES_S: Final = 0.2, 5.0  # before what waits for Kahuna to come back tries again: the first, the longest
 MESSAGE_LIMIT: Final = 32 << 20
 METADATA_LIMIT: Final = 1 << 20
 
@@ -174,28 +174,12 @@ class Requests(Generic[M]):
         return items
 
 
-class Patience:
-    """How long to pause while Kahuna is away: longer each time, up to a limit, a random part of it."""
-
-    def __init__(self) -> None:
-        self._pause, self._longest = PAUSES
-
-    def pause(self) -> float:
-        """The seconds until the next try."""
-        pause, self._pause = self._pause, min(2 * self._pause, self._longest)
-        return pause * random.uniform(0.5, 1.0)  # noqa: S311 - spreads clients, guards nothing
-
-    def answered(self) -> None:
-        """Kahuna is there: the next pause is a short one."""
-        self._pause, _ = PAUSES
-
-
 class Wait:
     """How long a wait for an operation goes on, whether Kahuna answers or not."""
 
     def __init__(self, limit: float) -> None:
         self._deadline = monotonic() + limit
-        self._patience = Patience()
+        self._backoff = Backoff(*PAUSES_S)
 
     @property
     def left(self) -> float:
@@ -214,12 +198,12 @@ class Wait:
 
     def ended(self, operation: operation_pb2.Operation) -> bool:
         """Whether there is nothing more to wait for, now that it stands so."""
-        self._patience.answered()
+        self._backoff.reset()
         return operation.phase in ENDED or self.left <= 0
 
     def pause(self) -> float:
         """The seconds until Kahuna, which did not answer, is asked again; none when the time is up."""
-        return min(self._patience.pause(), max(self.left, 0.0))
+        return min(self._backoff.next_pause(), max(self.left, 0.0))
 
 
 class Watched:
@@ -230,19 +214,19 @@ class Watched:
         self.revision = revision
         self._known = revision > 0
         self._heard = False
-        self._patience = Patience()
+        self._backoff = Backoff(*PAUSES_S)
 
     def seen(self, event: Event[M]) -> Event[M]:
         """Notes the event."""
         self._heard = True
-        self._patience.answered()
+        self._backoff.reset()
         if event.change == "synced":
             self.revision, self._known = event.revision, True
         return event
 
     def pause(self) -> float:
         """The seconds until a broken stream is taken up; none when it never began or has no place to go on from."""
-        return self._patience.pause() if self._heard and self._known else 0.0
+        return self._backoff.next_pause() if self._heard and self._known else 0.0
 
 
 def codecs(method: contract.Method) -> dict[str, Any]:

@@ -6,12 +6,12 @@ from pathlib import Path
 from sqlmodel import Session, delete
 
 from kahuna.security import keys
-from kahuna.security.files import write
 from kahuna.settings import Settings
 from kahuna.store.audit import Audit
 from kahuna.store.credential import AdminKey
 from kahuna.store.database import Store
 from kahuna.store.schema import migrate
+from kowa.files import write
 
 
 def draw(settings: Settings, out: Path) -> None:
@@ -21,7 +21,7 @@ def draw(settings: Settings, out: Path) -> None:
     sealer = keys.Sealer.from_file(settings.state / "secret.key")
     key = keys.draw(keys.ADMIN)
     draft = out.with_name(out.name + ".drawn")
-    write(draft, f"{key.text}\n".encode(), 0o600)
+    write(draft, f"{key.text}\n".encode(), mode=0o600)
     with Session(store.engine) as session:
         session.execute(delete(AdminKey))
         session.add(AdminKey(prefix=key.prefix, digest=sealer.seal(key.text)))

@@ -5,6 +5,7 @@ import secrets
 from collections.abc import AsyncIterator, Callable
 
 from kahuna.domain.errors import Refusal
+from kowa.runtime.tasks import first_done
 
 # How many messages may be under way in each direction before the faster side waits.
 DEPTH = 16
@@ -33,7 +34,7 @@ class Relay:
 
     async def pass_on(self, queue: asyncio.Queue[bytes | None], data: bytes) -> None:
         """Waits for room, or for the end."""
-        await _first(queue.put(data), self.ended.wait())
+        await first_done(queue.put(data), self.ended.wait())
 
     async def take(self, queue: asyncio.Queue[bytes | None]) -> AsyncIterator[bytes]:
         """What comes, until the end."""
@@ -41,7 +42,7 @@ class Relay:
             if queue.empty() and self.ended.is_set():
                 return
             getting = asyncio.ensure_future(queue.get())
-            await _first(getting, self.ended.wait())
+            await first_done(getting, self.ended.wait())
             if not getting.done() or getting.cancelled():
                 continue
             data = getting.result()
@@ -92,14 +93,3 @@ class Relays:
         relay = self._open.pop(ticket, None)
         if relay is not None:
             relay.end()
-
-
-async def _first(*waits: object) -> None:
-    """Returns when one of them is done; the others are cancelled."""
-    tasks = [asyncio.ensure_future(wait) for wait in waits]  # type: ignore[call-overload]
-    try:
-        await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
-    finally:
-        for task in tasks:
-            if not task.done():
-                task.cancel()

@@ -173,7 +173,7 @@ def test_what_a_newer_version_stored_is_asked_for_anew_and_nothing_destroyed(
 def test_the_worker_hears_of_what_is_stored_though_the_session_ends_over_its_ack(
     kahuna: KahunaByHand, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("kowa.runtime.agent.FIRST_PAUSE", 60)
+    monkeypatch.setattr("kowa.runtime.agent.FIRST_PAUSE_S", 60)
     write = Session._write
 
     async def lose_acks(self: Session, request: fleet_pb2.ConnectRequest) -> None:
@@ -218,8 +218,8 @@ def test_what_the_worker_stumbles_over_is_refused_and_the_agent_goes_on(kahuna: 
 def test_a_stream_that_ends_while_the_agent_writes_is_only_a_reason_to_dial_again(
     kahuna: KahunaByHand, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("kowa.runtime.agent.FIRST_PAUSE", 0.02)
-    monkeypatch.setattr("kowa.runtime.agent.LONGEST_PAUSE", 0.02)
+    monkeypatch.setattr("kowa.runtime.agent.FIRST_PAUSE_S", 0.02)
+    monkeypatch.setattr("kowa.runtime.agent.LONGEST_PAUSE_S", 0.02)
 
     class Talker(PretendHost):
         """Always has something to say."""

@@ -24,7 +24,7 @@ from tests.world import Loop, PretendHost
 def test_a_token_that_is_no_text_ends_a_session_and_not_the_agent(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("kowa.runtime.agent.FIRST_PAUSE", 0.02)
+    monkeypatch.setattr("kowa.runtime.agent.FIRST_PAUSE_S", 0.02)
     failed: list[str] = []
     monkeypatch.setattr("kowa.runtime.agent.log.exception", failed.append)
     kahuna = KahunaByHand(tmp_path)

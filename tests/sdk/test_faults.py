@@ -209,7 +209,7 @@ def test_a_closed_client_says_so(client: Client, fake: Fake, kahuna: Kahuna) -> 
 
 @pytest.mark.usefixtures("tried_once")
 def test_a_closed_client_does_not_wait_for_kahuna(client: Client, fake: Fake, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(calls, "PAUSES", (1000.0, 1000.0))
+    monkeypatch.setattr(calls, "PAUSES_S", (1000.0, 1000.0))
     begun = client.regions.begin_create(Region(name="slow"))
     fake.unavailable = 1
     with ThreadPoolExecutor(1) as waiter:

@@ -2,7 +2,6 @@
 
 import asyncio
 import contextlib
-import random
 import signal
 from collections.abc import Mapping
 from pathlib import Path
@@ -11,6 +10,7 @@ import grpc
 import structlog
 import uvloop
 
+from kowa.backoff import Backoff
 from kowa.fleet.v1 import fleet_pb2
 from kowa.runtime import logs
 from kowa.runtime.alone import alone
@@ -22,10 +22,8 @@ from kowa.runtime.store import Holdings
 
 log = structlog.get_logger()
 
-# Waits before dialling again, in seconds: from the first, doubled to the last, each drawn from half of it to the whole.
-FIRST_PAUSE, LONGEST_PAUSE = 0.2, 15.0
-# A session that held this long counts as one that worked, in seconds.
-STEADY = 10.0
+FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.2, 15.0  # before dialling again
+STEADY_SESSION_S = 10.0  # a session that held so long counts as one that worked
 KEEPALIVE = (
     ("grpc.keepalive_time_ms", 20_000),
     ("grpc.keepalive_timeout_ms", 10_000),
@@ -81,7 +79,7 @@ class Agent:
         self._moved.set()
 
     async def _stay_in_touch(self) -> None:
-        pause = FIRST_PAUSE
+        backoff = Backoff(FIRST_PAUSE_S, LONGEST_PAUSE_S)
         loop = asyncio.get_running_loop()
         while True:
             since = loop.time()
@@ -97,10 +95,9 @@ class Agent:
             except Exception:
                 # The edge: the worker goes on with what is stored, whatever is wrong with a session.
                 log.exception("session.failed")
-            if loop.time() - since > STEADY:
-                pause = FIRST_PAUSE
-            await asyncio.sleep(pause * random.uniform(0.5, 1.0))  # noqa: S311 - spreads agents, guards nothing
-            pause = min(pause * 2, LONGEST_PAUSE)
+            if loop.time() - since > STEADY_SESSION_S:
+                backoff.reset()
+            await asyncio.sleep(backoff.next_pause())
 
     def _channel(self) -> grpc.aio.Channel:
         """A channel of its own for each session, so that a new token or CA counts at the next."""

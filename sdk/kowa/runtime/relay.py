@@ -2,13 +2,14 @@
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Coroutine
+from collections.abc import AsyncIterator
 from typing import Any
 
 import grpc
 
 from kowa.fleet.v1 import fleet_pb2
 from kowa.runtime.feed import Refused, Worker
+from kowa.runtime.tasks import first_done
 
 RELAY = "/kowa.fleet.v1.FleetService/Relay"
 # How many messages of keys may wait for a machine, and for how many seconds; what comes then is lost.
@@ -54,19 +55,6 @@ async def show(channel: grpc.aio.Channel, worker: Worker, console: fleet_pb2.Con
     typed: asyncio.Queue[bytes] = asyncio.Queue(DEPTH)
     try:
         await call.write(fleet_pb2.RelayRequest(ticket=console.ticket))
-        await _until_one_ends(print_all(), listen())
+        await first_done(print_all(), listen())
     finally:
         call.cancel()
-
-
-async def _until_one_ends(*works: Coroutine[Any, Any, None]) -> None:
-    """The others are cancelled then, and all are when this is. Raises what the first has raised."""
-    tasks = [asyncio.create_task(work) for work in works]
-    try:
-        done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
-        for task in done:
-            task.result()
-    finally:
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)

@@ -2,7 +2,7 @@
 
 import asyncio
 import contextlib
-from collections.abc import Callable, Coroutine, Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, TypeAlias
 
 import grpc
@@ -15,6 +15,7 @@ from kowa.runtime.feed import Refused, Worker
 from kowa.runtime.outbox import Outbox
 from kowa.runtime.relay import show
 from kowa.runtime.store import Holdings
+from kowa.runtime.tasks import Tasks, first_done
 
 log = structlog.get_logger()
 
@@ -34,7 +35,7 @@ class Session:
     def __init__(self, call: Call, channel: grpc.aio.Channel, commands: Commands) -> None:
         self._call, self._channel, self._commands = call, channel, commands
         self._epoch = 0
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._background = Tasks()
         self._writing = asyncio.Lock()
 
     async def run(
@@ -56,27 +57,19 @@ class Session:
         self._epoch = first.welcome.epoch
         log.info("session.opened", epoch=first.welcome.epoch, kind=first.welcome.kind or "unbound")
         outbox.restart()
-        tasks = [
-            asyncio.create_task(self._receive(holdings, worker, moved)),
-            asyncio.create_task(self._send(outbox)),
-        ]
         try:
-            done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
-            for task in done:
-                task.result()
+            await first_done(self._receive(holdings, worker, moved), self._send(outbox))
         finally:
-            for task in (*tasks, *self._tasks):
-                task.cancel()
-            await asyncio.gather(*tasks, *self._tasks, return_exceptions=True)
+            await self._background.close()
 
     async def _receive(self, holdings: Holdings, worker: Worker, moved: Callable[[], None]) -> None:
         parts: list[fleet_pb2.Batch] = []
         while isinstance(response := await self._call.read(), fleet_pb2.ConnectResponse):
             match response.WhichOneof("message"):
                 case "command":
-                    self._spawn(self._answer(response.command, holdings))
+                    self._background.spawn(self._answer(response.command, holdings), "command")
                 case "console":
-                    self._spawn(show(self._channel, worker, response.console))
+                    self._background.spawn(show(self._channel, worker, response.console), "console")
             if response.WhichOneof("message") != "batch":
                 continue
             if parts and parts[0].nonce != response.batch.nonce:
@@ -105,17 +98,6 @@ class Session:
     async def _answer(self, command: fleet_pb2.Command, holdings: Holdings) -> None:
         result = await self._commands.answer(command, self._epoch, holdings.objects)
         await self._write(fleet_pb2.ConnectRequest(result=result))
-
-    def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
-        """Beside the session, for as long as it lasts."""
-        task = asyncio.create_task(work)
-        self._tasks.add(task)
-        task.add_done_callback(self._ended_aside)
-
-    def _ended_aside(self, task: asyncio.Task[None]) -> None:
-        self._tasks.discard(task)
-        if not task.cancelled() and (error := task.exception()) is not None:
-            log.warning("session.aside", reason=str(error) or type(error).__name__)
 
     async def _write(self, request: fleet_pb2.ConnectRequest) -> None:
         async with self._writing:

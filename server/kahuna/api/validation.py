@@ -10,15 +10,11 @@ from google.protobuf.message import Message
 from kahuna.domain.addresses import why_no_host
 from kahuna.domain.errors import Refusal, Violation, quoted
 from kahuna.store.resource import CONTRACT
-from kowa import contract
+from kowa import contract, formats
 from kowa.ssh_keys import why_no_public_key
 from kowa.v2 import options_pb2
 
 CONTROLS = re.compile(r"[\x00-\x1f\x7f-\x9f]+")
-_DNS_LABEL = re.compile(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?")
-_MAC = re.compile(r"(?!00(:00){5}$)[0-9A-Fa-f][02468ACEace](:[0-9A-Fa-f]{2}){5}")
-_INTERFACE = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,14}")
-_SHA256 = re.compile(r"[0-9a-f]{64}")
 
 
 def check_request(request: Message) -> None:
@@ -130,11 +126,11 @@ def _is_ip(value: str) -> bool:
 
 _FORMS: tuple[tuple[str, Callable[[str], object], str], ...] = (
     ("name", _is_name, "is no name: 1 to 255 characters without control characters"),
-    ("dns_label", _DNS_LABEL.fullmatch, "is no DNS label: 1 to 63 of a-z, 0-9 and inner hyphens"),
+    ("dns_label", formats.DNS_LABEL.fullmatch, "is no DNS label: 1 to 63 of a-z, 0-9 and inner hyphens"),
     ("cidr", _is_cidr, "is no IPv4 network like 10.20.0.0/24 without host bits"),
     ("ip", _is_ip, "is no IPv4 address that a host can have"),
-    ("mac", _MAC.fullmatch, "is no unicast MAC address like 52:54:00:12:34:56"),
-    ("sha256", _SHA256.fullmatch, "is no SHA-256 checksum of 64 lower-case hexadecimal digits"),
+    ("mac", formats.MAC.fullmatch, "is no unicast MAC address like 52:54:00:12:34:56"),
+    ("sha256", formats.SHA256.fullmatch, "is no SHA-256 checksum of 64 lower-case hexadecimal digits"),
     ("request_id", _is_request_id, "is no request id: 1 to 64 characters without control characters"),
-    ("interface", _INTERFACE.fullmatch, "is no interface name: 1 to 15 of letters, digits, _ . -"),
+    ("interface", formats.INTERFACE.fullmatch, "is no interface name: 1 to 15 of letters, digits, _ . -"),
 )

@@ -11,7 +11,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
-from kahuna.security.files import write
+from kowa.files import write
 
 CA_YEARS, SERVER_DAYS, RENEW_DAYS = 10, 397, 30
 
@@ -50,7 +50,7 @@ def _make_ca(certificate: Path, key_file: Path) -> None:
         .sign(key, hashes.SHA256())
     )
     _write_key(key_file, key)
-    write(certificate, made.public_bytes(serialization.Encoding.PEM), 0o644)
+    write(certificate, made.public_bytes(serialization.Encoding.PEM), mode=0o644)
 
 
 def _make_server(files: Certificates, ca_key_file: Path, names: Sequence[str]) -> None:
@@ -67,7 +67,7 @@ def _make_server(files: Certificates, ca_key_file: Path, names: Sequence[str]) -
         .sign(ca_key, hashes.SHA256())
     )
     _write_key(files.key, key)
-    write(files.certificate, made.public_bytes(serialization.Encoding.PEM), 0o644)
+    write(files.certificate, made.public_bytes(serialization.Encoding.PEM), mode=0o644)
 
 
 def _builder(
@@ -103,4 +103,4 @@ def _alternative(name: str) -> x509.GeneralName:
 
 def _write_key(path: Path, key: ec.EllipticCurvePrivateKey) -> None:
     pem = key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
-    write(path, pem, 0o600)
+    write(path, pem, mode=0o600)

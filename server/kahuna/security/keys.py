@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from kahuna.security.files import write
+from kowa.files import write
 
 # What a key begins with, so that a leaked one is recognised; then whose it is.
 ADMIN: Final = "kowa_admin_"
@@ -46,7 +46,7 @@ class Sealer:
     def from_file(cls, path: Path) -> "Sealer":
         """Reads the secret, drawing it first if there is none (mode 0600)."""
         if not path.exists():
-            write(path, secrets.token_bytes(32), 0o600)
+            write(path, secrets.token_bytes(32), mode=0o600)
         return cls(path.read_bytes())
 
     def seal(self, text: str) -> bytes:

@@ -24,6 +24,7 @@ from kahuna.store.resource import Resource, message_of
 from kahuna.store.tables import TABLES
 from kahuna.store.transaction import Outrun, Transaction
 from kahuna.store.view import TAIL, Change, Commit, Entry, View
+from kowa.backoff import Backoff
 from kowa.runtime.crashpoint import reach
 
 log = structlog.get_logger()
@@ -37,8 +38,8 @@ _AGAIN = frozenset({"40001", "40P01"})
 _LOCKED = "55P03"
 # Plans at once: each holds locks that real changes wait for.
 PLANS = 2
-# How long until a database that does not answer is tried again: at first, and at most, in seconds.
-PAUSE, LONGEST_PAUSE = 0.1, 5.0
+# How long until a database that does not answer is tried again: at first, and at most.
+FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.1, 5.0
 # How long PostgreSQL may take to let a connection in, in seconds.
 CONNECT = 5
 
@@ -138,15 +139,14 @@ class Store:
         return result
 
     async def _until_answered(self, attempt: Callable[[], Awaitable[Result]]) -> Result:
-        pause = PAUSE
+        backoff = Backoff(FIRST_PAUSE_S, LONGEST_PAUSE_S)
         while True:
             try:
                 return await attempt()
             except Refusal as refusal:
                 if refusal.code is not StatusCode.UNAVAILABLE or self._closing:
                     raise
-            await asyncio.sleep(pause)
-            pause = min(2 * pause, LONGEST_PAUSE)
+            await asyncio.sleep(backoff.next_pause())
 
     async def _catch_up(self) -> None:
         """Gives the view what was committed unheard. Without it, all later commits would wait for that revision."""

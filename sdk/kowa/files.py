@@ -1,0 +1,44 @@
+"""Atomic files: they appear whole or not at all, and outlive a power cut."""
+
+import os
+from pathlib import Path
+
+DRAFT_SUFFIX = ".part"  # of a file that is still being written
+
+
+def draft_of(path: Path) -> Path:
+    """Where a file is written before it gets its name."""
+    return path.with_name(path.name + DRAFT_SUFFIX)
+
+
+def write(path: Path, data: bytes, *, mode: int) -> None:
+    """Writes a file in place of what was there. Raises OSError, and what was there stays."""
+    draft = draft_of(path)
+    draft.unlink(missing_ok=True)
+    with os.fdopen(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, mode), "wb") as file:
+        file.write(data)
+    publish(draft, path)
+
+
+def publish(draft: Path, path: Path) -> None:
+    """Gives a finished file its name; a file that had it before is no more."""
+    sync(draft)
+    draft.replace(path)
+    sync(path.parent)
+
+
+def publish_new(draft: Path, path: Path) -> None:
+    """Gives a finished file a name that no other has. Raises FileExistsError, and the other file stays as it is."""
+    sync(draft)
+    os.link(draft, path)
+    draft.unlink(missing_ok=True)
+    sync(path.parent)
+
+
+def sync(path: Path) -> None:
+    """Makes a file's content, or a directory's entries, outlive a power cut."""
+    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,53 @@
+"""Tasks with an owner: none is lost, and none outlives the one that began it."""
+
+import asyncio
+from collections.abc import Awaitable, Coroutine
+from typing import Any
+
+import structlog
+
+log = structlog.get_logger()
+
+
+async def first_done(*works: Awaitable[Any]) -> None:
+    """Runs works side by side until the first of them ends; then cancels the others and waits for their end.
+
+    Raises what the first has raised. A future that belongs to somebody else is passed in `asyncio.shield`.
+    """
+    tasks = [asyncio.ensure_future(work) for work in works]
+    try:
+        done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        await cancel(*tasks)
+    for task in done:
+        task.result()
+
+
+async def cancel(*tasks: "asyncio.Future[Any]") -> None:
+    """Cancels tasks and waits for their end, whatever they raise."""
+    for task in tasks:
+        task.cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)
+
+
+class Tasks:
+    """Background tasks of one owner, who closes them. What one of them raises is logged, and ends no other."""
+
+    def __init__(self) -> None:
+        self._running: set[asyncio.Task[Any]] = set()
+
+    def spawn(self, work: Coroutine[Any, Any, Any], name: str = "") -> "asyncio.Task[Any]":
+        """Begins a task. It is named in the log if it fails."""
+        task = asyncio.create_task(work, name=name or None)
+        self._running.add(task)
+        task.add_done_callback(self._ended)
+        return task
+
+    async def close(self) -> None:
+        """Cancels what still runs and waits for its end."""
+        await cancel(*self._running)
+
+    def _ended(self, task: "asyncio.Task[Any]") -> None:
+        self._running.discard(task)
+        if not task.cancelled() and (error := task.exception()) is not None:
+            log.warning("task.failed", task=task.get_name(), reason=str(error) or type(error).__name__)
