@@ -274,7 +274,7 @@ def _routes() -> Json:
                         "route": to_kahuna | {"max_stream_duration": {"max_stream_duration": CALL_WITHIN}},
                         "typed_per_filter_config": {BUFFER: _at_most(REQUEST_LIMIT), bodies.NAME: SWITCHED_ON},
                     },
-                    {"match": {"prefix": f"/{contract.PACKAGE}."}, "route": to_kahuna},
+                    *({"match": {"prefix": f"/{package}."}, "route": to_kahuna} for package in contract.PACKAGES),
                 ],
             }
         ],

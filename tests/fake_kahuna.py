@@ -142,7 +142,7 @@ class Fake:
 
     async def _list(self, kind: contract.Kind, request: Any, context: Any) -> Any:
         items = [item for item in self._items.values() if type(item).__name__ == kind.name]
-        return contract.load().stub(f"{contract.PACKAGE}.List{_plural(kind)}Response")(**{kind.nouns: items})
+        return contract.load().stub(kind.service.methods["list"].response)(**{kind.nouns: items})
 
     async def _wait(self, kind: contract.Kind, request: Any, context: Any) -> Any:
         operation = self._items[request.id]
@@ -154,7 +154,7 @@ class Fake:
         return operation
 
     async def _watch(self, kind: contract.Kind, request: Any) -> AsyncIterator[Any]:
-        event: Any = contract.load().stub(f"{contract.PACKAGE}.Watch{_plural(kind)}Response")
+        event: Any = contract.load().stub(kind.service.methods["watch"].response)
         sent, cuts = request.revision, self._cuts
         while self._cuts == cuts:
             for item in self._log[sent:]:
@@ -164,7 +164,3 @@ class Fake:
             yield event(change=meta_pb2.CHANGE_SYNCED, revision=sent)
             async with self._moved:
                 await self._moved.wait_for(lambda: len(self._log) > sent or self._cuts != cuts)  # noqa: B023 - awaited
-
-
-def _plural(kind: contract.Kind) -> str:
-    return kind.plural.title().replace("-", "")

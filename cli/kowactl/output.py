@@ -71,14 +71,17 @@ def as_dict(item: Message) -> dict[str, Any]:
 
 
 def _ordered(message: contract.Message, values: dict[str, Any]) -> dict[str, Any]:
-    inner = contract.load().messages
     return {
-        name: _ordered(inner[field.type_name], values[name])
-        if isinstance(values[name], dict) and field.type_name in inner
-        else values[name]
+        name: _ordered_part(field, message.parts[name], values[name]) if name in message.parts else values[name]
         for name, field in message.fields.items()
         if name in values
     }
+
+
+def _ordered_part(field: contract.Field, message: contract.Message, value: Any) -> Any:
+    if field.is_map:
+        return {key: _ordered(message, each) for key, each in value.items()}
+    return [_ordered(message, each) for each in value] if field.repeated else _ordered(message, value)
 
 
 def row(kind: contract.Kind, item: Any, references: "References") -> list[str]:
@@ -106,7 +109,7 @@ def _cell(message: contract.Message, item: Any, path: str, references: "Referenc
 def _value(field: contract.Field, item: Any, references: "References") -> str:
     value = getattr(item, field.name)
     if field.is_map:
-        return ", ".join(f"{key}={content}" for key, content in sorted(value.items()))
+        return ", ".join(f"{key}={_one(field, value[key], references)}" for key in sorted(value))
     if field.repeated:
         return ", ".join(_one(field, each, references) for each in value)
     if field.presence and not item.HasField(field.name):
@@ -135,8 +138,8 @@ def _facts(
     """All that is set, by path."""
     for field, value in item.ListFields():
         described = message.fields[field.name]
-        inner = contract.load().messages.get(described.type_name)
-        if inner and not described.repeated:
+        inner = message.parts.get(field.name)
+        if inner and not described.many:
             yield from _facts(inner, value, references, f"{above}{field.name}.")
         else:
             yield f"{above}{field.name}", _value(described, item, references)

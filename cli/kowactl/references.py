@@ -111,10 +111,7 @@ def _named(kind: contract.Kind, item: Any) -> Named:
 
 def _parent(kind: contract.Kind) -> tuple[str, contract.Kind] | None:
     """The field and kind that names are unique within."""
-    for name in kind.unique:
-        if ref := kind.message.fields[name].ref:
-            return name, contract.load().kinds[ref]
-    return None
+    return next(((field, contract.load().kinds[name]) for field, name in kind.parents.items()), None)
 
 
 def _quoted(text: str) -> str:

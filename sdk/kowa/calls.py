@@ -273,4 +273,4 @@ def kind_of(nouns: str) -> contract.Kind:
     if nouns in kinds:
         return kinds[nouns]
     meant = "".join(f"; did you mean {name}?" for name in get_close_matches(nouns, kinds, 1))
-    raise AttributeError(f"there are no {nouns} in {contract.PACKAGE}{meant}")
+    raise AttributeError(f"there are no {nouns} in {', '.join(contract.PACKAGES)}{meant}")

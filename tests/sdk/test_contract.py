@@ -2,11 +2,13 @@
 
 import subprocess
 import sys
+from typing import Any
 
 import pytest
 
 from kowa import contract
 from kowa.v2 import options_pb2
+from tests.made_up import made_up
 
 KINDS = contract.load().kinds.values()
 
@@ -19,7 +21,8 @@ def test_a_kind_and_its_names() -> None:
         "agent-token",
         "agent-tokens",
     )
-    assert kind.unique == ("agent", "name")
+    assert kind.uniques == (contract.Unique(("agent", "name"), unless=""),)
+    assert kind.parents == {"agent": "Agent"}
     assert kind.comment.startswith("What an agent signs in with.")
     assert list(kind.service.methods) == ["list", "get", "create", "delete", "watch"]
 
@@ -52,10 +55,13 @@ def test_every_kind_can_be_derived_from(kind: contract.Kind) -> None:
     methods = kind.service.methods
     assert {"list", "get", "watch"} <= methods.keys()
     assert kind.message.fields["meta"].type_name == "kowa.v2.Meta"
-    for name in (*kind.unique, *(column.partition(".")[0] for column in kind.columns)):
+    for name in (
+        *(name for unique in kind.uniques for name in unique.fields),
+        *(column.partition(".")[0] for column in kind.columns),
+    ):
         assert name in kind.message.fields
+    assert {reference.kind for reference in kind.references} <= contract.load().kinds.keys()
     for field in kind.message.fields.values():
-        assert not field.ref or field.ref in contract.load().kinds
         assert field.comment
     for method in methods.values():
         assert method.access.role
@@ -65,6 +71,73 @@ def test_every_kind_can_be_derived_from(kind: contract.Kind) -> None:
         changes = method.verb not in {"list", "get", "watch", "wait", "cancel", "console"}
         assert method.mutates == changes
         assert not method.mutates or "request_id" in method.request.fields
+
+
+REFERENCES = """
+    farm           Farm      one   immutable
+    kaktus         Kaktus    one   -
+    members.kaktus Kaktus    many  -
+    limits.kaktus  Kaktus    many  -
+    health.zone    Zone      one   immutable
+    standby        Balancer  one   -
+    status.kaktus  Kaktus    one   output-only
+"""
+
+
+def test_references_are_found_wherever_they_are() -> None:
+    balancer = made_up().kinds["Balancer"]
+    assert [line.split() for line in REFERENCES.strip().splitlines()] == [
+        [
+            reference.name,
+            reference.kind,
+            "many" if reference.repeated else "one",
+            "output-only" if reference.output_only else "immutable" if reference.immutable else "-",
+        ]
+        for reference in balancer.references
+    ]
+
+
+def test_what_a_resource_names_is_found_with_its_place() -> None:
+    balancer: Any = made_up().stub("made_up.v1.Balancer")(farm="f", members=[{"kaktus": "a"}, {}, {"kaktus": "b"}])
+    balancer.limits["it's"].kaktus = "c"
+    found = [at for reference in made_up().kinds["Balancer"].references for at in reference.find(balancer)]
+    places = {"farm": "f", "members[0].kaktus": "a", "members[2].kaktus": "b", """limits["it's"].kaktus""": "c"}
+    assert found == list(places.items())
+
+
+def test_parts_enums_maps_and_oneofs_of_another_package() -> None:
+    known = made_up()
+    balancer = known.kinds["Balancer"]
+    fields, parts = balancer.message.fields, balancer.message.parts
+    assert {name: part.name.removeprefix("made_up.v1.") for name, part in parts.items()} == {
+        "members": "Balancer.Member",
+        "limits": "Balancer.Limit",
+        "health": "Balancer.Health",
+        "status": "BalancerStatus",
+    } | {"meta": "kowa.v2.Meta"}
+    assert parts["members"].comment == "A host that takes calls."
+    assert [(fields[name].key_type, fields[name].type) for name in ("named_ports", "limits", "members")] == [
+        ("string", "uint32"),
+        ("string", "message"),
+        ("", "message"),
+    ]
+    protocols = known.enums[parts["health"].fields["protocol"].type_name].values
+    assert [(value.short, value.comment) for value in protocols[1:]] == [
+        ("tcp", "It opens a connection."),
+        ("http", "It asks for a page."),
+    ]
+    assert balancer.message.oneofs["exposure"] == contract.Oneof("exposure", ("address", "network"), required=True)
+    assert fields["address"].presence
+    assert known.stub("made_up.v1.Balancer.Member").DESCRIPTOR.name == "Member"
+    assert known.methods["/made_up.v1.BalancerService/RebalanceBalancers"].verb == "rebalance"
+
+
+def test_uniqueness_is_said_once_for_names_and_for_all_else() -> None:
+    assert contract.load().kinds["Adapter"].uniques == (
+        contract.Unique(("project", "name"), unless=""),
+        contract.Unique(("subnet", "address"), unless=""),
+        contract.Unique(("mac",), unless=""),
+    )
 
 
 def test_reading_it_needs_no_grpc() -> None:
