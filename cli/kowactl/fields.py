@@ -4,12 +4,12 @@ import json
 import re
 from collections.abc import Iterable, Mapping
 from fractions import Fraction
-from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import click
 
 from kowa import contract
+from kowactl.files import PublicKey, Text
 
 UNITS = "KMGTPE"
 
@@ -43,26 +43,6 @@ class Named(click.Choice[str]):
         if value in self._full.values():
             return str(value)
         return self._full[super().convert(value, param, context)]
-
-
-class Text(click.ParamType[str]):
-    """A text, or the file that holds it: @FILE. A text that begins with @ is given with another before it."""
-
-    name = "text|@file"
-
-    def convert(self, value: Any, param: click.Parameter | None, context: click.Context | None) -> str:
-        """The text."""
-        if not str(value).startswith("@"):
-            return str(value)
-        if str(value).startswith("@@"):
-            return str(value)[1:]
-        file = str(value)[1:]
-        try:
-            return Path(file).read_text(encoding="utf-8")
-        except OSError as error:
-            self.fail(f"can't read {file}: {error.strerror}", param, context)
-        except UnicodeDecodeError:
-            self.fail(f"can't read {file}: it is not UTF-8", param, context)
 
 
 class Pair(click.ParamType[tuple[str, str]]):
@@ -105,6 +85,8 @@ def kind_of_value(field: contract.Field) -> click.ParamType[Any]:
         low = field.rule.min if field.rule.HasField("min") else None
         high = field.rule.max if field.rule.HasField("max") else None
         return click.IntRange(low, high)
+    if field.rule.ssh_public_key:
+        return PublicKey()
     if field.long_text:
         return Text()
     return click.STRING
@@ -137,7 +119,7 @@ def explained(field: contract.Field) -> str:
     if field.in_bytes:
         text += " Such as 512M or 8G."
     if field.long_text:
-        text += " Or @FILE, which holds it; a text that begins with @ is written @@."
+        text += " Or @FILE, which holds it, @- for stdin; a text that begins with @ is written @@."
     return text + (" By name or id." if field.ref else "")
 
 
@@ -162,13 +144,13 @@ def contradictions(options: Mapping[str, Any], clear: Iterable[str]) -> list[str
     ]
 
 
-def from_file(kind: contract.Kind, file: IO[str]) -> tuple[dict[str, Any], str]:
+def from_file(kind: contract.Kind, content: bytes) -> tuple[dict[str, Any], str]:
     """A resource as JSON or YAML, such as `get` prints, and its etag. Its values may be written as in options; what is
     the server's to fill is left out.
 
     Raises click.UsageError naming what is wrong.
     """
-    document = _parsed(file)
+    document = _parsed(content)
     if unknown := document.keys() - kind.message.fields.keys():
         raise click.UsageError(f"--from-file: no {kind.command} has the field {', '.join(sorted(map(str, unknown)))}")
     meta = document.get("meta") or {}
@@ -182,19 +164,19 @@ def from_file(kind: contract.Kind, file: IO[str]) -> tuple[dict[str, Any], str]:
     return taken, str(meta.get("etag") or "")
 
 
-def _parsed(file: IO[str]) -> dict[Any, Any]:
-    """Names and values, as plain as JSON has them."""
+def _parsed(content: bytes) -> dict[Any, Any]:
+    """Names and values, as plain as JSON has them. A byte order mark says nothing there."""
     import yaml
 
+    from kowactl.documents import Loader
+
     try:
-        document = yaml.safe_load(file.read())
+        document = yaml.load(content.decode("utf-8-sig"), Loader)  # noqa: S506 - a SafeLoader
         if not isinstance(document, dict):
             raise click.UsageError("--from-file must hold one resource: names and values")
         return {name: json.loads(json.dumps(value, default=str, allow_nan=False)) for name, value in document.items()}
-    except OSError as error:
-        raise click.UsageError(f"--from-file can't be read: {error.strerror}") from None
     except UnicodeDecodeError:
-        raise click.UsageError("--from-file is not UTF-8") from None
+        raise click.UsageError("--from-file is not UTF-8; save it as UTF-8") from None
     except yaml.YAMLError as error:
         raise click.UsageError(f"--from-file is neither JSON nor YAML: {' '.join(str(error).split())}") from None
     except (RecursionError, TypeError, ValueError) as error:  # YAML can say what JSON can't

@@ -3,13 +3,14 @@
 import re
 import uuid
 from collections.abc import Callable
-from typing import Any, TextIO
+from typing import Any
 
 import click
 
 from kowa import contract
 from kowactl import fields, words
 from kowactl.examples import example
+from kowactl.files import Document
 from kowactl.session import Session
 from kowactl.terminal import harmless
 
@@ -138,9 +139,9 @@ def _get(kind: contract.Kind, method: contract.Method) -> click.Command:
 
 
 def _create(kind: contract.Kind, method: contract.Method) -> click.Command:
-    def run(session: Session, from_file: TextIO | None, **options: Any) -> None:
+    def run(session: Session, from_file: bytes | None, **options: Any) -> None:
         _refuse_to_lose_the_secret(kind, options["output"])
-        document, _ = fields.from_file(kind, from_file) if from_file else ({}, "")
+        document, _ = fields.from_file(kind, from_file) if from_file is not None else ({}, "")
         document |= fields.given(kind.writable, options)
         missing = [fields.flag(field) for field in kind.writable if field.required and not document.get(field.name)]
         if missing:
@@ -155,11 +156,11 @@ def _create(kind: contract.Kind, method: contract.Method) -> click.Command:
 def _update(kind: contract.Kind, method: contract.Method) -> click.Command:
     changeable = fields.changeable(kind)
 
-    def run(session: Session, which: str, from_file: TextIO | None, clear: tuple[str, ...], **options: Any) -> None:
+    def run(session: Session, which: str, from_file: bytes | None, clear: tuple[str, ...], **options: Any) -> None:
         if said := fields.contradictions(options, clear):
             raise click.UsageError("; ".join(said))
         # What can't be changed is sent as well when a file holds it: Kahuna refuses to change it, by its name.
-        document, etag = fields.from_file(kind, from_file) if from_file else ({}, "")
+        document, etag = fields.from_file(kind, from_file) if from_file is not None else ({}, "")
         document |= fields.given(changeable, options) | {field.replace("-", "_"): None for field in clear}
         mask = list(document)
         if not mask:
@@ -232,7 +233,7 @@ def _filter(kind: contract.Kind) -> click.Option:
 
 def _from_file() -> click.Option:
     said = "Values as JSON or YAML, such as get prints; texts as they stand, also with @ before them. - is stdin."
-    return click.Option(["--from-file"], type=click.File(encoding="utf-8"), metavar="FILE", help=said)
+    return click.Option(["--from-file"], type=Document(), metavar="FILE", help=said)
 
 
 def _refuse_to_lose_the_secret(kind: contract.Kind, output: str) -> None:

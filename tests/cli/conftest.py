@@ -61,11 +61,15 @@ def kowactl(kahuna: Kahuna, bare: Kowactl, monkeypatch: pytest.MonkeyPatch) -> K
 
 
 @contextlib.contextmanager
-def process(*words: str, out: IO[str] | int = subprocess.PIPE, **environment: str) -> Iterator["subprocess.Popen[str]"]:
+def process(
+    *words: str, out: IO[str] | int = subprocess.PIPE, stdin: IO[str] | int | None = None, **environment: str
+) -> Iterator["subprocess.Popen[str]"]:
     """kowactl as a process of its own, in the environment of the fixture; killed when it takes too long."""
     command = [sys.executable, "-m", "kowactl.main", "--insecure", *words]
     variables, encoding = os.environ | environment, environment.get("PYTHONIOENCODING", "utf-8")
-    with subprocess.Popen(command, stdout=out, stderr=subprocess.PIPE, encoding=encoding, env=variables) as begun:
+    with subprocess.Popen(
+        command, stdin=stdin, stdout=out, stderr=subprocess.PIPE, encoding=encoding, env=variables
+    ) as begun:
         killer = threading.Timer(LIMIT, begun.kill)
         killer.start()
         try:
