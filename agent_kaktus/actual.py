@@ -82,6 +82,7 @@ class Link:
     ports: int = 0
     bridge: str = ""  # that it is plugged into
     addresses: frozenset[str] = frozenset()
+    mac: str = ""
 
 
 @dataclass(frozen=True, slots=True)

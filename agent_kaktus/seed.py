@@ -15,8 +15,8 @@ from agent_kaktus import ids
 from agent_kaktus.desired import Machine, Outfit, Port
 from agent_kaktus.site import Site
 from kowa import files
+from kowa.reserved import METADATA_ADDRESS
 
-METADATA_ADDRESS = "169.254.169.254/32"
 _LABEL = "cidata"
 _MODE = 0o640  # it holds the user data; libvirt hands it to the user QEMU runs as
 # Where an ISO 9660 volume names the application that made it: there its digest stands, in one file with the content.
@@ -96,7 +96,7 @@ def _routes(site: Site, port: Port) -> list[dict[str, str]]:
     if port.range.gateway:
         routes.append({"to": "0.0.0.0/0", "via": str(port.range.gateway)})
     if site.metadata_route:
-        routes.append({"to": METADATA_ADDRESS, "scope": "link"})
+        routes.append({"to": f"{METADATA_ADDRESS}/32", "scope": "link"})
     return routes
 
 

@@ -171,6 +171,7 @@ def _why_not(view: View, wanted: Machine, outfit: Outfit) -> str:
     """What a machine waits for before anything of it is made or started; empty if for nothing."""
     reasons = [storage.why_no_disk(view, volume) for volume in outfit.disks]
     reasons += [network.why_no_bridge(view, port.segment) for port in outfit.ports]
+    reasons += [network.why_not_plugged(view, port) for port in outfit.ports]
     if outfit.ports and view.actual.unguarded and wanted.power != instance_pb2.POWER_STOPPED:
         reasons.append(f"guards for its cards: {view.actual.unguarded}")
     return next((reason for reason in reasons if reason), "")

@@ -1,6 +1,5 @@
 """The wire between a metadata service and its bridge, and the service's end of it."""
 
-import hashlib
 import socket
 from collections.abc import Iterable
 from ipaddress import IPv4Network
@@ -11,7 +10,7 @@ from agent_kaktus.desired import Segment
 from agent_kaktus.failures import StepFailed
 from agent_kaktus.metadata.namespace import Namespace
 from agent_kaktus.network import bridge
-from agent_kaktus.network.wall import ADDRESS
+from kowa.reserved import METADATA_ADDRESS, metadata_mac, metadata_port_mac
 
 PORT = 80
 INSIDE = "eth0"
@@ -35,8 +34,8 @@ def join(segment: Segment, namespace: Namespace) -> int:
     with bridge.open_netlink() as netlink:
         mtu = netlink.get_links(bridge.index_of(netlink, segment.bridge))[0].get_attr("IFLA_MTU")
         # The higher address of the outer end never becomes that of a bridge, nor does its MTU lower a bridge's.
-        inner = {"ifname": INSIDE, "net_ns_fd": namespace.descriptor, "address": mac(segment.id), "mtu": mtu}
-        outer = {"ifname": segment.port, "address": _mac("fe", segment.id), "mtu": mtu}
+        inner = {"ifname": INSIDE, "net_ns_fd": namespace.descriptor, "address": metadata_mac(segment.id), "mtu": mtu}
+        outer = {"ifname": segment.port, "address": metadata_port_mac(segment.id), "mtu": mtu}
         netlink.link("add", kind="veth", peer=inner, **outer)
         return bridge.index_of(netlink, segment.port)
 
@@ -47,7 +46,7 @@ def plug(segment: Segment) -> None:
         index = bridge.index_of(netlink, segment.port)
         netlink.link("set", index=index, master=bridge.index_of(netlink, segment.bridge), state="up")
         netlink.brport("set", index=index, learning=0, unicast_flood=0, mcast_flood=0)
-        netlink.fdb("replace", ifindex=index, lladdr=mac(segment.id), state=_STATIC, flags=_STICKY)
+        netlink.fdb("replace", ifindex=index, lladdr=metadata_mac(segment.id), state=_STATIC, flags=_STICKY)
 
 
 def remove(port: str) -> None:
@@ -73,12 +72,12 @@ def furnish() -> tuple[socket.socket, TextIO]:
             setting.write_text(value)
     with bridge.open_netlink() as netlink:
         index = bridge.index_of(netlink, INSIDE)
-        netlink.addr("add", index=index, address=ADDRESS, prefixlen=32)
+        netlink.addr("add", index=index, address=METADATA_ADDRESS, prefixlen=32)
         netlink.link("set", index=index, state="up")
     listener = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     listener.setsockopt(socket.IPPROTO_IP, socket.IP_TTL, 1)
-    listener.bind((ADDRESS, PORT))
+    listener.bind((METADATA_ADDRESS, PORT))
     listener.listen(_BACKLOG)
     listener.setblocking(False)
     return listener, Path(_NEIGHBOURS).open(encoding="ascii")
@@ -104,13 +103,3 @@ def neighbour(table: TextIO, address: str) -> str:
         if found == address and int(flags, 16):
             return mac_
     return ""
-
-
-def mac(vnet: str) -> str:
-    """The service's. The same on each host, so that a machine that moves finds it as it was."""
-    return _mac("02", vnet)
-
-
-def _mac(first: str, vnet: str) -> str:
-    digest = hashlib.sha256(f"metadata {vnet}".encode()).hexdigest()
-    return ":".join([first, *(digest[at : at + 2] for at in range(0, 10, 2))])

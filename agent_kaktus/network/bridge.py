@@ -37,6 +37,7 @@ def look() -> dict[str, Link]:
             ports=ports[link["index"]],
             bridge=known.get(link.get_attr("IFLA_MASTER"), ""),
             addresses=frozenset(held.get(link["index"], ())),
+            mac=link.get_attr("IFLA_ADDRESS") or "",
         )
         for link in links
     }

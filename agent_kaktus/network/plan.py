@@ -1,12 +1,11 @@
 """What bridges and guards need. Pure."""
 
-import hashlib
-
-from agent_kaktus.desired import Card, Desired, Host, Missing, Range, Segment
+from agent_kaktus.desired import Card, Desired, Host, Missing, Port, Range, Segment
 from agent_kaktus.metadata import plan as metadata
 from agent_kaktus.network import guard
 from agent_kaktus.steps import MakeBridge, RemoveBridge, SetBridge, Unguard
 from agent_kaktus.view import AS_WANTED, GONE, Verdict, View
+from kowa.reserved import METADATA_ADDRESS, bridge_mac, metadata_mac
 
 
 def segment(view: View, wanted: Segment) -> Verdict:
@@ -17,7 +16,7 @@ def segment(view: View, wanted: Segment) -> Verdict:
     if wanted.interface:  # somebody else's: never changed
         return Verdict(serve)
     if link is None:
-        return Verdict((MakeBridge(wanted, _mac(view, wanted)),)) if _is_needed(view, wanted) else AS_WANTED
+        return Verdict((MakeBridge(wanted, _bridge_mac(view, wanted)),)) if _is_needed(view, wanted) else AS_WANTED
     if not link.is_bridge:
         return Verdict(fails=f"{link.name} is there and no bridge; rename or remove it")
     add = tuple(sorted(_held(view, wanted, gone=False) - link.addresses))
@@ -79,6 +78,22 @@ def why_no_bridge(view: View, wanted: Segment) -> str:
     return f"vnet {wanted.name}: no bridge {wanted.bridge}"
 
 
+def why_not_plugged(view: View, port: Port) -> str:
+    """Why an adapter would take from this host, or from a metadata service, what is theirs; empty if it would not.
+
+    Kahuna admits no such adapter; records from before it looked may ask for one.
+    """
+    card, bridge = port.card, port.segment.bridge
+    vnets = [segment for segment in view.desired.segments.values() if segment.bridge == bridge]
+    owners = [f"the metadata service's of vnet {vnet.name}" for vnet in vnets if card.mac == metadata_mac(vnet.id)]
+    owners += [f"that of {link.name} on this host" for link in view.actual.links.values() if link.mac == card.mac]
+    if owners:
+        return f"adapter {card.name}: its hardware address {card.mac} is {owners[0]}; replace it by another adapter"
+    if card.address == port.range.gateway or str(card.address) == METADATA_ADDRESS:
+        return f"adapter {card.name}: its address {card.address} is kept for the vnet; replace it by another adapter"
+    return ""
+
+
 def is_guarded(view: View, wanted: Card) -> bool:
     link = view.actual.links.get(wanted.tap)
     return link is not None and view.actual.guards.get(wanted.tap) == guard.seal(wanted, link.index)
@@ -107,8 +122,6 @@ def _held(view: View, wanted: Segment, *, gone: bool) -> set[str]:
     return {range_.held for range_ in ranges if range_.gateway and range_.gone == gone}
 
 
-def _mac(view: View, wanted: Segment) -> str:
-    """The bridge's own, or it would change with the taps on it. Another on each host."""
-    host_id = view.desired.host.id if view.desired.host else ""
-    digest = hashlib.sha256(f"{host_id} {wanted.id}".encode()).hexdigest()
-    return ":".join(["02", *(digest[at : at + 2] for at in range(0, 10, 2))])
+def _bridge_mac(view: View, wanted: Segment) -> str:
+    """The bridge's own, or it would change with the taps on it."""
+    return bridge_mac(view.desired.host.id if view.desired.host else "", wanted.id)

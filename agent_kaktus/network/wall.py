@@ -4,8 +4,8 @@ import hashlib
 import json
 
 from agent_kaktus import process
+from kowa.reserved import METADATA_ADDRESS
 
-ADDRESS = "169.254.169.254"
 BROKEN = "broken"  # the seal of rules that are not ours
 _PORTS, _TAPS = '"km*"', '"kt*"'
 # What a machine may open at once and from then on: beyond that, to be turned away would cost the agent its time.
@@ -16,11 +16,11 @@ _RULES = {
         f"iifname {_PORTS} oifname != {_TAPS} drop",
         f"oifname {_PORTS} iifname != {_TAPS} drop",
         f"iifname {_TAPS} oifname {_PORTS} tcp flags & (syn | ack) == syn {_TOO_OFTEN} drop",
-        f"oifname {_TAPS} iifname != {_PORTS} arp saddr ip {ADDRESS} drop",
-        f"iifname {_TAPS} oifname != {_PORTS} arp daddr ip {ADDRESS} drop",
+        f"oifname {_TAPS} iifname != {_PORTS} arp saddr ip {METADATA_ADDRESS} drop",
+        f"iifname {_TAPS} oifname != {_PORTS} arp daddr ip {METADATA_ADDRESS} drop",
     ),
     "input": (f"iifname {_PORTS} drop",),
-    "output": (f"oifname {_PORTS} drop", f"oifname {_TAPS} arp saddr ip {ADDRESS} drop"),
+    "output": (f"oifname {_PORTS} drop", f"oifname {_TAPS} arp saddr ip {METADATA_ADDRESS} drop"),
 }
 SEAL = hashlib.sha256(repr((_ASKING, _RULES)).encode()).hexdigest()[:16]
 

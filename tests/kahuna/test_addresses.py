@@ -2,9 +2,11 @@
 
 import pytest
 
-from kahuna.domain.addresses import check_mac, free_address
+from kahuna.domain.addresses import check_mac, draw_mac, free_address
 from kahuna.domain.errors import Refusal
-from kowa.v2 import adapter_pb2, subnet_pb2
+from kowa import reserved
+from kowa.errors import KowaError
+from kowa.v2 import adapter_pb2, subnet_pb2, vnet_pb2
 from tests.estate import Estate, estate
 from tests.world import World
 
@@ -37,8 +39,38 @@ def test_a_subnet_of_name_servers_has_no_address_to_give() -> None:
 @pytest.mark.parametrize("mac", ["00:00:5e:00:01:0a", "00:00:5E:00:02:ff", "00:00:5e:12:34:56"])
 def test_a_hardware_address_that_routers_share_is_no_machines(mac: str) -> None:
     with pytest.raises(Refusal, match=r"mac: 00:00:5[eE].* is of 00:00:5e, which routers share"):
-        check_mac(mac)
+        check_mac(mac, {}, {})
 
 
 def test_another_hardware_address_may_be_asked_for() -> None:
-    check_mac("00:00:5f:00:01:0a")
+    check_mac("00:00:5f:00:01:0a", {}, {})
+
+
+def test_what_the_platform_has_on_a_vnet_is_refused_before_anything_is_made(site: Estate) -> None:
+    """Also what it has on the same bridge by another vnet, and on any host that the machine may come to."""
+    on_br0 = [
+        site.client.of(vnet_pb2.Vnet).create(vnet_pb2.Vnet(region=site.region.meta.id, name=name, interface="br0"))
+        for name in ("office", "lab")
+    ]
+    wanted = subnet_pb2.Subnet(vnet=on_br0[0].meta.id, name="b", cidr="10.30.0.0/24")
+    office = site.client.of(subnet_pb2.Subnet).begin_create(wanted).resource
+    vnet, host, revision = site.vnet.meta.id, site.host.meta.id, site.cloud.kahuna.store.view.revision
+    for subnet, mac, reason in (
+        (site.subnet, reserved.metadata_mac(vnet), f"is the metadata service's of vnet {site.vnet.name}; choose"),
+        (site.subnet, reserved.metadata_mac(vnet).upper(), "is the metadata service's of vnet"),
+        (site.subnet, reserved.bridge_mac(host, vnet), f"the bridge of vnet {site.vnet.name} on {site.host.name}"),
+        (site.subnet, reserved.metadata_port_mac(vnet), "is of fe, which hosts' ends of adapters have"),
+        (site.subnet, "fe:54:00:12:34:56", "is of fe, which hosts' ends of adapters have; choose another, or leave"),
+        (office, reserved.metadata_mac(on_br0[1].meta.id), "is the metadata service's of vnet lab"),
+    ):
+        with pytest.raises(KowaError, match=rf"mac: {mac} .*{reason}") as refused:
+            site.client.of(adapter_pb2.Adapter).begin_create(
+                adapter_pb2.Adapter(project=site.project.meta.id, name="b", subnet=subnet.meta.id, mac=mac)
+            )
+        assert refused.value.reason == "INVALID_ARGUMENT"
+    assert site.cloud.kahuna.store.view.revision == revision
+
+
+def test_none_of_them_is_ever_drawn() -> None:
+    assert reserved.find_mac_owner(draw_mac(), {}, {}) == ""
+    assert not draw_mac().startswith(reserved.metadata_mac("any")[:3])

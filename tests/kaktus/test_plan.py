@@ -11,6 +11,7 @@ from agent_kaktus import names
 from agent_kaktus.actual import Domain, Image, Link, Power
 from agent_kaktus.parse import parse
 from agent_kaktus.site import Site
+from kowa import reserved
 from kowa.v2 import instance_pb2
 
 from .model import Host
@@ -18,6 +19,7 @@ from .slices import MIB, Slice, id_of, small_house
 
 SITE = Site(pools=Path("/pools"), machines=Path("/machines"))
 SUM = "0" * 64
+BRIDGE_MAC = "06:00:00:00:00:0a"
 BRIDGE, TAP, PORT = names.bridge(id_of("vnet")), names.tap(id_of("card")), names.port(id_of("vnet"))
 RUNNING, STOPPED, SUSPENDED = instance_pb2.POWER_RUNNING, instance_pb2.POWER_STOPPED, instance_pb2.POWER_SUSPENDED
 GIB = 1024 * MIB
@@ -43,7 +45,9 @@ def _ask(slice_: Slice, what: str, *how: str) -> None:
         case "root":
             slice_.volume("root", sizes[0] if sizes else GIB, "debian" if "debian" in how else "")
         case "card":
-            slice_.adapter("card", "10.9.0.2")
+            macs = {"metadata": reserved.metadata_mac(id_of("vnet")), "bridge": BRIDGE_MAC}
+            address = "10.9.0.1" if "gateway" in how else "10.9.0.2"
+            slice_.adapter("card", address, next((macs[word] for word in how if word in macs), "02:00:00:00:00:01"))
         case "web":
             power = STOPPED if "off" in how else SUSPENDED if "held" in how else RUNNING
             cards = ("card",) if id_of("card") in slice_.objects else ()
@@ -110,9 +114,9 @@ def _happen(host: Host, event: str) -> None:
         case "port gone with it":
             del host.links[PORT], host.plugs[PORT]
         case "bridge":
-            host.links[BRIDGE] = Link(BRIDGE, 7, is_bridge=True)
+            host.links[BRIDGE] = Link(BRIDGE, 7, is_bridge=True, mac=BRIDGE_MAC)
         case "br0":
-            host.links["br0"] = Link("br0", 7, is_bridge=True)
+            host.links["br0"] = Link("br0", 7, is_bridge=True, mac=BRIDGE_MAC)
         case "br0 is none":
             host.links["br0"] = Link("br0", 7)
         case "stray port":
@@ -235,6 +239,10 @@ root                             | root; stray file, stray bridge     | -; stran
 
 SERVICES = """
 asked                            | found                              | does
+root, card metadata, web         | root; bridge                       | vnet: make service vnet; web: waits: adapter card: its hardware address 02:4d:51:63:da:f4 is the metadata service's of vnet vnet; replace it by another adapter
+root, card bridge, web           | root; bridge                       | vnet: make service vnet; web: waits: adapter card: its hardware address 06:00:00:00:00:0a is that of BRIDGE on this host; replace it by another adapter
+root, card bridge, web, on br0   | root; br0                          | vnet: make service vnet; web: waits: adapter card: its hardware address 06:00:00:00:00:0a is that of br0 on this host; replace it by another adapter
+root, card gateway, web          | root; bridge                       | vnet: make service vnet; web: waits: adapter card: its address 10.9.0.1 is kept for the vnet; replace it by another adapter
 root, card, web                  | root, card; bridge                 | vnet: make service vnet; web: seed web, define web, start web, note web runs, guard web, resume web
 root, card, web                  | root, card, web                    | -
 root, card, web off again        | root, card, web                    | web: shutdown web, note web stops

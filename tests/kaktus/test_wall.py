@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 
 from agent_kaktus import names
-from agent_kaktus.metadata import veth
 from agent_kaktus.network import wall
+from kowa import reserved
 
 from .rooms import REPOSITORY
 from .slices import id_of
@@ -159,7 +159,7 @@ def wire(bare: Wire) -> Iterator[Wire]:
         yield bare
 
 
-ANSWERED = {"told": "HTTP/1.1 200 OK", "arp": [veth.mac(id_of("vnet"))], "ttl": [1]}
+ANSWERED = {"told": "HTTP/1.1 200 OK", "arp": [reserved.metadata_mac(id_of("vnet"))], "ttl": [1]}
 NOTHING = {"told": "", "arp": [], "ttl": []}
 
 
@@ -217,7 +217,7 @@ def test_who_answers_in_its_place_is_not_heard(wire: Wire) -> None:
 
 @pytest.mark.libvirt
 def test_nor_does_its_hardware_address_lead_elsewhere(wire: Wire) -> None:
-    wire.be("stranger", veth.mac(id_of("vnet")), "10.9.0.8")
+    wire.be("stranger", reserved.metadata_mac(id_of("vnet")), "10.9.0.8")
     assert "0 received" in wire.run("stranger", "ping -c 1 -W 1 10.9.0.2", check=False)  # the answer is not for it
     assert wire.asks("guest-one")["told"] == ANSWERED["told"]
 

@@ -2,14 +2,13 @@
 
 import ipaddress
 import secrets
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 
 from kahuna.domain.errors import Refusal, invalid
+from kowa.reserved import find_mac_owner
 
 # Locally administered, unicast; the rest is drawn.
 MAC_PREFIX = "52:54:00"
-# IANA's: what routers share by VRRP and the like is of it. Whoever had such an address would take theirs.
-_ROUTERS_MACS = "00:00:5e"
 # No machine's addresses, and why.
 _NOT_FOR_HOSTS = tuple(
     (ipaddress.IPv4Network(cidr), why)
@@ -77,12 +76,11 @@ def free_address(cidr: str, gateway: str, taken: Collection[str]) -> str:
     raise Refusal("NO_ADDRESS", f"subnet {cidr} has no free address; delete an adapter or add a subnet")
 
 
-def check_mac(mac: str) -> None:
-    """Raises Refusal when a hardware address is no machine's."""
-    if mac.lower().startswith(_ROUTERS_MACS):
-        raise invalid(
-            "mac", f"{mac} is of {_ROUTERS_MACS}, which routers share (VRRP); choose another, or leave it out for one"
-        )
+def check_mac(mac: str, vnets: Mapping[str, str], hosts: Mapping[str, str]) -> None:
+    """Raises Refusal when a hardware address is the platform's own on one of the vnets, given by id and name."""
+    owner = find_mac_owner(mac, vnets, hosts)
+    if owner:
+        raise invalid("mac", f"{mac} is {owner}; choose another, or leave it out for one")
 
 
 def draw_mac() -> str:
