@@ -115,4 +115,5 @@ def _parent(kind: contract.Kind) -> tuple[str, contract.Kind] | None:
 
 
 def _quoted(text: str) -> str:
-    return json.dumps(text, ensure_ascii=False)
+    """As a filter has it, where an asterisk by itself would be a wildcard."""
+    return json.dumps(text, ensure_ascii=False).replace("*", r"\*")

@@ -250,6 +250,13 @@ def test_what_else_is_typed_tells_names_apart(kowactl: Kowactl) -> None:
     assert kowactl("volume", "get", "data").code == 2
 
 
+@pytest.mark.parametrize("name", ["*", "a*b", 'say "hi"', "it's", "C:\\dir", "a AND b", "мир 😀", " a "])
+def test_names_with_signs_that_filters_use(kowactl: Kowactl, name: str) -> None:
+    for each in (name, "another"):
+        kowactl("region", "create", "--name", each)
+    assert json.loads(kowactl("region", "get", name, "-o", "json").out)["name"] == name
+
+
 def test_a_name_may_look_like_an_id(kowactl: Kowactl) -> None:
     for name in ("deadbeef" * 4, "urn:uuid:2f5c9b8e-3f2d-4b3a-9a53-0d1f7a1e6a10"):
         made = json.loads(kowactl("region", "create", "--name", name, "-o", "json").out)

@@ -238,6 +238,8 @@ REFUSALS: list[tuple[str, Callable[[Estate], object], str, str]] = [
     ("an agent at work", drop_agent, "HAS_CHILDREN", "1 kaktus: host-1; take it from host-1 or delete them first"),
     ("a disk in use", drop_disk, "IN_USE", "delete the instance first"),
     ("a filter that can't be read", listed(filter="name ~ x"), INVALID, "filter"),
+    ("a filter of SQL", listed(filter="name LIKE 'we%'"), INVALID, "filter: there is no LIKE; : asks for a part"),
+    ("a filter with a wildcard", listed(filter='name != "we*"'), INVALID, "filter: there are no wildcards"),
     ("a filter on nothing", listed(filter='colour = "red"'), INVALID, "no field 'colour'"),
     ("a filter on a message", machines(filter="meta = 5"), INVALID, "filter: meta is no value by itself; name one"),
     ("a filter on a status", machines(filter="status=x"), INVALID, "name one of its fields: power, addresses"),

@@ -11,6 +11,7 @@ from typing import Any
 from google.protobuf.message import Message
 from google.protobuf.timestamp_pb2 import Timestamp
 
+from kahuna.api.filters import Condition, conditions
 from kahuna.domain import sizes
 from kahuna.domain.errors import Refusal, invalid, quoted
 from kahuna.store.resource import CONTRACT, meta
@@ -22,11 +23,8 @@ PAGE_BYTES = 3 << 20
 # Texts are told apart by so many characters: a page's token holds them. Names are never longer.
 KEY = 256
 _TIMESTAMP = Timestamp.DESCRIPTOR.full_name
-_TOKEN = re.compile(
-    r'\s*(?:(?P<field>[a-z_][a-z0-9_.]*)\s*(?P<op>!=|<=|>=|=|<|>|:)\s*(?P<value>"(?:[^"\\]|\\.)*"|[^\s"]+))'
-)
 _ID = re.compile(r"[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}")
-_OPERATORS: dict[str, Callable[[Any, Any], bool]] = {"=": eq, "!=": ne, "<": lt, "<=": le, ">": gt, ">=": ge}
+_OPERATORS: dict[str, Callable[[Any, Any], bool]] = {"=": eq, ":": eq, "!=": ne, "<": lt, "<=": le, ">": gt, ">=": ge}
 Predicate = Callable[[Message], bool]
 
 
@@ -35,21 +33,7 @@ def matcher(kind: type[Message], text: str) -> Predicate:
 
     Raises Refusal on `filter` with what can't be read.
     """
-    tests: list[Predicate] = []
-    rest = text.strip()
-    while rest:
-        found = _TOKEN.match(rest)
-        if found is None:
-            raise invalid(
-                "filter", f'can\'t be read at {rest[:40]!r}; write conditions like name = "web" joined by AND'
-            )
-        tests.append(_test(kind, found["field"], found["op"], found["value"]))
-        rest = rest[found.end() :].strip()
-        if rest:
-            joined = re.match(r"AND\s+(?=\S)", rest)
-            if joined is None:
-                raise invalid("filter", f"conditions are joined by AND, found {rest[:40]!r}")
-            rest = rest[joined.end() :]
+    tests = [_test(kind, each) for each in conditions(text)]
     return lambda resource: all(test(resource) for test in tests)
 
 
@@ -136,18 +120,18 @@ def _not_returned() -> Refusal:
     return invalid("page_token", "is not one that this list returned; start anew")
 
 
-def _test(kind: type[Message], path: str, operator: str, raw: str) -> Predicate:
+def _test(kind: type[Message], asked: Condition) -> Predicate:
+    path, operator, text = asked.path, asked.operator, asked.value
     field = _resolve(kind, path, "filter")
-    text = re.sub(r"\\(.)", r"\1", raw[1:-1]) if raw.startswith('"') else raw
     if field.is_repeated:
         if operator != ":":
-            raise invalid("filter", f"{path} is a list; ask with {path}:{raw}")
+            raise invalid("filter", f"{path} is a list; ask with {path}:VALUE")
         wanted = _parse(field, path, text)
         return lambda resource: wanted in _value(resource, path)
     described = _described(field)
     # What a reference holds may be asked for by a part of it.
     value = text if operator == ":" and described and described.ref else _parse(field, path, text)
-    if operator == ":":
+    if operator == ":" and isinstance(value, str):
         return lambda resource: str(value).lower() in str(_value(resource, path)).lower()
     compare = _OPERATORS[operator]
     return lambda resource: compare(_comparable(_value(resource, path)), value)

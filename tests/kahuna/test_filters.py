@@ -1,0 +1,174 @@
+"""Filters: what people write, also who come from other languages, means what they mean or is refused with a remedy."""
+
+import pytest
+
+from kahuna.api.filters import Condition, conditions
+from kahuna.api.query import matcher
+from kahuna.domain.errors import Refusal
+from kowa.v2.instance_pb2 import Instance
+from kowa.v2.operation_pb2 import Operation
+
+MEANS = [
+    # what is written                       what it asks
+    ("", []),
+    ("  ", []),
+    ('name = "hello"', ["name", "=", "hello"]),
+    ("name = hello", ["name", "=", "hello"]),
+    ("name=hello", ["name", "=", "hello"]),
+    ("name = 'hello'", ["name", "=", "hello"]),
+    ("name='hello'", ["name", "=", "hello"]),
+    ("name != 'hello'", ["name", "!=", "hello"]),
+    ("name==hello", ["name", "=", "hello"]),
+    ('name == "hello"', ["name", "=", "hello"]),
+    ("name:he", ["name", ":", "he"]),
+    ("vcpus>=2", ["vcpus", ">=", "2"]),
+    ("memory < 1.5GiB", ["memory", "<", "1.5GiB"]),
+    ("name = ''", ["name", "=", ""]),
+    ('name = ""', ["name", "=", ""]),
+    ('name = "it\'s"', ["name", "=", "it's"]),
+    ("name = 'it\\'s'", ["name", "=", "it's"]),
+    ("name = 'say \"hi\"'", ["name", "=", 'say "hi"']),
+    (r'name = "a \"b\" \\ c\n\u00e9 \*"', ["name", "=", 'a "b" \\ c\né *']),
+    (r"name = 'a \\ \* \t'", ["name", "=", "a \\ * \t"]),
+    ('name = "AND OR NOT (x) , % “”"', ["name", "=", "AND OR NOT (x) , % “”"]),
+    ('name = "a\tb\nc"', ["name", "=", "a\tb\nc"]),
+    ("name = мир", ["name", "=", "мир"]),
+    ("address = 10.20.0.2", ["address", "=", "10.20.0.2"]),
+    ("address = fd00::1", ["address", "=", "fd00::1"]),
+    ("mac = 52:54:00:12:34:56", ["mac", "=", "52:54:00:12:34:56"]),
+    ("cidr = 10.20.0.0/24", ["cidr", "=", "10.20.0.0/24"]),
+    ("time > 2026-01-31T12:00:00+01:00", ["time", ">", "2026-01-31T12:00:00+01:00"]),
+    ("number = -5", ["number", "=", "-5"]),
+    ("name = and", ["name", "=", "and"]),
+    ("name = order", ["name", "=", "order"]),
+    ('name = "null"', ["name", "=", "null"]),
+    ('a = 1 AND b != "2"', ["a", "=", "1", "b", "!=", "2"]),
+    ("a = 1 and b = 2 And c = 3", ["a", "=", "1", "b", "=", "2", "c", "=", "3"]),
+    ("a = 1 && b = 2", ["a", "=", "1", "b", "=", "2"]),
+    ("a='1'&&b=2&&c=3", ["a", "=", "1", "b", "=", "2", "c", "=", "3"]),
+    ("a = 1\nAND\n b = 2\n", ["a", "=", "1", "b", "=", "2"]),
+    ("a=b AND and=c", ["a", "=", "b", "and", "=", "c"]),
+]
+
+
+@pytest.mark.parametrize(("written", "asks"), MEANS, ids=[row[0] for row in MEANS])
+def test_what_is_written_is_what_is_asked(written: str, asks: list[str]) -> None:
+    assert conditions(written) == [Condition(*asks[at : at + 3]) for at in range(0, len(asks), 3)]
+
+
+NO_NOT, NO_OR, NO_LISTS = "there is no NOT; write !=", "there is no OR; list once", "no parentheses and no lists"
+NO_WILDCARDS, NEEDS_QUOTES, NO_QUOTE = "no wildcards; : asks for a part", "needs quotes", "is no quote here"
+UNCLOSED, JOINED = "a quote is not closed, or stands within a value", "conditions are joined by AND"
+REFUSED = [
+    # what is written                       what is said of it
+    ("hello", "can't be read at 'hello'; write conditions like name = \"web\" joined by AND"),
+    ('"hello"', "can't be read at"),
+    ("'hello' = name", "can't be read at"),
+    ("5 < vcpus", "can't be read at"),
+    ("name", "can't be read at 'name'"),
+    ("name hello", "can't be read at 'name hello'"),
+    ("name eq hello", "can't be read at"),
+    ("[?name=='hello']", NO_LISTS),
+    ("$.name = hello", "can't be read at"),
+    # Operators of others.
+    ("name <> hello", "<> is no operator; write !="),
+    ("name === hello", "'===' is no operator; use one of = != < <= > >= :"),
+    ("name := hello", "':=' is no operator"),
+    ("name => hello", "'=>' is no operator"),
+    ("name =! hello", "'=!' is no operator"),
+    ("name ~ hello", "there are no patterns; : asks for a part"),
+    ("name =~ hello", "there are no patterns"),
+    ("name !~ 'hel.*'", "there are no patterns"),
+    ("name LIKE 'hel%'", "there is no LIKE; : asks for a part"),
+    ("name IN ('a', 'b')", "there is no IN; list once"),
+    ("name in (a,b)", "there is no IN; list once"),
+    ("name notin (a,b)", "there is no NOTIN; write a condition with !="),
+    ("name IS NULL", 'there is no IS; what is not set is asked for with = ""'),
+    ("name = (a OR b)", NO_LISTS),
+    ("name:(a b)", NO_LISTS),
+    ("name = [a]", NO_LISTS),
+    # What denies, chooses and groups.
+    ("NOT name = hello", NO_NOT),
+    ("not name = hello", NO_NOT),
+    ("-name:hello", NO_NOT),
+    ("!name", NO_NOT),
+    ("!(name = hello)", NO_NOT),
+    ("(name = hello)", NO_LISTS),
+    ("name = hello)", NO_LISTS),
+    ("a = 1 AND (b = 2)", NO_LISTS),
+    ("a = 1 AND NOT b = 2", NO_NOT),
+    ("a = 1 AND -b = 2", NO_NOT),
+    ("a = 1 OR b = 2", NO_OR),
+    ("a = 1 or b = 2", NO_OR),
+    ('a = "1" || b = 2', NO_OR),
+    ("a = 1 | b = 2", NO_OR),
+    ("a = 1, b = 2", "a comma joins nothing; join conditions with AND"),
+    ("a=1,b=2", "a comma joins nothing"),
+    ('a = "1", b = 2', "a comma joins nothing"),
+    ("a = 1; b = 2", "holds ; needs quotes"),
+    ("a = 1 b = 2", JOINED),
+    ("a = 1 & b = 2", JOINED),
+    ("a = 1 AND", "a condition is missing behind AND"),
+    ("a = 1 &&", "a condition is missing behind &&"),
+    ("AND a = 1", "can't be read at 'AND a = 1'"),
+    ("a = 1 ANDb = 2", JOINED),
+    # Values.
+    ("name = ", 'name = lacks a value; for an empty one write ""'),
+    ("name !=", "name != lacks a value"),
+    ("name = && a = 1", "name = lacks a value"),
+    ("name = hello world", f"{JOINED}, found 'world'; a value with spaces needs quotes"),
+    ('name = "a" "b"', JOINED),
+    ('name = "a"b', JOINED),
+    ("name = 'it''s'", JOINED),
+    ("name = he'llo", UNCLOSED),
+    ('name = he"llo"', UNCLOSED),
+    ('name = "hello', UNCLOSED),
+    ("name = 'hello", UNCLOSED),
+    ("name = \"hello'", UNCLOSED),
+    ("name = “hello”", "“ is no quote here; write \" or '"),
+    ("name = \u2018hello\u2019", NO_QUOTE),
+    ("name = «hello»", NO_QUOTE),
+    ("name==`hello`", NO_QUOTE),
+    ("name = web*", NO_WILDCARDS),
+    ("name = *", NO_WILDCARDS),
+    ("name:*", NO_WILDCARDS),
+    ('name != "web-*"', NO_WILDCARDS),
+    ("name = '*'", NO_WILDCARDS),
+    ("name = web%", NEEDS_QUOTES),
+    ("name = $1", NEEDS_QUOTES),
+    ("name = ?", NEEDS_QUOTES),
+    ("name = {a}", NO_LISTS),
+    ("description = null", 'null is no value; for what is not set write "", for the word itself put it in quotes'),
+    ("description != NULL", "NULL is no value"),
+    ("description = None", "None is no value"),
+    (r'name = "C:\dir"', "a string holds a \\ that escapes nothing; write \\\\"),
+    (r"name = 'a\xb'", "escapes nothing"),
+    (r'name = "\u12"', "escapes nothing"),
+]
+
+
+@pytest.mark.parametrize(("written", "says"), REFUSED, ids=[row[0] for row in REFUSED])
+def test_what_could_mean_something_else_is_refused_with_what_to_write(written: str, says: str) -> None:
+    with pytest.raises(Refusal) as refused:
+        conditions(written)
+    (violation,) = refused.value.violations
+    assert violation.field == "filter"
+    assert says in violation.description
+
+
+def test_all_but_hello_spares_hello() -> None:
+    machines = [Instance(name="hello"), Instance(name="web")]
+    for written in ("name != 'hello'", 'name != "hello"', "name != hello", "name!='hello'"):
+        assert [machine.name for machine in machines if matcher(Instance, written)(machine)] == ["web"], written
+
+
+def test_a_colon_asks_for_a_part_of_texts_and_lists_and_for_all_of_the_rest() -> None:
+    small, large = Instance(name="web", vcpus=2, memory=1 << 30), Instance(name="Web-2", vcpus=12, memory=21 << 30)
+    for written, found in (
+        ("name:web", [small, large]),
+        ("vcpus:2", [small]),
+        ("memory:1G", [small]),
+        ("power:unspecified", [small, large]),
+    ):
+        assert [machine for machine in (small, large) if matcher(Instance, written)(machine)] == found, written
+    assert not matcher(Operation, "progress:1")(Operation(progress=10))
