@@ -36,7 +36,7 @@ def test_the_whole_slice_comes_in_the_order_it_must_be_known(site: Estate, dial:
     welcome = line.sign_in()
     assert (welcome.kind, welcome.node) == ("Kaktus", site.host.meta.id)
     assert names(objects(line.batch())) == [
-        "region eu", "zone eu-a", "kaktus host-1", "storage_pool local", "template tiny", "vnet lan", "subnet lan",
+        "region eu", "vnet lan", "zone eu-a", "subnet lan", "kaktus host-1", "storage_pool local", "template tiny",
     ]  # fmt: skip
 
 

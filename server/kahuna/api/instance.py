@@ -7,9 +7,9 @@ from dataclasses import replace
 from google.protobuf.message import Message
 
 from kahuna.api.service import Context, StandardMethods, cause_of
-from kahuna.domain import slices
 from kahuna.domain.errors import Refusal, invalid, not_found
 from kahuna.domain.placement import Choice, Demand, choose, no_host, why_not
+from kahuna.domain.reach import REACH
 from kahuna.store import operations, room
 from kahuna.store.transaction import Transaction
 from kowa import contract
@@ -93,7 +93,7 @@ class InstanceService(StandardMethods):
             raise not_found(self.described.command, first.id if first else "")
         cause = cause_of(method)
         await self.store.run(lambda tx: operations.note(tx, cause, self.kind, machine))
-        agent = next(iter(slices.agents(self.store.view, self.kind, machine)), "")
+        agent = next(iter(REACH.holders(self.store.view, self.kind, machine.meta.id)), "")
         ticket, relay = await self.relays.open(agent, machine.meta.id)
 
         async def pass_keys() -> None:

@@ -3,20 +3,20 @@
 import asyncio
 import contextlib
 import time
-from collections.abc import AsyncIterator, Iterable, Iterator
+from collections.abc import AsyncIterator, Iterable
 from functools import partial
 
 import structlog
 from google.protobuf.message import Message
 
-from kahuna.domain import slices
 from kahuna.domain.errors import Refusal
+from kahuna.domain.reach import REACH
 from kahuna.fleet.session import Session
 from kahuna.store import commands, operations
 from kahuna.store.database import Store
 from kahuna.store.resource import meta, timestamp
 from kahuna.store.transaction import Transaction
-from kahuna.store.view import Move, View
+from kahuna.store.view import Move
 from kowa.fleet.v1 import fleet_pb2
 from kowa.v2 import agent_pb2, operation_pb2
 
@@ -28,9 +28,6 @@ SILENCE = 20.0
 # How many characters are kept of an agent's version.
 VERSION = 64
 REVOKED = "its token has been revoked"
-# When one of these joins or leaves a slice, others do that have not moved. What hangs from a pool or a vnet hangs there
-# for its whole life, and so moves itself when it comes and goes.
-_TAKES_OTHERS_ALONG = frozenset({"Kaktus", "Kiwi", "Instance"})
 _CONNECTED = frozenset({agent_pb2.STREAM_ONLINE, agent_pb2.STREAM_STALE})
 
 
@@ -144,56 +141,31 @@ class Fleet:
                 self._turned.add(move.id)
             if isinstance(move.after, operation_pb2.Operation) and move.before is None and move.after.command:
                 self._announce(move.after)
-        moved = [move for move in moves if move.kind in slices.KINDS and _has_moved(move)]
-        if moved and self.sessions:
-            earlier = _Earlier(self.store.view, moves)
-            for move in moved:
-                self._dispatch(earlier, move)
+        if self.sessions:
+            self._dispatch(moves)
 
-    def _dispatch(self, earlier: slices.Reader, move: Move) -> None:
-        before = slices.agents(earlier, move.kind, move.before) if move.before is not None else set()
-        after = slices.agents(self.store.view, move.kind, move.after) if move.after is not None else set()
-        if move.kind in _TAKES_OTHERS_ALONG:
-            for session in self._of(before ^ after):
-                session.touch_all()
-        for session in self._of(after):
-            session.touch(move.kind, move.id)
-        for session in self._of(before - after):
-            session.leave(move.id)
+    def _dispatch(self, moves: list[Move]) -> None:
+        """Tells sessions which members of their slices a commit has moved, and which have joined or left."""
+        moved = [(move.kind, move.id) for move in moves if _has_moved(move)]
+        came = [link for move in moves for link in move.came]
+        went = [link for move in moves for link in move.went]
+        there, left = REACH.affected(self.store.view, self.sessions, moved, came, went)
+        for agent, members in there.items():
+            for kind, id_ in members:
+                self.sessions[agent].touch(kind, id_)
+        for agent, members in left.items():
+            for _, id_ in members:
+                self.sessions[agent].leave(id_)
 
     def _announce(self, operation: operation_pb2.Operation) -> None:
-        target = self.store.view.find(operation.target_kind, operation.target)
-        if target is not None:
-            for session in self._of(slices.agents(self.store.view, operation.target_kind, target)):
-                session.touch_commands()
-
-    def _of(self, agents: Iterable[str]) -> Iterator[Session]:
-        return (session for agent in agents if (session := self.sessions.get(agent)) is not None)
+        for agent in REACH.holders(self.store.view, operation.target_kind, operation.target):
+            if agent in self.sessions:
+                self.sessions[agent].touch_commands()
 
     def _end_token(self, token: str) -> None:
         for session in self.sessions.values():
             if session.token == token:
                 session.end(REVOKED)
-
-
-class _Earlier(slices.Reader):
-    """The view as it was before a commit: what has left a slice is found by what it hung from then."""
-
-    def __init__(self, view: View, moves: Iterable[Move]) -> None:
-        self._view = view
-        self._moved = {(move.kind, move.id): move.before for move in moves}
-
-    def find(self, kind: str, id_: str) -> Message | None:
-        key = kind, id_
-        return self._moved[key] if key in self._moved else self._view.find(kind, id_)
-
-    def referring(self, kind: str, field: str, target: str) -> Iterator[Message]:
-        for resource in self._view.referring(kind, field, target):
-            if (kind, meta(resource).id) not in self._moved:
-                yield resource
-        for (its, _), before in self._moved.items():
-            if its == kind and before is not None and getattr(before, field) == target:
-                yield before
 
 
 def _has_moved(move: Move) -> bool:

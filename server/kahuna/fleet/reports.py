@@ -11,8 +11,8 @@ import structlog
 from google.protobuf import any_pb2
 from google.protobuf.message import DecodeError, Message
 
-from kahuna.domain import slices
 from kahuna.domain.errors import Refusal
+from kahuna.domain.reach import REACH
 from kahuna.fleet.session import OVERHEAD, WORDS, Session
 from kahuna.store import operations
 from kahuna.store.database import Store
@@ -178,7 +178,7 @@ def _apply(tx: Transaction, session: Session, report: fleet_pb2.Report) -> str:
     if not kind or (not report.gone and not _is_reported(kind)):
         return ""
     resource = tx.find(kind, report.id)
-    if resource is None or not slices.concerns(tx, session.agent, kind, resource):
+    if resource is None or not REACH.concerns(tx, session.agent, kind, report.id):
         return ""
     if report.gone:
         return kind if meta(resource).HasField("delete_time") else ""

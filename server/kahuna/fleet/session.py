@@ -10,8 +10,8 @@ from collections.abc import Iterable, Iterator
 import structlog
 from google.protobuf.message import Message
 
-from kahuna.domain import slices
 from kahuna.domain.errors import Refusal
+from kahuna.domain.reach import REACH
 from kahuna.store.resource import meta
 from kahuna.store.view import View
 from kowa import resources
@@ -30,7 +30,6 @@ SAYINGS = 64
 HOLDINGS, LONGEST_ID = 100_000, 36
 # How many characters are kept of what an agent says in words.
 WORDS = 1024
-_ORDER = {kind: index for index, kind in enumerate(slices.KINDS)}
 
 Held = tuple[int, bool]
 
@@ -149,7 +148,7 @@ class Session:
         """What the agent does not hold as it shall, in the order it must know it, and what concerns it no more."""
         self._woken.clear()
         if self._whole:
-            wanted = slices.members(self._view, self.agent)
+            wanted = REACH.slice(self._view, self.agent)
             self._slice.clear()
         else:
             wanted = {(kind, id_) for id_, kind in self._dirty.items() if kind}
@@ -159,7 +158,7 @@ class Session:
         self._slice |= ids
         self._dirty, self._whole = {}, False
         self.begun.set()
-        ordered = sorted(wanted, key=lambda member: (_ORDER[member[0]], member[1]))
+        ordered = sorted(wanted, key=lambda member: (REACH.order[member[0]], member[1]))
         return [described for kind, id_ in ordered for described in self._described(kind, id_)], removed
 
     def stored(self, objects: list[fleet_pb2.Object], removed: list[str], revision: int) -> None:

@@ -6,8 +6,9 @@ from collections.abc import Sequence
 from google.protobuf.message import Message
 from sqlmodel import col, select
 
-from kahuna.domain import lifecycle, slices
+from kahuna.domain import lifecycle
 from kahuna.domain.errors import Refusal
+from kahuna.domain.reach import REACH
 from kahuna.store import operations
 from kahuna.store.command import Command
 from kahuna.store.operations import Cause
@@ -38,7 +39,7 @@ def ask(
     operation = operations.begin_command(tx, cause, kind, target)
     head = meta(target)
     command.id, command.target, command.generation = operation.meta.id, head.id, head.generation
-    agent = next(iter(slices.agents(tx, kind, target)), "")
+    agent = next(iter(REACH.holders(tx, kind, head.id)), "")
     row = Command(
         id=command.id,
         agent_id=agent,

@@ -6,7 +6,8 @@ from dataclasses import dataclass
 from google.protobuf.message import Message
 from sqlmodel import col, delete, select
 
-from kahuna.domain import lifecycle, slices
+from kahuna.domain import lifecycle
+from kahuna.domain.reach import REACH
 from kahuna.store.audit import Audit
 from kahuna.store.command import Command
 from kahuna.store.gone import Gone
@@ -131,7 +132,7 @@ def reconsider(tx: Transaction, *, agents: Collection[str] = (), targets: Collec
         target = tx.find(operation.target_kind, operation.target)
         if target is None:
             continue
-        concerned = slices.agents(tx, operation.target_kind, target)
+        concerned = REACH.agents(tx, operation.target_kind, operation.target)
         if operation.target not in targets and concerned.isdisjoint(agents):
             continue
         obstacle = _obstacle(tx, operation.target_kind, target)
@@ -199,16 +200,21 @@ def confirm_gone(tx: Transaction, kind: str, id_: str, agents: Iterable[str]) ->
 
 def _holders(tx: Transaction, kind: str, resource: Message) -> set[str]:
     """The agents that may still have a marked resource on their hosts."""
-    if kind not in slices.HELD:
-        return set()
-    concerned = {agent for agent in slices.agents(tx, kind, resource) if slices.has_signed_in(tx, agent)}
-    words = tx.session.exec(select(Gone.agent_id).where(Gone.object_id == meta(resource).id)).all()
-    return concerned - set(words)
+    id_ = meta(resource).id
+    holders = {agent for agent in REACH.holders(tx, kind, id_) if _has_signed_in(tx, agent)}
+    words = tx.session.exec(select(Gone.agent_id).where(Gone.object_id == id_)).all() if holders else ()
+    return holders.difference(words)
+
+
+def _has_signed_in(tx: Transaction, agent: str) -> bool:
+    """Whether an agent can have made anything at all."""
+    found = tx.find("Agent", agent)
+    return isinstance(found, agent_pb2.Agent) and found.status.epoch > 0
 
 
 def _obstacle(tx: Transaction, kind: str, target: Message) -> str:
     """Why nothing will happen for now, in words, or nothing."""
-    concerned = slices.agents(tx, kind, target)
+    concerned = REACH.agents(tx, kind, meta(target).id)
     if not concerned:
         return f"{_UNBOUND}; bind one"
     for id_ in sorted(concerned):

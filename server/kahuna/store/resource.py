@@ -1,8 +1,9 @@
 """What every resource's table has, and how a row and its message turn into each other."""
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
 from functools import cache
+from operator import attrgetter
 from typing import Any, ClassVar, cast
 
 from google.protobuf.message import Message
@@ -11,6 +12,7 @@ from sqlalchemy import BigInteger, Index, LargeBinary, text
 from sqlmodel import Field, SQLModel
 
 from kahuna.domain.lifecycle import Standing, state
+from kahuna.domain.reach import Link
 from kowa import contract
 from kowa.v2 import meta_pb2
 
@@ -80,6 +82,32 @@ def column_values(kind: str, message: Message) -> dict[str, Any]:
     """What the kind's own columns hold for a message; an empty reference is NULL."""
     values = {column: getattr(message, field) for column, field in own_columns(kind).items()}
     return {column: (value or None) if column.endswith("_id") else value for column, value in values.items()}
+
+
+def links_of(kind: str, message: Message) -> set[Link]:
+    """All that a resource names."""
+    id_ = meta(message).id
+    return {Link(kind, name, id_, named) for name in _readers(kind) for named in named_by(kind, name, message)}
+
+
+def named_by(kind: str, field: str, message: Message) -> Iterable[str]:
+    """The ids in a field of a resource that names others; with dots where it is a nested part's."""
+    return filter(None, _readers(kind)[field](message))
+
+
+@cache
+def _readers(kind: str) -> Mapping[str, Callable[[Message], Iterable[str]]]:
+    """What reads each field that names others; the most common ones are read at once."""
+
+    def reader(reference: contract.Reference) -> Callable[[Message], Iterable[str]]:
+        read = attrgetter(reference.name)
+        if not reference.repeated:
+            return lambda message: (read(message),)
+        if len(reference.fields) == 1 and not reference.fields[0].is_map:
+            return read
+        return lambda message: (id_ for _, id_ in reference.find(message))
+
+    return {reference.name: reader(reference) for reference in CONTRACT.kinds[kind].references}
 
 
 def meta(message: Message) -> meta_pb2.Meta:

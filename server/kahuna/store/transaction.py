@@ -13,7 +13,7 @@ from sqlalchemy.exc import IntegrityError
 from sqlmodel import Session, col, select
 
 from kahuna.domain.errors import Refusal, invalid, not_found, quoted
-from kahuna.domain.slices import Reader
+from kahuna.domain.reach import Ids, Reader
 from kahuna.store.gone import Gone
 from kahuna.store.log import Head, Log
 from kahuna.store.resource import (
@@ -23,6 +23,7 @@ from kahuna.store.resource import (
     column_values,
     message_of,
     meta,
+    named_by,
     own_columns,
     spec_of,
     status_of,
@@ -33,6 +34,9 @@ from kowa import contract
 # Whoever names one of these takes it, or an address of it: its lock is alone from the start. Two who shared it first
 # and then each wanted it alone would wait for each other.
 _TAKEN = frozenset({"Subnet", "Volume", "Adapter", "Agent"})
+
+# How many ids one query may name: databases bound the parameters of a statement.
+MAX_IDS = 10_000
 
 
 class Outrun(Exception):
@@ -67,6 +71,23 @@ class Transaction(Reader):
         table = TABLES[kind]
         rows = self.session.exec(select(table).where(getattr(table, f"{field}_id") == target))
         return (message_of(kind, row) for row in rows.all())
+
+    def targets(self, kind: str, field: str, sources: Ids) -> Ids:
+        table = TABLES[kind]
+        column = getattr(table, f"{field}_id", None)
+        if column is not None:
+            return set(self._read(select(column).where(column.is_not(None)), table.id, sources))
+        rows = self._read(select(table), table.id, sources)
+        return {named for row in rows for named in named_by(kind, field, message_of(kind, row))}
+
+    def sources(self, kind: str, field: str, targets: Ids) -> Ids:
+        # The database finds what names a resource by columns: a path can't be walked against a reference without one.
+        table = TABLES[kind]
+        return set(self._read(select(table.id), getattr(table, f"{field}_id"), targets))
+
+    def count_sources(self, kind: str, field: str, targets: Ids) -> int:
+        table = TABLES[kind]
+        return sum(self._read(select(func.count(col(table.id))), getattr(table, f"{field}_id"), targets))
 
     def row(self, kind: str, id_: str, *, share: bool = False) -> Resource:
         """A row, locked till the end: alone, or with others who only lean on it. Raises Refusal NOT_FOUND."""
@@ -201,6 +222,12 @@ class Transaction(Reader):
             for (kind, id_), row in self._touched.items()
         ] + [Change(revision, kind, id_, None) for kind, id_ in self._removed]
         return Commit(revision, tuple(changes))
+
+    def _read(self, query: Any, column: Any, ids: Ids) -> Iterator[Any]:
+        """What a query finds where a column is any of these ids, however many they are."""
+        wanted = sorted(ids)
+        for begin in range(0, len(wanted), MAX_IDS):
+            yield from self.session.exec(query.where(column.in_(wanted[begin : begin + MAX_IDS]))).all()
 
     def _row(self, kind: str, id_: str, lock: bool | dict[str, bool] = False) -> Resource | None:
         # PostgreSQL refuses to be asked for a text with a NUL.

@@ -2,13 +2,13 @@
 
 import asyncio
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from typing import NamedTuple
 
 from google.protobuf.message import Message
 
-from kahuna.domain.slices import Reader
-from kahuna.store.resource import CONTRACT, message_class
+from kahuna.domain.reach import Ids, Link, Reader
+from kahuna.store.resource import CONTRACT, links_of, message_class, named_by
 
 # How many changes a watch can fall behind before it has to start anew.
 TAIL = 100_000
@@ -39,12 +39,14 @@ class Commit(NamedTuple):
 
 
 class Move(NamedTuple):
-    """A change as followers see it: what was, what is."""
+    """A change as followers see it: what was, what is, and which links came and went with it."""
 
     kind: str
     id: str
     before: Message | None
     after: Message | None
+    came: Collection[Link] = ()
+    went: Collection[Link] = ()
 
 
 Follower = Callable[[int, list[Move]], None]
@@ -61,7 +63,7 @@ class View(Reader):
         self.oldest = 0
         self.incarnation = ""
         self._objects: dict[str, dict[str, Entry]] = {kind: {} for kind in CONTRACT.kinds}
-        self._referring: dict[tuple[str, str, str], dict[str, None]] = {}
+        self._sources: dict[tuple[str, str, str], dict[str, None]] = {}
         self._tail: deque[Change] = deque(maxlen=TAIL)
         self._early: dict[int, Commit] = {}
         self._followers: list[Follower] = []
@@ -130,8 +132,18 @@ class View(Reader):
 
     def referring(self, kind: str, field: str, target: str) -> Iterator[Message]:
         """The resources of a kind whose field names the target."""
-        found = (self.find(kind, id_) for id_ in tuple(self._referring.get((kind, field, target), ())))
+        found = (self.find(kind, id_) for id_ in tuple(self._sources.get((kind, field, target), ())))
         return (resource for resource in found if resource is not None)
+
+    def targets(self, kind: str, field: str, sources: Ids) -> Ids:
+        resources = (self.find(kind, id_) for id_ in sources)
+        return {named for found in resources if found is not None for named in named_by(kind, field, found)}
+
+    def sources(self, kind: str, field: str, targets: Ids) -> Ids:
+        return {id_ for target in targets for id_ in self._sources.get((kind, field, target), ())}
+
+    def count_sources(self, kind: str, field: str, targets: Ids) -> int:
+        return sum(len(self._sources.get((kind, field, target), ())) for target in targets)
 
     def since(self, kind: str, revision: int) -> list[Change]:
         """What the tail says of a kind after a revision, in order."""
@@ -147,20 +159,14 @@ class View(Reader):
             objects[change.id] = change.entry
         else:
             objects.pop(change.id, None)
-        for field in CONTRACT.kinds[change.kind].message.fields.values():
-            if field.ref and not field.repeated:
-                self._refer(change, field.name, before, after)
-        return Move(change.kind, change.id, before, after)
-
-    def _refer(self, change: Change, field: str, before: Message | None, after: Message | None) -> None:
-        old, new = getattr(before, field, ""), getattr(after, field, "")
-        if old == new:
-            return
-        if old:
-            key = (change.kind, field, old)
-            members = self._referring[key]
-            members.pop(change.id, None)
-            if not members:
-                del self._referring[key]
-        if new:
-            self._referring.setdefault((change.kind, field, new), {})[change.id] = None
+        old = links_of(change.kind, before) if before is not None else set()
+        new = links_of(change.kind, after) if after is not None else set()
+        came, went = new - old, old - new
+        for kind, field, source, target in went:
+            sources = self._sources[kind, field, target]
+            del sources[source]
+            if not sources:
+                del self._sources[kind, field, target]
+        for kind, field, source, target in came:
+            self._sources.setdefault((kind, field, target), {})[source] = None
+        return Move(change.kind, change.id, before, after, came, went)

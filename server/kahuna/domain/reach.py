@@ -1,0 +1,349 @@
+"""Whom each kind reaches: paths over references that end at agents, and all that follows from them.
+
+A path is read from the resource on, one reference after another:
+
+- `kaktus.agent`: the host that its `kaktus` names, then the `agent` of that host;
+- `Kaktus(zone).agent`: every Kaktus whose `zone` names it, then the `agent` of each;
+- `Kiwi(members.zone).members.agent`: references in nested parts have dots, and a list names each of its members.
+"""
+
+import re
+from collections import defaultdict
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from collections.abc import Set as AbstractSet
+from dataclasses import dataclass, field
+from graphlib import TopologicalSorter
+from typing import NamedTuple, Protocol
+
+from kowa.contract import Reference, load
+
+AGENT = "Agent"
+# `Kaktus(zone)` or `kaktus`, then a dot or the end.
+_SEGMENT = re.compile(r"(?:(\w+)\(([\w.]+)\)|(\w+))(?:\.(?=\w)|$)")
+
+Ids = AbstractSet[str]
+Member = tuple[str, str]
+"""A resource in a slice: its kind and id."""
+Slices = dict[str, set[Member]]
+"""Members of slices, by agent."""
+References = Mapping[str, Iterable[Reference]]
+"""The references of each kind."""
+
+
+class Link(NamedTuple):
+    """One resource, the source, names another in a field. The kind is the source's."""
+
+    kind: str
+    field: str
+    source: str
+    target: str
+
+
+class Paths(NamedTuple):
+    """Whom the resources of a kind reach.
+
+    Agents that one `reaches` make it on their hosts, and its deletion waits for them. Those it `informs` are only told.
+    """
+
+    reaches: tuple[str, ...] = ()
+    informs: tuple[str, ...] = ()
+
+
+class Reader(Protocol):
+    """The references between resources: the view's, or a transaction's."""
+
+    def targets(self, kind: str, field: str, sources: Ids) -> Ids:
+        """What a field of these resources of a kind names."""
+
+    def sources(self, kind: str, field: str, targets: Ids) -> Ids:
+        """The resources of a kind whose field names any of these."""
+
+    def count_sources(self, kind: str, field: str, targets: Ids) -> int:
+        """About how many `sources` would find."""
+
+
+class Reach:
+    """The paths of all kinds, compiled."""
+
+    def __init__(self, references: References, paths: Mapping[str, Paths]) -> None:
+        """Raises ValueError for what is no path over these references, and for kinds that must each come first."""
+        self._root = _Node(AGENT, _Step("", ""), _Step("", ""))
+        self._nodes: dict[str, list[_Node]] = {kind: [] for kind in paths}
+        for kind, (reaches, informs) in paths.items():
+            for path in dict.fromkeys((*reaches, *informs)):
+                node = self._root
+                for step in reversed(_steps(references, kind, path)):
+                    node = node.child(*step)
+                node.ends, node.reaches = True, path in reaches
+                self._nodes[kind].append(node)
+        self._crossed: dict[tuple[str, str], list[_Node]] = defaultdict(list)
+        for node in self._root.descendants():
+            self._crossed[node.up.kind, node.up.field].append(node)
+        self.order = {kind: rank for rank, kind in enumerate(_ordered(references, paths))}
+        """The kinds that agents are told of, with their ranks: those of lower ranks must be known first."""
+
+    def agents(self, reader: Reader, kind: str, id_: str) -> set[str]:
+        """The agents that a resource concerns."""
+        return set().union(*(node.agents(reader, {id_}) for node in self._nodes.get(kind, ())))
+
+    def holders(self, reader: Reader, kind: str, id_: str) -> set[str]:
+        """Of the agents that a resource concerns, those that make it on their hosts."""
+        return set().union(*(node.agents(reader, {id_}) for node in self._nodes.get(kind, ()) if node.reaches))
+
+    def slice(self, reader: Reader, agent: str) -> set[Member]:
+        """All that concerns an agent."""
+        found: set[Member] = set()
+        waiting: list[tuple[_Node, Ids]] = [(self._root, {agent})]
+        while waiting:
+            node, ids = waiting.pop()
+            if node.ends:
+                found.update((node.kind, id_) for id_ in ids)
+            waiting += [(child, below) for child in node.children.values() if (below := child.down.take(reader, ids))]
+        return found
+
+    def concerns(self, reader: Reader, agent: str, kind: str, id_: str) -> bool:
+        """Whether a resource concerns an agent: as `agents` says, without a walk to all hosts of a region."""
+        return self._concerns(_State(reader, self._root), agent, kind, id_)
+
+    def affected(
+        self,
+        reader: Reader,
+        among: Collection[str],
+        moved: Iterable[Member],
+        came: Collection[Link],
+        went: Collection[Link],
+    ) -> tuple[Slices, Slices]:
+        """What a commit changes in the slices of some agents: what has joined them or moved in them, and what has left.
+
+        The reader has the state after the commit. `moved` are the resources whose generation it moved, `came` and
+        `went` the links that it made and broke.
+        """
+        now, earlier = _State(reader, self._root), _State(_Earlier(reader, came, went), self._root)
+        there: Slices = defaultdict(set)
+        left: Slices = defaultdict(set)
+        for kind, id_ in moved:
+            for agent in self.agents(reader, kind, id_).intersection(among):
+                there[agent].add((kind, id_))
+        self._follow(came, among, now, earlier, there)
+        self._follow(went, among, earlier, now, left)
+        for agent, members in left.items():
+            members -= {member for member in members if self._concerns(now, agent, *member)}
+        return there, left
+
+    def _concerns(self, state: "_State", agent: str, kind: str, id_: str) -> bool:
+        return any(state.leads_to(agent, node, id_) for node in self._nodes.get(kind, ()))
+
+    def _follow(
+        self, links: Iterable[Link], among: Collection[str], state: "_State", other: "_State", found: Slices
+    ) -> None:
+        """Finds what agents are told of because of links that one state has and the other has not."""
+        for link in links:
+            for node in self._crossed.get((link.kind, link.field), ()):
+                near, far = (link.source, link.target) if node.up.forward else (link.target, link.source)
+                assert node.parent
+                agents = node.parent.agents(state.reader, {far}) & set(among)
+                _spread(node, near, agents, state, other, found)
+
+
+class _Step(NamedTuple):
+    """A step over a reference: from resources to those that their field names, or (not `forward`) the other way."""
+
+    kind: str
+    field: str
+    forward: bool = True
+
+    def take(self, reader: Reader, ids: Ids) -> Ids:
+        """Where it leads to."""
+        read = reader.targets if self.forward else reader.sources
+        return read(self.kind, self.field, ids)
+
+    def cost(self, reader: Reader, ids: Ids) -> int:
+        """About how many resources it looks at."""
+        return len(ids) if self.forward else reader.count_sources(self.kind, self.field, ids)
+
+    def back(self) -> "_Step":
+        """The same reference the other way."""
+        return self._replace(forward=not self.forward)
+
+
+@dataclass(eq=False, slots=True)
+class _Node:
+    """A place on paths. Those that go on alike from there to the agent share it; its parent is one step nearer."""
+
+    kind: str
+    up: _Step
+    down: _Step
+    parent: "_Node | None" = None
+    ends: bool = False
+    reaches: bool = False
+    children: "dict[_Step, _Node]" = field(default_factory=dict)
+
+    def child(self, kind: str, step: _Step) -> "_Node":
+        """The node from which that step leads to this one."""
+        return self.children.setdefault(step, _Node(kind, step, step.back(), self))
+
+    def descendants(self) -> "Iterator[_Node]":
+        """All nodes from which paths lead to this one."""
+        for child in self.children.values():
+            yield child
+            yield from child.descendants()
+
+    def agents(self, reader: Reader, ids: Ids) -> Ids:
+        """The agents that resources of this node lead to."""
+        node = self
+        while node.parent is not None and ids:
+            node, ids = node.parent, node.up.take(reader, ids)
+        return ids
+
+
+class _State:
+    """The references at one time, and what of them has been walked back from each agent."""
+
+    def __init__(self, reader: Reader, root: _Node) -> None:
+        self.reader = reader
+        self._root = root
+        self._walked: dict[str, dict[_Node, Ids]] = {}
+
+    def leads_to(self, agent: str, node: _Node, id_: str) -> bool:
+        """Whether a resource of a node leads to an agent: walks from either end, whichever step is cheaper."""
+        walked = self._walked.setdefault(agent, {self._root: {agent}})
+        ids: Ids = {id_}
+        between = []  # the nodes whose steps are still to be walked, the nearest to the agent last
+        last: _Node | None = node
+        while last is not None and last not in walked:
+            between.append(last)
+            last = last.parent
+        assert last
+        reached = walked[last]
+        begin = 0
+        while begin < len(between) and ids and reached:
+            near, far = between[begin], between[-1]
+            cost = near.up.cost(self.reader, ids)
+            if cost <= 1 or cost <= far.down.cost(self.reader, reached):
+                ids = near.up.take(self.reader, ids)
+                begin += 1
+            else:
+                reached = walked[far] = far.down.take(self.reader, reached)
+                between.pop()
+        return not ids.isdisjoint(reached)
+
+
+def _spread(node: _Node, id_: str, agents: Ids, state: _State, other: _State, found: Slices) -> None:
+    """Finds what leads to agents through a resource of a node. Who is led to from there in the other state is left out:
+    what changed for them is a link nearer to what they are told of."""
+    agents = {agent for agent in agents if not other.leads_to(agent, node, id_)}
+    if not agents:
+        return
+    if node.ends:
+        for agent in agents:
+            found[agent].add((node.kind, id_))
+    for child in node.children.values():
+        for below in child.down.take(state.reader, {id_}):
+            _spread(child, below, agents, state, other, found)
+
+
+class _Earlier(Reader):
+    """What a reader would have read before some links came and others went."""
+
+    def __init__(self, reader: Reader, came: Iterable[Link], went: Iterable[Link]) -> None:
+        self._reader = reader
+        self._came, self._went = _by_ends(came), _by_ends(went)
+        self._changed = self._came.keys() | self._went.keys()
+
+    def targets(self, kind: str, field: str, sources: Ids) -> Ids:
+        return self._read(self._reader.targets, kind, field, sources, "source")
+
+    def sources(self, kind: str, field: str, targets: Ids) -> Ids:
+        return self._read(self._reader.sources, kind, field, targets, "target")
+
+    def count_sources(self, kind: str, field: str, targets: Ids) -> int:
+        return self._reader.count_sources(kind, field, targets)
+
+    def _read(self, read: Callable[[str, str, Ids], Ids], kind: str, field: str, ids: Ids, end: str) -> Ids:
+        changed = {id_ for id_ in ids if (kind, field, end, id_) in self._changed}
+        if not changed:
+            return read(kind, field, ids)
+        found = set(read(kind, field, ids - changed))
+        for id_ in changed:
+            key = kind, field, end, id_
+            found |= (read(kind, field, {id_}) - self._came.get(key, set())) | self._went.get(key, set())
+        return found
+
+
+def _by_ends(links: Iterable[Link]) -> dict[tuple[str, str, str, str], set[str]]:
+    """What links lead to, from either end."""
+    found: dict[tuple[str, str, str, str], set[str]] = {}
+    for kind, name, source, target in links:
+        found.setdefault((kind, name, "source", source), set()).add(target)
+        found.setdefault((kind, name, "target", target), set()).add(source)
+    return found
+
+
+def _steps(references: References, kind: str, path: str) -> list[tuple[str, _Step]]:
+    """The steps of a path, each with the kind it is taken from. Raises ValueError that says what is wrong with it."""
+
+    def target(source: str, name: str) -> str:
+        found = {item.name: item.kind for item in references.get(source, ())}
+        if name not in found:
+            raise ValueError(f"{wrong} {source} has no reference {name}; it has {', '.join(sorted(found)) or 'none'}")
+        return found[name]
+
+    wrong = f"{kind}: {path!r} is no path to an {AGENT}:"
+    segments = list(_SEGMENT.finditer(path))
+    if "".join(segment[0] for segment in segments) != path:
+        raise ValueError(f"{wrong} it is written like `kaktus.agent` or `Kaktus(zone).agent`")
+    steps, at, part = [], kind, ""
+    for source, name, own in (segment.groups() for segment in segments):
+        part += own or ""
+        if own and any(item.name.startswith(f"{part}.") for item in references.get(at, ())):
+            part += "."  # the name of a nested part's reference goes on
+        elif own:
+            steps.append((at, _Step(at, part)))
+            at, part = target(at, part), ""
+        else:
+            if part or target(source, name) != at:
+                raise ValueError(f"{wrong} {source}.{name} names no {at}{'.' if part else ''}{part[:-1]}")
+            steps.append((at, _Step(source, name, forward=False)))
+            at = source
+    if part:
+        target(at, part[:-1])
+    if at != AGENT:
+        raise ValueError(f"{wrong} it ends at {at}")
+    return steps
+
+
+def _ordered(references: References, kinds: Collection[str]) -> Iterable[str]:
+    """Kinds, each after those that it names. Where two name each other, an output-only reference gives way.
+
+    Raises ValueError when none can.
+    """
+    named: dict[str, dict[str, None]] = {kind: {} for kind in sorted(kinds)}
+
+    def follows(kind: str, other: str) -> bool:
+        return kind == other or any(follows(before, other) for before in named[kind])
+
+    found = ((item.output_only, kind, item.kind) for kind in named for item in references.get(kind, ()))
+    for output_only, kind, other in sorted(found):
+        if other in named and other != kind:
+            if not follows(other, kind):
+                named[kind][other] = None
+            elif not output_only:
+                raise ValueError(f"an agent would have to know {kind} before {other}, and {other} before {kind}")
+    return TopologicalSorter(named).static_order()
+
+
+PATHS = {
+    "Region": Paths(informs=("Zone(region).Kaktus(zone).agent", "Kiwi(region).agent")),
+    "Zone": Paths(informs=("Kaktus(zone).agent",)),
+    "Project": Paths(informs=("Instance(project).kaktus.agent",)),
+    "Kaktus": Paths(informs=("agent",)),
+    "Kiwi": Paths(informs=("agent",)),
+    "StoragePool": Paths(reaches=("kaktus.agent",)),
+    "Template": Paths(reaches=("storage_pool.kaktus.agent",)),
+    "Volume": Paths(reaches=("storage_pool.kaktus.agent",)),
+    "Vnet": Paths(reaches=("region.Zone(region).Kaktus(zone).agent", "region.Kiwi(region).agent")),
+    "Subnet": Paths(reaches=("vnet.region.Zone(region).Kaktus(zone).agent", "vnet.region.Kiwi(region).agent")),
+    "Adapter": Paths(reaches=("instance.kaktus.agent",)),
+    "Instance": Paths(reaches=("kaktus.agent",)),
+}
+REACH = Reach({kind.name: kind.references for kind in load().kinds.values()}, PATHS)
