@@ -133,7 +133,7 @@ class StandardMethods:
             after.CopyFrom(before)
             apply_mask(after, sent, fields)
             self._check_immutable(before, after)
-            check_resource(after)
+            check_resource(after, before)
             self._lean(tx, after, before)
             self.amend(tx, before, after)
             return tx.put(self.kind, after)

@@ -22,9 +22,17 @@ def check_request(request: Message) -> None:
     _raise(list(_fields(request, "", skip_messages=True)))
 
 
-def check_resource(resource: Message) -> None:
-    """Raises Refusal INVALID_ARGUMENT with every violation of a resource as it shall be stored."""
-    _raise(list(_fields(resource, "")))
+def check_resource(resource: Message, before: Message | None = None) -> None:
+    """Raises Refusal INVALID_ARGUMENT with every violation of a resource as it shall be stored.
+
+    A field that stays as it was before is let be: an earlier version may have taken what is refused today.
+    """
+
+    def is_new(violation: Violation) -> bool:
+        field = re.split(r"[.\[]", violation.field)[0]
+        return before is None or getattr(before, field) != getattr(resource, field)
+
+    _raise([violation for violation in _fields(resource, "") if is_new(violation)])
 
 
 def clear_outputs(resource: Message) -> None:
