@@ -55,7 +55,7 @@ class Postgres:
 def postgres() -> Iterator[Postgres]:
     """A server for the time of a test run."""
     user = USER if os.geteuid() == 0 else pwd.getpwuid(os.geteuid()).pw_name
-    folder = Path(tempfile.mkdtemp(prefix="kowa-pg-"))
+    folder = Path(tempfile.mkdtemp(prefix="test-pg-"))
     try:
         shutil.chown(folder, user)
         server = Postgres(folder, user)

@@ -1,6 +1,7 @@
 """What is on the machine that `make down` must leave as it was: `make leftovers` compares."""
 
 import json
+import re
 import subprocess
 from pathlib import Path
 
@@ -18,8 +19,20 @@ FOLDERS = (
     "/var/cache/libvirt",
 )
 
-# Everybody writes here; what is ours has a name of ours.
-SHARED, OURS = "/tmp", ("kow", "kah", "kak", "kiw")  # noqa: S108 - looked at only
+# Everybody writes here; it is looked at only.
+SHARED = "/tmp"  # noqa: S108
+
+# What the demo, or a program that it starts, may have made, by its name. Other things appear on a machine meanwhile,
+# too: mount(8) makes /run/mount, sudo /run/sudo, a container runtime its own devices.
+_NAMED_BY_US = r"(kowa|kahuna|kaktus|kiwi)"
+MADE_BY_US = {
+    "devices": r"k[btm][0-9a-f]{12}|virbr\d+(-nic)?|vnet\d+|macvtap\d+",
+    "namespaces": rf"{_NAMED_BY_US}.*",
+    "mounts": r"(/run|/etc|/var/lib|/var/log|/var/cache)/libvirt(/.*)?",
+    "tables": rf"table \w+ {_NAMED_BY_US}.*",
+    "files": rf"(/etc/libvirt/qemu|/run/libvirt|/var/(lib|log|cache)/libvirt)/.*"
+    rf"|/run/(libvirt|qemu|envoy).*|(/run|/run/netns|/tmp)/{_NAMED_BY_US}.*",
+}
 
 Inventory = dict[str, list[str]]
 
@@ -33,7 +46,7 @@ def inventory() -> Inventory:
         "tables": _lines("nft", "list", "tables"),
         "files": [
             *(str(path) for folder in FOLDERS if Path(folder).is_dir() for path in Path(folder).iterdir()),
-            *(str(path) for path in Path(SHARED).iterdir() if path.name.startswith(OURS)),
+            *map(str, Path(SHARED).iterdir()),
         ],
     }
     return {kind: sorted(entries) for kind, entries in found.items()}
@@ -46,20 +59,30 @@ def remember(house: House) -> None:
 
 
 def compare(house: House) -> list[str]:
-    """What is there now, was not before and is no other demo's; and the demo's processes. A line each."""
+    """What is left of the demo: what `left` finds, other checkouts' apart, and processes. A line each."""
     if not house.before.exists():
         return []
-    before: Inventory = json.loads(house.before.read_text())
-    after = inventory()
     others = site.neighbours(house)
-    expected = {
-        **before,
-        "devices": [*before["devices"], *(device for other in others for device in other.devices)],
-        "tables": [*before["tables"], *(table for other in others for table in other.tables)],
+    theirs = {
+        "devices": [device for other in others for device in other.devices],
+        "tables": [table for other in others for table in other.tables],
     }
-    more = [f"{kind}: {entry}" for kind in before for entry in after[kind] if entry not in expected[kind]]
     running = [f"process: {daemon.name} {pid}" for daemon in site.all_daemons(house) for pid in daemon.pids()]
-    return [*more, *running]
+    return [*left(json.loads(house.before.read_text()), inventory(), theirs, house.checkout), *running]
+
+
+def left(before: Inventory, after: Inventory, theirs: Inventory, checkout: Path) -> list[str]:
+    """What is there now, was not before, is not theirs and bears a name that the demo gives; or is mounted in it."""
+
+    def is_ours(kind: str, entry: str) -> bool:
+        return bool(re.fullmatch(MADE_BY_US[kind], entry)) or (kind == "mounts" and checkout in Path(entry).parents)
+
+    return [
+        f"{kind}: {entry}"
+        for kind, entries in after.items()
+        for entry in entries
+        if entry not in (*before.get(kind, ()), *theirs.get(kind, ())) and is_ours(kind, entry)
+    ]
 
 
 def _json(*command: str) -> list[dict[str, str]]:

@@ -22,7 +22,7 @@ from tests.world import PretendHost, World, world
 @pytest.fixture
 def line(server: Postgres) -> Iterator[Line]:
     """The way to the database."""
-    with tempfile.TemporaryDirectory(prefix="kowa-line-") as folder:
+    with tempfile.TemporaryDirectory(prefix="line-") as folder:
         made = Line(server.folder, Path(folder))
         yield made
         made.close()

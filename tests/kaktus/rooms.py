@@ -216,7 +216,7 @@ def _toml(room: Room, settings: Mapping[str, object]) -> str:
 @contextmanager
 def room() -> Iterator[Room]:
     """Left as it was found, whatever happens in it."""
-    base = Path(tempfile.mkdtemp(prefix="kaktus-"))
+    base = Path(tempfile.mkdtemp(prefix="host-"))
     base.chmod(0o711)
     made = Room(base)
     try:
