@@ -7,6 +7,7 @@ import re
 import select
 import signal
 import subprocess
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,6 +16,8 @@ import pytest
 ROOT = Path(__file__).parents[2]
 # In seconds; the set-up of a new .venv included.
 UP = 600
+# In seconds, for a machine to say something on its console.
+CONSOLE = 20
 KINDS = (
     "region", "zone", "project", "vnet", "subnet", "storage-pool", "template", "volume", "adapter", "instance",
     "kaktus", "agent",
@@ -38,6 +41,10 @@ class Checkout:
         self.environment = {
             name: value for name, value in os.environ.items() if not name.startswith(("KOWABUNGA_", "KAHUNA_"))
         }
+        # Packages are downloaded for the image of the checkout under test once; the clone may use them.
+        cache = ROOT / ".cache" / "guest"
+        if cache.is_dir():
+            self.run(f"mkdir -p .cache && cp -a '{cache}' .cache/")
 
     def run(self, command: str, limit: float = UP) -> str:
         """What a shell command in it says. Fails with that when the command does."""
@@ -45,6 +52,10 @@ class Checkout:
         if done.returncode != 0:
             pytest.fail(f"{command}\n{done.stdout}", pytrace=False)
         return done.stdout
+
+    def succeeds(self, command: str) -> bool:
+        """Whether a shell command in it does."""
+        return self._run(command, UP).returncode == 0
 
     def refused(self, command: str) -> str:
         """The one line that a command ends with, apart from make's."""
@@ -75,14 +86,37 @@ class Checkout:
         os.close(terminal)
         return Said(shown, code)
 
+    def console(self, machine: str, shows: str, typed: str, answers: str) -> int:
+        """Opens a machine's console in a terminal, types a line once it shows a text, and leaves after the answer."""
+        command = f". .demo/env; exec .venv/bin/kowactl console {machine}"
+        process, terminal = pty.fork()
+        if process == 0:
+            os.chdir(self.folder)
+            os.execve("/bin/bash", ["bash", "-c", command], self.environment)  # noqa: S606
+        shown = b""
+        for wanted, keys in ((shows, f"\r{typed}\r"), (answers, "\x1d")):
+            while wanted.encode() not in shown:
+                if not select.select([terminal], [], [], CONSOLE)[0]:
+                    os.kill(process, signal.SIGKILL)
+                    pytest.fail(f"{wanted!r} did not come; it showed {shown!r}")
+                shown += os.read(terminal, 4096)
+            os.write(terminal, keys.encode())
+        code = os.waitstatus_to_exitcode(os.waitpid(process, 0)[1])
+        os.close(terminal)
+        return code
+
     def pids(self) -> dict[str, list[int]]:
         """The processes of its demo by name, guests among them."""
         lines = [line.partition(" pid ") for line in self.run("make -s status").splitlines()]
         return {name.strip(): [int(pid) for pid in re.findall(r"\d+", pids)] for name, found, pids in lines if found}
 
-    def sets(self) -> dict[str, list[str]]:
+    def kowactl(self, words: str) -> str:
+        """What its own kowactl prints, speaking to its demo."""
+        return self.run(f". .demo/env; .venv/bin/kowactl {words}")
+
+    def sets(self, kinds: Iterable[str] = KINDS) -> dict[str, list[str]]:
         """The ids of all there is, by kind."""
-        said = {kind: self.run(f". .demo/env; .venv/bin/kowactl {kind} list -o json") for kind in KINDS}
+        said = {kind: self.kowactl(f"{kind} list -o json") for kind in kinds}
         return {kind: [resource["meta"]["id"] for resource in json.loads(text)] for kind, text in said.items()}
 
     def domains(self) -> list[str]:

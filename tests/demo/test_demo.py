@@ -1,9 +1,6 @@
 """The two promises of the README: one command makes a cloud, and the tour runs as it is written."""
 
-import os
-import pty
 import re
-import select
 import sqlite3
 
 import pytest
@@ -32,25 +29,8 @@ def test_the_tour_of_the_readme_runs_as_written(checkout: Checkout) -> None:
 
 
 def test_the_console_goes_both_ways_and_is_left_by_a_key(checkout: Checkout) -> None:
-    command = ". .demo/env; exec .venv/bin/kowactl console hello"
-    shown = b""
-    process, terminal = pty.fork()
-    if process == 0:
-        os.chdir(checkout.folder)
-        os.execv("/bin/bash", ["bash", "-c", command])  # noqa: S606
-
-    def read_until(wanted: bytes) -> None:
-        nonlocal shown
-        while wanted not in shown:
-            ready, _, _ = select.select([terminal], [], [], 20)
-            assert ready, f"{wanted!r} did not come; it showed {shown!r}"
-            shown += os.read(terminal, 4096)
-
-    read_until(b"kowabunga: proof=")
-    os.write(terminal, b"\recho $((6 * 7))-here\r")
-    read_until(b"42-here")
-    os.write(terminal, b"\x1d")
-    assert os.waitstatus_to_exitcode(os.waitpid(process, 0)[1]) == 0
+    code = checkout.console("hello", shows="kowabunga: proof=", typed="echo $((6 * 7))-here", answers="42-here")
+    assert code == 0
 
 
 def test_a_second_run_finds_the_first_and_loses_nothing(checkout: Checkout) -> None:

@@ -1,0 +1,150 @@
+"""A demo of an earlier version is upgraded by `git pull && make demo` while its machine runs.
+
+BASE is the last commit of the issue closed before this one. When an issue is closed, set BASE to its last commit
+(`git rev-parse --short=12 HEAD` on the main branch) and let `used_demo` leave behind one of each kind that is new by
+then, so that what users keep from that version is what the next one must take over.
+"""
+
+import json
+import re
+import subprocess
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+import pytest
+
+from tests.demo.checkout import KINDS, ROOT, Checkout
+from tests.waiting import until
+
+pytestmark = [pytest.mark.libvirt, pytest.mark.slow]
+
+BASE = "35ba30d684bc"
+ALL_KINDS = (*KINDS, "kiwi", "agent-token")
+# A machine that was made with what later versions may refuse of a new one; it must go on to be served.
+OLDER = (
+    "volume create --project demo --name older-os --storage-pool local --template kowa-guest --size 512M",
+    "adapter create --project demo --name older-eth0 --subnet demo",
+    "instance create --project demo --name older --zone demo-a --vcpus 1 --memory 128M --power stopped"
+    " --volumes older-os --adapters older-eth0 --ssh-keys hello --ssh-keys @.demo/ssh_key.pub"
+    " --metadata k8s.io/role=web --metadata 'a b=c' --user-data $'#cloud-config\\r\\n{}\\r\\n'",
+    "kiwi create --region demo --name kiwi-1",
+    "region create --name elsewhere --description 'with ümlauts and \"quotes\"'",
+)
+
+
+@dataclass
+class Demo:
+    """A demo in use: where it is, and what was true of it before it was upgraded."""
+
+    checkout: Checkout
+    head: str
+    pids: dict[str, list[int]]
+    ids: dict[str, list[str]]
+    operations: set[str]
+    boot_id: str
+    address: str
+    ping: "subprocess.Popen[str]"
+    said: str = field(default="")
+
+
+@pytest.fixture(scope="module")
+def checkout(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Checkout]:
+    """A clone of its own, at the base."""
+    known = subprocess.run(["git", "cat-file", "-e", f"{BASE}^{{commit}}"], cwd=ROOT, check=False, capture_output=True)
+    if known.returncode != 0:
+        pytest.fail(f"this clone's history does not reach back to {BASE}: `git fetch --unshallow`", pytrace=False)
+    made = Checkout(tmp_path_factory.mktemp("upgrade") / "kowabunga")
+    try:
+        yield made
+    finally:
+        made.run("make -s down")
+
+
+@pytest.fixture(scope="module")
+def demo(checkout: Checkout) -> Iterator[Demo]:
+    """The base's demo, used by its own kowactl, then upgraded while somebody pings its machine."""
+    head = checkout.run("git rev-parse HEAD").strip()
+    checkout.run(f"git reset --quiet --hard {BASE} && make demo")
+    for words in OLDER:
+        checkout.kowactl(words)
+    address = json.loads(checkout.kowactl("adapter get hello-eth0 -o json"))["address"]
+    until(lambda: checkout.succeeds(f"ping -c 1 -W 1 {address}"), limit=120, what=f"a ping of {address}")
+    boot_id = until(lambda: _boot_id(checkout, address), limit=120, what="an answer by SSH")
+    ping = subprocess.Popen(["ping", "-n", "-i", "0.2", address], stdout=subprocess.PIPE, text=True)
+    try:
+        made = Demo(
+            checkout, head, checkout.pids(), checkout.sets(ALL_KINDS), _operations(checkout), boot_id, address, ping
+        )
+        made.said = checkout.run(f"git merge --quiet --ff-only {head} && make demo")
+        yield made
+    finally:
+        ping.kill()
+        ping.wait()
+
+
+def test_every_program_is_the_new_one_and_the_machine_ran_all_the_while(demo: Demo) -> None:
+    assert "hello  running" in demo.said
+    before, after = demo.pids, demo.checkout.pids()
+    assert after["guests"] == before["guests"]
+    changed = demo.checkout.run(f"git diff --name-only {BASE} {demo.head}").splitlines()
+    for name, folder in (("kahuna", "server/"), ("kaktus", "agent_kaktus/"), ("gateway", "gateway/")):
+        moved = any(path.startswith((folder, "sdk/", "pyproject.toml")) for path in changed)
+        assert (after[name] != before[name]) == moved, name
+    assert _boot_id(demo.checkout, demo.address) == demo.boot_id
+
+
+def test_whoever_pinged_the_machine_missed_no_answer(demo: Demo) -> None:
+    demo.ping.terminate()
+    said, _ = demo.ping.communicate()
+    answered = [int(number) for number in re.findall(r"icmp_seq=(\d+) ttl", said)]
+    assert len(answered) > 10
+    missing = set(range(1, max(answered) + 1)) - set(answered)
+    assert not missing, f"of {max(answered)} pings these were not answered: {sorted(missing)}"
+
+
+def test_all_that_was_there_is_there_and_ready(demo: Demo) -> None:
+    assert demo.checkout.sets(ALL_KINDS) == demo.ids
+    assert _operations(demo.checkout) >= demo.operations
+    states = {
+        f"{kind} {found.get('name', found['meta']['id'])}": found["meta"].get("state")
+        for kind in ALL_KINDS
+        for found in json.loads(demo.checkout.kowactl(f"{kind} list -o json"))
+    }
+    assert {name: state for name, state in states.items() if state not in (None, "STATE_READY")} == {}
+
+
+def test_the_new_kowactl_works_on_what_was_made_before(demo: Demo) -> None:
+    checkout = demo.checkout
+    checkout.kowactl("instance start older")
+    checkout.kowactl("instance update older --description 'as it was'")
+    assert checkout.console("hello", shows="kowabunga: proof=", typed="echo $((6 * 7))-here", answers="42-here") == 0
+    checkout.kowactl("instance delete older")
+    checkout.kowactl("volume delete older-os")
+    checkout.kowactl("adapter delete older-eth0")
+    checkout.kowactl("kiwi delete kiwi-1")
+    checkout.kowactl("region delete elsewhere")
+    assert checkout.domains() == [f"kowa-{id_}" for id_ in checkout.sets(["instance"])["instance"]]
+
+
+def test_a_second_run_changes_nothing(demo: Demo) -> None:
+    checkout = demo.checkout
+    before = checkout.pids(), checkout.sets(ALL_KINDS), checkout.kowactl("instance get hello -o json")
+    checkout.run("make demo")
+    assert (checkout.pids(), checkout.sets(ALL_KINDS), checkout.kowactl("instance get hello -o json")) == before
+    assert before[0]["guests"] == demo.pids["guests"]
+
+
+def test_nothing_of_either_version_is_left_on_the_machine(demo: Demo) -> None:
+    demo.checkout.run("make -s down")
+    assert demo.checkout.run("make -s leftovers") == "nothing is left\n"
+
+
+def _operations(checkout: Checkout) -> set[str]:
+    return {operation["meta"]["id"] for operation in json.loads(checkout.kowactl("operation list -o json"))}
+
+
+def _boot_id(checkout: Checkout, address: str) -> str:
+    """What the guest's kernel drew when it booted; nothing while it does not answer."""
+    options = "-i .demo/ssh_key -o BatchMode=yes -o StrictHostKeyChecking=no -o UserKnownHostsFile=/dev/null"
+    command = f"ssh -q {options} -o ConnectTimeout=20 root@{address} cat /proc/sys/kernel/random/boot_id || true"
+    return checkout.run(command).strip()
