@@ -1,8 +1,22 @@
-"""The forms of text in the contract that both ends check: names, devices, hardware addresses, checksums."""
+"""The forms of text that both ends know: names, devices, hardware addresses, checksums, and how a text is quoted."""
 
 import re
+from typing import Final
 
+CONTROLS = re.compile(r"[\x00-\x1f\x7f-\x9f]+")
 DNS_LABEL = re.compile(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?")
 INTERFACE = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,14}")  # of Linux: 15 characters at most
 MAC = re.compile(r"(?!00(:00){5}$)[0-9A-Fa-f][02468ACEace](:[0-9A-Fa-f]{2}){5}")  # unicast, and not all zero
 SHA256 = re.compile(r"[0-9a-f]{64}")
+
+MAX_QUOTED: Final = 64  # characters of somebody's text that an answer repeats; an id has 36
+
+
+def quoted(text: str) -> str:
+    """What somebody sent, as an answer repeats it."""
+    return repr(shortened(text))
+
+
+def shortened(text: str) -> str:
+    """The beginning of a text that may be of any length."""
+    return text if len(text) <= MAX_QUOTED else f"{text[: MAX_QUOTED - 3]}..."

@@ -2,8 +2,8 @@
 
 import pytest
 
-from kahuna.api.validation import check_resource
 from kahuna.domain.errors import Refusal
+from kahuna.domain.validation import check_resource
 from kowa.v2 import instance_pb2
 
 KEPT = {

@@ -192,6 +192,7 @@ REFUSALS: list[tuple[str, Callable[[Estate], object], str, str]] = [
     ("more CPUs than the host has", machine(vcpus=1000), "NO_HOST", "of 24 CPUs free, 1000 asked"),
     ("a power that is none", machine(power=77), INVALID, "power: 77 is none of its values"),
     ("a disk twice", lambda site: twice(site), INVALID, "names the same thing twice"),
+    ("a disk without an id", machine(volumes=[""]), INVALID, "volumes[1]: names nothing"),
     ("a disk of another machine", lambda site: others(site), "IN_USE", "belongs to another instance"),
     ("a range with host bits", range_(cidr="10.1.0.1/24"), INVALID, "cidr"),
     ("a range of loopback", range_(cidr="127.1.0.0/24"), INVALID, "127.0.0.0/8, which a host keeps for itself"),
@@ -228,7 +229,7 @@ REFUSALS: list[tuple[str, Callable[[Estate], object], str, str]] = [
     ("a part of a map in the mask", masked("metadata.motd"), INVALID, "metadata.motd: name the whole field, metadata"),
     ("a part of a text in the mask", masked("description.x"), INVALID, "name the whole field, description"),
     ("a long value", machine(metadata={"motd": "x" * 4097}), INVALID, "metadata['motd']: has 4097 characters, 4096"),
-    ("a long name of a value", machine(metadata={"k" * 4097: "x"}), INVALID, "kkk...']: has a name that has 4097"),
+    ("a long name of a value", machine(metadata={"k" * 4097: "x"}), INVALID, "kkk...']: its name has 4097 characters"),
     ("no SSH key", machine(ssh_keys=["hello"]), INVALID, "ssh_keys[0]: is no SSH public key"),
     ("an empty SSH key", machine(ssh_keys=[ED25519, ""]), INVALID, "ssh_keys[1]: is empty"),
     ("a private key", machine(ssh_keys=[PRIVATE]), INVALID, "ssh_keys[0]: is a private key; give the public"),
@@ -296,6 +297,7 @@ ITSELF = {
     "no name": (USAGE, "missing --name"),
     "no memory": (USAGE, "missing --memory"),
     "no CPU": (USAGE, "missing --vcpus"),
+    "a disk without an id": (NOT_FOUND, "no volume is called ''"),
     "a template without checksum": (USAGE, "missing --sha256"),
     "a long name of a value": (USAGE, "--from-file is neither JSON nor YAML"),  # YAML takes no longer key
 }

@@ -14,6 +14,7 @@ from kowa.contract.model import (
     Enum,
     Field,
     Http,
+    Key,
     Kind,
     Message,
     Method,
@@ -22,12 +23,14 @@ from kowa.contract.model import (
     Service,
     Unique,
     Value,
+    place,
+    values,
 )
 from kowa.contract.reading import read, snake
 
 __all__ = [
-    "DESCRIPTORS", "PACKAGES", "Contract", "Enum", "Field", "Http", "Kind", "Message", "Method", "Oneof", "Reference",
-    "Service", "Unique", "Value", "file_set", "load", "read", "snake",
+    "DESCRIPTORS", "PACKAGES", "Contract", "Enum", "Field", "Http", "Key", "Kind", "Message", "Method", "Oneof",
+    "Reference", "Service", "Unique", "Value", "file_set", "load", "place", "read", "snake", "values",
 ]  # fmt: skip
 
 DESCRIPTORS: Final = Path(__file__).parent.parent / "descriptors.binpb"

@@ -9,11 +9,13 @@ from typing import Any, Literal, cast
 
 from google.protobuf.message import Message as Stub
 
+from kowa.formats import quoted
 from kowa.v2 import options_pb2
 
 Type = Literal["bool", "bytes", "double", "enum", "float", "int32", "int64", "message", "string", "uint32", "uint64"]
 HttpMethod = Literal["get", "post", "put", "patch", "delete"]
 Path = tuple[str, ...]  # names of fields, from a message down
+Key = int | str | None  # of an element of a list, of a value of a map, of a value that is alone
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,7 +92,7 @@ class Reference:
         """Where a message names something by it, and the ids: `("members[1].agent", "...")`. Not what is empty."""
         found: Iterable[tuple[str, Any]] = [("", message)]
         for field in self.fields:
-            found = [at for before, outer in found for at in values(outer, field, f"{before}." if before else "")]
+            found = [(place(at, field.name, key), one) for at, outer in found for key, one in values(outer, field)]
         return ((where, id_) for where, id_ in found if id_)
 
 
@@ -252,19 +254,27 @@ class Contract:
         return cast(type[Stub], found)
 
 
-def values(message: Any, field: Field, before: str = "") -> Iterator[tuple[str, Any]]:
-    """What a field holds and where: each element of a list, each value of a map, a message if it is set, or the value.
+def values(message: Any, field: Field) -> Iterator[tuple[Key, Any]]:
+    """What a field holds: each element of a list by its index, each value of a map by its key, else its one value.
 
-    Places are written `before`, then `name`, `name[0]` or `name['key']`.
+    A message that is not set is none.
     """
-    value, here = getattr(message, field.name), f"{before}{field.name}"
+    value = getattr(message, field.name)
     if field.is_map:
         # Asked for by its key, a message is the map's own and not a copy.
-        yield from ((f"{here}[{key!r}]", value[key]) for key in sorted(value))
+        yield from ((key, value[key]) for key in sorted(value))
     elif field.repeated:
-        yield from ((f"{here}[{index}]", item) for index, item in enumerate(value))
+        yield from enumerate(value)
     elif field.type != "message" or message.HasField(field.name):
-        yield here, value
+        yield None, value
+
+
+def place(above: str, name: str, key: Key = None) -> str:
+    """Where a value is, for people: `members[1].agent`, `labels['x']`. `above` is the place of what it is in."""
+    within = f"{above}.{name}" if above else name
+    if key is None:
+        return within
+    return f"{within}[{quoted(key) if isinstance(key, str) else key}]"
 
 
 def _references(message: Message, above: tuple[Field, ...], within: tuple[str, ...]) -> Iterator[Reference]:

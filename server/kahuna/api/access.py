@@ -11,10 +11,10 @@ import structlog
 from google.protobuf import any_pb2
 from google.rpc import error_details_pb2, status_pb2
 
-from kahuna.api.validation import CONTROLS
 from kahuna.domain.errors import Refusal
 from kahuna.security.identity import NOBODY, Identities, Identity, may
 from kowa import contract
+from kowa.formats import CONTROLS
 from kowa.v2 import options_pb2
 
 log = structlog.get_logger()

@@ -11,8 +11,8 @@ from google.protobuf.message import DecodeError, Message
 from kahuna import metrics
 from kahuna.api.access import abort, unforeseen
 from kahuna.api.service import Context, StandardMethods
-from kahuna.api.validation import check_request
 from kahuna.domain.errors import Refusal
+from kahuna.domain.validation import check_request
 from kahuna.store.resource import CONTRACT
 from kowa import contract
 

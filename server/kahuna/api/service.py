@@ -12,16 +12,17 @@ from sqlmodel import col, select
 
 from kahuna.api.access import CALLER
 from kahuna.api.query import matcher, page, question, sorter
-from kahuna.api.validation import check_resource, clear_outputs
 from kahuna.api.watch import follow
-from kahuna.domain.errors import Refusal, invalid, not_found, quoted
+from kahuna.domain.changes import apply_mask, check_immutable, clear_output_only, fields_of_mask
+from kahuna.domain.errors import Refusal, not_found
+from kahuna.domain.validation import check_resource, set_defaults
 from kahuna.relay import Relays
 from kahuna.security.keys import Sealer
 from kahuna.store import commands, operations
 from kahuna.store.database import Store
 from kahuna.store.operations import Cause
 from kahuna.store.request import Request
-from kahuna.store.resource import CONTRACT, apply_mask, message_class, meta
+from kahuna.store.resource import CONTRACT, message_class, meta
 from kahuna.store.transaction import Transaction, referring_columns
 from kowa import contract
 from kowa.fleet.v1 import fleet_pb2
@@ -106,7 +107,8 @@ class StandardMethods:
     async def create(self, request: Any, context: Context, method: contract.Method) -> Message:
         """A new resource."""
         resource = getattr(request, self.described.noun)
-        clear_outputs(resource)
+        clear_output_only(resource)
+        set_defaults(resource)
         resource.ClearField("meta")
         check_resource(resource)
 
@@ -125,14 +127,15 @@ class StandardMethods:
     async def update(self, request: Any, context: Context, method: contract.Method) -> Message:
         """A changed resource: the masked fields, or those that are set."""
         sent = getattr(request, self.described.noun)
-        fields = self._mask(request, sent)
+        fields = fields_of_mask(self.described, sent, request.update_mask.paths)
 
         def work(tx: Transaction, cause: Cause) -> Message:
             before = self._living(tx, meta(sent).id, meta(sent).etag)
             after = type(before)()
             after.CopyFrom(before)
             apply_mask(after, sent, fields)
-            self._check_immutable(before, after)
+            set_defaults(after)
+            check_immutable(self.described, before, after)
             check_resource(after, before)
             self._lean(tx, after, before)
             self.amend(tx, before, after)
@@ -264,27 +267,6 @@ class StandardMethods:
             raise Refusal(
                 "ETAG_MISMATCH", f"the etag is {current}, not {etag}: it was changed meanwhile; read it and try again"
             )
-
-    def _mask(self, request: Any, sent: Message) -> set[str]:
-        fields = self.described.message.fields
-        if not request.update_mask.paths:
-            # What was read and is sent back whole holds the server's part, too.
-            names = [field.name for field, _ in sent.ListFields()]
-            return {name for name in names if name != "meta" and not fields[name].output_only}
-        for path in request.update_mask.paths:
-            field = fields.get(path.partition(".")[0])
-            if field is None or field.name == "meta":
-                raise invalid("update_mask", f"a {self.described.command} has no field {quoted(path)} to change")
-            if field.output_only:
-                raise invalid("update_mask", f"{path} is the server's to fill")
-            if field.name != path:
-                raise invalid("update_mask", f"{path}: name the whole field, {field.name}; what is sent replaces it")
-        return set(request.update_mask.paths)
-
-    def _check_immutable(self, before: Message, after: Message) -> None:
-        for field in self.described.message.fields.values():
-            if field.immutable and getattr(before, field.name) != getattr(after, field.name):
-                raise invalid(field.name, f"can't be changed; create another {self.described.command}")
 
     def _lean(self, tx: Transaction, resource: Message, before: Message | None = None) -> None:
         """Holds what a resource names: it is there and stays."""

@@ -9,15 +9,23 @@ from kowa.reserved import find_mac_owner
 
 # Locally administered, unicast; the rest is drawn.
 MAC_PREFIX = "52:54:00"
+Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 # No machine's addresses, and why.
-_NOT_FOR_HOSTS = tuple(
-    (ipaddress.IPv4Network(cidr), why)
+_NOT_FOR_HOSTS: tuple[tuple[Network, str], ...] = tuple(
+    (ipaddress.ip_network(cidr), why)
     for cidr, why in (
         ("0.0.0.0/8", "is no host's"),
         ("127.0.0.0/8", "a host keeps for itself"),
         ("169.254.0.0/16", "is link-local: machines find their metadata there"),
         ("224.0.0.0/4", "is for multicast"),
         ("240.0.0.0/4", "is reserved"),
+        ("::/128", "is no host's"),
+        ("::1/128", "a host keeps for itself"),
+        ("::ffff:0:0/96", "holds IPv4 addresses: write them as such"),
+        ("::/8", "is reserved"),
+        ("fe80::/10", "is link-local"),
+        ("fec0::/10", "was site-local and is given up: use fd00::/8"),
+        ("ff00::/8", "is for multicast"),
     )
 )
 
@@ -49,7 +57,7 @@ def check_subnet(cidr: str, gateway: str, others: Collection[tuple[str, str]]) -
     return gateway
 
 
-def why_no_host(network: ipaddress.IPv4Network) -> str:
+def why_no_host(network: Network) -> str:
     """The range that is no machine's in which a network lies or of which it holds some, and why; or nothing."""
     for other, why in _NOT_FOR_HOSTS:
         if network.overlaps(other):

@@ -5,6 +5,9 @@ from dataclasses import dataclass
 
 from grpc import StatusCode
 
+from kowa.formats import quoted as quoted
+from kowa.formats import shortened as shortened
+
 # reason -> gRPC status. The REST status follows from it in the gateway.
 REASONS: Mapping[str, StatusCode] = {
     "UNAUTHENTICATED": StatusCode.UNAUTHENTICATED,
@@ -30,8 +33,6 @@ REASONS: Mapping[str, StatusCode] = {
     "ANSWER_LOST": StatusCode.UNAVAILABLE,
     "INTERNAL": StatusCode.INTERNAL,
 }
-# The most characters of a caller's text that an answer repeats. An id has 36.
-QUOTED = 64
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,13 +83,3 @@ def not_found(kind: str, id_: str) -> Refusal:
         f"no {kind} has the id {quoted(id_)}; list them to find it",
         details={"kind": kind, "id": shortened(id_)},
     )
-
-
-def quoted(text: str) -> str:
-    """What a caller sent, as an answer repeats it."""
-    return repr(shortened(text))
-
-
-def shortened(text: str) -> str:
-    """The beginning of a text that may be of any length."""
-    return text if len(text) <= QUOTED else f"{text[: QUOTED - 3]}..."

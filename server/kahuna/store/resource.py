@@ -11,6 +11,7 @@ from google.protobuf.timestamp_pb2 import Timestamp
 from sqlalchemy import BigInteger, Index, LargeBinary, text
 from sqlmodel import Field, SQLModel
 
+from kahuna.domain.changes import clear_output_only
 from kahuna.domain.lifecycle import Standing, state
 from kahuna.domain.reach import Link
 from kowa import contract
@@ -142,9 +143,8 @@ def etag_of(kind: str, message: Message) -> str:
     """Covers what a client may write, and nothing else."""
     kept = type(message)()
     kept.CopyFrom(message)
-    for field in CONTRACT.kinds[kind].message.fields.values():
-        if field.output_only or field.name == "meta":
-            kept.ClearField(field.name)
+    kept.ClearField("meta")
+    clear_output_only(kept)
     return hashlib.sha256(kept.SerializeToString(deterministic=True)).hexdigest()[:16]
 
 
@@ -180,12 +180,3 @@ def timestamp(microseconds: int) -> Timestamp:
     """A protobuf timestamp."""
     seconds, rest = divmod(microseconds, 1_000_000)
     return Timestamp(seconds=seconds, nanos=rest * 1000)
-
-
-def apply_mask(target: Message, source: Message, fields: set[str]) -> None:
-    """Takes the named fields of the source into the target; an unset one is cleared."""
-    part = type(source)()
-    part.CopyFrom(source)
-    for name in source.DESCRIPTOR.fields_by_name:
-        (target if name in fields else part).ClearField(name)
-    target.MergeFrom(part)

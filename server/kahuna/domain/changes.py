@@ -1,0 +1,160 @@
+"""What a client may change of a resource: masks, what is the server's to fill, what stays as it was created.
+
+All of it counts in nested messages, lists and maps, too. `meta`, the server's part of a resource, is left alone here.
+"""
+
+from collections.abc import Collection, Iterator
+from typing import Any
+
+from google.protobuf.message import Message
+
+from kahuna.domain.errors import invalid, quoted
+from kahuna.domain.validation import META, described
+from kowa import contract
+
+
+def clear_output_only(message: Message) -> None:
+    """Forgets what a client sent in fields that are the server's to fill."""
+    _clear_output_only(described(message), message)
+
+
+def fields_of_mask(kind: contract.Kind, sent: Message, mask: Collection[str]) -> list[str]:
+    """The paths of the fields that an update takes: those of the mask, or else those that are set in what was sent.
+
+    Raises Refusal on `update_mask` for a path that names no field, one of the server's, or a part of what is replaced
+    whole: of a list, a map or a plain value.
+    """
+    for path in mask:
+        _check_path(kind, path)
+    # What was read and is sent back whole holds the server's part, too.
+    return list(mask) or list(_paths_set(kind.message, sent, ""))
+
+
+def apply_mask(target: Message, source: Message, paths: Collection[str]) -> None:
+    """Takes the fields at some paths of the source into the target; what is unset there is cleared.
+
+    The server's fields of the target stay, those in its parts as well: in an element of a list as long as that is
+    the same one (see `_pairs`).
+    """
+    about, before = described(target), type(target)()
+    before.CopyFrom(target)
+    for path in paths:
+        _take_path(about, target, source, path.split("."))
+    _clear_output_only(about, target)
+    _keep_output_only(about, before, target)
+
+
+def check_immutable(kind: contract.Kind, before: Message, after: Message) -> None:
+    """Raises Refusal on the first field that is changed and can't be."""
+    for where in _changed(kind.message, before, after, ""):
+        raise invalid(where, f"can't be changed; create another {kind.command}")
+
+
+def newly_named(before: Message | None, after: Message) -> list[tuple[str, str, str]]:
+    """What a resource names that it did not name there before: place, kind and id. The server's fields are left out."""
+    found = []
+    for reference in described(after).references:
+        if not reference.output_only:
+            known = {id_ for _, id_ in reference.find(before)} if before is not None else set()
+            found += [(where, reference.kind, id_) for where, id_ in reference.find(after) if id_ not in known]
+    return found
+
+
+def _clear_output_only(about: contract.Message, message: Message) -> None:
+    for field in about.fields.values():
+        if field.output_only:
+            message.ClearField(field.name)
+        elif field.name in about.parts and field.name != META:
+            for _, part in contract.values(message, field):
+                _clear_output_only(about.parts[field.name], part)
+
+
+def _keep_output_only(about: contract.Message, before: Message, after: Message) -> None:
+    for field in about.fields.values():
+        if field.output_only:
+            _take(after, before, field)
+        elif field.name in about.parts and field.name != META:
+            part = about.parts[field.name]
+            for _, old, new in _pairs(field, before, after):
+                # An element without an identity is the same one if a client says the same of it.
+                if not field.repeated or field.rule.unique_by or _alike(part, old, new):
+                    _keep_output_only(part, old, new)
+
+
+def _alike(about: contract.Message, old: Message, new: Message) -> bool:
+    plain = type(old)()
+    plain.CopyFrom(old)
+    _clear_output_only(about, plain)
+    return plain == new
+
+
+def _changed(about: contract.Message, before: Message, after: Message, above: str) -> Iterator[str]:
+    for field in about.fields.values():
+        if field.output_only or field.name == META:
+            continue
+        if field.immutable:
+            if getattr(before, field.name) != getattr(after, field.name):
+                yield contract.place(above, field.name)
+        elif field.name in about.parts:
+            for key, old, new in _pairs(field, before, after):
+                yield from _changed(about.parts[field.name], old, new, contract.place(above, field.name, key))
+
+
+def _pairs(field: contract.Field, before: Message, after: Message) -> Iterator[tuple[contract.Key, Any, Any]]:
+    """The messages in a field that are the same before and after: by their key in a map; in a list by the field that
+    makes its elements unique, or else by their order."""
+    by = field.rule.unique_by if field.repeated else ""
+    known = {getattr(old, by) if by else key: old for key, old in contract.values(before, field)}
+    for key, new in contract.values(after, field):
+        old = known.get(getattr(new, by) if by else key)
+        if old is not None:
+            yield key, old, new
+
+
+def _paths_set(about: contract.Message, sent: Message, above: str) -> Iterator[str]:
+    for one, value in sent.ListFields():
+        field, path = about.fields[one.name], contract.place(above, one.name)
+        if field.output_only or path == META:
+            continue
+        if field.name in about.parts and not field.many and value.ListFields():
+            yield from _paths_set(about.parts[field.name], value, path)
+        else:
+            yield path
+
+
+def _check_path(kind: contract.Kind, path: str) -> None:
+    about: contract.Message | None = kind.message
+    above: list[str] = []
+    for name in path.split("."):
+        if about is None:
+            whole = ".".join(above)
+            raise invalid("update_mask", f"{path}: name the whole field, {whole}; what is sent replaces it")
+        field = about.fields.get(name)
+        if field is None or [*above, name] == [META]:
+            raise invalid("update_mask", f"{kind.plural} have no field {quoted(path)} to change")
+        if field.output_only:
+            raise invalid("update_mask", f"{path} is the server's to fill")
+        above.append(name)
+        about = None if field.many else about.parts.get(name)
+
+
+def _take_path(about: contract.Message, target: Any, source: Any, path: list[str]) -> None:
+    name, *rest = path
+    if not rest:
+        _take(target, source, about.fields[name])
+    elif target.HasField(name) or source.HasField(name):
+        _take_path(about.parts[name], getattr(target, name), getattr(source, name), rest)
+
+
+def _take(target: Any, source: Any, field: contract.Field) -> None:
+    """Makes a field of the target what it is in the source."""
+    value = getattr(source, field.name)
+    target.ClearField(field.name)
+    if field.many:
+        getattr(target, field.name).MergeFrom(value)
+    elif field.presence and not source.HasField(field.name):
+        pass
+    elif field.type == "message":
+        getattr(target, field.name).CopyFrom(value)
+    else:
+        setattr(target, field.name, value)

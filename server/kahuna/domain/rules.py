@@ -1,0 +1,120 @@
+"""What one value must meet: the rules of the contract, and their words."""
+
+import ipaddress
+import re
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+from kahuna.domain.addresses import why_no_host
+from kahuna.domain.errors import quoted
+from kowa import formats
+from kowa.ssh_keys import why_no_public_key
+from kowa.v2 import options_pb2
+
+_PORTS = re.compile(r"([1-9][0-9]{0,4})(?:-([1-9][0-9]{0,4}))?")
+_LAST_PORT = 65535
+_MAX_HOST_NAME = 253
+_MAPPED = ipaddress.ip_network("::ffff:0:0/96")
+_FAMILIES: Mapping[int, tuple[tuple[int, ...], str, str]] = {
+    # versions, and the words of a network and of an address
+    options_pb2.FAMILY_IPV4: ((4,), "IPv4 network like 10.20.0.0/24", "IPv4 address"),
+    options_pb2.FAMILY_IPV6: ((6,), "IPv6 network like 2001:db8::/64", "IPv6 address"),
+    options_pb2.FAMILY_ANY: ((4, 6), "IP network like 10.20.0.0/24 or 2001:db8::/64", "IP address"),
+}
+
+
+def broken(rule: options_pb2.Rule, value: Any) -> Iterator[str]:
+    """What a value does not meet, in words that follow its field's name. Rules of whole lists and maps are apart."""
+    for option, wanted in rule.ListFields():
+        check = CHECKS.get(option.name)
+        if check and (reason := check(value, wanted)):
+            yield reason
+
+
+def _max_len(value: Any, most: int) -> str:
+    unit = "bytes" if isinstance(value, bytes) else "characters"
+    return f"has {len(value)} {unit}, {most} at most" if len(value) > most else ""
+
+
+def _min(value: int, least: int) -> str:
+    return f"is {value}, {least} at least" if value < least else ""
+
+
+def _max(value: int, most: int) -> str:
+    return f"is {value}, {most} at most" if value > most else ""
+
+
+def _cidr(value: str, family: int) -> str:
+    versions, what, _ = _FAMILIES[family]
+    reason = f"{quoted(value)} is no {what} without host bits"
+    try:
+        network = ipaddress.ip_network(value, strict=False)
+    except ValueError:
+        return reason
+    if network.version not in versions or getattr(network.network_address, "scope_id", None):
+        return reason
+    if network.prefixlen >= _MAPPED.prefixlen and network.overlaps(_MAPPED):
+        return f"{reason}: it holds IPv4 addresses; write them as an IPv4 network"
+    # One network has one text, which comes back as it was sent and is found by filters.
+    return "" if str(network) == value else f"{reason}; write {network}"
+
+
+def _ip(value: str, family: int) -> str:
+    versions, _, what = _FAMILIES[family]
+    reason = f"{quoted(value)} is no {what} that a host can have"
+    try:
+        address = ipaddress.ip_address(value)
+    except ValueError:
+        return reason
+    if address.version not in versions or getattr(address, "scope_id", None):
+        return reason
+    if why := why_no_host(ipaddress.ip_network(address)):
+        return f"{reason}: it is of {why}"
+    return "" if str(address) == value else f"{quoted(value)} is written {address}"
+
+
+def _ports(value: str, _: bool) -> str:
+    found = _PORTS.fullmatch(value)
+    first, last = (int(port or found[1]) for port in found.groups()) if found else (0, 0)
+    ordered = first < last if found and found[2] else first == last
+    if found and ordered and last <= _LAST_PORT:
+        return ""
+    return f"{quoted(value)} is no port or range of ports of 1 to {_LAST_PORT}, such as 443 or 8000-8080"
+
+
+def _is_host_name(value: str) -> bool:
+    labels = value.split(".")
+    # What ends in a number is read as an address by those who resolve it.
+    return len(value) <= _MAX_HOST_NAME and not labels[-1].isdecimal() and all(map(formats.DNS_LABEL.fullmatch, labels))
+
+
+def _is_name(value: str) -> bool:
+    return 1 <= len(value) <= 255 and not formats.CONTROLS.search(value)
+
+
+def _is_request_id(value: str) -> bool:
+    return 1 <= len(value) <= 64 and not formats.CONTROLS.search(value)
+
+
+def _form(holds: Callable[[str], object], words: str) -> Callable[[Any, Any], str]:
+    return lambda value, _: "" if holds(value) else f"{quoted(value)} is {words}"
+
+
+CHECKS: Mapping[str, Callable[[Any, Any], str]] = {
+    "name": _form(_is_name, "no name: 1 to 255 characters without control characters"),
+    "dns_label": _form(formats.DNS_LABEL.fullmatch, "no DNS label: 1 to 63 of a-z, 0-9 and inner hyphens"),
+    "host_name": _form(_is_host_name, "no host name like www.example.net, in lower case"),
+    "max_len": _max_len,
+    "min": _min,
+    "max": _max,
+    "cidr": _cidr,
+    "ip": _ip,
+    "ports": _ports,
+    "mac": _form(formats.MAC.fullmatch, "no unicast MAC address like 52:54:00:12:34:56"),
+    "sha256": _form(formats.SHA256.fullmatch, "no SHA-256 checksum of 64 lower-case hexadecimal digits"),
+    "interface": _form(formats.INTERFACE.fullmatch, "no interface name: 1 to 15 of letters, digits, _ . -"),
+    "request_id": _form(_is_request_id, "no request id: 1 to 64 characters without control characters"),
+    "ssh_public_key": lambda value, _: why_no_public_key(value),  # not repeated: it may be a private key
+}
+OF_THE_WHOLE = frozenset({"max_items", "keys", "unique_by"})
+"""The rules that a list or a map meets as a whole."""
