@@ -13,7 +13,13 @@ class Power(Enum):
     PAUSED = "paused"
     STUCK = "stuck"  # paused by QEMU, since a disk could not be written
     ASLEEP = "asleep"  # suspended to memory by its guest
+    PANICKED = "panicked"  # its guest's kernel has stopped for good
     OFF = "off"
+
+
+# What definitions have beyond what is asked for, as a number. Raised with each change of that: machines defined before
+# are defined anew and have it from their next start on, and nobody is told to restart them.
+FORM = 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,10 +27,11 @@ class Mark:
     """What we write into a domain's metadata."""
 
     id: str
-    digest: str  # of the definition
+    digest: str  # of what the definition has been asked to be
     ran: int = 0  # the generation at which it was last seen to run
     rests: int = 0  # the generation at which its guest switched it off
     asked: int = 0  # the generation at which we asked it to shut down, if we did since its start
+    form: int = FORM  # of the definition
 
 
 @dataclass(frozen=True, slots=True)

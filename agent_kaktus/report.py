@@ -29,6 +29,7 @@ _POWERS = {
     Power.PAUSED: instance_pb2.POWER_SUSPENDED,
     Power.STUCK: instance_pb2.POWER_SUSPENDED,
     Power.ASLEEP: instance_pb2.POWER_SUSPENDED,
+    Power.PANICKED: instance_pb2.POWER_STOPPED,
     Power.OFF: instance_pb2.POWER_STOPPED,
 }
 _MESSAGES: dict[type[Thing], type[Message]] = {

@@ -17,7 +17,15 @@ ElementTree.register_namespace(PREFIX, NAMESPACE)
 
 
 def definition(site: Site, machine: Machine, outfit: Outfit) -> Element:
-    """The domain, unmarked."""
+    """The domain, unmarked: what is asked for, and what FORM adds to that."""
+    domain = _asked(site, machine, outfit)
+    devices = domain.find("devices")
+    assert devices is not None
+    SubElement(devices, "panic", model="isa")  # without it nobody hears of a panic, and on_crash says nothing
+    return domain
+
+
+def _asked(site: Site, machine: Machine, outfit: Outfit) -> Element:
     domain = Element("domain", type=site.accelerator)
     _text(domain, "name", names.domain(machine.id))
     _text(domain, "uuid", machine.id)
@@ -47,7 +55,8 @@ def definition(site: Site, machine: Machine, outfit: Outfit) -> Element:
 
 
 def digest(site: Site, machine: Machine, outfit: Outfit) -> str:
-    return hashlib.sha256(ElementTree.tostring(definition(site, machine, outfit))).hexdigest()
+    """Of what is asked for only: with what FORM adds in it, a newer agent would have each machine restarted."""
+    return hashlib.sha256(ElementTree.tostring(_asked(site, machine, outfit))).hexdigest()
 
 
 def marked(domain: Element, mark: Mark) -> str:
@@ -65,8 +74,8 @@ def bare_mark(mark: Mark) -> str:
 
 
 def _attributes(mark: Mark) -> dict[str, str]:
-    times = {"ran": mark.ran, "rests": mark.rests, "asked": mark.asked}
-    return {"id": mark.id, "digest": mark.digest, **{name: str(at) for name, at in times.items()}}
+    numbers = {"ran": mark.ran, "rests": mark.rests, "asked": mark.asked, "form": mark.form}
+    return {"id": mark.id, "digest": mark.digest, **{name: str(number) for name, number in numbers.items()}}
 
 
 def mark_of(domain: Element) -> Mark | None:
@@ -76,8 +85,8 @@ def mark_of(domain: Element) -> Mark | None:
         return None
     try:
         ran, rests = int(found.attrib["ran"]), int(found.attrib["rests"])
-        asked = int(found.get("asked", "0"))  # older agents do not write it
-        return Mark(found.attrib["id"], found.attrib["digest"], ran, rests, asked)
+        asked, form = int(found.get("asked", "0")), int(found.get("form", "1"))  # older agents do not write them
+        return Mark(found.attrib["id"], found.attrib["digest"], ran, rests, asked, form)
     except (KeyError, ValueError):
         return None
 

@@ -35,7 +35,7 @@ _POWERS = {
     libvirt.VIR_DOMAIN_PAUSED: Power.PAUSED,
     libvirt.VIR_DOMAIN_PMSUSPENDED: Power.ASLEEP,
     libvirt.VIR_DOMAIN_SHUTOFF: Power.OFF,
-    libvirt.VIR_DOMAIN_CRASHED: Power.OFF,
+    libvirt.VIR_DOMAIN_CRASHED: Power.PANICKED,  # until libvirt has ended it
 }  # all others run
 _NEW_LIVES = (libvirt.VIR_DOMAIN_EVENT_STARTED, libvirt.VIR_DOMAIN_EVENT_SHUTDOWN, libvirt.VIR_DOMAIN_EVENT_UNDEFINED)
 _UNDEFINE = (
@@ -264,6 +264,8 @@ def _serial(domain: Any) -> str:
 def _power(state: int, reason: int) -> Power:
     if (state, reason) == (libvirt.VIR_DOMAIN_PAUSED, libvirt.VIR_DOMAIN_PAUSED_IOERROR):
         return Power.STUCK
+    if (state, reason) == (libvirt.VIR_DOMAIN_PAUSED, libvirt.VIR_DOMAIN_PAUSED_CRASHED):
+        return Power.PANICKED  # while libvirt was away, which does not catch up on it
     return _POWERS.get(state, Power.RUNNING)
 
 

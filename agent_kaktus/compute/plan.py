@@ -3,7 +3,7 @@
 from dataclasses import replace
 
 from agent_kaktus import seed
-from agent_kaktus.actual import Domain, Mark, Power
+from agent_kaktus.actual import FORM, Domain, Mark, Power
 from agent_kaktus.compute import domain
 from agent_kaktus.desired import Card, Machine, Missing, Outfit
 from agent_kaktus.network import plan as network
@@ -68,6 +68,8 @@ def _fit(view: View, wanted: Machine, outfit: Outfit, found: Domain | None) -> V
     remarks = (RESTART_REQUIRED,) if _runs_an_older(found, mark) else ()
     if found is None or not found.is_on:
         return _power_up(view, wanted, outfit, mark, steps, found)
+    if found.power is Power.PANICKED:
+        return Verdict((*steps, CutPower(wanted)))  # then it is off, without having been asked to, and is started again
     if found.power is Power.STUCK and _is_full(view, outfit):
         return Verdict(steps, fails="" if steps else "paused, since a disk could not be written: its pool is full")
     if wanted.id in view.memory.stopping:
@@ -79,7 +81,8 @@ def _prepare(view: View, wanted: Machine, outfit: Outfit, found: Domain | None, 
     steps: list[Step] = []
     if view.actual.seeds.get(wanted.id) != seed.digest(view.site, wanted, outfit):
         steps.append(WriteSeed(wanted, outfit))
-    if found is None or not found.persistent or found.mark is None or found.mark.digest != mark.digest:
+    defined = found.mark if found and found.persistent else None
+    if defined is None or (defined.digest, defined.form) != (mark.digest, mark.form):
         steps.append(Define(wanted, outfit, mark, again=found is not None))
     return steps
 
@@ -126,7 +129,7 @@ def _power_down(view: View, wanted: Machine, found: Domain | None) -> Verdict | 
     if wanted.power != instance_pb2.POWER_STOPPED or found is None or not found.is_on:
         return None
     asked = view.memory.stopping.get(wanted.id)
-    if found.power in (Power.STUCK, Power.ASLEEP) or (
+    if found.power in (Power.STUCK, Power.ASLEEP, Power.PANICKED) or (
         asked is not None and view.now - asked >= view.site.shutdown_limit
     ):
         return Verdict((CutPower(wanted),))
@@ -164,7 +167,7 @@ def _mark(view: View, wanted: Machine, outfit: Outfit, found: Domain | None) -> 
     """The mark the machine's definition shall bear; what it says of the past is kept."""
     digest = domain.digest(view.site, wanted, outfit)
     past = found.mark if found and found.mark else Mark(wanted.id, digest)
-    return replace(past, digest=digest)
+    return replace(past, digest=digest, form=FORM)
 
 
 def _why_not(view: View, wanted: Machine, outfit: Outfit) -> str:

@@ -13,7 +13,7 @@ HERE = Path(__file__).parent
 LOADER = "lib/x86_64-linux-gnu/ld-linux-x86-64.so.2"
 
 BEFORE_READY = ("virtio_pci", "virtio_net", "virtio_blk", "virtio_scsi", "sr_mod", "isofs", "button", "evdev")
-AFTER_READY = ("sd_mod", "virtio_balloon", "virtio_console", "virtio_rng")
+AFTER_READY = ("pvpanic_mmio", "sd_mod", "virtio_balloon", "virtio_console", "virtio_rng")
 
 
 def make(tree: Path) -> bytes:

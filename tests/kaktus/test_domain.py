@@ -20,7 +20,7 @@ GOLDEN = f"""\
   <name>kowa-{WEB}</name>
   <uuid>{WEB}</uuid>
   <metadata>
-    <kowa:mark id="{WEB}" digest="abc" ran="3" rests="0" asked="2" />
+    <kowa:mark id="{WEB}" digest="abc" ran="3" rests="0" asked="2" form="2" />
   </metadata>
   <memory unit="KiB">131072</memory>
   <vcpu placement="static">2</vcpu>
@@ -84,6 +84,7 @@ GOLDEN = f"""\
       <backend model="random">/dev/urandom</backend>
     </rng>
     <memballoon model="none" />
+    <panic model="isa" />
   </devices>
 </domain>"""
 
@@ -120,6 +121,8 @@ def test_a_mark_is_read_back() -> None:
     assert domain.mark_of(element) == mark
     older = ElementTree.fromstring(GOLDEN.replace(' asked="2"', ""))  # noqa: S314
     assert domain.mark_of(older) == Mark(WEB, "abc", ran=3)
+    oldest = ElementTree.fromstring(GOLDEN.replace(' asked="2" form="2"', ""))  # noqa: S314
+    assert domain.mark_of(oldest) == Mark(WEB, "abc", ran=3, form=1)
 
 
 def test_a_mark_that_is_none_of_ours_counts_as_none() -> None:
@@ -136,6 +139,11 @@ def test_the_digest_tells_one_definition_from_another_and_nothing_else() -> None
     assert domain.digest(SITE, *web(slice_)) == before
     slice_.instance("web", ("root", "data"), ("card",), vcpus=3, memory=128 * MIB)
     assert domain.digest(SITE, *web(slice_)) != before
+
+
+def test_what_we_add_by_ourselves_is_no_change_of_what_was_asked_for() -> None:
+    """The digest is what agents before the panic device wrote: their machines are not said to need a restart."""
+    assert domain.digest(SITE, *web(house())) == "5a949cd23cf8764255724d84eb5c6b60aff0c67be220f2874482908366d4859e"
 
 
 def test_what_users_write_can_only_be_text() -> None:

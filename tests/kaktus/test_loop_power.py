@@ -32,6 +32,42 @@ def test_a_machine_that_falls_over_is_started_five_times_in_ten_minutes() -> Non
     on_a_bench(story)
 
 
+def test_a_guest_that_panics_is_started_again_and_counted_though_nobody_ended_it() -> None:
+    """As after an outage of libvirt, which then has no event to act upon."""
+
+    async def story(bench: Bench) -> None:
+        await bench.converge()
+        for times in range(1, 6):
+            found = bench.hands.host.domains[id_of("web")]
+            bench.hands.host.domains[found.id] = replace(found, power=Power.PANICKED)
+            await bench.converge(later=10)
+            assert bench.hands.did[:2] == ["cut power web", "start web again"]
+            assert content(bench.report("web")).status.restarts == times
+        found = bench.hands.host.domains[id_of("web")]
+        bench.hands.host.domains[found.id] = replace(found, power=Power.PANICKED)
+        await bench.converge(later=10)
+        assert bench.hands.did == ["cut power web"]
+        assert bench.report("web").outcome == FAILED
+
+    on_a_bench(story)
+
+
+def test_a_newer_agent_changes_no_machine_that_runs() -> None:
+    async def story(bench: Bench) -> None:
+        await bench.converge()
+        found = bench.hands.host.domains[id_of("web")]
+        assert found.mark
+        bench.hands.host.domains[found.id] = replace(found, mark=replace(found.mark, form=1))
+        bench.restart_agent()
+        await bench.converge()
+        assert "redefine web" in bench.hands.did
+        assert not {"start web", "start web again", "cut power web", "shutdown web"} & set(bench.hands.did)
+        told = bench.report("web")
+        assert (told.outcome, list(content(told).meta.conditions)) == (APPLIED, [])
+
+    on_a_bench(story)
+
+
 def test_one_that_falls_over_now_and_then_is_always_started_again() -> None:
     async def story(bench: Bench) -> None:
         await bench.converge()

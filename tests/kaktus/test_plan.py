@@ -99,6 +99,10 @@ def _happen(host: Host, event: str) -> None:
         case "pool lost":
             host.pools.clear()
             host.images.clear()
+        case "panicked":
+            host.domains[web] = replace(host.domains[web], power=Power.PANICKED)
+        case "of an older agent":
+            _remark(host, form=1)
         case "rules lost":
             host.guards.clear()
         case "agent restarted":
@@ -243,6 +247,13 @@ root, card metadata, web         | root; bridge                       | vnet: ma
 root, card bridge, web           | root; bridge                       | vnet: make service vnet; web: waits: adapter card: its hardware address 06:00:00:00:00:0a is that of BRIDGE on this host; replace it by another adapter
 root, card bridge, web, on br0   | root; br0                          | vnet: make service vnet; web: waits: adapter card: its hardware address 06:00:00:00:00:0a is that of br0 on this host; replace it by another adapter
 root, card gateway, web          | root; bridge                       | vnet: make service vnet; web: waits: adapter card: its address 10.9.0.1 is kept for the vnet; replace it by another adapter
+root, web                        | root, web; panicked                | web: cut power web
+root, web off                    | root, web; panicked                | web: cut power web
+root, web held                   | root, web held; panicked           | web: cut power web
+gone web, root                   | root, web; panicked                | web: cut power web, undefine web, remove seed web
+root, web                        | root, web; of an older agent       | web: redefine web
+root, web off                    | root, web off; of an older agent   | web: redefine web
+root, web 2G                     | root, web; of an older agent       | web: redefine web
 root, card, web                  | root, card; bridge                 | vnet: make service vnet; web: seed web, define web, start web, note web runs, guard web, resume web
 root, card, web                  | root, card, web                    | -
 root, card, web off again        | root, card, web                    | web: shutdown web, note web stops

@@ -8,11 +8,12 @@ from collections.abc import Iterator
 import pytest
 
 from agent_kaktus import names
+from deploy.guest.build import build
 from kowa.fleet.v1 import fleet_pb2
 from kowa.v2 import instance_pb2
 from tests.packed import content
 
-from .rooms import GUEST, IMAGE, Agent, Room, eventually, room
+from .rooms import GUEST, Agent, Room, eventually, room
 from .slices import MIB, Slice, id_of, small_house
 
 pytestmark = pytest.mark.libvirt
@@ -26,10 +27,7 @@ RUNNING, STOPPED = instance_pb2.POWER_RUNNING, instance_pb2.POWER_STOPPED
 
 @pytest.fixture(scope="module")
 def host() -> Iterator[Room]:
-    if not (GUEST / IMAGE).exists():
-        from deploy.guest.build import build
-
-        build(GUEST)
+    build(GUEST)
     with room() as made:
         yield made
 
@@ -121,6 +119,39 @@ def test_what_is_destroyed_by_hand_comes_back(host: Room, house: Slice) -> None:
         host.virsh("undefine", names.domain(WEB))
         kept = ("list", "--persistent", "--state-running", "--name")
         eventually(lambda: names.domain(WEB) in host.virsh(*kept), BOOT, "it is defined and runs")
+
+
+def panic(host: Room, console: str) -> None:
+    """By the shell that the guest has on its serial console, which QEMU reads only while somebody has it open."""
+    descriptor = os.open(console, os.O_WRONLY | os.O_NOCTTY)
+    os.write(descriptor, f"{PANIC}\n".encode())
+    eventually(lambda: "Kernel panic" in host.console(WEB), BOOT, "the guest has panicked")
+    os.close(descriptor)
+
+
+SENSOR = "/sys/bus/platform/drivers/pvpanic-mmio/QEMU0001:00"
+PANIC = f"until [ -e {SENSOR} ]; do usleep 20000; done; echo c >/proc/sysrq-trigger"
+
+
+def test_a_guest_that_panics_is_started_again(host: Room, house: Slice) -> None:
+    with host.agent() as agent:
+        up(agent, house)
+        booted(host)
+        panic(host, host.virsh("ttyconsole", names.domain(WEB)))
+        agent.until(WEB, lambda report: is_running(report) and content(report).status.restarts == 1)
+        booted(host, 2)
+
+
+def test_a_guest_that_panics_while_libvirt_is_away_is_started_again(host: Room, house: Slice) -> None:
+    with host.agent() as agent:
+        up(agent, house)
+        booted(host)
+        console = host.virsh("ttyconsole", names.domain(WEB))
+        host.kill_libvirtd()
+        panic(host, console)
+        host.start_libvirtd()
+        agent.until(WEB, lambda report: is_running(report) and content(report).status.restarts == 1, 60)
+        booted(host, 2)
 
 
 def test_what_is_made_by_hand_is_named_and_left_alone(host: Room, house: Slice) -> None:
