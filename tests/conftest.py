@@ -1,12 +1,19 @@
 """The order of all tests, and the last line that sums them up."""
 
 import os
+import signal
 from collections.abc import Iterator
 
 import pytest
 
 # What runs first: quick suites, then the gateway, then real machines, then what takes minutes.
 _ORDER = ("gateway", "libvirt", "slow")
+
+
+def pytest_configure() -> None:
+    """Programs that tests start hear Ctrl-C, though the run itself may not, as a shell's background job."""
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

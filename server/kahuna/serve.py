@@ -2,7 +2,6 @@
 
 import asyncio
 import itertools
-import signal
 
 import grpc
 import structlog
@@ -33,6 +32,7 @@ from kahuna.store.resource import CONTRACT
 from kahuna.store.retention import prune
 from kahuna.store.schema import migrate
 from kowa.runtime import logs
+from kowa.signals import on_end
 
 log = structlog.get_logger()
 
@@ -126,7 +126,7 @@ class Kahuna:
 
 
 def run(settings: Settings) -> None:
-    """Serves until SIGTERM or SIGINT."""
+    """Serves until told to end."""
     logs.configure(as_json=settings.log_json)
     uvloop.run(_serve(settings))
 
@@ -134,8 +134,7 @@ def run(settings: Settings) -> None:
 async def _serve(settings: Settings) -> None:
     kahuna = Kahuna(settings)
     stop = asyncio.Event()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        asyncio.get_running_loop().add_signal_handler(number, stop.set)
+    on_end(stop.set)
     await kahuna.start()
     await stop.wait()
     await kahuna.stop()

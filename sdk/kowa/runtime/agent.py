@@ -2,7 +2,6 @@
 
 import asyncio
 import contextlib
-import signal
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -19,6 +18,7 @@ from kowa.runtime.feed import Worker
 from kowa.runtime.outbox import Outbox
 from kowa.runtime.session import hold
 from kowa.runtime.store import Holdings
+from kowa.signals import on_end
 
 log = structlog.get_logger()
 
@@ -109,7 +109,7 @@ class Agent:
 
 
 def serve(worker: Worker, *, name: str, version: str, server: str, ca: Path, token: Path, state: Path) -> None:
-    """Runs an agent until SIGTERM or SIGINT, alone on its state."""
+    """Runs an agent until told to end, alone on its state."""
     with alone(state):
         logs.configure()
         log.info("agent.started", agent=name, version=version, server=server)
@@ -121,7 +121,6 @@ async def _serve(
     make: type[Agent], worker: Worker, version: str, server: str, ca: Path, token: Path, state: Path
 ) -> None:
     running = asyncio.create_task(make(worker, version, server, ca, token, state).run())
-    for number in (signal.SIGTERM, signal.SIGINT):
-        asyncio.get_running_loop().add_signal_handler(number, running.cancel)
+    on_end(running.cancel)
     with contextlib.suppress(asyncio.CancelledError):
         await running
