@@ -90,10 +90,13 @@ def _read(path: str, asked: Request, machine: Machine, tree: Tree) -> Answer:
 
 
 def _read_tree(path: list[str], asked: Request, tree: Tree) -> Answer:
-    is_directory = path[-1:] == [""]
-    path = path[:-1] if is_directory else path
     found = document.find(tree, path)
-    if found is None or (isinstance(found, str) and is_directory):
+    if found is None and path[-1:] == [""]:
+        path = path[:-1]
+        found = document.find(tree, path)
+        if isinstance(found, str):
+            return NOT_FOUND
+    if found is None:
         return NOT_FOUND
     if isinstance(found, str):
         return _text(found)

@@ -1,10 +1,16 @@
 """What a machine may know of itself, and which machine asks. Pure."""
 
+import re
 from collections.abc import Mapping, Sequence
 from typing import TypeAlias
 from urllib.parse import quote
 
 from agent_kaktus.desired import Card, Desired, Machine, Missing, Port
+
+CUSTOM = "metadata"  # the directory of what users give
+_MAX_TARGET_BYTES = 4096  # of a custom name as it is asked for
+# cloud-init takes `1=name` for an SSH key's; whoever asks for a name as it stands ends at ? and #, and loses a %.
+_MISREAD = re.compile(r"[\s\d_+-]*=|.*[%?#]")
 
 Tree: TypeAlias = "Mapping[str, str | Tree]"
 
@@ -34,7 +40,7 @@ def tree(desired: Desired, machine: Machine) -> Tree:
             "local-hostname": machine.name,
             "local-ipv4": str(first.address) if first else "",
             "mac": first.mac if first else "",
-            "metadata": dict(machine.metadata),
+            CUSTOM: dict(machine.metadata),
             "network": {"interfaces": {"macs": cards}} if cards else {},
             "placement": _placement(desired, machine),
             "project": _name(desired, machine.project),
@@ -44,6 +50,16 @@ def tree(desired: Desired, machine: Machine) -> Tree:
 
 
 def find(tree_: Tree, path: Sequence[str]) -> "str | Tree | None":
+    """What is at a path. Custom names may hold slashes, and are found as they are listed, too: readers quote that."""
+    if path[:1] == [CUSTOM] and len(path) > 1:
+        custom, asked = tree_.get(CUSTOM), "/".join(path[1:])
+        if not isinstance(custom, Mapping) or not asked:
+            return None
+        return (
+            custom[asked]
+            if asked in custom
+            else next((custom[name] for name in custom if _listed(name) == asked), None)
+        )
     found: str | Tree | None = tree_
     for name in path:
         found = found.get(name) if isinstance(found, Mapping) else None
@@ -51,10 +67,24 @@ def find(tree_: Tree, path: Sequence[str]) -> "str | Tree | None":
 
 
 def listing(tree_: Tree, path: Sequence[str]) -> str:
-    """The names in a directory, a line each; those of directories end with a slash, those of keys say which."""
+    """The names in a directory, a line each; those of directories end with a slash, those of keys say which.
+
+    Custom names that can't be asked for, since that would take too long a line, are left to the whole document.
+    """
     if list(path) == ["public-keys"]:
         return "\n".join(f"{number}=key-{number}" for number in tree_)
-    return "\n".join(quote(name, safe=":") + ("" if isinstance(value, str) else "/") for name, value in tree_.items())
+    if list(path) == [CUSTOM]:
+        listed = (_listed(name) for name in tree_ if name)
+        return "\n".join(name for name in listed if len(quote(name)) <= _MAX_TARGET_BYTES)
+    return "\n".join(name + ("" if isinstance(value, str) else "/") for name, value in tree_.items())
+
+
+def _listed(name: str) -> str:
+    """A custom name on a line of its own: as it is, if those who take the line for a path come back to it."""
+    is_a_path = not {"", ".", ".."} & set(name.split("/"))
+    if is_a_path and name.isprintable() and name == name.strip() and not _MISREAD.match(name):
+        return name
+    return quote(name, safe="").replace(".", "%2E")
 
 
 def _placement(desired: Desired, machine: Machine) -> Tree:

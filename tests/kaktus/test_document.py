@@ -117,5 +117,5 @@ def test_a_card_of_two_machines_is_nobodys() -> None:
 
 
 def test_names_can_not_forge_lines() -> None:
-    tree: document.Tree = {"a b\nuser-data": "1", "c/d": {"x": "y"}}
-    assert document.listing(tree, ()) == "a%20b%0Auser-data\nc%2Fd/"
+    tree: document.Tree = {"a b\nuser-data": "1", "c/d": "2"}
+    assert document.listing(tree, ["metadata"]) == "a%20b%0Auser-data\nc/d"
