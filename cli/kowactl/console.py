@@ -4,20 +4,20 @@ import contextlib
 import os
 import queue
 import select
-import sys
-import termios
 import threading
-import tty
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import click
 
 from kowa import contract
+from kowactl.endings import interruptible
 from kowactl.session import Session
+from kowactl.terminal import STDIN, STDOUT, raw_terminal
 
-LEAVE = b"\x1d"  # Ctrl-]
-AHEAD = 16  # reads of the terminal that may wait to be sent
-LOOK = 0.1  # seconds between two looks whether the console has ended while nobody types
+LEAVE_KEY = b"\x1d"  # Ctrl-]
+MAX_QUEUED_READS = 16  # reads of the terminal that may wait to be sent
+POLL_INTERVAL_S = 0.1  # how often it is looked whether the console has ended while nobody types
+LEAVE_LIMIT_S = 1.0  # after Ctrl-], for Kahuna to take the last keys
 
 
 @click.command(
@@ -32,7 +32,7 @@ def console(session: Session, instance: str) -> None:
     method = kind.service.methods["console"]
     request = contract.load().stub(method.request.name)
     id_ = session.references.id_of(kind, instance)
-    keys: queue.Queue[bytes | None] = queue.Queue(AHEAD)
+    keys: queue.Queue[bytes | None] = queue.Queue(MAX_QUEUED_READS)
     ended = threading.Event()
 
     def requests() -> Iterator[object]:
@@ -40,13 +40,16 @@ def console(session: Session, instance: str) -> None:
         while (data := keys.get()) is not None:
             yield request(data=data)
 
-    typing = threading.Thread(target=_read_keys, args=(keys, ended), daemon=True)
-    with _raw_terminal():
+    with interruptible() as interrupt, open(STDOUT, "wb", closefd=False) as output, raw_terminal():
+        reading = (STDIN, keys, ended, lambda: interrupt(_Left()))
+        typing = threading.Thread(target=_read_keys, args=reading, daemon=True)
         typing.start()
         try:
             for response in session.client.converse(method, requests()):  # type: ignore[arg-type]
-                sys.stdout.buffer.write(response.data)
-                sys.stdout.buffer.flush()
+                output.write(response.data)
+                output.flush()
+        except _Left:
+            pass
         finally:
             ended.set()
             with contextlib.suppress(queue.Full):  # then nobody waits for more
@@ -54,19 +57,31 @@ def console(session: Session, instance: str) -> None:
             typing.join()
 
 
-def _read_keys(keys: "queue.Queue[bytes | None]", ended: threading.Event) -> None:
+class _Left(Exception):
+    """Ctrl-], and Kahuna does not answer."""
+
+
+def _read_keys(
+    source: int, keys: "queue.Queue[bytes | None]", ended: threading.Event, leave: Callable[[], None]
+) -> None:
     """Until Ctrl-], which ends the console. The end of a file that is read instead only ends the typing."""
     while not ended.is_set():
-        if not select.select([sys.stdin], [], [], LOOK)[0]:
+        if not select.select([source], [], [], POLL_INTERVAL_S)[0]:
             continue
-        data = os.read(sys.stdin.fileno(), 4096)
+        try:
+            data = os.read(source, 4096)
+        except OSError:  # closed, or a terminal that is gone
+            return
         if not data:
             return
-        before, leave, _ = data.partition(LEAVE)
+        before, left, _ = data.partition(LEAVE_KEY)
         if before:
             _send(keys, before, ended)
-        if leave:
-            _send(keys, None, ended)
+        if left:
+            with contextlib.suppress(queue.Full):
+                keys.put(None, timeout=LEAVE_LIMIT_S)  # once what was typed before is sent, Kahuna ends the console
+            if not ended.wait(LEAVE_LIMIT_S):
+                leave()
             return
 
 
@@ -74,21 +89,5 @@ def _send(keys: "queue.Queue[bytes | None]", data: bytes | None, ended: threadin
     """Waits for room, or for the end of the console."""
     while not ended.is_set():
         with contextlib.suppress(queue.Full):
-            keys.put(data, timeout=LOOK)
+            keys.put(data, timeout=POLL_INTERVAL_S)
             break
-
-
-@contextlib.contextmanager
-def _raw_terminal() -> Iterator[None]:
-    """Each key goes to the machine, also Ctrl-C."""
-    if not sys.stdin.isatty():
-        yield
-        return
-    click.echo("Ctrl-] leaves.", err=True)
-    before = termios.tcgetattr(sys.stdin)
-    try:
-        tty.setraw(sys.stdin)
-        yield
-    finally:
-        termios.tcsetattr(sys.stdin, termios.TCSADRAIN, before)
-        click.echo("", err=True)

@@ -9,10 +9,11 @@ import click
 
 from kowa import contract
 from kowactl import fields, words
+from kowactl.endings import interruptible
 from kowactl.examples import example
 from kowactl.files import Document
 from kowactl.session import Session
-from kowactl.terminal import harmless
+from kowactl.terminal import escaped, say
 
 FORMATS = ["table", "json", "yaml", "name"]
 OPERATION_LIMIT = "10m"
@@ -209,14 +210,15 @@ def _watch(kind: contract.Kind, method: contract.Method) -> click.Command:
         from kowactl.output import show_event
 
         complete, paths = False, dict[str, str]()
-        for event in getattr(session.client, kind.nouns).watch(filter, revision):
-            if event.resource and output in ("table", "name"):
-                paths[event.id] = session.references.path_of(kind, event.resource)
-            if event.change != "synced" or not complete or output in ("json", "yaml"):
-                show_event(kind, event, output, session.references, paths.get(event.id, event.id))
-            if event.change == "removed":
-                paths.pop(event.id, None)
-            complete = complete or event.change == "synced"
+        with interruptible():
+            for event in getattr(session.client, kind.nouns).watch(filter, revision):
+                if event.resource and output in ("table", "name"):
+                    paths[event.id] = session.references.path_of(kind, event.resource)
+                if event.change != "synced" or not complete or output in ("json", "yaml"):
+                    show_event(kind, event, output, session.references, paths.get(event.id, event.id))
+                if event.change == "removed":
+                    paths.pop(event.id, None)
+                complete = complete or event.change == "synced"
 
     options: list[click.Parameter] = [
         _filter(kind),
@@ -288,9 +290,9 @@ def _change(
     begun = session.client.call(method, contract.load().stub(method.request.name)(**known))
     resource, operation, output = begun.resource, begun.operation_id, options["output"]
     if plan:
-        click.echo("valid; nothing was changed", err=True)
+        say("valid; nothing was changed")
     elif operation and not following:
-        click.echo(f"begun; wait for it with: kowactl operation wait {operation}", err=True)
+        say(f"begun; wait for it with: kowactl operation wait {operation}")
     elif operation:
         from kowactl.progress import committed, follow
 
@@ -299,7 +301,7 @@ def _change(
             if kind.converges and method.verb != "delete":
                 resource = getattr(session.client, kind.nouns).get(resource.meta.id)
         if method.verb == "delete":
-            click.echo(harmless(f"{kind.command} {done.target_name or options['which']} is gone"), err=True)
+            say(escaped(f"{kind.command} {done.target_name or options['which']} is gone"))
     if method.response != EMPTY:
         show(kind, resource, output, session.references)
     elif operation and output != "table":  # nothing is left to be shown but what was done

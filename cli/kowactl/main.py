@@ -3,15 +3,16 @@
 import io
 import os
 import sys
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import click
 
 from kowa import contract, errors
 from kowactl.console import console
+from kowactl.endings import OutputClosed, Terminated, end_by, on_signals, told_apart
 from kowactl.kinds import KindGroup
 from kowactl.session import Session
-from kowactl.terminal import harmless
+from kowactl.terminal import STDOUT, escaped, open_what_is_closed, say
 
 if TYPE_CHECKING:
     from kowa.v2 import operation_pb2
@@ -52,6 +53,7 @@ Exit codes:
   2 wrong usage       7 key unknown or not allowed  10 not ended within --timeout
   3 not found         8 Kahuna out of reach, or too busy
   4 refused as wrong
+  Output that nobody reads any more (| head) is no error; a signal ends kowactl as it does others.
 
 \b
 Examples:
@@ -64,6 +66,16 @@ Examples:
 
 class Kinds(click.Group):
     """One command group for each kind of the contract."""
+
+    def make_context(self, *args: Any, **options: Any) -> click.Context:
+        """Reads the command line, and prints help."""
+        with told_apart():
+            return super().make_context(*args, **options)
+
+    def invoke(self, context: click.Context) -> Any:
+        """Does what is asked."""
+        with told_apart():
+            return super().invoke(context)
 
     def list_commands(self, context: click.Context) -> list[str]:
         """Their names, in the singular."""
@@ -99,38 +111,48 @@ cli.add_command(console)
 
 def main() -> NoReturn:
     """The edge: what goes wrong becomes one line and an exit code."""
+    on_signals()
+    open_what_is_closed()
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
     try:
-        code = cli.main(prog_name="kowactl", standalone_mode=False)
-        sys.exit(code if isinstance(code, int) else 0)
-    except click.exceptions.NoArgsIsHelpError as error:
-        error.show()
-        sys.exit(error.exit_code)
-    except click.ClickException as error:
-        click.echo(f"kowactl: {harmless(usage(error))}", err=True)
-        sys.exit(error.exit_code)
-    except errors.KowaError as error:
-        click.echo(f"kowactl: {harmless(line(error))}", err=True)
-        sys.exit(exit_code(error))
-    except UnicodeEncodeError as error:  # only what was typed can hold what is no text
-        click.echo(f"kowactl: {error.object!r} is not UTF-8", err=True)
-        sys.exit(click.UsageError.exit_code)
+        sys.exit(_run())
     except (click.Abort, KeyboardInterrupt):
         sys.exit(INTERRUPTED)
-    except BrokenPipeError:  # whoever read us has seen enough
-        _print_no_more()
-        sys.exit(0)
+    except Terminated as error:
+        end_by(error.number)
+
+
+def _run() -> int:
+    """Does what the command line says; the exit code."""
+    try:
+        code = cli.main(prog_name="kowactl", standalone_mode=False)
+        return code if isinstance(code, int) else 0
+    except click.exceptions.NoArgsIsHelpError as error:
+        say(error.format_message())
+        return error.exit_code
+    except click.ClickException as error:
+        say(f"kowactl: {escaped(usage(error))}")
+        return error.exit_code
+    except errors.KowaError as error:
+        say(f"kowactl: {escaped(line(error))}")
+        return exit_code(error)
+    except UnicodeEncodeError as error:  # only what was typed can hold what is no text
+        say(f"kowactl: {error.object!r} is not UTF-8")
+        return click.UsageError.exit_code
+    except OutputClosed:  # whoever reads has seen enough: what was asked is done
+        _stop_printing()
+        return 0
     except OSError as error:
-        _print_no_more()
-        click.echo(f"kowactl: can't write: {error.strerror}", err=True)
-        sys.exit(1)
+        _stop_printing()
+        say(f"kowactl: can't write: {error.strerror}")
+        return 1
 
 
-def _print_no_more() -> None:
+def _stop_printing() -> None:
     """What is left to be printed is tried again at the end, where nobody could say what is wrong."""
-    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    os.dup2(os.open(os.devnull, os.O_WRONLY), STDOUT)
 
 
 def exit_code(error: errors.KowaError) -> int:

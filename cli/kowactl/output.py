@@ -11,7 +11,7 @@ from google.protobuf.message import Message
 
 from kowa import contract
 from kowactl.fields import UNITS
-from kowactl.terminal import harmless
+from kowactl.terminal import escaped
 
 if TYPE_CHECKING:
     from kowa.calls import Event
@@ -29,7 +29,7 @@ def show_all(kind: contract.Kind, items: Sequence[Any], form: str, references: "
             click.echo(_text([as_dict(item) for item in items], form))
         case "name":
             for item in items:
-                click.echo(harmless(references.path_of(kind, item)))
+                click.echo(escaped(references.path_of(kind, item)))
         case _:
             _table([_title(path) for path in kind.columns], [row(kind, item, references) for item in items])
 
@@ -40,10 +40,10 @@ def show(kind: contract.Kind, item: Any, form: str, references: "References") ->
         case "json" | "yaml":
             click.echo(_text(as_dict(item), form))
         case "name":
-            click.echo(harmless(references.path_of(kind, item)))
+            click.echo(escaped(references.path_of(kind, item)))
         case _:
             for path, value in _facts(kind.message, item, references):
-                lines = map(harmless, value.rstrip().split("\n"))
+                lines = map(escaped, value.rstrip().split("\n"))
                 click.echo(f"{path:<{FACT}} " + ("\n" + " " * (FACT + 1)).join(lines))
 
 
@@ -56,10 +56,10 @@ def show_event(kind: contract.Kind, event: "Event[Any]", form: str, references: 
                 seen[kind.noun] = as_dict(event.resource)
             line = _json(seen) if form == "json" else f"---\n{_text(seen, form)}"
         case "name":
-            line = harmless(called)  # nothing for `synced`
+            line = escaped(called)  # nothing for `synced`
         case _:
             cells = row(kind, event.resource, references) if event.resource else [called]
-            line = harmless("  ".join([f"{event.change:<8}", *cells]).rstrip())
+            line = escaped("  ".join([f"{event.change:<8}", *cells]).rstrip())
     if line:
         click.echo(line)
 
@@ -154,7 +154,7 @@ def _table(titles: list[str], rows: list[list[str]]) -> None:
     for title in titles:
         table.add_column(title, overflow="fold")
     for cells in rows:
-        table.add_row(*(Text(harmless(cell)) for cell in cells))
+        table.add_row(*(Text(escaped(cell)) for cell in cells))
     console = Console(highlight=False)
     if not console.is_terminal:
         console.width = PIPE_WIDTH
@@ -187,4 +187,4 @@ def _can_be_shown(text: str) -> bool:
         text.encode(sys.stdout.encoding)
     except UnicodeEncodeError:
         return False
-    return all(line == harmless(line) for line in text.split("\n"))
+    return all(line == escaped(line) for line in text.split("\n"))

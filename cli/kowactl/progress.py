@@ -5,10 +5,8 @@ from collections.abc import Iterator
 from time import monotonic
 from typing import TYPE_CHECKING
 
-import click
-
 from kowa import errors
-from kowactl.terminal import harmless
+from kowactl.terminal import escaped, say
 
 if TYPE_CHECKING:
     from kowa.client import Client
@@ -27,7 +25,7 @@ def committed(operation_id: str) -> Iterator[None]:
         raise
     except BaseException:
         found_with = f"kowactl operation wait {operation_id}"
-        click.echo(f"the change is committed and goes on; wait for it with: {found_with}", err=True)
+        say(f"the change is committed and goes on; wait for it with: {found_with}")
         raise
 
 
@@ -52,11 +50,11 @@ def follow(client: "Client", operation_id: str, limit: float) -> "operation_pb2.
                 state = sentence(error.operation) if isinstance(error, errors.OperationPending) else AWAY
             status.update(Text(state))
             if state != said and not console.is_terminal:
-                click.echo(state, err=True)
+                say(state)
             said = state
 
 
 def sentence(operation: "operation_pb2.Operation") -> str:
     """Where it stands, in words."""
     share = f" {operation.progress} %" if operation.progress else ""
-    return harmless(f"{operation.method} {operation.target_name}{share}: {operation.message or 'under way'}")
+    return escaped(f"{operation.method} {operation.target_name}{share}: {operation.message or 'under way'}")

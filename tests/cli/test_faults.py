@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from itertools import count
 from pathlib import Path
-from typing import IO, NoReturn
+from typing import NoReturn
 
 import grpc
 import pytest
@@ -158,32 +158,23 @@ def test_a_change_that_another_overtook(kowactl: Kowactl, monkeypatch: pytest.Mo
     assert "the newer change goes on: kowactl operation list --filter 'target = " in overtaken.err
 
 
-@pytest.fixture
-def nobody() -> Iterator[IO[str]]:
-    """A terminal at which nobody types."""
-    with Path(os.devnull).open() as file:
-        yield file
-
-
 def test_a_console_of_a_host_that_is_away_is_no_kahuna_out_of_reach(
-    kowactl: Kowactl, nobody: IO[str], monkeypatch: pytest.MonkeyPatch
+    kowactl: Kowactl, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def offline(*_: object) -> NoReturn:
         raise errors.Unavailable("the machine's host is not connected", code="UNAVAILABLE", reason="HOST_OFFLINE")
 
     monkeypatch.setattr(Client, "converse", offline)
-    monkeypatch.setattr("sys.stdin", nobody)
     refused = kowactl("console", "2f5c9b8e-3f2d-4b3a-9a53-0d1f7a1e6a10")
     assert (refused.code, refused.err) == (5, "kowactl: the machine's host is not connected (HOST_OFFLINE)\n")
 
 
-def test_typing_ahead_has_a_bound_and_ends_with_the_console(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_typing_ahead_has_a_bound_and_ends_with_the_console() -> None:
     keys: queue.Queue[bytes | None] = queue.Queue(2)
     ended = threading.Event()
     read, write = os.pipe()
-    with os.fdopen(read) as typed, os.fdopen(write, "wb", buffering=0) as hands:
-        monkeypatch.setattr("sys.stdin", typed)
-        typing = threading.Thread(target=console._read_keys, args=(keys, ended), daemon=True)
+    with os.fdopen(read), os.fdopen(write, "wb", buffering=0) as hands:
+        typing = threading.Thread(target=console._read_keys, args=(read, keys, ended, ended.set), daemon=True)
         typing.start()
         hands.write(b"x" * 3 * 4096)
         until(keys.full)

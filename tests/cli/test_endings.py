@@ -1,0 +1,280 @@
+"""However kowactl ends, the terminal is as it was, and what no longer has a reader ends quietly."""
+
+import contextlib
+import os
+import pty
+import select
+import signal
+import subprocess
+import sys
+import termios
+import threading
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any
+
+import grpc
+import pytest
+
+from kowa import contract
+from kowa.v2.instance_pb2 import ConsoleInstanceResponse
+from tests.cli.conftest import Kowactl, line, process
+from tests.fake_kahuna import KEY, Fake
+from tests.sdk.kahunas import Kahuna
+from tests.waiting import until
+
+SOME_ID = "2f5c9b8e-3f2d-4b3a-9a53-0d1f7a1e6a10"
+LOCAL_FLAGS = 3  # in what tcgetattr returns
+
+
+@pytest.fixture
+def kahuna(fake: Fake) -> Kahuna:
+    """One that fails on purpose."""
+    return Kahuna(fake.endpoint, KEY)
+
+
+@dataclass
+class Machine:
+    """A machine whose console prints one line and is quiet from then on."""
+
+    endpoint: str
+    typed: list[bytes]
+    open: threading.Event  # while somebody looks
+
+
+@pytest.fixture
+def machine(monkeypatch: pytest.MonkeyPatch) -> Iterator[Machine]:
+    """Its Kahuna answers nothing but its console."""
+    method = contract.load().kinds["Instance"].service.methods["console"]
+    made, over = Machine("", [], threading.Event()), threading.Event()
+
+    def read(requests: Iterator[Any]) -> None:
+        with contextlib.suppress(Exception):  # gRPC raises it as it is when a call is cancelled
+            made.typed.extend(request.data for request in requests)
+
+    def console(requests: Iterator[Any], context: grpc.ServicerContext) -> Iterator[bytes]:
+        next(requests)
+        made.open.set()
+        threading.Thread(target=read, args=(requests,)).start()
+        yield ConsoleInstanceResponse(data=b"login: \r\n").SerializeToString()
+        until(lambda: over.is_set() or not context.is_active(), limit=60)
+        made.open.clear()
+
+    handler: Any = grpc.stream_stream_rpc_method_handler(console, contract.load().stub(method.request.name).FromString)
+    server = grpc.server(ThreadPoolExecutor(4))
+    service, name = method.path[1:].split("/")
+    server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(service, {name: handler}),))
+    made.endpoint = f"127.0.0.1:{server.add_insecure_port('127.0.0.1:0')}"
+    server.start()
+    monkeypatch.setenv("KOWABUNGA_ENDPOINT", made.endpoint)
+    monkeypatch.setenv("KOWABUNGA_API_KEY", KEY)
+    yield made
+    over.set()
+    server.stop(None).wait()
+
+
+@dataclass
+class Terminal:
+    """A terminal, and a shell's command that runs in it."""
+
+    master: int
+    slave: int
+    process: subprocess.Popen[bytes]
+    printed: bytes = b""
+
+    @property
+    def state(self) -> list[Any]:
+        """How it takes and shows what is typed."""
+        return termios.tcgetattr(self.slave)
+
+    @property
+    def raw(self) -> bool:
+        """Whether each key goes through as it is."""
+        return not self.state[LOCAL_FLAGS] & termios.ICANON
+
+    def read_until(self, text: bytes) -> None:
+        """Waits until something is printed."""
+        while text not in self.printed:
+            assert select.select([self.master], [], [], 20)[0], self.printed
+            self.printed += os.read(self.master, 4096)
+
+    def wait(self) -> int:
+        """The exit status, negative when a signal ended it. What is still printed is read."""
+        while True:
+            status = self.process.poll()
+            while select.select([self.master], [], [], 0.01)[0]:
+                self.printed += os.read(self.master, 4096)
+            if status is not None:
+                return status
+
+
+@contextlib.contextmanager
+def in_terminal(*words: str, script: str = "") -> Iterator[Terminal]:
+    """kowactl in a terminal of its own, or a shell's script, in which $KOWACTL stands for it."""
+    master, slave = pty.openpty()
+    kowactl = [sys.executable, "-m", "kowactl.main", "--insecure"]
+    command = ["sh", "-c", script] if script else [*kowactl, *words]
+    session = ["env", "--default-signal", "setsid", "--ctty", *command]
+    environment = os.environ | {"KOWACTL": " ".join(kowactl)}
+    with subprocess.Popen(session, stdin=slave, stdout=slave, stderr=slave, env=environment) as begun:
+        try:
+            yield Terminal(master, slave, begun)
+        finally:
+            begun.kill()
+            os.close(master)
+            os.close(slave)
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT, signal.SIGINT])
+def test_a_signal_leaves_the_terminal_as_it_was(machine: Machine, number: signal.Signals) -> None:
+    with in_terminal("console", SOME_ID) as terminal:
+        before = terminal.state
+        terminal.read_until(b"login: ")
+        assert terminal.raw
+        terminal.process.send_signal(number)
+        assert terminal.wait() == (130 if number == signal.SIGINT else -number)
+        assert terminal.state == before
+    until(lambda: not machine.open.is_set(), what="the console is closed")
+
+
+def test_typed_keys_go_to_the_machine_and_none_is_left_for_the_shell(machine: Machine) -> None:
+    with in_terminal("console", SOME_ID) as terminal:
+        before = terminal.state
+        terminal.read_until(b"login: ")
+        os.write(terminal.master, b"root\r\x03\x1c\x1a")
+        until(lambda: b"".join(machine.typed) == b"root\r\x03\x1c\x1a", what="the keys")
+        os.write(terminal.master, b"\x1drm -rf /\r")
+        assert terminal.wait() == 0
+        assert terminal.state == before
+        os.set_blocking(terminal.slave, False)
+        with pytest.raises(BlockingIOError):
+            os.read(terminal.slave, 100)
+
+
+def test_a_console_that_is_stopped_gives_the_terminal_back_and_takes_it_again(machine: Machine) -> None:
+    with in_terminal("console", SOME_ID) as terminal:
+        terminal.read_until(b"login: ")
+        terminal.process.send_signal(signal.SIGTSTP)
+        assert os.WIFSTOPPED(os.waitpid(terminal.process.pid, os.WUNTRACED)[1])
+        assert not terminal.raw
+        terminal.process.send_signal(signal.SIGCONT)
+        until(lambda: terminal.raw, what="raw again")
+        terminal.process.send_signal(signal.SIGTERM)
+        assert terminal.wait() == -signal.SIGTERM
+        assert not terminal.raw
+
+
+def test_a_terminal_that_goes_away_ends_the_console(machine: Machine) -> None:
+    with in_terminal("console", SOME_ID) as terminal:
+        terminal.read_until(b"login: ")
+        os.dup2(terminal.slave, terminal.master)
+        assert terminal.process.wait(20) == -signal.SIGHUP
+    until(lambda: not machine.open.is_set(), what="the console is closed")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT, signal.SIGINT])
+def test_a_signal_while_waiting_shows_the_cursor_and_names_the_operation(
+    kowactl: Kowactl, number: signal.Signals
+) -> None:
+    with in_terminal("region", "create", "--name", "slow") as terminal:
+        terminal.read_until(b"The fake wants it so")
+        terminal.process.send_signal(number)
+        assert terminal.wait() == (130 if number == signal.SIGINT else -number)
+        hidden, shown = terminal.printed.rfind(b"\x1b[?25l"), terminal.printed.rfind(b"\x1b[?25h")
+        assert -1 < hidden < shown
+        assert b"the change is committed and goes on" in terminal.printed
+
+
+@pytest.mark.slow
+def test_a_signal_that_is_ignored_stays_ignored(machine: Machine) -> None:
+    with in_terminal(script=f"trap '' HUP; exec $KOWACTL console {SOME_ID}") as terminal:
+        terminal.read_until(b"login: ")
+        terminal.process.send_signal(signal.SIGHUP)
+        os.write(terminal.master, b"x")
+        until(lambda: machine.typed == [b"x"], what="it goes on")
+        os.write(terminal.master, b"\x1d")
+        assert terminal.wait() == 0
+
+
+@pytest.mark.usefixtures("machine")
+def test_a_quiet_console_ends_when_nobody_reads() -> None:
+    script = f"{sys.executable} -m kowactl.main --insecure console {SOME_ID} </dev/null | head -1"
+    done = subprocess.run(["sh", "-c", script], capture_output=True, timeout=30, check=False)
+    assert (done.returncode, done.stdout, done.stderr) == (0, b"login: \r\n", b"")
+
+
+@pytest.mark.usefixtures("machine")
+def test_a_console_in_a_terminal_whose_output_nobody_reads_any_more() -> None:
+    with in_terminal(script=f"$KOWACTL console {SOME_ID} | head -1") as terminal:
+        before = terminal.state
+        assert terminal.wait() == 0
+        assert terminal.state == before
+
+
+@pytest.mark.slow
+def test_a_quiet_watch_ends_when_nobody_reads(kowactl: Kowactl) -> None:
+    kowactl("region", "create", "--name", "eu")
+    for form in ("table", "json", "yaml", "name"):
+        with process("region", "watch", "-o", form) as watching:
+            assert line(watching.stdout)
+            assert watching.stdout
+            watching.stdout.close()
+            assert (watching.wait(20), watching.stderr and watching.stderr.read()) == (0, "")
+
+
+UNREAD = ["--help", "region create --help", "region list", "region list -o json", "region get eu", "--version"]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("words", UNREAD)
+def test_what_nobody_reads_is_no_failure(kowactl: Kowactl, words: str) -> None:
+    kowactl("region", "create", "--name", "eu")
+    read, write = os.pipe()
+    os.close(read)
+    with process(*words.split(), out=write) as unread:
+        os.close(write)
+        _, said = unread.communicate()
+    assert (unread.returncode, said) == (0, "")
+
+
+CLOSED_STDERR = [
+    # what is typed                                  exit code
+    ("region create --name eu", 0),
+    ("region create --name slow --timeout 0.1s", 10),
+    ("region create --name doomed", 9),
+    ("region create --name too-big", 6),
+    ("region get nowhere", 3),
+    ("region fly", 2),
+    ("region delete nowhere", 3),
+]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("words", "code"), CLOSED_STDERR, ids=[row[0] for row in CLOSED_STDERR])
+@pytest.mark.usefixtures("kowactl")
+def test_a_change_is_waited_for_though_nobody_reads_of_it(words: str, code: int) -> None:
+    read, write = os.pipe()
+    os.close(read)
+    for closed in (write, None):
+        redirected = "2>&-" if closed is None else ""
+        command = f"exec {sys.executable} -m kowactl.main --insecure {words} {redirected}"
+        done = subprocess.run(["sh", "-c", command], stderr=closed, stdout=subprocess.PIPE, check=False, timeout=30)
+        assert done.returncode == code
+
+
+@pytest.mark.slow
+def test_no_output_at_all(kowactl: Kowactl) -> None:
+    kowactl("region", "create", "--name", "eu")
+    for words in ("region list", "region get eu -o json", "region create --name us", "--help"):
+        command = f"exec {sys.executable} -m kowactl.main --insecure {words} >&-"
+        done = subprocess.run(["sh", "-c", command], stderr=subprocess.PIPE, check=False, timeout=30)
+        assert (done.returncode, done.stderr) == (0, b"")
+
+
+@pytest.mark.usefixtures("machine")
+def test_a_console_without_stdin_shows_what_is_printed() -> None:
+    script = f"{sys.executable} -m kowactl.main --insecure console {SOME_ID} <&- | head -1"
+    unread = subprocess.run(["sh", "-c", script], capture_output=True, timeout=30, check=False)
+    assert (unread.returncode, unread.stdout, unread.stderr) == (0, b"login: \r\n", b"")
