@@ -1,5 +1,6 @@
 """Paths from resources to agents, over references alone: what follows from them agrees, over any history."""
 
+import re
 from collections import defaultdict
 from collections.abc import Collection, Iterable, Mapping
 from collections.abc import Set as AbstractSet
@@ -165,3 +166,183 @@ def agree(reach: Reach, graph: Graph, slices: Mapping[str, set[Member]]) -> None
             assert agents == {agent for agent, members in slices.items() if (kind, id_) in members}
             assert agents == {agent for agent in slices if reach.concerns(graph, agent, kind, id_)}
             assert reach.holders(graph, kind, id_) <= agents
+
+
+# What is to come, in words.
+
+AGENTS = ("ann", "bob", "cyd", "kim", "kit")
+
+
+def told(reach: Reach, graph: Graph, agent: str) -> list[str]:
+    """An agent's slice as text."""
+    return sorted(f"{kind} {id_}" for kind, id_ in reach.slice(graph, agent))
+
+
+def test_hosts_of_one_vnet_hear_of_each_other() -> None:
+    reach = Reach(SITE, NEIGHBOURS)
+    graph = Graph(
+        named(
+            "Kaktus h1 agent ann", "Kaktus h2 agent bob", "Kaktus h3 agent cyd",
+            "Kiwi k region eu", "Kiwi k members.agent kim kit", "Vnet lan region eu", "Vnet dmz region eu",
+            "Subnet s1 vnet lan", "Subnet s2 vnet lan", "Subnet s3 vnet dmz",
+            "Instance web kaktus h1", "Adapter web-0 subnet s1", "Adapter web-0 instance web",
+            "Instance db kaktus h2", "Adapter db-0 subnet s2", "Adapter db-0 instance db",
+            "Instance mail kaktus h3", "Adapter mail-0 subnet s3", "Adapter mail-0 instance mail",
+        )
+    )  # fmt: skip
+    lan = ["Adapter db-0", "Adapter web-0", "Instance db", "Instance web", "Kaktus h1", "Kaktus h2", "Vnet lan"]
+    dmz = ["Adapter mail-0", "Instance mail", "Kaktus h3", "Vnet dmz"]
+    assert told(reach, graph, "ann") == told(reach, graph, "bob") == lan
+    assert told(reach, graph, "cyd") == dmz
+    assert told(reach, graph, "kim") == told(reach, graph, "kit") == ["Vnet dmz", "Vnet lan"]
+    assert reach.agents(graph, "Adapter", "db-0") == {"ann", "bob"}
+    assert reach.holders(graph, "Adapter", "db-0") == {"bob"}
+    assert reach.holders(graph, "Vnet", "lan") == {"ann", "bob", "kim", "kit"}
+
+    came, went = named("Instance db kaktus h3"), named("Instance db kaktus h2")
+    graph.change(came, went)
+    there, left = reach.affected(graph, AGENTS, [("Instance", "db")], came, went)
+    assert there["ann"] == {("Instance", "db"), ("Kaktus", "h3")}
+    assert left["ann"] == {("Kaktus", "h2")}
+    assert told(reach, graph, "bob") == ["Kaktus h2"]
+    assert told(reach, graph, "cyd") == sorted({*lan, *dmz} - {"Kaktus h2"})
+    assert "kim" not in there.keys() | left.keys()
+
+
+def test_a_disk_on_a_shared_pool_reaches_the_host_that_manages_it_and_the_one_that_uses_it() -> None:
+    reach = Reach(SITE, SHARED_POOLS)
+    graph = Graph(
+        named(
+            "Kaktus h1 agent ann", "Kaktus h2 agent bob", "Kaktus h3 agent cyd", "StoragePool ceph kaktus h1",
+            "Volume disk storage_pool ceph", "Volume spare storage_pool ceph",
+            "Instance web kaktus h2", "Instance web volumes disk",
+        )
+    )  # fmt: skip
+    assert reach.holders(graph, "Volume", "disk") == {"ann", "bob"}
+    assert reach.holders(graph, "Volume", "spare") == {"ann"}
+    assert reach.agents(graph, "StoragePool", "ceph") == {"ann", "bob"}
+    assert reach.holders(graph, "StoragePool", "ceph") == {"ann"}
+
+    came, went = (
+        named("Instance web kaktus h3", "StoragePool ceph kaktus h2"),
+        named("Instance web kaktus h2", "StoragePool ceph kaktus h1"),
+    )
+    graph.change(came, went)
+    moved = [("Instance", "web"), ("StoragePool", "ceph")]
+    there, left = reach.affected(graph, AGENTS, moved, came, went)
+    assert there["cyd"] == {("Instance", "web"), ("Volume", "disk"), ("StoragePool", "ceph")}
+    assert there["bob"] == {("StoragePool", "ceph"), ("Volume", "disk"), ("Volume", "spare")}
+    assert left["bob"] == {("Instance", "web")}
+    assert left["ann"] == {("StoragePool", "ceph"), ("Volume", "disk"), ("Volume", "spare")}
+    assert told(reach, graph, "ann") == []
+
+
+def test_a_vnet_reaches_each_member_of_its_kiwis() -> None:
+    reach = Reach(SITE, MEMBERS)
+    graph = Graph(
+        named(
+            "Zone a region eu", "Zone b region eu", "Vnet lan region eu", "Kiwi k members.agent kim kit",
+            "Kiwi k members.zone a b", "Kiwi k region eu", "Kaktus h1 zone a", "Kaktus h1 agent ann",
+        )
+    )  # fmt: skip
+    assert reach.agents(graph, "Vnet", "lan") == {"kim", "kit"}
+    assert reach.agents(graph, "Zone", "a") == {"ann", "kim", "kit"}
+
+    came, went = named("Kiwi k members.agent cyd"), named("Kiwi k members.agent kit")
+    graph.change(came, went)
+    there, left = reach.affected(graph, AGENTS, [("Kiwi", "k")], came, went)
+    whole = {("Region", "eu"), ("Zone", "a"), ("Zone", "b"), ("Vnet", "lan"), ("Kiwi", "k")}
+    assert (there["cyd"], left["kit"]) == (whole, whole)
+    assert there["kim"] == {("Kiwi", "k")}
+
+
+# What it costs.
+
+HOSTS = 1000
+
+
+def crowd() -> Graph:
+    """A region of many hosts with one machine each; every ten share a vnet."""
+    lines = ["Zone z region eu"]
+    for number in range(HOSTS):
+        lines += [
+            f"Kaktus h{number} zone z", f"Kaktus h{number} agent a{number}", f"Instance i{number} kaktus h{number}",
+            f"Adapter n{number} instance i{number}", f"Adapter n{number} subnet s{number // 10}",
+            f"StoragePool p{number} kaktus h{number}", f"Volume v{number} storage_pool p{number}",
+            f"Instance i{number} project one",
+        ]  # fmt: skip
+    lines += [f"Subnet s{number} vnet n{number}" for number in range(HOSTS // 10)]
+    lines += [f"Vnet n{number} region eu" for number in range(HOSTS // 10)]
+    return Graph(named(*lines))
+
+
+@EVERY_TABLE
+def test_what_concerns_one_host_of_many_looks_at_no_other(table: str) -> None:
+    reach, graph = Reach(*TABLES[table]), crowd()
+    agents = {f"a{number}" for number in range(HOSTS)}
+
+    def looks(came: list[Link], went: list[Link], moved: Collection[Member] = ()) -> int:
+        graph.change(came, went)
+        graph.looked_at = 0
+        reach.affected(graph, agents, moved, came, went)
+        return graph.looked_at
+
+    assert looks([], [], [("Instance", "i5")]) < 100
+    created = named("Instance new kaktus h5", "Adapter more instance new", "Adapter more subnet s9")
+    assert looks(created, []) < 1500
+    assert looks([], created) < 1500
+    assert looks(named("Instance i5 kaktus h6"), named("Instance i5 kaktus h5"), [("Instance", "i5")]) < 1500
+    assert looks(named("StoragePool p5 kaktus h6"), named("StoragePool p5 kaktus h5")) < 100
+    for member in reach.slice(graph, "a7") | {("Instance", "i9"), ("Vnet", "n9"), ("Volume", "v9")}:
+        graph.looked_at = 0
+        reach.concerns(graph, "a7", *member)
+        assert graph.looked_at < 100, member
+
+
+# What is no path is refused when it is compiled.
+
+
+@pytest.mark.parametrize(
+    ("path", "said"),
+    [
+        ("kaktus.agents", "Kaktus has no reference agents; it has agent, zone"),
+        ("kaktus", "it ends at Kaktus"),
+        ("kaktus.zone", "it ends at Zone"),
+        ("name.agent", "Instance has no reference name; it has adapters, kaktus, volumes, zone"),
+        ("zone.Kaktus(agent).agent", "Kaktus.agent names no Zone"),
+        ("zone.Kaktus(host).agent", "Kaktus has no reference host; it has agent, zone"),
+        ("zone.Cactus(zone).agent", "Cactus has no reference zone; it has none"),
+        (
+            "zone.Kiwi(members.zone).members",
+            "Kiwi has no reference members; it has members.agent, members.zone, region",
+        ),
+        ("zone.Kiwi(members.zone).members.zone", "it ends at Zone"),
+        ("zone.Kiwi(members.zone).members.name", "Kiwi has no reference members.name"),
+        ("zone.Kiwi(members.zone).members.Kaktus(zone).agent", "Kaktus.zone names no Kiwi.members"),
+        ("kaktus..agent", "it is written like `kaktus.agent` or `Kaktus(zone).agent`"),
+        ("kaktus.agent.", "it is written like `kaktus.agent` or `Kaktus(zone).agent`"),
+        ("zone.Kaktus(zone.agent", "it is written like `kaktus.agent` or `Kaktus(zone).agent`"),
+        ("", "it ends at Instance"),
+    ],
+)
+def test_what_is_no_path_is_refused(path: str, said: str) -> None:
+    with pytest.raises(ValueError, match=re.escape(f"Instance: {path!r} is no path to an Agent: {said}")):
+        Reach(SITE, {"Instance": Paths(reaches=(path,))})
+
+
+# The order in which an agent learns kinds.
+
+
+def test_what_is_named_comes_first() -> None:
+    order = Reach(OURS, PATHS).order
+    assert order["Region"] < order["Vnet"] < order["Subnet"] < order["Adapter"] < order["Instance"]
+    named_first = ((reference, order[kind]) for kind in order for reference in OURS[kind] if not reference.output_only)
+    assert all(order.get(reference.kind, -1) < rank for reference, rank in named_first)
+
+
+def test_kinds_that_name_each_other_are_refused_unless_one_reference_is_the_servers() -> None:
+    paths = {"Hen": Paths(informs=("agent",)), "Egg": Paths(informs=("hen.agent",))}
+    with pytest.raises(ValueError, match="know Hen before Egg, and Egg before Hen"):
+        Reach(refs(Hen="agent:Agent egg:Egg", Egg="hen:Hen"), paths)
+    assert list(Reach(refs(Hen="agent:Agent (egg:Egg)", Egg="hen:Hen"), paths).order) == ["Hen", "Egg"]
+    assert list(Reach(refs(Hen="agent:Agent egg:Egg", Egg="(hen:Hen)"), paths).order) == ["Egg", "Hen"]

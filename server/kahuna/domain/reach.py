@@ -84,11 +84,11 @@ class Reach:
 
     def agents(self, reader: Reader, kind: str, id_: str) -> set[str]:
         """The agents that a resource concerns."""
-        return set().union(*(node.agents(reader, {id_}) for node in self._nodes.get(kind, ())))
+        return set().union(*(_walk(reader, node.line, {id_}) for node in self._nodes.get(kind, ())))
 
     def holders(self, reader: Reader, kind: str, id_: str) -> set[str]:
         """Of the agents that a resource concerns, those that make it on their hosts."""
-        return set().union(*(node.agents(reader, {id_}) for node in self._nodes.get(kind, ()) if node.reaches))
+        return set().union(*(_walk(reader, node.line, {id_}) for node in self._nodes.get(kind, ()) if node.reaches))
 
     def slice(self, reader: Reader, agent: str) -> set[Member]:
         """All that concerns an agent."""
@@ -103,7 +103,7 @@ class Reach:
 
     def concerns(self, reader: Reader, agent: str, kind: str, id_: str) -> bool:
         """Whether a resource concerns an agent: as `agents` says, without a walk to all hosts of a region."""
-        return self._concerns(_State(reader, self._root), agent, kind, id_)
+        return self._concerns(_State(reader), agent, kind, id_)
 
     def affected(
         self,
@@ -115,15 +115,18 @@ class Reach:
     ) -> tuple[Slices, Slices]:
         """What a commit changes in the slices of some agents: what has joined them or moved in them, and what has left.
 
-        The reader has the state after the commit. `moved` are the resources whose generation it moved, `came` and
-        `went` the links that it made and broke.
+        The reader has the state after the commit. `moved` are the resources whose generation it moved and that were
+        there before, `came` and `went` the links that it made and broke.
         """
-        now, earlier = _State(reader, self._root), _State(_Earlier(reader, came, went), self._root)
         there: Slices = defaultdict(set)
         left: Slices = defaultdict(set)
         for kind, id_ in moved:
-            for agent in self.agents(reader, kind, id_).intersection(among):
-                there[agent].add((kind, id_))
+            for agent in self.agents(reader, kind, id_):
+                if agent in among:
+                    there[agent].add((kind, id_))
+        if not came and not went:
+            return there, left
+        now, earlier = _State(reader), _State(_Earlier(reader, came, went))
         self._follow(came, among, now, earlier, there)
         self._follow(went, among, earlier, now, left)
         for agent, members in left.items():
@@ -140,9 +143,9 @@ class Reach:
         for link in links:
             for node in self._crossed.get((link.kind, link.field), ()):
                 near, far = (link.source, link.target) if node.up.forward else (link.target, link.source)
-                assert node.parent
-                agents = node.parent.agents(state.reader, {far}) & set(among)
-                _spread(node, near, agents, state, other, found)
+                agents = {agent for agent in _walk(state.reader, node.line[1:], {far}) if agent in among}
+                if agents:
+                    _spread(node, near, agents, state, other, found)
 
 
 class _Step(NamedTuple):
@@ -168,19 +171,23 @@ class _Step(NamedTuple):
 
 @dataclass(eq=False, slots=True)
 class _Node:
-    """A place on paths. Those that go on alike from there to the agent share it; its parent is one step nearer."""
+    """A place on paths. Those that go on alike from there to the agent share it; from its children steps lead to it."""
 
     kind: str
     up: _Step
     down: _Step
-    parent: "_Node | None" = None
     ends: bool = False
     reaches: bool = False
+    line: "tuple[_Node, ...]" = ()
+    """This node, its parent, and so on to the last before the agent."""
     children: "dict[_Step, _Node]" = field(default_factory=dict)
 
     def child(self, kind: str, step: _Step) -> "_Node":
         """The node from which that step leads to this one."""
-        return self.children.setdefault(step, _Node(kind, step, step.back(), self))
+        if step not in self.children:
+            child = self.children[step] = _Node(kind, step, step.back())
+            child.line = (child, *self.line)
+        return self.children[step]
 
     def descendants(self) -> "Iterator[_Node]":
         """All nodes from which paths lead to this one."""
@@ -188,56 +195,58 @@ class _Node:
             yield child
             yield from child.descendants()
 
-    def agents(self, reader: Reader, ids: Ids) -> Ids:
-        """The agents that resources of this node lead to."""
-        node = self
-        while node.parent is not None and ids:
-            node, ids = node.parent, node.up.take(reader, ids)
-        return ids
+
+def _walk(reader: Reader, line: Iterable[_Node], ids: Ids) -> Ids:
+    """The agents that resources lead to, along the rest of a path."""
+    for node in line:
+        ids = node.up.take(reader, ids)
+    return ids
 
 
 class _State:
     """The references at one time, and what of them has been walked back from each agent."""
 
-    def __init__(self, reader: Reader, root: _Node) -> None:
+    def __init__(self, reader: Reader) -> None:
         self.reader = reader
-        self._root = root
         self._walked: dict[str, dict[_Node, Ids]] = {}
 
     def leads_to(self, agent: str, node: _Node, id_: str) -> bool:
         """Whether a resource of a node leads to an agent: walks from either end, whichever step is cheaper."""
-        walked = self._walked.setdefault(agent, {self._root: {agent}})
+        walked = self._walked.setdefault(agent, {})
+        line = node.line
         ids: Ids = {id_}
-        between = []  # the nodes whose steps are still to be walked, the nearest to the agent last
-        last: _Node | None = node
-        while last is not None and last not in walked:
-            between.append(last)
-            last = last.parent
-        assert last
-        reached = walked[last]
-        begin = 0
-        while begin < len(between) and ids and reached:
-            near, far = between[begin], between[-1]
-            cost = near.up.cost(self.reader, ids)
-            if cost <= 1 or cost <= far.down.cost(self.reader, reached):
-                ids = near.up.take(self.reader, ids)
+        begin, end = 0, 0
+        while end < len(line) and line[end] not in walked:
+            end += 1
+        if end == len(line):
+            # An agent serves one node, or few: no step is cheaper than the one to them.
+            end -= 1
+            walked[line[end]] = line[end].down.take(self.reader, {agent})
+        reached = walked[line[end]]
+        while begin < end and ids and reached:
+            cost = line[begin].up.cost(self.reader, ids)
+            if cost <= 1 or cost <= line[end - 1].down.cost(self.reader, reached):
+                ids = line[begin].up.take(self.reader, ids)
                 begin += 1
             else:
-                reached = walked[far] = far.down.take(self.reader, reached)
-                between.pop()
+                end -= 1
+                reached = walked[line[end]] = line[end].down.take(self.reader, reached)
         return not ids.isdisjoint(reached)
 
 
 def _spread(node: _Node, id_: str, agents: Ids, state: _State, other: _State, found: Slices) -> None:
-    """Finds what leads to agents through a resource of a node. Who is led to from there in the other state is left out:
-    what changed for them is a link nearer to what they are told of."""
-    agents = {agent for agent in agents if not other.leads_to(agent, node, id_)}
-    if not agents:
-        return
+    """Finds what leads to agents through a resource of a node.
+
+    Whom that one leads to in the other state, too, is left out: for them a link further back has changed, or none. That
+    spares them all that hangs from it; where nothing can, it is not worth asking.
+    """
+    # What leads nowhere there need not be asked for each agent of a region.
+    if node.children and (len(agents) == 1 or node.up.take(other.reader, {id_})):
+        agents = {agent for agent in agents if not other.leads_to(agent, node, id_)}
     if node.ends:
         for agent in agents:
             found[agent].add((node.kind, id_))
-    for child in node.children.values():
+    for child in node.children.values() if agents else ():
         for below in child.down.take(state.reader, {id_}):
             _spread(child, below, agents, state, other, found)
 

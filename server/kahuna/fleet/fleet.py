@@ -169,8 +169,9 @@ class Fleet:
 
 
 def _has_moved(move: Move) -> bool:
-    """Whether what is wanted has moved; what is merely seen leaves the generation as it was."""
-    return move.before is None or move.after is None or meta(move.before).generation != meta(move.after).generation
+    """Whether what is wanted of a resource has moved; what is merely seen leaves the generation as it was."""
+    before, after = move.before, move.after
+    return before is not None and after is not None and meta(before).generation != meta(after).generation
 
 
 def _has_turned(before: Message | None, after: agent_pb2.Agent) -> bool:

@@ -1,7 +1,7 @@
 """What every resource's table has, and how a row and its message turn into each other."""
 
 import hashlib
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from functools import cache
 from operator import attrgetter
 from typing import Any, ClassVar, cast
@@ -85,28 +85,34 @@ def column_values(kind: str, message: Message) -> dict[str, Any]:
     return {column: (value or None) if column.endswith("_id") else value for column, value in values.items()}
 
 
-def links_of(kind: str, message: Message) -> set[Link]:
-    """All that a resource names."""
-    id_ = meta(message).id
-    return {Link(kind, name, id_, named) for name in _readers(kind) for named in named_by(kind, name, message)}
+def links_moved(kind: str, id_: str, before: Message | None, after: Message | None) -> tuple[list[Link], list[Link]]:
+    """What a resource names since a change, and what it does not any more."""
+    came, went = [], []
+    for field, read in _readers(kind).items():
+        old = read(before) if before is not None else ()
+        new = read(after) if after is not None else ()
+        if old != new:
+            came += [Link(kind, field, id_, named) for named in dict.fromkeys(new) if named and named not in old]
+            went += [Link(kind, field, id_, named) for named in dict.fromkeys(old) if named and named not in new]
+    return came, went
 
 
 def named_by(kind: str, field: str, message: Message) -> Iterable[str]:
-    """The ids in a field of a resource that names others; with dots where it is a nested part's."""
-    return filter(None, _readers(kind)[field](message))
+    """The ids in a field of a resource that names others, with dots where it is a nested part's; some may be empty."""
+    return _readers(kind)[field](message)
 
 
 @cache
-def _readers(kind: str) -> Mapping[str, Callable[[Message], Iterable[str]]]:
+def _readers(kind: str) -> Mapping[str, Callable[[Message], Collection[str]]]:
     """What reads each field that names others; the most common ones are read at once."""
 
-    def reader(reference: contract.Reference) -> Callable[[Message], Iterable[str]]:
+    def reader(reference: contract.Reference) -> Callable[[Message], Collection[str]]:
         read = attrgetter(reference.name)
         if not reference.repeated:
             return lambda message: (read(message),)
         if len(reference.fields) == 1 and not reference.fields[0].is_map:
             return read
-        return lambda message: (id_ for _, id_ in reference.find(message))
+        return lambda message: [id_ for _, id_ in reference.find(message)]
 
     return {reference.name: reader(reference) for reference in CONTRACT.kinds[kind].references}
 

@@ -78,7 +78,7 @@ class Transaction(Reader):
         if column is not None:
             return set(self._read(select(column).where(column.is_not(None)), table.id, sources))
         rows = self._read(select(table), table.id, sources)
-        return {named for row in rows for named in named_by(kind, field, message_of(kind, row))}
+        return {named for row in rows for named in named_by(kind, field, message_of(kind, row)) if named}
 
     def sources(self, kind: str, field: str, targets: Ids) -> Ids:
         # The database finds what names a resource by columns: a path can't be walked against a reference without one.

@@ -8,7 +8,7 @@ from typing import NamedTuple
 from google.protobuf.message import Message
 
 from kahuna.domain.reach import Ids, Link, Reader
-from kahuna.store.resource import CONTRACT, links_of, message_class, named_by
+from kahuna.store.resource import CONTRACT, links_moved, message_class, named_by
 
 # How many changes a watch can fall behind before it has to start anew.
 TAIL = 100_000
@@ -63,7 +63,10 @@ class View(Reader):
         self.oldest = 0
         self.incarnation = ""
         self._objects: dict[str, dict[str, Entry]] = {kind: {} for kind in CONTRACT.kinds}
-        self._sources: dict[tuple[str, str, str], dict[str, None]] = {}
+        # By kind and field, the ids of those that name each id, in the order in which they came to do so.
+        self._sources: dict[tuple[str, str], dict[str, dict[str, None]]] = {
+            (kind.name, reference.name): {} for kind in CONTRACT.kinds.values() for reference in kind.references
+        }
         self._tail: deque[Change] = deque(maxlen=TAIL)
         self._early: dict[int, Commit] = {}
         self._followers: list[Follower] = []
@@ -132,18 +135,20 @@ class View(Reader):
 
     def referring(self, kind: str, field: str, target: str) -> Iterator[Message]:
         """The resources of a kind whose field names the target."""
-        found = (self.find(kind, id_) for id_ in tuple(self._sources.get((kind, field, target), ())))
+        found = (self.find(kind, id_) for id_ in tuple(self._sources[kind, field].get(target, ())))
         return (resource for resource in found if resource is not None)
 
     def targets(self, kind: str, field: str, sources: Ids) -> Ids:
-        resources = (self.find(kind, id_) for id_ in sources)
-        return {named for found in resources if found is not None for named in named_by(kind, field, found)}
+        resources = [self.find(kind, id_) for id_ in sources]
+        return {named for found in resources if found is not None for named in named_by(kind, field, found) if named}
 
     def sources(self, kind: str, field: str, targets: Ids) -> Ids:
-        return {id_ for target in targets for id_ in self._sources.get((kind, field, target), ())}
+        naming = self._sources[kind, field]
+        return {id_ for target in targets for id_ in naming.get(target, ())}
 
     def count_sources(self, kind: str, field: str, targets: Ids) -> int:
-        return sum(len(self._sources.get((kind, field, target), ())) for target in targets)
+        naming = self._sources[kind, field]
+        return sum(len(naming.get(target, ())) for target in targets)
 
     def since(self, kind: str, revision: int) -> list[Change]:
         """What the tail says of a kind after a revision, in order."""
@@ -159,14 +164,12 @@ class View(Reader):
             objects[change.id] = change.entry
         else:
             objects.pop(change.id, None)
-        old = links_of(change.kind, before) if before is not None else set()
-        new = links_of(change.kind, after) if after is not None else set()
-        came, went = new - old, old - new
+        came, went = links_moved(change.kind, change.id, before, after)
         for kind, field, source, target in went:
-            sources = self._sources[kind, field, target]
-            del sources[source]
-            if not sources:
-                del self._sources[kind, field, target]
+            naming = self._sources[kind, field]
+            del naming[target][source]
+            if not naming[target]:
+                del naming[target]
         for kind, field, source, target in came:
-            self._sources.setdefault((kind, field, target), {})[source] = None
+            self._sources[kind, field].setdefault(target, {})[source] = None
         return Move(change.kind, change.id, before, after, came, went)

@@ -1,0 +1,64 @@
+"""What names what: the view's index, and the same read from the database."""
+
+import pytest
+
+from kahuna.domain.reach import REACH, Link
+from kahuna.store import transaction
+from kahuna.store.resource import CONTRACT, meta
+from kahuna.store.view import Change, Commit, Entry, Move, View
+from kowa.v2 import instance_pb2, meta_pb2
+from tests.estate import estate
+from tests.world import World
+
+
+def test_a_transaction_and_the_view_agree(cloud: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """However few ids one query may name."""
+    site = estate(cloud)
+    site.registered()
+    site.machine("web")
+    monkeypatch.setattr(transaction, "MAX_IDS", 1)
+    agent, view = site.agent.meta.id, cloud.kahuna.store.view
+    ids = {kind: set(view.entries(kind)) for kind in REACH.order if kind != "Kiwi"}
+    assert all(ids.values())
+
+    def work(tx: transaction.Transaction) -> None:
+        for kind in ids:
+            for reference in CONTRACT.kinds[kind].references:
+                assert tx.targets(kind, reference.name, ids[kind]) == view.targets(kind, reference.name, ids[kind])
+            for id_ in ids[kind]:
+                assert REACH.agents(tx, kind, id_) == REACH.agents(view, kind, id_) == {agent}
+                assert REACH.concerns(tx, agent, kind, id_)
+                assert not REACH.concerns(tx, id_, kind, id_)
+        assert REACH.slice(tx, agent) == REACH.slice(view, agent)
+
+    cloud.loop.run(cloud.kahuna.store.run(work))
+
+
+def links(*said: str) -> list[Link]:
+    """`volumes a`: links of a machine called web."""
+    return [Link("Instance", field, "web", target) for field, target in (one.split() for one in said)]
+
+
+def test_the_view_knows_each_of_several_that_a_field_names() -> None:
+    """Once, even if the field says it twice, and not what is empty."""
+    view, web = View(), instance_pb2.Instance(meta=meta_pb2.Meta(id="web"), kaktus="h1", volumes=["a", "b", "a", ""])
+
+    def commit(message: instance_pb2.Instance | None) -> Move:
+        revision, heard = view.revision + 1, list[Move]()
+        stop = view.follow(lambda _, moves: heard.extend(moves))
+        entry = Entry(revision, message.SerializeToString(), b"") if message else None
+        view.hand_over(Commit(revision, (Change(revision, "Instance", "web", entry),)))
+        stop()
+        return heard[0]
+
+    assert sorted(commit(web).came) == links("kaktus h1", "volumes a", "volumes b")
+    web.volumes[:] = ["b", "c"]
+    changed = commit(web)
+    assert (changed.came, changed.went) == (links("volumes c"), links("volumes a"))
+    assert view.sources("Instance", "volumes", {"a"}) == set()
+    assert view.sources("Instance", "volumes", {"b", "c"}) == {"web"}
+    assert view.count_sources("Instance", "volumes", {"a", "b"}) == 1
+    assert view.targets("Instance", "volumes", {"web", "db"}) == {"b", "c"}
+    assert [meta(one).id for one in view.referring("Instance", "volumes", "b")] == ["web"]
+    assert sorted(commit(None).went) == links("kaktus h1", "volumes b", "volumes c")
+    assert not view.sources("Instance", "kaktus", {"h1"})
