@@ -120,7 +120,8 @@ def test_what_is_none_of_its_business_is_counted_and_costs_nothing(site: Estate,
     until(lambda: ready(site, [site.template.meta.id]), what="the one that was asked for")
     assert sum(rounds.sizes) == 3  # two acks and that one
     assert 0 not in rounds.sizes
-    assert [line["agent"] for line in said if line["event"] == "report.unasked"] == [spare.meta.id, site.agent.meta.id]
+    unasked = [line["agent"] for line in said if line["event"] == "report.unasked"]
+    assert sorted(unasked) == sorted([spare.meta.id, site.agent.meta.id])  # each once, whoever is heard first
 
 
 def test_many_reports_are_stored_a_round_at_a_time_and_others_come_in_between(
