@@ -4,6 +4,7 @@ import asyncio
 import json
 import os
 import struct
+import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,12 +15,37 @@ from agent_kaktus.failures import GivenUp, StepFailed
 LARGEST = 16 << 40  # bytes a template may claim to have
 SECTOR = 512
 _MAGIC = b"QFI\xfb"
-_HEADER = struct.Struct(">4sIQIIQ")  # magic, version, backing name's offset and length, cluster bits, size
+# Magic, version, backing name's offset and length, cluster bits, size, encryption, (L1 and refcount tables), snapshots.
+_HEADER = struct.Struct(">4sIQIIQI24xI")
 _FEATURES = struct.Struct(">Q")
 _FEATURES_AT = 72
-_EXTERNAL_DATA = 1 << 2
+_CORRUPT, _EXTERNAL_DATA = 1 << 1, 1 << 2
+_ENCRYPTIONS = {1: " (AES)", 2: " (LUKS)"}
 _LONGEST_NAME = 1023
 _TEXT = frozenset(b"\t\n\r") | frozenset(range(0x20, 0x7F)) | frozenset(range(0x80, 0x100))
+_CONVERT = "convert it with `qemu-img convert -O qcow2 OLD NEW`"
+_DECRYPT = "decrypt it with `qemu-img convert`, which takes its key as --object secret"
+# What else people have for an image: where it says so, how, what it is, what to do.
+_OTHERS = (
+    (0, b"KDMV", "is a VMware disk (vmdk)", _CONVERT),
+    (0, b"# Disk DescriptorFile", "describes a VMware disk (vmdk)", "convert the disk with `qemu-img convert`"),
+    (0, b"vhdxfile", "is a Hyper-V disk (vhdx)", _CONVERT),
+    (0, b"conectix", "is a Virtual PC disk (vhd)", _CONVERT),
+    (64, b"\x7f\x10\xda\xbe", "is a VirtualBox disk (vdi)", _CONVERT),
+    (0, b"QED\0", "is a QED disk", _CONVERT),
+    (0, b"WithoutFreeSpace", "is a Parallels disk", _CONVERT),
+    (0, b"WithouFreSpacExt", "is a Parallels disk", _CONVERT),
+    (0, b"LUKS\xba\xbe", "is an encrypted disk (LUKS)", _DECRYPT),
+    (0, b"\x1f\x8b", "is compressed (gzip)", "unpack it"),
+    (0, b"\xfd7zXZ\0", "is compressed (xz)", "unpack it"),
+    (0, b"\x28\xb5\x2f\xfd", "is compressed (zstd)", "unpack it"),
+    (0, b"BZh", "is compressed (bzip2)", "unpack it"),
+    (0, b"7z\xbc\xaf\x27\x1c", "is an archive (7z)", "unpack it"),
+    (0, b"PK\3\4", "is an archive (zip)", "unpack it"),
+    (257, b"ustar", "is an archive (tar, such as an OVA)", "unpack it"),
+    (32769, b"CD001", "is a CD (ISO 9660)", "take the image of an installed disk, such as a cloud image"),
+)
+_LONGEST_START = 33 << 10  # bytes, with all of these in it
 _BOOT_MARK = b"\x55\xaa"
 _INFO = ("info", "--output=json", "-f", "qcow2")
 _MOST_MEMORY = 1 << 30  # address space, of which a sound image needs a quarter
@@ -34,7 +60,8 @@ class NoImage(Exception):
 class Header:
     size: int
     backing: str
-    has_external_data: bool
+    features: int
+    snapshots: int
 
 
 def is_qcow2(path: Path) -> bool:
@@ -48,33 +75,44 @@ def read_header(path: Path) -> Header:
         start = os.pread(file.fileno(), _FEATURES_AT + _FEATURES.size, 0)
         if len(start) < _HEADER.size or not start.startswith(_MAGIC):
             raise NoImage("is not a qcow2 image")
-        _, version, at, length, _, size = _HEADER.unpack_from(start)
+        _, version, at, length, _, size, encryption, snapshots = _HEADER.unpack_from(start)
+        if version == 1:
+            raise NoImage(f"is a qcow disk of version 1; {_CONVERT}")
         if version not in (2, 3) or length > _LONGEST_NAME:
             raise NoImage(f"is a damaged qcow2 image, or one of version {version}")
+        if encryption:
+            raise NoImage(f"is an encrypted qcow2 image{_ENCRYPTIONS.get(encryption, '')}; {_DECRYPT}")
         if at + length > os.lseek(file.fileno(), 0, os.SEEK_END):
             raise NoImage("is a damaged qcow2 image: the name of what it stands on lies behind its end")
         backing = os.pread(file.fileno(), length, at).decode(errors="replace") if at else ""
     features = _FEATURES.unpack_from(start, _FEATURES_AT)[0] if version == 3 else 0
-    return Header(size, backing, bool(features & _EXTERNAL_DATA))
+    return Header(size, backing, features, snapshots)
 
 
 async def verify(path: Path) -> tuple[str, int]:
-    """Format and virtual size of something that came from elsewhere. Raises GivenUp if it can't be a template."""
-    if not await asyncio.to_thread(is_qcow2, path):
-        return "raw", await asyncio.to_thread(_verify_raw, path)
+    """Format and virtual size of something that came from elsewhere. Raises GivenUp if no machine can start from it."""
     try:
+        if not await asyncio.to_thread(is_qcow2, path):
+            return "raw", await asyncio.to_thread(_verify_raw, path)
         header = await asyncio.to_thread(read_header, path)
     except NoImage as what:
         raise GivenUp(f"what the source holds {what}") from what
-    if header.backing or header.has_external_data:
+    if header.backing or header.features & _EXTERNAL_DATA:
         raise GivenUp("the image refers to another file; flatten it with `qemu-img convert`")
+    if header.features & _CORRUPT:
+        raise GivenUp("the image is marked as corrupt; repair it with `qemu-img check -r all`")
     try:
-        found = await _info_of_a_stranger(path)
+        found = dict(json.loads(await _read_stranger(*_INFO, str(path))))
+        if found.get("format") != "qcow2" or "backing-filename" in found or "data-file" in _specific(found):
+            raise GivenUp("the image refers to another file; flatten it with `qemu-img convert`")
+        size = _sane(int(found["virtual-size"]))
+        start = await _first_sector(path)
     except StepFailed as why:
         raise GivenUp(f"the image can't be read: {why}") from why
-    if found.get("format") != "qcow2" or "backing-filename" in found or "data-file" in _specific(found):
-        raise GivenUp("the image refers to another file; flatten it with `qemu-img convert`")
-    return "qcow2", _sane(int(found["virtual-size"]))
+    if not start.endswith(_BOOT_MARK):
+        taken = f"; it has {header.snapshots} snapshots; `qemu-img convert -l NAME` makes an image of one"
+        raise GivenUp(f"the image has no boot sector, so no machine starts from it{taken if header.snapshots else ''}")
+    return "qcow2", size
 
 
 def _specific(found: dict[str, Any]) -> dict[str, Any]:
@@ -85,16 +123,22 @@ def _verify_raw(path: Path) -> int:
     """Anything can be a raw image; one that a machine can boot from ends its first sector with a boot mark."""
     size = path.stat().st_size
     with path.open("rb") as file:
-        start = file.read(SECTOR)
-    if start.endswith(_BOOT_MARK) and len(start) == SECTOR and size % SECTOR == 0:
+        start = file.read(_LONGEST_START)
+    boots = start[:SECTOR].endswith(_BOOT_MARK) and len(start) >= SECTOR
+    for at, magic, what, remedy in _OTHERS:
+        if start.startswith(magic, at) and not (boots and at > SECTOR):  # a CD may be a disk, too
+            raise NoImage(f"{what}; {remedy}")
+    if boots and size % SECTOR:
+        raise NoImage(f"has {size} bytes, no multiple of {SECTOR}: it was cut off")
+    if boots:
         return _sane(size)
-    looks = "text" if start and not set(start) - _TEXT else "data"
-    raise GivenUp(f"what the source holds is {looks}, no disk image: neither qcow2 nor raw with a boot sector")
+    looks = "text" if start and not set(start[:SECTOR]) - _TEXT else "data"
+    raise NoImage(f"is {looks}, no disk image: neither qcow2 nor raw with a boot sector")
 
 
 def _sane(size: int) -> int:
-    if not 0 < size <= LARGEST:
-        raise GivenUp(f"the image claims to have {size} bytes")
+    if not SECTOR <= size <= LARGEST:
+        raise GivenUp(f"the image claims to have {size} bytes; {SECTOR} bytes to {LARGEST >> 40} TiB are possible")
     return size
 
 
@@ -102,10 +146,18 @@ async def info(path: Path) -> dict[str, Any]:
     return dict(json.loads(await qemu_img(*_INFO, str(path))))
 
 
-async def _info_of_a_stranger(path: Path) -> dict[str, Any]:
-    """Whoever made it may have meant qemu-img to eat the host."""
+async def _first_sector(path: Path) -> bytes:
+    """Of what the image holds: compressed, if it is, and mapped as QEMU will read it."""
+    with tempfile.TemporaryDirectory() as folder:
+        start = Path(folder, "start")
+        await _read_stranger("dd", "-f", "qcow2", "-O", "raw", f"bs={SECTOR}", "count=1", f"if={path}", f"of={start}")
+        return await asyncio.to_thread(start.read_bytes)
+
+
+async def _read_stranger(*arguments: str) -> str:
+    """What qemu-img says of an image. Whoever made it may have meant qemu-img to eat the host."""
     limits = (f"--as={_MOST_MEMORY}", f"--cpu={_MOST_SECONDS}", "--core=0")
-    return dict(json.loads(await process.run("prlimit", *limits, "qemu-img", *_INFO, str(path))))
+    return await process.run("prlimit", *limits, "qemu-img", *arguments)
 
 
 async def create(path: Path, size: int) -> None:

@@ -115,6 +115,8 @@ def _new_volume(view: View, wanted: Volume) -> Verdict:
         return Verdict(waits=f"template {origin.name}" + (f", which failed: {why}" if why else ""))
     if image.pool != wanted.pool:
         return Verdict(fails=f"template {origin.name} lies in another pool")
+    if image.broken:
+        return Verdict(fails=f"template {origin.name}: {image.broken}")
     if image.size > wanted.size:
         sizes = f"needs {_size(image.size)}, the volume has {_size(wanted.size)}"
         return Verdict(fails=f"template {origin.name} {sizes}; make it larger")

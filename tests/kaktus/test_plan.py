@@ -149,6 +149,9 @@ def _happen(host: Host, event: str) -> None:
             host.images[root] = replace(host.images[root], backing="", broken="its file is damaged")
         case "root rebased":
             host.images[root] = replace(host.images[root], backing=f"/srv/pools/{host.images[root].backing}")
+        case "debian encrypted":
+            debian = id_of("debian")
+            host.images[debian] = replace(host.images[debian], broken="its file is an encrypted qcow2 image (LUKS)")
         case "root moved" | "debian moved":
             moved = id_of(event.split()[0])
             host.images[moved] = replace(host.images[moved], pool="OTHER")
@@ -224,6 +227,8 @@ gone root                        | root                               | root: re
 gone root                        | root; file lost                    | root: remove volume root
 gone root                        | root; pool lost                    | pool: fails: its directory /pools/POOL is missing; mount or restore it; root: waits: storage pool POOL, which is missing
 gone root                        | house                        | root: gone
+root debian, debian              | debian; debian encrypted           | debian: fails: its file is an encrypted qcow2 image (LUKS); root: fails: template debian: its file is an encrypted qcow2 image (LUKS)
+gone debian                      | debian; debian encrypted           | debian: remove template debian
 gone debian, root debian         | debian, root debian                | debian: waits: 1 volumes that stand on it: ROOT
 gone debian, root debian         | debian, root debian; root rebased  | debian: waits: 1 volumes that stand on it: ROOT
 gone debian, root debian         | debian, root debian; root damaged  | debian: waits: file POOL/ROOT.qcow2, which may stand on it: its file is damaged; root: fails: its file is damaged

@@ -152,10 +152,10 @@ def test_however_its_scheme_and_host_are_written(tmp_path: Path, server: Server)
 
 def test_from_the_import_folder(tmp_path: Path) -> None:
     (tmp_path / "import").mkdir()
-    asyncio.run(image.create(tmp_path / "import" / "d.qcow2", MIB))
-    outcome = Outcome(tmp_path, "d.qcow2", (tmp_path / "import" / "d.qcow2").read_bytes())
+    (tmp_path / "import" / "debian-12.raw").write_bytes(RAW)
+    outcome = Outcome(tmp_path, "debian-12.raw", RAW)
     assert outcome.reason == ""
-    assert outcome.files == {f"{DEBIAN}.qcow2"}
+    assert outcome.files == {f"{DEBIAN}.raw"}
 
 
 def test_a_broken_download_is_begun_again(tmp_path: Path, server: Server) -> None:
@@ -221,7 +221,7 @@ def test_other_sources_are_refused(tmp_path: Path, source: str, reason: str) -> 
     [
         (b"<!DOCTYPE html><html>not found</html>", "is text, no disk image"),
         (b"", "is data, no disk image"),
-        (RAW[:-7], "is data, no disk image"),
+        (RAW[:-7], f"has {len(RAW) - 7} bytes, no multiple of 512: it was cut off"),
         (b"QFI\xfb" + bytes(200), "damaged qcow2"),
         (qcow2_standing_on(1 << 63), "damaged qcow2"),
         (qcow2_standing_on((1 << 63) - 1), "damaged qcow2"),

@@ -1,0 +1,110 @@
+"""What of all that may be offered as an image becomes a template: what a machine starts from, and nothing else."""
+
+import asyncio
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from agent_kaktus.failures import GivenUp
+from agent_kaktus.storage import image
+
+from .slices import MIB
+
+BOOTS = b"\x00" * 510 + b"\x55\xaa" + bytes(MIB)
+KEY = "--object secret,id=k,data=secret"
+LUKS = "encrypt.format=luks,encrypt.key-secret=k,encrypt.iter-time=10"
+AES = "encrypt.format=aes,encrypt.key-secret=k"
+REFUSED = [
+    # what qemu-img or another program makes of it | what is said
+    ("qemu-img create -f vmdk d 1M", "is a VMware disk (vmdk); convert it with `qemu-img convert -O qcow2"),
+    ("qemu-img create -f vmdk -o subformat=monolithicFlat d 1M", "describes a VMware disk (vmdk); convert the disk"),
+    ("qemu-img create -f vhdx d 1M", "is a Hyper-V disk (vhdx); convert it"),
+    ("qemu-img create -f vpc d 1M", "is a Virtual PC disk (vhd); convert it"),
+    ("qemu-img create -f vdi d 1M", "is a VirtualBox disk (vdi); convert it"),
+    ("qemu-img create -f qed d 1M", "is a QED disk; convert it"),
+    ("qemu-img create -f qcow d 1M", "is a qcow disk of version 1; convert it"),
+    ("qemu-img create -f parallels d 1M", "is a Parallels disk; convert it"),
+    (f"qemu-img create -f qcow2 {KEY} -o {AES} d 1M", "is an encrypted qcow2 image (AES); decrypt it with `qemu-img"),
+    ("printf 'LUKS\\272\\276' > d; truncate -s 1M d", "is an encrypted disk (LUKS); decrypt it"),
+    ("qemu-img create -f qcow2 d 0", "claims to have 0 bytes; 512 bytes to 16 TiB are possible"),
+    ("qemu-img create -f qcow2 -o cluster_size=2M d 20T", "claims to have 21990232555520 bytes; 512 bytes to 16 TiB"),
+    ("qemu-img create -f qcow2 d 1M", "the image has no boot sector, so no machine starts from it"),
+    ("qemu-img create -f qcow2 d 1M && qemu-img snapshot -c s d", "it has 1 snapshots; `qemu-img convert -l NAME"),
+    ("qemu-img create -f qcow2 -b /etc/passwd -F raw d 1M", "refers to another file; flatten it with `qemu-img"),
+    ("qemu-img create -f qcow2 -o data_file=e,data_file_raw=on d 1M", "refers to another file; flatten it"),
+    ("truncate -s 40K d && printf CD001 | dd of=d bs=1 seek=32769 conv=notrunc", "is a CD (ISO 9660); take the image"),
+    ("echo x | gzip > d", "is compressed (gzip); unpack it"),
+    ("echo x | xz > d", "is compressed (xz); unpack it"),
+    ("echo x | bzip2 > d", "is compressed (bzip2); unpack it"),
+    ("printf '\\050\\265\\057\\375xxxx' > d", "is compressed (zstd); unpack it"),
+    ("printf 'PK\\003\\004xxxx' > d", "is an archive (zip); unpack it"),
+    ("touch x && tar cf d x", "is an archive (tar, such as an OVA); unpack it"),
+    ("echo hello > d", "is text, no disk image"),
+    ("touch d", "is data, no disk image"),
+    ("cp boots d && printf x >> d", "has 1049089 bytes, no multiple of 512: it was cut off"),
+]  # fmt: skip
+TAKEN = [
+    ("cp boots d", "raw"),
+    ("cp boots d && printf CD001 | dd of=d bs=1 seek=32769 conv=notrunc", "raw"),  # a CD that is a disk, too
+    ("qemu-img convert -O qcow2 boots d", "qcow2"),
+    ("qemu-img convert -O qcow2 -o compat=0.10 boots d", "qcow2"),
+    ("qemu-img convert -O qcow2 -c -o compression_type=zlib boots d", "qcow2"),
+    ("qemu-img convert -O qcow2 -c -o compression_type=zstd boots d", "qcow2"),
+    ("qemu-img convert -O qcow2 -o extended_l2=on boots d", "qcow2"),
+    ("qemu-img convert -O qcow2 -o lazy_refcounts=on boots d", "qcow2"),
+    ("qemu-img convert -O qcow2 boots d && qemu-img snapshot -c s d", "qcow2"),
+]
+HEADERS = [
+    # at | what stands there | what is said
+    (79, b"\x01", ""),  # it was not closed
+    (79, b"\x02", "is marked as corrupt; repair it with `qemu-img check -r all`"),
+    (79, b"\x04", "refers to another file"),
+    (78, b"\x80", "the image can't be read"),  # a feature that nobody knows
+    (104, b"\x07", "the image can't be read"),  # a compression that nobody knows
+    (35, b"\x02", "is an encrypted qcow2 image (LUKS); decrypt it"),
+    (35, b"\x09", "is an encrypted qcow2 image; decrypt it"),
+    (7, b"\x09", "is a damaged qcow2 image, or one of version 9"),
+]
+
+
+def made(folder: Path, command: str) -> Path:
+    """What a shell makes as d; it may use `boots`, a raw image that does."""
+    (folder / "boots").write_bytes(BOOTS)
+    subprocess.run(["sh", "-e", "-c", command], cwd=folder, check=True, capture_output=True)
+    return folder / "d"
+
+
+def why_not(path: Path) -> str:
+    try:
+        asyncio.run(image.verify(path))
+    except GivenUp as why:
+        return str(why)
+    return ""
+
+
+@pytest.mark.parametrize(("command", "reason"), REFUSED)
+def test_what_no_machine_starts_from_is_refused_by_name_and_remedy(tmp_path: Path, command: str, reason: str) -> None:
+    assert reason in why_not(made(tmp_path, command))
+
+
+@pytest.mark.slow
+def test_an_encrypted_image_of_qemu_itself_is_refused(tmp_path: Path) -> None:
+    path = made(tmp_path, f"qemu-img create -f qcow2 {KEY} -o {LUKS} d 1M")
+    assert "is an encrypted qcow2 image (LUKS); decrypt it" in why_not(path)
+
+
+@pytest.mark.parametrize(("command", "format_"), TAKEN)
+def test_what_boots_is_taken_however_it_was_made(tmp_path: Path, command: str, format_: str) -> None:
+    assert asyncio.run(image.verify(made(tmp_path, command)))[0] == format_
+
+
+@pytest.mark.parametrize(("at", "value", "reason"), HEADERS)
+def test_a_header_says_what_it_is(tmp_path: Path, at: int, value: bytes, reason: str) -> None:
+    path = made(tmp_path, "qemu-img convert -O qcow2 boots d")
+    with path.open("r+b") as file:
+        file.seek(at)
+        file.write(value)
+    found = why_not(path)
+    assert reason in found
+    assert bool(reason) == bool(found)
