@@ -37,6 +37,8 @@ _POWERS = {
     libvirt.VIR_DOMAIN_SHUTOFF: Power.OFF,
     libvirt.VIR_DOMAIN_CRASHED: Power.PANICKED,  # until libvirt has ended it
 }  # all others run
+# What QEMU says of a machine whose processor can't go on (a failure of KVM); libvirt shows it as paused, no more.
+_HALTED = "Resetting the Virtual Machine is required"
 _NEW_LIVES = (libvirt.VIR_DOMAIN_EVENT_STARTED, libvirt.VIR_DOMAIN_EVENT_SHUTDOWN, libvirt.VIR_DOMAIN_EVENT_UNDEFINED)
 _UNDEFINE = (
     libvirt.VIR_DOMAIN_UNDEFINE_MANAGED_SAVE
@@ -247,8 +249,13 @@ def _seen(domain: Any, killed: Set[str]) -> Domain | None:
 def _resume(domain: Any) -> None:
     if domain.state()[0] == libvirt.VIR_DOMAIN_PMSUSPENDED:
         domain.pMWakeup(0)
-    else:
+        return
+    try:
         domain.resume()
+    except libvirt.libvirtError as why:
+        if _HALTED not in str(why):
+            raise
+        domain.destroy()  # as one that has fallen over, it is started again and counted
 
 
 def _cut(domain: Any) -> None:

@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Coroutine, Iterator
 from typing import Any
 
+import libvirt
 import pytest
 
 from agent_kaktus.compute import hypervisor
@@ -46,6 +47,33 @@ def machines(host: Room) -> Iterator[None]:
     for id_ in (WEB, DB):
         host.virsh("destroy", f"kowa-{id_}", check=False)
         host.virsh("undefine", f"kowa-{id_}", check=False)
+
+
+class Halted:
+    """A domain whose processor QEMU could not go on with: of that libvirt says only that it is paused."""
+
+    def __init__(self, reason: str) -> None:
+        self.reason = reason
+        self.is_destroyed = False
+
+    def state(self) -> tuple[int, int]:
+        return libvirt.VIR_DOMAIN_PAUSED, libvirt.VIR_DOMAIN_PAUSED_UNKNOWN
+
+    def resume(self) -> None:
+        raise libvirt.libvirtError(self.reason)
+
+    def destroy(self) -> None:
+        self.is_destroyed = True
+
+
+def test_one_that_only_a_reset_helps_loses_its_power_to_be_started_again() -> None:
+    halted = Halted("unable to execute QEMU command 'cont': Resetting the Virtual Machine is required")
+    hypervisor._resume(halted)
+    assert halted.is_destroyed
+    other = Halted("unable to execute QEMU command 'cont': Migration is not finalized yet")
+    with pytest.raises(libvirt.libvirtError, match="Migration"):
+        hypervisor._resume(other)
+    assert not other.is_destroyed
 
 
 def tell(host: Room, story: Story) -> None:
