@@ -14,8 +14,7 @@ from agent_kaktus.steps import (
     StopImport,
 )
 from agent_kaktus.view import AS_WANTED, GONE, Verdict, View
-
-GIB = 1 << 30
+from kowa import sizes
 
 
 def pool(view: View, wanted: Pool) -> Verdict:
@@ -94,7 +93,8 @@ def volume(view: View, wanted: Volume) -> Verdict:
     if wanted.id not in view.actual.made:
         return Verdict((RecordVolume(wanted),))
     if image.size > wanted.size:
-        return Verdict(fails=f"it has {_size(image.size)} and never shrinks to {_size(wanted.size)}")
+        has, asked = sizes.in_words(image.size, wanted.size)
+        return Verdict(fails=f"it has {has} and never shrinks to {asked}")
     if image.size < wanted.size:
         return Verdict((GrowVolume(wanted, _user(view, wanted)),))
     return AS_WANTED
@@ -118,8 +118,8 @@ def _new_volume(view: View, wanted: Volume) -> Verdict:
     if image.broken:
         return Verdict(fails=f"template {origin.name}: {image.broken}")
     if image.size > wanted.size:
-        sizes = f"needs {_size(image.size)}, the volume has {_size(wanted.size)}"
-        return Verdict(fails=f"template {origin.name} {sizes}; make it larger")
+        needs, has = sizes.in_words(image.size, wanted.size)
+        return Verdict(fails=f"template {origin.name} needs {needs}, the volume has {has}; make it larger")
     return Verdict((CreateVolume(wanted, image),))
 
 
@@ -164,7 +164,3 @@ def _why_unseen(view: View, id_: str) -> str:
 
 def _elsewhere(image: Image) -> Verdict:
     return Verdict(fails=f"its file lies in pool {image.pool}")
-
-
-def _size(size: int) -> str:
-    return f"{size / GIB:.2f} GiB" if size >= GIB else f"{size >> 20} MiB"

@@ -3,15 +3,12 @@
 import json
 import re
 from collections.abc import Iterable, Mapping
-from fractions import Fraction
 from typing import Any
 
 import click
 
-from kowa import contract
+from kowa import contract, sizes
 from kowactl.files import PublicKey, Text
-
-UNITS = "KMGTPE"
 
 
 class Size(click.ParamType[int]):
@@ -21,14 +18,10 @@ class Size(click.ParamType[int]):
 
     def convert(self, value: Any, param: click.Parameter | None, context: click.Context | None) -> int:
         """The number of bytes."""
-        found = re.fullmatch(rf"([0-9]+(?:\.[0-9]+)?)(?:([{UNITS}])(?:iB)?)?", str(value))
-        if not found:
-            self.fail(f"{value!r} is not a size, such as 512M or 8G", param, context)
-        number, unit = found.groups()
-        size = Fraction(number) * (1 << 10 * (UNITS.index(unit) + 1 if unit else 0))
-        if size.denominator != 1:
-            self.fail(f"{value!r} is not a whole number of bytes", param, context)
-        return int(size)
+        try:
+            return sizes.parse(str(value))
+        except ValueError as error:
+            self.fail(f"{value!r} is {error}", param, context)
 
 
 class Named(click.Choice[str]):

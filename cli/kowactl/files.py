@@ -6,6 +6,7 @@ from typing import Any
 
 import click
 
+from kowa import sizes
 from kowa.ssh_keys import why_no_public_key
 
 STDIN = "-"
@@ -34,7 +35,7 @@ class Document(click.ParamType[bytes]):
         except (OSError, ValueError) as error:
             self.fail(f"can't read {file}: {getattr(error, 'strerror', None) or error}", param, context)
         if len(content) > MAX_BYTES:
-            self.fail(f"can't read {file}: it is larger than {MAX_BYTES >> 20} MiB", param, context)
+            self.fail(f"can't read {file}: it is larger than {sizes.in_words(MAX_BYTES)[0]}", param, context)
         return content
 
 

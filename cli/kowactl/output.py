@@ -9,8 +9,7 @@ import click
 from google.protobuf.json_format import MessageToDict
 from google.protobuf.message import Message
 
-from kowa import contract
-from kowactl.fields import UNITS
+from kowa import contract, sizes
 from kowactl.terminal import escaped
 
 if TYPE_CHECKING:
@@ -89,15 +88,6 @@ def row(kind: contract.Kind, item: Any, references: "References") -> list[str]:
     return [_cell(kind.message, item, path, references) or EMPTY for path in kind.columns]
 
 
-def size(number: int) -> str:
-    """Bytes with the largest unit that loses nothing, or a rounded one."""
-    if number < 1024:
-        return str(number)
-    power = min((number.bit_length() - 1) // 10, len(UNITS))
-    value = number / (1 << 10 * power)
-    return f"{value:.0f}{UNITS[power - 1]}" if value == int(value) else f"{value:.1f}{UNITS[power - 1]}"
-
-
 def _cell(message: contract.Message, item: Any, path: str, references: "References") -> str:
     first, _, rest = path.partition(".")
     field = message.fields[first]
@@ -129,7 +119,7 @@ def _one(field: contract.Field, value: Any, references: "References") -> str:
         return json.dumps(MessageToDict(value, preserving_proto_field_name=True), ensure_ascii=False)
     if field.type == "bool":
         return "yes" if value else "no"
-    return size(value) if field.in_bytes else str(value)
+    return sizes.short(value) if field.in_bytes else str(value)
 
 
 def _facts(

@@ -1,7 +1,6 @@
 """Names for people, ids for the platform."""
 
 import json
-import re
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -13,11 +12,11 @@ import click
 
 from kowa import contract, errors
 from kowa.client import Client
+from kowa.formats import ID
 from kowa.v2 import meta_pb2
 from kowactl import words
 
 CANDIDATES = 10  # named when a name is ambiguous
-ID = re.compile(r"[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}")
 FEW = 4  # resources of a kind that are read one by one for their names, before all are read at once
 PAGE = 1000
 NOTHING: Mapping[str, str] = MappingProxyType({})

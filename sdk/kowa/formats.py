@@ -1,9 +1,10 @@
-"""The forms of text that both ends know: names, devices, hardware addresses, checksums, and how a text is quoted."""
+"""The forms of text that both ends know: ids, names, devices, hardware addresses, checksums; and how text is quoted."""
 
 import re
 from typing import Final
 
 CONTROLS = re.compile(r"[\x00-\x1f\x7f-\x9f]+")
+ID = re.compile(r"[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}")
 DNS_LABEL = re.compile(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?")
 INTERFACE = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,14}")  # of Linux: 15 characters at most
 MAC = re.compile(r"(?!00(:00){5}$)[0-9A-Fa-f][02468ACEace](:[0-9A-Fa-f]{2}){5}")  # unicast, and not all zero

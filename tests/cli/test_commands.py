@@ -122,7 +122,7 @@ def test_a_size_as_tables_show_it(kowactl: Kowactl) -> None:
     )
     refused = kowactl("instance", "update", "web", "--memory", "0.1G")
     assert (refused.code, refused.out) == (2, "")
-    assert "'0.1G' is not a whole number of bytes" in refused.err
+    assert "'0.1G' is no whole number of bytes" in refused.err
 
 
 @pytest.mark.usefixtures("shop")

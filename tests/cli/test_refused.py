@@ -19,7 +19,7 @@ REFUSALS = [
     ("region update eu", 2, "nothing to change; see: kowactl region update --help"),
     ("region fly", 2, "No such command 'fly'"),
     ("unicorn list", 2, "No such command 'unicorn'"),
-    ("instance create --memory 15X", 2, "'15X' is not a size, such as 512M or 8G"),
+    ("instance create --memory 15X", 2, "'15X' is no size, such as 512M, 1.5G or 1073741824"),
     ("instance create --power sideways", 2, "'sideways' is not one of 'running', 'stopped', 'suspended'"),
     ("instance create --vcpus 0", 2, "0 is not in the range 1<=x<=1024"),
     ("instance create --metadata x", 2, "'x' is not NAME=VALUE"),

@@ -218,7 +218,7 @@ root, web                        | root, web; file lost               | root: fa
 root                             | root; pool lost                    | pool: fails: its directory /pools/POOL is missing; mount or restore it; root: waits: storage pool pool
 root 2G                          | root                               | root: grow volume root
 root 2G, web                     | root, web                          | root: grow volume root live
-root 1G                          | root 2G                            | root: fails: it has 2.00 GiB and never shrinks to 1.00 GiB
+root 1G                          | root 2G                            | root: fails: it has 2 GiB and never shrinks to 1 GiB
 gone web, root                   | root, web                          | web: cut power web, undefine web, remove seed web
 gone web, root                   | root, web off                      | web: undefine web, remove seed web
 gone web, root                   | root                               | web: gone

@@ -3,7 +3,6 @@
 import base64
 import hashlib
 import json
-import re
 from collections.abc import Callable, Iterable
 from operator import eq, ge, gt, le, lt, ne
 from typing import Any
@@ -12,10 +11,9 @@ from google.protobuf.message import Message
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from kahuna.api.filters import Condition, conditions
-from kahuna.domain import sizes
 from kahuna.domain.errors import Refusal, invalid, quoted
 from kahuna.store.resource import CONTRACT, meta
-from kowa import contract
+from kowa import contract, formats, sizes
 
 PAGE = 100
 # The most bytes of a page, unless its first resource alone is larger.
@@ -23,7 +21,6 @@ PAGE_BYTES = 3 << 20
 # Texts are told apart by so many characters: a page's token holds them. Names are never longer.
 KEY = 256
 _TIMESTAMP = Timestamp.DESCRIPTOR.full_name
-_ID = re.compile(r"[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}")
 _OPERATORS: dict[str, Callable[[Any, Any], bool]] = {"=": eq, ":": eq, "!=": ne, "<": lt, "<=": le, ">": gt, ">=": ge}
 Predicate = Callable[[Message], bool]
 
@@ -195,7 +192,7 @@ def _number(enum: str, path: str, text: str) -> int:
 
 def _id(field: contract.Field, path: str, text: str) -> str:
     """What a reference holds; nothing, where it names nothing."""
-    if text and not _ID.fullmatch(text):
+    if text and not formats.ID.fullmatch(text):
         holds = "ids" if field.repeated else "an id"
         plural = CONTRACT.kinds[field.ref].plural
         raise invalid("filter", f"{path} holds {holds}, not {quoted(text)}; list {plural} to find it")
@@ -204,7 +201,7 @@ def _id(field: contract.Field, path: str, text: str) -> str:
 
 def _bytes(path: str, text: str) -> int:
     try:
-        return sizes.read(text)
+        return sizes.parse(text)
     except ValueError as error:
         raise invalid("filter", f"{path}: {quoted(text)} is {error}") from None
 

@@ -1,10 +1,10 @@
 """Volumes."""
 
 from kahuna.api.service import StandardMethods
-from kahuna.domain import sizes
 from kahuna.domain.errors import Refusal, invalid
 from kahuna.store.resource import meta
 from kahuna.store.transaction import Transaction
+from kowa import sizes
 from kowa.v2 import template_pb2, volume_pb2
 
 
@@ -22,13 +22,13 @@ class VolumeService(StandardMethods):
         if template.storage_pool != resource.storage_pool:
             raise invalid("template", f"template {template.name} lies in another pool; import it into the volume's")
         if resource.size < template.status.size:
-            asked, needed = sizes.told(resource.size, template.status.size)
+            asked, needed = sizes.in_words(resource.size, template.status.size)
             raise invalid("size", f"{asked} is less than the {needed} of template {template.name}")
 
     def amend(self, tx: Transaction, before: volume_pb2.Volume, after: volume_pb2.Volume) -> None:
         """Only growth."""
         if after.size < before.size:
-            has, asked = sizes.told(before.size, after.size)
+            has, asked = sizes.in_words(before.size, after.size)
             raise invalid("size", f"a volume never shrinks: it has {has}, {asked} asked")
 
     def release(self, tx: Transaction, resource: volume_pb2.Volume) -> None:

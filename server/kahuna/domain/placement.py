@@ -3,8 +3,8 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from kahuna.domain import sizes
 from kahuna.domain.errors import Refusal
+from kowa import sizes
 
 # How soon a host can start a machine, best first.
 ONLINE, STALE, OFFLINE = 0, 1, 2
@@ -94,7 +94,7 @@ def why_not(demand: Demand, host: Host) -> str:
     if demand.vcpus > host.cpus - host.used_cpus:
         return f"has {max(host.cpus - host.used_cpus, 0)} of {host.cpus} CPUs free, {demand.vcpus} asked"
     if demand.memory > host.memory - host.used_memory:
-        free, whole, asked = sizes.told(max(host.memory - host.used_memory, 0), host.memory, demand.memory)
+        free, whole, asked = sizes.in_words(max(host.memory - host.used_memory, 0), host.memory, demand.memory)
         return f"has {free} of {whole} of memory free, {asked} asked"
     return ""
 

@@ -5,11 +5,10 @@ from fractions import Fraction
 
 UNITS = "KMGTPE"
 _WRITTEN = re.compile(rf"(-?[0-9]{{1,30}}(?:\.[0-9]{{1,30}})?)(?:([{UNITS}])(?:iB)?)?")
-# The most decimals of a size.
-_DECIMALS = 3
+_MAX_DECIMALS = 3
 
 
-def read(text: str) -> int:
+def parse(text: str) -> int:
     """The bytes of a size with a binary unit, or of a plain number. Raises ValueError with what it is instead."""
     found = _WRITTEN.fullmatch(text)
     if found is None:
@@ -21,13 +20,19 @@ def read(text: str) -> int:
     return int(size)
 
 
-def told(*sizes: int) -> tuple[str, ...]:
+def in_words(*sizes: int) -> tuple[str, ...]:
     """Sizes in the largest units that fit, as exact as it takes to tell apart those that differ."""
-    for decimals in range(1, _DECIMALS + 1):
+    for decimals in range(1, _MAX_DECIMALS + 1):
         said = tuple(_rounded(size, decimals) for size in sizes)
         if len(set(said)) == len(set(sizes)):
             return said
     return tuple(f"{size} bytes" for size in sizes)
+
+
+def short(size: int) -> str:
+    """A size as a table has it: 512M, 1.5G; rounded where it has more than a decimal."""
+    number, unit = _rounded(size, 1).split()
+    return number if unit == "bytes" else f"{number}{unit[0]}"
 
 
 def _rounded(size: int, decimals: int) -> str:

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kahuna.domain import sizes
+from kowa import sizes
 
 KIB, MIB, GIB, TIB = (1 << 10 * power for power in range(1, 5))
 SIZES = st.integers(0, 2**63 - 1)
@@ -28,12 +28,12 @@ SIZES = st.integers(0, 2**63 - 1)
     ],
 )
 def test_a_size_is_told_in_the_largest_unit_that_fits(numbers: tuple[int, ...], words: str) -> None:
-    assert ", ".join(sizes.told(*numbers)) == words
+    assert ", ".join(sizes.in_words(*numbers)) == words
 
 
 @given(SIZES, SIZES)
 def test_sizes_that_differ_are_told_apart(one: int, other: int) -> None:
-    said = sizes.told(one, other)
+    said = sizes.in_words(one, other)
     assert (said[0] == said[1]) == (one == other)
 
 
@@ -42,15 +42,29 @@ def test_sizes_that_differ_are_told_apart(one: int, other: int) -> None:
     [("0", 0), ("512", 512), ("-1", -1), ("512M", 512 * MIB), ("1.5G", 3 * GIB // 2), ("2TiB", 2 * TIB), ("0.5K", 512)],
 )
 def test_a_size_is_read_with_its_unit(text: str, size: int) -> None:
-    assert sizes.read(text) == size
+    assert sizes.parse(text) == size
 
 
 @pytest.mark.parametrize("text", ["", "G", "1g", "1GB", "1 G", "1.", ".5G", "1e3", "\u0661G", "1.5", "0.3K", "9" * 31])
 def test_what_is_no_size_is_not_read(text: str) -> None:
     with pytest.raises(ValueError, match=r"no size|no whole number of bytes"):
-        sizes.read(text)
+        sizes.parse(text)
 
 
 @given(SIZES)
 def test_a_number_of_bytes_is_itself(size: int) -> None:
-    assert sizes.read(str(size)) == size
+    assert sizes.parse(str(size)) == size
+
+
+@pytest.mark.parametrize(
+    ("size", "text"),
+    [(0, "0"), (1023, "1023"), (512 * MIB, "512M"), (3 * GIB // 2, "1.5G"), (GIB - 1, "1G"), (10**17, "88.8P")],
+)
+def test_a_size_in_a_table_is_short(size: int, text: str) -> None:
+    assert sizes.short(size) == text
+
+
+@given(st.integers(0, 1023), st.integers(0, 5))
+def test_what_a_table_shows_can_be_typed_back(number: int, power: int) -> None:
+    size = number << 10 * power
+    assert sizes.parse(sizes.short(size)) == size
