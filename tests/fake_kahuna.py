@@ -1,6 +1,7 @@
 """A Kahuna that fails on purpose, and remembers what it was sent. What it can't show is tested against the real one."""
 
 import asyncio
+import re
 import threading
 import uuid
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterator
@@ -31,7 +32,10 @@ def fake() -> Iterator["Fake"]:
 
 @dataclass
 class Fake:
-    """Create, Get, List, Watch and Wait of all kinds, from one dict. `doomed` fails; `slow` waits until `finish`."""
+    """Create, Get, List, Watch and Wait of all kinds, from one dict; other methods answer with nothing.
+
+    `doomed` fails; `slow` waits until `finish`.
+    """
 
     unavailable: int = 0  # so many of the next calls fail
     calls: list[tuple[str, Message, dict[str, str]]] = field(default_factory=list)
@@ -80,7 +84,7 @@ class Fake:
             handlers = {
                 method.name: self._handler(kind, method)
                 for verb, method in kind.service.methods.items()
-                if verb in {"create", "get", "list", "watch", "wait"}
+                if not method.converses
             }
             server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(kind.service.name, handlers),))
         self.endpoint = f"127.0.0.1:{server.add_insecure_port('127.0.0.1:0')}"
@@ -90,7 +94,12 @@ class Fake:
         await server.stop(None)
 
     def _handler(self, kind: contract.Kind, method: contract.Method) -> Any:
-        act: Callable[..., Awaitable[Any]] = getattr(self, f"_{method.verb}")
+        answer = contract.load().stub(method.response)
+
+        async def nothing(*_: Any) -> Message:
+            return answer()
+
+        act: Callable[..., Awaitable[Any]] = getattr(self, f"_{method.verb}", nothing)
         codecs: dict[str, Any] = {
             "request_deserializer": contract.load().stub(method.request.name).FromString,
             "response_serializer": contract.load().stub(method.response).SerializeToString,
@@ -142,6 +151,8 @@ class Fake:
 
     async def _list(self, kind: contract.Kind, request: Any, context: Any) -> Any:
         items = [item for item in self._items.values() if type(item).__name__ == kind.name]
+        if name := re.match(r'name = "(.*?)"', request.filter):  # those that are called so, or all when none is
+            items = [item for item in items if item.name == name[1]] or items
         return contract.load().stub(kind.service.methods["list"].response)(**{kind.nouns: items})
 
     async def _wait(self, kind: contract.Kind, request: Any, context: Any) -> Any:

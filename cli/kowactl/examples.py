@@ -1,13 +1,14 @@
 """Examples for help, from the contract alone."""
 
 from kowa import contract
-from kowactl.fields import changeable
+from kowactl.fields import changeable, flags
+from kowactl.parts import spelled
 
 LINE = 96
 
 
 def example(kind: contract.Kind, method: contract.Method) -> str:
-    """A command line that a reader can change into his own."""
+    """A command line that a reader can change into their own."""
     start = f"kowactl {kind.command} {method.verb}"
     match method.verb:
         case "list":
@@ -16,13 +17,25 @@ def example(kind: contract.Kind, method: contract.Method) -> str:
         case "watch":
             return f"{start} -o json"
         case "create":
-            return _wrapped([start, *(_given(kind, f) for f in kind.writable if f.required)])
+            shown = [field for field in kind.writable if _is_shown(kind.message, field)]
+            return _wrapped([start, *(_given(kind, field) for field in shown)])
         case "update":
             fields = changeable(kind)
             chosen = next((f for f in fields if f.name not in ("name", "description")), fields[0])
             return f"{start} {_name(kind)} {_given(kind, chosen)} --reason 'as asked in ticket 42'"
         case _:
-            return f"{start} {_name(kind)}"
+            target = [_name(kind)] if "id" in method.request.fields else []
+            fields = [field for field in method.request.fields.values() if field.name != "id"]
+            own = (_given(kind, field) for field in fields if _is_shown(method.request, field))
+            return _wrapped([start, *target, *own])
+
+
+def _is_shown(about: contract.Message, field: contract.Field) -> bool:
+    """Whether a first example has it: what must be given, and what has a form of its own."""
+    oneof = about.oneofs.get(field.oneof)
+    return (
+        field.required or field.name in about.parts or bool(oneof and oneof.required and oneof.fields[0] == field.name)
+    )
 
 
 def _name(kind: contract.Kind) -> str:
@@ -30,7 +43,7 @@ def _name(kind: contract.Kind) -> str:
 
 
 def _given(kind: contract.Kind, field: contract.Field) -> str:
-    flag = f"--{field.name.replace('_', '-')}"
+    flag = flags(field)[0]
     return flag if field.type == "bool" else f"{flag} {_sample(kind, field)}"
 
 
@@ -40,8 +53,13 @@ def _sample(kind: contract.Kind, field: contract.Field) -> str:
         return f"my-{contract.load().kinds[field.ref].command}"
     if field.type == "enum":
         return contract.load().enums[field.type_name].values[1].short
+    if part := contract.load().messages.get(field.type_name):
+        inner = [one for one in part.fields.values() if not one.output_only]
+        chosen = [one for one in inner if one.required] or inner[:1]
+        sample = ",".join(f"{spelled(one)}={_sample(kind, one)}" for one in chosen)
+        return f"name={sample}" if field.is_map else sample
     if field.is_map:
-        return "name=value"
+        return "name=2" if "int" in field.type else "name=value"
     if field.in_bytes:
         return "8G"
     if "int" in field.type:
@@ -54,6 +72,8 @@ def _sample(kind: contract.Kind, field: contract.Field) -> str:
         (rule.mac, "52:54:00:12:34:56"),
         (rule.sha256, "$SHA256"),
         (rule.interface, "eth0"),
+        (rule.ports, "443"),
+        (rule.host_name, "www.example.net"),
     ]
     return next((sample for applies, sample in samples if applies), field.name.upper())
 

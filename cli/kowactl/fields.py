@@ -3,12 +3,14 @@
 import json
 import re
 from collections.abc import Iterable, Mapping
+from functools import partial
 from typing import Any
 
 import click
 
 from kowa import contract, sizes
 from kowactl.files import PublicKey, Text
+from kowactl.parts import Entry, Json, Part, each, form, joined, spelled
 
 
 class Size(click.ParamType[int]):
@@ -38,40 +40,20 @@ class Named(click.Choice[str]):
         return self._full[super().convert(value, param, context)]
 
 
-class Pair(click.ParamType[tuple[str, str]]):
-    """An entry of a map."""
-
-    name = "name=value"
-
-    def convert(self, value: Any, param: click.Parameter | None, context: click.Context | None) -> tuple[str, str]:
-        """The name and the value."""
-        name, equals, content = str(value).partition("=")
-        if not (name and equals):
-            self.fail(f"{value!r} is not NAME=VALUE", param, context)
-        return name, content
-
-
-class Json(click.ParamType[Any]):
-    """A part with fields of its own."""
-
-    name = "json"
-
-    def convert(self, value: Any, param: click.Parameter | None, context: click.Context | None) -> Any:
-        """The value."""
-        try:
-            return json.loads(value)
-        except ValueError as error:
-            self.fail(f"not JSON: {error}", param, context)
-
-
 def kind_of_value(field: contract.Field) -> click.ParamType[Any]:
-    """What one value of a field is read by."""
-    if field.is_map:
-        return Pair()
+    """What one value of a field is read by; of a map, one entry."""
+    part = contract.load().messages.get(field.type_name)
+    one = Part(part, _kind_of_one) if part else _kind_of_one(field)
+    return Entry(one) if field.is_map else one
+
+
+def _kind_of_one(field: contract.Field) -> click.ParamType[Any]:
     if field.type == "enum":
         return Named(contract.load().enums[field.type_name])
     if field.type == "message":
         return Json()
+    if field.type == "bool":
+        return click.BOOL
     if field.in_bytes:
         return Size()
     if "int" in field.type:
@@ -92,15 +74,16 @@ def changeable(kind: contract.Kind) -> list[contract.Field]:
 
 def option(field: contract.Field) -> click.Option:
     """A field as an option; left out, its value is None or empty."""
-    many = field.repeated or field.is_map
-    metavar = f"{field.ref.upper()}" if field.ref else None
+    kind, part = kind_of_value(field), contract.load().messages.get(field.type_name)
+    names = [f"{flag(field)}/--no-{flag(field)[2:]}"] if field.type == "bool" and not field.many else flags(field)
     return click.Option(
-        [f"{flag(field)}/--no-{flag(field)[2:]}" if field.type == "bool" else flag(field)],
-        type=click.BOOL if field.type == "bool" else kind_of_value(field),
-        multiple=many,
+        [field.name, *names],
+        type=kind,
+        multiple=field.many,
         default=None,
-        metavar=metavar,
-        help=explained(field) + (" Can be repeated." if many else ""),
+        hidden=field.not_served,
+        metavar=field.ref.upper() or (kind.name if part or field.is_map else None),
+        help=explained(field) + (_explained_part(part) if part else "") + (" Can be repeated." if field.many else ""),
     )
 
 
@@ -116,16 +99,36 @@ def explained(field: contract.Field) -> str:
     return text + (" By name or id." if field.ref else "")
 
 
+def _explained_part(part: contract.Message) -> str:
+    """What its fields are."""
+    fields = [field for field in part.fields.values() if not (field.output_only or field.not_served)]
+    required = {field.name: " (required)" if field.required else "" for field in fields}
+    return "".join(f" {form(f, _kind_of_one(f))}{required[f.name]}: {explained(f)}" for f in fields)
+
+
 def flag(field: contract.Field) -> str:
     """A field as an option is called."""
-    return f"--{field.name.replace('_', '-')}"
+    return f"--{spelled(field)}"
+
+
+def flags(field: contract.Field) -> list[str]:
+    """The field's name; before it that of one of several, where it has one: each is given by itself."""
+    one = ""
+    if field.ref:
+        kind = contract.load().kinds[field.ref]
+        one = kind.command if field.name == kind.nouns else ""
+    elif field.type == "message":
+        one = contract.snake(field.type_name.rpartition(".")[2]).replace("_", "-")
+    elif field.is_map:
+        one = spelled(field).removesuffix("s")
+    if field.many and one and spelled(field).startswith(one) and one != spelled(field):
+        return [f"--{one}", flag(field)]
+    return [flag(field)]
 
 
 def given(fields: Iterable[contract.Field], options: Mapping[str, Any]) -> dict[str, Any]:
-    """The options that were given, as JSON."""
-    values = {field.name: options[field.name] for field in fields if options[field.name] not in (None, ())}
-    maps = {field.name for field in fields if field.is_map}
-    return {name: dict(value) if name in maps else value for name, value in values.items()}
+    """The options that were given, as JSON. Raises click.UsageError for a name of a map that is given twice."""
+    return {field.name: joined(field, options[field.name]) for field in fields if options[field.name] not in (None, ())}
 
 
 def contradictions(options: Mapping[str, Any], clear: Iterable[str]) -> list[str]:
@@ -151,10 +154,7 @@ def from_file(kind: contract.Kind, content: bytes) -> tuple[dict[str, Any], str]
         raise click.UsageError("--from-file: meta must hold names and values, such as an etag")
     fields = kind.writable
     taken = {field.name: document[field.name] for field in fields if field.name in document}
-    for field in fields:
-        if isinstance(taken.get(field.name), str) and (field.in_bytes or field.type == "enum"):
-            taken[field.name] = _converted(field, taken[field.name])
-    return taken, str(meta.get("etag") or "")
+    return _converted(kind.message, taken), str(meta.get("etag") or "")
 
 
 def _parsed(content: bytes) -> dict[Any, Any]:
@@ -176,8 +176,24 @@ def _parsed(content: bytes) -> dict[Any, Any]:
         raise click.UsageError(f"--from-file holds what no resource can: {error}") from None
 
 
-def _converted(field: contract.Field, text: str) -> Any:
+def _converted(about: contract.Message, document: dict[str, Any], above: str = "") -> dict[str, Any]:
+    """What is written as in options, such as sizes, as JSON has it; in parts, too."""
+    found = dict(document)
+    for field in about.fields.values():
+        if field.name in found:
+            inner = partial(_converted_one, field, about.parts.get(field.name), contract.place(above, field.name))
+            found[field.name] = each(field, found[field.name], inner)
+    return found
+
+
+def _converted_one(field: contract.Field, part: contract.Message | None, here: str, value: Any) -> Any:
+    if part and isinstance(value, dict):
+        return _converted(part, value, here)
+    if not isinstance(value, str) or not (field.in_bytes or field.type == "enum"):
+        return value
+    if value.endswith("_UNSPECIFIED"):
+        return None
     try:
-        return None if text.endswith("_UNSPECIFIED") else kind_of_value(field).convert(text, None, None)
+        return _kind_of_one(field).convert(value, None, None)
     except click.BadParameter as error:
-        raise click.UsageError(f"--from-file: {field.name}: {error.message}") from None
+        raise click.UsageError(f"--from-file: {here}: {error.message}") from None

@@ -12,6 +12,8 @@ from kowactl import fields, words
 from kowactl.endings import interruptible
 from kowactl.examples import example
 from kowactl.files import Document
+from kowactl.parts import spelled
+from kowactl.requests import message
 from kowactl.session import Session
 from kowactl.terminal import escaped, say
 
@@ -63,8 +65,9 @@ class Span(click.ParamType[float]):
         return float(found[1]) * {"s": 1, "m": 60, "h": 3600}[found[2] or "s"]
 
 
-def _output(what: str = "it") -> click.Option:
-    return click.Option(["-o", "--output"], type=click.Choice(FORMATS), default="table", help=f"How to print {what}.")
+def _output(what: str = "it", *, named: bool = True) -> click.Option:
+    formats = click.Choice([form for form in FORMATS if named or form != "name"])
+    return click.Option(["-o", "--output"], type=formats, default="table", help=f"How to print {what}.")
 
 
 def _wait_limit() -> click.Option:
@@ -80,7 +83,8 @@ def _changing(method: contract.Method) -> list[click.Parameter]:
     ]
     why = click.Option(["--reason"], metavar="TEXT", help="Why; kept with the operation.")
     what = "its operation; a table is silent" if method.response == EMPTY else "it"
-    return [why, *(planned if method.mutates else ()), _output(what)]
+    kinds = {EMPTY, *(kind.message.name for kind in contract.load().kinds.values())}
+    return [why, *(planned if method.mutates else ()), _output(what, named=method.response in kinds)]
 
 
 def _which(kind: contract.Kind) -> click.Argument:
@@ -144,11 +148,9 @@ def _create(kind: contract.Kind, method: contract.Method) -> click.Command:
         _refuse_to_lose_the_secret(kind, options["output"])
         document, _ = fields.from_file(kind, from_file) if from_file is not None else ({}, "")
         document |= fields.given(kind.writable, options)
-        missing = [fields.flag(field) for field in kind.writable if field.required and not document.get(field.name)]
-        if missing:
-            raise click.UsageError(f"missing {', '.join(missing)}; see: kowactl {kind.command} create --help")
-        resource = _resource(session, kind, document)
-        _change(session, kind, method, {kind.noun: resource}, options)
+        _check_given(kind, method, kind.message, document)
+        resource = message(session.references, kind.message, document)
+        _change(session, kind, method, _request(method, **{kind.noun: resource}), options)
 
     own = [_marked(field) for field in kind.writable]
     return _command(kind, method, [*own, _from_file(), *_changing(method)], run)
@@ -162,15 +164,22 @@ def _update(kind: contract.Kind, method: contract.Method) -> click.Command:
             raise click.UsageError("; ".join(said))
         # What can't be changed is sent as well when a file holds it: Kahuna refuses to change it, by its name.
         document, etag = fields.from_file(kind, from_file) if from_file is not None else ({}, "")
-        document |= fields.given(changeable, options) | {field.replace("-", "_"): None for field in clear}
-        mask = list(document)
+        mask = dict.fromkeys(document)
+        for name, value in fields.given(changeable, options).items():
+            # Of a part that is one, what is not given stays.
+            inner = value if name in kind.message.parts and isinstance(value, dict) else {}
+            single = inner and not kind.message.fields[name].many and name not in document
+            mask |= dict.fromkeys(f"{name}.{each}" for each in inner) if single else {name: None}
+            document[name] = value
+        for name in (name.replace("-", "_") for name in clear):
+            mask[name] = document[name] = None
         if not mask:
             raise click.UsageError(f"nothing to change; see: kowactl {kind.command} update --help")
         document["meta"] = {"id": session.references.id_of(kind, which), "etag": etag}
-        resource = _resource(session, kind, document)
-        _change(session, kind, method, {kind.noun: resource, "update_mask": {"paths": mask}}, options)
+        resource = message(session.references, kind.message, document)
+        _change(session, kind, method, _request(method, **{kind.noun: resource}, update_mask={"paths": mask}), options)
 
-    choices = click.Choice([field.name.replace("_", "-") for field in changeable])
+    choices = click.Choice([spelled(field) for field in changeable])
     clear = click.Option(
         ["--clear"], type=choices, metavar="FIELD", multiple=True, help="Empty a field. Can be repeated."
     )
@@ -180,19 +189,28 @@ def _update(kind: contract.Kind, method: contract.Method) -> click.Command:
 
 def _delete(kind: contract.Kind, method: contract.Method) -> click.Command:
     def run(session: Session, **options: Any) -> None:
-        _change(session, kind, method, {"id": session.references.id_of(kind, options["which"])}, options)
+        request = _request(method, id=session.references.id_of(kind, options["which"]))
+        _change(session, kind, method, request, options)
 
     return _command(kind, method, [_which(kind), *_changing(method)], run)
 
 
 def _custom(kind: contract.Kind, method: contract.Method) -> click.Command:
     own = [field for field in method.request.fields.values() if field.name not in SERVED]
+    has_target = "id" in method.request.fields
 
-    def run(session: Session, which: str, **options: Any) -> None:
-        request = {"id": session.references.id_of(kind, which), **fields.given(own, options)}
-        _change(session, kind, method, request, options)
+    def run(session: Session, which: str = "", **options: Any) -> None:
+        document, beside = fields.given(own, options), dict[str, str]()
+        _check_given(kind, method, method.request, document)
+        if has_target:
+            document["id"] = session.references.id_of(kind, which)
+            if method.request.references and kind.parents:  # what it names is likely to be where it is itself
+                target = getattr(session.client, kind.nouns).get(document["id"])
+                beside = {field: getattr(target, field) for field in kind.parents}
+        _change(session, kind, method, message(session.references, method.request, document, **beside), options)
 
-    return _command(kind, method, [_which(kind), *(fields.option(field) for field in own), *_changing(method)], run)
+    target = [_which(kind)] if has_target else []
+    return _command(kind, method, [*target, *map(_marked, own), *_changing(method)], run)
 
 
 def _wait(kind: contract.Kind, method: contract.Method) -> click.Command:
@@ -256,39 +274,39 @@ def _replacing(field: contract.Field) -> click.Option:
     return option
 
 
-def _resource(session: Session, kind: contract.Kind, document: dict[str, Any]) -> Any:
-    """The message, with ids for names.
+def _check_given(
+    kind: contract.Kind, method: contract.Method, about: contract.Message, document: dict[str, Any]
+) -> None:
+    """Raises click.UsageError naming what is missing, or what of several is given beside another."""
+    required = [field for field in about.fields.values() if field.required and field.name not in SERVED]
+    missing = [fields.flag(field) for field in required if not document.get(field.name)]
+    for oneof in about.oneofs.values():
+        flags = [fields.flag(about.fields[name]) for name in oneof.fields]
+        given = [flag for flag, name in zip(flags, oneof.fields, strict=True) if document.get(name) is not None]
+        if len(given) > 1:
+            raise click.UsageError(f"{' and '.join(given)} contradict each other; give one of them")
+        missing += [" or ".join(flags)] if oneof.required and not given else []
+    if missing:
+        said = f"missing {', '.join(missing)}; see: kowactl {kind.command} {method.verb} --help"
+        raise click.UsageError(said)
 
-    Raises click.UsageError naming the field that doesn't fit.
-    """
-    from google.protobuf.json_format import ParseDict, ParseError
 
-    beside: dict[str, str] = {}  # a project stands before what is in it: it tells that apart
-    for field in kind.message.fields.values():
-        if not (field.ref and (value := document.get(field.name))):
-            continue
-        target = contract.load().kinds[field.ref]
-        if isinstance(value, list | tuple):
-            document[field.name] = [session.references.id_of(target, str(each), beside) for each in value]
-        else:
-            document[field.name] = beside[field.name] = session.references.id_of(target, str(value), beside)
-    try:
-        return ParseDict(document, contract.load().stub(kind.message.name)())
-    except ParseError as error:
-        raise click.UsageError(" ".join(str(error).split())) from None
+def _request(method: contract.Method, **fields: Any) -> Any:
+    return contract.load().stub(method.request.name)(**fields)
 
 
 def _change(
-    session: Session, kind: contract.Kind, method: contract.Method, request: dict[str, Any], options: dict[str, Any]
+    session: Session, kind: contract.Kind, method: contract.Method, request: Any, options: dict[str, Any]
 ) -> None:
     """Sends a change, waits for it if asked to, and prints what is there then."""
     from kowactl.output import show
 
     plan, following = options.get("validate_only", False), options.get("wait", False)
-    wanted = {"request_id": str(uuid.uuid4()), "validate_only": plan, **request}
-    known = {key: value for key, value in wanted.items() if key in method.request.fields}
-    begun = session.client.call(method, contract.load().stub(method.request.name)(**known))
-    resource, operation, output = begun.resource, begun.operation_id, options["output"]
+    for name, value in (("request_id", str(uuid.uuid4())), ("validate_only", plan)):
+        if name in method.request.fields:
+            setattr(request, name, value)
+    begun = session.client.call(method, request)
+    answer, operation, output = begun.resource, begun.operation_id, options["output"]
     if plan:
         say("valid; nothing was changed")
     elif operation and not following:
@@ -298,11 +316,11 @@ def _change(
 
         with committed(operation):
             done = follow(session.client, operation, options["timeout"])
-            if kind.converges and method.verb != "delete":
-                resource = getattr(session.client, kind.nouns).get(resource.meta.id)
+            if kind.converges and method.response == kind.message.name:
+                answer = getattr(session.client, kind.nouns).get(answer.meta.id)
         if method.verb == "delete":
             say(escaped(f"{kind.command} {done.target_name or options['which']} is gone"))
     if method.response != EMPTY:
-        show(kind, resource, output, session.references)
+        show(kind, answer, output, session.references)
     elif operation and output != "table":  # nothing is left to be shown but what was done
         show(contract.load().kinds["Operation"], session.client.operations.get(operation), output, session.references)

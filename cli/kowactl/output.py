@@ -34,14 +34,14 @@ def show_all(kind: contract.Kind, items: Sequence[Any], form: str, references: "
 
 
 def show(kind: contract.Kind, item: Any, form: str, references: "References") -> None:
-    """Prints one resource, in a table all of it."""
+    """Prints one resource, or what else a verb of its kind answers; in a table all of it."""
     match form:
         case "json" | "yaml":
             click.echo(_text(as_dict(item), form))
         case "name":
             click.echo(escaped(references.path_of(kind, item)))
         case _:
-            for path, value in _facts(kind.message, item, references):
+            for path, value in _facts(contract.load().messages[item.DESCRIPTOR.full_name], item, references):
                 lines = map(escaped, value.rstrip().split("\n"))
                 click.echo(f"{path:<{FACT}} " + ("\n" + " " * (FACT + 1)).join(lines))
 
@@ -99,9 +99,10 @@ def _cell(message: contract.Message, item: Any, path: str, references: "Referenc
 def _value(field: contract.Field, item: Any, references: "References") -> str:
     value = getattr(item, field.name)
     if field.is_map:
-        return ", ".join(f"{key}={_one(field, value[key], references)}" for key in sorted(value))
+        joint = "; " if field.type == "message" else ", "
+        return joint.join(f"{key}={_one(field, value[key], references)}" for key in sorted(value))
     if field.repeated:
-        return ", ".join(_one(field, each, references) for each in value)
+        return ("; " if field.type == "message" else ", ").join(_one(field, each, references) for each in value)
     if field.presence and not item.HasField(field.name):
         return ""
     return _one(field, value, references)
@@ -115,6 +116,8 @@ def _one(field: contract.Field, value: Any, references: "References") -> str:
         return next((v.short for v in contract.load().enums[field.type_name].values if v.number == value and value), "")
     if field.type_name == "google.protobuf.Timestamp":
         return str(value.ToJsonString())
+    if part := contract.load().messages.get(field.type_name):  # as it is typed, but with spaces
+        return ", ".join(f"{path}={said}" for path, said in _facts(part, value, references))
     if field.type == "message":
         return json.dumps(MessageToDict(value, preserving_proto_field_name=True), ensure_ascii=False)
     if field.type == "bool":

@@ -129,15 +129,15 @@ class AsyncResource(Generic[M]):
                     raise
                 await self._client.pause(pause)
 
-    async def begin(self, verb: str, id: str, **fields: object) -> Begun[M]:  # noqa: A002
-        """A custom verb; its operation goes on."""
+    async def begin(self, verb: str, id: str = "", **fields: object) -> Begun[M]:  # noqa: A002
+        """A custom verb, of one or, if it has no id, of the kind; its operation goes on."""
         return await self._begin(verb, self._of.request(verb, id=id, **fields))
 
-    async def do(self, verb: str, id: str, *, limit: float | None = None, **fields: object) -> M:  # noqa: A002
+    async def do(self, verb: str, id: str = "", *, limit: float | None = None, **fields: object) -> M:  # noqa: A002
         """A custom verb, waiting for it to come about."""
         return await self._finish(await self.begin(verb, id, **fields), limit)
 
-    async def plan(self, verb: str, id: str, **fields: object) -> M:  # noqa: A002
+    async def plan(self, verb: str, id: str = "", **fields: object) -> M:  # noqa: A002
         """What it would be after a custom verb; or raises why it can't be. Nothing is changed."""
         return await self._plan(verb, id=id, **fields)
 
@@ -158,7 +158,7 @@ class AsyncResource(Generic[M]):
     async def _finish(self, begun: Begun[M], limit: float | None) -> M:
         if begun.operation_id:
             await self._client.operations.wait(begun.operation_id, limit)
-        if self._of.kind.converges and begun.operation_id:
+        if self._of.kind.converges and begun.operation_id and self._of.is_one(begun.resource):
             return await self.get(id_of(begun.resource))
         return begun.resource
 

@@ -140,6 +140,8 @@ class Requests(Generic[M]):
     def request(self, verb: str, **fields: object) -> Any:
         """A request with the id it is given or one of its own, if it can have one."""
         message = self.method(verb).request
+        if not fields.get("id"):
+            fields.pop("id", None)  # a verb of the kind has none
         if "request_id" in message.fields:
             fields["request_id"] = fields.get("request_id") or str(uuid.uuid4())
         return contract.load().stub(message.name)(**fields)
@@ -167,6 +169,10 @@ class Requests(Generic[M]):
         change = CHANGES[response.change]
         resource = getattr(response, self.kind.noun) if change == "put" else None
         return Event(change, response.revision, response.id or (resource.meta.id if resource else ""), resource)
+
+    def is_one(self, answer: Message) -> bool:
+        """Whether an answer is a resource of the kind."""
+        return answer.DESCRIPTOR.full_name == self.kind.message.name
 
     def items(self, page: Any) -> Iterable[M]:
         """What is on a page."""

@@ -133,15 +133,15 @@ class Resource(Generic[M]):
                     raise
                 self._client.pause(pause)
 
-    def begin(self, verb: str, id: str, **fields: object) -> Begun[M]:  # noqa: A002
-        """A custom verb; its operation goes on."""
+    def begin(self, verb: str, id: str = "", **fields: object) -> Begun[M]:  # noqa: A002
+        """A custom verb, of one or, if it has no id, of the kind; its operation goes on."""
         return self._begin(verb, self._of.request(verb, id=id, **fields))
 
-    def do(self, verb: str, id: str, *, limit: float | None = None, **fields: object) -> M:  # noqa: A002
+    def do(self, verb: str, id: str = "", *, limit: float | None = None, **fields: object) -> M:  # noqa: A002
         """A custom verb, waiting for it to come about."""
         return self._finish(self.begin(verb, id, **fields), limit)
 
-    def plan(self, verb: str, id: str, **fields: object) -> M:  # noqa: A002
+    def plan(self, verb: str, id: str = "", **fields: object) -> M:  # noqa: A002
         """What it would be after a custom verb; or raises why it can't be. Nothing is changed."""
         return self._plan(verb, id=id, **fields)
 
@@ -162,7 +162,7 @@ class Resource(Generic[M]):
     def _finish(self, begun: Begun[M], limit: float | None) -> M:
         if begun.operation_id:
             self._client.operations.wait(begun.operation_id, limit)
-        if self._of.kind.converges and begun.operation_id:
+        if self._of.kind.converges and begun.operation_id and self._of.is_one(begun.resource):
             return self.get(id_of(begun.resource))
         return begun.resource
 
