@@ -18,13 +18,13 @@ def draw(settings: Settings, out: Path) -> None:
     """Writes a new key to a file and its hash to the database, in place of those before. Kahuna must be stopped."""
     store = Store(settings.database_url)
     migrate(store.engine)
-    sealer = keys.Sealer.from_file(settings.state / "secret.key")
+    hasher = keys.KeyHasher.from_file(settings.state / "secret.key")
     key = keys.draw(keys.ADMIN)
     draft = out.with_name(out.name + ".drawn")
     write(draft, f"{key.text}\n".encode(), mode=0o600)
     with Session(store.engine) as session:
         session.execute(delete(AdminKey))
-        session.add(AdminKey(prefix=key.prefix, digest=sealer.seal(key.text)))
+        session.add(AdminKey(prefix=key.prefix, digest=hasher.hash(key.text)))
         session.add(Audit(time=time.time_ns() // 1000, caller="console", method="admin-key", target_kind="AdminKey"))
         session.commit()
     store.dispose()

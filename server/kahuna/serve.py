@@ -2,6 +2,7 @@
 
 import asyncio
 import itertools
+import random
 
 import grpc
 import structlog
@@ -12,20 +13,19 @@ from prometheus_client import start_http_server
 from sqlmodel import Session, select
 
 from kahuna import metrics
-from kahuna.api.access import AccessInterceptor, accesses
 from kahuna.api.server import handlers
-from kahuna.api.service import Platform
-from kahuna.api.services import services
+from kahuna.edge import AccessInterceptor, accesses
 from kahuna.fleet.fleet import Fleet
 from kahuna.fleet.reports import Reports
 from kahuna.fleet.service import ACCESS, FleetService
 from kahuna.fleet.session import MAX_MESSAGE
-from kahuna.relay import Relays
+from kahuna.kinds import command, deletion, tracking
+from kahuna.kinds.console import Consoles
+from kahuna.kinds.kind import Kinds, Platform
 from kahuna.security import certificates
 from kahuna.security.identity import Identities
-from kahuna.security.keys import Sealer
+from kahuna.security.keys import KeyHasher
 from kahuna.settings import Settings
-from kahuna.store import commands, operations
 from kahuna.store.credential import AdminKey
 from kahuna.store.database import Store
 from kahuna.store.resource import CONTRACT
@@ -67,10 +67,11 @@ class Kahuna:
         """Raises SystemExit when a port is taken or the database is not ours to use."""
         migrate(self.store.engine)
         self.store.load()
-        sealer = Sealer.from_file(self.settings.state / "secret.key")
-        identities = Identities(self.store.view, sealer, _admin_keys(self.store))
-        relays = Relays()
-        fleet, reports = Fleet(self.store), Reports(self.store)
+        hasher = KeyHasher.from_file(self.settings.state / "secret.key")
+        identities = Identities(self.store.view, hasher, _admin_keys(self.store))
+        consoles = Consoles()
+        kinds = Kinds(Platform(self.store, hasher, consoles, random.SystemRandom()))
+        fleet, reports = Fleet(self.store), Reports(self.store, kinds)
         await fleet.start()
         self._tasks += [asyncio.create_task(work) for work in (reports.run(), fleet.listen(), self._keep_house())]
 
@@ -79,13 +80,13 @@ class Kahuna:
         credentials = self._credentials()
         addresses = {self.settings.api: None} | ({self.settings.api_tls: credentials} if self.settings.api_tls else {})
         api = grpc.aio.server(interceptors=[access], options=KEEPALIVE)
-        api.add_generic_rpc_handlers(tuple(handlers(services(Platform(self.store, sealer, relays)))))
+        api.add_generic_rpc_handlers(tuple(handlers(kinds, self.store.view)))
         health_pb2_grpc.add_HealthServicer_to_server(health, api)
         ports = {address: _listen(api, address, secured) for address, secured in addresses.items()}
         self.api_port = ports[self.settings.api]
 
         streams = grpc.aio.server(interceptors=[AccessInterceptor(identities, ACCESS)], options=KEEPALIVE + IDLE)
-        streams.add_generic_rpc_handlers((FleetService(fleet, reports, relays).handler(),))
+        streams.add_generic_rpc_handlers((FleetService(fleet, reports, consoles).handler(),))
         self.fleet_port = _listen(streams, self.settings.fleet, credentials)
         for server in (api, streams):
             await server.start()
@@ -111,11 +112,13 @@ class Kahuna:
         """Takes out what has had its time and what was left over, now and then; ends commands that came too late."""
         for seconds in itertools.count(0, LATE):
             try:
-                await self.store.persist(commands.expire)
+                await self.store.persist(command.expire)
                 if seconds % MINUTE == 0:
-                    await self.store.persist(operations.sweep_marked)
-                while seconds % HOUR == 0 and await self.store.persist(prune):
-                    pass
+                    await self.store.persist(lambda tx: deletion.sweep_marked(tx, deletion.RECHECK_AFTER))
+                if seconds % HOUR == 0:
+                    await self.store.persist(prune)
+                    while await self.store.persist(tracking.prune):
+                        pass
             except Exception as error:  # what fails once must not end it for good
                 log.error("house.not_kept", exc_info=error)
             await asyncio.sleep(LATE)

@@ -22,7 +22,7 @@ OPTIONS = (("grpc.use_local_subchannel_pool", 1), ("grpc.max_receive_message_len
 
 def enlist(cloud: World, zone: str, count: int) -> list[str]:
     """Hosts in a zone, each with an agent. Their secrets."""
-    sealer = keys.Sealer.from_file(cloud.settings.state / "secret.key")
+    hasher = keys.KeyHasher.from_file(cloud.settings.state / "secret.key")
     drawn = [keys.draw(keys.AGENT) for _ in range(count)]
 
     def work(tx: Transaction) -> None:
@@ -30,7 +30,7 @@ def enlist(cloud: World, zone: str, count: int) -> list[str]:
             agent = tx.add("Agent", agent_pb2.Agent(name=f"crowd-{number}"))
             assert isinstance(agent, agent_pb2.Agent)
             token = agent_token_pb2.AgentToken(agent=agent.meta.id, name="first", prefix=key.prefix)
-            tx.add("AgentToken", token, sealed=sealer.seal(key.text))
+            tx.add("AgentToken", token, secret=hasher.hash(key.text))
             tx.add("Kaktus", kaktus_pb2.Kaktus(zone=zone, name=f"crowd-{number}", agent=agent.meta.id))
 
     cloud.loop.run(cloud.kahuna.store.run(work))

@@ -12,16 +12,17 @@ from google.protobuf.message import Message
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from kahuna.domain.reach import PATHS, REACH, Member, Paths, Reach
+from kahuna.domain.reach import Member, Paths, Reach
 from kahuna.fleet.fleet import Fleet
 from kahuna.fleet.session import Session, describe
+from kahuna.kinds.reach import PATHS, reach_of_kinds
 from kahuna.store.database import Store
 from kahuna.store.resource import CONTRACT, meta, new_message
 from kahuna.store.view import Change, Commit, Entry, View
 from kowa.fleet.v1 import fleet_pb2
 
 AGENTS = ("ann", "bob", "cyd")
-KINDS = tuple(REACH.order)
+KINDS = tuple(reach_of_kinds().order)
 SAME_VNET = "subnet.vnet.Subnet(vnet).Adapter(subnet).instance.kaktus.agent"
 # What is to come: who shares a vnet hears of each other, and a pool's disks reach the hosts that use them, too.
 TO_COME = PATHS | {
@@ -30,7 +31,10 @@ TO_COME = PATHS | {
     "Adapter": Paths(reaches=("instance.kaktus.agent",), informs=(SAME_VNET,)),
     "Volume": Paths(reaches=("storage_pool.kaktus.agent", "instance.kaktus.agent")),
 }
-TABLES = {"today": REACH, "to come": Reach({name: kind.references for name, kind in CONTRACT.kinds.items()}, TO_COME)}
+TABLES = {
+    "today": reach_of_kinds(),
+    "to come": Reach({name: kind.references for name, kind in CONTRACT.kinds.items()}, TO_COME),
+}
 # What each kind hangs from. The first of them must be there; the others may be empty.
 PARENTS: dict[str, tuple[str, ...]] = {
     "Region": (), "Project": (), "Zone": ("region",), "Kaktus": ("zone",), "Kiwi": ("region",),
@@ -280,5 +284,8 @@ async def quiet(reach: Reach, books: Books, agents: list[Agent]) -> None:
 @given(steps=STEPS)
 def test_increments_come_to_what_the_slice_is_from_scratch(table: str, steps: list[Step]) -> None:
     reach = TABLES[table]
-    with mock.patch("kahuna.fleet.fleet.REACH", reach), mock.patch("kahuna.fleet.session.REACH", reach):
+    with (
+        mock.patch("kahuna.fleet.fleet.reach_of_kinds", return_value=reach),
+        mock.patch("kahuna.fleet.session.reach_of_kinds", return_value=reach),
+    ):
         asyncio.run(live(reach, steps))

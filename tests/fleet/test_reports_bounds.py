@@ -13,6 +13,7 @@ from structlog.testing import capture_logs
 from kahuna import serve
 from kahuna.fleet import reports, session
 from kahuna.fleet.session import Session
+from kahuna.kinds.kind import Kinds
 from kahuna.store.transaction import Transaction
 from kowa import errors, resources
 from kowa.fleet.v1 import fleet_pb2
@@ -38,10 +39,10 @@ class Rounds:
         self.waiting: Mapping[str, int] = {}
         store, put = reports._store, reports.Reports._put
 
-        def note(tx: Transaction, pending: Sequence[Any], acks: Sequence[Any]) -> None:
+        def note(tx: Transaction, kinds: Kinds, pending: Sequence[Any], acks: Sequence[Any]) -> None:
             self.sizes.append(len(pending) + len(acks))
             self.order.append("reports")
-            store(tx, pending, acks)
+            store(tx, kinds, pending, acks)
 
         def look(collected: reports.Reports, session: Session, report: fleet_pb2.Report) -> None:
             put(collected, session, report)

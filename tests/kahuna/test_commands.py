@@ -12,8 +12,8 @@ from sqlmodel import Session, select
 
 from kahuna.audit import show
 from kahuna.domain.lifecycle import OPEN
-from kahuna.store import commands
-from kahuna.store.command import Command
+from kahuna.kinds import command as commands
+from kahuna.kinds.command import Command
 from kahuna.store.transaction import Transaction
 from kowa import contract, errors
 from kowa.client import Client

@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 from sqlmodel import Session, select
 
-from kahuna.store.command import Command
+from kahuna.kinds.command import Command
 from kowa import contract, errors
 from kowa.v2 import agent_pb2, kaktus_pb2, kiwi_pb2, operation_pb2
 from tests.estate import Estate, estate

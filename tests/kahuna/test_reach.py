@@ -10,7 +10,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from kahuna.domain.reach import PATHS, Link, Member, Paths, Reach, Reader
+from kahuna.domain.reach import Link, Member, Paths, Reach, Reader
+from kahuna.kinds.reach import PATHS
 from kahuna.store.resource import CONTRACT
 
 

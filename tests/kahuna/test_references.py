@@ -2,7 +2,7 @@
 
 import pytest
 
-from kahuna.domain.reach import REACH, Link
+from kahuna.kinds.reach import Link, reach_of_kinds
 from kahuna.store import transaction
 from kahuna.store.resource import CONTRACT, meta
 from kahuna.store.view import Change, Commit, Entry, Move, View
@@ -18,7 +18,7 @@ def test_a_transaction_and_the_view_agree(cloud: World, monkeypatch: pytest.Monk
     site.machine("web")
     monkeypatch.setattr(transaction, "MAX_IDS", 1)
     agent, view = site.agent.meta.id, cloud.kahuna.store.view
-    ids = {kind: set(view.entries(kind)) for kind in REACH.order if kind != "Kiwi"}
+    ids = {kind: set(view.entries(kind)) for kind in reach_of_kinds().order if kind != "Kiwi"}
     assert all(ids.values())
 
     def work(tx: transaction.Transaction) -> None:
@@ -26,10 +26,10 @@ def test_a_transaction_and_the_view_agree(cloud: World, monkeypatch: pytest.Monk
             for reference in CONTRACT.kinds[kind].references:
                 assert tx.targets(kind, reference.name, ids[kind]) == view.targets(kind, reference.name, ids[kind])
             for id_ in ids[kind]:
-                assert REACH.agents(tx, kind, id_) == REACH.agents(view, kind, id_) == {agent}
-                assert REACH.concerns(tx, agent, kind, id_)
-                assert not REACH.concerns(tx, id_, kind, id_)
-        assert REACH.slice(tx, agent) == REACH.slice(view, agent)
+                assert reach_of_kinds().agents(tx, kind, id_) == reach_of_kinds().agents(view, kind, id_) == {agent}
+                assert reach_of_kinds().concerns(tx, agent, kind, id_)
+                assert not reach_of_kinds().concerns(tx, id_, kind, id_)
+        assert reach_of_kinds().slice(tx, agent) == reach_of_kinds().slice(view, agent)
 
     cloud.loop.run(cloud.kahuna.store.run(work))
 

@@ -354,7 +354,7 @@ def refused(site: Estate, tongue: str, what: str, ask: Callable[[Estate], object
     try:
         ask(site)
     except errors.KowaError as error:
-        exit_code = EXIT_CODES[errors.CLASSES[REASONS[reason].name]]
+        exit_code = EXIT_CODES[errors.CLASSES[REASONS[reason]]]
         if tongue == "kowactl" and what in ITSELF:
             reason, (exit_code, words) = "", ITSELF[what]
         as_expected = (error.reason, words in error.message) == (reason, True)

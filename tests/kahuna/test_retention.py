@@ -9,9 +9,9 @@ from sqlalchemy.exc import DBAPIError
 from sqlmodel import Session, select
 
 from kahuna.audit import show
+from kahuna.kinds import tracking
 from kahuna.store.audit import Audit
 from kahuna.store.database import Store
-from kahuna.store.operation import Operation
 from kahuna.store.request import Request
 from kahuna.store.retention import DAY, prune
 from kowa.client import Client
@@ -24,7 +24,7 @@ NOW = time.time_ns() // 1000
 def kept(store: Store) -> tuple[int, int, int]:
     """How many requests, operations and entries of the trail there are."""
     with Session(store.engine) as session:
-        tables = Request, Operation, Audit
+        tables = Request, tracking.Operation, Audit
         requests, operations, trail = (len(session.exec(select(table)).all()) for table in tables)
     # Drawing the admin key is an entry too.
     return requests, operations, trail - 1
@@ -39,7 +39,8 @@ def test_each_goes_when_it_has_had_its_time(cloud: World, days: float, left: tup
     store = cloud.kahuna.store
     assert kept(store) == (2, 2, 2)
     store._clock = lambda: NOW + int(days * DAY)
-    assert cloud.loop.run(store.run(prune)) is False
+    cloud.loop.run(store.run(prune))
+    assert cloud.loop.run(store.run(tracking.prune)) is False
     assert kept(store) == left
     assert [region.name for region in cloud.client.regions.list()] == ["eu"]
 

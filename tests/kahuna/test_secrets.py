@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from kahuna.security import certificates
-from kahuna.security.keys import Sealer
+from kahuna.security.keys import KeyHasher
 
 
 def loads(files: certificates.Certificates) -> bool:
@@ -50,6 +50,6 @@ def test_killed_while_it_writes_its_secret_it_has_none_and_draws_one(
     with monkeypatch.context() as death:
         death.setattr(Path, "replace", killed)
         with pytest.raises(KeyboardInterrupt):
-            Sealer.from_file(path)
-    sealed = Sealer.from_file(path).seal("a key")
-    assert Sealer.from_file(path).opens("a key", sealed)
+            KeyHasher.from_file(path)
+    key_hash = KeyHasher.from_file(path).hash("a key")
+    assert KeyHasher.from_file(path).matches("a key", key_hash)

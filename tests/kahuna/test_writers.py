@@ -8,9 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from kahuna.api.adapter import AdapterService
-from kahuna.store import operations
-from kahuna.store.transaction import Outrun, Transaction
+from kahuna.kinds import deletion
+from kahuna.kinds.adapter import Adapters
+from kahuna.kinds.cause import Cause
+from kahuna.store.transaction import StaleRead, Transaction
 from kowa.v2 import adapter_pb2, operation_pb2, region_pb2, subnet_pb2
 from tests.estate import estate
 from tests.postgres import Postgres
@@ -54,27 +55,29 @@ def test_what_changed_since_it_was_read_is_read_again(cloud: World, looking: str
     assert runs == {"find": ["eu", "eu-west"], "get": ["eu-west"]}[looking]
 
 
-def test_an_address_taken_in_vain_is_not_insisted_on(cloud: World, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_address_taken_in_a_run_that_did_not_commit_is_not_kept(
+    cloud: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
     site = estate(cloud)
     again, taken = threading.Event(), threading.Event()
     runs: list[str] = []
-    admit, lean = AdapterService.admit, AdapterService._lean
+    admit, lock = Adapters.admit, Adapters._lock_references
 
-    def outrun_once(service: AdapterService, tx: Transaction, resource: adapter_pb2.Adapter) -> None:
-        admit(service, tx, resource)
+    def fail_once(adapters: Adapters, tx: Transaction, resource: adapter_pb2.Adapter) -> None:
+        admit(adapters, tx, resource)
         if resource.name == "slow":
             runs.append(resource.address)
             if len(runs) == 1:
-                raise Outrun
+                raise StaleRead
 
-    def wait_once(service: AdapterService, tx: Transaction, resource: adapter_pb2.Adapter) -> None:
+    def wait_once(adapters: Adapters, tx: Transaction, cause: Cause, resource: adapter_pb2.Adapter) -> None:
         if resource.name == "slow" and runs:
             again.set()
             assert taken.wait(10)
-        lean(service, tx, resource)
+        lock(adapters, tx, cause, resource)
 
-    monkeypatch.setattr(AdapterService, "admit", outrun_once)
-    monkeypatch.setattr(AdapterService, "_lean", wait_once)
+    monkeypatch.setattr(Adapters, "admit", fail_once)
+    monkeypatch.setattr(Adapters, "_lock_references", wait_once)
     with ThreadPoolExecutor(1) as pool:
         slow = pool.submit(site.adapter, "slow")
         assert again.wait(10)
@@ -93,9 +96,9 @@ def test_two_who_each_leave_the_last_to_the_other_leave_nothing(cloud: World) ->
     subnets = [site.subnet.meta.id, second.resource.meta.id]
     for subnet in subnets:
         site.client.subnets.begin_delete(subnet)
-    deletion = site.client.vnets.begin_delete(site.vnet.meta.id)
+    begun = site.client.vnets.begin_delete(site.vnet.meta.id)
     store, both = cloud.kahuna.store, threading.Barrier(2, timeout=10)
-    gone = operations.confirm_gone
+    gone = deletion.confirm_gone
     cloud.loop.run(store.run(lambda tx: gone(tx, "Vnet", site.vnet.meta.id, [site.agent.meta.id])))
 
     def confirm(subnet: str) -> Callable[[Transaction], None]:
@@ -108,7 +111,7 @@ def test_two_who_each_leave_the_last_to_the_other_leave_nothing(cloud: World) ->
     for task in [cloud.loop.start(store.run(confirm(subnet))) for subnet in subnets]:
         until(task.done, what="both")
     assert [vnet.name for vnet in site.client.vnets.list()] == ["lan"]
-    store._clock = lambda: time.time_ns() // 1000 + 2 * operations.SETTLED
-    cloud.loop.run(store.run(operations.sweep_marked))
+    store._clock = lambda: time.time_ns() // 1000 + 2 * deletion.RECHECK_AFTER
+    cloud.loop.run(store.run(lambda tx: deletion.sweep_marked(tx, deletion.RECHECK_AFTER)))
     assert list(site.client.vnets.list()) == []
-    assert site.client.operations.get(deletion.operation_id).phase == operation_pb2.PHASE_DONE
+    assert site.client.operations.get(begun.operation_id).phase == operation_pb2.PHASE_DONE

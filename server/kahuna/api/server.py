@@ -1,52 +1,52 @@
-"""Puts the services on the wire, every method by its descriptor."""
+"""Puts the kinds' services on the wire, every method by its descriptor."""
 
-import inspect
 import time
-from collections.abc import AsyncIterator, Callable, Iterable
-from typing import Any
+from collections.abc import AsyncIterator, Callable
+from typing import Any, TypeAlias
 
 import grpc
 from google.protobuf.message import DecodeError, Message
 
 from kahuna import metrics
-from kahuna.api.access import abort, unforeseen
-from kahuna.api.service import Context, StandardMethods
+from kahuna.api.methods import Methods, Streaming, Unary
 from kahuna.domain.errors import Refusal
 from kahuna.domain.validation import check_request
+from kahuna.edge import CALLER, abort, unforeseen
+from kahuna.kinds.cause import Cause
+from kahuna.kinds.kind import Call, Kinds
+from kahuna.security.scope import ScopedView, scope_of
 from kahuna.store.resource import CONTRACT
+from kahuna.store.view import View
 from kowa import contract
 
+OPERATION_HEADER = "kowabunga-operation"
+Context: TypeAlias = "grpc.aio.ServicerContext[Any, Any]"
+Parser = Callable[[bytes], Message]
 
-def handlers(services: Iterable[StandardMethods]) -> list[grpc.GenericRpcHandler]:
+
+def handlers(kinds: Kinds, view: View) -> list[grpc.GenericRpcHandler]:
     """The handlers of all services. Raises AssertionError when a method of the contract is not served."""
     found = []
-    for service in services:
-        described = service.described.service
-        found.append(
-            grpc.method_handlers_generic_handler(
-                described.name, {method.name: _handler(service, method) for method in described.methods.values()}
-            )
-        )
+    for kind in kinds.all():
+        service, methods = kind.described.service, Methods(kind)
+        served = {method.name: _handler(methods, method, view) for method in service.methods.values()}
+        found.append(grpc.method_handlers_generic_handler(service.name, served))
     return found
 
 
-def _handler(service: StandardMethods, method: contract.Method) -> "grpc.RpcMethodHandler[Any, Any]":
-    own = method.verb.replace("-", "_")
-    assert hasattr(service, own), f"{type(service).__name__} does not serve {method.name}"
+def _handler(methods: Methods, method: contract.Method, view: View) -> "grpc.RpcMethodHandler[Any, Any]":
     if method.converses:
-        stream = _conversing(getattr(service, own), method)
         # Here gRPC reads when the call asks for the next, so what is wrong is raised in the call.
-        return grpc.stream_stream_rpc_method_handler(stream, _parser(method), _serialize)
+        conversing = _conversing(methods.streaming(method), method, view)
+        return grpc.stream_stream_rpc_method_handler(conversing, _parser(method), _serialize)
     if method.streams:
-        stream = _streaming(getattr(service, own), method)
-        return grpc.unary_stream_rpc_method_handler(stream, None, _serialize)
-    # A verb that changes desired state takes the resource; one that awaits is a method like the standard ones.
-    served = getattr(service, own)
-    target = served if inspect.iscoroutinefunction(served) else service.verb
-    return grpc.unary_unary_rpc_method_handler(_unary(target, method), None, _serialize)
+        return grpc.unary_stream_rpc_method_handler(
+            _streaming(methods.streaming(method), method, view), None, _serialize
+        )
+    return grpc.unary_unary_rpc_method_handler(_unary(methods.unary(method), method, view), None, _serialize)
 
 
-def _parser(method: contract.Method) -> Callable[[bytes], Message]:
+def _parser(method: contract.Method) -> Parser:
     """Reads a method's requests. It runs inside the calls: what gRPC reads by itself, it also answers by itself."""
     read = CONTRACT.stub(method.request.name).FromString
 
@@ -60,17 +60,26 @@ def _parser(method: contract.Method) -> Callable[[bytes], Message]:
     return parse
 
 
-def _unary(target: Callable[..., Any], method: contract.Method) -> Callable[[bytes, Context], Any]:
+def _call(method: contract.Method, view: View) -> Call:
+    """The call under way, once its request is parsed: whose it is, and what they see."""
+    caller = CALLER.get()
+    scope = scope_of(caller.identity)
+    return Call(Cause(method.name, caller.identity.subject, caller.reason, scope), ScopedView(view, scope))
+
+
+def _unary(carry_out: Unary, method: contract.Method, view: View) -> Callable[[bytes, Context], Any]:
     parse = _parser(method)
     seconds = metrics.CALL_SECONDS.labels(method.name)
     answered = metrics.CALLS.labels(method.name, "OK")
 
-    async def call(data: bytes, context: Context) -> Message | None:
+    async def serve(data: bytes, context: Context) -> Message | None:
         begun = time.perf_counter()
         try:
             request = parse(data)
             check_request(request)
-            answer: Message = await target(request, context, method)
+            answer, operation = await carry_out(_call(method, view), request)
+            if operation:
+                await context.send_initial_metadata(((OPERATION_HEADER, operation),))
             answered.inc()
             return answer
         except Refusal as refused:
@@ -79,45 +88,41 @@ def _unary(target: Callable[..., Any], method: contract.Method) -> Callable[[byt
             refusal = unforeseen(method.name, error)
         finally:
             seconds.observe(time.perf_counter() - begun)
-        metrics.CALLS.labels(method.name, refusal.code.name).inc()
+        metrics.CALLS.labels(method.name, refusal.status).inc()
         await abort(context, refusal)
         return None
 
-    return call
+    return serve
 
 
-def _streaming(
-    target: Callable[..., AsyncIterator[Message]], method: contract.Method
-) -> Callable[[bytes, Context], Any]:
+def _streaming(carry_out: Streaming, method: contract.Method, view: View) -> Callable[[bytes, Context], Any]:
     parse = _parser(method)
 
-    async def call(data: bytes, context: Context) -> AsyncIterator[Message]:
+    async def serve(data: bytes, context: Context) -> AsyncIterator[Message]:
         try:
             request = parse(data)
             check_request(request)
-            async for answer in target(request, context, method):
+            async for answer in carry_out(_call(method, view), request):
                 yield answer
         except Refusal as refusal:
             await abort(context, refusal)
         except Exception as error:  # noqa: BLE001 - the edge
             await abort(context, unforeseen(method.name, error))
 
-    return call
+    return serve
 
 
-def _conversing(
-    target: Callable[..., AsyncIterator[Message]], method: contract.Method
-) -> Callable[[Any, Context], Any]:
-    async def call(requests: AsyncIterator[Message], context: Context) -> AsyncIterator[Message]:
+def _conversing(carry_out: Streaming, method: contract.Method, view: View) -> Callable[[Any, Context], Any]:
+    async def serve(requests: AsyncIterator[Message], context: Context) -> AsyncIterator[Message]:
         try:
-            async for answer in target(requests, context, method):
+            async for answer in carry_out(_call(method, view), requests):
                 yield answer
         except Refusal as refusal:
             await abort(context, refusal)
         except Exception as error:  # noqa: BLE001 - the edge
             await abort(context, unforeseen(method.name, error))
 
-    return call
+    return serve
 
 
 def _serialize(message: Message) -> bytes:

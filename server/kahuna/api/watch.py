@@ -7,6 +7,7 @@ from typing import Any
 from google.protobuf.message import Message
 
 from kahuna.domain.errors import Refusal
+from kahuna.security.scope import ScopedView
 from kahuna.store.resource import meta
 from kahuna.store.view import Move, View
 from kowa import contract
@@ -16,13 +17,14 @@ Event = tuple[int, str, Message | None]
 
 
 async def follow(
-    view: View, kind: contract.Kind, response: Any, wanted: Callable[[Message], bool], revision: int
+    reader: ScopedView, kind: contract.Kind, response: Any, matches: Callable[[Message], bool], revision: int
 ) -> AsyncIterator[Message]:
     """Yields responses for ever. With a revision only what changed after it, else the whole set first.
 
     Raises Refusal REVISION_COMPACTED when the log does not reach back that far, or has not come that far. What is not
     yet read is kept once a resource, so a reader that stops costs no more than the set.
     """
+    view = reader.view
     pending: dict[str, Event] = {}
     woken = asyncio.Event()
 
@@ -32,6 +34,9 @@ async def follow(
                 pending.pop(move.id, None)
                 pending[move.id] = (at, move.id, move.after)
                 woken.set()
+
+    def wanted(resource: Message) -> bool:
+        return reader.sees(kind.name, resource) and matches(resource)
 
     def put(at: int, resource: Message) -> Message:
         event: Message = response(change=meta_pb2.CHANGE_PUT, revision=at, **{kind.noun: resource})
@@ -55,7 +60,7 @@ async def follow(
         ids = dict.fromkeys(change.id for change in view.since(kind.name, revision))
         first = [_event(view, kind.name, id_, synced) for id_ in ids]
     else:
-        first, shown = [(synced, meta(resource).id, resource) for resource in view.all(kind.name)], set()
+        first, shown = [(synced, meta(resource).id, resource) for resource in reader.all(kind.name)], set()
     stop = view.follow(note)
     try:
         batch = first

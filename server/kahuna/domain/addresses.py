@@ -1,7 +1,6 @@
 """Addresses of networks and cards."""
 
 import ipaddress
-import secrets
 from collections.abc import Collection, Mapping
 
 from kahuna.domain.errors import Refusal, invalid
@@ -91,7 +90,6 @@ def check_mac(mac: str, vnets: Mapping[str, str], hosts: Mapping[str, str]) -> N
         raise invalid("mac", f"{mac} is {owner}; choose another, or leave it out for one")
 
 
-def draw_mac() -> str:
-    """A hardware address by chance; the database says whether it is taken."""
-    tail = secrets.token_bytes(3)
-    return f"{MAC_PREFIX}:{tail[0]:02x}:{tail[1]:02x}:{tail[2]:02x}"
+def mac_of(drawn: bytes) -> str:
+    """A hardware address from three random bytes; the database says whether it is taken."""
+    return ":".join([MAC_PREFIX, *(f"{byte:02x}" for byte in drawn)])

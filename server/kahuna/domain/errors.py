@@ -3,35 +3,33 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from grpc import StatusCode
-
 from kowa.formats import quoted as quoted
 from kowa.formats import shortened as shortened
 
-# reason -> gRPC status. The REST status follows from it in the gateway.
-REASONS: Mapping[str, StatusCode] = {
-    "UNAUTHENTICATED": StatusCode.UNAUTHENTICATED,
-    "PERMISSION_DENIED": StatusCode.PERMISSION_DENIED,
-    "NOT_FOUND": StatusCode.NOT_FOUND,
-    "INVALID_ARGUMENT": StatusCode.INVALID_ARGUMENT,
-    "NOT_SERVED": StatusCode.UNIMPLEMENTED,
-    "NAME_TAKEN": StatusCode.ALREADY_EXISTS,
-    "ADDRESS_TAKEN": StatusCode.ALREADY_EXISTS,
-    "REQUEST_ID_REUSED": StatusCode.ALREADY_EXISTS,
-    "ETAG_MISMATCH": StatusCode.ABORTED,
-    "CONFLICT": StatusCode.ABORTED,
-    "HAS_CHILDREN": StatusCode.FAILED_PRECONDITION,
-    "IN_USE": StatusCode.FAILED_PRECONDITION,
-    "DELETING": StatusCode.FAILED_PRECONDITION,
-    "NOT_RUNNING": StatusCode.FAILED_PRECONDITION,
-    "NO_HOST": StatusCode.RESOURCE_EXHAUSTED,
-    "NO_ADDRESS": StatusCode.RESOURCE_EXHAUSTED,
-    "REVISION_COMPACTED": StatusCode.OUT_OF_RANGE,
-    "HOST_OFFLINE": StatusCode.UNAVAILABLE,
-    "BUSY": StatusCode.UNAVAILABLE,
-    "STORE_UNAVAILABLE": StatusCode.UNAVAILABLE,
-    "ANSWER_LOST": StatusCode.UNAVAILABLE,
-    "INTERNAL": StatusCode.INTERNAL,
+# reason -> the name of its gRPC status. The REST status follows from that in the gateway.
+REASONS: Mapping[str, str] = {
+    "UNAUTHENTICATED": "UNAUTHENTICATED",
+    "PERMISSION_DENIED": "PERMISSION_DENIED",
+    "NOT_FOUND": "NOT_FOUND",
+    "INVALID_ARGUMENT": "INVALID_ARGUMENT",
+    "NOT_SERVED": "UNIMPLEMENTED",
+    "NAME_TAKEN": "ALREADY_EXISTS",
+    "ADDRESS_TAKEN": "ALREADY_EXISTS",
+    "REQUEST_ID_REUSED": "ALREADY_EXISTS",
+    "ETAG_MISMATCH": "ABORTED",
+    "CONFLICT": "ABORTED",
+    "HAS_CHILDREN": "FAILED_PRECONDITION",
+    "IN_USE": "FAILED_PRECONDITION",
+    "DELETING": "FAILED_PRECONDITION",
+    "NOT_RUNNING": "FAILED_PRECONDITION",
+    "NO_HOST": "RESOURCE_EXHAUSTED",
+    "NO_ADDRESS": "RESOURCE_EXHAUSTED",
+    "REVISION_COMPACTED": "OUT_OF_RANGE",
+    "HOST_OFFLINE": "UNAVAILABLE",
+    "BUSY": "UNAVAILABLE",
+    "STORE_UNAVAILABLE": "UNAVAILABLE",
+    "ANSWER_LOST": "UNAVAILABLE",
+    "INTERNAL": "INTERNAL",
 }
 
 
@@ -66,8 +64,8 @@ class Refusal(Exception):
         self.violations = tuple(violations)
 
     @property
-    def code(self) -> StatusCode:
-        """The gRPC status."""
+    def status(self) -> str:
+        """The name of its gRPC status: `NOT_FOUND`."""
         return REASONS[self.reason]
 
 

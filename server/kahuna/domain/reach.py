@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from graphlib import TopologicalSorter
 from typing import NamedTuple, Protocol
 
-from kowa.contract import Reference, load
+from kowa.contract import Reference
 
 AGENT = "Agent"
 # `Kaktus(zone)` or `kaktus`, then a dot or the end.
@@ -339,20 +339,3 @@ def _ordered(references: References, kinds: Collection[str]) -> Iterable[str]:
             elif not output_only:
                 raise ValueError(f"an agent would have to know {kind} before {other}, and {other} before {kind}")
     return TopologicalSorter(named).static_order()
-
-
-PATHS = {
-    "Region": Paths(informs=("Zone(region).Kaktus(zone).agent", "Kiwi(region).agent")),
-    "Zone": Paths(informs=("Kaktus(zone).agent",)),
-    "Project": Paths(informs=("Instance(project).kaktus.agent",)),
-    "Kaktus": Paths(informs=("agent",)),
-    "Kiwi": Paths(informs=("agent",)),
-    "StoragePool": Paths(reaches=("kaktus.agent",)),
-    "Template": Paths(reaches=("storage_pool.kaktus.agent",)),
-    "Volume": Paths(reaches=("storage_pool.kaktus.agent",)),
-    "Vnet": Paths(reaches=("region.Zone(region).Kaktus(zone).agent", "region.Kiwi(region).agent")),
-    "Subnet": Paths(reaches=("vnet.region.Zone(region).Kaktus(zone).agent", "vnet.region.Kiwi(region).agent")),
-    "Adapter": Paths(reaches=("instance.kaktus.agent",)),
-    "Instance": Paths(reaches=("kaktus.agent",)),
-}
-REACH = Reach({kind.name: kind.references for kind in load().kinds.values()}, PATHS)

@@ -10,9 +10,9 @@ import structlog
 from google.protobuf.message import Message
 
 from kahuna.domain.errors import Refusal
-from kahuna.domain.reach import REACH
 from kahuna.fleet.session import Session
-from kahuna.store import commands, operations
+from kahuna.kinds import command, tracking
+from kahuna.kinds.reach import reach_of_kinds
 from kahuna.store.database import Store
 from kahuna.store.resource import meta, timestamp
 from kahuna.store.transaction import Transaction
@@ -55,7 +55,7 @@ class Fleet:
     async def end_command(self, session: Session, result: fleet_pb2.CommandResult) -> None:
         """Takes an agent's word on one of its commands; one that never was costs no transaction."""
         if self.store.view.entry("Operation", result.id) is not None:
-            await self.store.run(lambda tx: commands.end(tx, session.agent, result))
+            await self.store.run(lambda tx: command.end(tx, session.agent, result))
 
     async def start(self) -> None:
         """After a start nobody is connected."""
@@ -92,7 +92,7 @@ class Fleet:
         turned, self._turned = self._turned, set()
         if turned:
             try:
-                await self.store.persist(lambda tx: operations.reconsider(tx, agents=turned))
+                await self.store.persist(lambda tx: tracking.explain_waiting(tx, agents=turned))
             except Exception as error:  # what fails once must not end it for good
                 log.error("operations.not_reconsidered", exc_info=error)
 
@@ -149,7 +149,7 @@ class Fleet:
         moved = [(move.kind, move.id) for move in moves if _has_moved(move)]
         came = [link for move in moves for link in move.came]
         went = [link for move in moves for link in move.went]
-        there, left = REACH.affected(self.store.view, self.sessions, moved, came, went)
+        there, left = reach_of_kinds().affected(self.store.view, self.sessions, moved, came, went)
         for agent, members in there.items():
             for kind, id_ in members:
                 self.sessions[agent].touch(kind, id_)
@@ -158,7 +158,7 @@ class Fleet:
                 self.sessions[agent].leave(id_)
 
     def _announce(self, operation: operation_pb2.Operation) -> None:
-        for agent in REACH.holders(self.store.view, operation.target_kind, operation.target):
+        for agent in reach_of_kinds().holders(self.store.view, operation.target_kind, operation.target):
             if agent in self.sessions:
                 self.sessions[agent].touch_commands()
 

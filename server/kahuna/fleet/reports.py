@@ -12,15 +12,16 @@ from google.protobuf import any_pb2
 from google.protobuf.message import DecodeError, Message
 
 from kahuna.domain.errors import Refusal
-from kahuna.domain.reach import REACH
 from kahuna.fleet.session import OVERHEAD, WORDS, Session
-from kahuna.store import operations
+from kahuna.kinds import deletion, tracking
+from kahuna.kinds.kind import Kinds
+from kahuna.kinds.reach import reach_of_kinds
 from kahuna.store.database import Store
 from kahuna.store.resource import CONTRACT, message_class, meta, timestamp
 from kahuna.store.transaction import Transaction
 from kowa import resources
 from kowa.fleet.v1 import fleet_pb2
-from kowa.v2 import agent_pb2, instance_pb2, kaktus_pb2, meta_pb2, template_pb2
+from kowa.v2 import agent_pb2, kaktus_pb2, meta_pb2
 
 log = structlog.get_logger()
 
@@ -38,8 +39,8 @@ Pending = tuple[Session, fleet_pb2.Report]
 class Reports:
     """Collects reports, the latest of each resource and agent, and commits them together."""
 
-    def __init__(self, store: Store) -> None:
-        self._store = store
+    def __init__(self, store: Store, kinds: Kinds) -> None:
+        self._store, self._kinds = store, kinds
         # First come, first stored, so that no agent holds up another.
         self._pending: dict[tuple[str, str], Pending] = {}
         self._waiting: Counter[str] = Counter()
@@ -68,7 +69,7 @@ class Reports:
             await asyncio.sleep(EVERY)
             pending, acks = await self._take()
             try:
-                await self._store.persist(lambda tx: _store(tx, pending, acks))  # noqa: B023 - awaited here
+                await self._store.persist(lambda tx: _store(tx, self._kinds, pending, acks))  # noqa: B023 - awaited here
             except Exception as error:
                 log.error("reports.failed", count=len(pending), exc_info=error)
                 await self._one_by_one(pending, acks)
@@ -96,10 +97,10 @@ class Reports:
     async def _one_by_one(self, pending: Iterable[Pending], acks: Iterable[tuple[Session, str]]) -> None:
         """So that one that can't be stored costs nobody else his."""
         for session, refusal in acks:
-            alone = partial(_store, pending=[], acks=[(session, refusal)])
+            alone = partial(_store, kinds=self._kinds, pending=[], acks=[(session, refusal)])
             await self._try("ack.failed", alone, agent=session.agent)
         for session, report in pending:
-            alone = partial(_store, pending=[(session, report)], acks=[])
+            alone = partial(_store, kinds=self._kinds, pending=[(session, report)], acks=[])
             await self._try("report.failed", alone, agent=session.agent, id=report.id)
 
     async def _try(self, what: str, work: Callable[[Transaction], None], **of: str) -> None:
@@ -144,16 +145,16 @@ def _list_fewer(packed: any_pb2.Any) -> None:
                 return
 
 
-def _store(tx: Transaction, pending: Iterable[Pending], acks: Iterable[tuple[Session, str]]) -> None:
+def _store(tx: Transaction, kinds: Kinds, pending: Iterable[Pending], acks: Iterable[tuple[Session, str]]) -> None:
     pending, acks = list(pending), list(acks)
     sessions = {session for session, _ in (*pending, *acks)}
     current = {session for session in sessions if _is_current(tx, session)}
     gone: dict[tuple[str, str], list[str]] = {}
     for session, report in sorted(pending, key=lambda item: item[1].id):
-        if session in current and (kind := _apply(tx, session, report)):
+        if session in current and (kind := _apply(tx, kinds, session, report)):
             gone.setdefault((kind, report.id), []).append(session.agent)
     for (kind, id_), agents in gone.items():
-        operations.confirm_gone(tx, kind, id_, agents)
+        deletion.confirm_gone(tx, kind, id_, agents)
     for session, refusal in acks:
         if session in current:
             _note_held(tx, session, refusal)
@@ -172,13 +173,13 @@ def _is_current(tx: Transaction, session: Session) -> bool:
     return isinstance(agent, agent_pb2.Agent) and agent.status.epoch == session.epoch
 
 
-def _apply(tx: Transaction, session: Session, report: fleet_pb2.Report) -> str:
+def _apply(tx: Transaction, kinds: Kinds, session: Session, report: fleet_pb2.Report) -> str:
     """Takes what is seen of a resource. Its kind, if it is marked and gone from the agent's host."""
     kind = _KINDS.get(report.resource.TypeName(), "")
     if not kind or (not report.gone and not _is_reported(kind)):
         return ""
     resource = tx.find(kind, report.id)
-    if resource is None or not REACH.concerns(tx, session.agent, kind, report.id):
+    if resource is None or not reach_of_kinds().concerns(tx, session.agent, kind, report.id):
         return ""
     if report.gone:
         return kind if meta(resource).HasField("delete_time") else ""
@@ -188,12 +189,10 @@ def _apply(tx: Transaction, session: Session, report: fleet_pb2.Report) -> str:
         log.warning("report.unreadable", agent=session.agent, id=report.id)
         return ""
     _take(tx, resource, seen, report)
-    reported = tx.report(kind, resource)
-    if isinstance(reported, instance_pb2.Instance):
-        reported = _respect_guest(tx, reported)
-    progress = seen.status.progress if isinstance(seen, template_pb2.Template) else 0
-    waiting = report.outcome == fleet_pb2.OUTCOME_WAITING
-    operations.settle(tx, kind, reported, report.message[:WORDS], waiting=waiting, progress=progress)
+    rules, reported = kinds[kind], tx.report(kind, resource)
+    waiting, progress = report.outcome == fleet_pb2.OUTCOME_WAITING, rules.progress(reported)
+    tracking.follow(tx, kind, reported, report.message[:WORDS], waiting=waiting, progress=progress)
+    rules.reported(tx, reported)
     return ""
 
 
@@ -237,15 +236,3 @@ def _stays_given_up(head: meta_pb2.Meta, report: fleet_pb2.Report) -> bool:
     """
     settled = report.outcome in (fleet_pb2.OUTCOME_APPLIED, fleet_pb2.OUTCOME_FAILED)
     return head.state == meta_pb2.STATE_ERROR and not settled and head.observed_generation >= head.generation
-
-
-def _respect_guest(tx: Transaction, machine: instance_pb2.Instance) -> instance_pb2.Instance:
-    """A machine shut down from inside is wanted stopped from now on."""
-    off = any(condition.type == "GuestPoweredOff" for condition in machine.meta.conditions)
-    current = machine.meta.observed_generation >= machine.meta.generation
-    if off and current and machine.power != instance_pb2.POWER_STOPPED:
-        machine.power = instance_pb2.POWER_STOPPED
-        stopped = tx.put("Instance", machine)
-        assert isinstance(stopped, instance_pb2.Instance)
-        return stopped
-    return machine

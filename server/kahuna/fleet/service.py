@@ -9,13 +9,13 @@ from typing import Any, TypeAlias
 import grpc
 import structlog
 
-from kahuna.api.access import CALLER, abort
 from kahuna.domain.errors import Refusal
+from kahuna.edge import CALLER, abort
 from kahuna.fleet.fleet import Fleet
 from kahuna.fleet.reports import Reports
 from kahuna.fleet.session import MAX_MESSAGE, WORDS, Session, batches
-from kahuna.relay import Relay, Relays
-from kahuna.store import commands
+from kahuna.kinds import command
+from kahuna.kinds.console import Console, Consoles
 from kowa.fleet.v1 import fleet_pb2
 from kowa.runtime.crashpoint import reach
 from kowa.v2 import kaktus_pb2, kiwi_pb2, options_pb2
@@ -41,11 +41,11 @@ Requests = AsyncIterator[fleet_pb2.ConnectRequest]
 class FleetService:
     """Where agents sign in."""
 
-    def __init__(self, fleet: Fleet, reports: Reports, relays: Relays) -> None:
+    def __init__(self, fleet: Fleet, reports: Reports, consoles: Consoles) -> None:
         self._fleet = fleet
         self._reports = reports
-        self._relays = relays
-        relays.ask = self._ask_for_console
+        self._consoles = consoles
+        consoles.ask = self._ask_for_console
 
     def handler(self) -> grpc.GenericRpcHandler:
         """What the server is given."""
@@ -79,7 +79,7 @@ class FleetService:
         try:
             async with _limit(SIGN_IN, "said which console it is"):
                 first = await anext(aiter(requests), None) or fleet_pb2.RelayRequest()
-            session, relay = self._redeem(first.ticket)
+            session, console = self._redeem(first.ticket)
         except Refusal as refusal:
             await abort(context, refusal)
             return
@@ -87,12 +87,12 @@ class FleetService:
         async def print_all() -> None:
             refusal = first.refusal
             while not refusal and (said := await anext(aiter(requests), None)) is not None:
-                await relay.pass_on(relay.output, said.data)
+                await console.pass_on(console.output, said.data)
                 refusal = said.refusal
-            relay.end(refusal[:WORDS])
+            console.end(refusal[:WORDS])
 
         async def type_all() -> None:
-            async for keys in relay.take(relay.keys):
+            async for keys in console.take(console.keys):
                 await context.write(fleet_pb2.RelayResponse(data=keys))
 
         works: tuple[Coroutine[Any, Any, Any], ...] = (print_all(), type_all(), session.over.wait())
@@ -101,18 +101,18 @@ class FleetService:
             await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
         finally:
             # Also when what came is no message: the viewer hears of every end.
-            relay.end(HUNG_UP if session.over.is_set() else "")
+            console.end(HUNG_UP if session.over.is_set() else "")
             for task in tasks:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
 
-    def _redeem(self, ticket: str) -> tuple[Session, Relay]:
+    def _redeem(self, ticket: str) -> tuple[Session, Console]:
         """The console that the caller answers for. Raises Refusal NOT_FOUND unless his own session was asked for it."""
         identity = CALLER.get().identity
         session = self._fleet.sessions.get(identity.agent)
         if session is None or session.token != identity.token or not session.redeem(ticket):
             raise Refusal("NOT_FOUND", "nobody waits for this console")
-        return session, self._relays.attach(ticket, identity.agent)
+        return session, self._consoles.attach(ticket, identity.agent)
 
     async def _serve(self, session: Session, hello: fleet_pb2.Hello, requests: Requests, context: Context) -> None:
         await context.write(fleet_pb2.ConnectResponse(welcome=self._welcome(session)))
@@ -175,8 +175,8 @@ class FleetService:
     ) -> None:
         async with _limit(SIGN_IN, "said what it holds"):
             await ready.wait()
-        for command in await self._fleet.store.run(lambda tx: commands.recall(tx, session.agent, session.epoch)):
-            await self._send(session, context, command)
+        for wanted in await self._fleet.store.run(lambda tx: command.recall(tx, session.agent, session.epoch)):
+            await self._send(session, context, wanted)
         again: float | None = None
         while True:
             await session.moved(again)
@@ -184,8 +184,8 @@ class FleetService:
             for said in session.sayings():
                 await context.write(said)
             if session.awaits_commands():
-                for command in await self._fleet.store.run(lambda tx: commands.take(tx, session.agent, session.epoch)):
-                    await self._send(session, context, command)
+                for wanted in await self._fleet.store.run(lambda tx: command.take(tx, session.agent, session.epoch)):
+                    await self._send(session, context, wanted)
 
     async def _send(self, session: Session, context: Context, command: fleet_pb2.Command) -> None:
         reach("kahuna.command.taken")

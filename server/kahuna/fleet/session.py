@@ -11,7 +11,7 @@ import structlog
 from google.protobuf.message import Message
 
 from kahuna.domain.errors import Refusal
-from kahuna.domain.reach import REACH
+from kahuna.kinds.reach import reach_of_kinds
 from kahuna.store.resource import meta
 from kahuna.store.view import View
 from kowa import resources
@@ -148,7 +148,7 @@ class Session:
         """What the agent does not hold as it shall, in the order it must know it, and what concerns it no more."""
         self._woken.clear()
         if self._whole:
-            wanted = REACH.slice(self._view, self.agent)
+            wanted = reach_of_kinds().slice(self._view, self.agent)
             self._slice.clear()
         else:
             wanted = {(kind, id_) for id_, kind in self._dirty.items() if kind}
@@ -158,7 +158,7 @@ class Session:
         self._slice |= ids
         self._dirty, self._whole = {}, False
         self.begun.set()
-        ordered = sorted(wanted, key=lambda member: (REACH.order[member[0]], member[1]))
+        ordered = sorted(wanted, key=lambda member: (reach_of_kinds().order[member[0]], member[1]))
         return [described for kind, id_ in ordered for described in self._described(kind, id_)], removed
 
     def stored(self, objects: list[fleet_pb2.Object], removed: list[str], revision: int) -> None:

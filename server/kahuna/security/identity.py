@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from kahuna.domain.errors import Refusal
-from kahuna.security.keys import Sealer, prefix_of
+from kahuna.security.keys import KeyHasher, prefix_of
 from kahuna.store.view import Entry, Move, View
 from kowa.v2 import agent_token_pb2, options_pb2
 
@@ -26,8 +26,8 @@ ADMIN = Identity("admin", options_pb2.ROLE_SUPER_ADMIN)
 class Identities:
     """Finds who a credential belongs to, by its prefix: the cost does not grow with the number of keys."""
 
-    def __init__(self, view: View, sealer: Sealer, admin_keys: Mapping[str, bytes]) -> None:
-        self._sealer = sealer
+    def __init__(self, view: View, hasher: KeyHasher, admin_keys: Mapping[str, bytes]) -> None:
+        self._hasher = hasher
         self._admin_keys = dict(admin_keys)
         self._view = view
         self._tokens: dict[str, str] = {}
@@ -43,10 +43,10 @@ class Identities:
         if scheme.lower() != "bearer":
             raise Refusal("UNAUTHENTICATED", "the authorization header must read `Bearer <key>`")
         prefix = prefix_of(key)
-        if prefix in self._admin_keys and self._sealer.opens(key, self._admin_keys[prefix]):
+        if prefix in self._admin_keys and self._hasher.matches(key, self._admin_keys[prefix]):
             return ADMIN
         entry = self._view.entry("AgentToken", self._tokens.get(prefix, ""))
-        if entry is not None and self._sealer.opens(key, entry.sealed):
+        if entry is not None and self._hasher.matches(key, entry.secret):
             token = _token(entry)
             if not token.meta.HasField("delete_time"):
                 return Identity(f"agent:{token.agent}", options_pb2.ROLE_AGENT, token.agent, token.meta.id)

@@ -35,7 +35,7 @@ def prefix_of(text: str) -> str:
     return prefix if secret and prefix.startswith((ADMIN, AGENT)) else ""
 
 
-class Sealer:
+class KeyHasher:
     """Hashes keys with a secret of this platform's own, so that a stolen database opens nothing."""
 
     def __init__(self, secret: bytes) -> None:
@@ -43,16 +43,16 @@ class Sealer:
         self._secret = secret
 
     @classmethod
-    def from_file(cls, path: Path) -> "Sealer":
+    def from_file(cls, path: Path) -> "KeyHasher":
         """Reads the secret, drawing it first if there is none (mode 0600)."""
         if not path.exists():
             write(path, secrets.token_bytes(32), mode=0o600)
         return cls(path.read_bytes())
 
-    def seal(self, text: str) -> bytes:
+    def hash(self, text: str) -> bytes:
         """The keyed hash of a key."""
         return hmac.new(self._secret, text.encode(), hashlib.sha256).digest()
 
-    def opens(self, text: str, sealed: bytes) -> bool:
-        """Whether the key is the sealed one, in constant time."""
-        return hmac.compare_digest(self.seal(text), sealed)
+    def matches(self, text: str, key_hash: bytes) -> bool:
+        """Whether the hash is that of the key, in constant time."""
+        return hmac.compare_digest(self.hash(text), key_hash)

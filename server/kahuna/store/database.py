@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import structlog
-from grpc import StatusCode
 from sqlalchemy import Engine, event
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import DBAPIError, OperationalError
@@ -20,9 +19,8 @@ from sqlmodel import Session, col, create_engine, select
 
 from kahuna.domain.errors import Refusal
 from kahuna.store.log import Head, Log
-from kahuna.store.resource import Resource, message_of
-from kahuna.store.tables import TABLES
-from kahuna.store.transaction import Outrun, Transaction
+from kahuna.store.resource import TABLES, Resource, message_of
+from kahuna.store.transaction import StaleRead, Transaction
 from kahuna.store.view import TAIL, Change, Commit, Entry, View
 from kowa.backoff import Backoff
 from kowa.runtime.crashpoint import reach
@@ -30,33 +28,38 @@ from kowa.runtime.crashpoint import reach
 log = structlog.get_logger()
 Result = TypeVar("Result")
 
-# PostgreSQL: how many transactions at once. SQLite has one writer.
-WRITERS = 4
-RETRIES = 5
-# Serialisation failure and deadlock: the transaction is run anew. A lock not had in time: the caller may try again.
-_AGAIN = frozenset({"40001", "40P01"})
-_LOCKED = "55P03"
-# Plans at once: each holds locks that real changes wait for.
-PLANS = 2
-# How long until a database that does not answer is tried again: at first, and at most.
+POSTGRESQL_WRITERS = 4  # transactions at once; SQLite has one writer
+MAX_ATTEMPTS = 5  # of one transaction
+FIRST_RETRY_S, LONGEST_RETRY_S = 0.002, 0.05  # pauses between them
+# PostgreSQL's error codes. These run the transaction anew: serialisation failure, deadlock.
+_RETRIED_ERRORS = frozenset({"40001", "40P01"})
+_LOCK_TIMEOUT_ERROR = "55P03"  # the caller may try again
+MAX_PLANS = 2  # at once: each holds locks that real changes wait for
+# Pauses until a database that does not answer is tried again.
 FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.1, 5.0
-# How long PostgreSQL may take to let a connection in, in seconds.
-CONNECT = 5
+CONNECT_TIMEOUT_S = 5  # for PostgreSQL to let a connection in
 
 
 class Store:
     """The database and the view it feeds. `run` is the one way to change anything."""
 
-    def __init__(self, url: str, *, clock: Callable[[], int] = lambda: time.time_ns() // 1000) -> None:
+    def __init__(
+        self,
+        url: str,
+        *,
+        clock: Callable[[], int] = lambda: time.time_ns() // 1000,
+        new_id: Callable[[], str] = lambda: str(uuid.uuid4()),
+    ) -> None:
+        """`clock` tells microseconds since 1970, `new_id` draws a UUID."""
         self.view = View()
-        self._clock = clock
+        self._clock, self._new_id = clock, new_id
         self._url = make_url(url)
         self._sqlite = self._url.get_backend_name() == "sqlite"
         self._lock = self._lock_file()
         self.engine = _engine(url, self._sqlite)
-        self._writers = ThreadPoolExecutor(1 if self._sqlite else WRITERS, thread_name_prefix="store")
+        self._writers = ThreadPoolExecutor(1 if self._sqlite else POSTGRESQL_WRITERS, thread_name_prefix="store")
         self._pending: set[asyncio.Task[Any]] = set()
-        self._planning = asyncio.Semaphore(PLANS)
+        self._planning = asyncio.Semaphore(MAX_PLANS)
         self._closing = False
 
     def load(self) -> None:
@@ -64,7 +67,7 @@ class Store:
         with Session(self.engine) as session:
             head = session.get(Head, 1)
             if head is None:
-                head = Head(incarnation=str(uuid.uuid4()))
+                head = Head(incarnation=self._new_id())
                 session.add(head)
                 session.commit()
                 session.refresh(head)
@@ -144,7 +147,7 @@ class Store:
             try:
                 return await attempt()
             except Refusal as refusal:
-                if refusal.code is not StatusCode.UNAVAILABLE or self._closing:
+                if refusal.status != "UNAVAILABLE" or self._closing:
                     raise
             await asyncio.sleep(backoff.next_pause())
 
@@ -162,9 +165,13 @@ class Store:
             raise _unavailable(error) from error
 
     def _transact(self, work: Callable[[Transaction], Result]) -> tuple[Result, Commit | None]:
-        for attempt in range(RETRIES):
+        backoff = Backoff(FIRST_RETRY_S, LONGEST_RETRY_S)
+        for attempt in range(MAX_ATTEMPTS):
+            if attempt:
+                log.info("store.retry", attempt=attempt)
+                time.sleep(backoff.next_pause())
             with Session(self.engine, expire_on_commit=False, autoflush=False) as session:
-                tx = Transaction(session, self._clock())
+                tx = Transaction(session, self._clock(), self._new_id)
                 committing = False
                 try:
                     result = work(tx)
@@ -175,21 +182,18 @@ class Store:
                 except RolledBack as dry:
                     session.rollback()
                     return dry.result, None
-                except Outrun:
+                except StaleRead:
                     session.rollback()
-                    log.info("store.again", attempt=attempt)
                 except DBAPIError as error:
                     session.rollback()
                     state = getattr(error.orig, "sqlstate", "")
-                    if state == _LOCKED:
+                    if state == _LOCK_TIMEOUT_ERROR:
                         break
-                    if state in _AGAIN:
-                        log.info("store.again", attempt=attempt)
-                    elif committing and not self._sqlite:
-                        raise _lost(error) from error
-                    elif isinstance(error, OperationalError):
-                        raise _unavailable(error) from error
-                    else:
+                    if state not in _RETRIED_ERRORS:
+                        if committing and not self._sqlite:
+                            raise _lost(error) from error
+                        if isinstance(error, OperationalError):
+                            raise _unavailable(error) from error
                         raise
                 else:
                     return result, commit
@@ -231,9 +235,9 @@ def _engine(url: str, sqlite: bool) -> Engine:
         return create_engine(
             url,
             hide_parameters=True,
-            pool_size=WRITERS,
+            pool_size=POSTGRESQL_WRITERS,
             pool_pre_ping=True,
-            connect_args={"connect_timeout": CONNECT},
+            connect_args={"connect_timeout": CONNECT_TIMEOUT_S},
         )
     engine = create_engine(url, hide_parameters=True, connect_args={"check_same_thread": False, "timeout": 5})
 
@@ -275,4 +279,4 @@ def _columns(table: type[Resource]) -> list[Any]:
 
 
 def _entry(kind: str, row: Any) -> Entry:
-    return Entry(row.revision, message_of(kind, row).SerializeToString(), row.sealed)
+    return Entry(row.revision, message_of(kind, row).SerializeToString(), row.secret)

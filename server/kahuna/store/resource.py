@@ -2,6 +2,7 @@
 
 import hashlib
 from collections.abc import Callable, Collection, Iterable, Mapping
+from enum import Enum
 from functools import cache
 from operator import attrgetter
 from typing import Any, ClassVar, cast
@@ -27,11 +28,18 @@ SQLModel.metadata.naming_convention = {
 TABLES: dict[str, type["Resource"]] = {}
 
 
+class Lock(Enum):
+    """How a row is locked until the end of a transaction."""
+
+    SHARED = "shared"  # it stays as it is; others may hold it so, too
+    EXCLUSIVE = "exclusive"
+
+
 class Resource(SQLModel):
     """The columns of every kind. What a client may write is the message in `spec`; what agents report, in `status`.
 
-    Times are microseconds since 1970. A kind's own columns are named after its fields, with `_id` behind a reference;
-    they are filled from the message, for the database to judge.
+    `secret` is shown to nobody. Times are microseconds since 1970. A kind's own columns are named after its fields,
+    with `_id` behind a reference; they are filled from the message, for the database to judge.
     """
 
     id: str = Field(primary_key=True, max_length=36)
@@ -42,9 +50,17 @@ class Resource(SQLModel):
     delete_time: int | None = Field(default=None, sa_type=BigInteger, index=True)
     spec: bytes = Field(default=b"", sa_type=LargeBinary)
     status: bytes = Field(default=b"", sa_type=LargeBinary)
-    sealed: bytes = Field(default=b"", sa_type=LargeBinary)
+    secret: bytes = Field(default=b"", sa_type=LargeBinary)
 
     kind: ClassVar[str] = ""
+    lock_by_reference: ClassVar[Lock] = Lock.SHARED
+    """How one is locked by who names it. What is taken by that, or an address of it, is locked alone from the start:
+    two who shared it first and then each wanted it alone would wait for each other."""
+    let_go: ClassVar[frozenset[str]] = frozenset()
+    """The fields that are cleared when what they name is gone, instead of keeping it."""
+    taken: ClassVar[Mapping[tuple[str, ...], tuple[str, str]]] = {}
+    """Of a unique index, by its columns: the reason and the words of the refusal, with the message's fields in braces.
+    A name that is taken needs none."""
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
@@ -55,10 +71,10 @@ class Resource(SQLModel):
 OWN = frozenset(Resource.model_fields)
 
 
-def unique_among_the_living(*columns: str) -> Index:
+def unique_unless_deleted(*columns: str) -> Index:
     """Uniqueness among rows not marked for deletion."""
-    living = text("delete_time IS NULL")
-    return Index(None, *columns, unique=True, sqlite_where=living, postgresql_where=living)
+    unmarked = text("delete_time IS NULL")
+    return Index(None, *columns, unique=True, sqlite_where=unmarked, postgresql_where=unmarked)
 
 
 def new_message(kind: str) -> Message:

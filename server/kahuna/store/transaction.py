@@ -1,24 +1,24 @@
 """One transaction: rows, the log entry, the revision. An ordinary function of it runs, then it commits as a whole."""
 
 import re
-import uuid
-from collections.abc import Iterator
-from typing import Any, NoReturn
+from collections.abc import Callable, Iterator
+from typing import Any, NoReturn, TypeVar, cast
 
 from google.protobuf.message import Message
-from sqlalchemy import func, insert, text, update
+from sqlalchemy import func, insert, inspect, text, update
 from sqlalchemy.dialects.postgresql import insert as upsert_postgresql
 from sqlalchemy.dialects.sqlite import insert as upsert_sqlite
 from sqlalchemy.exc import IntegrityError
 from sqlmodel import Session, col, select
 
-from kahuna.domain.errors import Refusal, invalid, not_found, quoted
+from kahuna.domain.errors import Refusal, not_found
 from kahuna.domain.reach import Ids, Reader
 from kahuna.store.gone import Gone
 from kahuna.store.log import Head, Log
 from kahuna.store.resource import (
     CONTRACT,
     TABLES,
+    Lock,
     Resource,
     column_values,
     message_of,
@@ -31,27 +31,26 @@ from kahuna.store.resource import (
 from kahuna.store.view import Change, Commit, Entry
 from kowa import contract
 
-# Whoever names one of these takes it, or an address of it: its lock is alone from the start. Two who shared it first
-# and then each wanted it alone would wait for each other.
-_TAKEN = frozenset({"Subnet", "Volume", "Adapter", "Agent"})
+M = TypeVar("M", bound=Message)
 
 # How many ids one query may name: databases bound the parameters of a statement.
 MAX_IDS = 10_000
 
 
-class Outrun(Exception):
+class StaleRead(Exception):
     """What this transaction read without a lock has changed before it could write it: it is run anew."""
 
 
 class Transaction(Reader):
-    """The database as one transaction sees it. `now` is in microseconds since 1970.
+    """The database as one transaction sees it. `now` is in microseconds since 1970; `new_id` draws an id.
 
     Reads lock what the caller is about to judge or change. `revision` is set by `finish`.
     """
 
-    def __init__(self, session: Session, now: int) -> None:
+    def __init__(self, session: Session, now: int, new_id: Callable[[], str]) -> None:
         self.session = session
         self.now = now
+        self.new_id = new_id
         self.revision = 0
         self._touched: dict[tuple[str, str], Resource] = {}
         self._removed: dict[tuple[str, str], str] = {}
@@ -65,6 +64,12 @@ class Transaction(Reader):
         """A resource, or nothing."""
         row = self._row(kind, id_)
         return message_of(kind, row) if row else None
+
+    def one(self, kind: type[M], id_: str) -> M:
+        """A resource that is there, since a row of another names it."""
+        found = self.find(kind.DESCRIPTOR.name, id_)
+        assert isinstance(found, kind), f"no {kind.DESCRIPTOR.name} {id_}"
+        return found
 
     def referring(self, kind: str, field: str, target: str) -> Iterator[Message]:
         """The resources of a kind whose field names the target."""
@@ -89,9 +94,13 @@ class Transaction(Reader):
         table = TABLES[kind]
         return sum(self._read(select(func.count(col(table.id))), getattr(table, f"{field}_id"), targets))
 
-    def row(self, kind: str, id_: str, *, share: bool = False) -> Resource:
-        """A row, locked till the end: alone, or with others who only lean on it. Raises Refusal NOT_FOUND."""
-        row = self._row(kind, id_, {"read": True} if share else True)
+    def each(self, kind: type[M], field: str, target: str) -> Iterator[M]:
+        """The resources of a kind whose field names the target, typed."""
+        return cast(Iterator[M], self.referring(kind.DESCRIPTOR.name, field, target))
+
+    def row(self, kind: str, id_: str) -> Resource:
+        """A row, locked exclusively. Raises Refusal NOT_FOUND."""
+        row = self._row(kind, id_, Lock.EXCLUSIVE)
         if row is None:
             raise not_found(CONTRACT.kinds[kind].command, id_)
         return row
@@ -100,34 +109,33 @@ class Transaction(Reader):
         """A resource about to be changed. Raises Refusal NOT_FOUND."""
         return message_of(kind, self.row(kind, id_))
 
-    def lean_on(self, field: str, kind: str, id_: str) -> Message:
-        """A resource that another will name: it is there, unmarked, and stays so. Raises Refusal on the field."""
-        row = self._row(kind, id_, True if kind in _TAKEN else {"read": True})
-        command = CONTRACT.kinds[kind].command
-        if row is None:
-            raise invalid(field, f"no {command} has the id {quoted(id_)}; list them to find it")
-        if row.delete_time is not None:
-            raise Refusal("DELETING", f"{field}: {command} {id_} is being deleted; choose another")
-        return message_of(kind, row)
+    def lock(self, kind: type[M], id_: str) -> M:
+        """A resource about to be changed or judged, typed. Raises Refusal NOT_FOUND."""
+        return cast(M, self.get(kind.DESCRIPTOR.name, id_))
 
-    def add(self, kind: str, message: Message, *, sealed: bytes = b"") -> Message:
+    def lock_reference(self, kind: str, id_: str) -> Message | None:
+        """A resource that another will name, locked so that it stays as it is; nothing if there is none."""
+        row = self._row(kind, id_, TABLES[kind].lock_by_reference)
+        return message_of(kind, row) if row else None
+
+    def add(self, kind: str, message: M, *, secret: bytes = b"") -> M:
         """A new resource with an id of its own. Raises Refusal when its name or an address is taken."""
-        meta(message).id = meta(message).id or str(uuid.uuid4())
+        meta(message).id = meta(message).id or self.new_id()
         row = TABLES[kind](
             id=meta(message).id,
             create_time=self.now,
             update_time=self.now,
             spec=spec_of(message),
             status=status_of(message),
-            sealed=sealed,
+            secret=secret,
             **column_values(kind, message),
         )
         self.session.add(row)
         self._flush(kind, message)
         self._touched[kind, row.id] = row
-        return message_of(kind, row)
+        return cast(M, message_of(kind, row))
 
-    def put(self, kind: str, message: Message) -> Message:
+    def put(self, kind: str, message: M) -> M:
         """Desired state or an allocation as it shall be now; the generation moves if it moved."""
         row = self._row_as_read(kind, message)
         spec = spec_of(message)
@@ -137,17 +145,17 @@ class Transaction(Reader):
                 setattr(row, column, value)
             self._flush(kind, message)
             self._touched[kind, row.id] = row
-        return message_of(kind, row)
+        return cast(M, message_of(kind, row))
 
-    def insist(self, kind: str, id_: str) -> Message:
-        """The same once more: the generation moves, so that an agent which gave up tries again."""
+    def move_generation(self, kind: str, id_: str) -> Message:
+        """The same content at a new generation, so that an agent which gave up tries again."""
         row = self.row(kind, id_)
         row.generation, row.update_time = row.generation + 1, self.now
         self.session.flush()
         self._touched[kind, row.id] = row
         return message_of(kind, row)
 
-    def report(self, kind: str, message: Message) -> Message:
+    def report(self, kind: str, message: M) -> M:
         """What is seen of a resource; moves no generation."""
         row = self._row_as_read(kind, message)
         status = status_of(message)
@@ -155,7 +163,7 @@ class Transaction(Reader):
             row.status = status
             self.session.flush()
             self._touched[kind, row.id] = row
-        return message_of(kind, row)
+        return cast(M, message_of(kind, row))
 
     def mark(self, kind: str, id_: str) -> Message:
         """Marks a resource for deletion: its name is free at once."""
@@ -218,7 +226,7 @@ class Transaction(Reader):
             row.revision = revision
         self.session.flush()
         changes = [
-            Change(revision, kind, id_, Entry(revision, message_of(kind, row).SerializeToString(), row.sealed))
+            Change(revision, kind, id_, Entry(revision, message_of(kind, row).SerializeToString(), row.secret))
             for (kind, id_), row in self._touched.items()
         ] + [Change(revision, kind, id_, None) for kind, id_ in self._removed]
         return Commit(revision, tuple(changes))
@@ -229,15 +237,16 @@ class Transaction(Reader):
         for begin in range(0, len(wanted), MAX_IDS):
             yield from self.session.exec(query.where(column.in_(wanted[begin : begin + MAX_IDS]))).all()
 
-    def _row(self, kind: str, id_: str, lock: bool | dict[str, bool] = False) -> Resource | None:
+    def _row(self, kind: str, id_: str, lock: Lock | None = None) -> Resource | None:
         # PostgreSQL refuses to be asked for a text with a NUL.
-        return None if "\0" in id_ else self.session.get(TABLES[kind], id_, with_for_update=lock or None)
+        how = {None: None, Lock.SHARED: {"read": True}, Lock.EXCLUSIVE: True}[lock]
+        return None if "\0" in id_ else self.session.get(TABLES[kind], id_, with_for_update=how)
 
     def _row_as_read(self, kind: str, message: Message) -> Resource:
-        """The row of a message, locked. Raises Outrun when another transaction has changed it since it was read."""
+        """The row of a message, locked. Raises StaleRead when another transaction has changed it since it was read."""
         row = self.row(kind, meta(message).id)
         if row.revision != meta(message).revision:
-            raise Outrun
+            raise StaleRead
         return row
 
     def _flush(self, kind: str, message: Message) -> None:
@@ -262,19 +271,23 @@ def field_of(kind: str, field: str) -> contract.Field:
 
 def _refuse(kind: str, message: Message, error: IntegrityError) -> NoReturn:
     """Says in the user's words which constraint was in the way."""
-    said = str(error.orig)
-    fields = [field for column, field in own_columns(kind).items() if re.search(rf"\b\w*{column}\b", said)]
-    command = CONTRACT.kinds[kind].command
-    if "name" in fields:
-        scope = " of its " + " and ".join(field for field in fields if field != "name") if len(fields) > 1 else ""
+    command, columns = CONTRACT.kinds[kind].command, _violated(TABLES[kind], error)
+    reason, words = TABLES[kind].taken.get(columns, ("", ""))
+    if reason:
+        fields = {field: getattr(message, field) for field in own_columns(kind).values()}
+        raise Refusal(reason, words.format(**fields)) from error
+    if "name" in columns:
+        owners = [own_columns(kind)[column] for column in columns if column != "name"]
+        scope = " of its " + " and ".join(owners) if owners else ""
         name = getattr(message, "name", "")
         raise Refusal("NAME_TAKEN", f"another {command}{scope} is called {name!r}; choose another name") from error
-    if "address" in fields or "mac" in fields:
-        field = "address" if "address" in fields else "mac"
-        value = getattr(message, field)
-        raise Refusal(
-            "ADDRESS_TAKEN", f"{field}: {value} belongs to another adapter; choose another or leave it out"
-        ) from error
-    if "agent" in fields:
-        raise Refusal("IN_USE", f"agent: it belongs to another {command}; an agent serves one node at most") from error
     raise Refusal("CONFLICT", f"the {command} collides with a change made at the same time; try again") from error
+
+
+def _violated(table: type[Resource], error: IntegrityError) -> tuple[str, ...]:
+    """The columns of the unique index that was violated; none for another constraint."""
+    diagnosis = getattr(error.orig, "diag", None)
+    if diagnosis is None:  # SQLite: "UNIQUE constraint failed: zone.region_id, zone.name"
+        return tuple(re.findall(rf"\b{table.__tablename__}\.(\w+)", str(error.orig)))
+    indices = {index.name: tuple(index.columns.keys()) for index in inspect(table).local_table.indexes}
+    return indices.get(diagnosis.constraint_name, ())

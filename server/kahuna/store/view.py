@@ -15,11 +15,11 @@ TAIL = 100_000
 
 
 class Entry(NamedTuple):
-    """A resource at a revision, serialised; `sealed` never leaves the process."""
+    """A resource at a revision, serialised; `secret` never leaves the process."""
 
     revision: int
     data: bytes
-    sealed: bytes
+    secret: bytes
 
 
 class Change(NamedTuple):

@@ -3,9 +3,14 @@
 from alembic import context
 from sqlmodel import SQLModel
 
-from kahuna.store import tables
+import kahuna.kinds
+import kahuna.store.audit
+import kahuna.store.credential
+import kahuna.store.gone
+import kahuna.store.log
+import kahuna.store.request
 
-assert tables.TABLES
+assert kahuna.kinds
 context.configure(
     connection=context.config.attributes["connection"],
     target_metadata=SQLModel.metadata,

@@ -1,0 +1,145 @@
+"""The one place that says who gets in, and the one place that turns what went wrong into an answer."""
+
+from collections.abc import Awaitable, Callable, Iterable, Mapping
+from contextvars import ContextVar
+from dataclasses import dataclass
+from typing import Any, TypeAlias
+from urllib.parse import unquote
+
+import grpc
+import structlog
+from google.protobuf import any_pb2
+from google.rpc import error_details_pb2, status_pb2
+
+from kahuna.domain.errors import Refusal
+from kahuna.security.identity import NOBODY, Identities, Identity, may
+from kowa import contract
+from kowa.formats import CONTROLS
+from kowa.v2 import options_pb2
+
+log = structlog.get_logger()
+
+# Methods of others' contracts, which carry no option of ours.
+FOREIGN: Mapping[str, options_pb2.Access] = {
+    f"/grpc.health.v1.Health/{method}": options_pb2.Access(role=options_pb2.ROLE_PUBLIC)
+    for method in ("Check", "Watch")
+}
+MAX_REASON = 1024
+# An answer travels in headers, of which gRPC takes 8 KiB: the message percent-encoded, the whole once more in base64.
+MAX_MESSAGE = 1536
+# The most bytes of the violations and of the details, and of each one's text.
+MAX_LISTED, MAX_TEXT = 1024, 512
+# What an entry of a list takes besides its texts, in bytes.
+FRAME = 8
+
+
+@dataclass(frozen=True, slots=True)
+class Caller:
+    """Who makes the call under way, and why they say they do."""
+
+    identity: Identity
+    reason: str = ""
+
+
+CALLER: ContextVar[Caller] = ContextVar("caller")
+
+Continuation: TypeAlias = "Callable[[grpc.HandlerCallDetails], Awaitable[grpc.RpcMethodHandler[Any, Any] | None]]"
+
+
+class AccessInterceptor(grpc.aio.ServerInterceptor):
+    """Default deny: a method is reached only by whom its option in the contract lets in."""
+
+    def __init__(self, identities: Identities, methods: Mapping[str, options_pb2.Access]) -> None:
+        self._identities = identities
+        self._methods = {**FOREIGN, **methods}
+
+    async def intercept_service(
+        self, continuation: Continuation, handler_call_details: grpc.HandlerCallDetails
+    ) -> "grpc.RpcMethodHandler[Any, Any] | None":
+        metadata = {key: str(value) for key, value in handler_call_details.invocation_metadata or ()}
+        access = self._methods.get(handler_call_details.method)
+        try:
+            if access is None:
+                raise Refusal("NOT_SERVED", f"there is no method {handler_call_details.method}")
+            identity = self._identities.identify(metadata.get("authorization", ""))
+            if not may(identity, access):
+                raise _refusal(identity, handler_call_details.method)
+        except Refusal as refusal:
+            return _refusing(refusal)
+        reason = CONTROLS.sub(" ", unquote(metadata.get("kowabunga-reason", "")))
+        CALLER.set(Caller(identity, reason[:MAX_REASON]))
+        return await continuation(handler_call_details)
+
+
+def accesses(read: contract.Contract) -> dict[str, options_pb2.Access]:
+    """The option of every method of the platform's API."""
+    return {path: method.access for path, method in read.methods.items()}
+
+
+def answer(refusal: Refusal) -> status_pb2.Status:
+    """A refusal as callers get it: of what is long, the beginning."""
+    told = dict(_listed(refusal.details.items()))
+    violations = _listed((violation.field, violation.description) for violation in refusal.violations)
+    info = error_details_pb2.ErrorInfo(reason=refusal.reason, domain="kowabunga", metadata=told)
+    details = [info, error_details_pb2.BadRequest(field_violations=[
+        error_details_pb2.BadRequest.FieldViolation(field=field, description=description)
+        for field, description in violations
+    ])] if violations else [info]  # fmt: skip
+    status = status_pb2.Status(
+        code=grpc.StatusCode[refusal.status].value[0], message=_shortened(refusal.message, MAX_MESSAGE)
+    )
+    for detail in details:
+        packed = any_pb2.Any()
+        packed.Pack(detail)
+        status.details.append(packed)
+    return status
+
+
+async def abort(context: "grpc.aio.ServicerContext[Any, Any]", refusal: Refusal) -> None:
+    """Ends a call with a refusal."""
+    status = answer(refusal)
+    await context.abort(
+        grpc.StatusCode[refusal.status], status.message, (("grpc-status-details-bin", status.SerializeToString()),)
+    )
+
+
+def unforeseen(method: str, error: Exception) -> Refusal:
+    """What a caller hears of an error of ours: nothing of its inside."""
+    log.error("call.failed", method=method, exc_info=error)
+    return Refusal("INTERNAL", f"{method} failed; the server's log says why")
+
+
+def _listed(items: Iterable[tuple[str, str]]) -> list[tuple[str, str]]:
+    """The first of what is listed by name, as many as there is room for."""
+    kept: list[tuple[str, str]] = []
+    room = MAX_LISTED
+    for name, text in items:
+        item = _shortened(name, MAX_TEXT), _shortened(text, MAX_TEXT)
+        room -= sum(len(part.encode()) for part in item) + FRAME
+        if kept and room < 0:
+            break
+        kept.append(item)
+    return kept
+
+
+def _shortened(text: str, room: int) -> str:
+    """The beginning of a text, no longer than the room when it is percent-encoded."""
+    for index, character in enumerate(text):
+        room -= 1 if " " <= character <= "~" and character != "%" else 3 * len(character.encode())
+        if room < 0:
+            return f"{text[: index - 3]}..."
+    return text
+
+
+def _refusal(identity: Identity, method: str) -> Refusal:
+    if identity is NOBODY:
+        return Refusal("UNAUTHENTICATED", "no key was sent; send `authorization: Bearer <key>`")
+    return Refusal("PERMISSION_DENIED", f"{identity.subject} may not call {method}")
+
+
+def _refusing(refusal: Refusal) -> "grpc.RpcMethodHandler[Any, Any]":
+    async def refuse(_: Any, context: "grpc.aio.ServicerContext[Any, Any]") -> None:
+        await abort(context, refusal)
+
+    # A stream on both sides fits every method: nothing of the request is read.
+    return grpc.stream_stream_rpc_method_handler(refuse)

@@ -1,0 +1,77 @@
+"""Adapters: network cards, each with a network and a hardware address."""
+
+from sqlmodel import Field, select
+
+from kahuna.domain.addresses import check_address, check_mac, free_address, mac_of
+from kahuna.kinds.kind import Kind
+from kahuna.kinds.volume import refuse_while_held
+from kahuna.store.resource import Lock, Resource, unique_unless_deleted
+from kahuna.store.transaction import Transaction
+from kowa.v2 import adapter_pb2, kaktus_pb2, subnet_pb2, vnet_pb2, zone_pb2
+
+_TAKEN = "ADDRESS_TAKEN", "belongs to another adapter; choose another or leave it out"
+
+
+class Adapter(Resource, table=True):
+    """Network cards; no address twice in a subnet, no hardware address twice at all."""
+
+    project_id: str = Field(foreign_key="project.id", index=True)
+    name: str
+    subnet_id: str = Field(foreign_key="subnet.id", index=True)
+    mac: str
+    address: str
+    instance_id: str | None = Field(default=None, foreign_key="instance.id", index=True)
+
+    __table_args__ = (
+        unique_unless_deleted("project_id", "name"),
+        unique_unless_deleted("subnet_id", "address"),
+        unique_unless_deleted("mac"),
+    )
+    lock_by_reference = Lock.EXCLUSIVE
+    let_go = frozenset({"instance"})
+    taken = {
+        ("subnet_id", "address"): (_TAKEN[0], f"address: {{address}} {_TAKEN[1]}"),
+        ("mac",): (_TAKEN[0], f"mac: {{mac}} {_TAKEN[1]}"),
+    }
+
+
+class Adapters(Kind[adapter_pb2.Adapter]):
+    """Network cards: an address and a hardware address, both given unless asked for."""
+
+    table = Adapter
+    reaches = ("instance.kaktus.agent",)
+
+    def admit(self, tx: Transaction, resource: adapter_pb2.Adapter) -> None:
+        """Takes an address under the subnet's lock; the database says no to a second taker."""
+        subnet = tx.lock(subnet_pb2.Subnet, resource.subnet)
+        if resource.address:
+            check_address(resource.address, subnet.cidr, subnet.gateway)
+        else:
+            # What a marked adapter still holds is taken, too: its instance may run. A name server is an instance, too:
+            # one of ours when an adapter asks for its address, another's until then.
+            held = tx.session.exec(select(Adapter.address).where(Adapter.subnet_id == resource.subnet)).all()
+            resource.address = free_address(subnet.cidr, subnet.gateway, [*held, *subnet.dns])
+        if resource.mac:
+            check_mac(resource.mac, *_neighbours(tx, subnet.vnet))
+        resource.mac = resource.mac.lower() or self._free_mac(tx)
+
+    def release(self, tx: Transaction, resource: adapter_pb2.Adapter) -> None:
+        """An adapter that an instance holds stays."""
+        refuse_while_held(tx, "adapter", resource.name, resource.instance)
+
+    def _free_mac(self, tx: Transaction) -> str:
+        while True:
+            mac = mac_of(self.platform.draw.randbytes(3))
+            if tx.session.exec(select(Adapter.id).where(Adapter.mac == mac)).first() is None:
+                return mac
+
+
+def _neighbours(tx: Transaction, vnet_id: str) -> tuple[dict[str, str], dict[str, str]]:
+    """The vnets that share a vnet's bridge, itself among them, and the hosts that may have it: names by id."""
+    vnet = tx.lock(vnet_pb2.Vnet, vnet_id)
+    vnets = {vnet_id: vnet.name}
+    if vnet.interface:
+        others = tx.each(vnet_pb2.Vnet, "region", vnet.region)
+        vnets |= {other.meta.id: other.name for other in others if other.interface == vnet.interface}
+    zones = (zone.meta.id for zone in tx.each(zone_pb2.Zone, "region", vnet.region))
+    return vnets, {host.meta.id: host.name for zone in zones for host in tx.each(kaktus_pb2.Kaktus, "zone", zone)}

@@ -1,0 +1,37 @@
+"""Agent tokens: drawn here, shown once, kept as a keyed hash."""
+
+from sqlmodel import Field
+
+from kahuna.kinds.kind import Kind
+from kahuna.security import keys
+from kahuna.store.resource import Resource, unique_unless_deleted
+from kahuna.store.transaction import Transaction
+from kowa.v2 import agent_token_pb2
+
+
+class AgentToken(Resource, table=True):
+    """What agents sign in with; `secret` holds the keyed hash."""
+
+    agent_id: str = Field(foreign_key="agent.id", index=True)
+    name: str
+    prefix: str = Field(index=True, unique=True)
+
+    __table_args__ = (unique_unless_deleted("agent_id", "name"),)
+
+
+class AgentTokens(Kind[agent_token_pb2.AgentToken]):
+    """What agents sign in with. Deleting one ends the sessions it opened."""
+
+    table = AgentToken
+
+    def insert(self, tx: Transaction, resource: agent_token_pb2.AgentToken) -> agent_token_pb2.AgentToken:
+        """Draws the secret; only this answer holds it."""
+        key = keys.draw(keys.AGENT)
+        resource.prefix = key.prefix
+        token = tx.add(self.name, resource, secret=self.platform.hasher.hash(key.text))
+        token.secret = key.text
+        return token
+
+    def planned(self, resource: agent_token_pb2.AgentToken) -> None:
+        """What a plan would draw opens nothing, so it is not shown."""
+        resource.ClearField("secret")

@@ -1,0 +1,56 @@
+"""What is free on the hosts of a zone, as a transaction sees it."""
+
+from collections.abc import Iterable
+
+from sqlmodel import func, select
+
+from kahuna.domain.placement import OFFLINE, ONLINE, STALE, Host
+from kahuna.store.resource import TABLES
+from kahuna.store.transaction import Transaction
+from kowa.v2 import agent_pb2, kaktus_pb2, storage_pool_pb2
+
+# What one hardware thread and one byte of memory may be promised, unless the host says otherwise.
+CPU_OVERCOMMIT = 3
+MEMORY_OVERCOMMIT = 1
+_LIVENESS = {agent_pb2.STREAM_ONLINE: ONLINE, agent_pb2.STREAM_STALE: STALE}
+
+
+def hosts(tx: Transaction, zone: str) -> list[Host]:
+    """The hosts of a zone with what is free of each. Instances marked for deletion count until they are gone."""
+    found = tx.each(kaktus_pb2.Kaktus, "zone", zone)
+    unmarked = [host for host in found if not host.meta.HasField("delete_time")]
+    used = _used(tx, [host.meta.id for host in unmarked])
+    return [_host(tx, host, *used.get(host.meta.id, (0, 0))) for host in unmarked]
+
+
+def host(tx: Transaction, id_: str) -> Host:
+    """One host, locked: what is free of it stays so till the end of the transaction."""
+    return _host(tx, tx.lock(kaktus_pb2.Kaktus, id_), *_used(tx, [id_]).get(id_, (0, 0)))
+
+
+def _used(tx: Transaction, ids: Iterable[str]) -> dict[str, tuple[int, int]]:
+    instance = TABLES["Instance"].__table__.c  # type: ignore[attr-defined]
+    sums = (
+        select(instance.kaktus_id, func.sum(instance.vcpus), func.sum(instance.memory))
+        .where(instance.kaktus_id.in_(list(ids)))
+        .group_by(instance.kaktus_id)
+    )
+    return {str(id_): (int(cpus), int(memory)) for id_, cpus, memory in tx.session.execute(sums)}
+
+
+def _host(tx: Transaction, host: kaktus_pb2.Kaktus, used_cpus: int, used_memory: int) -> Host:
+    agent = tx.find("Agent", host.agent) if host.agent else None
+    stream = agent.status.stream if isinstance(agent, agent_pb2.Agent) else agent_pb2.STREAM_UNSPECIFIED
+    return Host(
+        id=host.meta.id,
+        name=host.name,
+        cpus=host.status.cpus * (host.cpu_overcommit or CPU_OVERCOMMIT),
+        memory=host.status.memory * (host.memory_overcommit or MEMORY_OVERCOMMIT),
+        used_cpus=used_cpus,
+        used_memory=used_memory,
+        pools=frozenset(pool.meta.id for pool in tx.each(storage_pool_pb2.StoragePool, "kaktus", host.meta.id)),
+        liveness=_LIVENESS.get(stream, OFFLINE),
+        cordoned=host.cordoned,
+        registered=host.status.memory > 0,
+        bound=bool(host.agent),
+    )

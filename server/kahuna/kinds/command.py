@@ -1,0 +1,144 @@
+"""Commands as transactions see them: asked for, sent once, ended."""
+
+import contextlib
+from collections.abc import Sequence
+
+from google.protobuf.message import Message
+from sqlalchemy import BigInteger, LargeBinary
+from sqlmodel import Field, SQLModel, col, select
+
+from kahuna.domain import lifecycle
+from kahuna.domain.errors import Refusal
+from kahuna.kinds import tracking
+from kahuna.kinds.cause import Cause
+from kahuna.kinds.reach import reach_of_kinds
+from kahuna.store.resource import meta
+from kahuna.store.transaction import Transaction
+from kowa.fleet.v1 import fleet_pb2
+from kowa.v2 import agent_pb2, operation_pb2
+
+# How long a command may wait to be begun, in microseconds.
+TIME_TO_LIVE = 60 * 1_000_000
+_PHASES = {
+    fleet_pb2.ENDING_DONE: operation_pb2.PHASE_DONE,
+    fleet_pb2.ENDING_FAILED: operation_pb2.PHASE_FAILED,
+    fleet_pb2.ENDING_UNKNOWN: operation_pb2.PHASE_FAILED,
+    fleet_pb2.ENDING_EXPIRED: operation_pb2.PHASE_FAILED,
+}
+_WORDS = {
+    fleet_pb2.ENDING_UNKNOWN: "UNKNOWN: it was begun and interrupted, and may have been done; look before trying again",
+    fleet_pb2.ENDING_EXPIRED: "EXPIRED: its host was not reached in time, and nothing was done; try again",
+}
+
+
+class Command(SQLModel, table=True):
+    """One command until its end; its id is its operation's. `deadline` is in microseconds since 1970.
+
+    `sent` is set before it is sent, so that it is never sent twice.
+    """
+
+    id: str = Field(primary_key=True, max_length=36)
+    agent_id: str = Field(index=True, max_length=36)
+    target_id: str = Field(index=True, max_length=36)
+    deadline: int = Field(sa_type=BigInteger)
+    sent: bool = False
+    data: bytes = Field(sa_type=LargeBinary)
+
+
+def ask(
+    tx: Transaction, cause: Cause, kind: str, target: Message, command: fleet_pb2.Command
+) -> operation_pb2.Operation:
+    """Records a command for the agent of a resource; it is sent once the transaction is committed."""
+    operation = tracking.begin_command(tx, cause, kind, target)
+    head = meta(target)
+    command.id, command.target, command.generation = operation.meta.id, head.id, head.generation
+    agent = next(iter(reach_of_kinds().holders(tx, kind, head.id)), "")
+    row = Command(
+        id=command.id,
+        agent_id=agent,
+        target_id=head.id,
+        deadline=tx.now + TIME_TO_LIVE,
+        data=command.SerializeToString(),
+    )
+    tx.session.add(row)
+    tx.session.flush()
+    return operation
+
+
+def take(tx: Transaction, agent: str, epoch: int) -> list[fleet_pb2.Command]:
+    """The commands that may be sent now in an agent's newest session; from now on they count as sent."""
+    rows = _rows(tx, agent, sent=False) if _is_newest(tx, agent, epoch) else ()
+    taken = []
+    for row in rows:
+        operation = tx.find("Operation", row.id)
+        if not isinstance(operation, operation_pb2.Operation) or operation.phase not in lifecycle.OPEN:
+            tx.session.delete(row)
+            continue
+        if row.deadline <= tx.now:
+            end(tx, agent, fleet_pb2.CommandResult(id=row.id, ending=fleet_pb2.ENDING_EXPIRED))
+            continue
+        row.sent = True
+        command = fleet_pb2.Command.FromString(row.data)
+        command.time_to_live.FromMicroseconds(row.deadline - tx.now)
+        taken.append(command)
+    tx.session.flush()
+    return taken
+
+
+def withdraw(tx: Transaction, id_: str) -> None:
+    """Takes a command back. Raises Refusal when it has been sent: then nobody can tell whether it is done."""
+    row = tx.session.get(Command, id_, with_for_update=True)
+    if row is not None and row.sent:
+        raise Refusal("CONFLICT", "it has been sent to its host and can't be cancelled any more; wait for its end")
+    if row is not None:
+        tx.session.delete(row)
+
+
+def recall(tx: Transaction, agent: str, epoch: int) -> list[fleet_pb2.Command]:
+    """The commands sent to an agent before its newest session whose end nobody knows."""
+    rows = _rows(tx, agent, sent=True) if _is_newest(tx, agent, epoch) else ()
+    commands = [fleet_pb2.Command.FromString(row.data) for row in rows]
+    for command in commands:
+        command.recall = True
+    return commands
+
+
+def expire(tx: Transaction) -> None:
+    """Ends the commands that were not sent in time."""
+    late = select(Command).where(col(Command.sent).is_(False), Command.deadline <= tx.now)
+    # Locked, and so looked at again: one that is being sent meanwhile is not late.
+    for row in tx.session.exec(late.with_for_update()).all():
+        end(tx, row.agent_id, fleet_pb2.CommandResult(id=row.id, ending=fleet_pb2.ENDING_EXPIRED))
+
+
+def give_up(tx: Transaction, agent: str) -> None:
+    """Ends the commands of an agent that is asked no more."""
+    for sent, ending in ((True, fleet_pb2.ENDING_UNKNOWN), (False, fleet_pb2.ENDING_EXPIRED)):
+        for row in _rows(tx, agent, sent=sent):
+            end(tx, agent, fleet_pb2.CommandResult(id=row.id, ending=ending))
+
+
+def end(tx: Transaction, agent: str, result: fleet_pb2.CommandResult) -> None:
+    """Takes an agent's word on a command of its own; a second word changes nothing."""
+    row = tx.session.get(Command, result.id, with_for_update=True)
+    if row is None or row.agent_id != agent:
+        return
+    tx.session.delete(row)
+    tx.session.flush()
+    operation = tx.find("Operation", result.id)
+    if isinstance(operation, operation_pb2.Operation) and operation.phase in lifecycle.OPEN:
+        phase = _PHASES.get(result.ending, operation_pb2.PHASE_FAILED)
+        tracking.end(tx, operation, phase, _WORDS.get(result.ending, result.message[:1024]))
+
+
+def _is_newest(tx: Transaction, agent: str, epoch: int) -> bool:
+    """Whether an agent's session is its newest, and stays so till the end of the transaction."""
+    with contextlib.suppress(Refusal):
+        record = tx.get("Agent", agent)
+        return isinstance(record, agent_pb2.Agent) and record.status.epoch == epoch
+    return False
+
+
+def _rows(tx: Transaction, agent: str, *, sent: bool) -> Sequence[Command]:
+    wanted = select(Command).where(Command.agent_id == agent, col(Command.sent).is_(sent)).with_for_update()
+    return tx.session.exec(wanted).all()

@@ -1,0 +1,86 @@
+"""Deletion as transactions see it: a marked row goes when no agent can hold what it describes and nothing names it."""
+
+from collections.abc import Iterable
+
+from google.protobuf.message import Message
+from sqlmodel import col, delete, select
+
+from kahuna.kinds import tracking
+from kahuna.kinds.command import Command
+from kahuna.kinds.reach import reach_of_kinds
+from kahuna.store.gone import Gone
+from kahuna.store.resource import CONTRACT, TABLES, meta
+from kahuna.store.transaction import Transaction, referring_columns
+from kowa.v2 import agent_pb2, operation_pb2
+
+# How long a marked resource may wait to be looked at again, in microseconds.
+RECHECK_AFTER = 60 * 1_000_000
+
+
+def sweep(tx: Transaction, kind: str, id_: str) -> None:
+    """Removes a marked resource when no agent can hold it and nothing names it; then what it named, likewise."""
+    resource = tx.find(kind, id_)
+    if resource is None or not meta(resource).HasField("delete_time") or _holders(tx, kind, resource):
+        return
+    parts = list(_let_go(tx, kind, id_))
+    if tx.has_referring(kind, id_):
+        return
+    tx.remove(kind, id_)
+    tx.session.execute(delete(Command).where(col(Command.target_id) == id_))
+    for operation in tracking.open_of(tx, id_):
+        if operation.command:
+            tracking.end(tx, operation, operation_pb2.PHASE_SUPERSEDED, "superseded by the deletion")
+        else:
+            tracking.end(tx, operation, operation_pb2.PHASE_DONE, "")
+    for part_kind, part in parts:
+        sweep(tx, part_kind, part)
+    references = CONTRACT.kinds[kind].references
+    if any(reference.kind == "Agent" for reference in references):
+        sweep_marked(tx)
+    for reference in references:
+        for _, named in reference.find(resource):
+            sweep(tx, reference.kind, named)
+
+
+def sweep_marked(tx: Transaction, older_than: int = 0) -> None:
+    """Looks again at what was marked longer ago than some microseconds.
+
+    Its agent may have gone, or two transactions, each removing one of a parent's last children, have left the parent to
+    each other.
+    """
+    for kind, table in TABLES.items():
+        marked = select(table.id).where(col(table.delete_time) <= tx.now - older_than)
+        for id_ in tx.session.exec(marked).all():
+            sweep(tx, kind, id_)
+
+
+def confirm_gone(tx: Transaction, kind: str, id_: str, agents: Iterable[str]) -> None:
+    """Takes agents' word that a marked resource is not on their hosts any more."""
+    for agent in agents:
+        tx.insert_new(Gone, object_id=id_, agent_id=agent)
+    sweep(tx, kind, id_)
+
+
+def _let_go(tx: Transaction, kind: str, id_: str) -> Iterable[tuple[str, str]]:
+    """Clears the references that do not keep a resource. What held them."""
+    for table, column in referring_columns(kind):
+        field = column.removesuffix("_id")
+        if field in table.let_go:
+            for part in tx.referring(table.kind, field, id_):
+                part.ClearField(field)
+                tx.put(table.kind, part)
+                yield table.kind, meta(part).id
+
+
+def _holders(tx: Transaction, kind: str, resource: Message) -> set[str]:
+    """The agents that may still have a marked resource on their hosts."""
+    id_ = meta(resource).id
+    holders = {agent for agent in reach_of_kinds().holders(tx, kind, id_) if _has_signed_in(tx, agent)}
+    words = tx.session.exec(select(Gone.agent_id).where(Gone.object_id == id_)).all() if holders else ()
+    return holders.difference(words)
+
+
+def _has_signed_in(tx: Transaction, agent: str) -> bool:
+    """Whether an agent can have made anything at all."""
+    found = tx.find("Agent", agent)
+    return isinstance(found, agent_pb2.Agent) and found.status.epoch > 0

@@ -1,0 +1,188 @@
+"""Instances: virtual machines; placement, power, and what one holds."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from dataclasses import replace
+
+from sqlalchemy import BigInteger
+from sqlmodel import Field
+
+from kahuna.domain.errors import Refusal, invalid, not_found
+from kahuna.domain.placement import Choice, Demand, choose, no_host, why_not
+from kahuna.kinds import capacity, tracking
+from kahuna.kinds.cause import Cause
+from kahuna.kinds.kind import Call, Kind
+from kahuna.kinds.reach import reach_of_kinds
+from kahuna.kinds.verbs import answers_call, changes_state, commands_agent
+from kahuna.store.resource import Resource, unique_unless_deleted
+from kahuna.store.transaction import Transaction
+from kowa.fleet.v1 import fleet_pb2
+from kowa.v2 import adapter_pb2, instance_pb2, storage_pool_pb2, subnet_pb2, vnet_pb2, volume_pb2, zone_pb2
+
+
+class Instance(Resource, table=True):
+    """Virtual machines; the sums of a host are taken over these."""
+
+    project_id: str = Field(foreign_key="project.id", index=True)
+    name: str
+    zone_id: str = Field(foreign_key="zone.id", index=True)
+    kaktus_id: str | None = Field(default=None, foreign_key="kaktus.id", index=True)
+    vcpus: int
+    memory: int = Field(sa_type=BigInteger)
+
+    __table_args__ = (unique_unless_deleted("project_id", "name"),)
+
+
+class Instances(Kind[instance_pb2.Instance]):
+    """Virtual machines of a project."""
+
+    table = Instance
+    reaches = ("kaktus.agent",)
+
+    def admit(self, tx: Transaction, resource: instance_pb2.Instance) -> None:
+        """Takes a host for a new instance, or refuses with the reason of each."""
+        region = tx.one(zone_pb2.Zone, resource.zone).region
+        resource.power = resource.power or instance_pb2.POWER_RUNNING
+        pools = self._pools(tx, resource, region)
+        self._check_adapters(tx, resource, region)
+        demand = Demand(resource.vcpus, resource.memory, frozenset(pools))
+        resource.kaktus = self._take(tx, demand, choose(demand, capacity.hosts(tx, resource.zone)))
+
+    def created(self, tx: Transaction, resource: instance_pb2.Instance) -> None:
+        """The instance holds its volumes and adapters: each names it, so that no other can."""
+        for id_ in resource.volumes:
+            volume = tx.lock(volume_pb2.Volume, id_)
+            volume.instance = resource.meta.id
+            tx.put("Volume", volume)
+        for id_ in resource.adapters:
+            adapter = tx.lock(adapter_pb2.Adapter, id_)
+            adapter.instance = resource.meta.id
+            tx.put("Adapter", adapter)
+
+    def amend(self, tx: Transaction, before: instance_pb2.Instance, after: instance_pb2.Instance) -> None:
+        """What an instance grows by is taken on its host."""
+        after.power = after.power or instance_pb2.POWER_RUNNING
+        more = Demand(max(after.vcpus - before.vcpus, 0), max(after.memory - before.memory, 0))
+        if more.vcpus or more.memory:
+            found = replace(capacity.host(tx, before.kaktus), cordoned=False)
+            reason = why_not(more, found)
+            if reason:
+                raise Refusal(
+                    "NO_HOST", f"host {found.name} can't hold the growth: it {reason}", details={found.name: reason}
+                )
+
+    def reported(self, tx: Transaction, resource: instance_pb2.Instance) -> None:
+        """An instance that was shut down from inside is wanted stopped from now on."""
+        off = any(condition.type == "GuestPoweredOff" for condition in resource.meta.conditions)
+        current = resource.meta.observed_generation >= resource.meta.generation
+        if off and current and resource.power != instance_pb2.POWER_STOPPED:
+            cause = Cause("StopInstance", "guest", "it was shut down from inside")
+            self.change(tx, cause, "stop", resource.meta.id)
+
+    @changes_state
+    def start(self, tx: Transaction, resource: instance_pb2.Instance, request: object) -> None:
+        """Makes it run."""
+        resource.power = instance_pb2.POWER_RUNNING
+
+    @changes_state
+    def stop(self, tx: Transaction, resource: instance_pb2.Instance, request: object) -> None:
+        """Shuts it down."""
+        resource.power = instance_pb2.POWER_STOPPED
+
+    @changes_state
+    def suspend(self, tx: Transaction, resource: instance_pb2.Instance, request: object) -> None:
+        """Holds it in memory."""
+        _check_on(resource, "suspend", "start it instead")
+        resource.power = instance_pb2.POWER_SUSPENDED
+
+    @changes_state
+    def resume(self, tx: Transaction, resource: instance_pb2.Instance, request: object) -> None:
+        """Lets it go on."""
+        _check_on(resource, "resume", "start it instead")
+        resource.power = instance_pb2.POWER_RUNNING
+
+    @commands_agent
+    def reboot(self, request: instance_pb2.RebootInstanceRequest) -> fleet_pb2.Command:
+        """Asks the guest to restart."""
+        return fleet_pb2.Command(reboot=fleet_pb2.Reboot())
+
+    @commands_agent
+    def reset(self, request: instance_pb2.ResetInstanceRequest) -> fleet_pb2.Command:
+        """Restarts it as the reset button would."""
+        return fleet_pb2.Command(reset=fleet_pb2.Reset())
+
+    @answers_call
+    async def console(
+        self, call: Call, requests: AsyncIterator[instance_pb2.ConsoleInstanceRequest]
+    ) -> AsyncIterator[instance_pb2.ConsoleInstanceResponse]:
+        """The serial console, for as long as the caller and the instance's agent keep it open."""
+        first = await anext(aiter(requests), None)
+        instance = call.reader.find(self.name, first.id if first else "")
+        if not isinstance(instance, instance_pb2.Instance):
+            raise not_found(self.described.command, first.id if first else "")
+        await self.platform.store.run(lambda tx: tracking.audit(tx, call.cause, self.name, instance))
+        agent = next(iter(reach_of_kinds().holders(call.reader.view, self.name, instance.meta.id)), "")
+        ticket, console = await self.platform.consoles.open(agent, instance.meta.id)
+
+        async def pass_keys() -> None:
+            try:
+                async for request in requests:
+                    await console.pass_on(console.keys, request.data)
+            finally:
+                console.end()
+
+        typing = asyncio.create_task(pass_keys())
+        try:
+            async for data in console.take(console.output):
+                yield instance_pb2.ConsoleInstanceResponse(data=data)
+        finally:
+            typing.cancel()
+            self.platform.consoles.close(ticket)
+        if typing.done() and isinstance(wrong := typing.exception(), Refusal):
+            raise wrong
+        if console.refusal:
+            raise Refusal("CONFLICT", console.refusal)
+
+    def _pools(self, tx: Transaction, resource: instance_pb2.Instance, region: str) -> set[str]:
+        """The pools of its disks. Each disk is the project's, free, and lies in the zone's region."""
+        pools: set[str] = set()
+        for index, id_ in enumerate(resource.volumes):
+            field, volume = f"volumes[{index}]", tx.one(volume_pb2.Volume, id_)
+            _check_part(field, "volume", volume, resource.project)
+            if tx.one(storage_pool_pb2.StoragePool, volume.storage_pool).region != region:
+                raise invalid(field, f"volume {volume.name} lies in another region than the zone")
+            pools.add(volume.storage_pool)
+        return pools
+
+    def _check_adapters(self, tx: Transaction, resource: instance_pb2.Instance, region: str) -> None:
+        for index, id_ in enumerate(resource.adapters):
+            field, adapter = f"adapters[{index}]", tx.one(adapter_pb2.Adapter, id_)
+            _check_part(field, "adapter", adapter, resource.project)
+            vnet = tx.one(subnet_pb2.Subnet, adapter.subnet).vnet
+            if tx.one(vnet_pb2.Vnet, vnet).region != region:
+                raise invalid(field, f"adapter {adapter.name} is in another region than the zone")
+
+    def _take(self, tx: Transaction, demand: Demand, choice: Choice) -> str:
+        """The best host that still fits once it is locked."""
+        refused = dict(choice.refused)
+        for candidate in choice.hosts:
+            reason = why_not(demand, capacity.host(tx, candidate.id))
+            if not reason:
+                return candidate.id
+            refused[candidate.name] = reason
+        raise no_host(refused)
+
+
+def _check_on(resource: instance_pb2.Instance, verb: str, remedy: str) -> None:
+    if resource.power == instance_pb2.POWER_STOPPED:
+        raise Refusal("NOT_RUNNING", f"instance {resource.name} is stopped: there is nothing to {verb}; {remedy}")
+
+
+def _check_part(field: str, noun: str, part: volume_pb2.Volume | adapter_pb2.Adapter, project: str) -> None:
+    """Raises Refusal unless a volume or an adapter is the project's, and no other instance's."""
+    if part.project != project:
+        raise invalid(field, f"{noun} {part.name} belongs to another project")
+    if part.instance:
+        raise Refusal(
+            "IN_USE", f"{field}: {noun} {part.name} belongs to another instance; delete that or choose another"
+        )

@@ -1,0 +1,296 @@
+"""What every kind of resource does, on a transaction: create, update, delete, its verbs.
+
+Users' calls, rules, timers and other kinds come in by the same methods: the same checks, operation and audit.
+"""
+
+import random
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass
+from typing import Any, ClassVar, Generic, NamedTuple, TypeVar, cast
+
+from google.protobuf.message import Message
+from sqlmodel import col, select
+
+from kahuna.domain.changes import apply_mask, check_immutable, clear_output_only, fields_of_mask, newly_named
+from kahuna.domain.errors import Refusal, invalid, not_found, quoted
+from kahuna.domain.reach import Paths
+from kahuna.domain.validation import check_resource, set_defaults
+from kahuna.kinds import command, deletion, tracking
+from kahuna.kinds.cause import Cause
+from kahuna.kinds.console import Consoles
+from kahuna.kinds.reach import PATHS
+from kahuna.kinds.verbs import Form, Verb, declared_verbs
+from kahuna.security.keys import KeyHasher
+from kahuna.security.scope import ScopedView
+from kahuna.store.database import Store
+from kahuna.store.resource import CONTRACT, Resource, meta
+from kahuna.store.transaction import Transaction, referring_columns
+from kowa import contract
+from kowa.fleet.v1 import fleet_pb2
+from kowa.v2 import meta_pb2, operation_pb2
+
+M = TypeVar("M", bound=Message)
+K = TypeVar("K", bound="Kind[Any]")
+KINDS: dict[str, type["Kind[Any]"]] = {}
+MAX_NAMED_CHILDREN = 5  # that a refusal names
+
+
+class Outcome(NamedTuple, Generic[M]):
+    """What a change came to: the resource as it is wanted now, and the operation that follows it, if any."""
+
+    resource: M
+    operation: operation_pb2.Operation | None
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """One call of a method that answers by itself: who makes it, and what they see."""
+
+    cause: Cause
+    reader: ScopedView
+
+
+@dataclass(frozen=True, slots=True)
+class Platform:
+    """What the kinds stand on. `draw` is a source of randomness that nobody can foresee."""
+
+    store: Store
+    hasher: KeyHasher
+    consoles: Consoles
+    draw: random.Random
+
+
+class Kinds:
+    """All kinds, each with what it stands on."""
+
+    def __init__(self, platform: Platform) -> None:
+        self._kinds = {name: kind(platform, self) for name, kind in KINDS.items()}
+
+    def __getitem__(self, name: str) -> "Kind[Any]":
+        return self._kinds[name]
+
+    def of(self, kind: type[K]) -> K:
+        """One of them, typed."""
+        return cast(K, self._kinds[kind.table.kind])
+
+    def all(self) -> list["Kind[Any]"]:
+        """Each of them."""
+        return list(self._kinds.values())
+
+
+class Kind(Generic[M]):
+    """The rules of one kind. A kind's class names its table, fills the hooks and declares verbs (kinds/verbs.py)."""
+
+    table: ClassVar[type[Resource]]
+    reaches: ClassVar[tuple[str, ...]] = ()
+    """Paths (domain/reach.py) to the agents that make one on their hosts; its deletion waits for their word."""
+    informs: ClassVar[tuple[str, ...]] = ()
+    """Paths to the agents that are told of one, and do nothing about it."""
+    verbs: ClassVar[Mapping[str, Verb]] = {}
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        cls.verbs = declared_verbs(cls)
+        if "table" in cls.__dict__:
+            KINDS[cls.table.kind] = cls
+            if cls.reaches or cls.informs:
+                PATHS[cls.table.kind] = Paths(cls.reaches, cls.informs)
+
+    def __init__(self, platform: Platform, kinds: Kinds) -> None:
+        self.platform, self.kinds = platform, kinds
+        self.name = self.table.kind
+        self.described = CONTRACT.kinds[self.name]
+
+    # Hooks: what a kind may say of its own, each in the transaction and before any side effect outside of it.
+
+    def admit(self, tx: Transaction, resource: M) -> None:
+        """Completes a new resource, or refuses it."""
+
+    def insert(self, tx: Transaction, resource: M) -> M:
+        """Adds the row. Its answer is the caller's."""
+        return tx.add(self.name, resource)
+
+    def created(self, tx: Transaction, resource: M) -> None:
+        """Does what follows from a resource that is now there."""
+
+    def amend(self, tx: Transaction, before: M, after: M) -> None:
+        """Completes a changed resource, or refuses the change."""
+
+    def changed(self, tx: Transaction, before: M, after: M) -> None:
+        """Does what follows from a change."""
+
+    def release(self, tx: Transaction, resource: M) -> None:
+        """Refuses to mark a resource for deletion that is still needed."""
+
+    def reported(self, tx: Transaction, resource: M) -> None:
+        """Does what follows from what an agent has seen."""
+
+    def progress(self, resource: M) -> int:
+        """How much of what is wanted has come about, in percent, as its agent says."""
+        return 0
+
+    def planned(self, resource: M) -> None:
+        """Takes from the answer to `validate_only` what only a real change may show."""
+
+    # The standard methods.
+
+    def create(self, tx: Transaction, cause: Cause, resource: M) -> Outcome[M]:
+        """A new resource. Raises Refusal."""
+        wanted = copy_of(resource)
+        clear_output_only(wanted)
+        set_defaults(wanted)
+        wanted.ClearField("meta")
+        check_resource(wanted)
+        self._lock_references(tx, cause, wanted)
+        self.admit(tx, wanted)
+        made = self.insert(tx, wanted)
+        self.created(tx, made)
+        return Outcome(made, tracking.begin(tx, cause, self.name, made))
+
+    def update(self, tx: Transaction, cause: Cause, sent: M, paths: Collection[str]) -> Outcome[M]:
+        """A changed resource: `meta.id` says which, `meta.etag`, if set, must be current, and the paths are taken."""
+        before = self._unmarked(tx, cause, meta(sent).id, meta(sent).etag)
+        after = copy_of(before)
+        apply_mask(after, sent, paths)
+        set_defaults(after)
+        check_immutable(self.described, before, after)
+        check_resource(after, before)
+        self._lock_references(tx, cause, after, before)
+        self.amend(tx, before, after)
+        return self._put(tx, cause, before, after)
+
+    def delete(self, tx: Transaction, cause: Cause, id_: str, etag: str = "") -> Outcome[M]:
+        """Marks a resource; the row goes when its agents report it gone. Marking it again changes nothing."""
+        resource = self._seen(tx, cause, id_)
+        self._check_etag(resource, etag)
+        if not meta(resource).HasField("delete_time"):
+            self.release(tx, resource)
+            self._check_children(tx, resource)
+        marked = cast(M, tx.mark(self.name, id_))
+        operation = tracking.begin(tx, cause, self.name, marked)
+        deletion.sweep(tx, self.name, id_)
+        return Outcome(marked, operation)
+
+    def ensure(self, tx: Transaction, cause: Cause, resource: M) -> Outcome[M]:
+        """The resource of that name, created or brought to the content that is set; said again, it changes nothing."""
+        found = self.named(tx, cause, resource)
+        if found is None:
+            return self.create(tx, cause, resource)
+        wanted = copy_of(resource)
+        meta(wanted).id = meta(found).id
+        after, paths = copy_of(found), fields_of_mask(self.described, wanted, ())
+        apply_mask(after, wanted, paths)
+        return Outcome(found, None) if after == found else self.update(tx, cause, wanted, paths)
+
+    def named(self, tx: Transaction, cause: Cause, resource: M) -> M | None:
+        """The unmarked resource that has the name of this one, where names are unique."""
+        for unique in self.described.uniques:
+            if "name" in unique.fields:
+                columns = {
+                    name: f"{name}_id" if self.described.message.fields[name].ref else name for name in unique.fields
+                }
+                same = (getattr(self.table, column) == getattr(resource, name) for name, column in columns.items())
+                found = tx.session.exec(
+                    select(self.table.id).where(*same, col(self.table.delete_time).is_(None))
+                ).first()
+                return self._seen(tx, cause, found) if found else None
+        return None
+
+    # Verbs.
+
+    def change(self, tx: Transaction, cause: Cause, verb: str, id_: str, request: Any = None) -> Outcome[M]:
+        """Carries out a verb that changes desired state. The agent of a resource that was given up tries again."""
+        declared = self.verbs[verb]
+        before = self._seen(tx, cause, id_) if declared.when_deleting else self._unmarked(tx, cause, id_)
+        after = copy_of(before)
+        cast(Callable[[Transaction, M, Any], None], getattr(self, declared.method))(tx, after, request)
+        return self._put(tx, cause, before, after, retry=meta(before).state == meta_pb2.STATE_ERROR)
+
+    def command(self, tx: Transaction, cause: Cause, verb: str, id_: str, request: Any = None) -> Outcome[M]:
+        """Carries out a verb that the resource's agent does once."""
+        target = self._unmarked(tx, cause, id_)
+        wanted = cast(Callable[[Any], fleet_pb2.Command], getattr(self, self.verbs[verb].method))(request)
+        return Outcome(target, command.ask(tx, cause, self.name, target, wanted))
+
+    def is_command(self, verb: str) -> bool:
+        """Whether a verb is done once by the agent, rather than a change of desired state."""
+        return self.verbs[verb].form is Form.COMMAND
+
+    # What they stand on.
+
+    def _put(self, tx: Transaction, cause: Cause, before: M, after: M, *, retry: bool = False) -> Outcome[M]:
+        changed = tx.put(self.name, after)
+        if retry and meta(changed).generation == meta(before).generation:
+            changed = cast(M, tx.move_generation(self.name, meta(before).id))
+        operation = tracking.begin(tx, cause, self.name, changed)
+        self.changed(tx, before, changed)
+        return Outcome(changed, operation)
+
+    def _seen(self, tx: Transaction, cause: Cause, id_: str) -> M:
+        """A resource about to be changed. Raises Refusal NOT_FOUND for what the caller does not see, too."""
+        found = tx.get(self.name, id_)
+        if not cause.scope.sees(self.name, found):
+            raise not_found(self.described.command, id_)
+        return cast(M, found)
+
+    def _unmarked(self, tx: Transaction, cause: Cause, id_: str, etag: str = "") -> M:
+        resource = self._seen(tx, cause, id_)
+        if meta(resource).HasField("delete_time"):
+            raise Refusal("DELETING", f"{self.described.command} {id_} is being deleted; it can't be changed any more")
+        self._check_etag(resource, etag)
+        return resource
+
+    def _check_etag(self, resource: M, etag: str) -> None:
+        current = meta(resource).etag
+        if etag and etag != current:
+            raise Refusal(
+                "ETAG_MISMATCH", f"the etag is {current}, not {etag}: it was changed meanwhile; read it and try again"
+            )
+
+    def _lock_references(self, tx: Transaction, cause: Cause, resource: M, before: M | None = None) -> None:
+        """Holds what a resource names anew: it is there and stays. Raises Refusal on the field."""
+        for place, kind, id_ in newly_named(before, resource):
+            self._lock_reference(tx, cause, place, kind, id_)
+
+    def _lock_reference(self, tx: Transaction, cause: Cause, place: str, kind: str, id_: str) -> None:
+        found, noun = tx.lock_reference(kind, id_), CONTRACT.kinds[kind].command
+        if found is None or not cause.scope.sees(kind, found):
+            raise invalid(place, f"no {noun} has the id {quoted(id_)}; list them to find it")
+        if meta(found).HasField("delete_time"):
+            raise Refusal("DELETING", f"{place}: {noun} {id_} is being deleted; choose another")
+
+    def _check_children(self, tx: Transaction, resource: M) -> None:
+        """Raises Refusal HAS_CHILDREN while something unmarked names the resource."""
+        said: list[str] = []
+        free: list[str] = []
+        for table, column in referring_columns(self.name):
+            if column.removesuffix("_id") in table.let_go:
+                continue
+            unmarked = select(table).where(
+                getattr(table, column) == meta(resource).id, col(table.delete_time).is_(None)
+            )
+            children = tx.session.exec(unmarked.limit(MAX_NAMED_CHILDREN + 1)).all()
+            if children:
+                kind, names = CONTRACT.kinds[table.kind], [getattr(child, "name", "") for child in children]
+                said.append(_counted(kind, names))
+                named_in = kind.message.fields[column.removesuffix("_id")]
+                if not (named_in.immutable or named_in.output_only):
+                    free += names[:MAX_NAMED_CHILDREN]
+        if said:
+            name = getattr(resource, "name", meta(resource).id)
+            remedy = f"take it from {', '.join(free)} or delete them first" if free else "delete them first"
+            raise Refusal("HAS_CHILDREN", f"{self.described.command} {name} has {', '.join(said)}; {remedy}")
+
+
+def copy_of(message: M) -> M:
+    """A copy: a transaction may be run anew, and what its last run has filled in is not the caller's wish."""
+    made = type(message)()
+    made.CopyFrom(message)
+    return made
+
+
+def _counted(kind: contract.Kind, names: list[str]) -> str:
+    """How many children, and the first of them."""
+    if len(names) > MAX_NAMED_CHILDREN:
+        return f"more than {MAX_NAMED_CHILDREN} {kind.plural}: {', '.join(names[:MAX_NAMED_CHILDREN])} ..."
+    return f"{len(names)} {kind.plural if len(names) > 1 else kind.command}: {', '.join(names)}"

@@ -1,0 +1,36 @@
+"""Storage pools: places for templates and volumes."""
+
+from sqlmodel import Field
+
+from kahuna.domain.errors import Refusal, invalid
+from kahuna.kinds.kind import Kind
+from kahuna.store.resource import Resource, unique_unless_deleted
+from kahuna.store.transaction import Transaction
+from kowa.v2 import kaktus_pb2, storage_pool_pb2, zone_pb2
+
+
+class StoragePool(Resource, table=True):
+    """Storage pools of a region; a directory is one host's."""
+
+    region_id: str = Field(foreign_key="region.id", index=True)
+    name: str
+    kaktus_id: str | None = Field(default=None, foreign_key="kaktus.id", index=True)
+
+    __table_args__ = (unique_unless_deleted("region_id", "name"),)
+
+
+class StoragePools(Kind[storage_pool_pb2.StoragePool]):
+    """Places for templates and volumes; a directory is one host's."""
+
+    table = StoragePool
+    reaches = ("kaktus.agent",)
+
+    def admit(self, tx: Transaction, resource: storage_pool_pb2.StoragePool) -> None:
+        """A directory names its host, which stands in the pool's region."""
+        if resource.driver == storage_pool_pb2.STORAGE_DRIVER_RBD:
+            raise Refusal("NOT_SERVED", "driver: STORAGE_DRIVER_RBD is not served yet; use STORAGE_DRIVER_DIR")
+        if not resource.kaktus:
+            raise invalid("kaktus", "is required for STORAGE_DRIVER_DIR: the host whose directory it is")
+        host = tx.one(kaktus_pb2.Kaktus, resource.kaktus)
+        if tx.one(zone_pb2.Zone, host.zone).region != resource.region:
+            raise invalid("kaktus", f"host {host.name} stands in another region than the pool")

@@ -1,0 +1,184 @@
+"""Operations as transactions see them: begun with a change, moved on by reports, ended."""
+
+from collections.abc import Collection
+
+from google.protobuf.message import Message
+from sqlmodel import Field, col, select
+
+from kahuna.domain import lifecycle
+from kahuna.kinds.cause import Cause
+from kahuna.kinds.reach import reach_of_kinds
+from kahuna.store.audit import Audit
+from kahuna.store.resource import Resource, message_of, meta, standing_of, timestamp
+from kahuna.store.transaction import Transaction
+from kowa.v2 import agent_pb2, operation_pb2
+
+# Why an operation waits, as its message begins.
+_OFFLINE, _STALE, _UNBOUND = _UNREACHED = ("HOST_OFFLINE", "HOST_STALE", "no agent is bound to its host")
+# How long an ended operation can be read, in microseconds, and how many are removed in one transaction.
+KEPT_FOR = 30 * 24 * 3600 * 1_000_000
+PRUNED_AT_ONCE = 500
+
+
+class Operation(Resource, table=True):
+    """Operations; `target` is no foreign key, for an operation outlives what it was about."""
+
+    target: str = Field(index=True)
+    phase: int = Field(index=True)
+
+
+def begin(tx: Transaction, cause: Cause, kind: str, target: Message) -> operation_pb2.Operation:
+    """Records what was asked for of a resource; what was under way for it is superseded."""
+    head = meta(target)
+    for earlier in open_of(tx, head.id):
+        # A command is not replaced by a state, and the same wish again replaces nothing.
+        if head.HasField("delete_time") if earlier.command else earlier.target_generation < head.generation:
+            end(tx, earlier, operation_pb2.PHASE_SUPERSEDED, f"superseded by {cause.method}")
+    operation = _describe(cause, kind, target)
+    operation.target_generation = head.generation
+    operation.phase = lifecycle.phase(head.generation, standing_of(kind, target))
+    return _record(tx, cause, operation, kind, target)
+
+
+def begin_command(tx: Transaction, cause: Cause, kind: str, target: Message) -> operation_pb2.Operation:
+    """Records something to be done once to a resource. It ends by the agent's word on it, not by a state."""
+    operation = _describe(cause, kind, target)
+    operation.command, operation.phase = True, operation_pb2.PHASE_RUNNING
+    return _record(tx, cause, operation, kind, target)
+
+
+def audit(tx: Transaction, cause: Cause, kind: str, target: Message) -> None:
+    """Notes in the audit trail what changes nothing, and what no operation follows."""
+    _audit(tx, cause, _describe(cause, kind, target))
+
+
+def cancel(tx: Transaction, cause: Cause, operation: operation_pb2.Operation) -> None:
+    """Ends an open operation because a caller wants it."""
+    end(tx, operation, operation_pb2.PHASE_CANCELLED, "cancelled by its caller")
+    _audit(tx, cause, operation)
+
+
+def follow(tx: Transaction, kind: str, target: Message, message: str, *, waiting: bool, progress: int = 0) -> None:
+    """Moves the open operations of a resource to where a report has brought it."""
+    for operation in open_of(tx, meta(target).id):
+        if operation.command:
+            continue
+        phase = lifecycle.phase(operation.target_generation, standing_of(kind, target))
+        if phase not in lifecycle.OPEN:
+            end(tx, operation, phase, message if phase == operation_pb2.PHASE_FAILED else "")
+            continue
+        operation.phase = operation_pb2.PHASE_WAITING if waiting else operation_pb2.PHASE_RUNNING
+        operation.message, operation.progress = message, min(progress, 99)
+        tx.put("Operation", operation)
+
+
+def explain_waiting(tx: Transaction, *, agents: Collection[str] = (), targets: Collection[str] = ()) -> None:
+    """Says anew what open operations wait for: those on agents whose streams have turned, or on these targets."""
+    rows = tx.session.exec(select(Operation).where(col(Operation.phase).in_(lifecycle.OPEN))).all()
+    for row in rows:
+        operation = message_of("Operation", row)
+        assert isinstance(operation, operation_pb2.Operation)
+        target = tx.find(operation.target_kind, operation.target)
+        if target is None:
+            continue
+        concerned = reach_of_kinds().agents(tx, operation.target_kind, operation.target)
+        if operation.target not in targets and concerned.isdisjoint(agents):
+            continue
+        obstacle = _obstacle(tx, operation.target_kind, target)
+        if obstacle or operation.message.startswith(_UNREACHED):
+            operation.phase = operation_pb2.PHASE_WAITING if obstacle else operation_pb2.PHASE_RUNNING
+            operation.message = obstacle
+            tx.put("Operation", operation)
+
+
+def open_of(tx: Transaction, target: str) -> list[operation_pb2.Operation]:
+    """The operations under way on a resource, locked."""
+    rows = tx.session.exec(
+        select(Operation).where(Operation.target == target, col(Operation.phase).in_(lifecycle.OPEN)).with_for_update()
+    ).all()
+    found = [message_of("Operation", row) for row in rows]
+    return [operation for operation in found if isinstance(operation, operation_pb2.Operation)]
+
+
+def end(tx: Transaction, operation: operation_pb2.Operation, phase: operation_pb2.Phase, message: str) -> None:
+    """Ends an operation for good."""
+    operation.phase, operation.message = phase, message
+    _close(tx, operation)
+    tx.put("Operation", operation)
+
+
+def prune(tx: Transaction) -> bool:
+    """Removes ended operations that have had their time. Says whether there may be more."""
+    ended = (
+        select(Operation.id)
+        .where(col(Operation.phase).not_in(lifecycle.OPEN), col(Operation.update_time) < tx.now - KEPT_FOR)
+        .limit(PRUNED_AT_ONCE)
+    )
+    ids = tx.session.exec(ended).all()
+    for id_ in ids:
+        tx.remove("Operation", id_)
+    return len(ids) == PRUNED_AT_ONCE
+
+
+def _describe(cause: Cause, kind: str, target: Message) -> operation_pb2.Operation:
+    head = meta(target)
+    return operation_pb2.Operation(
+        method=cause.method,
+        caller=cause.caller,
+        reason=cause.reason,
+        target_kind=kind,
+        target=head.id,
+        target_name=getattr(target, "name", ""),
+        project=head.id if kind == "Project" else getattr(target, "project", ""),
+    )
+
+
+def _record(
+    tx: Transaction, cause: Cause, operation: operation_pb2.Operation, kind: str, target: Message
+) -> operation_pb2.Operation:
+    if operation.phase in lifecycle.OPEN:
+        obstacle = _obstacle(tx, kind, target)
+        if obstacle:
+            operation.phase, operation.message = operation_pb2.PHASE_WAITING, obstacle
+    else:
+        _close(tx, operation)
+    added = tx.add("Operation", operation)
+    _audit(tx, cause, added)
+    return added
+
+
+def _audit(tx: Transaction, cause: Cause, operation: operation_pb2.Operation) -> None:
+    tx.session.add(
+        Audit(
+            time=tx.now,
+            caller=cause.caller,
+            method=cause.method,
+            reason=cause.reason,
+            target_kind=operation.target_kind,
+            target=operation.target,
+            target_name=operation.target_name,
+            project=operation.project,
+            operation=operation.meta.id,
+        )
+    )
+
+
+def _obstacle(tx: Transaction, kind: str, target: Message) -> str:
+    """Why nothing will happen for now, in words, or nothing."""
+    concerned = reach_of_kinds().agents(tx, kind, meta(target).id)
+    if not concerned:
+        return f"{_UNBOUND}; bind one"
+    for id_ in sorted(concerned):
+        agent = tx.find("Agent", id_)
+        if not isinstance(agent, agent_pb2.Agent) or agent.status.stream == agent_pb2.STREAM_ONLINE:
+            continue
+        if agent.status.stream == agent_pb2.STREAM_STALE:
+            return f"{_STALE}: agent {agent.name} is connected and silent; it is done when it is heard of again"
+        return f"{_OFFLINE}: agent {agent.name} is not connected; it is done when it comes back"
+    return ""
+
+
+def _close(tx: Transaction, operation: operation_pb2.Operation) -> None:
+    operation.end_time.CopyFrom(timestamp(tx.now))
+    if operation.phase == operation_pb2.PHASE_DONE:
+        operation.progress = 100

@@ -1,0 +1,59 @@
+"""Volumes: the disks of a project."""
+
+from sqlmodel import Field
+
+from kahuna.domain.errors import Refusal, invalid
+from kahuna.kinds.kind import Kind
+from kahuna.store.resource import Lock, Resource, unique_unless_deleted
+from kahuna.store.transaction import Transaction
+from kowa import sizes
+from kowa.v2 import instance_pb2, template_pb2, volume_pb2
+
+
+class Volume(Resource, table=True):
+    """Volumes of a project; one instance at most holds a volume."""
+
+    project_id: str = Field(foreign_key="project.id", index=True)
+    name: str
+    storage_pool_id: str = Field(foreign_key="storagepool.id", index=True)
+    template_id: str | None = Field(default=None, foreign_key="template.id", index=True)
+    instance_id: str | None = Field(default=None, foreign_key="instance.id", index=True)
+
+    __table_args__ = (unique_unless_deleted("project_id", "name"),)
+    lock_by_reference = Lock.EXCLUSIVE
+    let_go = frozenset({"instance"})
+
+
+class Volumes(Kind[volume_pb2.Volume]):
+    """Disks: they grow, never shrink, and one instance at most holds one."""
+
+    table = Volume
+    reaches = ("storage_pool.kaktus.agent",)
+
+    def admit(self, tx: Transaction, resource: volume_pb2.Volume) -> None:
+        """A template lies in the same pool and is no larger."""
+        if not resource.template:
+            return
+        template = tx.one(template_pb2.Template, resource.template)
+        if template.storage_pool != resource.storage_pool:
+            raise invalid("template", f"template {template.name} lies in another pool; import it into the volume's")
+        if resource.size < template.status.size:
+            asked, needed = sizes.in_words(resource.size, template.status.size)
+            raise invalid("size", f"{asked} is less than the {needed} of template {template.name}")
+
+    def amend(self, tx: Transaction, before: volume_pb2.Volume, after: volume_pb2.Volume) -> None:
+        """Only growth."""
+        if after.size < before.size:
+            has, asked = sizes.in_words(before.size, after.size)
+            raise invalid("size", f"a volume never shrinks: it has {has}, {asked} asked")
+
+    def release(self, tx: Transaction, resource: volume_pb2.Volume) -> None:
+        """A volume that an instance holds stays."""
+        refuse_while_held(tx, "volume", resource.name, resource.instance)
+
+
+def refuse_while_held(tx: Transaction, noun: str, name: str, instance: str) -> None:
+    """Raises Refusal IN_USE while an instance that stays holds a volume or an adapter."""
+    holder = tx.one(instance_pb2.Instance, instance) if instance else None
+    if holder is not None and not holder.meta.HasField("delete_time"):
+        raise Refusal("IN_USE", f"{noun} {name} belongs to instance {holder.name}; delete the instance first")
