@@ -10,6 +10,7 @@ import tempfile
 from functools import cache
 from importlib.resources import files
 from pathlib import Path
+from typing import Any
 
 import build_hook
 from kowa import contract
@@ -45,10 +46,13 @@ def made_up() -> contract.Contract:
 
 def install() -> None:
     """Makes the made-up kinds part of this process's contract. To be called before anything else reads the contract."""
-    known = made_up()
-    vars(contract).update(
-        DESCRIPTORS=built() / "descriptors.binpb", PACKAGES=(*contract.PACKAGES, PACKAGE), load=lambda: known
-    )
+    vars(contract).update(attributes())
+
+
+def attributes() -> dict[str, Any]:
+    """What `kowa.contract` holds in such a process."""
+    packages = (*(package for package in contract.PACKAGES if package != PACKAGE), PACKAGE)
+    return {"DESCRIPTORS": built() / "descriptors.binpb", "PACKAGES": packages, "load": made_up}
 
 
 def _compile(protos: list[Path], folder: Path) -> None:
