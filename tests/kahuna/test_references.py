@@ -2,7 +2,8 @@
 
 import pytest
 
-from kahuna.kinds.reach import Link, reach_of_kinds
+from kahuna.domain.reach import Link
+from kahuna.kinds.reach import reach_of_kinds
 from kahuna.store import transaction
 from kahuna.store.resource import CONTRACT, meta
 from kahuna.store.view import Change, Commit, Entry, Move, View
