@@ -1,5 +1,5 @@
--- Refuses a REST body with a key that names no field; the transcoder would ignore it. `messages` and `bodies`, which
--- bodies.py makes from the contract, stand before this.
+-- Refuses a REST request with a key that names no field, which the transcoder would ignore, or that names one twice, of
+-- which it would take the last. `messages` and `bindings`, which bodies.py makes from the contract, stand before this.
 
 local byte, find, match, sub = string.byte, string.find, string.match, string.sub
 local BACKSLASH, QUOTE, TICK, COLON, COMMA = byte("\\\"':,", 1, 5)
@@ -26,13 +26,18 @@ for high in HEX:gmatch(".") do
   end
 end
 
+local function violation(field, description)
+  return { field = field, description = description, reason = "" }
+end
+
 -- The violations of a text that stands for a message. It reads whatever the transcoder reads, which is more than JSON:
 -- single quotes, keys without quotes, a comma too many. What is malformed has none: the transcoder refuses it.
-local function unknown_fields(text, message)
+local function wrong_in_body(text, message)
   local found = {}
   local depth, kind, within, index = 0, {}, {}, {} -- a level: `{` or `[`, its message, the place in it
   local named, from, to = {}, {}, {} -- of a level, too: whether this part of an object has its key, and where that is
   local part, first, last = 1, 1, 0 -- where this part of an object begins; the latest string
+  local given, objects, object = {}, 0, {} -- in which object of a level a name stood last; how many there are, and which
 
   local function key(level)
     local raw = sub(text, from[level], math.min(to[level], from[level] + LONGEST))
@@ -54,11 +59,21 @@ local function unknown_fields(text, message)
     if not inside then
       return false
     end
-    local name = inside.values or inside.fields[key(depth)]
-    if not name then
-      found[#found + 1] = { field = path(), description = "is no field of " .. inside.about, reason = "" }
+    if inside.values then
+      return messages[inside.values] or false -- the transcoder itself refuses a name twice
     end
-    return messages[name] or false
+    local written = key(depth)
+    local kind_of_value = inside.fields[written]
+    if not kind_of_value then
+      found[#found + 1] = violation(path(), "is no field of " .. inside.about)
+      return false
+    end
+    local name, places = inside.names[written] or written, given[depth]
+    if places[name] == object[depth] then
+      found[#found + 1] = violation(path(), "is given twice; give " .. name .. " once")
+    end
+    places[name] = object[depth]
+    return messages[kind_of_value] or false
   end
 
   local at = 1
@@ -73,6 +88,8 @@ local function unknown_fields(text, message)
       end
       depth = depth + 1
       kind[depth], within[depth], index[depth], named[depth] = char, message, 0, false
+      objects, given[depth] = objects + 1, given[depth] or {}
+      object[depth] = objects
       part = at + 1
     elseif char == COLON then
       if kind[depth] ~= OPEN or named[depth] then
@@ -101,27 +118,91 @@ local function unknown_fields(text, message)
   return (depth == 0 or #found == REPORTED) and found or {}
 end
 
-local function message_of(headers)
-  local path = match(headers:get(":path"), "^[^?]*")
-  for _, body in ipairs(bodies[headers:get(":method")] or {}) do
-    if find(path, body.path) then
-      return messages[body.message]
+-- A name in a query as the contract writes it, and whether it may be given often; nothing if it names no field.
+local function field_of(name, message)
+  local steps, often = {}, false
+  for step in string.gmatch(name .. ".", "([^.]*)%.") do
+    local kind_of_value = message and message.fields and message.fields[step]
+    if not kind_of_value then
+      return nil
+    end
+    steps[#steps + 1] = message.names[step] or step
+    often = message.lists[steps[#steps]]
+    message = messages[kind_of_value]
+  end
+  return table.concat(steps, "."), often
+end
+
+-- Whether one of two fields is the other or a part of it.
+local function overlap(one, other)
+  one, other = one .. ".", other .. "."
+  local shorter = math.min(#one, #other)
+  return sub(one, 1, shorter) == sub(other, 1, shorter)
+end
+
+local function overlaps_any(field, fields)
+  for each in pairs(fields) do
+    if overlap(field, each) then
+      return true
+    end
+  end
+  return false
+end
+
+-- The violations of a query: each field has one place. What names none is the transcoder's to refuse.
+local function wrong_in_query(query, binding)
+  local found, given = {}, {}
+  for written in string.gmatch("&" .. query, "&([^&=]*)") do
+    local name = written:gsub("%%(%x%x)", function(code)
+      return string.char(tonumber(code, 16))
+    end)
+    local field, often = field_of(name, messages[binding.request])
+    local said = field
+      and (
+        match(field, "^[^.]*") == binding.part and "belongs in the body; leave it out of the query"
+        or binding.bound[field] and "stands in the path; leave it out of the query"
+        or not often and overlaps_any(field, given) and "is given twice; give " .. field .. " once"
+      )
+    if said and #found < REPORTED then
+      found[#found + 1] = violation(sub(name, 1, SHOWN), said)
+    end
+    if field then
+      given[field] = true
+    end
+  end
+  return found
+end
+
+local function binding_of(headers, path)
+  for _, binding in ipairs(bindings[headers:get(":method")] or {}) do
+    if find(path, binding.path) then
+      return binding
     end
   end
 end
 
+local function wrong_in(handle)
+  local path, query = match(handle:headers():get(":path"), "^([^?]*)%??(.*)")
+  local binding = binding_of(handle:headers(), path)
+  if not binding then
+    return {}
+  end
+  local found = query ~= "" and wrong_in_query(query, binding) or {}
+  local message = messages[binding.body]
+  local body = #found == 0 and message and handle:body()
+  return body and wrong_in_body(body:getBytes(0, body:length()), message) or found
+end
+
 -- What is said against a request, if anything.
 local function refusal(handle)
-  local message = message_of(handle:headers())
-  local body = message and handle:body()
-  local found = body and unknown_fields(body:getBytes(0, body:length()), message) or {}
+  local found = wrong_in(handle)
   if #found == 0 then
     return nil
   end
   handle:streamInfo():dynamicMetadata():set("gateway.bodies", "violations", found)
   local said = {}
-  for number, violation in ipairs(found) do
-    said[number] = violation.field .. ": " .. violation.description
+  for number, each in ipairs(found) do
+    said[number] = each.field .. ": " .. each.description
   end
   return table.concat(said, "; ")
 end
@@ -130,7 +211,7 @@ function envoy_on_request(handle)
   local checked, said = pcall(refusal, handle)
   if not checked then
     handle:logErr(said)
-    handle:respond({ [":status"] = "500" }, "the gateway can't check the body, so nothing was done; its log says why")
+    handle:respond({ [":status"] = "500" }, "the gateway can't check the request, so nothing was done; its log says why")
   elseif said then
     handle:respond({ [":status"] = "400" }, said)
   end

@@ -1,8 +1,9 @@
-"""What a REST body may hold: a Lua filter that refuses keys which name no field, and its tables."""
+"""What a REST request may hold: a Lua filter that refuses keys which name no field, or one twice, and its tables."""
 
 import json
 import re
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, cast
 
@@ -13,6 +14,7 @@ from kowa import contract
 NAME: Final = "gateway.bodies"  # of the filter, and of the metadata with its violations
 FILTER: Final = Path(__file__).with_suffix(".lua")
 
+FIELD_MASK: Final = "google.protobuf.FieldMask"  # one in a query may be given in parts
 FREE: Final = (  # what may be in them is no matter of fields
     "google.api.HttpBody",
     "google.protobuf.Any",
@@ -24,14 +26,14 @@ FREE: Final = (  # what may be in them is no matter of fields
 
 def script() -> str:
     """The filter's source, its tables before it."""
-    tables = {"messages": _messages(), "bodies": _bodies()}
+    tables = {"messages": _messages(), "bindings": _tables()}
     return "".join(f"local {name} = {_lua(table)}\n" for name, table in tables.items()) + FILTER.read_text()
 
 
 def _messages() -> dict[str, Any]:
     """The fields of each message that a body may hold, by both spellings, and what is in them; by full name."""
     found: dict[str, Any] = {}
-    wanted = [message for _, _, message in _bindings()]
+    wanted = [message for binding in _bindings() for message in (binding.request, binding.body)]
     while wanted:
         message = wanted.pop()
         name = _name(message)
@@ -50,6 +52,8 @@ def _message(message: Descriptor) -> dict[str, Any]:
         "fields": {
             name: _name(field.message_type) for field in message.fields for name in (field.name, field.json_name)
         },
+        "names": {field.json_name: field.name for field in message.fields if field.json_name != field.name},
+        "lists": {field.name: True for field in message.fields if field.is_repeated or _is_mask(field.message_type)},
     }
 
 
@@ -58,25 +62,50 @@ def _name(message: Descriptor | None) -> str:
     return "" if message is None or message.full_name in FREE else message.full_name
 
 
-def _bodies() -> dict[str, list[dict[str, str]]]:
-    """The message of each REST body by HTTP method, what is more particular first."""
-    table: dict[str, list[dict[str, str]]] = {}
-    for method, path, message in sorted(_bindings(), key=lambda binding: (binding[1].count("{"), -len(binding[1]))):
-        table.setdefault(method, []).append({"path": _pattern(path), "message": _name(message)})
-    return table
+def _is_mask(message: Descriptor | None) -> bool:
+    return message is not None and message.full_name == FIELD_MASK
 
 
-def _bindings() -> Iterator[tuple[str, str, Descriptor | None]]:
-    """HTTP method, path template and message of each body.
+@dataclass(frozen=True, slots=True)
+class _Binding:
+    """A method's REST form."""
 
-    Envoy takes a body where the contract has none, too, and reads the whole request from it.
-    """
+    method: str  # of HTTP
+    path: str  # a template
+    request: Descriptor
+    part: str  # the field that the body holds, empty when it holds all
+
+    @property
+    def body(self) -> Descriptor | None:
+        """The message in the body.
+
+        Envoy takes a body where the contract has none, too, and reads the whole request from it.
+        """
+        return self.request.fields_by_name[self.part].message_type if self.part else self.request
+
+
+def _bindings() -> Iterator[_Binding]:
     known = contract.load()
     for method in known.methods.values():
         request = cast(Descriptor, known.stub(method.request.name).DESCRIPTOR)
         for http in method.http:
-            whole = http.body in ("", "*")
-            yield http.method.upper(), http.path, request if whole else request.fields_by_name[http.body].message_type
+            yield _Binding(http.method.upper(), http.path, request, http.body.removeprefix("*"))
+
+
+def _tables() -> dict[str, list[dict[str, Any]]]:
+    """What the filter knows of each binding, by HTTP method, what is more particular first."""
+    table: dict[str, list[dict[str, Any]]] = {}
+    for binding in sorted(_bindings(), key=lambda each: (each.path.count("{"), -len(each.path))):
+        table.setdefault(binding.method, []).append(
+            {
+                "path": _pattern(binding.path),
+                "request": binding.request.full_name,
+                "body": _name(binding.body),
+                "part": binding.part,
+                "bound": dict.fromkeys(re.findall(r"\{([^}=]*)", binding.path), True),
+            }
+        )
+    return table
 
 
 def _pattern(path: str) -> str:

@@ -47,6 +47,7 @@ NO_BODY: Final[Sequence[Json]] = (
     {"name": ":method", "string_match": {"exact": "GET"}},
     {"name": "content-length", "present_match": True, "invert_match": True},
 )
+NO_QUERY: Final[Json] = {"name": ":path", "string_match": {"contains": "?"}, "invert_match": True}
 NO_BODY_LIMIT: Final = 1  # Envoy has no smaller one; a byte is no JSON object
 
 HTTP_OPTIONS: Final = "envoy.extensions.upstreams.http.v3.HttpProtocolOptions"
@@ -205,7 +206,7 @@ def _secured(tls: Tls) -> Json:
 
 
 def _body_check(script: Path) -> list[Json]:
-    """Bounds and reads a body; each route switches on what it needs."""
+    """Bounds a body, and reads it and the query; each route switches on what it needs."""
     lua = {"default_source_code": {"filename": str(script)}}
     filters = [
         _extension(BUFFER, "envoy.extensions.filters.http.buffer.v3.Buffer", {"max_request_bytes": REQUEST_LIMIT}),
@@ -259,9 +260,14 @@ def _routes() -> Json:
                 "domains": ["*"],
                 "routes": [
                     {
-                        "match": {"prefix": "/api/", "headers": [replies.NOT_GRPC, *NO_BODY]},
+                        "match": {"prefix": "/api/", "headers": [replies.NOT_GRPC, *NO_BODY, NO_QUERY]},
                         "route": to_kahuna,
                         "typed_per_filter_config": {BUFFER: _at_most(NO_BODY_LIMIT)},
+                    },
+                    {
+                        "match": {"prefix": "/api/", "headers": [replies.NOT_GRPC, *NO_BODY]},
+                        "route": to_kahuna,
+                        "typed_per_filter_config": {BUFFER: _at_most(NO_BODY_LIMIT), bodies.NAME: SWITCHED_ON},
                     },
                     {
                         "match": {"safe_regex": {"regex": f"/api/{LASTING}"}, "headers": [replies.NOT_GRPC]},

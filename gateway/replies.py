@@ -47,11 +47,11 @@ def local_replies(body_limit: int, lasting_limit: int) -> Json:
     )
     too_large = mapper(CODES[413], status(413), message=said)
     others = [mapper(code, status(value)) for value, code in CODES.items() if value != 413]
-    return {"mappers": [_unknown_fields(), too_large, *others, mapper(INTERNAL)]}
+    return {"mappers": [_wrong_requests(), too_large, *others, mapper(INTERNAL)]}
 
 
-def _unknown_fields() -> Json:
-    """The body check's refusal, as Kahuna says INVALID_ARGUMENT."""
+def _wrong_requests() -> Json:
+    """The refusal of what names no field or one twice, as Kahuna says INVALID_ARGUMENT."""
     found = {"filter": bodies.NAME, "path": [{"key": "violations"}], "value": {"present_match": True}}
     said = {
         "code": 3,

@@ -84,19 +84,23 @@ ACCEPTED = [
     f"{INSTANCES}",
     INSTANCES + " {}",
     INSTANCES + " null",
-    INSTANCES + ' {"user_data": "a", "sshKeys": ["b"], "ssh_keys": []}',
+    INSTANCES + ' {"user_data": "a", "sshKeys": ["b"], "meta": {"id": "", "etag": ""}}',
+    INSTANCES + ' {"meta": {"conditions": [{"type": "a"}, {"type": "b"}], "id": "x"}, "name": "x"}',
     INSTANCES + ' {"metadata": {"foo": "bar", "meta.foo": "", "": "x", "{\\"": "}"}}',
     INSTANCES + ' {"meta": null, "metadata": null, "volumes": null, "power": null}',
     INSTANCES + r' {"description": "{\"foo\": 1}, \\", "name": "a, b: {c}"}',
     INSTANCES + ' {"meta": {"conditions": {"type": "a"}, "createTime": {"seconds": 1}}}',
     INSTANCES + ' {"meta": {"createTime": "2026-01-01T00:00:00Z"}}',
-    REGIONS + ' {"name": "eu", "name": "us"}',
     REGIONS + r' {"\u006e\u0061\u006d\u0065": "eu"}',
     "POST /api/v2/instances/x:start",
     "POST /api/v2/instances/x:start {}",
     'POST /api/v2/operations/x:wait {"timeout": "5s"}',
     'DELETE /api/v2/regions/x {"etag": "a", "validateOnly": true}',
     'GET /api/v2/regions {"pageSize": 5}',
+    "GET /api/v2/regions?page_size=5&pageToken=x&filter=name:a%26filter=b&order_by=",
+    'PATCH /api/v2/regions/x?update_mask=name&updateMask=description&update_mask.paths=name {"name": "eu"}',
+    'POST /api/v2/instances/x:start?validate_only=true {"request_id": "a"}',
+    "DELETE /api/v2/regions/x?etag=a&validate_only=true",
 ]
 
 
@@ -105,6 +109,60 @@ def test_what_names_fields_goes_through(door: Door, asked: str) -> None:
     answer = ask(door, asked)
     assert answer.status_code == HTTPStatus.OK, answer.text
     assert len(door.calls) == 1
+
+
+TWICE = [
+    # what is asked                                                         the place         what is said of it
+    (INSTANCES + ' {"ssh_keys": ["a"], "sshKeys": ["b"]}', "sshKeys", "is given twice; give ssh_keys once"),
+    (INSTANCES + ' {"sshKeys": ["a"], "ssh_keys": ["b"]}', "ssh_keys", "is given twice; give ssh_keys once"),
+    (INSTANCES + ' {"sshKeys": [], "sshKeys": []}', "sshKeys", "is given twice"),
+    (REGIONS + ' {"name": "eu", "name": "us"}', "name", "is given twice; give name once"),
+    (REGIONS + ' {"name": "eu", "name": "eu"}', "name", "is given twice"),
+    (REGIONS + ' {"name": "eu", "name": null}', "name", "is given twice"),
+    (REGIONS + r' {"name": "eu", "\u006eame": "us"}', "name", "is given twice"),
+    (REGIONS + " {name: 'eu', 'name': 'us'}", "name", "is given twice"),
+    (INSTANCES + ' {"meta": {"id": "x"}, "meta": {"etag": "y"}}', "meta", "is given twice"),
+    (INSTANCES + ' {"metadata": {"a": "1"}, "metadata": {"b": "1"}}', "metadata", "is given twice"),
+    (INSTANCES + ' {"meta": {"etag": "x", "id": "", "etag": "y"}}', "meta.etag", "is given twice"),
+    (INSTANCES + ' {"meta": {"conditions": [{}, {"type": "a", "type": "b"}]}}', "meta.conditions[1].type", "twice"),
+    (INSTANCES + ' {"meta": {"createTime": "", "create_time": ""}}', "meta.create_time", "give create_time once"),
+    ('PATCH /api/v2/regions/x {"name": "eu", "name": "us"}', "name", "is given twice"),
+    ('POST /api/v2/instances/x:start {"requestId": "a", "request_id": "b"}', "request_id", "is given twice"),
+    ('DELETE /api/v2/regions/x {"validateOnly": true, "validate_only": false}', "validate_only", "is given twice"),
+    # In the query, and in it and elsewhere.
+    ("GET /api/v2/regions?page_size=1&page_size=2", "page_size", "is given twice; give page_size once"),
+    ("GET /api/v2/regions?page_size=1&filter=a&pageSize=1", "pageSize", "is given twice; give page_size once"),
+    ("GET /api/v2/regions?filter=a&fil%74er=b", "filter", "is given twice"),
+    ("GET /api/v2/regions?filter&filter=b", "filter", "is given twice"),
+    ("DELETE /api/v2/regions/x?validate_only=true&validateOnly=false", "validateOnly", "is given twice"),
+    ('POST /api/v2/regions?validate_only=true&validate_only=false {"name": "eu"}', "validate_only", "is given twice"),
+    ("GET /api/v2/regions/x?id=y", "id", "stands in the path; leave it out of the query"),
+    ("DELETE /api/v2/regions/x?i%64=y", "id", "stands in the path"),
+    ("POST /api/v2/instances/x:start?id=y", "id", "stands in the path"),
+    ('PATCH /api/v2/instances/x?instance.meta.id=y {"description": "d"}', "instance.meta.id", "belongs in the body"),
+    ('PATCH /api/v2/instances/x?instance.sshKeys=y {"ssh_keys": []}', "instance.sshKeys", "belongs in the body"),
+    ("POST /api/v2/regions?region.name=eu", "region.name", "belongs in the body; leave it out of the query"),
+    ("POST /api/v2/operations/x:wait?timeout=5s&timeout.seconds=6", "timeout.seconds", "is given twice"),
+    ("POST /api/v2/operations/x:wait?timeout.seconds=6&timeout=5s", "timeout", "is given twice"),
+    ("GET /api/v2/regions?page_size=1&page_size=2 {}", "page_size", "is given twice"),
+]
+
+
+@pytest.mark.parametrize(("asked", "field", "says"), TWICE, ids=[row[0][:90] for row in TWICE])
+def test_what_is_given_twice_is_refused(door: Door, asked: str, field: str, says: str) -> None:
+    answer = ask(door, asked)
+    assert answer.status_code == HTTPStatus.BAD_REQUEST, door.calls
+    (violation,) = answer.json()["details"][1]["field_violations"]
+    assert violation["field"] == field
+    assert says in violation["description"]
+    assert not door.calls
+
+
+def test_a_name_twice_in_a_map_is_refused_by_the_transcoder(door: Door) -> None:
+    answer = ask(door, INSTANCES + ' {"metadata": {"a": "1", "a": "2"}}')
+    assert answer.status_code == HTTPStatus.BAD_REQUEST
+    assert "Repeated map key: 'a'" in answer.json()["message"]
+    assert not door.calls
 
 
 DEEP = "Message too deep"
@@ -252,11 +310,11 @@ def test_nothing_goes_through_when_the_check_breaks(tmp_path: Path) -> None:
         ]
         command = prepare(CliApp.run(Options, cli_args=words))
         script = tmp_path / "bodies.lua"
-        script.write_text(re.sub(r"(function unknown_fields\(.*\)\n)", r'\1 error("broken") ', script.read_text()))
+        script.write_text(re.sub(r"(function wrong_in_body\(.*\)\n)", r'\1 error("broken") ', script.read_text()))
         with running(command, f"http://{admin}/ready"), httpx.Client(base_url=f"http://{plain}") as rest:
             broken = rest.post("/api/v2/regions", json={"name": "eu"})
             assert broken.status_code == HTTPStatus.INTERNAL_SERVER_ERROR
-            said = "the gateway can't check the body, so nothing was done; its log says why"
+            said = "the gateway can't check the request, so nothing was done; its log says why"
             assert broken.json() == {"code": 13, "message": said, "details": []}
             assert not calls
             assert rest.get("/api/v2/regions").status_code == HTTPStatus.OK

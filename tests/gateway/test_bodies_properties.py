@@ -28,6 +28,16 @@ BINDINGS = {
     for http in method.http
 }
 STRANGER = "foo"
+
+
+class Again(str):
+    """A name that a dictionary may hold besides its equal."""
+
+    __slots__ = ()
+    __hash__ = object.__hash__
+    __eq__ = object.__eq__
+
+
 TIMES = {"seconds": st.integers(0, 2**32), "nanos": st.integers(0, 999_999_999)}
 TYPES: dict[int, st.SearchStrategy[Any]] = {
     FieldDescriptor.TYPE_STRING: st.text(max_size=20),
@@ -63,9 +73,9 @@ def values(field: FieldDescriptor) -> st.SearchStrategy[Any]:
     return st.lists(one, max_size=3) if field.is_repeated else one
 
 
-def objects(kind: Descriptor, value: Any, path: str = "") -> Iterator[tuple[str, Any]]:
-    """The JSON objects in one that stand for messages, each with the prefix of what is in it."""
-    yield path, value
+def objects(kind: Descriptor, value: Any, path: str = "") -> Iterator[tuple[Descriptor, str, Any]]:
+    """The JSON objects in one that stand for messages, each with its message and the prefix of what is in it."""
+    yield kind, path, value
     names = {name: field for field in kind.fields for name in (field.name, field.json_name)}
     for name, inner in value.items():
         inside = names[name].message_type
@@ -124,7 +134,19 @@ def test_fields_go_through_and_strangers_do_not(door: Door, binding: str, data: 
     assert answer.status_code == HTTPStatus.OK, (text, answer.text)
     assert door.calls == [request]
 
-    everywhere = [*objects(part.DESCRIPTOR, body)]
+    filled = [(kind, prefix, place) for kind, prefix, place in objects(part.DESCRIPTOR, body) if place]
+    for kind, prefix, place in random.sample(filled, min(2, len(filled))):
+        field = next(field for field in kind.fields if {field.name, field.json_name} & place.keys())
+        again = Again(random.choice([field.name, field.json_name]))
+        place[again] = random.choice([None, "a", {"name": [1]}])
+        text = spelled(body, random)
+        answer = door.ask(http.method.upper(), path, text)
+        assert answer.status_code == HTTPStatus.BAD_REQUEST, text
+        assert f"{prefix}{again}" in {each["field"] for each in answer.json()["details"][1]["field_violations"]}, text
+        assert not door.calls
+        del place[again]
+
+    everywhere = [(prefix, place) for _, prefix, place in objects(part.DESCRIPTOR, body)]
     places = random.sample(everywhere, random.randint(1, min(3, len(everywhere))))
     for _, place in places:
         place[STRANGER] = random.choice([None, "a", {"name": [1]}])
@@ -134,3 +156,23 @@ def test_fields_go_through_and_strangers_do_not(door: Door, binding: str, data: 
     found = {violation["field"] for violation in answer.json()["details"][1]["field_violations"]}
     assert found == {prefix + STRANGER for prefix, _ in places}
     assert not door.calls
+
+
+@pytest.mark.parametrize("binding", BINDINGS)
+def test_a_field_has_one_place_in_a_query_and_none_where_the_path_or_the_body_has_it(door: Door, binding: str) -> None:
+    method, http = BINDINGS[binding]
+    bound = re.findall(r"{(.*?)}", http.path)
+    path = re.sub("{.*?}", "x", http.path)
+    request: Any = contract.load().stub(method.request.name).DESCRIPTOR
+    queries = {f"{name}=y": name for name in bound}
+    for field in request.fields:
+        repeats = field.is_repeated or (field.message_type and field.message_type.full_name.endswith("FieldMask"))
+        if field.name == http.body:
+            queries[f"{field.name}.meta.id=y"] = f"{field.name}.meta.id"
+        elif field.name not in bound and not repeats:
+            queries[f"{field.name}=1&{field.json_name}=2"] = field.json_name
+    for query, name in queries.items():
+        answer = door.ask(http.method.upper(), f"{path}?{query}")
+        assert answer.status_code == HTTPStatus.BAD_REQUEST, query
+        assert [each["field"] for each in answer.json()["details"][1]["field_violations"]] == [name]
+        assert not door.calls

@@ -43,7 +43,7 @@ def test_every_replica_is_an_endpoint() -> None:
     assert hosts == ["kahuna-1", "kahuna-2"]
 
 
-def test_bodies_are_read_where_one_may_be_and_nowhere_else() -> None:
+def test_requests_are_read_where_a_body_or_a_query_may_be_and_nowhere_else() -> None:
     (listener,) = bootstrap(plain=HERE)["static_resources"]["listeners"]
     manager = listener["filter_chains"][0]["filters"][0]["typed_config"]
 
@@ -51,16 +51,18 @@ def test_bodies_are_read_where_one_may_be_and_nowhere_else() -> None:
         return str(match["prefix"] if "prefix" in match else match["safe_regex"]["regex"])
 
     assert [each.get("disabled", False) for each in manager["http_filters"] if each["name"] == bodies.NAME] == [True]
+    without = (config.NO_BODY[0], config.NO_QUERY)
     reads = {
-        (place(route["match"]), config.NO_BODY[0] in route["match"].get("headers", [])): bodies.NAME
+        (place(route["match"]), *(each in route["match"].get("headers", []) for each in without)): bodies.NAME
         in route.get("typed_per_filter_config", {})
         for route in manager["route_config"]["virtual_hosts"][0]["routes"]
     }
     assert reads == {
-        ("/api/", True): False,
-        ("/api/" + config.LASTING, False): True,
-        ("/api/", False): True,
-        ("/kowa.v2.", False): False,
+        ("/api/", True, True): False,
+        ("/api/", True, False): True,
+        ("/api/" + config.LASTING, False, False): True,
+        ("/api/", False, False): True,
+        ("/kowa.v2.", False, False): False,
     }
 
 
