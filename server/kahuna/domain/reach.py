@@ -9,7 +9,7 @@ A path is read from the resource on, one reference after another:
 
 import re
 from collections import defaultdict
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
 from graphlib import TopologicalSorter
@@ -67,28 +67,29 @@ class Reach:
 
     def __init__(self, references: References, paths: Mapping[str, Paths]) -> None:
         """Raises ValueError for what is no path over these references, and for kinds that must each come first."""
-        self._root = _Node(AGENT, _Step("", ""), _Step("", ""))
-        self._nodes: dict[str, list[_Node]] = {kind: [] for kind in paths}
+        self._root = _Node(AGENT, _Step("", ""))
+        self._starts: dict[str, list[_Node]] = {kind: [] for kind in paths}
+        self._by_field: dict[tuple[str, str], list[_Node]] = defaultdict(list)
         for kind, (reaches, informs) in paths.items():
             for path in dict.fromkeys((*reaches, *informs)):
                 node = self._root
-                for step in reversed(_steps(references, kind, path)):
-                    node = node.child(*step)
-                node.ends, node.reaches = True, path in reaches
-                self._nodes[kind].append(node)
-        self._crossed: dict[tuple[str, str], list[_Node]] = defaultdict(list)
-        for node in self._root.descendants():
-            self._crossed[node.up.kind, node.up.field].append(node)
+                for at, step in reversed(_steps(references, kind, path)):
+                    if step not in node.children:
+                        node.children[step] = _Node(at, step, node.route)
+                        self._by_field[step.kind, step.field].append(node.children[step])
+                    node = node.children[step]
+                node.starts, node.reaches = True, path in reaches
+                self._starts[kind].append(node)
         self.order = {kind: rank for rank, kind in enumerate(_ordered(references, paths))}
         """The kinds that agents are told of, with their ranks: those of lower ranks must be known first."""
 
     def agents(self, reader: Reader, kind: str, id_: str) -> set[str]:
         """The agents that a resource concerns."""
-        return set().union(*(_walk(reader, node.line, {id_}) for node in self._nodes.get(kind, ())))
+        return set().union(*(_walk(reader, node.route, {id_}) for node in self._starts.get(kind, ())))
 
     def holders(self, reader: Reader, kind: str, id_: str) -> set[str]:
         """Of the agents that a resource concerns, those that make it on their hosts."""
-        return set().union(*(_walk(reader, node.line, {id_}) for node in self._nodes.get(kind, ()) if node.reaches))
+        return set().union(*(_walk(reader, node.route, {id_}) for node in self._starts.get(kind, ()) if node.reaches))
 
     def slice(self, reader: Reader, agent: str) -> set[Member]:
         """All that concerns an agent."""
@@ -96,7 +97,7 @@ class Reach:
         waiting: list[tuple[_Node, Ids]] = [(self._root, {agent})]
         while waiting:
             node, ids = waiting.pop()
-            if node.ends:
+            if node.starts:
                 found.update((node.kind, id_) for id_ in ids)
             waiting += [(child, below) for child in node.children.values() if (below := child.down.take(reader, ids))]
         return found
@@ -134,16 +135,16 @@ class Reach:
         return there, left
 
     def _concerns(self, state: "_State", agent: str, kind: str, id_: str) -> bool:
-        return any(state.leads_to(agent, node, id_) for node in self._nodes.get(kind, ()))
+        return any(state.leads_to(agent, node, id_) for node in self._starts.get(kind, ()))
 
     def _follow(
         self, links: Iterable[Link], among: Collection[str], state: "_State", other: "_State", found: Slices
     ) -> None:
         """Finds what agents are told of because of links that one state has and the other has not."""
         for link in links:
-            for node in self._crossed.get((link.kind, link.field), ()):
+            for node in self._by_field.get((link.kind, link.field), ()):
                 near, far = (link.source, link.target) if node.up.forward else (link.target, link.source)
-                agents = {agent for agent in _walk(state.reader, node.line[1:], {far}) if agent in among}
+                agents = {agent for agent in _walk(state.reader, node.route[1:], {far}) if agent in among}
                 if agents:
                     _spread(node, near, agents, state, other, found)
 
@@ -164,41 +165,31 @@ class _Step(NamedTuple):
         """About how many resources it looks at."""
         return len(ids) if self.forward else reader.count_sources(self.kind, self.field, ids)
 
-    def back(self) -> "_Step":
-        """The same reference the other way."""
-        return self._replace(forward=not self.forward)
-
 
 @dataclass(eq=False, slots=True)
 class _Node:
-    """A place on paths. Those that go on alike from there to the agent share it; from its children steps lead to it."""
+    """A place on paths: a kind and the way on from there. Paths that end alike share the nodes of that end."""
 
     kind: str
     up: _Step
-    down: _Step
-    ends: bool = False
+    route: "tuple[_Node, ...]" = ()
+    """The nodes from this one to the agent, itself included."""
+    starts: bool = False
+    """Whether a path of the kind starts here; if so, whether it says whom the kind reaches."""
     reaches: bool = False
-    line: "tuple[_Node, ...]" = ()
-    """This node, its parent, and so on to the last before the agent."""
     children: "dict[_Step, _Node]" = field(default_factory=dict)
+    """The nodes that are one step further away from the agent, by that step."""
+    down: _Step = field(init=False)
+    """From the next node on the route to this one."""
 
-    def child(self, kind: str, step: _Step) -> "_Node":
-        """The node from which that step leads to this one."""
-        if step not in self.children:
-            child = self.children[step] = _Node(kind, step, step.back())
-            child.line = (child, *self.line)
-        return self.children[step]
-
-    def descendants(self) -> "Iterator[_Node]":
-        """All nodes from which paths lead to this one."""
-        for child in self.children.values():
-            yield child
-            yield from child.descendants()
+    def __post_init__(self) -> None:
+        self.route = (self, *self.route) if self.up.kind else ()
+        self.down = self.up._replace(forward=not self.up.forward)
 
 
-def _walk(reader: Reader, line: Iterable[_Node], ids: Ids) -> Ids:
-    """The agents that resources lead to, along the rest of a path."""
-    for node in line:
+def _walk(reader: Reader, route: Iterable[_Node], ids: Ids) -> Ids:
+    """The agents at the end of a route from some resources."""
+    for node in route:
         ids = node.up.take(reader, ids)
     return ids
 
@@ -213,37 +204,37 @@ class _State:
     def leads_to(self, agent: str, node: _Node, id_: str) -> bool:
         """Whether a resource of a node leads to an agent: walks from either end, whichever step is cheaper."""
         walked = self._walked.setdefault(agent, {})
-        line = node.line
+        route = node.route
         ids: Ids = {id_}
         begin, end = 0, 0
-        while end < len(line) and line[end] not in walked:
+        while end < len(route) and route[end] not in walked:
             end += 1
-        if end == len(line):
+        if end == len(route):
             # An agent serves one node, or few: no step is cheaper than the one to them.
             end -= 1
-            walked[line[end]] = line[end].down.take(self.reader, {agent})
-        reached = walked[line[end]]
+            walked[route[end]] = route[end].down.take(self.reader, {agent})
+        reached = walked[route[end]]
         while begin < end and ids and reached:
-            cost = line[begin].up.cost(self.reader, ids)
-            if cost <= 1 or cost <= line[end - 1].down.cost(self.reader, reached):
-                ids = line[begin].up.take(self.reader, ids)
+            cost = route[begin].up.cost(self.reader, ids)
+            if cost <= 1 or cost <= route[end - 1].down.cost(self.reader, reached):
+                ids = route[begin].up.take(self.reader, ids)
                 begin += 1
             else:
                 end -= 1
-                reached = walked[line[end]] = line[end].down.take(self.reader, reached)
+                reached = walked[route[end]] = route[end].down.take(self.reader, reached)
         return not ids.isdisjoint(reached)
 
 
 def _spread(node: _Node, id_: str, agents: Ids, state: _State, other: _State, found: Slices) -> None:
-    """Finds what leads to agents through a resource of a node.
+    """Finds what reaches agents through a resource at a node: itself and what leads to it.
 
-    Whom that one leads to in the other state, too, is left out: for them a link further back has changed, or none. That
-    spares them all that hangs from it; where nothing can, it is not worth asking.
+    Agents that it reaches in the other state, too, are left out: if anything changed for them, a link further away from
+    them did, and that one is followed by itself.
     """
-    # What leads nowhere there need not be asked for each agent of a region.
+    # Not worth asking where nothing else leads to it, nor for each agent when it led nowhere.
     if node.children and (len(agents) == 1 or node.up.take(other.reader, {id_})):
         agents = {agent for agent in agents if not other.leads_to(agent, node, id_)}
-    if node.ends:
+    if node.starts:
         for agent in agents:
             found[agent].add((node.kind, id_))
     for child in node.children.values() if agents else ():
