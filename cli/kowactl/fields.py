@@ -9,6 +9,7 @@ from typing import Any
 import click
 
 from kowa import contract, sizes
+from kowa.ssh_keys import why_no_public_key
 from kowactl.files import PublicKey, Text
 from kowactl.parts import Entry, Json, Part, each, form, joined, spelled
 
@@ -189,6 +190,8 @@ def _converted(about: contract.Message, document: dict[str, Any], above: str = "
 def _converted_one(field: contract.Field, part: contract.Message | None, here: str, value: Any) -> Any:
     if part and isinstance(value, dict):
         return _converted(part, value, here)
+    if isinstance(value, str) and field.rule.ssh_public_key and (reason := why_no_public_key(value)):
+        raise click.UsageError(f"--from-file: {here}: {reason}")  # before it is sent: it may be a private key
     if not isinstance(value, str) or not (field.in_bytes or field.type == "enum"):
         return value
     if value.endswith("_UNSPECIFIED"):

@@ -27,7 +27,7 @@ class KindGroup(click.Group):
     """`kowactl KIND`: a command for each method."""
 
     def __init__(self, kind: contract.Kind) -> None:
-        super().__init__(kind.command, help=kind.comment, short_help=words.summary(kind.comment))
+        super().__init__(kind.command, help=kind.comment, short_help=words.first_sentence(kind.comment))
         self.kind = kind
 
     def list_commands(self, context: click.Context) -> list[str]:
@@ -52,8 +52,8 @@ class KindGroup(click.Group):
         return make.get(name, _custom)(self.kind, method)
 
 
-class Span(click.ParamType[float]):
-    """A span of time."""
+class Duration(click.ParamType[float]):
+    """A length of time."""
 
     name = "time"
 
@@ -71,7 +71,9 @@ def _output(what: str = "it", *, named: bool = True) -> click.Option:
 
 
 def _wait_limit() -> click.Option:
-    return click.Option(["--timeout"], type=Span(), default=OPERATION_LIMIT, show_default=True, help="Wait no longer.")
+    return click.Option(
+        ["--timeout"], type=Duration(), default=OPERATION_LIMIT, show_default=True, help="Wait no longer."
+    )
 
 
 def _changing(method: contract.Method) -> list[click.Parameter]:
@@ -98,13 +100,13 @@ def _command(
         session.reason = values.get("reason") or ""
         run(session, **values)
 
-    said = words.explained(kind, method)
+    said = words.help_text(kind, method)
     return click.Command(
         method.verb,
         params=parameters,
         callback=click.pass_obj(callback),
         help=said,
-        short_help=words.summary(said),
+        short_help=words.first_sentence(said),
         epilog="\b\nExample:\n  " + example(kind, method),
     )
 

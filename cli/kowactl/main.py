@@ -37,8 +37,8 @@ HANDSHAKES = {
     "Socket closed": f"if it speaks TLS there, leave --insecure out; else {ASK_WHERE}",
     "handshake failed": "set KOWABUNGA_CA (or --ca) to whom to trust, or give --insecure where there is no TLS",
 }
-UNFIT = EXIT_CODES[errors.Conflict]
-INTERRUPTED = 130
+EXIT_CONFLICT = EXIT_CODES[errors.Conflict]
+EXIT_INTERRUPTED = 130
 
 EPILOG = """\b
 Environment:
@@ -119,7 +119,7 @@ def main() -> NoReturn:
     try:
         sys.exit(_run())
     except (click.Abort, KeyboardInterrupt):
-        sys.exit(INTERRUPTED)
+        sys.exit(EXIT_INTERRUPTED)
     except Terminated as error:
         end_by(error.number)
 
@@ -157,7 +157,7 @@ def _stop_printing() -> None:
 
 def exit_code(error: errors.KowaError) -> int:
     """What scripts go by. A host that is away is no Kahuna out of reach: to ask again does not help."""
-    return UNFIT if error.reason == "HOST_OFFLINE" else EXIT_CODES.get(type(error), 1)
+    return EXIT_CONFLICT if error.reason == "HOST_OFFLINE" else EXIT_CODES.get(type(error), 1)
 
 
 def usage(error: click.ClickException) -> str:

@@ -16,8 +16,8 @@ if TYPE_CHECKING:
     from kowa.calls import Event
     from kowactl.references import References
 
-EMPTY = "-"
-FACT = 24  # columns for the name of a fact
+NO_VALUE = "-"
+NAME_WIDTH = 24
 PIPE_WIDTH = 10_000  # where nobody looks, nothing is folded
 
 
@@ -43,7 +43,7 @@ def show(kind: contract.Kind, item: Any, form: str, references: "References") ->
         case _:
             for path, value in _facts(contract.load().messages[item.DESCRIPTOR.full_name], item, references):
                 lines = map(escaped, value.rstrip().split("\n"))
-                click.echo(f"{path:<{FACT}} " + ("\n" + " " * (FACT + 1)).join(lines))
+                click.echo(f"{path:<{NAME_WIDTH}} " + ("\n" + " " * (NAME_WIDTH + 1)).join(lines))
 
 
 def show_event(kind: contract.Kind, event: "Event[Any]", form: str, references: "References", called: str) -> None:
@@ -85,7 +85,7 @@ def _ordered_part(field: contract.Field, message: contract.Message, value: Any) 
 
 def row(kind: contract.Kind, item: Any, references: "References") -> list[str]:
     """The columns of a resource. None is empty: whoever counts words counts columns."""
-    return [_cell(kind.message, item, path, references) or EMPTY for path in kind.columns]
+    return [_cell(kind.message, item, path, references) or NO_VALUE for path in kind.columns]
 
 
 def _cell(message: contract.Message, item: Any, path: str, references: "References") -> str:

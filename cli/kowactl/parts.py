@@ -2,7 +2,7 @@
 
 import json
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import click
@@ -64,7 +64,7 @@ class Json(click.ParamType[Any]):
     def convert(self, value: Any, param: click.Parameter | None, context: click.Context | None) -> Any:
         """The value."""
         try:
-            return json.loads(value)
+            return json.loads(value, object_pairs_hook=once)
         except ValueError as error:
             self.fail(f"not JSON: {error}", param, context)
 
@@ -78,10 +78,18 @@ def joined(field: contract.Field, values: Any) -> Any:
     """What was given for a field, each by itself, as JSON has it. Raises click.UsageError for a name given twice."""
     if not field.is_map:
         return values
+    try:
+        return once(values)
+    except ValueError as error:
+        raise click.UsageError(f"--{spelled(field)}: {error}") from None
+
+
+def once(pairs: Iterable[tuple[str, Any]]) -> dict[str, Any]:
+    """Names and values. Raises ValueError for a name given twice."""
     found: dict[str, Any] = {}
-    for name, value in values:
+    for name, value in pairs:
         if name in found:
-            raise click.UsageError(f"--{spelled(field)}: {name} is given twice")
+            raise ValueError(f"{name} is given twice")
         found[name] = value
     return found
 

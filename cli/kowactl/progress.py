@@ -12,8 +12,8 @@ if TYPE_CHECKING:
     from kowa.client import Client
     from kowa.v2 import operation_pb2
 
-STEP = 1.0  # seconds between two looks
-AWAY = "Kahuna is out of reach; waiting for it"
+POLL_INTERVAL_S = 1.0
+UNREACHABLE = "Kahuna is out of reach; waiting for it"
 
 
 @contextlib.contextmanager
@@ -43,11 +43,11 @@ def follow(client: "Client", operation_id: str, limit: float) -> "operation_pb2.
     with console.status("") as status:
         while True:
             try:
-                return client.operations.wait(operation_id, min(STEP, max(0.0, deadline - monotonic())))
+                return client.operations.wait(operation_id, min(POLL_INTERVAL_S, max(0.0, deadline - monotonic())))
             except (errors.OperationPending, errors.Unavailable) as error:
                 if monotonic() >= deadline:
                     raise
-                state = sentence(error.operation) if isinstance(error, errors.OperationPending) else AWAY
+                state = sentence(error.operation) if isinstance(error, errors.OperationPending) else UNREACHABLE
             status.update(Text(state))
             if state != said and not console.is_terminal:
                 say(state)

@@ -49,7 +49,7 @@ class References:
         if ID.fullmatch(text):
             return text.lower()
         if "name" not in kind.message.fields:
-            raise click.UsageError(f"{text!r} is not an id, and {words.one(kind)} has no name")
+            raise click.UsageError(f"{text!r} is not an id, and {words.singular(kind)} has no name")
         found = self._called(kind, text)
         if parent := _parent(kind):
             field, parent_kind = parent

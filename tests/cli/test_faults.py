@@ -141,7 +141,7 @@ def test_what_is_shown_of_it(kowactl: Kowactl) -> None:
 
 def test_progress_and_errors_with_it(kowactl: Kowactl, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(FATES, EVIL, PHASE_WAITING)
-    monkeypatch.setattr("kowactl.progress.STEP", 0.01)
+    monkeypatch.setattr("kowactl.progress.POLL_INTERVAL_S", 0.01)
     monkeypatch.setattr("kowactl.progress.monotonic", count().__next__)
     late = kowactl("region", "create", "--name", EVIL, "--timeout", "8s")
     progress, error, end = late.err.split("\n")

@@ -159,6 +159,12 @@ def test_a_private_key_stays_at_home(pretended: Kowactl, fake: Fake, tmp_path: P
         assert (refused.code, refused.out, refused.err.count("\n")) == (2, "", 1)
         assert "is a private key; give the public key, in the file whose name ends in .pub" in refused.err
         assert PRIVATE.splitlines()[1] not in refused.err
+    document = tmp_path / "web.json"
+    document.write_text(json.dumps({"ssh_keys": [ED25519, PRIVATE]}))
+    refused = pretended(*CREATE, "--from-file", str(document))
+    assert (refused.code, refused.out, refused.err.count("\n")) == (2, "", 1)
+    assert "--from-file: ssh_keys: is a private key" in refused.err
+    assert PRIVATE.splitlines()[1] not in refused.err
     assert not fake.calls
 
 

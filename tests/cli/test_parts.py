@@ -100,6 +100,7 @@ WRONG: list[tuple[list[str], str]] = [
     (["--member", "kaktus"], "'kaktus' is not NAME=VALUE; a name is one of kaktus, address, weight, mac"),
     (["--member", "colour=red"], "'colour=red' is not NAME=VALUE; a name is one of kaktus"),
     (["--member", "kaktus=a,kaktus=b"], "kaktus is given twice"),
+    (["--member", '{"kaktus": "a", "kaktus": "b"}'], "kaktus is given twice"),
     (["--member", "kaktus=a,weight=x"], "'x' is not a valid integer range"),
     (["--member", "kaktus=a,weight=101"], "101 is not in the range 1<=x<=100"),
     (["--member", "kaktus=a,healthy=true"], "a name is one of kaktus, address, weight, mac"),
