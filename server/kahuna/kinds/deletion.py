@@ -10,7 +10,7 @@ from kahuna.kinds.command import Command
 from kahuna.kinds.reach import reach_of_kinds
 from kahuna.store.gone import Gone
 from kahuna.store.resource import CONTRACT, TABLES, meta
-from kahuna.store.transaction import Transaction, referring_columns
+from kahuna.store.transaction import Transaction, references_to
 from kowa.v2 import agent_pb2, operation_pb2
 
 # How long a marked resource may wait to be looked at again, in microseconds.
@@ -63,13 +63,12 @@ def confirm_gone(tx: Transaction, kind: str, id_: str, agents: Iterable[str]) ->
 
 def _let_go(tx: Transaction, kind: str, id_: str) -> Iterable[tuple[str, str]]:
     """Clears the references that do not keep a resource. What held them."""
-    for table, column in referring_columns(kind):
-        field = column.removesuffix("_id")
-        if field in table.let_go:
-            for part in tx.referring(table.kind, field, id_):
+    for source, field in references_to(kind):
+        if field in TABLES[source].let_go:
+            for part in tx.referring(source, field, id_):
                 part.ClearField(field)
-                tx.put(table.kind, part)
-                yield table.kind, meta(part).id
+                tx.put(source, part)
+                yield source, meta(part).id
 
 
 def _holders(tx: Transaction, kind: str, resource: Message) -> set[str]:

@@ -23,8 +23,8 @@ from kahuna.kinds.verbs import Form, Verb, declared_verbs
 from kahuna.security.keys import KeyHasher
 from kahuna.security.scope import ScopedView
 from kahuna.store.database import Store
-from kahuna.store.resource import CONTRACT, Resource, meta
-from kahuna.store.transaction import Transaction, referring_columns
+from kahuna.store.resource import CONTRACT, TABLES, Resource, meta
+from kahuna.store.transaction import Transaction, references_to
 from kowa import contract
 from kowa.fleet.v1 import fleet_pb2
 from kowa.v2 import meta_pb2, operation_pb2
@@ -263,18 +263,13 @@ class Kind(Generic[M]):
         """Raises Refusal HAS_CHILDREN while something unmarked names the resource."""
         said: list[str] = []
         free: list[str] = []
-        for table, column in referring_columns(self.name):
-            if column.removesuffix("_id") in table.let_go:
-                continue
-            unmarked = select(table).where(
-                getattr(table, column) == meta(resource).id, col(table.delete_time).is_(None)
-            )
-            children = tx.session.exec(unmarked.limit(MAX_NAMED_CHILDREN + 1)).all()
-            if children:
-                kind, names = CONTRACT.kinds[table.kind], [getattr(child, "name", "") for child in children]
+        for source, field in references_to(self.name):
+            names = tx.unmarked_names(source, field, meta(resource).id, MAX_NAMED_CHILDREN + 1)
+            if names and field not in TABLES[source].let_go:
+                kind = CONTRACT.kinds[source]
                 said.append(_counted(kind, names))
-                named_in = kind.message.fields[column.removesuffix("_id")]
-                if not (named_in.immutable or named_in.output_only):
+                reference = next(reference for reference in kind.references if reference.name == field)
+                if not (reference.immutable or reference.output_only):
                     free += names[:MAX_NAMED_CHILDREN]
         if said:
             name = getattr(resource, "name", meta(resource).id)

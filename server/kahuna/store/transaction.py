@@ -2,10 +2,11 @@
 
 import re
 from collections.abc import Callable, Iterator
-from typing import Any, NoReturn, TypeVar, cast
+from functools import cache
+from typing import Any, Literal, NoReturn, TypeVar, cast
 
 from google.protobuf.message import Message
-from sqlalchemy import func, insert, inspect, text, update
+from sqlalchemy import delete, func, insert, inspect, text, update
 from sqlalchemy.dialects.postgresql import insert as upsert_postgresql
 from sqlalchemy.dialects.sqlite import insert as upsert_sqlite
 from sqlalchemy.exc import IntegrityError
@@ -15,12 +16,15 @@ from kahuna.domain.errors import Refusal, not_found
 from kahuna.domain.reach import Ids, Reader
 from kahuna.store.gone import Gone
 from kahuna.store.log import Head, Log
+from kahuna.store.reference import Reference
 from kahuna.store.resource import (
     CONTRACT,
     TABLES,
     Lock,
     Resource,
     column_values,
+    links_moved,
+    message_class,
     message_of,
     meta,
     named_by,
@@ -29,7 +33,6 @@ from kahuna.store.resource import (
     status_of,
 )
 from kahuna.store.view import Change, Commit, Entry
-from kowa import contract
 
 M = TypeVar("M", bound=Message)
 
@@ -74,7 +77,8 @@ class Transaction(Reader):
     def referring(self, kind: str, field: str, target: str) -> Iterator[Message]:
         """The resources of a kind whose field names the target."""
         table = TABLES[kind]
-        rows = self.session.exec(select(table).where(getattr(table, f"{field}_id") == target))
+        named = _sources(kind, field, "id").where(_target(kind, field) == target)
+        rows = self.session.exec(select(table).where(col(table.id).in_(named)))
         return (message_of(kind, row) for row in rows.all())
 
     def targets(self, kind: str, field: str, sources: Ids) -> Ids:
@@ -86,13 +90,10 @@ class Transaction(Reader):
         return {named for row in rows for named in named_by(kind, field, message_of(kind, row)) if named}
 
     def sources(self, kind: str, field: str, targets: Ids) -> Ids:
-        # The database finds what names a resource by columns: a path can't be walked against a reference without one.
-        table = TABLES[kind]
-        return set(self._read(select(table.id), getattr(table, f"{field}_id"), targets))
+        return set(self._read(_sources(kind, field, "id"), _target(kind, field), targets))
 
     def count_sources(self, kind: str, field: str, targets: Ids) -> int:
-        table = TABLES[kind]
-        return sum(self._read(select(func.count(col(table.id))), getattr(table, f"{field}_id"), targets))
+        return sum(self._read(_sources(kind, field, "count"), _target(kind, field), targets))
 
     def each(self, kind: type[M], field: str, target: str) -> Iterator[M]:
         """The resources of a kind whose field names the target, typed."""
@@ -132,6 +133,7 @@ class Transaction(Reader):
         )
         self.session.add(row)
         self._flush(kind, message)
+        self._refer(kind, row.id, None, message)
         self._touched[kind, row.id] = row
         return cast(M, message_of(kind, row))
 
@@ -140,6 +142,7 @@ class Transaction(Reader):
         row = self._row_as_read(kind, message)
         spec = spec_of(message)
         if spec != row.spec:
+            self._refer(kind, row.id, message_class(kind).FromString(row.spec), message)
             row.spec, row.generation, row.update_time = spec, row.generation + 1, self.now
             for column, value in column_values(kind, message).items():
                 setattr(row, column, value)
@@ -178,8 +181,8 @@ class Transaction(Reader):
         """Takes a row out for good."""
         row = self.row(kind, id_)
         project = getattr(row, "project_id", None) or ""
-        for word in self.session.exec(select(Gone).where(Gone.object_id == id_)).all():
-            self.session.delete(word)
+        self.session.execute(delete(Gone).where(col(Gone.object_id) == id_))
+        self.session.execute(delete(Reference).where(col(Reference.source_id) == id_))
         self.session.delete(row)
         self.session.flush()
         self._touched.pop((kind, id_), None)
@@ -188,9 +191,16 @@ class Transaction(Reader):
     def has_referring(self, kind: str, id_: str) -> bool:
         """Whether any row, marked or not, names this one."""
         return any(
-            self.session.exec(select(func.count()).select_from(table).where(getattr(table, column) == id_)).one()
-            for table, column in referring_columns(kind)
+            self.session.exec(_sources(source, field, "id").where(_target(source, field) == id_).limit(1)).first()
+            for source, field in references_to(kind)
         )
+
+    def unmarked_names(self, kind: str, field: str, target: str, limit: int) -> list[str]:
+        """The names of the first unmarked resources of a kind whose field names the target."""
+        table: Any = TABLES[kind]
+        named = _sources(kind, field, "id").where(_target(kind, field) == target)
+        found = select(getattr(table, "name", table.id)).where(table.id.in_(named), table.delete_time.is_(None))
+        return list(self.session.exec(found.limit(limit)).all())
 
     def insert_new(self, table: type[Any], **values: Any) -> bool:
         """Inserts unless the key is there, without failing the transaction. Says whether it did."""
@@ -231,6 +241,19 @@ class Transaction(Reader):
         ] + [Change(revision, kind, id_, None) for kind, id_ in self._removed]
         return Commit(revision, tuple(changes))
 
+    def _refer(self, kind: str, id_: str, before: Message | None, after: Message) -> None:
+        """Keeps the references that no column holds as the resource has them."""
+        if kept := _kept_apart(kind):
+            came, went = links_moved(kind, id_, before, after)
+            for link in (link for link in went if link.field in kept):
+                row = self.session.get(Reference, (id_, link.field, link.target))
+                self.session.delete(row)
+            new = [link for link in came if link.field in kept]
+            self.session.add_all(
+                Reference(source_id=id_, field=link.field, target_id=link.target, kind=kind) for link in new
+            )
+            self._flush(kind, after)
+
     def _read(self, query: Any, column: Any, ids: Ids) -> Iterator[Any]:
         """What a query finds where a column is any of these ids, however many they are."""
         wanted = sorted(ids)
@@ -256,17 +279,40 @@ class Transaction(Reader):
             _refuse(kind, message, error)
 
 
-def referring_columns(kind: str) -> Iterator[tuple[type[Any], str]]:
-    """Each table and column that can name a resource of a kind."""
-    for name, table in TABLES.items():
-        for column, field in own_columns(name).items():
-            if column.endswith("_id") and field_of(name, field).ref == kind:
-                yield table, column
+def references_to(kind: str) -> Iterator[tuple[str, str]]:
+    """Each kind and field that can name a resource of a kind, as far as the database knows."""
+    for source in CONTRACT.kinds.values():
+        for reference in source.references:
+            if reference.kind == kind and (
+                _column(source.name, reference.name) or reference.name in _kept_apart(source.name)
+            ):
+                yield source.name, reference.name
 
 
-def field_of(kind: str, field: str) -> contract.Field:
-    """A field of a kind's message."""
-    return CONTRACT.kinds[kind].message.fields[field]
+@cache
+def _kept_apart(kind: str) -> frozenset[str]:
+    """The references of a kind that its table has no column for: those of lists and of nested parts."""
+    return frozenset(item.name for item in CONTRACT.kinds[kind].references if item.repeated or len(item.fields) > 1)
+
+
+def _column(kind: str, field: str) -> Any:
+    return getattr(TABLES[kind], f"{field}_id", None)
+
+
+def _sources(kind: str, field: str, what: Literal["id", "count"]) -> Any:
+    """A query for the ids of the resources of a kind that name something in a field, or for how many they are."""
+    if _column(kind, field) is not None:
+        source: Any = col(TABLES[kind].id)
+        return select(source if what == "id" else func.count(source))
+    source = col(Reference.source_id)
+    found = select(source if what == "id" else func.count(source))
+    return found.where(Reference.kind == kind, Reference.field == field)
+
+
+def _target(kind: str, field: str) -> Any:
+    """What such a query compares with the id that is named."""
+    column = _column(kind, field)
+    return column if column is not None else col(Reference.target_id)
 
 
 def _refuse(kind: str, message: Message, error: IntegrityError) -> NoReturn:

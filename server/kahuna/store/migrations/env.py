@@ -8,6 +8,7 @@ import kahuna.store.audit
 import kahuna.store.credential
 import kahuna.store.gone
 import kahuna.store.log
+import kahuna.store.reference
 import kahuna.store.request
 
 assert kahuna.kinds
