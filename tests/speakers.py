@@ -7,7 +7,7 @@ import re
 import socket
 import subprocess
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -20,7 +20,8 @@ from kowa import contract, errors
 from tests.waiting import until
 
 BIN = Path(sys.executable).parent
-KINDS = contract.load().kinds
+GATEWAY = (sys.executable, "-m", "gateway")
+KOWACTL = (str(BIN / "kowactl"),)
 
 
 class Speaker:
@@ -28,10 +29,10 @@ class Speaker:
 
     def of(self, message: type[Message]) -> Any:
         """The resources of a message's kind."""
-        return self.speak(KINDS[message.DESCRIPTOR.name])
+        return self.speak(contract.load().kinds[message.DESCRIPTOR.name])
 
     def __getattr__(self, nouns: str) -> Any:
-        return self.speak(next(kind for kind in KINDS.values() if kind.nouns == nouns))
+        return self.speak(next(kind for kind in contract.load().kinds.values() if kind.nouns == nouns))
 
     def speak(self, kind: contract.Kind) -> Any:
         """The resources of a kind."""
@@ -68,6 +69,10 @@ class RestKind:
         """DELETE."""
         return self._ask("DELETE", f"{self._path}/{quote(id_, safe='')}")
 
+    def begin(self, verb: str, id_: str = "", **fields: Any) -> Any:
+        """POST of a verb, of one or of the kind."""
+        return self._ask("POST", f"{self._path}/{id_}:{verb}" if id_ else f"{self._path}:{verb}", sent=fields)
+
     def get(self, id_: str) -> Any:
         """GET of one. Without an id that path is the list's."""
         return self._parse(self._ask("GET", f"{self._path}/{quote(id_, safe='')}"))
@@ -77,8 +82,16 @@ class RestKind:
         found = self._ask("GET", self._path, query)
         return (self._parse(item) for item in found.get(self._kind.nouns, []))
 
-    def _ask(self, verb: str, path: str, query: dict[str, Any] | None = None, body: Message | None = None) -> Any:
-        sent = json_format.MessageToDict(body, preserving_proto_field_name=True) if body is not None else None
+    def _ask(
+        self,
+        verb: str,
+        path: str,
+        query: dict[str, Any] | None = None,
+        body: Message | None = None,
+        sent: dict[str, Any] | None = None,
+    ) -> Any:
+        if body is not None:
+            sent = json_format.MessageToDict(body, preserving_proto_field_name=True)
         answer = self._http.request(verb, path, params=query, json=sent)
         if answer.status_code != httpx.codes.OK:
             raise _error(answer)
@@ -97,7 +110,8 @@ def _error(answer: httpx.Response) -> errors.KowaError:
 class Kowactl(Speaker):
     """The command, as a process for each call."""
 
-    def __init__(self, endpoint: str, key: str) -> None:
+    def __init__(self, endpoint: str, key: str, command: Sequence[str] = KOWACTL) -> None:
+        self._command = command
         self._environment = {**os.environ, "KOWABUNGA_ENDPOINT": endpoint, "KOWABUNGA_API_KEY": key}
 
     def speak(self, kind: contract.Kind) -> "KowactlKind":
@@ -106,7 +120,7 @@ class Kowactl(Speaker):
 
     def run(self, *words: str, stdin: str = "") -> str:
         """What it prints. Raises KowaError with what it says when it refuses; its exit code is the error's code."""
-        command = [str(BIN / "kowactl"), "--insecure", *words]
+        command = [*self._command, "--insecure", *words]
         done = subprocess.run(
             command, env=self._environment, input=stdin, capture_output=True, text=True, check=False, timeout=60
         )
@@ -137,6 +151,15 @@ class KowactlKind:
         """By its id."""
         return self._run(self._kind.command, "delete", "--no-wait", id_)
 
+    def begin(self, verb: str, id_: str = "", **fields: Any) -> str:
+        """A verb, of one or of the kind; what has fields of its own as name=value."""
+        words = [self._kind.command, verb, "--no-wait", *([id_] if id_ else [])]
+        for name, value in fields.items():
+            for one in value if isinstance(value, list) else [value]:
+                part = ",".join(f"{key}={held}" for key, held in one.items()) if isinstance(one, dict) else str(one)
+                words += [f"--{name}", part]
+        return self._run(*words)
+
     def get(self, id_: str) -> Any:
         """By its id, or what the caller takes for one."""
         return self._parse(json.loads(self._run(self._kind.command, "get", id_, "-o", "json")))
@@ -154,12 +177,12 @@ class KowactlKind:
 
 
 @contextlib.contextmanager
-def rest(kahuna: str, key: str, folder: Path) -> Iterator[Rest]:
+def rest(kahuna: str, key: str, folder: Path, command: Sequence[str] = GATEWAY) -> Iterator[Rest]:
     """REST through an Envoy of its own."""
     with socket.create_server(("127.0.0.1", 0)) as probe:
         plain = f"127.0.0.1:{probe.getsockname()[1]}"
     options = ["--plain", plain, "--kahuna", kahuna, "--run-dir", str(folder), "--concurrency", "1"]
-    envoy = subprocess.Popen([sys.executable, "-m", "gateway", *options])
+    envoy = subprocess.Popen([*command, *options])
     speaker = Rest(f"http://{plain}", key)
     try:
         until(lambda: _answers(speaker), what="the gateway")

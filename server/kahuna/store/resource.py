@@ -96,9 +96,10 @@ def own_columns(kind: str) -> Mapping[str, str]:
 
 
 def column_values(kind: str, message: Message) -> dict[str, Any]:
-    """What the kind's own columns hold for a message; an empty reference is NULL."""
+    """What the kind's own columns hold for a message; what is empty is NULL where it may be: NULLs are not equal."""
+    columns = TABLES[kind].__table__.columns  # type: ignore[attr-defined]
     values = {column: getattr(message, field) for column, field in own_columns(kind).items()}
-    return {column: (value or None) if column.endswith("_id") else value for column, value in values.items()}
+    return {name: (value or None) if columns[name].nullable else value for name, value in values.items()}
 
 
 def links_moved(kind: str, id_: str, before: Message | None, after: Message | None) -> tuple[list[Link], list[Link]]:

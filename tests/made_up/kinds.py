@@ -1,0 +1,75 @@
+"""The made-up kinds as Kahuna serves them: their tables, rules and verbs. To be imported after `install()`."""
+
+from typing import Any
+
+from sqlmodel import Field, col, select
+
+from kahuna.domain.errors import invalid
+from kahuna.kinds.kind import Call, Kind, copy_of
+from kahuna.kinds.verbs import answers_call, changes_state
+from kahuna.store.resource import Resource, unique_unless_deleted
+from kahuna.store.transaction import Transaction
+from tests.made_up import made_up
+
+
+class Farm(Resource, table=True):
+    """Where balancers are."""
+
+    name: str
+
+    __table_args__ = (unique_unless_deleted("name"),)
+
+
+class Farms(Kind[Any]):
+    """Farms: the standard methods, nothing else."""
+
+    table = Farm
+
+
+class Balancer(Resource, table=True):
+    """What spreads calls over hosts."""
+
+    farm_id: str = Field(foreign_key="farm.id", index=True)
+    name: str
+    kaktus_id: str | None = Field(default=None, foreign_key="kaktus.id", index=True)
+    address: str | None = None
+
+    __table_args__ = (unique_unless_deleted("farm_id", "name"), unique_unless_deleted("address"))
+    taken = {("address",): ("ADDRESS_TAKEN", "address: {address} belongs to another balancer; choose another")}
+
+
+class Balancers(Kind[Any]):
+    """Balancers: the agent of their host spreads the calls."""
+
+    table = Balancer
+    reaches = ("kaktus.agent",)
+
+    @changes_state
+    def drain(self, tx: Transaction, resource: Any, request: Any) -> None:
+        """Takes a host from the members."""
+        left = [member for member in resource.members if member.kaktus != request.kaktus]
+        if len(left) == len(resource.members):
+            raise invalid("kaktus", f"{request.kaktus} is no member of balancer {resource.name}")
+        del resource.members[:]
+        resource.members.extend(left)
+
+    @answers_call
+    async def rebalance(self, call: Call, request: Any) -> Any:
+        """Takes some hosts from all balancers of a farm."""
+        without = {member.kaktus for member in request.without}
+
+        def work(tx: Transaction) -> int:
+            moved = 0
+            found = select(Balancer.id).where(Balancer.farm_id == request.farm, col(Balancer.delete_time).is_(None))
+            for id_ in tx.session.exec(found).all():
+                balancer: Any = tx.get("Balancer", id_)
+                wanted = copy_of(balancer)
+                del wanted.members[:]
+                wanted.members.extend(member for member in balancer.members if member.kaktus not in without)
+                moved += wanted != balancer
+                self.update(tx, call.cause, wanted, ["members"])
+            return moved
+
+        store = self.platform.store
+        moved = await (store.plan(work) if request.validate_only else store.run(work))
+        return made_up().stub("made_up.v1.RebalanceBalancersResponse")(moved=moved)
