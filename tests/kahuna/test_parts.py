@@ -267,6 +267,13 @@ def test_a_farm_with_balancers_stays(site: Site, transport: str, web: Any) -> No
     assert not refused(site, transport, "a farm", ask, "HAS_CHILDREN", "has 1 balancer: web; delete them first")
 
 
+def test_a_host_that_a_part_names_stays(site: Site, transport: str, web: Any) -> None:
+    ask = partial(site.speaker.kaktuses.begin_delete, site.ids["host-2"])
+    assert not refused(
+        site, transport, "a host", ask, "HAS_CHILDREN", "has 1 balancer: web; take it from web or delete"
+    )
+
+
 def test_verbs_with_and_without_a_target(site: Site, transport: str, web: Any) -> None:
     first, second = (member.kaktus for member in web.members)
     begin = site.speaker.balancers.begin
