@@ -1,6 +1,9 @@
 """What someone at a shell may rely on."""
 
 import json
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -9,6 +12,7 @@ import yaml
 from kowa.v2.subnet_pb2 import Subnet
 from kowa.v2.vnet_pb2 import Vnet
 from tests.cli.conftest import WEB, Kowactl, line, process
+from tests.cli.terminal import in_terminal
 from tests.world import World
 
 
@@ -132,6 +136,25 @@ def test_custom_verbs_and_why(kowactl: Kowactl) -> None:
     assert json.loads(stopped.out)["status"]["power"] == "POWER_STOPPED"
     (done,) = json.loads(kowactl("operation", "list", "--filter", 'method = "StopInstance"', "-o", "json").out)
     assert done["reason"] == "night"
+
+
+@pytest.mark.usefixtures("shop")
+def test_a_console_in_a_terminal_and_in_a_pipe(kowactl: Kowactl) -> None:
+    kowactl(*WEB)
+    with in_terminal("console", "web") as terminal:
+        terminal.read_until(b"login: ")
+        os.write(terminal.master, b"root\r\x03")
+        terminal.read_until(b"ROOT\r\x03")
+        os.write(terminal.master, b"\x1d")
+        assert terminal.wait() == 0
+        assert not terminal.raw
+    shown = subprocess.run(
+        ["sh", "-c", f"{sys.executable} -m kowactl.main --insecure console web </dev/null | head -c 5"],
+        capture_output=True,
+        timeout=30,
+        check=False,
+    )
+    assert (shown.returncode, shown.stdout, shown.stderr) == (0, b"login", b"")
 
 
 def test_operations_are_listed_with_the_newest_first(kowactl: Kowactl) -> None:

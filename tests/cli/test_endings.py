@@ -2,12 +2,9 @@
 
 import contextlib
 import os
-import pty
-import select
 import signal
 import subprocess
 import sys
-import termios
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -20,12 +17,12 @@ import pytest
 from kowa import contract
 from kowa.v2.instance_pb2 import ConsoleInstanceResponse
 from tests.cli.conftest import Kowactl, line, process
+from tests.cli.terminal import in_terminal
 from tests.fake_kahuna import KEY, Fake
 from tests.sdk.kahunas import Kahuna
 from tests.waiting import until
 
 SOME_ID = "2f5c9b8e-3f2d-4b3a-9a53-0d1f7a1e6a10"
-LOCAL_FLAGS = 3  # in what tcgetattr returns
 
 
 @pytest.fixture
@@ -72,58 +69,6 @@ def machine(monkeypatch: pytest.MonkeyPatch) -> Iterator[Machine]:
     yield made
     over.set()
     server.stop(None).wait()
-
-
-@dataclass
-class Terminal:
-    """A terminal, and a shell's command that runs in it."""
-
-    master: int
-    slave: int
-    process: subprocess.Popen[bytes]
-    printed: bytes = b""
-
-    @property
-    def state(self) -> list[Any]:
-        """How it takes and shows what is typed."""
-        return termios.tcgetattr(self.slave)
-
-    @property
-    def raw(self) -> bool:
-        """Whether each key goes through as it is."""
-        return not self.state[LOCAL_FLAGS] & termios.ICANON
-
-    def read_until(self, text: bytes) -> None:
-        """Waits until something is printed."""
-        while text not in self.printed:
-            assert select.select([self.master], [], [], 20)[0], self.printed
-            self.printed += os.read(self.master, 4096)
-
-    def wait(self) -> int:
-        """The exit status, negative when a signal ended it. What is still printed is read."""
-        while True:
-            status = self.process.poll()
-            while select.select([self.master], [], [], 0.01)[0]:
-                self.printed += os.read(self.master, 4096)
-            if status is not None:
-                return status
-
-
-@contextlib.contextmanager
-def in_terminal(*words: str, script: str = "") -> Iterator[Terminal]:
-    """kowactl in a terminal of its own, or a shell's script, in which $KOWACTL stands for it."""
-    master, slave = pty.openpty()
-    kowactl = [sys.executable, "-m", "kowactl.main", "--insecure"]
-    command = ["sh", "-c", script] if script else [*kowactl, *words]
-    session = ["env", "--default-signal", "setsid", "--ctty", *command]
-    environment = os.environ | {"KOWACTL": " ".join(kowactl)}
-    with subprocess.Popen(session, stdin=slave, stdout=slave, stderr=slave, env=environment) as begun:
-        try:
-            yield Terminal(master, slave, begun)
-        finally:
-            begun.kill()
-            os.close(master)
-            os.close(slave)
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT, signal.SIGINT])
