@@ -68,7 +68,7 @@ class Adapters(Kind[adapter_pb2.Adapter]):
 
 def _neighbours(tx: Transaction, vnet_id: str) -> tuple[dict[str, str], dict[str, str]]:
     """The vnets that share a vnet's bridge, itself among them, and the hosts that may have it: names by id."""
-    vnet = tx.lock(vnet_pb2.Vnet, vnet_id)
+    vnet = tx.one(vnet_pb2.Vnet, vnet_id)
     vnets = {vnet_id: vnet.name}
     if vnet.interface:
         others = tx.each(vnet_pb2.Vnet, "region", vnet.region)
