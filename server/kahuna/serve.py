@@ -18,7 +18,7 @@ from kahuna.edge import AccessInterceptor, accesses
 from kahuna.fleet.fleet import Fleet
 from kahuna.fleet.reports import Reports
 from kahuna.fleet.service import ACCESS, FleetService
-from kahuna.fleet.session import MAX_MESSAGE
+from kahuna.fleet.session import MAX_MESSAGE_BYTES
 from kahuna.kinds import command, deletion, tracking
 from kahuna.kinds.console import Consoles
 from kahuna.kinds.kind import Kinds, Platform
@@ -46,7 +46,7 @@ KEEPALIVE = (
     ("grpc.keepalive_timeout_ms", 10_000),
     ("grpc.keepalive_permit_without_calls", 1),
     ("grpc.http2.min_ping_interval_without_data_ms", 10_000),
-    ("grpc.max_receive_message_length", MAX_MESSAGE),
+    ("grpc.max_receive_message_length", MAX_MESSAGE_BYTES),
     ("grpc.so_reuseport", 0),
 )
 # An agent has a stream as long as it is connected: who finishes TLS and never calls is cut off.

@@ -53,7 +53,7 @@ def test_an_agent_that_reads_nothing_of_a_large_set_is_cut_off(
     site: Estate, dial: Dial, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The connection takes some megabytes before it blocks; then the agent has a limited time to read on."""
-    monkeypatch.setattr("kahuna.fleet.service.STORE", 1)
+    monkeypatch.setattr("kahuna.fleet.service.ACK_TIMEOUT_S", 1)
     task = site.cloud.dial(site.secret, PretendHost(cpus=64, memory=64 * GIB), state="first")
     until(lambda: site.client.kaktuses.get(site.host.meta.id).status.memory, what="the host's capacity")
     site.cloud.hang_up(task)

@@ -128,7 +128,7 @@ def test_what_is_none_of_its_business_is_counted_and_costs_nothing(site: Estate,
 def test_many_reports_are_stored_a_round_at_a_time_and_others_come_in_between(
     site: Estate, dial: Dial, rounds: Rounds, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(reports, "ROUND", 5)
+    monkeypatch.setattr(reports, "MAX_ROUND_SIZE", 5)
     made = templates(site, 30)
     line = signed_in(site, dial)
     until(lambda: rounds.sizes, what="the ack")
@@ -147,7 +147,7 @@ def test_many_reports_are_stored_a_round_at_a_time_and_others_come_in_between(
 def test_an_agent_that_says_too_much_is_not_listened_to_until_it_is_stored(
     site: Estate, dial: Dial, rounds: Rounds, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(reports, "WAITING", 10_000)
+    monkeypatch.setattr(reports, "MAX_WAITING_BYTES", 10_000)
     made = templates(site, 20)
     _, secret = site.cloud.agent("agent-2")
     line, other = signed_in(site, dial), dial(secret)
@@ -210,7 +210,7 @@ def test_of_very_many_strangers_on_a_host_the_first_are_listed_and_the_others_co
 def test_who_holds_more_than_any_slice_is_refused(
     site: Estate, dial: Dial, monkeypatch: pytest.MonkeyPatch, holdings: list[str], words: str
 ) -> None:
-    monkeypatch.setattr(session, "HOLDINGS", 10)
+    monkeypatch.setattr(session, "MAX_HOLDINGS", 10)
     line = dial(site.secret)
     line.sign_in(
         incarnation=site.cloud.kahuna.store.view.incarnation,
@@ -233,7 +233,7 @@ def test_one_ack_that_cannot_be_stored_costs_nobody_else_his(
     site: Estate, dial: Dial, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     spare, secret = site.cloud.agent("agent-2")
-    monkeypatch.setattr(reports, "EVERY", 0.3)  # both in one round
+    monkeypatch.setattr(reports, "STORE_INTERVAL_S", 0.3)  # both in one round
     report = Transaction.report
 
     def fail(tx: Transaction, kind: str, message: Any) -> Any:

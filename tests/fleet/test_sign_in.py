@@ -65,7 +65,7 @@ def test_what_an_older_session_has_said_is_ignored_once_there_is_a_newer(site: E
     """The report and the newer sign-in cross: it is still being collected when the epoch moves."""
     older, newer = dial(site.secret), dial(site.secret)
     older.sign_in()
-    reports, wait = "kahuna.fleet.reports.EVERY", 0.5
+    reports, wait = "kahuna.fleet.reports.STORE_INTERVAL_S", 0.5
     with pytest.MonkeyPatch.context() as patched:
         patched.setattr(reports, wait)
         older.say(**seen(site, 13))
@@ -278,7 +278,7 @@ def test_an_agent_offers_what_it_stored_when_it_starts_again(site: Estate, tmp_p
 def test_who_falls_silent_is_stale_until_he_is_heard_again(
     site: Estate, dial: Dial, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(fleet, "SILENCE", 1.0)
+    monkeypatch.setattr(fleet, "STALE_AFTER_S", 1.0)
     monkeypatch.setattr(session, "BEAT", 0.1)
     # One that has nothing to say, and says that.
     quiet, secret = site.cloud.agent("quiet")

@@ -117,7 +117,7 @@ def test_an_agent_that_was_put_back_to_an_older_version_says_what_it_does_not_ta
 
 def test_what_was_refused_is_sent_again_after_a_while(site: Estate, monkeypatch: pytest.MonkeyPatch) -> None:
     """The reason may have gone by itself: a disk that was full."""
-    monkeypatch.setattr("kahuna.fleet.service.AGAIN", 0.2)
+    monkeypatch.setattr("kahuna.fleet.service.RETRY_INTERVAL_S", 0.2)
     host = site.registered()
     host.refuses = "the disk is full"
     dmz = site.client.vnets.begin_create(vnet_pb2.Vnet(region=site.region.meta.id, name="dmz")).resource

@@ -24,9 +24,9 @@ log = structlog.get_logger()
 
 SUPERSEDED = "superseded by a newer session of the same agent"
 # After how many seconds without a word an agent is STALE.
-SILENCE = 20.0
+STALE_AFTER_S = 20.0
 # How many characters are kept of an agent's version.
-VERSION = 64
+MAX_VERSION_CHARS = 64
 REVOKED = "its token has been revoked"
 _CONNECTED = frozenset({agent_pb2.STREAM_ONLINE, agent_pb2.STREAM_STALE})
 
@@ -37,7 +37,7 @@ class Fleet:
     def __init__(self, store: Store) -> None:
         self.store = store
         self.sessions: dict[str, Session] = {}
-        self._turned: set[str] = set()
+        self._changed_streams: set[str] = set()
         store.view.follow(self._follow)
 
     @contextlib.asynccontextmanager
@@ -70,29 +70,31 @@ class Fleet:
         """Notes who falls silent and who speaks again, until cancelled."""
         while True:
             begun = time.monotonic()
-            await asyncio.sleep(SILENCE / 8)
+            await asyncio.sleep(STALE_AFTER_S / 8)
             now = time.monotonic()
-            if now - begun > SILENCE / 2:
+            if now - begun > STALE_AFTER_S / 2:
                 # It was this process that did not listen: what has come meanwhile is still to be read.
                 continue
-            turned = [session for session in self.sessions.values() if session.stale != (now - session.heard > SILENCE)]
-            for session in turned:
+            changed = [
+                session for session in self.sessions.values() if session.stale != (now - session.heard > STALE_AFTER_S)
+            ]
+            for session in changed:
                 session.stale = not session.stale
                 log.info("session.stale" if session.stale else "session.heard_again", agent=session.agent)
-            if turned:
-                standing = [(session.agent, session.epoch, session.stale) for session in turned]
+            if changed:
+                standing = [(session.agent, session.epoch, session.stale) for session in changed]
                 try:
                     await self.store.persist(partial(_set_stale, standing=standing))
                 except Exception as error:  # what fails once must not end it for good
                     log.error("session.standing_not_stored", exc_info=error)
-            await self._tell_who_waits()
+            await self._update_waiting_operations()
 
-    async def _tell_who_waits(self) -> None:
-        """What is under way on hosts whose streams have turned says anew what it waits for."""
-        turned, self._turned = self._turned, set()
-        if turned:
+    async def _update_waiting_operations(self) -> None:
+        """What is under way on hosts whose streams have changed says anew what it waits for."""
+        changed, self._changed_streams = self._changed_streams, set()
+        if changed:
             try:
-                await self.store.persist(lambda tx: tracking.explain_waiting(tx, agents=turned))
+                await self.store.persist(lambda tx: tracking.explain_waiting(tx, agents=changed))
             except Exception as error:  # what fails once must not end it for good
                 log.error("operations.not_reconsidered", exc_info=error)
 
@@ -105,7 +107,7 @@ class Fleet:
             assert isinstance(record, agent_pb2.Agent)
             status = record.status
             status.epoch += 1
-            status.stream, status.version = agent_pb2.STREAM_ONLINE, version[:VERSION]
+            status.stream, status.version = agent_pb2.STREAM_ONLINE, version[:MAX_VERSION_CHARS]
             status.seen_time.CopyFrom(timestamp(tx.now))
             tx.report("Agent", record)
             return status.epoch
@@ -121,7 +123,7 @@ class Fleet:
         # Or since the commit.
         if _is_revoked(self.store.view.find("AgentToken", token)):
             session.end(REVOKED)
-        log.info("session.opened", agent=agent, epoch=session.epoch, version=version[:VERSION])
+        log.info("session.opened", agent=agent, epoch=session.epoch, version=version[:MAX_VERSION_CHARS])
         return session
 
     async def _close(self, opening: asyncio.Task[Session]) -> None:
@@ -137,8 +139,8 @@ class Fleet:
         for move in moves:
             if move.kind == "AgentToken" and _is_revoked(move.after):
                 self._end_token(move.id)
-            if isinstance(move.after, agent_pb2.Agent) and _has_turned(move.before, move.after):
-                self._turned.add(move.id)
+            if isinstance(move.after, agent_pb2.Agent) and _has_stream_changed(move.before, move.after):
+                self._changed_streams.add(move.id)
             if isinstance(move.after, operation_pb2.Operation) and move.before is None and move.after.command:
                 self._announce(move.after)
         if self.sessions:
@@ -174,7 +176,7 @@ def _has_moved(move: Move) -> bool:
     return before is not None and after is not None and meta(before).generation != meta(after).generation
 
 
-def _has_turned(before: Message | None, after: agent_pb2.Agent) -> bool:
+def _has_stream_changed(before: Message | None, after: agent_pb2.Agent) -> bool:
     return isinstance(before, agent_pb2.Agent) and before.status.stream != after.status.stream
 
 

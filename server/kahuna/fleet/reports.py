@@ -12,7 +12,7 @@ from google.protobuf import any_pb2
 from google.protobuf.message import DecodeError, Message
 
 from kahuna.domain.errors import Refusal
-from kahuna.fleet.session import OVERHEAD, WORDS, Session
+from kahuna.fleet.session import MAX_TEXT_CHARS, WIRE_OVERHEAD_BYTES, Session
 from kahuna.kinds import deletion, tracking
 from kahuna.kinds.kind import Kinds
 from kahuna.kinds.reach import reach_of_kinds
@@ -25,13 +25,13 @@ from kowa.v2 import agent_pb2, kaktus_pb2, meta_pb2
 
 log = structlog.get_logger()
 
-EVERY = 0.02
+STORE_INTERVAL_S = 0.02
 # How many reports and acks are stored at once: others' changes wait for no more than that.
-ROUND = 250
+MAX_ROUND_SIZE = 250
 # How many bytes of an agent's reports may wait to be stored; a message more, and its stream waits with them.
-WAITING = 4 << 20
+MAX_WAITING_BYTES = 4 << 20
 # The most bytes a report's resource may have, and those that the strangers on a host may take of it.
-LARGEST, STRANGERS = 64 << 10, 48 << 10
+MAX_RESOURCE_BYTES, MAX_STRANGERS_BYTES = 64 << 10, 48 << 10
 _KINDS = {kind.message.name: name for name, kind in CONTRACT.kinds.items()}
 Pending = tuple[Session, fleet_pb2.Report]
 
@@ -55,7 +55,7 @@ class Reports:
             if session.concerns(report.id):
                 self._put(session, _shortened(session.agent, report))
         async with self._stored:
-            await self._stored.wait_for(lambda: self._waiting[session.agent] <= WAITING)
+            await self._stored.wait_for(lambda: self._waiting[session.agent] <= MAX_WAITING_BYTES)
 
     def hold(self, session: Session, refusal: str) -> None:
         """Takes what an agent holds since its last ack, or why it refused."""
@@ -66,7 +66,7 @@ class Reports:
         """Stores what comes in, until cancelled."""
         while True:
             await self._woken.wait()
-            await asyncio.sleep(EVERY)
+            await asyncio.sleep(STORE_INTERVAL_S)
             pending, acks = await self._take()
             try:
                 await self._store.persist(lambda tx: _store(tx, self._kinds, pending, acks))  # noqa: B023 - awaited here
@@ -83,8 +83,8 @@ class Reports:
 
     async def _take(self) -> tuple[list[Pending], list[tuple[Session, str]]]:
         """The next round."""
-        acks = [self._acks.pop(agent) for agent in list(islice(self._acks, ROUND))]
-        pending = [self._pending.pop(key) for key in list(islice(self._pending, ROUND - len(acks)))]
+        acks = [self._acks.pop(agent) for agent in list(islice(self._acks, MAX_ROUND_SIZE))]
+        pending = [self._pending.pop(key) for key in list(islice(self._pending, MAX_ROUND_SIZE - len(acks)))]
         for session, report in pending:
             self._waiting[session.agent] -= report.ByteSize()
         self._waiting = +self._waiting
@@ -112,11 +112,11 @@ class Reports:
 
 def _shortened(agent: str, report: fleet_pb2.Report) -> fleet_pb2.Report:
     """A report with no more of the agent's words than are kept. One that is still too long is a failure."""
-    report.message = report.message[:WORDS]
+    report.message = report.message[:MAX_TEXT_CHARS]
     if resources.noun_of(report.resource) == "kaktus":
         _list_fewer(report.resource)
     size = report.resource.ByteSize()
-    if size <= LARGEST:
+    if size <= MAX_RESOURCE_BYTES:
         return report
     log.warning("report.too_long", agent=agent, id=report.id, size=size)
     failed = fleet_pb2.Report(
@@ -124,7 +124,8 @@ def _shortened(agent: str, report: fleet_pb2.Report) -> fleet_pb2.Report:
         observed_generation=report.observed_generation,
         gone=report.gone,
         outcome=fleet_pb2.OUTCOME_FAILED,
-        message=f"its agent says {size} bytes of it, and at most {LARGEST} are taken; the agent's log may say why",
+        message=f"its agent says {size} bytes of it, and at most {MAX_RESOURCE_BYTES} are taken; "
+        "the agent's log may say why",
     )
     failed.resource.type_url = report.resource.type_url
     return failed
@@ -134,9 +135,9 @@ def _list_fewer(packed: any_pb2.Any) -> None:
     """After a restore there may be many strangers on a host: those that there is no room for are counted."""
     with contextlib.suppress(DecodeError):
         host = kaktus_pb2.Kaktus.FromString(packed.value)
-        strangers, room = host.status.strangers, STRANGERS
+        strangers, room = host.status.strangers, MAX_STRANGERS_BYTES
         for index, stranger in enumerate(strangers):
-            room -= len(stranger.encode()) + OVERHEAD
+            room -= len(stranger.encode()) + WIRE_OVERHEAD_BYTES
             if room < 0:
                 left = len(strangers) - index
                 del strangers[index:]
@@ -164,7 +165,7 @@ def _note_held(tx: Transaction, session: Session, refusal: str) -> None:
     with contextlib.suppress(Refusal):  # its record may have gone since it was looked at
         agent = tx.get("Agent", session.agent)
         assert isinstance(agent, agent_pb2.Agent)
-        agent.status.held_revision, agent.status.refusal = session.held_revision, refusal[:WORDS]
+        agent.status.held_revision, agent.status.refusal = session.held_revision, refusal[:MAX_TEXT_CHARS]
         tx.report("Agent", agent)
 
 
@@ -191,7 +192,7 @@ def _apply(tx: Transaction, kinds: Kinds, session: Session, report: fleet_pb2.Re
     _take(tx, resource, seen, report)
     rules, reported = kinds[kind], tx.report(kind, resource)
     waiting, progress = report.outcome == fleet_pb2.OUTCOME_WAITING, rules.progress(reported)
-    tracking.follow(tx, kind, reported, report.message[:WORDS], waiting=waiting, progress=progress)
+    tracking.follow(tx, kind, reported, report.message[:MAX_TEXT_CHARS], waiting=waiting, progress=progress)
     rules.reported(tx, reported)
     return ""
 
@@ -214,9 +215,9 @@ def _take(tx: Transaction, resource: Message, seen: Message, report: fleet_pb2.R
     found = list(meta(seen).conditions)
     if report.outcome == fleet_pb2.OUTCOME_FAILED:
         head.state = meta_pb2.STATE_ERROR
-        found.append(meta_pb2.Condition(type="Failed", reason="FAILED", message=report.message[:WORDS]))
+        found.append(meta_pb2.Condition(type="Failed", reason="FAILED", message=report.message[:MAX_TEXT_CHARS]))
     if report.outcome == fleet_pb2.OUTCOME_WAITING:
-        found.append(meta_pb2.Condition(type="Waiting", reason="WAITING", message=report.message[:WORDS]))
+        found.append(meta_pb2.Condition(type="Waiting", reason="WAITING", message=report.message[:MAX_TEXT_CHARS]))
     if given_up:
         kept = meta_pb2.Meta(conditions=head.conditions)
         found += [condition for condition in kept.conditions if condition.type == "Failed"]

@@ -13,7 +13,7 @@ from kahuna.domain.errors import Refusal
 from kahuna.edge import CALLER, abort
 from kahuna.fleet.fleet import Fleet
 from kahuna.fleet.reports import Reports
-from kahuna.fleet.session import MAX_MESSAGE, WORDS, Session, batches
+from kahuna.fleet.session import MAX_MESSAGE_BYTES, MAX_TEXT_CHARS, Session, batches
 from kahuna.kinds import command
 from kahuna.kinds.console import Console, Consoles
 from kowa.fleet.v1 import fleet_pb2
@@ -24,11 +24,11 @@ log = structlog.get_logger()
 
 PROTOCOL = 1
 # How long an agent may take to introduce itself, and to store a batch, in seconds.
-SIGN_IN = 10
-STORE = 60
+SIGN_IN_TIMEOUT_S = 10
+ACK_TIMEOUT_S = 60
 # How long until what an agent has refused is sent again with nothing moved, in seconds.
-AGAIN = 60
-HUNG_UP = "its host's session has ended; open the console again when the host is back"
+RETRY_INTERVAL_S = 60
+SESSION_ENDED = "its host's session has ended; open the console again when the host is back"
 CONNECT = "/kowa.fleet.v1.FleetService/Connect"
 RELAY = "/kowa.fleet.v1.FleetService/Relay"
 _AGENTS = options_pb2.Access(role=options_pb2.ROLE_AGENT, scope=options_pb2.SCOPE_SELF)
@@ -77,7 +77,7 @@ class FleetService:
     async def relay(self, requests: AsyncIterator[fleet_pb2.RelayRequest], context: Context) -> None:
         """One console, passed on until either side ends it."""
         try:
-            async with _limit(SIGN_IN, "said which console it is"):
+            async with _limit(SIGN_IN_TIMEOUT_S, "said which console it is"):
                 first = await anext(aiter(requests), None) or fleet_pb2.RelayRequest()
             session, console = self._redeem(first.ticket)
         except Refusal as refusal:
@@ -89,7 +89,7 @@ class FleetService:
             while not refusal and (said := await anext(aiter(requests), None)) is not None:
                 await console.pass_on(console.output, said.data)
                 refusal = said.refusal
-            console.end(refusal[:WORDS])
+            console.end(refusal[:MAX_TEXT_CHARS])
 
         async def type_all() -> None:
             async for keys in console.take(console.keys):
@@ -101,7 +101,7 @@ class FleetService:
             await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
         finally:
             # Also when what came is no message: the viewer hears of every end.
-            console.end(HUNG_UP if session.over.is_set() else "")
+            console.end(SESSION_ENDED if session.over.is_set() else "")
             for task in tasks:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
@@ -142,7 +142,7 @@ class FleetService:
                 assert isinstance(record, kaktus_pb2.Kaktus | kiwi_pb2.Kiwi)
                 kind, node = name, record.meta.id
         return fleet_pb2.Welcome(
-            epoch=session.epoch, incarnation=view.incarnation, kind=kind, node=node, max_message=MAX_MESSAGE
+            epoch=session.epoch, incarnation=view.incarnation, kind=kind, node=node, max_message=MAX_MESSAGE_BYTES
         )
 
     async def _read(
@@ -173,7 +173,7 @@ class FleetService:
     async def _write(
         self, session: Session, context: Context, acks: asyncio.Queue[fleet_pb2.Ack], ready: asyncio.Event
     ) -> None:
-        async with _limit(SIGN_IN, "said what it holds"):
+        async with _limit(SIGN_IN_TIMEOUT_S, "said what it holds"):
             await ready.wait()
         for wanted in await self._fleet.store.run(lambda tx: command.recall(tx, session.agent, session.epoch)):
             await self._send(session, context, wanted)
@@ -181,8 +181,8 @@ class FleetService:
         while True:
             await session.moved(again)
             again = await self._send_difference(session, context, acks)
-            for said in session.sayings():
-                await context.write(said)
+            for message in session.outbound():
+                await context.write(message)
             if session.awaits_commands():
                 for wanted in await self._fleet.store.run(lambda tx: command.take(tx, session.agent, session.epoch)):
                     await self._send(session, context, wanted)
@@ -190,7 +190,7 @@ class FleetService:
     async def _send(self, session: Session, context: Context, command: fleet_pb2.Command) -> None:
         reach("kahuna.command.taken")
         command.epoch = session.epoch
-        async with _limit(STORE, "read a command"):
+        async with _limit(ACK_TIMEOUT_S, "read a command"):
             await context.write(fleet_pb2.ConnectResponse(command=command))
         reach("kahuna.command.sent")
 
@@ -209,20 +209,20 @@ class FleetService:
         # Each write of its own: one that waits for the agent to read is a part, never the set.
         for response in batches(objects, removed, revision):
             nonce = response.batch.nonce
-            async with _limit(STORE, "read a batch"):
+            async with _limit(ACK_TIMEOUT_S, "read a batch"):
                 await context.write(response)
             reach("kahuna.fleet.sent")
-        async with _limit(STORE, "stored a batch"):
+        async with _limit(ACK_TIMEOUT_S, "stored a batch"):
             ack = await acks.get()
         if ack.nonce != nonce:
             raise Refusal("INVALID_ARGUMENT", "the ack names another batch than the one under way")
         if ack.refusal:
-            log.warning("batch.refused", agent=session.agent, reason=ack.refusal[:WORDS])
+            log.warning("batch.refused", agent=session.agent, reason=ack.refusal[:MAX_TEXT_CHARS])
             session.refused()
         else:
             session.stored(objects, removed, revision)
         self._reports.hold(session, ack.refusal)
-        return AGAIN if ack.refusal else None
+        return RETRY_INTERVAL_S if ack.refusal else None
 
 
 @contextlib.asynccontextmanager
@@ -236,7 +236,7 @@ async def _limit(seconds: float, what: str) -> AsyncIterator[None]:
 
 
 async def _hello(requests: Requests) -> fleet_pb2.Hello:
-    async with _limit(SIGN_IN, "said hello"):
+    async with _limit(SIGN_IN_TIMEOUT_S, "said hello"):
         request = await anext(aiter(requests), None)
     if request is None or request.WhichOneof("message") != "hello":
         raise Refusal("INVALID_ARGUMENT", "the first message must be a hello")

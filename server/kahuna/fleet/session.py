@@ -19,17 +19,17 @@ from kowa.fleet.v1 import fleet_pb2
 
 log = structlog.get_logger()
 
-# The most bytes of a batch's part; one message stays below MAX_MESSAGE with it.
-CHUNK = 1 << 20
-MAX_MESSAGE = 4 << 20
+# The most bytes of a batch's part; one message stays below MAX_MESSAGE_BYTES with it.
+MAX_BATCH_BYTES = 1 << 20
+MAX_MESSAGE_BYTES = 4 << 20
 # What the wire adds to each object and id at most.
-OVERHEAD = 8
-# How many things to be sent once may wait for an agent that reads slowly, and how many consoles for its answer.
-SAYINGS = 64
+WIRE_OVERHEAD_BYTES = 8
+# How many messages may wait for an agent that reads slowly, and how many consoles for its answer.
+MAX_OUTBOUND = 64
 # How many objects an agent may say it holds, and how long the id of one may be.
-HOLDINGS, LONGEST_ID = 100_000, 36
+MAX_HOLDINGS, MAX_ID_CHARS = 100_000, 36
 # How many characters are kept of what an agent says in words.
-WORDS = 1024
+MAX_TEXT_CHARS = 1024
 
 Held = tuple[int, bool]
 
@@ -57,8 +57,8 @@ class Session:
         self._slice: set[str] = set()
         self._dirty: dict[str, str] = {}
         self._whole = True
-        self._said: list[fleet_pb2.ConnectResponse] = []
-        self._tickets: deque[str] = deque(maxlen=SAYINGS)
+        self._outbound: list[fleet_pb2.ConnectResponse] = []
+        self._tickets: deque[str] = deque(maxlen=MAX_OUTBOUND)
         self._commands = True
         self._woken = asyncio.Event()
         self._woken.set()
@@ -72,12 +72,12 @@ class Session:
     def hold(self, holdings: Iterable[fleet_pb2.Holding]) -> None:
         """Takes what the agent says it holds. Raises Refusal when that is more than any slice has."""
         for item in holdings:
-            if len(item.id) > LONGEST_ID:
+            if len(item.id) > MAX_ID_CHARS:
                 raise Refusal("INVALID_ARGUMENT", f"the agent holds something with an id of {len(item.id)} characters")
             self.held[item.id] = (item.generation, item.gone)
-        if len(self.held) > HOLDINGS:
-            said = f"the agent says it holds more than {HOLDINGS} objects; stop it, empty its state and start it again"
-            raise Refusal("INVALID_ARGUMENT", said)
+        if len(self.held) > MAX_HOLDINGS:
+            remedy = "stop it, empty its state and start it again"
+            raise Refusal("INVALID_ARGUMENT", f"the agent says it holds more than {MAX_HOLDINGS} objects; {remedy}")
 
     def concerns(self, id_: str) -> bool:
         """Whether the agent may speak of this: it was told of it. Counts what it may not."""
@@ -85,7 +85,7 @@ class Session:
             return True
         self.unasked += 1
         if self.unasked == 1:
-            log.warning("report.unasked", agent=self.agent, id=id_[:LONGEST_ID])
+            log.warning("report.unasked", agent=self.agent, id=id_[:MAX_ID_CHARS])
         return False
 
     def touch(self, kind: str, id_: str) -> None:
@@ -98,18 +98,18 @@ class Session:
         self._dirty[id_] = ""
         self._woken.set()
 
-    def say(self, response: fleet_pb2.ConnectResponse) -> bool:
+    def send_once(self, response: fleet_pb2.ConnectResponse) -> bool:
         """To be sent once, when nothing else is under way. Says whether the agent reads fast enough for it."""
-        if len(self._said) >= SAYINGS:
+        if len(self._outbound) >= MAX_OUTBOUND:
             return False
-        self._said.append(response)
+        self._outbound.append(response)
         self._woken.set()
         return True
 
     def ask_for_console(self, ticket: str, instance: str) -> bool:
         """Asks the agent to show a machine. Says whether it reads fast enough for it."""
         self._tickets.append(ticket)
-        return self.say(fleet_pb2.ConnectResponse(console=fleet_pb2.Console(ticket=ticket, instance=instance)))
+        return self.send_once(fleet_pb2.ConnectResponse(console=fleet_pb2.Console(ticket=ticket, instance=instance)))
 
     def redeem(self, ticket: str) -> bool:
         """Whether this session was asked for a console and has not answered yet."""
@@ -123,10 +123,10 @@ class Session:
         self._commands = True
         self._woken.set()
 
-    def sayings(self) -> list[fleet_pb2.ConnectResponse]:
+    def outbound(self) -> list[fleet_pb2.ConnectResponse]:
         """What is to be sent once."""
-        said, self._said = self._said, []
-        return said
+        messages, self._outbound = self._outbound, []
+        return messages
 
     def awaits_commands(self) -> bool:
         """Whether a command may wait since the last time this was asked."""
@@ -193,17 +193,17 @@ def describe(resource: Message) -> fleet_pb2.Object:
 
 
 def batches(objects: list[fleet_pb2.Object], removed: list[str], revision: int) -> Iterator[fleet_pb2.ConnectResponse]:
-    """A difference in parts of at most CHUNK bytes (a single larger object apart), the last with its mark."""
+    """A difference in parts of at most MAX_BATCH_BYTES (a single larger object apart), the last with its mark."""
     nonce = uuid.uuid4().hex
     parts = [fleet_pb2.Batch(nonce=nonce, revision=revision)]
-    room = CHUNK
+    room = MAX_BATCH_BYTES
 
     def part_with(size: int) -> fleet_pb2.Batch:
         nonlocal room
-        size += OVERHEAD
-        if size > room and room < CHUNK:
+        size += WIRE_OVERHEAD_BYTES
+        if size > room and room < MAX_BATCH_BYTES:
             parts.append(fleet_pb2.Batch(nonce=nonce, revision=revision))
-            room = CHUNK
+            room = MAX_BATCH_BYTES
         room -= size
         return parts[-1]
 
