@@ -106,6 +106,7 @@ CLASSES: Final[Mapping[str, type[KowaError]]] = {
     "PERMISSION_DENIED": Denied,
     "UNAVAILABLE": Unavailable,
     "DEADLINE_EXCEEDED": Unavailable,
+    "CANCELLED": Unavailable,  # by a Kahuna that stops: what the caller cancels itself, nobody hears of
 }
 
 

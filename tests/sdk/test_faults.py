@@ -243,3 +243,8 @@ def test_why_is_sent_along(fake: Fake) -> None:
     with Client(fake.endpoint, key=KEY, insecure=True, reason="100 % sûr") as client:
         client.regions.create(Region(name="eu"))
     assert fake.calls[0][2]["kowabunga-reason"] == "100 %25 s%C3%BBr"
+
+
+def test_a_call_that_kahuna_gives_up_when_it_stops_is_an_outage() -> None:
+    """And so it is made again, where that is safe."""
+    assert isinstance(errors.from_status("CANCELLED", "CANCELLED", b""), errors.Unavailable)
