@@ -5,7 +5,7 @@ import sys
 
 from bench.figure import HEAD
 
-ALL = ("process", "get", "commit_to_ack", "create")
+ALL = ("process", "get", "commit_to_ack", "create", "console")
 
 
 def main() -> None:

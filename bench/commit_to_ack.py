@@ -17,13 +17,13 @@ from typing import Any, TypeVar
 import grpc
 import structlog
 import uvloop
+from sqlalchemy import event
 
 from bench.figure import HEAD, Figure, at_most, quantile
 from kahuna.fleet.fleet import Fleet
 from kahuna.fleet.session import Session
 from kahuna.security import certificates
 from kahuna.store.transaction import Transaction
-from kahuna.store.view import Commit
 from kowa.fleet.v1 import fleet_pb2
 from kowa.runtime.agent import Agent
 from kowa.v2 import kaktus_pb2, vnet_pb2
@@ -100,23 +100,16 @@ class Clock:
 
     def __init__(self, sessions: Fleet) -> None:
         self._store, self._sessions = sessions.store, sessions.sessions
-        self._committed: dict[int, float] = {}
+        self._committed = 0.0
         self._acked: list[tuple[str, int]] = []
         self._moved = asyncio.Event()
-        transact, stored = self._store._transact, Session.stored
-
-        def note_commit(work: Any) -> tuple[Any, Commit | None]:
-            result, commit = transact(work)
-            if commit is not None:
-                self._committed[commit.revision] = time.perf_counter()
-            return result, commit
+        stored = Session.stored
 
         def note_ack(session: Session, objects: Any, removed: Any, revision: int) -> None:
             stored(session, objects, removed, revision)
             self._acked.extend((described.id, described.generation) for described in objects)
             self._moved.set()
 
-        self._store._transact = note_commit  # type: ignore[method-assign]
         Session.stored = note_ack  # type: ignore[method-assign, assignment]
 
     async def all_hold(self, revision: int, count: int) -> None:
@@ -128,17 +121,21 @@ class Clock:
     async def change(self, kind: str, resource: Any, times: int) -> float:
         """Changes a resource; seconds from the commit until so many agents have stored it."""
 
+        def note_commit(session: object) -> None:
+            self._committed = time.perf_counter()
+
         def work(tx: Transaction) -> Any:
+            event.listen(tx.session, "after_commit", note_commit)
             changed: Any = tx.get(kind, resource.meta.id)
             changed.description = f"{time.time_ns()}"
             changed = tx.put(kind, changed)
-            return tx, changed.meta.generation
+            return changed.meta.generation
 
-        tx, generation = await self._store.run(work)
+        generation = await self._store.run(work)
         wanted = resource.meta.id, generation
         while self._acked.count(wanted) < times:
             await self._next()
-        took = time.perf_counter() - self._committed[tx.revision]
+        took = time.perf_counter() - self._committed
         self._acked.clear()
         return took
 

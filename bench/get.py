@@ -2,8 +2,6 @@
 
 import asyncio
 import contextlib
-import os
-import subprocess
 import sys
 from collections.abc import Awaitable, Callable, Iterator
 from typing import Any
@@ -13,7 +11,8 @@ import uvloop
 
 from bench.echo import UNARY
 from bench.figure import HEAD, Figure, at_least, at_most, latencies, quantile, rate
-from bench.kahuna import Process, free_port, kahuna
+from bench.kahuna import Process, kahuna
+from deploy.programs import free_port, listens, running
 from kowa.client import Client
 from kowa.v2 import region_pb2
 
@@ -104,7 +103,7 @@ async def _p50s(direct: Callable[[], Awaitable[object]], other: Callable[[], Awa
 def echo() -> Iterator[str]:
     """The floor's server."""
     port = free_port()
-    with _running([sys.executable, "-m", "bench.echo", str(port)], port):
+    with running([sys.executable, "-m", "bench.echo", str(port)], lambda: listens(port), "the echo"):
         yield f"127.0.0.1:{port}"
 
 
@@ -123,31 +122,8 @@ def gateway(server: Process) -> Iterator[str]:
         "--concurrency",
         "1",
     ]
-    with _running([sys.executable, "-m", "gateway", *options], port):
+    with running([sys.executable, "-m", "gateway", *options], lambda: listens(port), "the gateway"):
         yield plain
-
-
-@contextlib.contextmanager
-def _running(command: list[str], port: int) -> Iterator[None]:
-    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=os.environ)
-    try:
-        asyncio.run(_await_port(port))
-        yield
-    finally:
-        process.terminate()
-        process.wait(10)
-
-
-async def _await_port(port: int) -> None:
-    async with asyncio.timeout(20):
-        while True:
-            try:
-                _, writer = await asyncio.open_connection("127.0.0.1", port)
-            except OSError:
-                await asyncio.sleep(0.05)
-                continue
-            writer.close()
-            return
 
 
 if __name__ == "__main__":

@@ -2,7 +2,6 @@
 
 import contextlib
 import os
-import socket
 import subprocess
 import sys
 import tempfile
@@ -13,6 +12,8 @@ from pathlib import Path
 
 import grpc
 from grpc_health.v1 import health_pb2, health_pb2_grpc
+
+from deploy.programs import end, free_port, start
 
 BIN = Path(sys.executable).parent
 LIMIT = 30
@@ -51,20 +52,22 @@ def kahuna() -> Iterator[Process]:
             [*command, "admin-key", "--out", str(folder / "admin.key")], check=True, stdout=subprocess.DEVNULL
         )
         # The first start makes the certificates; what counts is every other one.
-        for _ in range(2):
-            begun = time.perf_counter()
-            with (folder / "log").open("ab") as log:
-                process = subprocess.Popen([*command, "serve"], stderr=log)
-            await_serving(api)
-            started = time.perf_counter() - begun
-            if _ == 0:
-                process.terminate()
-                process.wait(LIMIT)
-        try:
+        with _serving(command, api, folder):
+            pass
+        with _serving(command, api, folder) as (process, started):
             yield Process(process.pid, api, fleet, (folder / "admin.key").read_text().strip(), folder, started)
-        finally:
-            process.terminate()
-            process.wait(LIMIT)
+
+
+@contextlib.contextmanager
+def _serving(command: list[str], api: str, folder: Path) -> Iterator[tuple["subprocess.Popen[bytes]", float]]:
+    """The process and how many seconds it took until it served."""
+    begun = time.perf_counter()
+    process = start([*command, "serve"], folder / "log")
+    try:
+        await_serving(api)
+        yield process, time.perf_counter() - begun
+    finally:
+        end(process)
 
 
 def await_serving(api: str) -> None:
@@ -88,11 +91,3 @@ def memory(pid: int) -> float:
     """What a process holds in memory now, in MB."""
     pages = int(Path(f"/proc/{pid}/statm").read_text().split()[1])
     return pages * os.sysconf("SC_PAGE_SIZE") / 1e6
-
-
-def free_port() -> int:
-    """One that nobody listens on."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from bench.figure import HEAD, Figure, at_most, quantile
 from bench.kahuna import BIN, Process, kahuna, memory
+from deploy.programs import running
 from kowa.client import Client
 from kowa.v2 import agent_pb2, agent_token_pb2, instance_pb2, kiwi_pb2, region_pb2
 from tests.stack.house import house
@@ -26,8 +27,8 @@ def figures() -> list[Figure]:
         return [
             at_most("Kahuna, exec to SERVING", server.started, "s", 2),
             at_most(f"Kahuna after {IDLE} s idle", memory(server.pid), "MB", 150),
-            at_most(f"Kiwi agent after {IDLE} s idle", memory(kiwi_agent), "MB", 80),
-            at_most(f"Kaktus agent after {IDLE} s idle, one machine", memory(kaktus_agent), "MB", 80),
+            at_most(f"Kiwi agent after {IDLE} s idle", memory(kiwi_agent), "MB", 90),
+            at_most(f"Kaktus agent after {IDLE} s idle, one machine", memory(kaktus_agent), "MB", 90),
             at_most("kowactl --help, whole process", _help(), "ms", 200, _python()),
         ]
 
@@ -48,17 +49,13 @@ def kiwi(server: Process) -> Iterator[int]:
             f'server = "{server.fleet}"\nca = "{server.ca}"\ntoken = "{server.folder / "token"}"\n'
             f'state = "{server.folder / "kiwi"}"\n'
         )
-        process = subprocess.Popen([str(BIN / "kiwi"), "--config", str(config)], stderr=subprocess.DEVNULL)
-        try:
-            online = "status.stream = STREAM_ONLINE"
-            end = time.monotonic() + 20
-            while not list(client.of(agent_pb2.Agent).list(filter=online)):
-                assert time.monotonic() < end, "the agent does not connect"
-                time.sleep(0.1)
+        online = client.of(agent_pb2.Agent)
+
+        def connected() -> list[agent_pb2.Agent]:
+            return list(online.list(filter="status.stream = STREAM_ONLINE"))
+
+        with running([BIN / "kiwi", "--config", config], connected, "the agent", server.folder / "kiwi.log") as process:
             yield process.pid
-        finally:
-            process.terminate()
-            process.wait(10)
 
 
 @contextlib.contextmanager

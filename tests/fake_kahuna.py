@@ -17,7 +17,7 @@ from kowa.calls import ENDED
 from kowa.v2 import meta_pb2, operation_pb2
 
 KEY = "test-key"
-LIMIT = 10.0
+LIMIT = 60.0
 FATES = {"doomed": operation_pb2.PHASE_FAILED, "slow": operation_pb2.PHASE_WAITING}
 
 

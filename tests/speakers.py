@@ -4,7 +4,6 @@ import contextlib
 import json
 import os
 import re
-import socket
 import subprocess
 import sys
 from collections.abc import Iterable, Iterator, Sequence
@@ -16,8 +15,8 @@ import httpx
 from google.protobuf import json_format
 from google.protobuf.message import Message
 
+from deploy.programs import free_port, running
 from kowa import contract, errors
-from tests.waiting import until
 
 BIN = Path(sys.executable).parent
 GATEWAY = (sys.executable, "-m", "gateway")
@@ -179,18 +178,11 @@ class KowactlKind:
 @contextlib.contextmanager
 def rest(kahuna: str, key: str, folder: Path, command: Sequence[str] = GATEWAY) -> Iterator[Rest]:
     """REST through an Envoy of its own."""
-    with socket.create_server(("127.0.0.1", 0)) as probe:
-        plain = f"127.0.0.1:{probe.getsockname()[1]}"
+    plain = f"127.0.0.1:{free_port()}"
     options = ["--plain", plain, "--kahuna", kahuna, "--run-dir", str(folder), "--concurrency", "1"]
-    envoy = subprocess.Popen([*command, *options])
     speaker = Rest(f"http://{plain}", key)
-    try:
-        until(lambda: _answers(speaker), what="the gateway")
+    with speaker.http, running([*command, *options], lambda: _answers(speaker), "the gateway"):
         yield speaker
-    finally:
-        speaker.http.close()
-        envoy.terminate()
-        envoy.wait(10)
 
 
 def _answers(speaker: Rest) -> bool:

@@ -13,14 +13,14 @@ from collections import deque
 from collections.abc import Iterator
 from types import FrameType
 
-from deploy.demo import leftovers, site
-from deploy.demo.house import House
+from deploy.demo import leftovers, services
+from deploy.demo.layout import Layout
 from deploy.guest.debs import AptError
 from kowa.errors import KowaError
 
-LINES = 30
+LOG_LINES = 30
 # With less than this on the disk, in MiB, what failed has most likely failed for it.
-LITTLE = 250
+LOW_DISK_MIB = 250
 INTERRUPTED = 128 + signal.SIGINT
 # What may go wrong on a machine: a line says it. Anything else is a mistake of ours, and shows where.
 FAULTS = (OSError, subprocess.SubprocessError, sqlite3.Error, AptError, KowaError)
@@ -32,76 +32,76 @@ def main() -> None:
     parser.add_argument("command", choices=["up", "status", "logs", "down", "leftovers"])
     command = parser.parse_args().command
     target = "demo" if command == "up" else command
-    house = House()
+    layout = Layout()
     if os.geteuid() != 0:
         sys.exit(f"demo: needs root for bridges and libvirt: run `sudo make {target}`")
     try:
-        _take_interrupts()
-        {"up": up, "status": status, "logs": logs, "down": down, "leftovers": compare}[command](house)
+        _handle_interrupts()
+        {"up": up, "status": status, "logs": logs, "down": down, "leftovers": compare}[command](layout)
     except KeyboardInterrupt:
         print(f"\ndemo: interrupted; `make {target}` goes on from here", file=sys.stderr)
         sys.exit(INTERRUPTED)
     except FAULTS as error:
-        sys.exit(f"demo: {error}{_advice(house, target)}")
+        sys.exit(f"demo: {error}{_advice(layout, target)}")
     except SystemExit as error:
         if isinstance(error.code, str):
-            sys.exit(f"{error.code}{_advice(house, target)}")
+            sys.exit(f"{error.code}{_advice(layout, target)}")
         raise
 
 
-def up(house: House) -> None:
+def up(layout: Layout) -> None:
     """Brings it up."""
     from deploy.demo.up import up as bring_up
 
-    with _alone(house):
-        machines = site.guests(house).pids()
+    with _exclusively(layout):
+        machines = services.guests(layout).pids()
         try:
-            bring_up(house)
+            bring_up(layout)
         except (*FAULTS, SystemExit, KeyboardInterrupt):
             # Who started while the disk was full may never get over it: libvirtd takes QEMU, whose abilities it could
             # not write down, for absent; a new machine has spoken to a console that kept nothing.
-            if _free(house) < LITTLE:
-                for daemon in site.all_daemons(house):
+            if _free(layout) < LOW_DISK_MIB:
+                for daemon in services.all_daemons(layout):
                     if daemon.name != "guests" or not machines:
                         daemon.stop()
             raise
 
 
-def status(house: House) -> None:
+def status(layout: Layout) -> None:
     """What runs, and what the API says."""
-    running = {daemon.name: daemon.pids() for daemon in site.all_daemons(house)}
+    running = {daemon.name: daemon.pids() for daemon in services.all_daemons(layout)}
     for name, pids in running.items():
         print(f"{name:<10} {'pid ' + ', '.join(map(str, pids)) if pids else 'not running'}")
     if running["kahuna"] and running["gateway"]:
         from deploy.demo.up import connect, report
 
-        report(house, connect(house))
+        report(layout, connect(layout))
 
 
-def logs(house: House) -> None:
+def logs(layout: Layout) -> None:
     """The end of each log."""
-    for log in sorted(house.logs.glob("*.log")):
+    for log in sorted(layout.logs.glob("*.log")):
         print(f"== {log}")
         with log.open(errors="replace") as lines:
-            sys.stdout.writelines(deque(lines, LINES))
+            sys.stdout.writelines(deque(lines, LOG_LINES))
 
 
-def down(house: House) -> None:
+def down(layout: Layout) -> None:
     """Ends everything and removes what is outside the checkout. The data below .demo stays."""
-    if not house.root.exists():
+    if not layout.root.exists():
         return
-    with _alone(house):
-        for daemon in site.all_daemons(house):
+    with _exclusively(layout):
+        for daemon in services.all_daemons(layout):
             if daemon.stop():
                 print(f"{daemon.name} stopped")
             if daemon.name == "guests":
-                site.delete_traces(house)
-        subprocess.run(["sync", "-f", str(house.root)], check=False)
+                services.delete_traces(layout)
+        subprocess.run(["sync", "-f", str(layout.root)], check=False)
 
 
-def compare(house: House) -> None:
+def compare(layout: Layout) -> None:
     """Exits 1 when something is left."""
-    left = leftovers.compare(house)
+    left = leftovers.compare(layout)
     if left:
         print("\n".join(left))
         sys.exit(1)
@@ -109,9 +109,9 @@ def compare(house: House) -> None:
 
 
 @contextlib.contextmanager
-def _alone(house: House) -> Iterator[None]:
+def _exclusively(layout: Layout) -> Iterator[None]:
     """Raises SystemExit when another command starts or stops daemons of this checkout."""
-    folder = os.open(house.checkout, os.O_RDONLY | os.O_DIRECTORY)
+    folder = os.open(layout.checkout, os.O_RDONLY | os.O_DIRECTORY)
     try:
         try:
             fcntl.flock(folder, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -124,7 +124,7 @@ def _alone(house: House) -> Iterator[None]:
         os.close(folder)
 
 
-def _take_interrupts() -> None:
+def _handle_interrupts() -> None:
     """From here on Ctrl-C is heard: the first one ends the command, and what it leaves is tidied up in peace.
 
     `make` holds signals back until then, for an interpreter that starts has but a traceback for them.
@@ -140,16 +140,16 @@ def _take_interrupts() -> None:
     signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
 
 
-def _free(house: House) -> int:
+def _free(layout: Layout) -> int:
     """MiB on the disk that the demo writes to."""
-    return shutil.disk_usage(house.root if house.root.exists() else house.checkout).free >> 20
+    return shutil.disk_usage(layout.root if layout.root.exists() else layout.checkout).free >> 20
 
 
-def _advice(house: House, target: str) -> str:
-    free = _free(house)
-    if free >= LITTLE:
+def _advice(layout: Layout, target: str) -> str:
+    free = _free(layout)
+    if free >= LOW_DISK_MIB:
         return ""
-    return f"; only {free} MiB are free on the disk of {house.root}: make room and run `make {target}` again"
+    return f"; only {free} MiB are free on the disk of {layout.root}: make room and run `make {target}` again"
 
 
 if __name__ == "__main__":

@@ -1,13 +1,13 @@
 """What the demo cloud consists of, made through the public API and found again by name."""
 
 import secrets
-import time
-from collections.abc import Callable
 from typing import TypeVar
 
 from google.protobuf.message import Message
 
-from deploy.demo.house import House, write_whole
+from deploy.demo.layout import Layout
+from deploy.programs import wait
+from kowa import files
 from kowa.client import Client
 from kowa.v2 import (
     adapter_pb2,
@@ -34,9 +34,9 @@ M = TypeVar("M", bound=Message)
 class Cloud:
     """The demo's resources."""
 
-    def __init__(self, client: Client, house: House) -> None:
+    def __init__(self, client: Client, layout: Layout) -> None:
         self.client = client
-        self.house = house
+        self.layout = layout
 
     def ensure_host(self) -> None:
         """A region, a zone, and a host whose agent has a token."""
@@ -44,7 +44,7 @@ class Cloud:
         zone = self._ensure(zone_pb2.Zone(region=region.meta.id, name="demo-a"), region=region.meta.id)
         agent = self._ensure(agent_pb2.Agent(name="kaktus-1"))
         self._ensure(kaktus_pb2.Kaktus(zone=zone.meta.id, name="kaktus-1", agent=agent.meta.id), zone=zone.meta.id)
-        if not self.house.agent_token.exists():
+        if not self.layout.agent_token.exists():
             self._draw_token(agent.meta.id)
 
     def ensure_machine(self) -> instance_pb2.Instance:
@@ -55,14 +55,14 @@ class Cloud:
         project = self._ensure(project_pb2.Project(name="demo"))
         vnet = self._ensure(vnet_pb2.Vnet(region=region.meta.id, name="demo"), region=region.meta.id)
         subnet = self._ensure(
-            subnet_pb2.Subnet(vnet=vnet.meta.id, name="demo", cidr=self.house.slot.cidr), vnet=vnet.meta.id
+            subnet_pb2.Subnet(vnet=vnet.meta.id, name="demo", cidr=self.layout.slot.cidr), vnet=vnet.meta.id
         )
         directory = storage_pool_pb2.STORAGE_DRIVER_DIR
         pool = self._ensure(
             storage_pool_pb2.StoragePool(region=region.meta.id, name="local", driver=directory, kaktus=host.meta.id),
             region=region.meta.id,
         )
-        image = self.house.guest / "kowa-guest.qcow2"
+        image = self.layout.guest / "kowa-guest.qcow2"
         checksum = image.with_suffix(".qcow2.sha256").read_text().split()[0]
         template = self._ensure(
             template_pb2.Template(storage_pool=pool.meta.id, name="kowa-guest", source=image.name, sha256=checksum),
@@ -91,7 +91,7 @@ class Cloud:
                 memory=MEMORY,
                 volumes=[volume.meta.id],
                 adapters=[adapter.meta.id],
-                ssh_keys=[(self.house.root / "ssh_key.pub").read_text().strip()],
+                ssh_keys=[(self.layout.root / "ssh_key.pub").read_text().strip()],
                 metadata={"proof": secrets.token_hex(8)},
             ),
             project=project.meta.id,
@@ -130,14 +130,4 @@ class Cloud:
         for lost in tokens.list(filter=f'agent = "{agent}"'):
             tokens.delete(lost.meta.id)
         token = tokens.create(agent_token_pb2.AgentToken(agent=agent, name="demo"))
-        write_whole(self.house.agent_token, token.secret + "\n", mode=0o600)
-
-
-def wait(condition: Callable[[], object], limit: float) -> bool:
-    """Whether a condition comes about within `limit` seconds."""
-    end = time.monotonic() + limit
-    while not condition():
-        if time.monotonic() > end:
-            return False
-        time.sleep(0.1)
-    return True
+        files.write(self.layout.agent_token, f"{token.secret}\n".encode(), mode=0o600)

@@ -7,16 +7,16 @@ import pwd
 import re
 import signal
 import subprocess
-import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from deploy.demo.house import House
+from deploy import programs
+from deploy.demo.layout import Layout
 
 USER = "kowabunga"
 # In a daemon's environment: the digest of what it was started from.
-MADE_OF = "KOWABUNGA_MADE_OF"
+SOURCES_DIGEST = "KOWABUNGA_SOURCES_DIGEST"
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,36 +34,30 @@ class Daemon:
         """The processes that run it."""
         return [int(process.name) for process in processes() if self.owns(process)]
 
-    def log(self, house: House) -> Path:
+    def log(self, layout: Layout) -> Path:
         """What it says."""
-        return house.logs / f"{self.name}.log"
+        return layout.logs / f"{self.name}.log"
 
-    def start(self, house: House) -> "subprocess.Popen[bytes] | None":
+    def start(self, layout: Layout) -> "subprocess.Popen[bytes] | None":
         """Starts it in the background, in a session of its own, which no Ctrl-C reaches; nothing if it runs."""
-        made_of = _digest(self.command, self.sources)
+        sources_digest = _digest(self.command, self.sources)
         running = self.pids()
-        if running and all(_runs_from(pid, made_of) for pid in running):
+        if running and all(_was_started_from(pid, sources_digest) for pid in running):
             return None
         self.stop()
-        house.logs.mkdir(mode=0o700, parents=True, exist_ok=True)
-        with self.log(house).open("ab") as log:
-            return subprocess.Popen(
-                self.command,
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=log,
-                start_new_session=True,
-                cwd=house.checkout,
-                env={**os.environ, MADE_OF: made_of},
-            )
+        layout.logs.mkdir(mode=0o700, parents=True, exist_ok=True)
+        environment = {SOURCES_DIGEST: sources_digest}
+        return programs.start(
+            self.command, self.log(layout), cwd=layout.checkout, environment=environment, own_session=True
+        )
 
     def stop(self, limit: float = 15) -> bool:
         """Ends it, by force after `limit` seconds. Says whether it ran."""
         pids = self.pids()
         kill(pids, signal.SIGTERM)
-        if not gone(self.pids, limit):
+        if not programs.wait(lambda: not self.pids(), limit):
             kill(self.pids(), signal.SIGKILL)
-            gone(self.pids, limit)
+            programs.wait(lambda: not self.pids(), limit)
         return bool(pids)
 
 
@@ -76,18 +70,18 @@ def _digest(command: Sequence[str], sources: Sequence[Path]) -> str:
     return digest.hexdigest()
 
 
-def _runs_from(pid: int, made_of: str) -> bool:
+def _was_started_from(pid: int, sources_digest: str) -> bool:
     """Whether it was started with this in its environment; one that has just ended, too."""
     try:
-        return f"{MADE_OF}={made_of}".encode() in Path(f"/proc/{pid}/environ").read_bytes().split(b"\0")
+        return f"{SOURCES_DIGEST}={sources_digest}".encode() in Path(f"/proc/{pid}/environ").read_bytes().split(b"\0")
     except OSError:
         return True
 
 
-def without_rights(house: House, *command: str) -> list[str]:
+def unprivileged(layout: Layout, *command: str) -> list[str]:
     """A command as our own system user, who has no rights but finds the checkout open."""
     drop = ["setpriv", f"--reuid={USER}", f"--regid={USER}", "--clear-groups", "--no-new-privs"]
-    reach = ["env", f"KEEP={house.checkout}", str(house.checkout / "deploy/host/reachable")]
+    reach = ["env", f"KEEP={layout.checkout}", str(layout.checkout / "deploy/host/reachable")]
     return [*reach, *drop, *command]
 
 
@@ -97,10 +91,10 @@ def owner() -> tuple[int, int]:
     return entry.pw_uid, entry.pw_gid
 
 
-def in_room(house: House, *command: str, kvm: bool = False) -> list[str]:
+def beside_libvirtd(layout: Layout, *command: str, kvm: bool = False) -> list[str]:
     """A command beside the demo's own libvirtd."""
-    room = str(house.checkout / "deploy/host/libvirtd-room")
-    return ["env", f"KEEP={house.checkout}", f"KVM={int(kvm)}", room, str(house.libvirt), *command]
+    room = str(layout.checkout / "deploy/host/private-libvirtd")
+    return ["env", f"KEEP={layout.checkout}", f"KVM={int(kvm)}", room, str(layout.libvirt), *command]
 
 
 def processes() -> Iterator[Path]:
@@ -144,14 +138,14 @@ def runs_with(program: str, *words: str) -> Callable[[Path], bool]:
     return matches
 
 
-def runs_in_room(program: str, house: House) -> Callable[[Path], bool]:
+def runs_beside_libvirtd(program: str, layout: Layout) -> Callable[[Path], bool]:
     """Whether a process runs a program on the mounts of the demo's libvirtd."""
 
     def matches(process: Path) -> bool:
         try:
             if not (process / "comm").read_text().startswith(program[:15]):
                 return False
-            return (process / "root/run/libvirt").samefile(house.libvirt / "run")
+            return (process / "root/run/libvirt").samefile(layout.libvirt / "run")
         except OSError:
             return False
 
@@ -163,13 +157,3 @@ def kill(pids: Sequence[int], number: signal.Signals) -> None:
     for pid in pids:
         with contextlib.suppress(ProcessLookupError):
             os.kill(pid, number)
-
-
-def gone(pids: Callable[[], Sequence[int]], limit: float) -> bool:
-    """Waits until nothing is left."""
-    end = time.monotonic() + limit
-    while pids():
-        if time.monotonic() > end:
-            return False
-        time.sleep(0.05)
-    return True

@@ -5,8 +5,9 @@ import re
 import subprocess
 from pathlib import Path
 
-from deploy.demo import site
-from deploy.demo.house import House, write_whole
+from deploy.demo import services
+from deploy.demo.layout import Layout
+from kowa import files
 
 # Where programs of ours could leave files outside the checkout.
 FOLDERS = (
@@ -52,23 +53,23 @@ def inventory() -> Inventory:
     return {kind: sorted(entries) for kind, entries in found.items()}
 
 
-def remember(house: House) -> None:
+def remember(layout: Layout) -> None:
     """Keeps what is there before the demo's first start."""
-    if not house.before.exists():
-        write_whole(house.before, json.dumps(inventory(), indent=1))
+    if not layout.before.exists():
+        files.write(layout.before, json.dumps(inventory(), indent=1).encode(), mode=0o644)
 
 
-def compare(house: House) -> list[str]:
+def compare(layout: Layout) -> list[str]:
     """What is left of the demo: what `left` finds, other checkouts' apart, and processes. A line each."""
-    if not house.before.exists():
+    if not layout.before.exists():
         return []
-    others = site.neighbours(house)
+    others = services.neighbours(layout)
     theirs = {
         "devices": [device for other in others for device in other.devices],
         "tables": [table for other in others for table in other.tables],
     }
-    running = [f"process: {daemon.name} {pid}" for daemon in site.all_daemons(house) for pid in daemon.pids()]
-    return [*left(json.loads(house.before.read_text()), inventory(), theirs, house.checkout), *running]
+    running = [f"process: {daemon.name} {pid}" for daemon in services.all_daemons(layout) for pid in daemon.pids()]
+    return [*left(json.loads(layout.before.read_text()), inventory(), theirs, layout.checkout), *running]
 
 
 def left(before: Inventory, after: Inventory, theirs: Inventory, checkout: Path) -> list[str]:

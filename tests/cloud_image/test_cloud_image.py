@@ -9,9 +9,10 @@ import pytest
 
 from agent_kaktus import names
 from kowa.v2 import instance_pb2
-from tests.kaktus.rooms import Room, eventually, room
+from tests.kaktus.rooms import Room, room
 from tests.kaktus.slices import MIB, Slice, id_of, small_house
 from tests.kaktus.test_real import RUNNING, STOPPED, is_off, is_running
+from tests.waiting import until
 
 from .build import CACHE, build
 
@@ -108,10 +109,10 @@ def test_debian_boots_is_set_up_by_its_seed_and_shuts_down(image: tuple[str, str
         agent.send(slice_.objects)
         agent.until(WEB, is_running, 90)  # imported by then
         finished = "Datasource DataSourceNoCloud [seed=/dev/sr0]"
-        eventually(lambda: finished in host.console(WEB), BOOT, "cloud-init has finished")
+        until(lambda: finished in host.console(WEB), limit=BOOT, what="cloud-init has finished")
         assert "runcmd says web" in host.console(WEB)
 
-        told = eventually(lambda: answers(host, key_file), 60, "ada may log in")
+        told = until(lambda: answers(host, key_file), limit=60, what="ada may log in")
         grown = int(told.pop("root"))
         assert told == {
             "user": "ada",

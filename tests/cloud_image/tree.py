@@ -4,7 +4,7 @@ import subprocess
 from pathlib import Path
 
 SUITE = "bookworm"
-LIMIT = 300  # seconds
+LIMIT = 600  # seconds
 _PACKAGES = (
     "linux-image-cloud-amd64",
     "systemd-sysv",

@@ -5,6 +5,7 @@ import os
 import pty
 import re
 import select
+import shutil
 import signal
 import subprocess
 from collections.abc import Iterable
@@ -13,9 +14,11 @@ from pathlib import Path
 
 import pytest
 
+from deploy.guest.build import build
+
 ROOT = Path(__file__).parents[2]
 # In seconds; the set-up of a new .venv included.
-UP = 600
+UP = 800
 # In seconds, for a machine to say something on its console.
 CONSOLE = 20
 KINDS = (
@@ -41,10 +44,15 @@ class Checkout:
         self.environment = {
             name: value for name, value in os.environ.items() if not name.startswith(("KOWABUNGA_", "KAHUNA_"))
         }
-        # Packages are downloaded for the image of the checkout under test once; the clone may use them.
-        cache = ROOT / ".cache" / "guest"
-        if cache.is_dir():
-            self.run(f"mkdir -p .cache && cp -a '{cache}' .cache/")
+        # What was downloaded once for the checkout under test, the clone may use: the image's packages, and Python's,
+        # as if it had been set up for an older pyproject.toml. A .venv made anew is the fresh machine's story.
+        images = ROOT / ".cache" / "guest"
+        build(images)
+        shutil.copytree(images, folder / ".cache" / "guest", ignore=shutil.ignore_patterns(".*"))
+        self.run(
+            f"cp -a '{ROOT}/.venv' . && echo older >.venv/description.sha256"
+            f" && sed -i 's#{ROOT}#{folder}#g' .venv/pyvenv.cfg $(grep -lI '{ROOT}' .venv/bin/*)"
+        )
 
     def run(self, command: str, limit: float = UP) -> str:
         """What a shell command in it says. Fails with that when the command does."""

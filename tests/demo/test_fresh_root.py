@@ -10,7 +10,7 @@ import pytest
 pytestmark = [pytest.mark.libvirt, pytest.mark.slow]
 SCRIPT = Path(__file__).with_name("fresh-root")
 # In seconds, the making of the root included.
-LIMIT = 900
+LIMIT = 880
 
 
 @pytest.fixture

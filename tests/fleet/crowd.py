@@ -73,7 +73,7 @@ def listening(cloud: World, secrets: Iterable[str]) -> Iterator[list[Listener]]:
     tasks = [cloud.loop.start(listener.run()) for listener in crowd]
     try:
         for listener in crowd:
-            cloud.loop.run(asyncio.wait_for(listener.ready.wait(), 10))
+            cloud.loop.run(asyncio.wait_for(listener.ready.wait(), 60))
         yield crowd
     finally:
         for task in tasks:

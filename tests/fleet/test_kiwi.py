@@ -122,8 +122,8 @@ def test_the_real_agent_from_its_first_sign_in_to_a_segment_deleted(site: Estate
         assert (config.parent / "kiwi" / "holdings.db").stat().st_mode & 0o077 == 0
 
         # The host's agent has never been here, so only this one is waited for.
-        site.client.subnets.delete(site.subnet.meta.id, limit=10)
-        site.client.vnets.delete(site.vnet.meta.id, limit=10)
+        site.client.subnets.delete(site.subnet.meta.id, limit=60)
+        site.client.vnets.delete(site.vnet.meta.id, limit=60)
         program.send_signal(signal.SIGSTOP)
         away = site.client.of(vnet_pb2.Vnet).begin_create(vnet_pb2.Vnet(region=site.region.meta.id, name="dmz"))
         site.client.vnets.begin_delete(away.resource.meta.id)
@@ -134,7 +134,7 @@ def test_the_real_agent_from_its_first_sign_in_to_a_segment_deleted(site: Estate
     finally:
         program.send_signal(signal.SIGCONT)
         program.terminate()
-        assert program.wait(10) == 0
+        assert program.wait(60) == 0
 
 
 def test_it_heals_a_slice_that_it_stored_and_does_not_take_any_more(site: Estate, config: Path) -> None:
@@ -177,20 +177,20 @@ def test_it_heals_a_slice_that_it_stored_and_does_not_take_any_more(site: Estate
 def test_a_segment_waits_for_the_machines_hosts_and_the_network_nodes_alike(site: Estate, config: Path) -> None:
     site.registered()
     deletion = site.client.subnets.begin_delete(site.subnet.meta.id)
-    site.client.operations.wait(deletion.operation_id, 10)
+    site.client.operations.wait(deletion.operation_id, 60)
     # A network node that signed in once is waited for, too, while it is away.
     program = subprocess.Popen([sys.executable, "-m", "agent_kiwi.main", "--config", str(config)])
     agents = site.client.of(agent_pb2.Agent)
     agent = next(agents.list(filter='name = "kiwi-agent"'))
     until(lambda: agents.get(agent.meta.id).status.held_revision, what="what it holds")
     program.terminate()
-    assert program.wait(10) == 0
+    assert program.wait(60) == 0
     until(lambda: agents.get(agent.meta.id).status.stream == agent_pb2.STREAM_OFFLINE, what="OFFLINE")
     deletion = site.client.vnets.begin_delete(site.vnet.meta.id)
     operation = site.client.operations.get(deletion.operation_id)
     assert operation.message.startswith("HOST_OFFLINE: agent kiwi-agent is not connected")
     with subprocess.Popen([sys.executable, "-m", "agent_kiwi.main", "--config", str(config)]) as program:
-        site.client.operations.wait(deletion.operation_id, 10)
+        site.client.operations.wait(deletion.operation_id, 60)
         program.terminate()
 
 

@@ -175,7 +175,7 @@ def test_a_report_that_is_too_long_is_a_failure_with_the_reason(site: Estate, di
     )
     line.say(reports=fleet_pb2.Reports(reports=[report]))
     with pytest.raises(errors.OperationFailed, match="bytes of it, and at most 65536 are taken"):
-        site.client.operations.wait(begun.operation_id, 10)
+        site.client.operations.wait(begun.operation_id, 60)
     told = site.client.volumes.get(begun.resource.meta.id)
     assert told.meta.state == meta_pb2.STATE_ERROR
     assert told.ByteSize() < 1000
@@ -262,7 +262,7 @@ def test_who_connects_and_never_calls_is_cut_off(site: Estate, dial: Dial, monke
         options = (("grpc.use_local_subchannel_pool", 1),)
         async with grpc.aio.secure_channel(cloud.fleet_endpoint, credentials, options=options) as channel:
             await channel.channel_ready()
-            await asyncio.wait_for(channel.wait_for_state_change(grpc.ChannelConnectivity.READY), 10)
+            await asyncio.wait_for(channel.wait_for_state_change(grpc.ChannelConnectivity.READY), 60)
 
     cloud.loop.run(idle())
     # Who has a call is not idle, be there nothing to say.

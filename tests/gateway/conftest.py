@@ -3,13 +3,11 @@
 import contextlib
 import datetime
 import ipaddress
-import socket
-import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
-from time import monotonic, sleep
 
 import httpx
 import pytest
@@ -19,14 +17,13 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 from pydantic_settings import CliApp
 
+from deploy.programs import free_port, running
 from gateway import config
 from gateway.main import Options, prepare
 from tests.gateway.recorder import Door, recording
 from tests.sdk.kahunas import Kahuna, cloud, fake, kahuna, shop
 
 __all__ = ["cloud", "fake", "kahuna", "shop"]
-
-READY_LIMIT = 20.0
 
 
 @dataclass(frozen=True)
@@ -97,7 +94,7 @@ def door(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Door]:
 def serving(kahuna: str, run_dir: Path, *options: str) -> Iterator[tuple[str, str, str]]:
     """An Envoy that is ready: its plain listener, the one with TLS when there is a certificate, the admin interface."""
     words, places = _words(kahuna, run_dir, *options)
-    with running([sys.executable, "-m", "gateway", *words], f"http://{places[2]}/ready"):
+    with envoy([sys.executable, "-m", "gateway", *words], places[2]):
         yield places
 
 
@@ -109,27 +106,20 @@ def limited(kahuna: str, run_dir: Path, *options: str, **limits: str) -> Iterato
         for name, value in limits.items():
             patch.setattr(config, name, value)
         command = prepare(CliApp.run(Options, cli_args=words))
-    with running(command, f"http://{places[2]}/ready"):
+    with envoy(command, places[2]):
         yield places
 
 
+def envoy(command: list[str], admin: str) -> AbstractContextManager[object]:
+    """A gateway whose admin interface says that it is ready."""
+    return running(command, lambda: _answers(f"http://{admin}/ready"), "the gateway")
+
+
 def _words(kahuna: str, run_dir: Path, *options: str) -> tuple[list[str], tuple[str, str, str]]:
-    plain, tls, admin = (f"127.0.0.1:{port}" for port in free_ports(3))
+    plain, tls, admin = (f"127.0.0.1:{port}" for port in (free_port(), free_port(), free_port()))
     listen = ["--listen", tls] if "--certificate" in options else []
     words = ["--kahuna", kahuna, "--plain", plain, "--admin", admin, "--run-dir", str(run_dir), "--concurrency", "1"]
     return [*words, *listen, *options], (plain, tls, admin)
-
-
-@contextlib.contextmanager
-def running(command: list[str], ready: str) -> Iterator[None]:
-    """A process, from when the URL answers."""
-    process = subprocess.Popen(command)
-    try:
-        until_ready(process, ready)
-        yield
-    finally:
-        process.terminate()
-        process.wait(READY_LIMIT)
 
 
 @pytest.fixture
@@ -139,24 +129,8 @@ def rest(gateway: Gateway, kahuna: Kahuna) -> Iterator[httpx.Client]:
         yield client
 
 
-def until_ready(process: subprocess.Popen[bytes], url: str) -> None:
-    """Returns when the URL answers 200."""
-    deadline = monotonic() + READY_LIMIT
-    while monotonic() < deadline:
-        assert process.poll() is None, "the gateway has ended"
-        try:
-            if httpx.get(url).status_code == httpx.codes.OK:
-                return
-        except httpx.TransportError:
-            pass
-        sleep(0.02)
-    raise TimeoutError(url)
-
-
-def free_ports(count: int) -> list[int]:
-    """Ports nobody listens on."""
-    sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
-    ports = [one.getsockname()[1] for one in sockets]
-    for one in sockets:
-        one.close()
-    return ports
+def _answers(url: str) -> bool:
+    try:
+        return httpx.get(url).status_code == httpx.codes.OK
+    except httpx.TransportError:
+        return False

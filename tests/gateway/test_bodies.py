@@ -12,10 +12,11 @@ import pytest
 from google.protobuf.json_format import MessageToDict
 from pydantic_settings import CliApp
 
+from deploy.programs import free_port
 from gateway import config
 from gateway.main import Options, prepare
 from kowa.v2.instance_pb2 import Instance
-from tests.gateway.conftest import free_ports, running
+from tests.gateway.conftest import envoy
 from tests.gateway.recorder import Door, recording
 
 pytestmark = pytest.mark.gateway
@@ -293,7 +294,7 @@ def test_a_body_too_large_or_where_none_belongs_is_refused(door: Door, method: s
 
 
 def test_nothing_goes_through_when_the_check_breaks(tmp_path: Path) -> None:
-    plain, admin = (f"127.0.0.1:{port}" for port in free_ports(2))
+    plain, admin = f"127.0.0.1:{free_port()}", f"127.0.0.1:{free_port()}"
     calls: list[Any] = []
     with recording(calls) as kahuna:
         words = [
@@ -311,7 +312,7 @@ def test_nothing_goes_through_when_the_check_breaks(tmp_path: Path) -> None:
         command = prepare(CliApp.run(Options, cli_args=words))
         script = tmp_path / "bodies.lua"
         script.write_text(re.sub(r"(function wrong_in_body\(.*\)\n)", r'\1 error("broken") ', script.read_text()))
-        with running(command, f"http://{admin}/ready"), httpx.Client(base_url=f"http://{plain}") as rest:
+        with envoy(command, admin), httpx.Client(base_url=f"http://{plain}") as rest:
             broken = rest.post("/api/v2/regions", json={"name": "eu"})
             assert broken.status_code == HTTPStatus.INTERNAL_SERVER_ERROR
             said = "the gateway can't check the request, so nothing was done; its log says why"

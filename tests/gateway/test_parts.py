@@ -8,10 +8,11 @@ import pytest
 from google.protobuf.json_format import MessageToDict
 from pydantic_settings import CliApp
 
+from deploy.programs import free_port
 from gateway.main import Options, prepare
 from kowa import contract
 from tests import made_up
-from tests.gateway.conftest import free_ports, running
+from tests.gateway.conftest import envoy
 from tests.gateway.recorder import Door, recording
 
 pytestmark = pytest.mark.gateway
@@ -26,13 +27,13 @@ def door(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Door]:
     with pytest.MonkeyPatch.context() as patch:
         for name, value in made_up.attributes().items():
             patch.setattr(contract, name, value)
-        plain, admin = (f"127.0.0.1:{port}" for port in free_ports(2))
+        plain, admin = f"127.0.0.1:{free_port()}", f"127.0.0.1:{free_port()}"
         with recording(made.calls) as kahuna:
             words = ["--kahuna", kahuna, "--plain", plain, "--admin", admin, "--concurrency", "1"]
             folder = tmp_path_factory.mktemp("gateway")
             command = prepare(CliApp.run(Options, cli_args=[*words, "--run-dir", str(folder)]))
             made.rest.base_url = httpx.URL(f"http://{plain}")
-            with running(command, f"http://{admin}/ready"), made.rest:
+            with envoy(command, admin), made.rest:
                 yield made
 
 

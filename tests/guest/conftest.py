@@ -3,46 +3,33 @@
 from __future__ import annotations
 
 import io
-import os
 import shutil
 import signal
 import subprocess
-import time
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TypeVar
 
 import libvirt
 import pycdlib
 import pytest
 
+from deploy import programs
 from deploy.acceleration import acceleration
 from deploy.guest.build import IMAGE, build
+from deploy.programs import until
 
 CHECKOUT = Path(__file__).parents[2]
-ROOM = CHECKOUT / "deploy" / "host" / "libvirtd-room"
+ROOM = CHECKOUT / "deploy" / "host" / "private-libvirtd"
 BRIDGE = "br0"
 HOST_ADDRESS = "10.200.0.1"
 
 CONNECT_LIMIT = 30
 BOOT_LIMIT = 60
 
-T = TypeVar("T")
-
 libvirt.registerErrorHandler(lambda *_: None, None)
-
-
-def eventually(what: str, limit: float, condition: Callable[[], T | None]) -> T:
-    """The condition's first true value within `limit` seconds; TimeoutError says what did not come."""
-    end = time.monotonic() + limit
-    while time.monotonic() < end:
-        if value := condition():
-            return value
-        time.sleep(0.02)
-    raise TimeoutError(f"{what}: not within {limit} s")
 
 
 @dataclass
@@ -79,10 +66,12 @@ class Guest:
             ready = [line.startswith("ready ") for line in lines]
             return lines[: ready.index(True)] if any(ready) else None
 
-        return eventually(f"ready on {self.console}", BOOT_LIMIT, told)
+        found = until(told, limit=BOOT_LIMIT, what=f"ready on {self.console}")
+        assert found is not None
+        return found
 
     def until_off(self, limit: float) -> None:
-        eventually(f"{self.domain.name()} off", limit, lambda: not self.domain.isActive())
+        until(lambda: not self.domain.isActive(), limit=limit, what=f"{self.domain.name()} off")
 
 
 @dataclass
@@ -97,15 +86,15 @@ class Room:
     guests: list[Guest] = field(default_factory=list)
 
     def start(self) -> libvirt.virConnect:
-        environment = {**os.environ, "KVM": "1" if self.virt == "kvm" else ""}
-        self.daemon = subprocess.Popen(self.namespace.command(ROOM, self.root), env=environment)
-        return eventually("libvirtd answers", CONNECT_LIMIT, self._connected)
+        environment = {"KVM": "1" if self.virt == "kvm" else ""}
+        self.daemon = programs.start(self.namespace.command(ROOM, self.root), environment=environment)
+        return until(self._connected, limit=CONNECT_LIMIT, what="libvirtd answers")
 
     def kill(self) -> None:
         """End the daemon as a crash would."""
         assert self.daemon is not None
         self.daemon.send_signal(signal.SIGKILL)
-        self.daemon.wait(10)
+        self.daemon.wait(60)
 
     def close(self) -> None:
         """Guests first, then the daemon."""
@@ -115,9 +104,8 @@ class Room:
                 if domain.isActive():
                     domain.destroy()
                 domain.undefine()
-        if self.daemon is not None and self.daemon.poll() is None:
-            self.daemon.terminate()
-            self.daemon.wait(10)
+        if self.daemon is not None:
+            programs.end(self.daemon)
 
     def boot(self, name: str, mac: str, seed: dict[str, str], *, seed_bus: str = "scsi") -> Guest:
         """A guest of 128 MiB on the bridge with the seed as CD-ROM (scsi) or second disk (virtio)."""
@@ -193,7 +181,7 @@ def guest_files() -> Path:
 
 @pytest.fixture(scope="module")
 def namespace() -> Iterator[Namespace]:
-    name = f"kowa-{uuid.uuid4().hex[:8]}"
+    name = f"guests-{uuid.uuid4().hex[:8]}"
     subprocess.run(["ip", "netns", "add", name], check=True)
     with ExitStack() as stack:
         stack.callback(subprocess.run, ["ip", "netns", "delete", name], check=True)

@@ -138,7 +138,7 @@ def test_what_was_sent_to_a_forgotten_host_ends_though_nobody_says_how(cloud: Wo
     until(lambda: web.meta.id in taken_over.wanted, what="the machine with its new agent")
     until(lambda: len(cloud.fleet_sessions()) == 2, what="both")
     done = site.client.instances.begin("reboot", web.meta.id).operation_id
-    assert site.client.operations.wait(done, 10).phase == operation_pb2.PHASE_DONE
+    assert site.client.operations.wait(done, 60).phase == operation_pb2.PHASE_DONE
     assert (taken_over.done, back.done) == ([("reboot", web.meta.id)], [])
 
 

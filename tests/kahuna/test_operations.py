@@ -50,7 +50,7 @@ def test_an_operation_says_when_its_host_goes_and_when_it_is_back(site: Estate) 
     site.cloud.dial(site.secret, busy)
     until(lambda: stands(site, stop) == (RUNNING, ""), what="the word that its host is back")
     busy.frozen.clear()
-    assert site.client.operations.wait(stop, 10).phase == DONE
+    assert site.client.operations.wait(stop, 60).phase == DONE
 
 
 def test_the_same_wish_again_replaces_nothing(site: Estate) -> None:
@@ -64,7 +64,7 @@ def test_the_same_wish_again_replaces_nothing(site: Estate) -> None:
     deletions = [site.client.instances.begin_delete(web.meta.id).operation_id for _ in range(2)]
     assert [stands(site, each)[0] for each in (other, *deletions)] == [superseded, WAITING, WAITING]
     site.registered()
-    assert [site.client.operations.wait(each, 10).phase for each in deletions] == [DONE, DONE]
+    assert [site.client.operations.wait(each, 60).phase for each in deletions] == [DONE, DONE]
 
 
 def test_a_command_is_not_replaced_by_a_change(site: Estate) -> None:
@@ -74,7 +74,7 @@ def test_a_command_is_not_replaced_by_a_change(site: Estate) -> None:
     site.client.instances.begin_update(web, ["description"])
     assert stands(site, reset)[0] == WAITING
     back = site.registered()
-    assert site.client.operations.wait(reset, 10).phase == DONE
+    assert site.client.operations.wait(reset, 60).phase == DONE
     assert back.done == [("reset", web.meta.id)]
 
 
@@ -89,7 +89,7 @@ def test_a_command_taken_back_is_never_sent(site: Estate, how: str) -> None:
         assert stands(site, reset)[0] == operation_pb2.PHASE_SUPERSEDED
     host = site.registered()
     later = site.machine("db")
-    assert site.client.operations.wait(later.operation_id, 10).phase == DONE
+    assert site.client.operations.wait(later.operation_id, 60).phase == DONE
     assert host.done == []
 
 
@@ -161,7 +161,7 @@ def test_what_was_given_up_is_in_error_until_it_has_come_about(site: Estate, out
     host.failures[id_] = "the disk is gone"
     host.frozen.clear()
     with pytest.raises(errors.OperationFailed, match="the disk is gone"):
-        site.client.operations.wait(web.operation_id, 10)
+        site.client.operations.wait(web.operation_id, 60)
     host.failures.clear()
     host.outcomes[id_] = outcome
     until(lambda: site.client.instances.get(id_).status.restarts, what="the word that it tries again")
@@ -177,7 +177,7 @@ def test_what_was_given_up_is_in_error_until_it_has_come_about(site: Estate, out
     assert shown.state == meta_pb2.STATE_PENDING
     assert "the disk is gone" not in [condition.message for condition in shown.conditions]
     host.outcomes.clear()
-    assert site.client.operations.wait(start, 10).phase == DONE
+    assert site.client.operations.wait(start, 60).phase == DONE
     assert site.client.instances.get(id_).meta.state == meta_pb2.STATE_READY
 
 
@@ -189,7 +189,7 @@ def test_what_was_given_up_and_comes_about_after_all_is_ready(site: Estate) -> N
     host.failures[web.resource.meta.id] = "the disk is away"
     host.frozen.clear()
     with pytest.raises(errors.OperationFailed, match="the disk is away"):
-        site.client.operations.wait(web.operation_id, 10)
+        site.client.operations.wait(web.operation_id, 60)
     host.failures.clear()
     instances = site.client.instances
     until(lambda: instances.get(web.resource.meta.id).meta.state == meta_pb2.STATE_READY, what="READY")

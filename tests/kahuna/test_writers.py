@@ -37,7 +37,7 @@ def test_what_changed_since_it_was_read_is_read_again(cloud: World, looking: str
     def describe(tx: Transaction) -> None:
         found = tx.find("Region", region.meta.id)
         read.set()
-        assert changed.wait(10)
+        assert changed.wait(60)
         if looking == "get":
             found = tx.get("Region", region.meta.id)
         assert isinstance(found, region_pb2.Region)
@@ -46,7 +46,7 @@ def test_what_changed_since_it_was_read_is_read_again(cloud: World, looking: str
         tx.put("Region", found)
 
     slow = cloud.loop.start(cloud.kahuna.store.run(describe))
-    assert read.wait(10)
+    assert read.wait(60)
     cloud.client.regions.update(region_pb2.Region(meta=region.meta, name="eu-west"))
     changed.set()
     until(slow.done, what="the slower of the two")
@@ -73,17 +73,17 @@ def test_an_address_taken_in_a_run_that_did_not_commit_is_not_kept(
     def wait_once(adapters: Adapters, tx: Transaction, cause: Cause, resource: adapter_pb2.Adapter) -> None:
         if resource.name == "slow" and runs:
             again.set()
-            assert taken.wait(10)
+            assert taken.wait(60)
         lock(adapters, tx, cause, resource)
 
     monkeypatch.setattr(Adapters, "admit", fail_once)
     monkeypatch.setattr(Adapters, "_lock_references", wait_once)
     with ThreadPoolExecutor(1) as pool:
         slow = pool.submit(site.adapter, "slow")
-        assert again.wait(10)
+        assert again.wait(60)
         fast = site.adapter("fast").resource
         taken.set()
-        assert [fast.address, slow.result(10).resource.address] == ["10.20.0.2", "10.20.0.3"]
+        assert [fast.address, slow.result(60).resource.address] == ["10.20.0.2", "10.20.0.3"]
     assert runs == ["10.20.0.2", "10.20.0.3"]
 
 
@@ -97,7 +97,7 @@ def test_two_who_each_leave_the_last_to_the_other_leave_nothing(cloud: World) ->
     for subnet in subnets:
         site.client.subnets.begin_delete(subnet)
     begun = site.client.vnets.begin_delete(site.vnet.meta.id)
-    store, both = cloud.kahuna.store, threading.Barrier(2, timeout=10)
+    store, both = cloud.kahuna.store, threading.Barrier(2, timeout=60)
     gone = deletion.confirm_gone
     cloud.loop.run(store.run(lambda tx: gone(tx, "Vnet", site.vnet.meta.id, [site.agent.meta.id])))
 

@@ -9,29 +9,16 @@ import subprocess
 import sys
 import tempfile
 import threading
-import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import TypeVar
 
+from deploy import programs
 from kowa.fleet.v1 import fleet_pb2
-
-T = TypeVar("T")
 
 REPOSITORY = Path(__file__).parents[2]
 GUEST = Path(os.environ.get("KOWA_GUEST", REPOSITORY / ".cache" / "guest"))
 IMAGE = "kowa-guest.qcow2"
-
-
-def eventually(look: Callable[[], T], limit: float, what: str) -> T:
-    """What a look finds as soon as it finds something."""
-    deadline = time.monotonic() + limit
-    while True:
-        if found := look():
-            return found
-        assert time.monotonic() < deadline, f"after {limit:.0f} s still not: {what}"
-        time.sleep(0.05)
 
 
 class Room:
@@ -52,30 +39,24 @@ class Room:
         self.start_libvirtd()
 
     def start_libvirtd(self) -> None:
-        command = [str(REPOSITORY / "deploy/host/libvirtd-room"), str(self.base / "libvirt")]
-        with (self.base / "libvirtd.out").open("ab") as log:
-            self._libvirtd = subprocess.Popen(
-                ["ip", "netns", "exec", self.namespace, *command],
-                env={**os.environ, "KEEP": str(self.base)},
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=log,
-            )
-        eventually(lambda: self.virsh("version", check=False), 30, "libvirtd answers")
+        room = [str(REPOSITORY / "deploy/host/private-libvirtd"), str(self.base / "libvirt")]
+        command = ["ip", "netns", "exec", self.namespace, *room]
+        log = self.base / "libvirtd.out"
+        self._libvirtd = programs.start(command, log, environment={"KEEP": str(self.base)})
+        programs.await_ready(self._libvirtd, lambda: self.virsh("version", check=False), "libvirtd", log)
 
     def kill_libvirtd(self) -> None:
         pid = int((self.base / "libvirt/run/libvirtd.pid").read_text())
         os.kill(pid, signal.SIGKILL)
         assert self._libvirtd is not None
-        self._libvirtd.wait(10)
+        self._libvirtd.wait(60)
 
     def close(self) -> None:
         for pid in self.guests():
             with suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
-        if self._libvirtd is not None and self._libvirtd.poll() is None:
-            self._libvirtd.terminate()
-            self._libvirtd.wait(10)
+        if self._libvirtd is not None:
+            programs.end(self._libvirtd)
         self.run("ip", "netns", "delete", self.namespace, inside=False, check=False)
 
     def guests(self) -> list[int]:

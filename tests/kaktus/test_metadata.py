@@ -1,7 +1,6 @@
 """The metadata service as guests meet it: each reads its own, whatever another one tries."""
 
 import json
-import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
@@ -11,9 +10,11 @@ from pathlib import Path
 import pytest
 
 from agent_kaktus import names
+from deploy import programs
 from kowa.runtime.store import Holdings
+from tests.waiting import until
 
-from .rooms import GUEST, IMAGE, Agent, Room, eventually, room
+from .rooms import GUEST, IMAGE, Agent, Room, room
 from .shell import Shell
 from .slices import MIB, Slice, id_of, small_house
 from .test_real import BOOT, is_running
@@ -62,9 +63,13 @@ class Street:
         return self.shells[who].run(command)
 
     def token(self, who: str) -> str:
-        token = self.ask(who, "/latest/api/token", "X-metadata-token-ttl-seconds: 600", "PUT")
-        assert " " not in token
-        return token
+        """As soon as the service gives one."""
+
+        def given() -> str:
+            told = self.ask(who, "/latest/api/token", "X-metadata-token-ttl-seconds: 600", "PUT")
+            return "" if " " in told else told
+
+        return until(given, limit=BOOT, what=f"a token for {who}")
 
     def ask(self, who: str, path: str, headers: str, method: str = "GET", host: str = SERVICE) -> str:
         """What the service answers; several headers with \\r\\n between them."""
@@ -113,7 +118,7 @@ def street() -> Iterator[Street]:
             agent.send(slice_.objects)
             for name in MACS:
                 agent.until(id_of(name), is_running, BOOT)
-                eventually(lambda at=name: "kowabunga: ready" in host.console(id_of(at)), BOOT, f"{name} is ready")  # type: ignore[misc]
+                until(lambda at=name: "kowabunga: ready" in host.console(id_of(at)), limit=BOOT, what=name)  # type: ignore[misc]
             terminals = {name: host.virsh("ttyconsole", names.domain(id_of(name))) for name in MACS}
             opened = {name: shells.enter_context(Shell(terminal)) for name, terminal in terminals.items()}
             yield Street(host, slice_, agent, opened)
@@ -227,7 +232,7 @@ def test_even_unguarded_another_address_gets_nothing(street: Street) -> None:
         street.agent.send(street.slice.objects)
         for name in MACS:
             tap = names.tap(id_of(f"{name}-card"))
-            eventually(lambda at=tap: at in street.host.run("nft", "list", "ruleset"), BOOT, f"{name} is guarded")  # type: ignore[misc]
+            until(lambda at=tap: at in street.host.run("nft", "list", "ruleset"), limit=BOOT, what=f"{name} is guarded")  # type: ignore[misc]
     street.lives(BOB)
 
 
@@ -235,13 +240,12 @@ def test_even_unguarded_another_address_gets_nothing(street: Street) -> None:
 def kaktus(host: Room) -> Iterator[None]:
     """The agent as it is installed."""
     command = [str(Path(sys.executable).with_name("kaktus")), "--config", str(host.base / "kaktus.toml")]
-    with (host.base / "kaktus.log").open("ab") as log:
-        process = subprocess.Popen(["ip", "netns", "exec", host.namespace, *command], stdout=log, stderr=log)
+    process = programs.start(["ip", "netns", "exec", host.namespace, *command], host.base / "kaktus.log")
     try:
         yield
     finally:
-        process.terminate()
-        assert process.wait(20) == 0
+        assert programs.end(process)
+        assert process.returncode == 0
 
 
 def test_it_goes_on_after_a_restart_with_kahuna_away(street: Street) -> None:
@@ -253,21 +257,24 @@ def test_it_goes_on_after_a_restart_with_kahuna_away(street: Street) -> None:
     held.store(street.slice.objects.values(), ())
     held.close()
     with kaktus(street.host):
-        eventually(lambda: " " not in street.read(BOB, "meta-data/mac"), BOOT, "the service is back")
-        assert street.ask(ALICE, "/latest/meta-data/metadata/proof", f"X-metadata-token: {token}") == f"{ALICE}s"
         for name in MACS:
             assert street.read(name, "meta-data/instance-id") == id_of(name)
+        assert street.ask(ALICE, "/latest/meta-data/metadata/proof", f"X-metadata-token: {token}") == f"{ALICE}s"
 
 
 def test_nothing_of_it_is_left(street: Street) -> None:
     street.agent.stop()
     with street.host.agent(hold_gateway=True) as agent:
         agent.send(street.slice.objects)
-        eventually(lambda: found(street.host, agent) == (2, 2, True), BOOT, "there are services")
+        until(lambda: found(street.host, agent) == (2, 2, True), limit=BOOT, what="there are services")
         machines = [thing for name in MACS for thing in (name, f"{name}-card", f"{name}-disk")]
         street.slice.gone(*machines)
         agent.send(street.slice.objects)
-        eventually(lambda: found(street.host, agent) == (0, 0, False), BOOT, "without machines there are no services")
+        until(
+            lambda: found(street.host, agent) == (0, 0, False),
+            limit=BOOT,
+            what="without machines there are no services",
+        )
         rest = ("guest", "subnet", "far", *VNETS, "pool")
         street.slice.gone(*rest)
         agent.send(street.slice.objects)

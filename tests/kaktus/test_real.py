@@ -12,8 +12,9 @@ from deploy.guest.build import build
 from kowa.fleet.v1 import fleet_pb2
 from kowa.v2 import instance_pb2
 from tests.packed import content
+from tests.waiting import until
 
-from .rooms import GUEST, Agent, Room, eventually, room
+from .rooms import GUEST, Agent, Room, room
 from .slices import MIB, Slice, id_of, small_house
 
 pytestmark = pytest.mark.libvirt
@@ -59,7 +60,7 @@ def is_off(report: fleet_pb2.Report) -> bool:
 
 
 def booted(host: Room, times: int = 1) -> str:
-    eventually(lambda: host.console(WEB).count("kowabunga: ready") >= times, BOOT, "the guest is ready")
+    until(lambda: host.console(WEB).count("kowabunga: ready") >= times, limit=BOOT, what="the guest is ready")
     return host.console(WEB)
 
 
@@ -118,14 +119,14 @@ def test_what_is_destroyed_by_hand_comes_back(host: Room, house: Slice) -> None:
         host.virsh("destroy", names.domain(WEB))
         host.virsh("undefine", names.domain(WEB))
         kept = ("list", "--persistent", "--state-running", "--name")
-        eventually(lambda: names.domain(WEB) in host.virsh(*kept), BOOT, "it is defined and runs")
+        until(lambda: names.domain(WEB) in host.virsh(*kept), limit=BOOT, what="it is defined and runs")
 
 
 def panic(host: Room, console: str) -> None:
     """By the shell that the guest has on its serial console, which QEMU reads only while somebody has it open."""
     descriptor = os.open(console, os.O_WRONLY | os.O_NOCTTY)
     os.write(descriptor, f"{PANIC}\n".encode())
-    eventually(lambda: "Kernel panic" in host.console(WEB), BOOT, "the guest has panicked")
+    until(lambda: "Kernel panic" in host.console(WEB), limit=BOOT, what="the guest has panicked")
     os.close(descriptor)
 
 
@@ -298,7 +299,6 @@ def test_a_guest_can_only_be_itself(host: Room, house: Slice) -> None:
         assert host.run("ping", "-c", "1", "-W", "1", "10.9.0.2", check=False) == ""
         house.vnet()  # anything that moves makes it look
         agent.send(house.objects)
-        eventually(
-            lambda: "10.9.0.2" in host.run("nft", "list", "chain", "netdev", names.guard(id_of("host")), tap), 10, ""
-        )
+        chain = ("nft", "list", "chain", "netdev", names.guard(id_of("host")), tap)
+        until(lambda: "10.9.0.2" in host.run(*chain), what="it is guarded again")
         assert "1 received" in host.run("ping", "-c", "1", "-W", "5", "10.9.0.2")

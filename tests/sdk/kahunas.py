@@ -19,7 +19,7 @@ from tests.world import GIB, PretendHost, World, world
 
 __all__ = ["cloud", "fake", "first", "kahuna", "shop"]
 
-LIMIT = 20.0
+LIMIT = 60.0
 T = TypeVar("T")
 
 

@@ -94,7 +94,7 @@ def test_a_machine_runs_when_create_returns(client: Client, shop: Instance) -> N
     assert (made.meta.state, made.status.power) == (STATE_READY, POWER_RUNNING)
     assert client.instances.stop(made.meta.id).status.power == POWER_STOPPED
     begun = client.instances.begin_start(made.meta.id)
-    assert client.operations.wait(begun.operation_id, 10).phase == PHASE_DONE
+    assert client.operations.wait(begun.operation_id, 60).phase == PHASE_DONE
 
 
 def test_a_secret_shown_once_is_in_the_answer(client: Client) -> None:

@@ -1,6 +1,5 @@
 """One program of the stack, started again whenever it dies, as an operator's service manager does."""
 
-import os
 import signal
 import subprocess
 import threading
@@ -8,6 +7,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
+from deploy import programs
 from tests.kaktus.rooms import REPOSITORY
 
 LIMIT = 20  # seconds to end when told to
@@ -43,13 +43,10 @@ class Program:
         """For good."""
         if self._wanted.is_set():
             self._wanted.clear()
-            self.send(signal.SIGCONT)
-            self.send(signal.SIGTERM)
-            self._keeper.join(LIMIT)
-            if self._keeper.is_alive():
+            assert self._process is not None
+            if not programs.end(self._process, LIMIT):
                 self.faults.append(f"{self.name} did not end within {LIMIT} s of SIGTERM")
-                self.send(signal.SIGKILL)
-                self._keeper.join()
+            self._keeper.join()
 
     def send(self, number: signal.Signals) -> None:
         assert self._process is not None
@@ -86,15 +83,8 @@ class Program:
         return list(dict.fromkeys(self._trace.read_text("ascii").split()))
 
     def _run(self) -> subprocess.Popen[bytes]:
-        with self._log.open("ab") as log:
-            return subprocess.Popen(
-                self._command,
-                cwd=REPOSITORY,
-                env={**os.environ, "KOWA_CRASH_TRACE": str(self._trace), "KOWA_CRASH_PLAN": str(self._plan)},
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=log,
-            )
+        points = {"KOWA_CRASH_TRACE": str(self._trace), "KOWA_CRASH_PLAN": str(self._plan)}
+        return programs.start(self._command, self._log, cwd=REPOSITORY, environment=points)
 
     def _keep(self) -> None:
         assert self._process is not None

@@ -3,7 +3,6 @@
 import contextlib
 import hashlib
 import random
-import socket
 import subprocess
 import sys
 import time
@@ -15,6 +14,7 @@ from typing import Any, TypeVar
 
 from google.protobuf.message import Message
 
+from deploy.programs import free_port
 from kowa import contract, errors
 from kowa.calls import Begun, Requests
 from kowa.client import Client
@@ -46,7 +46,7 @@ class Stack:
         self.here = str(here)
         self._link_up(f"{here}/30", f"{there}/30")
         self.tiny = self._offer_tiny()
-        self.api, self.fleet = _free_port("127.0.0.1"), _free_port(self.here)
+        self.api, self.fleet = (f"{address}:{free_port(address)}" for address in ("127.0.0.1", self.here))
         python = sys.executable
         self.kahuna = Program(
             "kahuna", [python, "-m", "kahuna.main", "--config", str(self._kahuna_toml()), "serve"], self.folder
@@ -200,9 +200,3 @@ def _written(value: object) -> str:
 def _hook(chain: str, direction: str) -> str:
     hook = f"{{ type filter hook {chain} priority 0; policy accept; }}"
     return f"add chain inet cut {chain} {hook}; add rule inet cut {chain} {direction} uplink drop"
-
-
-def _free_port(address: str) -> str:
-    """An address with a port that nobody listens on."""
-    with socket.create_server((address, 0)) as listener:
-        return f"{address}:{listener.getsockname()[1]}"

@@ -10,6 +10,8 @@ from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
 
+from kowa import files
+
 CHECKOUT = Path(__file__).resolve().parents[2]
 # Each checkout takes a free slot: ten ports from here on, and one subnet of this range.
 FIRST_PORT = 17440
@@ -29,7 +31,7 @@ class Slot:
     cidr: str
 
 
-class House:
+class Layout:
     """The demo of one checkout."""
 
     def __init__(self, checkout: Path = CHECKOUT) -> None:
@@ -64,16 +66,8 @@ class House:
                 f"demo: no free ports from {FIRST_PORT} on, or no free subnet in {RANGE}; stop other demos"
             )
         self.root.mkdir(mode=0o711, exist_ok=True)
-        write_whole(kept, json.dumps(asdict(slot)))
+        files.write(kept, json.dumps(asdict(slot)).encode(), mode=0o644)
         return slot
-
-
-def write_whole(path: Path, text: str, mode: int = 0o644) -> None:
-    """A file with all of its text, or as it was."""
-    draft = path.with_name(f"{path.name}.new")
-    draft.touch(mode=mode)
-    draft.write_text(text)
-    draft.replace(path)
 
 
 def _is_free(port: int) -> bool:

@@ -14,113 +14,113 @@ from typing import TYPE_CHECKING
 from deploy.demo.daemons import (
     Daemon,
     arguments,
-    in_room,
+    beside_libvirtd,
     owner,
     processes,
-    runs_in_room,
+    runs_beside_libvirtd,
     runs_with,
-    without_rights,
+    unprivileged,
 )
-from deploy.demo.house import House
+from deploy.demo.layout import Layout
 
 if TYPE_CHECKING:
     from kowa.fleet.v1 import fleet_pb2
 
 
-def kahuna(house: House) -> Daemon:
+def kahuna(layout: Layout) -> Daemon:
     """The orchestrator."""
-    config = str(house.root / "kahuna.toml")
-    command = without_rights(house, str(house.bin / "kahuna"), "--config", config, "serve")
-    slot = house.slot
+    config = str(layout.root / "kahuna.toml")
+    command = unprivileged(layout, str(layout.bin / "kahuna"), "--config", config, "serve")
+    slot = layout.slot
     ports = (slot.api, slot.metrics, slot.fleet)
-    return Daemon("kahuna", command, runs_with("kahuna", config, "serve"), ports, _sources(house, "server", config))
+    return Daemon("kahuna", command, runs_with("kahuna", config, "serve"), ports, _sources(layout, "server", config))
 
 
-def gateway(house: House) -> Daemon:
+def gateway(layout: Layout) -> Daemon:
     """Envoy."""
-    slot = house.slot
+    slot = layout.slot
     options = {
         "--listen": f"127.0.0.1:{slot.gateway}",
-        "--certificate": str(house.kahuna / "server.pem"),
-        "--key": str(house.kahuna / "server.key"),
+        "--certificate": str(layout.kahuna / "server.pem"),
+        "--key": str(layout.kahuna / "server.key"),
         "--plain": f"127.0.0.1:{slot.rest}",
         "--kahuna": f"127.0.0.1:{slot.api}",
-        "--run-dir": str(house.gateway),
+        "--run-dir": str(layout.gateway),
         "--concurrency": "1",
     }
     words = [word for option in options.items() for word in option]
-    command = without_rights(house, str(house.bin / "python"), "-m", "gateway", *words)
-    envoy = runs_with("envoy", str(house.gateway / "envoy.json"))
-    before = runs_with("python", "gateway", str(house.gateway))
-    ports, sources = (slot.gateway, slot.rest), _sources(house, "gateway")
+    command = unprivileged(layout, str(layout.bin / "python"), "-m", "gateway", *words)
+    envoy = runs_with("envoy", str(layout.gateway / "envoy.json"))
+    before = runs_with("python", "gateway", str(layout.gateway))
+    ports, sources = (slot.gateway, slot.rest), _sources(layout, "gateway")
     return Daemon("gateway", command, lambda process: envoy(process) or before(process), ports, sources)
 
 
-def libvirtd(house: House, *, kvm: bool) -> Daemon:
+def libvirtd(layout: Layout, *, kvm: bool) -> Daemon:
     """A libvirtd of the demo's own."""
-    return Daemon("libvirtd", in_room(house, kvm=kvm), runs_in_room("libvirtd", house))
+    return Daemon("libvirtd", beside_libvirtd(layout, kvm=kvm), runs_beside_libvirtd("libvirtd", layout))
 
 
-def kaktus(house: House) -> Daemon:
+def kaktus(layout: Layout) -> Daemon:
     """The host's agent."""
-    config = str(house.root / "kaktus.toml")
-    command = in_room(house, str(house.bin / "kaktus"), "--config", config)
-    return Daemon("kaktus", command, runs_with("kaktus", config), sources=_sources(house, "agent_kaktus", config))
+    config = str(layout.root / "kaktus.toml")
+    command = beside_libvirtd(layout, str(layout.bin / "kaktus"), "--config", config)
+    return Daemon("kaktus", command, runs_with("kaktus", config), sources=_sources(layout, "agent_kaktus", config))
 
 
-def _sources(house: House, *own: str) -> list[Path]:
+def _sources(layout: Layout, *own: str) -> list[Path]:
     """Of a program of ours: its own, what all have in common, and the list of all that is not ours."""
-    return [house.checkout / name for name in (*own, "sdk", "pyproject.toml")]
+    return [layout.checkout / name for name in (*own, "sdk", "pyproject.toml")]
 
 
-def guests(house: House) -> Daemon:
+def guests(layout: Layout) -> Daemon:
     """The machines. Never started from here."""
-    return Daemon("guests", [], runs_in_room("qemu-system-x86_64", house))
+    return Daemon("guests", [], runs_beside_libvirtd("qemu-system-x86_64", layout))
 
 
-def write_configuration(house: House, accelerator: str) -> None:
+def write_configuration(layout: Layout, accelerator: str) -> None:
     """The daemons' files, as this checkout's slot wants them."""
-    slot = house.slot
-    house.root.mkdir(mode=0o711, exist_ok=True)
-    for folder, mode in ((house.kahuna, 0o711), (house.gateway, 0o700)):
+    slot = layout.slot
+    layout.root.mkdir(mode=0o711, exist_ok=True)
+    for folder, mode in ((layout.kahuna, 0o711), (layout.gateway, 0o700)):
         folder.mkdir(mode=mode, exist_ok=True)
         os.chown(folder, *owner())
-    house.kaktus.mkdir(mode=0o711, exist_ok=True)
-    (house.root / "kahuna.toml").write_text(
-        f'state = "{house.kahuna}"\n'
+    layout.kaktus.mkdir(mode=0o711, exist_ok=True)
+    (layout.root / "kahuna.toml").write_text(
+        f'state = "{layout.kahuna}"\n'
         f'api = "127.0.0.1:{slot.api}"\n'
         f'metrics = "127.0.0.1:{slot.metrics}"\n'
         f'fleet = "127.0.0.1:{slot.fleet}"\n'
         'names = ["localhost", "127.0.0.1"]\n'
     )
-    (house.root / "kaktus.toml").write_text(
+    (layout.root / "kaktus.toml").write_text(
         f'server = "localhost:{slot.fleet}"\n'
-        f'ca = "{house.ca}"\n'
-        f'token = "{house.agent_token}"\n'
-        f'state = "{house.kaktus / "state"}"\n'
-        f'pools = "{house.kaktus / "pools"}"\n'
-        f'import_dir = "{house.guest}"\n'
+        f'ca = "{layout.ca}"\n'
+        f'token = "{layout.agent_token}"\n'
+        f'state = "{layout.kaktus / "state"}"\n'
+        f'pools = "{layout.kaktus / "pools"}"\n'
+        f'import_dir = "{layout.guest}"\n'
         f'accelerator = "{accelerator}"\n'
         "hold_gateway = true\n"
     )
 
 
-def draw_admin_key(house: House) -> None:
+def draw_admin_key(layout: Layout) -> None:
     """The admin key, once."""
-    if house.admin_key.exists():
+    if layout.admin_key.exists():
         return
-    made = house.kahuna / "admin.key"
-    config = str(house.root / "kahuna.toml")
-    command = without_rights(house, str(house.bin / "kahuna"), "--config", config, "admin-key", "--out", str(made))
+    made = layout.kahuna / "admin.key"
+    config = str(layout.root / "kahuna.toml")
+    command = unprivileged(layout, str(layout.bin / "kahuna"), "--config", config, "admin-key", "--out", str(made))
     done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False)
     if done.returncode != 0:
         raise SystemExit(f"demo: no admin key: {done.stderr.strip().splitlines()[-1]}")
     hand_to_caller(made)
-    made.replace(house.admin_key)
+    made.replace(layout.admin_key)
 
 
 def hand_to_caller(path: Path) -> None:
-    """Gives a file to whoever called `sudo`, for it is his to read."""
+    """Gives a file to whoever called `sudo`, to whom it belongs."""
     os.chown(path, int(os.environ.get("SUDO_UID", "0")), int(os.environ.get("SUDO_GID", "0")))
 
 
@@ -173,16 +173,16 @@ def _noun(described: "fleet_pb2.Object") -> str:
     return resources.noun_of(described.resource)
 
 
-def delete_traces(house: House) -> None:
+def delete_traces(layout: Layout) -> None:
     """Bridges, taps and nftables tables of the agent, when it is not there to do it."""
-    made = traces(house.kaktus / "state")
+    made = traces(layout.kaktus / "state")
     for device in made.devices:
         _quietly("ip", "link", "delete", device)
     for table in made.tables:
         _quietly("nft", "delete", *table.split())
 
 
-def neighbours(house: House) -> list[Traces]:
+def neighbours(layout: Layout) -> list[Traces]:
     """What the agents of other checkouts have made, as far as they run."""
     found = []
     for words in map(arguments, processes()):
@@ -190,7 +190,7 @@ def neighbours(house: House) -> list[Traces]:
             config = Path(words[words.index("--config") + 1])
             with contextlib.suppress(OSError, ValueError, KeyError, sqlite3.Error):
                 state = Path(tomllib.loads(config.read_text())["state"])
-                if state != house.kaktus / "state":
+                if state != layout.kaktus / "state":
                     found.append(traces(state))
     return found
 
@@ -199,6 +199,6 @@ def _quietly(*command: str) -> None:
     subprocess.run(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, check=False)
 
 
-def all_daemons(house: House) -> list[Daemon]:
+def all_daemons(layout: Layout) -> list[Daemon]:
     """All of them, in the order they are stopped."""
-    return [kaktus(house), guests(house), libvirtd(house, kvm=False), gateway(house), kahuna(house)]
+    return [kaktus(layout), guests(layout), libvirtd(layout, kvm=False), gateway(layout), kahuna(layout)]

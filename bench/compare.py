@@ -1,0 +1,133 @@
+"""Compares what `make bench` measures between two commits, in runs that take turns.
+
+Each commit gets a checkout of its own with its own .venv, in FOLDER, and is measured by its own bench. For each row it
+prints the medians before and after and their ratio, and flags what became more than 5 % worse; it exits 1 then.
+Some minutes a run for all benches: choose with --bench, and what is printed with --rows.
+
+    .venv/bin/python -m bench.compare 35ba30d HEAD
+    .venv/bin/python -m bench.compare 35ba30d HEAD --bench get --rows 'REST|Get, 1 at once' --runs 3
+"""
+
+import argparse
+import os
+import re
+import shlex
+import shutil
+import statistics
+import subprocess
+import sys
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from bench.__main__ import ALL
+
+ROOT = Path(__file__).resolve().parents[1]
+WORSE = 1.05  # times the figure before
+# A row as `python -m bench` prints it: its name, in 44 characters at least, and the value; at the end the promise.
+ROW = re.compile(r"(?P<name>.{44,}?) +(?P<value>\d\S*) .*(?P<promise><=|>=) \S+ \S+$")
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One figure of one run."""
+
+    name: str
+    value: float
+    more_is_better: bool
+
+
+def rows(said: str) -> Iterator[Row]:
+    """What a run of the bench printed."""
+    for line in said.splitlines():
+        if found := ROW.match(line):
+            yield Row(found["name"].strip(), float(found["value"]), found["promise"] == ">=")
+
+
+class Checkout:
+    """A commit's own clone, prepared."""
+
+    def __init__(self, commit: str, folder: Path) -> None:
+        self.name = commit
+        sha = _git("rev-parse", "--verify", f"{commit}^{{commit}}")
+        self.folder = folder / sha[:12]
+        if not self.folder.exists():
+            _git("clone", "--quiet", str(ROOT), str(self.folder))
+        _git("-C", str(self.folder), "checkout", "--quiet", "--detach", sha)
+        images = ROOT / ".cache" / "guest"
+        if images.is_dir():
+            shutil.copytree(images, self.folder / ".cache" / "guest", dirs_exist_ok=True)
+        subprocess.run([self.folder / "deploy" / "setup"], check=True, stdout=sys.stderr)
+
+    def measure(self, benches: Sequence[str]) -> Iterator[Row]:
+        """One run of those benches that it has. A demo that they started is taken down again."""
+        known = [bench for bench in benches if (self.folder / "bench" / f"{bench}.py").exists()]
+        if not known:
+            return
+        command = [str(self.folder / ".venv/bin/python"), "-m", "bench", *known]
+        done = subprocess.run(command, cwd=self.folder, stdout=subprocess.PIPE, text=True, check=False)
+        found = list(rows(done.stdout))
+        subprocess.run(["make", "-s", "down"], cwd=self.folder, check=True, stdout=sys.stderr)
+        # It exits 1, too, when a promise is missed.
+        if done.returncode not in (0, 1) or not found:
+            raise SystemExit(f"compare: {shlex.join(command)} ended with {done.returncode}")
+        yield from found
+
+
+def table(before: Sequence[Row], after: Sequence[Row]) -> tuple[list[str], bool]:
+    """A line for each row, and whether one became worse. Takes all rows of all runs."""
+    lines, worse = [f"{'figure':<44} {'before':>9} {'after':>9} {'ratio':>7}"], False
+    for name in dict.fromkeys(row.name for row in (*before, *after)):
+        medians = [_median(found, name) for found in (before, after)]
+        old, new = medians
+        shown = " ".join(f"{'-' if median is None else f'{median:.4g}':>9}" for median in medians)
+        if old is None or new is None or not old:
+            lines.append(f"{name:<44} {shown} {'-':>7}")
+            continue
+        more_is_better = next(row.more_is_better for row in after if row.name == name)
+        is_worse = (old / new if more_is_better and new else new / old) > WORSE
+        worse = worse or is_worse
+        lines.append(f"{name:<44} {shown} {new / old:>7.3f}{'  WORSE' if is_worse else ''}")
+    return lines, worse
+
+
+def _median(found: Sequence[Row], name: str) -> float | None:
+    values = [row.value for row in found if row.name == name]
+    return statistics.median(values) if values else None
+
+
+def _git(*words: str) -> str:
+    done = subprocess.run(["git", *words], cwd=ROOT, capture_output=True, text=True, check=False)
+    if done.returncode != 0:
+        raise SystemExit(f"compare: git {words[0]}: {done.stderr.strip()}")
+    return done.stdout.strip()
+
+
+def main() -> None:
+    """Compares, and exits 1 when a row became worse."""
+    parser = argparse.ArgumentParser(
+        prog="python -m bench.compare", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("before", help="a commit, for example 35ba30d")
+    parser.add_argument("after", help="a commit, for example HEAD")
+    parser.add_argument("--runs", type=int, default=5, help="runs of each, taking turns (5)")
+    parser.add_argument("--bench", nargs="+", choices=ALL, default=ALL, help="the benches to run (all)")
+    parser.add_argument("--rows", default="", metavar="REGEX", help="only rows whose name has this in it (all)")
+    parser.add_argument("--folder", type=Path, default=ROOT / ".cache" / "bench", help="for checkouts (.cache/bench)")
+    chosen = parser.parse_args()
+    if os.geteuid() != 0:
+        sys.exit("compare: needs root, as the bench does: run it through sudo")
+    sides = [Checkout(commit, chosen.folder) for commit in (chosen.before, chosen.after)]
+    found: tuple[list[Row], list[Row]] = ([], [])
+    for run in range(chosen.runs):
+        # In turns, and each first as often as the other: what a machine does meanwhile hits both alike.
+        for side in (0, 1) if run % 2 == 0 else (1, 0):
+            print(f"run {run + 1} of {chosen.runs}: {sides[side].name}", file=sys.stderr, flush=True)
+            found[side].extend(row for row in sides[side].measure(chosen.bench) if re.search(chosen.rows, row.name))
+    lines, worse = table(*found)
+    print("\n".join(lines))
+    sys.exit(worse)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,71 @@
+"""A key's echo on a machine's console: kowactl in a terminal, Kahuna, the agent and the guest's own terminal, and back.
+
+Uses the demo, which it starts, and its machine. What the promise is about is the way there and back over loopback.
+"""
+
+import contextlib
+import io
+import os
+import pty
+import select
+import time
+from collections.abc import Iterator
+
+from bench.figure import HEAD, Figure, at_most, quantile
+from deploy.demo.layout import Layout
+from deploy.demo.up import up
+
+KEYS = 100
+LIMIT = 20  # seconds for the console to answer
+PROMISED = 60  # ms
+KILL_LINE, LEAVE = b"\x15", b"\x1d"
+
+
+def figures() -> list[Figure]:
+    """Milliseconds from a key typed to its echo shown."""
+    layout = Layout()
+    with contextlib.redirect_stdout(io.StringIO()):
+        up(layout)
+    with console(layout, "hello") as terminal:
+        os.write(terminal, b"\r")
+        _read_until(terminal, b"# ")
+        taken = [_echo(terminal, b"abcdefghij"[number % 10 :][:1]) for number in range(KEYS)]
+        os.write(terminal, KILL_LINE)
+    return [
+        at_most("console, key to echo, p50", quantile(taken, 0.5) * 1e3, "ms", PROMISED),
+        at_most("console, key to echo, p99", quantile(taken, 0.99) * 1e3, "ms", PROMISED),
+    ]
+
+
+@contextlib.contextmanager
+def console(layout: Layout, machine: str) -> Iterator[int]:
+    """A terminal in which kowactl shows a machine's console."""
+    process, terminal = pty.fork()
+    if process == 0:
+        command = f". '{layout.env}'; exec '{layout.bin}/kowactl' console {machine}"
+        os.execvp("bash", ["bash", "-c", command])  # noqa: S606
+    try:
+        yield terminal
+        os.write(terminal, LEAVE)
+    finally:
+        os.close(terminal)  # which ends what still runs in it
+        os.waitpid(process, 0)
+
+
+def _echo(terminal: int, key: bytes) -> float:
+    begun = time.perf_counter()
+    os.write(terminal, key)
+    _read_until(terminal, key)
+    return time.perf_counter() - begun
+
+
+def _read_until(terminal: int, wanted: bytes) -> None:
+    shown = b""
+    while wanted not in shown:
+        if not select.select([terminal], [], [], LIMIT)[0]:
+            raise TimeoutError(f"the console does not show {wanted!r}; it shows {shown!r}")
+        shown += os.read(terminal, 4096)
+
+
+if __name__ == "__main__":
+    print(HEAD, *figures(), sep="\n")
