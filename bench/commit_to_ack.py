@@ -27,7 +27,7 @@ from kahuna.store.transaction import Transaction
 from kowa.fleet.v1 import fleet_pb2
 from kowa.runtime.agent import Agent
 from kowa.v2 import kaktus_pb2, vnet_pb2
-from tests.fleet.crowd import enlist, fleet
+from tests.fleet.crowd import enlist
 from tests.world import PretendHost, World
 
 T = TypeVar("T")
@@ -83,7 +83,7 @@ def measure(folder: Path, count: int) -> tuple[list[float], list[float], float]:
     zone = cloud.zone(region)
     secrets = enlist(cloud, zone.meta.id, count)
     vnet = cloud.client.of(vnet_pb2.Vnet).create(vnet_pb2.Vnet(region=region.meta.id, name="lan"))
-    clock = Clock(fleet(cloud))
+    clock = Clock(cloud.kahuna.fleet)
     before = resident()
     with beside(run_agents, cloud.fleet_endpoint, folder, secrets):
         cloud.loop.run(clock.all_hold(cloud.kahuna.store.view.revision, count))

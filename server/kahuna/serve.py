@@ -71,7 +71,8 @@ class Kahuna:
         identities = Identities(self.store.view, hasher, _admin_keys(self.store))
         consoles = Consoles()
         kinds = Kinds(Platform(self.store, hasher, consoles, random.SystemRandom()))
-        fleet, reports = Fleet(self.store), Reports(self.store, kinds)
+        self.fleet = fleet = Fleet(self.store)
+        reports = Reports(self.store, kinds)
         await fleet.start()
         self._tasks += [asyncio.create_task(work) for work in (reports.run(), fleet.listen(), self._keep_house())]
 

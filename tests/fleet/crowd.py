@@ -9,7 +9,6 @@ from typing import Any
 
 import grpc
 
-from kahuna.fleet.fleet import Fleet
 from kahuna.security import keys
 from kahuna.store.transaction import Transaction
 from kowa.fleet.v1 import fleet_pb2
@@ -78,9 +77,3 @@ def listening(cloud: World, secrets: Iterable[str]) -> Iterator[list[Listener]]:
     finally:
         for task in tasks:
             cloud.loop.stop(task)
-
-
-def fleet(cloud: World) -> Fleet:
-    """The sessions of a world's Kahuna."""
-    followers = (getattr(follower, "__self__", None) for follower in cloud.kahuna.store.view._followers)
-    return next(follower for follower in followers if isinstance(follower, Fleet))

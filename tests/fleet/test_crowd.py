@@ -9,7 +9,7 @@ import pytest
 from kowa.v2 import agent_pb2, instance_pb2, vnet_pb2
 from tests.estate import Estate
 from tests.fleet.conftest import Dial
-from tests.fleet.crowd import Listener, enlist, fleet, listening
+from tests.fleet.crowd import Listener, enlist, listening
 from tests.fleet.wire import objects
 from tests.ssh_keys import long_key
 from tests.waiting import until
@@ -34,7 +34,7 @@ def test_an_agent_that_stopped_reading_slows_nobody_and_nothing_is_queued_for_it
             until(partial(_all_hold, crowd, vnet), what=f"change {number} with the {OTHERS} others")
             took.append(time.monotonic() - began)
     assert sorted(took)[CHANGES // 2] < 1
-    assert len(fleet(site.cloud).sessions[site.agent.meta.id]._dirty) == 1
+    assert len(site.cloud.kahuna.fleet.sessions[site.agent.meta.id]._dirty) == 1
 
     # When it reads again, it finds the change it slept over, and then the latest: two batches for thirty changes.
     first = stopped.batch()
@@ -61,7 +61,7 @@ def test_an_agent_that_reads_nothing_of_a_large_set_is_cut_off(
         list(many.map(lambda number: _huge(site, number), range(8)))
     line = dial(site.secret)
     line.sign_in()
-    sessions = fleet(site.cloud).sessions
+    sessions = site.cloud.kahuna.fleet.sessions
     until(lambda: site.agent.meta.id in sessions, what="a session")
     until(lambda: site.agent.meta.id not in sessions, what="no session")
     agents = site.client.of(agent_pb2.Agent)

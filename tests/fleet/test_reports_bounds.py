@@ -20,7 +20,6 @@ from kowa.fleet.v1 import fleet_pb2
 from kowa.v2 import agent_pb2, kaktus_pb2, meta_pb2, template_pb2, volume_pb2
 from tests.estate import Estate
 from tests.fleet.conftest import Dial
-from tests.fleet.crowd import fleet
 from tests.fleet.wire import Line
 from tests.waiting import until
 from tests.world import GIB, World
@@ -111,7 +110,7 @@ def test_what_is_none_of_its_business_is_counted_and_costs_nothing(site: Estate,
     unbound, bound = dial(secret), signed_in(site, dial)
     unbound.sign_in()
     invented = [str(uuid.uuid4()) for _ in range(1000)]
-    sessions = fleet(site.cloud).sessions
+    sessions = site.cloud.kahuna.fleet.sessions
     with capture_logs() as said:
         for line in (unbound, bound):
             line.say(reports=seen(invented))
@@ -156,9 +155,9 @@ def test_an_agent_that_says_too_much_is_not_listened_to_until_it_is_stored(
     for id_ in made:
         line.say(reports=seen([id_], padding=2000))
     until(lambda: rounds.waiting.get(site.agent.meta.id, 0) > 10_000, what="as much as may wait")
-    heard = fleet(site.cloud).sessions[site.agent.meta.id].heard
+    heard = site.cloud.kahuna.fleet.sessions[site.agent.meta.id].heard
     other.say(reports=fleet_pb2.Reports())
-    until(lambda: max(one.heard for one in fleet(site.cloud).sessions.values()) > heard, what="the other agent")
+    until(lambda: max(one.heard for one in site.cloud.kahuna.fleet.sessions.values()) > heard, what="the other agent")
     assert rounds.waiting[site.agent.meta.id] < 13_000
     rounds.let_go()
     until(lambda: ready(site, made), what="all that was reported")
