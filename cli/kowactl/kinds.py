@@ -118,8 +118,9 @@ def _list(kind: contract.Kind, method: contract.Method) -> click.Command:
         from kowactl.output import show_all
 
         size = min(limit, 1000) if limit else 0
-        items = getattr(session.client, kind.nouns).list(filter=filter, order_by=order_by, page_size=size)
-        show_all(kind, list(islice(items, limit or None)), output, session.references)
+        with interruptible():
+            items = getattr(session.client, kind.nouns).list(filter=filter, order_by=order_by, page_size=size)
+            show_all(kind, list(islice(items, limit or None)), output, session.references)
 
     options: list[click.Parameter] = [
         _filter(kind),

@@ -141,7 +141,7 @@ def _run() -> int:
     except UnicodeEncodeError as error:  # only what was typed can hold what is no text
         say(f"kowactl: {error.object!r} is not UTF-8")
         return click.UsageError.exit_code
-    except OutputClosed:  # whoever reads has seen enough: what was asked is done
+    except (OutputClosed, BrokenPipeError):  # whoever reads has seen enough: what was asked is done
         _stop_printing()
         return 0
     except OSError as error:

@@ -106,22 +106,39 @@ class Place:
 
         `ca` is a PEM file to trust instead of the system's authorities; `insecure` speaks without TLS; `reason` is kept
         with every change, for those who ask later. An answer may take `call_limit` seconds, a change `operation_limit`
-        to come about. Raises ValueError when there is no endpoint.
+        to come about. Raises ValueError when there is no endpoint, or when it or the key can't be one.
         """
         self.call_limit, self.operation_limit = call_limit, operation_limit
         self._closed = threading.Event()
-        endpoint = endpoint or os.environ.get("KOWABUNGA_ENDPOINT", "")
-        if not endpoint:
-            raise ValueError("no endpoint: give one, or set KOWABUNGA_ENDPOINT, such as kahuna.example:443")
-        self.target = endpoint.removeprefix("https://").rstrip("/")
+        self.target = _target(endpoint or os.environ.get("KOWABUNGA_ENDPOINT", ""))
         ca = ca or os.environ.get("KOWABUNGA_CA") or None
         metadata: list[tuple[str, str]] = []
-        if key := key or os.environ.get("KOWABUNGA_API_KEY", ""):
+        if key := _key(key or os.environ.get("KOWABUNGA_API_KEY", "")):
             metadata.append(("authorization", f"Bearer {key}"))
         if reason:
             metadata.append(("kowabunga-reason", quote(reason, safe=" !\"#$&'()*+,-./:;<=>?@[\\]^_`{|}~")))
         self.metadata = tuple(metadata)
         self.credentials = None if insecure else grpc.ssl_channel_credentials(Path(ca).read_bytes() if ca else None)
+
+
+def _target(endpoint: str) -> str:
+    """A host and a port, or what gRPC takes for them; https:// before it says nothing new."""
+    endpoint = endpoint.strip()
+    if not endpoint:
+        raise ValueError("no endpoint: give one, or set KOWABUNGA_ENDPOINT, such as kahuna.example:443")
+    place = endpoint.removeprefix("https://").rstrip("/")
+    is_url = "://" in place and ":///" not in place  # dns:///host:port is gRPC's
+    if is_url or (place != endpoint and "/" in place):
+        raise ValueError(f"{endpoint} is no endpoint; write it as HOST:PORT, such as kahuna.example:443")
+    return place
+
+
+def _key(key: str) -> str:
+    """The key, without what a file or a shell may have put around it."""
+    key = key.strip()
+    if not (key.isascii() and key.isprintable()):
+        raise ValueError("KOWABUNGA_API_KEY holds signs that no key has; set it to the key alone")
+    return key
 
 
 class Requests(Generic[M]):

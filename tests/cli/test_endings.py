@@ -169,6 +169,24 @@ def test_a_quiet_watch_ends_when_nobody_reads(kowactl: Kowactl) -> None:
             assert (watching.wait(20), watching.stderr and watching.stderr.read()) == (0, "")
 
 
+@pytest.mark.slow
+def test_a_list_that_is_long_in_coming_ends_when_nobody_reads(kowactl: Kowactl, fake: Fake) -> None:
+    read, write = os.pipe()
+    fake.unavailable = 1000
+    with process("region", "list", out=write) as listing:
+        os.close(write)
+        until(lambda: fake.calls, what="a first try")
+        os.close(read)
+        assert (listing.wait(20), listing.stderr and listing.stderr.read()) == (0, "")
+
+
+@pytest.mark.slow
+def test_completion_that_nobody_reads() -> None:
+    script = f"_KOWACTL_COMPLETE=bash_source {sys.executable} -c 'from kowactl.main import main; main()' | true"
+    done = subprocess.run(["bash", "-c", f"set -o pipefail; {script}"], capture_output=True, timeout=30, check=False)
+    assert (done.returncode, done.stderr) == (0, b"")
+
+
 UNREAD = ["--help", "region create --help", "region list", "region list -o json", "region get eu", "--version"]
 
 

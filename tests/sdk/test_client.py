@@ -1,6 +1,7 @@
 """What a Python program may rely on."""
 
 import asyncio
+import re
 from pathlib import Path
 
 import pytest
@@ -206,3 +207,29 @@ def test_the_same_for_asyncio(kahuna: Kahuna, shop: Instance) -> None:
                 await client.volumes.plan_delete(machine.volumes[0])
 
     asyncio.run(story())
+
+
+WRONG_PLACES = [
+    # endpoint, key                                  what is said
+    ("", "key", "no endpoint: give one, or set KOWABUNGA_ENDPOINT"),
+    (" \n", "key", "no endpoint"),
+    ("http://kahuna.example", "key", "http://kahuna.example is no endpoint; write it as HOST:PORT"),
+    ("https://kahuna.example/api/v2", "key", "is no endpoint"),
+    ("kahuna.example:443", "two\nkeys", "KOWABUNGA_API_KEY holds signs that no key has"),
+    ("kahuna.example:443", "clé", "KOWABUNGA_API_KEY holds signs that no key has"),
+]
+
+
+@pytest.mark.parametrize(("endpoint", "key", "says"), WRONG_PLACES)
+def test_what_can_not_be_an_endpoint_or_a_key(
+    endpoint: str, key: str, says: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("KOWABUNGA_ENDPOINT", raising=False)
+    with pytest.raises(ValueError, match=re.escape(says)):
+        Client(endpoint, key=key, insecure=True)
+
+
+def test_white_space_and_https_around_an_endpoint_and_a_key_say_nothing(kahuna: Kahuna) -> None:
+    for endpoint in (f" {kahuna.endpoint}\n", f"https://{kahuna.endpoint}/"):
+        with Client(endpoint, key=f"{kahuna.key}\r\n", insecure=True) as client:
+            assert list(client.regions.list()) == []
