@@ -16,10 +16,10 @@ from kowa.formats import ID
 from kowa.v2 import meta_pb2
 from kowactl import words
 
-CANDIDATES = 10  # named when a name is ambiguous
-FEW = 4  # resources of a kind that are read one by one for their names, before all are read at once
-PAGE = 1000
-NOTHING: Mapping[str, str] = MappingProxyType({})
+MAX_CANDIDATES = 10  # named when a name is ambiguous
+MAX_SINGLE_READS = 3  # resources of a kind that are read one by one for their names, before all are read at once
+PAGE_SIZE = 1000
+NO_IDS: Mapping[str, str] = MappingProxyType({})
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,7 +28,8 @@ class Named:
 
     id: str
     name: str  # empty when it has none, or can't be read
-    above: str  # the id of its parent, empty when it has none
+    parent_kind: str = ""  # what its name is unique within; empty when that is the whole platform
+    parent: str = ""  # its id
 
 
 class References:
@@ -39,7 +40,7 @@ class References:
         self._known: dict[str, Named] = {}
         self._asked: Counter[str] = Counter()
 
-    def id_of(self, kind: contract.Kind, text: str, beside: Mapping[str, str] = NOTHING) -> str:
+    def id_of(self, kind: contract.Kind, text: str, beside: Mapping[str, str] = NO_IDS) -> str:
         """The id of what is called so: an id, a name, or PARENT/NAME where names are unique within a parent.
 
         Of several that are called so, the one whose parent is among the ids beside it is meant. Raises NotFound, or
@@ -51,13 +52,10 @@ class References:
         if "name" not in kind.message.fields:
             raise click.UsageError(f"{text!r} is not an id, and {words.singular(kind)} has no name")
         found = self._called(kind, text)
-        if parent := _parent(kind):
-            field, parent_kind = parent
-            if len(found) > 1 and field in beside:
-                found = self._called(kind, text, f" AND {field} = {_quoted(beside[field])}") or found
-            if not found and "/" in text:
-                above, _, name = text.rpartition("/")
-                found = self._called(kind, name, f" AND {field} = {_quoted(self.id_of(parent_kind, above))}")
+        for field in (field for field in kind.parents if field in beside and len(found) > 1):
+            found = self._called(kind, text, f" AND {field} = {_quoted(beside[field])}") or found
+        if not found and kind.parents and "/" in text:
+            found = self._by_path(kind, text)
         if not found:
             raise errors.NotFound(f"no {kind.command} is called {text!r}; see: kowactl {kind.command} list")
         if len(found) > 1:
@@ -74,19 +72,21 @@ class References:
         return self._path(kind, _named(kind, item))
 
     def _path(self, kind: contract.Kind, item: Named) -> str:
-        parent = _parent(kind)
-        if not item.name or ID.fullmatch(item.name) or (parent and "/" in item.name):
+        if not item.name or ID.fullmatch(item.name) or (item.parent and "/" in item.name):
             return item.id
-        return f"{self._path(parent[1], self._named(parent[1], item.above))}/{item.name}" if parent else item.name
+        if not item.parent:
+            return item.name
+        above = contract.load().kinds[item.parent_kind]
+        return f"{self._path(above, self._named(above, item.parent))}/{item.name}"
 
     def _named(self, kind: contract.Kind, id_: str) -> Named:
         """What has the id. The first few of a kind are read one by one; then all that there are, at once."""
         if id_ not in self._known:
             self._asked[kind.name] += 1
-            self._known[id_] = Named(id_, "", "")
+            self._known[id_] = Named(id_, "")
             try:
-                if self._asked[kind.name] == FEW:
-                    everything = self._resources(kind).list(page_size=PAGE)
+                if self._asked[kind.name] > MAX_SINGLE_READS:
+                    everything = self._resources(kind).list(page_size=PAGE_SIZE)
                     self._known |= {named.id: named for named in (_named(kind, item) for item in everything)}
                 else:
                     self._known[id_] = _named(kind, self._resources(kind).get(id_))
@@ -94,9 +94,23 @@ class References:
                 pass  # its id will do
         return self._known[id_]
 
+    def _by_path(self, kind: contract.Kind, path: str) -> list[Any]:
+        """What has the path PARENT/NAME. Raises NotFound when nothing is called as the parent is."""
+        above, _, name = path.rpartition("/")
+        found, missing = [], list[errors.NotFound]()
+        for field, parent in kind.parents.items():
+            try:
+                within = self.id_of(contract.load().kinds[parent], above)
+                found += self._called(kind, name, f" AND {field} = {_quoted(within)}")
+            except errors.NotFound as error:
+                missing.append(error)
+        if len(missing) == len(kind.parents):
+            raise missing[0]
+        return found
+
     def _called(self, kind: contract.Kind, name: str, more: str = "") -> list[Any]:
         """What has the name; what is being deleted only if nothing else has it."""
-        found = list(islice(self._resources(kind).list(filter=f"name = {_quoted(name)}{more}"), CANDIDATES))
+        found = list(islice(self._resources(kind).list(filter=f"name = {_quoted(name)}{more}"), MAX_CANDIDATES))
         return [item for item in found if item.meta.state != meta_pb2.STATE_DELETING] or found
 
     def _resources(self, kind: contract.Kind) -> Any:
@@ -104,13 +118,14 @@ class References:
 
 
 def _named(kind: contract.Kind, item: Any) -> Named:
-    parent = _parent(kind)
-    return Named(str(item.meta.id), getattr(item, "name", ""), getattr(item, parent[0]) if parent else "")
-
-
-def _parent(kind: contract.Kind) -> tuple[str, contract.Kind] | None:
-    """The field and kind that names are unique within."""
-    return next(((field, contract.load().kinds[name]) for field, name in kind.parents.items()), None)
+    name = getattr(item, "name", "")
+    for unique in (unique for unique in kind.uniques if "name" in unique.fields):
+        if not (unique.unless and getattr(item, unique.unless)):
+            parents = [field for field in unique.fields if field in kind.parents]
+            return Named(
+                item.meta.id, name, *((kind.parents[parents[0]], getattr(item, parents[0])) if parents else ())
+            )
+    return Named(item.meta.id, name)
 
 
 def _quoted(text: str) -> str:

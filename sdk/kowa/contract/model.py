@@ -229,7 +229,7 @@ class Kind:
 
     @cached_property
     def parents(self) -> Mapping[str, str]:
-        """What its name is unique within: fields and their kinds. Empty where names are unique among all."""
+        """What names are unique within: fields and their kinds, of which one counts. Empty where all are unique."""
         names = [name for unique in self.uniques if "name" in unique.fields for name in unique.fields]
         return {name: ref for name in names if (ref := self.message.fields[name].ref)}
 

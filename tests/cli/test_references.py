@@ -1,0 +1,82 @@
+"""Names for ids where a kind has owners of two kinds."""
+
+import re
+from dataclasses import replace
+from types import SimpleNamespace
+from typing import Any, cast
+
+import click
+import pytest
+
+from kowa import contract, errors
+from kowa.client import Client
+from kowa.v2.adapter_pb2 import Adapter
+from kowa.v2.meta_pb2 import Meta
+from kowa.v2.project_pb2 import Project
+from kowa.v2.subnet_pb2 import Subnet
+from kowa.v2.vnet_pb2 import Vnet
+from kowactl.references import References
+
+# As if an adapter were a project's, or else its subnet's.
+OWNED = replace(
+    contract.load().kinds["Adapter"],
+    uniques=(contract.Unique(("subnet", "name"), unless="project"), contract.Unique(("project", "name"), unless="")),
+)
+
+
+class Shelf:
+    """Resources of a kind, found by equality."""
+
+    def __init__(self, *items: Any) -> None:
+        self._items = {f"{number}-{type(item).__name__}": item for number, item in enumerate(items)}
+        for id_, item in self._items.items():
+            item.meta.CopyFrom(Meta(id=id_))
+
+    def get(self, id_: str) -> Any:
+        return self._items[id_]
+
+    def list(self, filter: str = "", **_: object) -> list[Any]:  # noqa: A002
+        asked = re.findall(r'(\w+) = "(.*?)"', filter)
+        return [item for item in self._items.values() if all(getattr(item, field) == value for field, value in asked)]
+
+
+@pytest.fixture
+def references() -> References:
+    """The project shop and the subnet net/lan, each with an adapter eth0; the project's are on the subnet, too."""
+    shelves = {
+        "projects": Shelf(Project(name="shop")),
+        "vnets": Shelf(Vnet(name="net")),
+        "subnets": Shelf(Subnet(name="lan", vnet="0-Vnet")),
+        "adapters": Shelf(
+            Adapter(name="eth0", project="0-Project", subnet="0-Subnet"),
+            Adapter(name="eth0", subnet="0-Subnet"),
+            Adapter(name="eth1", subnet="0-Subnet"),
+        ),
+    }
+    return References(cast(Client, SimpleNamespace(**shelves)))
+
+
+@pytest.mark.parametrize(
+    ("text", "id_"),
+    [("shop/eth0", "0-Adapter"), ("eth1", "2-Adapter"), ("net/lan/eth1", "2-Adapter"), ("lan/eth1", "2-Adapter")],
+)
+def test_a_path_begins_with_either_owner(references: References, text: str, id_: str) -> None:
+    assert references.id_of(OWNED, text) == id_
+
+
+def test_the_owner_beside_it_decides(references: References) -> None:
+    assert references.id_of(OWNED, "eth0", {"project": "0-Project"}) == "0-Adapter"
+
+
+def test_what_is_shown_is_the_path_that_counts(references: References) -> None:
+    shown = [references.path_of(OWNED, item) for item in cast(Any, references)._client.adapters.list()]
+    assert shown == ["shop/eth0", "net/lan/eth0", "net/lan/eth1"]
+
+
+def test_what_is_ambiguous_or_nowhere_is_said(references: References) -> None:
+    with pytest.raises(click.UsageError, match=r"shop/eth0 .*net/lan/eth0"):
+        references.id_of(OWNED, "eth0")
+    with pytest.raises(errors.NotFound, match="no subnet is called 'nowhere'"):
+        references.id_of(OWNED, "nowhere/eth0")
+    with pytest.raises(errors.NotFound, match="no adapter is called 'shop/eth9'"):
+        references.id_of(OWNED, "shop/eth9")
