@@ -32,7 +32,7 @@ class Named(click.Choice[str]):
 
     def __init__(self, enum: contract.Enum) -> None:
         self._full = {value.short: value.name for value in enum.values[1:]}
-        super().__init__(list(self._full), case_sensitive=False)
+        super().__init__([v.short for v in enum.values[1:] if not v.not_served], case_sensitive=False)
 
     def convert(self, value: Any, param: click.Parameter | None, context: click.Context | None) -> str:
         """The full name."""

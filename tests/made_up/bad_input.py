@@ -42,6 +42,8 @@ REFUSED: list[tuple[str, dict[str, Any], str, str]] = [
     ("a health check of nothing", {"health": {"protocol": "PROTOCOL_HTTP"}}, INVALID, "health.path: is required"),
     ("a long path", {"health": {"path": "/" * 33}}, INVALID, "health.path: has 33 characters, 32 at most"),
     ("no protocol", {"health": {"path": "/", "protocol": 7}}, INVALID, "health.protocol: 7 is none of its values"),
+    ("a protocol not served yet", {"health": {"path": "/", "protocol": "PROTOCOL_UDP"}}, "NOT_SERVED",
+     "health.protocol: PROTOCOL_UDP is not served yet; use PROTOCOL_TCP or PROTOCOL_HTTP"),
     ("a label's name", {"labels": {"No_label": "x"}}, INVALID, "labels['No_label']: its name 'No_label' is no DNS"),
     ("a label without a name", {"labels": {"": "x"}}, INVALID, "labels['']: its name '' is no DNS label"),
     ("a label's value", {"labels": {"tier": "x" * 64}}, INVALID, "labels['tier']: has 64 characters, 63 at most"),

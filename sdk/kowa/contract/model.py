@@ -134,6 +134,7 @@ class Value:
     name: str  # full: `POWER_RUNNING`
     short: str  # for people: `running`
     number: int
+    not_served: bool  # nothing acts on it yet
     comment: str
 
 

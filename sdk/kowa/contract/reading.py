@@ -169,6 +169,7 @@ def _enum(proto: descriptor_pb2.EnumDescriptorProto, outer: str, path: _Path, co
                 name=value.name,
                 short=value.name.removeprefix(prefix).lower().replace("_", "-"),
                 number=value.number,
+                not_served=_option(value, options_pb2.value_not_served),
                 comment=comments((*path, 2, index)),
             )
             for index, value in enumerate(proto.value)

@@ -3,7 +3,7 @@
 `meta`, the server's part of a resource, is left alone here.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from functools import cache
 from typing import Any
 
@@ -97,9 +97,17 @@ def _broken(
     of_keys = rule.keys if rule.HasField("keys") else rule
     for key, value in contract.values(message, field):
         reasons = [f"its name {reason}" for reason in rules.broken(of_keys, key)] if field.is_map else []
-        if part is None:
-            if field.type == "enum" and value not in _numbers(field.type_name):
+        if field.type == "enum":
+            said = _values(field.type_name).get(value)
+            if said is None:
                 reasons.append(f"{value} is none of its values")
+            elif said.not_served:
+                served = [
+                    each.name for each in _values(field.type_name).values() if each.number and not each.not_served
+                ]
+                reason = f"{said.name} is not served yet; use {' or '.join(served)}"
+                yield _NotServed(contract.place(above, field.name, key), reason)
+        if part is None:
             reasons += rules.broken(rule, value)
         if reasons or part is not None:
             here = contract.place(above, field.name, key)
@@ -125,8 +133,8 @@ def _repeated(message: Message, field: contract.Field, above: str) -> Iterator[V
 
 
 @cache
-def _numbers(enum: str) -> frozenset[int]:
-    return frozenset(value.number for value in contract.load().enums[enum].values)
+def _values(enum: str) -> Mapping[int, contract.Value]:
+    return {value.number: value for value in contract.load().enums[enum].values}
 
 
 def _set_defaults(about: contract.Message, message: Message) -> None:

@@ -42,7 +42,6 @@ class Instances(Kind[instance_pb2.Instance]):
     def admit(self, tx: Transaction, resource: instance_pb2.Instance) -> None:
         """Takes a host for a new instance, or refuses with the reason of each."""
         region = tx.one(zone_pb2.Zone, resource.zone).region
-        resource.power = resource.power or instance_pb2.POWER_RUNNING
         pools = self._pools(tx, resource, region)
         self._check_adapters(tx, resource, region)
         demand = Demand(resource.vcpus, resource.memory, frozenset(pools))
@@ -61,7 +60,6 @@ class Instances(Kind[instance_pb2.Instance]):
 
     def amend(self, tx: Transaction, before: instance_pb2.Instance, after: instance_pb2.Instance) -> None:
         """What an instance grows by is taken on its host."""
-        after.power = after.power or instance_pb2.POWER_RUNNING
         more = Demand(max(after.vcpus - before.vcpus, 0), max(after.memory - before.memory, 0))
         if more.vcpus or more.memory:
             found = replace(capacity.host(tx, before.kaktus), cordoned=False)

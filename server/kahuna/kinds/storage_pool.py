@@ -2,7 +2,7 @@
 
 from sqlmodel import Field
 
-from kahuna.domain.errors import Refusal, invalid
+from kahuna.domain.errors import invalid
 from kahuna.kinds.kind import Kind
 from kahuna.store.resource import Resource, unique_unless_deleted
 from kahuna.store.transaction import Transaction
@@ -27,8 +27,6 @@ class StoragePools(Kind[storage_pool_pb2.StoragePool]):
 
     def admit(self, tx: Transaction, resource: storage_pool_pb2.StoragePool) -> None:
         """A directory names its host, which stands in the pool's region."""
-        if resource.driver == storage_pool_pb2.STORAGE_DRIVER_RBD:
-            raise Refusal("NOT_SERVED", "driver: STORAGE_DRIVER_RBD is not served yet; use STORAGE_DRIVER_DIR")
         if not resource.kaktus:
             raise invalid("kaktus", "is required for STORAGE_DRIVER_DIR: the host whose directory it is")
         host = tx.one(kaktus_pb2.Kaktus, resource.kaktus)
