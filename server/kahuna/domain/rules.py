@@ -11,6 +11,8 @@ from kowa import formats
 from kowa.ssh_keys import why_no_public_key
 from kowa.v2 import options_pb2
 
+# How user data begins in base64: #cloud-config, #!/, #include, MIME's headers, gzip.
+_IN_BASE64 = ("I2Nsb3Vk", "IyEv", "IyEg", "I2luY2x1ZGU", "Q29udGVudC1UeXBl", "TUlNRS1WZXJzaW9u", "H4sI")
 _PORTS = re.compile(r"([1-9][0-9]{0,4})(?:-([1-9][0-9]{0,4}))?")
 _LAST_PORT = 65535
 _MAX_HOST_NAME = 253
@@ -96,6 +98,13 @@ def _is_request_id(value: str) -> bool:
     return 1 <= len(value) <= 64 and not formats.CONTROLS.search(value)
 
 
+def _user_data(value: str) -> str:
+    """What a guest would ignore as a whole, and never say so."""
+    if value.startswith("\ufeff"):
+        return "begins with a byte order mark, for which a guest ignores it; give it without one"
+    return "is in base64; give it as it is, uncompressed" if value.startswith(_IN_BASE64) else ""
+
+
 def _form(holds: Callable[[str], object], words: str) -> Callable[[Any, Any], str]:
     return lambda value, _: "" if holds(value) else f"{quoted(value)} is {words}"
 
@@ -114,6 +123,7 @@ CHECKS: Mapping[str, Callable[[Any, Any], str]] = {
     "sha256": _form(formats.SHA256.fullmatch, "no SHA-256 checksum of 64 lower-case hexadecimal digits"),
     "interface": _form(formats.INTERFACE.fullmatch, "no interface name: 1 to 15 of letters, digits, _ . -"),
     "request_id": _form(_is_request_id, "no request id: 1 to 64 characters without control characters"),
+    "user_data": lambda value, _: _user_data(value),
     "ssh_public_key": lambda value, _: why_no_public_key(value),  # not repeated: it may be a private key
 }
 OF_THE_WHOLE = frozenset({"max_items", "keys", "unique_by"})
