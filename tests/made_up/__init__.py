@@ -47,6 +47,7 @@ def made_up() -> contract.Contract:
 def install() -> None:
     """Makes the made-up kinds part of this process's contract. To be called before anything else reads the contract."""
     vars(contract).update(attributes())
+    sys.path.append(str(built()))
 
 
 def attributes() -> dict[str, Any]:

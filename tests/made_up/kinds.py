@@ -24,6 +24,7 @@ class Farms(Kind[Any]):
     """Farms: the standard methods, nothing else."""
 
     table = Farm
+    informs = ("Balancer(farm).members.kaktus.agent",)
 
 
 class Balancer(Resource, table=True):
@@ -39,10 +40,10 @@ class Balancer(Resource, table=True):
 
 
 class Balancers(Kind[Any]):
-    """Balancers: the agent of their host spreads the calls."""
+    """Balancers: the agent of their host spreads the calls, those of its members take them."""
 
     table = Balancer
-    reaches = ("kaktus.agent",)
+    reaches = ("kaktus.agent", "members.kaktus.agent")
 
     @changes_state
     def drain(self, tx: Transaction, resource: Any, request: Any) -> None:

@@ -203,6 +203,8 @@ class Kind(Generic[M]):
         declared = self.verbs[verb]
         before = self._seen(tx, cause, id_) if declared.when_deleting else self._unmarked(tx, cause, id_)
         after = copy_of(before)
+        if request is not None:
+            self._lock_references(tx, cause, request)
         cast(Callable[[Transaction, M, Any], None], getattr(self, declared.method))(tx, after, request)
         return self._put(tx, cause, before, after, retry=meta(before).state == meta_pb2.STATE_ERROR)
 
@@ -247,8 +249,8 @@ class Kind(Generic[M]):
                 "ETAG_MISMATCH", f"the etag is {current}, not {etag}: it was changed meanwhile; read it and try again"
             )
 
-    def _lock_references(self, tx: Transaction, cause: Cause, resource: M, before: M | None = None) -> None:
-        """Holds what a resource names anew: it is there and stays. Raises Refusal on the field."""
+    def _lock_references(self, tx: Transaction, cause: Cause, resource: Message, before: M | None = None) -> None:
+        """Holds what a resource or a request names anew: it is there and stays. Raises Refusal on the field."""
         for place, kind, id_ in newly_named(before, resource):
             self._lock_reference(tx, cause, place, kind, id_)
 

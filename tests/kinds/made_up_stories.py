@@ -1,0 +1,108 @@
+"""The made-up kinds from their contract to an agent and to kowactl. Run by `test_made_up.py`, in its own process."""
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from alembic.autogenerate import compare_metadata
+from alembic.runtime.migration import MigrationContext
+from made_up.v1 import balancer_pb2, farm_pb2  # type: ignore[import-not-found]
+from sqlmodel import SQLModel
+
+from kowa import errors, resources
+from kowa.v2 import agent_pb2, meta_pb2, operation_pb2
+from tests.estate import Estate, estate
+from tests.made_up import kinds, migration
+from tests.packed import content
+from tests.speakers import Kowactl
+from tests.waiting import until
+from tests.world import PretendHost, World, world
+
+
+@pytest.fixture(scope="module", autouse=True)
+def migrations(tmp_path_factory: pytest.TempPathFactory) -> None:
+    """Kahuna's, and one more."""
+    migration.migrate_with(tmp_path_factory.mktemp("schema"))
+
+
+@pytest.fixture
+def cloud(tmp_path: Path) -> Iterator[World]:
+    with world(tmp_path) as made:
+        yield made
+
+
+@pytest.fixture
+def site(cloud: World) -> Estate:
+    """A site with two hosts, whose agents are connected, and a farm called north."""
+    made = estate(cloud)
+    made.registered(PretendHost())
+    cloud.client.of(farm_pb2.Farm).create(farm_pb2.Farm(name="north"))
+    return made
+
+
+def second_host(site: Estate) -> tuple[str, PretendHost]:
+    agent, secret = site.cloud.agent("agent-2")
+    host, worker = site.cloud.host(site.zone, "host-2", agent.meta.id), PretendHost()
+    site.cloud.dial(secret, worker, "second")
+    until(lambda: site.client.kaktuses.get(host.meta.id).status.memory, what="the second host")
+    return host.meta.id, worker
+
+
+def farm(site: Estate) -> Any:
+    return next(site.cloud.client.of(farm_pb2.Farm).list())
+
+
+def balancer(site: Estate, name: str = "web", **fields: Any) -> Any:
+    return balancer_pb2.Balancer(**{"farm": farm(site).meta.id, "name": name, "address": "2001:db8::1", **fields})
+
+
+def names(worker: PretendHost, kind: str) -> list[str]:
+    """What an agent is told of a kind."""
+    wanted = [one for one in worker.wanted.values() if resources.noun_of(one.resource) == kind]
+    return sorted(content(one).name for one in wanted)
+
+
+def test_the_migrations_make_its_tables(cloud: World) -> None:
+    with cloud.kahuna.store.engine.connect() as connection:
+        differences: list[Any] = compare_metadata(MigrationContext.configure(connection), SQLModel.metadata)
+    assert differences == []
+
+
+def test_a_life(site: Estate) -> None:
+    """Created, made by two agents, drained, changed, refused, deleted."""
+    balancers, second = site.cloud.client.of(balancer_pb2.Balancer), second_host(site)
+    host, other, worker = site.host.meta.id, *second
+    made = balancers.create(balancer(site, members=[{"kaktus": host, "weight": 7}, {"kaktus": other}]))
+    assert made.meta.state == meta_pb2.STATE_READY
+    assert [member.weight for member in made.members] == [7, 1]
+    assert (names(worker, "balancer"), names(worker, "farm")) == (["web"], ["north"])
+    with pytest.raises(errors.KowaError, match="another balancer of its farm is called 'web'"):
+        balancers.create(balancer(site, address="2001:db8::2"))
+    with pytest.raises(errors.KowaError, match="address: 2001:db8::1 belongs to another balancer"):
+        balancers.create(balancer(site, "db"))
+    with pytest.raises(errors.KowaError, match="kaktus host-2 has 1 balancer: web; take it from web or delete"):
+        site.client.kaktuses.begin_delete(other)
+    with pytest.raises(errors.KowaError, match=r"kaktus: no kaktus has the id 'nobody'"):
+        balancers.begin("drain", made.meta.id, kaktus="nobody")
+    drained = balancers.begin("drain", made.meta.id, kaktus=other)
+    assert site.client.operations.wait(drained.operation_id, 10).phase == operation_pb2.PHASE_DONE
+    until(lambda: names(worker, "balancer") == [] and names(worker, "farm") == [], what="what left the second host")
+    site.client.kaktuses.begin_update(site.client.kaktuses.get(other), [])
+    balancers.delete(made.meta.id, limit=10)
+    assert list(balancers.list()) == []
+    assert list(site.cloud.client.of(agent_pb2.Agent).list(filter='name = "agent-2"'))
+
+
+def test_kowactl_makes_one_without_json_and_by_names(site: Estate) -> None:
+    command = Kowactl(site.cloud.settings.api, site.cloud.key)
+    words = ("create", "--farm", "north", "--name", "web", "--address", "fd00::1", "--member", "kaktus=host-1,weight=3")
+    command.run("--insecure", "balancer", *words)
+    shown = json.loads(command.run("--insecure", "balancer", "get", "web", "-o", "json"))
+    assert (shown["members"][0]["weight"], shown["meta"]["state"]) == (3, "STATE_READY")
+    words = ("rebalance", "--farm", "north", "--without", "kaktus=host-1", "-o", "json")
+    assert json.loads(command.run("--insecure", "balancer", *words)) == {"moved": 1}
+
+
+assert kinds
