@@ -14,6 +14,7 @@ from typing import Any
 
 import build_hook
 from kowa import contract
+from kowa.contract.reading import read
 
 PACKAGE = "made_up.v1"
 _PROTO = Path(__file__).parent / "proto"
@@ -41,7 +42,7 @@ def made_up() -> contract.Contract:
     """The platform's contract with the made-up kinds in it. Their stubs can be imported from then on."""
     sys.path.append(str(built()))
     descriptors = type(contract.file_set()).FromString((built() / "descriptors.binpb").read_bytes())
-    return contract.read(descriptors.file, (*contract.PACKAGES, PACKAGE))
+    return read(descriptors.file, (*contract.PACKAGES, PACKAGE))
 
 
 def install() -> None:

@@ -1,6 +1,5 @@
 """Contracts from descriptors, as protoc writes them."""
 
-import re
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from types import MappingProxyType
 from typing import Any, Final, TypeVar, cast
@@ -8,7 +7,7 @@ from typing import Any, Final, TypeVar, cast
 from google.api import annotations_pb2, field_behavior_pb2  # type: ignore[import-untyped,unused-ignore]
 from google.protobuf import descriptor_pb2
 
-from kowa.contract.model import (
+from kowa.contract import (
     Contract,
     Enum,
     Field,
@@ -22,6 +21,7 @@ from kowa.contract.model import (
     Type,
     Unique,
     Value,
+    snake,
 )
 from kowa.v2 import options_pb2
 
@@ -56,11 +56,6 @@ def read(files: Iterable[descriptor_pb2.FileDescriptorProto], packages: Collecti
         enums=_named(enum for file, comments in ours for enum in _enums(file, comments)),
         classes=MappingProxyType(dict(entry for file in files for entry in _classes(file))),
     )
-
-
-def snake(name: str) -> str:
-    """`AgentToken` as `agent_token`."""
-    return re.sub(r"(?<!^)(?=[A-Z])", "_", name).lower()
 
 
 def _named(items: Iterable[_Named]) -> Mapping[str, _Named]:

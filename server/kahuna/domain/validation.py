@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping
 from functools import cache
 from typing import Any
 
+from google.protobuf.json_format import ParseDict
 from google.protobuf.message import Message
 
 from kahuna.domain import rules
@@ -142,18 +143,7 @@ def _set_defaults(about: contract.Message, message: Message) -> None:
         if field.output_only or field.name == META:
             continue
         if field.default_value and not _is_set(message, field):
-            setattr(message, field.name, _default(field))
+            ParseDict({field.name: field.default_value}, message)
         elif field.name in about.parts:
             for _, part in contract.values(message, field):
                 _set_defaults(about.parts[field.name], part)
-
-
-def _default(field: contract.Field) -> Any:
-    text = field.default_value
-    if field.type == "enum":
-        return next(value.number for value in contract.load().enums[field.type_name].values if value.name == text)
-    if field.type == "bool":
-        return text == "true"
-    if field.type == "string":
-        return text
-    return float(text) if field.type in ("double", "float") else int(text)
