@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from kahuna.domain.reach import Link, Member, Paths, Reach, Reader
+from kahuna.domain.reach import Link, Member, Paths, Reach, Reader, Recipients
 from kahuna.kinds.reach import PATHS
 from kahuna.store.resource import CONTRACT
 
@@ -150,13 +150,24 @@ def test_increments_come_to_what_slices_are_from_scratch(
         came, went = changed - graph.links, changed & graph.links
         graph.change(came, went)
         moved = {(link.kind, link.source) for link in changed}
-        there, left = reach.affected(graph, agents, moved, came, went)
+        there, left = by_agent(reach.affected(graph, agents, moved, came, went))
         before, slices = slices, {agent: reach.slice(graph, agent) for agent in agents}
         for agent, now in slices.items():
             assert now == (before[agent] | there.get(agent, set())) - left.get(agent, set())
             assert moved & now <= there.get(agent, set()) <= now
             assert left.get(agent, set()) <= before[agent] - now
         agree(reach, graph, slices)
+
+
+def by_agent(affected: Iterable[Recipients]) -> list[dict[str, set[Member]]]:
+    """The same the other way round: what each agent is told of."""
+    found: list[dict[str, set[Member]]] = []
+    for recipients in affected:
+        found.append(defaultdict(set))
+        for member, agents in recipients.items():
+            for agent in agents:
+                found[-1][agent].add(member)
+    return found
 
 
 def agree(reach: Reach, graph: Graph, slices: Mapping[str, set[Member]]) -> None:
@@ -202,7 +213,7 @@ def test_hosts_of_one_vnet_hear_of_each_other() -> None:
 
     came, went = named("Instance db kaktus h3"), named("Instance db kaktus h2")
     graph.change(came, went)
-    there, left = reach.affected(graph, AGENTS, [("Instance", "db")], came, went)
+    there, left = by_agent(reach.affected(graph, AGENTS, [("Instance", "db")], came, went))
     assert there["ann"] == {("Instance", "db"), ("Kaktus", "h3")}
     assert left["ann"] == {("Kaktus", "h2")}
     assert told(reach, graph, "bob") == ["Kaktus h2"]
@@ -230,7 +241,7 @@ def test_a_disk_on_a_shared_pool_reaches_the_host_that_manages_it_and_the_one_th
     )
     graph.change(came, went)
     moved = [("Instance", "web"), ("StoragePool", "ceph")]
-    there, left = reach.affected(graph, AGENTS, moved, came, went)
+    there, left = by_agent(reach.affected(graph, AGENTS, moved, came, went))
     assert there["cyd"] == {("Instance", "web"), ("Volume", "disk"), ("StoragePool", "ceph")}
     assert there["bob"] == {("StoragePool", "ceph"), ("Volume", "disk"), ("Volume", "spare")}
     assert left["bob"] == {("Instance", "web")}
@@ -251,7 +262,7 @@ def test_a_vnet_reaches_each_member_of_its_kiwis() -> None:
 
     came, went = named("Kiwi k members.agent cyd"), named("Kiwi k members.agent kit")
     graph.change(came, went)
-    there, left = reach.affected(graph, AGENTS, [("Kiwi", "k")], came, went)
+    there, left = by_agent(reach.affected(graph, AGENTS, [("Kiwi", "k")], came, went))
     whole = {("Region", "eu"), ("Zone", "a"), ("Zone", "b"), ("Vnet", "lan"), ("Kiwi", "k")}
     assert (there["cyd"], left["kit"]) == (whole, whole)
     assert there["kim"] == {("Kiwi", "k")}

@@ -18,14 +18,16 @@ from typing import NamedTuple, Protocol
 from kowa.contract import Reference
 
 AGENT = "Agent"
+# Whether a resource leads to each of so many agents is asked one by one; of more, all that it leads to are looked up.
+FEW_AGENTS = 3
 # `Kaktus(zone)` or `kaktus`, then a dot or the end.
 _SEGMENT = re.compile(r"(?:(\w+)\(([\w.]+)\)|(\w+))(?:\.(?=\w)|$)")
 
 Ids = AbstractSet[str]
 Member = tuple[str, str]
 """A resource in a slice: its kind and id."""
-Slices = dict[str, set[Member]]
-"""Members of slices, by agent."""
+Recipients = dict[Member, set[str]]
+"""The agents to be told of each resource."""
 References = Mapping[str, Iterable[Reference]]
 """The references of each kind."""
 
@@ -104,7 +106,7 @@ class Reach:
 
     def concerns(self, reader: Reader, agent: str, kind: str, id_: str) -> bool:
         """Whether a resource concerns an agent: as `agents` says, without a walk to all hosts of a region."""
-        return self._concerns(_State(reader), agent, kind, id_)
+        return bool(self._concerned(_State(reader), {agent}, kind, id_))
 
     def affected(
         self,
@@ -113,38 +115,50 @@ class Reach:
         moved: Iterable[Member],
         came: Collection[Link],
         went: Collection[Link],
-    ) -> tuple[Slices, Slices]:
+    ) -> tuple[Recipients, Recipients]:
         """What a commit changes in the slices of some agents: what has joined them or moved in them, and what has left.
 
         The reader has the state after the commit. `moved` are the resources whose generation it moved and that were
         there before, `came` and `went` the links that it made and broke.
         """
-        there: Slices = defaultdict(set)
-        left: Slices = defaultdict(set)
+        there: Recipients = defaultdict(set)
+        left: Recipients = defaultdict(set)
         for kind, id_ in moved:
-            for agent in self.agents(reader, kind, id_):
-                if agent in among:
-                    there[agent].add((kind, id_))
+            there[kind, id_] = {agent for agent in self.agents(reader, kind, id_) if agent in among}
         if not came and not went:
             return there, left
         now, earlier = _State(reader), _State(_Earlier(reader, came, went))
-        self._follow(came, among, now, earlier, there)
-        self._follow(went, among, earlier, now, left)
-        for agent, members in left.items():
-            members -= {member for member in members if self._concerns(now, agent, *member)}
+        changed = {(link.kind, link.field) for link in (*came, *went)}
+        self._follow(came, changed, among, now, earlier, there)
+        self._follow(went, changed, among, earlier, now, left)
+        for member, agents in left.items():
+            agents -= self._concerned(now, agents, *member)
         return there, left
 
-    def _concerns(self, state: "_State", agent: str, kind: str, id_: str) -> bool:
-        return any(state.leads_to(agent, node, id_) for node in self._starts.get(kind, ()))
+    def _concerned(self, state: "_State", agents: Ids, kind: str, id_: str) -> set[str]:
+        return set().union(*(state.led_to(agents, node, id_) for node in self._starts.get(kind, ())))
 
     def _follow(
-        self, links: Iterable[Link], among: Collection[str], state: "_State", other: "_State", found: Slices
+        self,
+        links: Iterable[Link],
+        changed: Collection[tuple[str, str]],
+        among: Collection[str],
+        state: "_State",
+        other: "_State",
+        found: Recipients,
     ) -> None:
-        """Finds what agents are told of because of links that one state has and the other has not."""
+        """Finds what is to be told because of links that one state has and the other has not.
+
+        Each is followed for the agents that its far end leads to in both states. For others a link nearer to them has
+        changed, too, and what hangs behind that one includes all that hangs behind this one.
+        """
         for link in links:
             for node in self._by_field.get((link.kind, link.field), ()):
                 near, far = (link.source, link.target) if node.up.forward else (link.target, link.source)
-                agents = {agent for agent in _walk(state.reader, node.route[1:], {far}) if agent in among}
+                route = node.route[1:]
+                agents = {agent for agent in _walk(state.reader, route, {far}) if agent in among}
+                if agents and any((step.kind, step.field) in changed for step in (after.up for after in route)):
+                    agents &= _walk(other.reader, route, {far})
                 if agents:
                     _spread(node, near, agents, state, other, found)
 
@@ -201,8 +215,14 @@ class _State:
         self.reader = reader
         self._walked: dict[str, dict[_Node, Ids]] = {}
 
-    def leads_to(self, agent: str, node: _Node, id_: str) -> bool:
-        """Whether a resource of a node leads to an agent: walks from either end, whichever step is cheaper."""
+    def led_to(self, agents: Ids, node: _Node, id_: str) -> Ids:
+        """To which of some agents a resource at a node leads."""
+        if len(agents) > FEW_AGENTS:
+            return agents & _walk(self.reader, node.route, {id_})
+        return {agent for agent in agents if self._leads_to(agent, node, id_)}
+
+    def _leads_to(self, agent: str, node: _Node, id_: str) -> bool:
+        """Whether it leads to this one: walks from either end, whichever step is cheaper."""
         walked = self._walked.setdefault(agent, {})
         route = node.route
         ids: Ids = {id_}
@@ -225,18 +245,16 @@ class _State:
         return not ids.isdisjoint(reached)
 
 
-def _spread(node: _Node, id_: str, agents: Ids, state: _State, other: _State, found: Slices) -> None:
-    """Finds what reaches agents through a resource at a node: itself and what leads to it.
+def _spread(node: _Node, id_: str, agents: Ids, state: _State, other: _State, found: Recipients) -> None:
+    """Finds what leads to agents through a resource at a node, and that one itself.
 
-    Agents that it reaches in the other state, too, are left out: if anything changed for them, a link further away from
-    them did, and that one is followed by itself.
+    Agents that it leads to in the other state, too, are left out: if anything changed for them, a link further away
+    from them did, and that one is followed by itself.
     """
-    # Not worth asking where nothing else leads to it, nor for each agent when it led nowhere.
-    if node.children and (len(agents) == 1 or node.up.take(other.reader, {id_})):
-        agents = {agent for agent in agents if not other.leads_to(agent, node, id_)}
-    if node.starts:
-        for agent in agents:
-            found[agent].add((node.kind, id_))
+    if node.children:  # else it is not worth asking
+        agents = agents - other.led_to(agents, node, id_)
+    if node.starts and agents:
+        found[node.kind, id_] |= agents
     for child in node.children.values() if agents else ():
         for below in child.down.take(state.reader, {id_}):
             _spread(child, below, agents, state, other, found)

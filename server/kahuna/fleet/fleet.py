@@ -152,11 +152,11 @@ class Fleet:
         came = [link for move in moves for link in move.came]
         went = [link for move in moves for link in move.went]
         there, left = reach_of_kinds().affected(self.store.view, self.sessions, moved, came, went)
-        for agent, members in there.items():
-            for kind, id_ in members:
+        for (kind, id_), agents in there.items():
+            for agent in agents:
                 self.sessions[agent].touch(kind, id_)
-        for agent, members in left.items():
-            for _, id_ in members:
+        for (_, id_), agents in left.items():
+            for agent in agents:
                 self.sessions[agent].leave(id_)
 
     def _announce(self, operation: operation_pb2.Operation) -> None:
