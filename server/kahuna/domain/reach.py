@@ -8,7 +8,7 @@ A path is read from the resource on, one reference after another:
 """
 
 import re
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Callable, Collection, Iterable, Mapping
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
@@ -214,6 +214,8 @@ class _State:
     def __init__(self, reader: Reader) -> None:
         self.reader = reader
         self._walked: dict[str, dict[_Node, Ids]] = {}
+        # What steps from resources have cost so far: those from the agent are kept, and so become the cheaper ones.
+        self._spent: Counter[str] = Counter()
 
     def led_to(self, agents: Ids, node: _Node, id_: str) -> Ids:
         """To which of some agents a resource at a node leads."""
@@ -236,7 +238,9 @@ class _State:
         reached = walked[route[end]]
         while begin < end and ids and reached:
             cost = route[begin].up.cost(self.reader, ids)
-            if cost <= 1 or cost <= route[end - 1].down.cost(self.reader, reached):
+            spent = self._spent[agent]
+            if cost + spent <= 1 or cost + spent <= route[end - 1].down.cost(self.reader, reached):
+                self._spent[agent] += cost
                 ids = route[begin].up.take(self.reader, ids)
                 begin += 1
             else:
