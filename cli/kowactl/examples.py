@@ -21,7 +21,7 @@ def example(kind: contract.Kind, method: contract.Method) -> str:
             return _wrapped([start, *(_given(kind, field) for field in shown)])
         case "update":
             fields = changeable(kind)
-            chosen = next((f for f in fields if f.name not in ("name", "description")), fields[0])
+            chosen = next((f for f in fields if f.name not in ("name", "description", "labels")), fields[0])
             return f"{start} {_name(kind)} {_given(kind, chosen)} --reason 'as asked in ticket 42'"
         case _:
             target = [_name(kind)] if "id" in method.request.fields else []

@@ -112,15 +112,23 @@ def _command(
 
 
 def _list(kind: contract.Kind, method: contract.Method) -> click.Command:
-    def run(session: Session, filter: str, order_by: str, limit: int, output: str) -> None:  # noqa: A002
+    def run(
+        session: Session,
+        filter: str,  # noqa: A002
+        order_by: str,
+        limit: int,
+        output: str,
+        show_labels: bool = False,
+    ) -> None:
         from itertools import islice
 
         from kowactl.output import show_all
 
         size = min(limit, 1000) if limit else 0
+        columns = [*kind.columns, *(["labels"] if show_labels else [])]
         with interruptible():
             items = getattr(session.client, kind.nouns).list(filter=filter, order_by=order_by, page_size=size)
-            show_all(kind, list(islice(items, limit or None)), output, session.references)
+            show_all(kind, list(islice(items, limit or None)), output, session.references, columns)
 
     options: list[click.Parameter] = [
         _filter(kind),
@@ -133,6 +141,8 @@ def _list(kind: contract.Kind, method: contract.Method) -> click.Command:
         click.Option(["--limit"], type=click.IntRange(1), help="The most to print; all unless told."),
         _output(),
     ]
+    if "labels" in kind.message.fields:
+        options.append(click.Option(["--show-labels"], is_flag=True, help="Show the labels in a column of the table."))
     return _command(kind, method, options, run)
 
 

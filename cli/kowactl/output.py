@@ -21,8 +21,10 @@ NAME_WIDTH = 24
 PIPE_WIDTH = 10_000  # where nobody looks, nothing is folded
 
 
-def show_all(kind: contract.Kind, items: Sequence[Any], form: str, references: "References") -> None:
-    """Prints a list."""
+def show_all(
+    kind: contract.Kind, items: Sequence[Any], form: str, references: "References", columns: Sequence[str]
+) -> None:
+    """Prints a list; a table of it has these columns, fields by their paths."""
     match form:
         case "json" | "yaml":
             click.echo(_text([as_dict(item) for item in items], form))
@@ -30,7 +32,7 @@ def show_all(kind: contract.Kind, items: Sequence[Any], form: str, references: "
             for item in items:
                 click.echo(escaped(references.path_of(kind, item)))
         case _:
-            _table([_title(path) for path in kind.columns], [row(kind, item, references) for item in items])
+            _table(list(map(_title, columns)), [row(kind, item, references, columns) for item in items])
 
 
 def show(kind: contract.Kind, item: Any, form: str, references: "References") -> None:
@@ -83,9 +85,9 @@ def _ordered_part(field: contract.Field, message: contract.Message, value: Any) 
     return [_ordered(message, each) for each in value] if field.repeated else _ordered(message, value)
 
 
-def row(kind: contract.Kind, item: Any, references: "References") -> list[str]:
-    """The columns of a resource. None is empty: whoever counts words counts columns."""
-    return [_cell(kind.message, item, path, references) or NO_VALUE for path in kind.columns]
+def row(kind: contract.Kind, item: Any, references: "References", columns: Sequence[str] = ()) -> list[str]:
+    """The columns of a resource, its kind's unless told. None is empty: whoever counts words counts columns."""
+    return [_cell(kind.message, item, path, references) or NO_VALUE for path in columns or kind.columns]
 
 
 def _cell(message: contract.Message, item: Any, path: str, references: "References") -> str:

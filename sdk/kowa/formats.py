@@ -8,6 +8,7 @@ ID = re.compile(r"[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}")
 DNS_LABEL = re.compile(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?")
 INTERFACE = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,14}")  # of Linux: 15 characters at most
 MAC = re.compile(r"(?!00(:00){5}$)[0-9A-Fa-f][02468ACEace](:[0-9A-Fa-f]{2}){5}")  # unicast, and not all zero
+LABEL_NAME = re.compile(r"[A-Za-z0-9._/-]{1,63}")
 SHA256 = re.compile(r"[0-9a-f]{64}")
 
 MAX_QUOTED: Final = 64  # characters of somebody's text that an answer repeats; an id has 36

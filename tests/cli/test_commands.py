@@ -35,6 +35,20 @@ def test_a_table_shows_names_for_ids_and_units_for_bytes(kowactl: Kowactl) -> No
     ]
 
 
+def test_labels_are_given_one_by_one_asked_for_and_shown_on_request(kowactl: Kowactl) -> None:
+    kowactl("region", "create", "--name", "eu", "--label", "env=prod", "--label", "k8s.io/role=db")
+    kowactl("region", "create", "--name", "us")
+    assert kowactl("region", "list", "--filter", "labels.env = prod", "-o", "name").out == "eu\n"
+    assert kowactl("region", "list", "--filter", "labels.env != prod", "-o", "name").out == "us\n"
+    shown = kowactl("region", "list", "--show-labels").out.splitlines()
+    assert [line.split(maxsplit=3)[3] for line in shown] == ["LABELS", "env=prod, k8s.io/role=db", "-"]
+    assert "LABELS" not in kowactl("region", "list").out
+    changed = json.loads(kowactl("region", "update", "eu", "--label", "env=test", "-o", "json").out)
+    assert changed["labels"] == {"env": "test"}
+    assert json.loads(kowactl("region", "update", "eu", "--clear", "labels", "-o", "json").out)["labels"] == {}
+    assert kowactl("operation", "list", "--show-labels").code == 2  # nobody writes operations
+
+
 @pytest.mark.usefixtures("shop")
 def test_one_resource_shows_all_that_is_set(kowactl: Kowactl) -> None:
     facts = dict(line.split(maxsplit=1) for line in kowactl("volume", "get", "os").out.splitlines())

@@ -36,7 +36,9 @@ def test_each_option_is_kowactls_own_or_a_field_of_what_is_sent(kind: contract.K
     own = {"which", "output"}
     sent = {*method.request.fields, *(kind.message.fields if kind.noun in method.request.fields else ())}
     after = {"wait", "timeout"} if method.mutates else set()
-    extra = {"list": {"limit"}, "create": {"from_file"}, "update": {"from_file", "clear"}}.get(verb, set())
+    extra = {"list": {"limit", "show_labels"}, "create": {"from_file"}, "update": {"from_file", "clear"}}.get(
+        verb, set()
+    )
     why = set() if verb in ("list", "get", "watch", "wait") else {"reason"}
     command = KindGroup(kind).get_command(click.Context(cli), verb)
     assert command

@@ -55,6 +55,19 @@ def test_a_list_has_pages_a_filter_and_an_order(rest: httpx.Client) -> None:
     assert [region["name"] for region in filtered["regions"]] == ["us"]
 
 
+def test_labels_come_back_as_they_were_sent_and_are_asked_for(rest: httpx.Client) -> None:
+    made = create(rest, name="eu", labels={"env": "prod", "k8s.io/role": 'a "b" é'})
+    create(rest, name="us")
+    path = f"/api/v2/regions/{made['meta']['id']}"
+    assert rest.get(path).json()["labels"] == made["labels"] == {"env": "prod", "k8s.io/role": 'a "b" é'}
+    for condition in ("labels.env = prod", "labels:env", 'labels."k8s.io/role" = "a \\"b\\" é"'):
+        found = rest.get("/api/v2/regions", params={"filter": condition}).json()
+        assert [region["name"] for region in found["regions"]] == ["eu"], condition
+    changed = rest.patch(path, params={"update_mask": "labels"}, json={"labels": {"env": "test"}}).json()
+    assert (changed["labels"], changed["meta"]["generation"]) == ({"env": "test"}, made["meta"]["generation"])
+    assert changed["meta"]["etag"] != made["meta"]["etag"]
+
+
 def test_a_patch_takes_the_fields_of_the_mask(rest: httpx.Client) -> None:
     path = f"/api/v2/regions/{create(rest, name='eu', description='old')['meta']['id']}"
     body = {"name": "ignored", "description": "new"}

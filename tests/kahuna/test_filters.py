@@ -42,6 +42,11 @@ MEANS = [
     ("name = and", ["name", "=", "and"]),
     ("name = order", ["name", "=", "order"]),
     ('name = "null"', ["name", "=", "null"]),
+    ("labels.env = prod", ["labels.env", "=", "prod"]),
+    ("labels.app-tier!=web", ["labels.app-tier", "!=", "web"]),
+    ("labels.k8s.io/role = x", ["labels.k8s.io/role", "=", "x"]),
+    ('labels."k8s.io/role" = x AND labels:env', ['labels."k8s.io/role"', "=", "x", "labels", ":", "env"]),
+    ("metadata.'a b'=c", ["metadata.'a b'", "=", "c"]),
     ('a = 1 AND b != "2"', ["a", "=", "1", "b", "!=", "2"]),
     ("a = 1 and b = 2 And c = 3", ["a", "=", "1", "b", "=", "2", "c", "=", "3"]),
     ("a = 1 && b = 2", ["a", "=", "1", "b", "=", "2"]),
@@ -160,6 +165,35 @@ def test_all_but_hello_spares_hello() -> None:
     machines = [Instance(name="hello"), Instance(name="web")]
     for written in ("name != 'hello'", 'name != "hello"', "name != hello", "name!='hello'"):
         assert [machine.name for machine in machines if matcher(Instance, written)(machine)] == ["web"], written
+
+
+LABELLED = [
+    Instance(name="p", labels={"env": "prod", "k8s.io/role": "db", "a.b": "1"}),
+    Instance(name="q", labels={"env": ""}),
+]
+BY_LABEL = [
+    # what is written                       what it finds of p, q and r, which has none
+    ("labels.env = prod", "p"),
+    ('labels.env != "prod"', "qr"),
+    ("labels:env", "pq"),
+    ("labels:'k8s.io/role'", "p"),
+    ("labels:en", ""),
+    ("labels.env:RO", "p"),
+    ('labels.env = ""', "qr"),
+    ("labels.env > a", "p"),
+    ("labels.k8s.io/role = db", "p"),
+    ('labels."k8s.io/role" = db AND labels.a.b = 1', "p"),
+    ("labels.'a.b' != 1", "qr"),
+    ("metadata.motd = x", "r"),
+    ('metadata."a \\"b\\"" = y', "r"),
+]
+
+
+@pytest.mark.parametrize(("written", "found"), BY_LABEL, ids=[row[0] for row in BY_LABEL])
+def test_values_of_maps_are_asked_for_by_their_names(written: str, found: str) -> None:
+    machines = [*LABELLED, Instance(name="r", metadata={"motd": "x", 'a "b"': "y"})]
+    assert "".join(machine.name for machine in machines if matcher(Instance, written)(machine)) == found
+    assert [machine.labels for machine in machines][2] == {}, "to ask for a label makes none"
 
 
 def test_a_colon_asks_for_a_part_of_texts_and_lists_and_for_all_of_the_rest() -> None:

@@ -228,6 +228,13 @@ REFUSALS: list[tuple[str, Callable[[Estate], object], str, str]] = [
     ("a shrinking disk", shrink, INVALID, "size: a volume never shrinks: it has 1 GiB, 512 MiB asked"),
     ("a part of a map in the mask", masked("metadata.motd"), INVALID, "metadata.motd: name the whole field, metadata"),
     ("a part of a text in the mask", masked("description.x"), INVALID, "name the whole field, description"),
+    ("a label's name", machine(labels={"a b": ""}), INVALID, "labels['a b']: its name 'a b' is no label's name"),
+    ("a label without a name", machine(labels={"": "x"}), INVALID, "labels['']: its name '' is no label's name"),
+    ("a label's long name", machine(labels={"n" * 64: ""}), INVALID, "is no label's name: 1 to 63 of letters"),
+    ("a label's value", machine(labels={"a": "x\ny"}), INVALID, "labels['a']: 'x\\ny' is no label's value"),
+    ("a label's long value", machine(labels={"a": "x" * 256}), INVALID, "labels['a']: 'xxx"),
+    ("many labels", machine(labels={f"n{n}": "" for n in range(65)}), INVALID, "labels: has 65 elements, 64 at most"),
+    ("a part of the labels in the mask", masked("labels.a"), INVALID, "labels.a: name the whole field, labels"),
     ("a long value", machine(metadata={"motd": "x" * 4097}), INVALID, "metadata['motd']: has 4097 characters, 4096"),
     ("a long name of a value", machine(metadata={"k" * 4097: "x"}), INVALID, "kkk...']: its name has 4097 characters"),
     ("a byte order mark", machine(user_data="\ufeff#cloud-config"), INVALID, "user_data: begins with a byte order"),
@@ -247,8 +254,9 @@ REFUSALS: list[tuple[str, Callable[[Estate], object], str, str]] = [
     ("a filter on nothing", listed(filter='colour = "red"'), INVALID, "no field 'colour'"),
     ("a filter on a message", machines(filter="meta = 5"), INVALID, "filter: meta is no value by itself; name one"),
     ("a filter on a status", machines(filter="status=x"), INVALID, "name one of its fields: power, addresses"),
-    ("a filter on a map", machines(filter="metadata:x"), INVALID, "filter: metadata holds no plain values"),
-    ("a filter into a map", machines(filter="metadata.key = x"), INVALID, "leads into metadata, which holds many"),
+    ("a filter on a map", machines(filter="labels = x"), INVALID, "is a map; ask with labels.NAME = VALUE, or labels:"),
+    ("a filter by a map's order", machines(filter="labels > x"), INVALID, "ask with labels.NAME > VALUE, or labels:N"),
+    ("a filter into a map's text", machines(filter='labels."a" . b = x'), INVALID, "filter: can't be read at"),
     ("a filter on messages", machines(filter="meta.conditions:x"), INVALID, "meta.conditions holds no plain values"),
     ("a filter into a list", machines(filter="meta.conditions.type = x"), INVALID, "leads into conditions"),
     ("a filter by a name", machines(filter="project=shop"), INVALID, "project holds an id, not 'shop'; list projects"),
@@ -261,7 +269,7 @@ REFUSALS: list[tuple[str, Callable[[Estate], object], str, str]] = [
     ("an order by nothing", listed(order_by="colour"), INVALID, "order_by"),
     ("an order by a message", listed(order_by="meta"), INVALID, "order_by: meta is no value by itself"),
     ("an order by a list", machines(order_by="volumes"), INVALID, "order_by: volumes is a list"),
-    ("an order by a map", machines(order_by="metadata"), INVALID, "order_by: metadata holds no plain values"),
+    ("an order by a map", machines(order_by="labels"), INVALID, "order_by: labels is a map; sort by a field with one"),
     ("an order into a list", listed(order_by="meta.conditions.type"), INVALID, "'meta.conditions.type' leads"),
     ("a page too large", listed(page_size=5000), INVALID, "page_size"),
 ]  # fmt: skip
@@ -290,6 +298,7 @@ UNSAYABLE = {
     ("kowactl", "a page too large"),
     ("kowactl", "a part of a map in the mask"),
     ("kowactl", "a part of a text in the mask"),
+    ("kowactl", "a part of the labels in the mask"),
 }
 
 
@@ -300,6 +309,7 @@ ITSELF = {
     "no name": (USAGE, "missing --name"),
     "no memory": (USAGE, "missing --memory"),
     "no CPU": (USAGE, "missing --vcpus"),
+    "a label without a name": (USAGE, "'=x' is not NAME=VALUE"),
     "a disk without an id": (NOT_FOUND, "no volume is called ''"),
     "a template without checksum": (USAGE, "missing --sha256"),
     "a long name of a value": (USAGE, "--from-file is neither JSON nor YAML"),  # YAML takes no longer key

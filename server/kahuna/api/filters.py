@@ -13,10 +13,12 @@ from kahuna.domain.errors import Refusal, invalid, quoted
 
 FORM = 'name = "web"'
 _OPERATORS = {"=": "=", "==": "=", "!=": "!=", "<": "<", "<=": "<=", ">": ">", ">=": ">=", ":": ":"}
-_FIELD = re.compile(r"[A-Za-z_][A-Za-z0-9_.]*")
 _SIGNS = re.compile(r"[=!<>~:^]+")
 _WORD = re.compile(r"\w+")
 _STRING = re.compile(r'"(?:[^"\\]|\\.)*"|' + r"'(?:[^'\\]|\\.)*'", re.DOTALL)
+# A name in a map may hold dots and slashes, and what else it holds stands in quotes: labels.k8s.io/role, labels."a b".
+_FIELD = re.compile(rf"[A-Za-z_]\w*(?:\.(?:[\w/-]+|{_STRING.pattern}))*", re.ASCII | re.DOTALL)
+_NAME = re.compile(rf"{_STRING.pattern}|[^.]+", re.DOTALL)
 _BARE = re.compile(r"[\w.:/@+-]+")
 _AND = re.compile(r"AND\b|&&", re.IGNORECASE)
 _NOT = re.compile(r"NOT\b|[-!]", re.IGNORECASE)
@@ -41,7 +43,7 @@ _FOREIGN = {
 class Condition:
     """One condition, as it is written."""
 
-    path: str
+    path: str  # `names` reads it
     operator: str  # one of = != < <= > >= :
     value: str  # without its quotes
 
@@ -61,6 +63,13 @@ def conditions(text: str) -> list[Condition]:
         if rest:
             rest = _joined(rest)
     return found
+
+
+def names(path: str) -> list[str]:
+    """The names on the path of a field, without quotes; none if it can't be one."""
+    if not _FIELD.fullmatch(path):
+        return []
+    return [_unquoted(name) if name[0] in "\"'" else name for name in _NAME.findall(path)]
 
 
 def _field(text: str) -> tuple[str, str]:

@@ -4,13 +4,13 @@ import base64
 import hashlib
 import json
 from collections.abc import Callable, Iterable
-from operator import eq, ge, gt, le, lt, ne
+from operator import attrgetter, eq, ge, gt, le, lt, ne
 from typing import Any
 
 from google.protobuf.message import Message
 from google.protobuf.timestamp_pb2 import Timestamp
 
-from kahuna.api.filters import Condition, conditions
+from kahuna.api.filters import Condition, conditions, names
 from kahuna.domain.errors import Refusal, invalid, quoted
 from kahuna.store.resource import CONTRACT, meta
 from kowa import contract, formats, sizes
@@ -23,10 +23,14 @@ KEY = 256
 _TIMESTAMP = Timestamp.DESCRIPTOR.full_name
 _OPERATORS: dict[str, Callable[[Any, Any], bool]] = {"=": eq, ":": eq, "!=": ne, "<": lt, "<=": le, ">": gt, ">=": ge}
 Predicate = Callable[[Message], bool]
+Read = Callable[[Message], Any]
+"""What reads a field of a resource."""
 
 
 def matcher(kind: type[Message], text: str) -> Predicate:
-    """A filter as a test of one resource: conditions `field op value` joined by AND; `:` asks what a list holds.
+    """A filter as a test of one resource: conditions `field op value` joined by AND; `:` asks what a list or map holds.
+
+    A value of a map is a field of it by its name, `labels.env`; one that is not there is as if empty.
 
     Raises Refusal on `filter` with what can't be read.
     """
@@ -34,18 +38,18 @@ def matcher(kind: type[Message], text: str) -> Predicate:
     return lambda resource: all(test(resource) for test in tests)
 
 
-def sorter(kind: type[Message], text: str) -> list[tuple[str, bool]]:
-    """`order_by` as field paths and whether each runs downwards. Raises Refusal on `order_by`."""
-    order: list[tuple[str, bool]] = []
+def sorter(kind: type[Message], text: str) -> list[tuple[Read, bool]]:
+    """`order_by` as what reads its fields and whether each runs downwards. Raises Refusal on `order_by`."""
+    order: dict[str, tuple[Read, bool]] = {}
     for part in filter(None, (part.strip() for part in text.split(","))):
         path, _, direction = part.partition(" ")
         if direction.strip() not in ("", "asc", "desc"):
             raise invalid("order_by", f"{direction.strip()!r} is no direction; use asc or desc")
-        if _resolve(kind, path, "order_by").is_repeated:
-            raise invalid("order_by", f"{path} is a list; sort by a field with one value")
-        if all(path != earlier for earlier, _ in order):
-            order.append((path, direction.strip() == "desc"))
-    return order
+        field, read = _resolve(kind, path, "order_by")
+        if field.is_repeated:
+            raise invalid("order_by", f"{path} is a {_manifold(field)}; sort by a field with one value")
+        order.setdefault(path, (read, direction.strip() == "desc"))
+    return list(order.values())
 
 
 def question(kind: type[Message], filter_: str, order_by: str) -> str:
@@ -55,15 +59,15 @@ def question(kind: type[Message], filter_: str, order_by: str) -> str:
 
 
 def page(
-    resources: Iterable[Message], order: list[tuple[str, bool]], size: int, token: str, asked: str
+    resources: Iterable[Message], order: list[tuple[Read, bool]], size: int, token: str, asked: str
 ) -> tuple[list[Message], str, int]:
     """One page, the token of the next, and how many there are. A token names the last one seen: no page repeats it.
 
     `asked` is the list's `question`. Raises Refusal on `page_token` when that comes from another.
     """
     ordered = sorted(resources, key=lambda resource: meta(resource).id)
-    for path, downwards in reversed(order):
-        ordered.sort(key=lambda resource: _key(resource, path), reverse=downwards)
+    for read, downwards in reversed(order):
+        ordered.sort(key=lambda resource: _key(read(resource)), reverse=downwards)
     start = _start(ordered, order, token, asked) if token else 0
     part = _with_room(ordered[start : start + (size or PAGE)])
     more = start + len(part) < len(ordered)
@@ -80,15 +84,15 @@ def _with_room(resources: list[Message]) -> list[Message]:
     return resources
 
 
-def _start(ordered: list[Message], order: list[tuple[str, bool]], token: str, asked: str) -> int:
+def _start(ordered: list[Message], order: list[tuple[Read, bool]], token: str, asked: str) -> int:
     last = _decode(token)
     id_, keys = last.get("id"), last.get("keys")
     if last.get("of") != asked or not isinstance(id_, str) or not isinstance(keys, list) or len(keys) != len(order):
         raise _not_returned()
 
     def after(resource: Message) -> bool:
-        for (path, downwards), key in zip(order, keys, strict=True):
-            mine = _key(resource, path)
+        for (read, downwards), key in zip(order, keys, strict=True):
+            mine = _key(read(resource))
             if type(mine) is not type(key):
                 raise _not_returned()
             if mine != key:
@@ -98,8 +102,8 @@ def _start(ordered: list[Message], order: list[tuple[str, bool]], token: str, as
     return next((index for index, resource in enumerate(ordered) if after(resource)), len(ordered))
 
 
-def _encode(last: Message, order: list[tuple[str, bool]], asked: str) -> str:
-    token = {"of": asked, "keys": [_key(last, path) for path, _ in order], "id": meta(last).id}
+def _encode(last: Message, order: list[tuple[Read, bool]], asked: str) -> str:
+    token = {"of": asked, "keys": [_key(read(last)) for read, _ in order], "id": meta(last).id}
     return base64.urlsafe_b64encode(json.dumps(token, ensure_ascii=False).encode()).decode()
 
 
@@ -119,38 +123,63 @@ def _not_returned() -> Refusal:
 
 def _test(kind: type[Message], asked: Condition) -> Predicate:
     path, operator, text = asked.path, asked.operator, asked.value
-    field = _resolve(kind, path, "filter")
+    field, read = _resolve(kind, path, "filter")
     if field.is_repeated:
         if operator != ":":
-            raise invalid("filter", f"{path} is a list; ask with {path}:VALUE")
-        wanted = _parse(field, path, text)
-        return lambda resource: wanted in _value(resource, path)
+            ways = f"{path}.NAME {operator} VALUE, or {path}:NAME" if _is_map(field) else f"{path}:VALUE"
+            raise invalid("filter", f"{path} is a {_manifold(field)}; ask with {ways}")
+        wanted = text if _is_map(field) else _parse(field, path, text)
+        return lambda resource: wanted in read(resource)
     described = _described(field)
     # What a reference holds may be asked for by a part of it.
     value = text if operator == ":" and described and described.ref else _parse(field, path, text)
     if operator == ":" and isinstance(value, str):
-        return lambda resource: str(value).lower() in str(_value(resource, path)).lower()
+        return lambda resource: str(value).lower() in str(read(resource)).lower()
     compare = _OPERATORS[operator]
-    return lambda resource: compare(_comparable(_value(resource, path)), value)
+    return lambda resource: compare(_comparable(read(resource)), value)
 
 
-def _resolve(kind: type[Message], path: str, argument: str) -> Any:
-    """The field at the end of a path: values or one value. Raises Refusal on the argument where there is none."""
+def _resolve(kind: type[Message], path: str, argument: str) -> tuple[Any, Read]:
+    """The field at the end of a path, values or one value, and what reads it.
+
+    Raises Refusal on the argument where there is none.
+    """
     descriptor: Any = kind.DESCRIPTOR
     field: Any = None
-    for part in path.split("."):
+    parts = names(path) or [path]
+    for index, part in enumerate(parts):
+        if field is not None and _is_map(field):
+            return _value_of_map(field, attrgetter(".".join(parts[:index])), ".".join(parts[index:]))
         if field is not None and field.is_repeated:
             raise invalid(argument, f"{quoted(path)} leads into {field.name}, which holds many")
         field = descriptor.fields_by_name.get(part) if descriptor is not None else None
         if field is None:
             raise invalid(argument, f"{kind.DESCRIPTOR.name} has no field {quoted(path)}")
-        descriptor = field.message_type
+        descriptor = None if _is_map(field) else field.message_type
     if descriptor is not None and descriptor.full_name != _TIMESTAMP:
         if field.is_repeated:
             raise invalid(argument, f"{path} holds no plain values; nothing can be asked of it")
         inner = ", ".join(descriptor.fields_by_name)
         raise invalid(argument, f"{path} is no value by itself; name one of its fields: {inner}")
-    return field
+    return field, attrgetter(".".join(parts))
+
+
+def _value_of_map(field: Any, read: Read, name: str) -> tuple[Any, Read]:
+    value = field.message_type.fields_by_name["value"]
+    return value, lambda resource: read(resource).get(name, value.default_value)
+
+
+def _is_map(field: Any) -> bool:
+    """Whether a field holds plain values by texts."""
+    entry = field.message_type
+    if entry is None or not entry.GetOptions().map_entry:
+        return False
+    key, value = entry.fields_by_name["key"], entry.fields_by_name["value"]
+    return value.message_type is None and key.type == key.TYPE_STRING
+
+
+def _manifold(field: Any) -> str:
+    return "map" if _is_map(field) else "list"
 
 
 def _parse(field: Any, path: str, text: str) -> Any:
@@ -212,16 +241,9 @@ def _described(field: Any) -> contract.Field | None:
     return message.fields[field.name] if message else None
 
 
-def _value(resource: Message, path: str) -> Any:
-    value: Any = resource
-    for part in path.split("."):
-        value = getattr(value, part)
-    return value
-
-
-def _key(resource: Message, path: str) -> Any:
-    """What a resource is sorted by."""
-    value = _comparable(_value(resource, path))
+def _key(found: Any) -> Any:
+    """What a resource is sorted by, of what was read of it."""
+    value = _comparable(found)
     return value[:KEY] if isinstance(value, str) else value
 
 

@@ -98,6 +98,10 @@ def _is_request_id(value: str) -> bool:
     return 1 <= len(value) <= 64 and not formats.CONTROLS.search(value)
 
 
+def _is_label_value(value: str) -> bool:
+    return len(value) <= 255 and not formats.CONTROLS.search(value)
+
+
 def _user_data(value: str) -> str:
     """What a guest would ignore as a whole, and never say so."""
     if value.startswith("\ufeff"):
@@ -122,6 +126,8 @@ CHECKS: Mapping[str, Callable[[Any, Any], str]] = {
     "mac": _form(formats.MAC.fullmatch, "no unicast MAC address like 52:54:00:12:34:56"),
     "sha256": _form(formats.SHA256.fullmatch, "no SHA-256 checksum of 64 lower-case hexadecimal digits"),
     "interface": _form(formats.INTERFACE.fullmatch, "no interface name: 1 to 15 of letters, digits, _ . -"),
+    "label_name": _form(formats.LABEL_NAME.fullmatch, "no label's name: 1 to 63 of letters, digits, . _ - /"),
+    "label_value": _form(_is_label_value, "no label's value: at most 255 characters without control characters"),
     "request_id": _form(_is_request_id, "no request id: 1 to 64 characters without control characters"),
     "user_data": lambda value, _: _user_data(value),
     "ssh_public_key": lambda value, _: why_no_public_key(value),  # not repeated: it may be a private key

@@ -224,7 +224,10 @@ class Kind(Generic[M]):
         changed = tx.put(self.name, after)
         if retry and meta(changed).generation == meta(before).generation:
             changed = cast(M, tx.move_generation(self.name, meta(before).id))
-        operation = tracking.begin(tx, cause, self.name, changed)
+        # Of what only clients see, such as labels, no agent is told: it has come about with the commit.
+        is_told = meta(changed).generation > meta(before).generation or meta(changed).etag == meta(before).etag
+        record = tracking.begin if is_told else tracking.record_done
+        operation = record(tx, cause, self.name, changed)
         self.changed(tx, before, changed)
         return Outcome(changed, operation)
 

@@ -40,6 +40,13 @@ def begin(tx: Transaction, cause: Cause, kind: str, target: Message) -> operatio
     return _record(tx, cause, operation, kind, target)
 
 
+def record_done(tx: Transaction, cause: Cause, kind: str, target: Message) -> operation_pb2.Operation:
+    """Records a change that has come about with its commit. What is under way goes on."""
+    operation = _describe(cause, kind, target)
+    operation.target_generation, operation.phase = meta(target).generation, operation_pb2.PHASE_DONE
+    return _record(tx, cause, operation, kind, target)
+
+
 def begin_command(tx: Transaction, cause: Cause, kind: str, target: Message) -> operation_pb2.Operation:
     """Records something to be done once to a resource. It ends by the agent's word on it, not by a state."""
     operation = _describe(cause, kind, target)

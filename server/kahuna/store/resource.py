@@ -149,6 +149,20 @@ def spec_of(message: Message) -> bytes:
     return kept.SerializeToString(deterministic=True)
 
 
+def desired_of(message: Message) -> bytes:
+    """What of `spec` agents act on; when it moves, so does the generation. Labels are the client's alone."""
+    kept = type(message)()
+    kept.CopyFrom(message)
+    clear_labels(kept)
+    return spec_of(kept)
+
+
+def clear_labels(message: Message) -> None:
+    """Takes the labels from a resource of a kind that has them."""
+    if "labels" in message.DESCRIPTOR.fields_by_name:
+        message.ClearField("labels")
+
+
 def status_of(message: Message) -> bytes:
     """What is kept in `status`: the reported fields, the generation they stand for, failure and conditions."""
     kept = type(message)()

@@ -23,6 +23,7 @@ from kahuna.store.resource import (
     Lock,
     Resource,
     column_values,
+    desired_of,
     links_moved,
     message_class,
     message_of,
@@ -138,12 +139,14 @@ class Transaction(Reader):
         return cast(M, message_of(kind, row))
 
     def put(self, kind: str, message: M) -> M:
-        """Desired state or an allocation as it shall be now; the generation moves if it moved."""
+        """What is wanted or allocated as it shall be now; the generation moves if what agents act on has moved."""
         row = self._row_as_read(kind, message)
         spec = spec_of(message)
         if spec != row.spec:
-            self._refer(kind, row.id, message_class(kind).FromString(row.spec), message)
-            row.spec, row.generation, row.update_time = spec, row.generation + 1, self.now
+            before = message_class(kind).FromString(row.spec)
+            self._refer(kind, row.id, before, message)
+            row.generation += desired_of(message) != desired_of(before)
+            row.spec, row.update_time = spec, self.now
             for column, value in column_values(kind, message).items():
                 setattr(row, column, value)
             self._flush(kind, message)
