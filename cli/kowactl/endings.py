@@ -1,4 +1,4 @@
-"""How kowactl ends when it is told to, or when nobody reads what it prints: after all that it must put right."""
+"""How kowactl ends by a signal, or when nobody reads its output any more: after its clean-up, always."""
 
 import contextlib
 import os
@@ -11,12 +11,12 @@ from typing import NoReturn
 
 from kowactl.terminal import STDOUT
 
-# What ends a process that does nothing about it. SIGINT is Python's own: KeyboardInterrupt.
+# Signals that end a process by default. SIGINT is Python's own: KeyboardInterrupt.
 SIGNALS = (signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT)
 
 
 class Terminated(BaseException):
-    """A signal came; what is under way is left as by an error."""
+    """A signal came: raised in the main thread, so that every `finally` runs."""
 
     def __init__(self, number: int) -> None:
         self.number = number
@@ -26,14 +26,14 @@ class OutputClosed(Exception):
     """Nobody reads what is printed any more. click would end with 1 on the OSError that says so."""
 
 
-def on_signals() -> None:
+def handle_signals() -> None:
     """Lets signals end the program by an exception; a second one ends it at once. What is ignored (nohup) stays so."""
     for number in SIGNALS:
         if signal.getsignal(number) == signal.SIG_DFL:
             signal.signal(number, _terminate)
 
 
-def end_by(number: int) -> NoReturn:
+def exit_by_signal(number: int) -> NoReturn:
     """Ends as the signal would have: whoever waits for this process sees it."""
     signal.signal(number, signal.SIG_DFL)
     os.kill(os.getpid(), number)
@@ -41,7 +41,7 @@ def end_by(number: int) -> NoReturn:
 
 
 @contextlib.contextmanager
-def told_apart() -> Iterator[None]:
+def output_closed_raised() -> Iterator[None]:
     """Raises OutputClosed for the error of a pipe that is closed."""
     try:
         yield

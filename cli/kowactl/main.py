@@ -9,10 +9,10 @@ import click
 
 from kowa import contract, errors
 from kowactl.console import console
-from kowactl.endings import OutputClosed, Terminated, end_by, on_signals, told_apart
+from kowactl.endings import OutputClosed, Terminated, exit_by_signal, handle_signals, output_closed_raised
 from kowactl.kinds import KindGroup
 from kowactl.session import Session
-from kowactl.terminal import STDOUT, escaped, open_what_is_closed, say
+from kowactl.terminal import STDOUT, escaped, open_closed_standard_files, say
 
 if TYPE_CHECKING:
     from kowa.v2 import operation_pb2
@@ -69,12 +69,12 @@ class Kinds(click.Group):
 
     def make_context(self, *args: Any, **options: Any) -> click.Context:
         """Reads the command line, and prints help."""
-        with told_apart():
+        with output_closed_raised():
             return super().make_context(*args, **options)
 
     def invoke(self, context: click.Context) -> Any:
         """Does what is asked."""
-        with told_apart():
+        with output_closed_raised():
             return super().invoke(context)
 
     def list_commands(self, context: click.Context) -> list[str]:
@@ -111,8 +111,8 @@ cli.add_command(console)
 
 def main() -> NoReturn:
     """The edge: what goes wrong becomes one line and an exit code."""
-    on_signals()
-    open_what_is_closed()
+    handle_signals()
+    open_closed_standard_files()
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
@@ -121,7 +121,7 @@ def main() -> NoReturn:
     except (click.Abort, KeyboardInterrupt):
         sys.exit(EXIT_INTERRUPTED)
     except Terminated as error:
-        end_by(error.number)
+        exit_by_signal(error.number)
 
 
 def _run() -> int:

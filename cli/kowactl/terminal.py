@@ -32,7 +32,7 @@ def say(text: str) -> None:
         click.echo(text, err=True)
 
 
-def open_what_is_closed() -> None:
+def open_closed_standard_files() -> None:
     """Takes the numbers of closed standard files, lest a connection gets one. To read from them stays an error."""
     for number in (STDIN, STDOUT, STDERR):
         try:
