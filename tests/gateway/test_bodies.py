@@ -200,7 +200,7 @@ def test_a_refusal_has_the_form_of_all_refusals(door: Door) -> None:
     region, meta = answer.json()["details"][1]["field_violations"]
     assert region == {
         "field": "nmae",
-        "description": "is no field of Region, which has meta, name, description",
+        "description": "is no field of Region, which has meta, name, description, labels",
         "reason": "",
     }
     assert answer.json() == {
