@@ -98,9 +98,6 @@ class Graph(Reader):
     def sources(self, kind: str, field: str, targets: AbstractSet[str]) -> set[str]:
         return self._found(self._naming, kind, field, targets)
 
-    def count_sources(self, kind: str, field: str, targets: AbstractSet[str]) -> int:
-        return sum(len(self._naming.get((kind, field, target), ())) for target in targets)
-
     def _found(
         self, links: Mapping[tuple[str, str, str], set[str]], kind: str, field: str, ids: Collection[str]
     ) -> set[str]:

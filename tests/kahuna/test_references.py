@@ -58,7 +58,6 @@ def test_the_view_knows_each_of_several_that_a_field_names() -> None:
     assert (changed.came, changed.went) == (links("volumes c"), links("volumes a"))
     assert view.sources("Instance", "volumes", {"a"}) == set()
     assert view.sources("Instance", "volumes", {"b", "c"}) == {"web"}
-    assert view.count_sources("Instance", "volumes", {"a", "b"}) == 1
     assert view.targets("Instance", "volumes", {"web", "db"}) == {"b", "c"}
     assert [meta(one).id for one in view.referring("Instance", "volumes", "b")] == ["web"]
     assert sorted(commit(None).went) == links("kaktus h1", "volumes b", "volumes c")

@@ -8,7 +8,7 @@ A path is read from the resource on, one reference after another:
 """
 
 import re
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Callable, Collection, Iterable, Mapping
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
@@ -26,7 +26,7 @@ _SEGMENT = re.compile(r"(?:(\w+)\(([\w.]+)\)|(\w+))(?:\.(?=\w)|$)")
 Ids = AbstractSet[str]
 Member = tuple[str, str]
 """A resource in a slice: its kind and id."""
-Recipients = dict[Member, set[str]]
+Recipients = Mapping[Member, Ids]
 """The agents to be told of each resource."""
 References = Mapping[str, Iterable[Reference]]
 """The references of each kind."""
@@ -59,9 +59,6 @@ class Reader(Protocol):
 
     def sources(self, kind: str, field: str, targets: Ids) -> Ids:
         """The resources of a kind whose field names any of these."""
-
-    def count_sources(self, kind: str, field: str, targets: Ids) -> int:
-        """About how many `sources` would find."""
 
 
 class Reach:
@@ -106,7 +103,7 @@ class Reach:
 
     def concerns(self, reader: Reader, agent: str, kind: str, id_: str) -> bool:
         """Whether a resource concerns an agent: as `agents` says, without a walk to all hosts of a region."""
-        return bool(self._concerned(_State(reader), {agent}, kind, id_))
+        return not self._unconcerned(_State(reader), {agent}, kind, id_)
 
     def affected(
         self,
@@ -121,46 +118,36 @@ class Reach:
         The reader has the state after the commit. `moved` are the resources whose generation it moved and that were
         there before, `came` and `went` the links that it made and broke.
         """
-        there: Recipients = defaultdict(set)
-        left: Recipients = defaultdict(set)
-        for kind, id_ in moved:
-            there[kind, id_] = {agent for agent in self.agents(reader, kind, id_) if agent in among}
-        if not came and not went:
-            return there, left
         now, earlier = _State(reader), _State(_Earlier(reader, came, went))
         changed = {(link.kind, link.field) for link in (*came, *went)}
-        self._follow(came, changed, among, now, earlier, there)
-        self._follow(went, changed, among, earlier, now, left)
-        for member, agents in left.items():
-            agents -= self._concerned(now, agents, *member)
-        return there, left
 
-    def _concerned(self, state: "_State", agents: Ids, kind: str, id_: str) -> set[str]:
-        return set().union(*(state.led_to(agents, node, id_) for node in self._starts.get(kind, ())))
+        def follow(links: Iterable[Link], state: _State, other: _State) -> dict[Member, set[str]]:
+            """What is to be told because of links that one state has and the other has not.
 
-    def _follow(
-        self,
-        links: Iterable[Link],
-        changed: Collection[tuple[str, str]],
-        among: Collection[str],
-        state: "_State",
-        other: "_State",
-        found: Recipients,
-    ) -> None:
-        """Finds what is to be told because of links that one state has and the other has not.
+            Each is followed for the agents that its far end leads to in both states. For others a link nearer to them
+            has changed, too, and what hangs behind that one includes all that hangs behind this one.
+            """
+            found: dict[Member, set[str]] = defaultdict(set)
+            for link in links:
+                for node in self._by_field.get((link.kind, link.field), ()):
+                    near, far = (link.source, link.target) if node.up.forward else (link.target, link.source)
+                    agents = {agent for agent in _walk(state.reader, node.route[1:], {far}) if agent in among}
+                    if agents and any(after.up[:2] in changed for after in node.route[1:]):
+                        agents &= _walk(other.reader, node.route[1:], {far})
+                    if agents:
+                        _spread(node, near, agents, state, other, found)
+            return found
 
-        Each is followed for the agents that its far end leads to in both states. For others a link nearer to them has
-        changed, too, and what hangs behind that one includes all that hangs behind this one.
-        """
-        for link in links:
-            for node in self._by_field.get((link.kind, link.field), ()):
-                near, far = (link.source, link.target) if node.up.forward else (link.target, link.source)
-                route = node.route[1:]
-                agents = {agent for agent in _walk(state.reader, route, {far}) if agent in among}
-                if agents and any((step.kind, step.field) in changed for step in (after.up for after in route)):
-                    agents &= _walk(other.reader, route, {far})
-                if agents:
-                    _spread(node, near, agents, state, other, found)
+        there, left = follow(came, now, earlier), follow(went, earlier, now)
+        for kind, id_ in moved:
+            there[kind, id_] |= {agent for agent in self.agents(reader, kind, id_) if agent in among}
+        return there, {member: self._unconcerned(now, agents, *member) for member, agents in left.items()}
+
+    def _unconcerned(self, state: "_State", agents: Ids, kind: str, id_: str) -> Ids:
+        """Of some agents, those that a resource doesn't concern."""
+        for node in self._starts.get(kind, ()):
+            agents = agents - state.led_to(agents, node, id_) if agents else agents
+        return agents
 
 
 class _Step(NamedTuple):
@@ -174,10 +161,6 @@ class _Step(NamedTuple):
         """Where it leads to."""
         read = reader.targets if self.forward else reader.sources
         return read(self.kind, self.field, ids)
-
-    def cost(self, reader: Reader, ids: Ids) -> int:
-        """About how many resources it looks at."""
-        return len(ids) if self.forward else reader.count_sources(self.kind, self.field, ids)
 
 
 @dataclass(eq=False, slots=True)
@@ -209,47 +192,38 @@ def _walk(reader: Reader, route: Iterable[_Node], ids: Ids) -> Ids:
 
 
 class _State:
-    """The references at one time, and what of them has been walked back from each agent."""
+    """The references at one time, and what has been found by them from each agent."""
 
     def __init__(self, reader: Reader) -> None:
         self.reader = reader
-        self._walked: dict[str, dict[_Node, Ids]] = {}
-        # What steps from resources have cost so far: those from the agent are kept, and so become the cheaper ones.
-        self._spent: Counter[str] = Counter()
+        self._known: dict[tuple[str, _Node], Ids] = {}
 
     def led_to(self, agents: Ids, node: _Node, id_: str) -> Ids:
-        """To which of some agents a resource at a node leads."""
+        """To which of some agents a resource at a node leads.
+
+        For few it is walked from the resource as far as that is by what each names, and the rest from the agents: what
+        an agent is told of is less than what may name a region.
+        """
         if len(agents) > FEW_AGENTS:
             return agents & _walk(self.reader, node.route, {id_})
-        return {agent for agent in agents if self._leads_to(agent, node, id_)}
-
-    def _leads_to(self, agent: str, node: _Node, id_: str) -> bool:
-        """Whether it leads to this one: walks from either end, whichever step is cheaper."""
-        walked = self._walked.setdefault(agent, {})
-        route = node.route
         ids: Ids = {id_}
-        begin, end = 0, 0
-        while end < len(route) and route[end] not in walked:
-            end += 1
-        if end == len(route):
-            # An agent serves one node, or few: no step is cheaper than the one to them.
-            end -= 1
-            walked[route[end]] = route[end].down.take(self.reader, {agent})
-        reached = walked[route[end]]
-        while begin < end and ids and reached:
-            cost = route[begin].up.cost(self.reader, ids)
-            spent = self._spent[agent]
-            if cost + spent <= 1 or cost + spent <= route[end - 1].down.cost(self.reader, reached):
-                self._spent[agent] += cost
-                ids = route[begin].up.take(self.reader, ids)
-                begin += 1
-            else:
-                end -= 1
-                reached = walked[route[end]] = route[end].down.take(self.reader, reached)
-        return not ids.isdisjoint(reached)
+        for at, after in enumerate(node.route):
+            if not after.up.forward:
+                return {agent for agent in agents if not ids.isdisjoint(self._behind(agent, node.route[at:]))}
+            ids = after.up.take(self.reader, ids)
+        return agents & ids
+
+    def _behind(self, agent: str, route: tuple[_Node, ...]) -> Ids:
+        """The resources at the first node of a route that lead to an agent along it."""
+        if not route:
+            return {agent}
+        key = agent, route[0]
+        if key not in self._known:
+            self._known[key] = route[0].down.take(self.reader, self._behind(agent, route[1:]))
+        return self._known[key]
 
 
-def _spread(node: _Node, id_: str, agents: Ids, state: _State, other: _State, found: Recipients) -> None:
+def _spread(node: _Node, id_: str, agents: Ids, state: _State, other: _State, found: dict[Member, set[str]]) -> None:
     """Finds what leads to agents through a resource at a node, and that one itself.
 
     Agents that it leads to in the other state, too, are left out: if anything changed for them, a link further away
@@ -277,9 +251,6 @@ class _Earlier(Reader):
 
     def sources(self, kind: str, field: str, targets: Ids) -> Ids:
         return self._read(self._reader.sources, kind, field, targets, "target")
-
-    def count_sources(self, kind: str, field: str, targets: Ids) -> int:
-        return self._reader.count_sources(kind, field, targets)
 
     def _read(self, read: Callable[[str, str, Ids], Ids], kind: str, field: str, ids: Ids, end: str) -> Ids:
         changed = {id_ for id_ in ids if (kind, field, end, id_) in self._changed}
@@ -339,16 +310,15 @@ def _ordered(references: References, kinds: Collection[str]) -> Iterable[str]:
 
     Raises ValueError when none can.
     """
-    named: dict[str, dict[str, None]] = {kind: {} for kind in sorted(kinds)}
+    first: dict[str, list[str]] = {kind: [] for kind in sorted(kinds)}
 
     def follows(kind: str, other: str) -> bool:
-        return kind == other or any(follows(before, other) for before in named[kind])
+        return kind == other or any(follows(before, other) for before in first[kind])
 
-    found = ((item.output_only, kind, item.kind) for kind in named for item in references.get(kind, ()))
+    found = ((item.output_only, kind, item.kind) for kind in first for item in references.get(kind, ()))
     for output_only, kind, other in sorted(found):
-        if other in named and other != kind:
-            if not follows(other, kind):
-                named[kind][other] = None
-            elif not output_only:
-                raise ValueError(f"an agent would have to know {kind} before {other}, and {other} before {kind}")
-    return TopologicalSorter(named).static_order()
+        if other in first and not follows(other, kind):
+            first[kind].append(other)
+        elif other in first and other != kind and not output_only:
+            raise ValueError(f"an agent would have to know {kind} before {other}, and {other} before {kind}")
+    return TopologicalSorter(first).static_order()

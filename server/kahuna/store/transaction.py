@@ -3,10 +3,10 @@
 import re
 from collections.abc import Callable, Iterator
 from functools import cache
-from typing import Any, Literal, NoReturn, TypeVar, cast
+from typing import Any, NoReturn, TypeVar, cast
 
 from google.protobuf.message import Message
-from sqlalchemy import delete, func, insert, inspect, text, update
+from sqlalchemy import delete, insert, inspect, text, update
 from sqlalchemy.dialects.postgresql import insert as upsert_postgresql
 from sqlalchemy.dialects.sqlite import insert as upsert_sqlite
 from sqlalchemy.exc import IntegrityError
@@ -78,7 +78,7 @@ class Transaction(Reader):
     def referring(self, kind: str, field: str, target: str) -> Iterator[Message]:
         """The resources of a kind whose field names the target."""
         table = TABLES[kind]
-        named = _sources(kind, field, "id").where(_target(kind, field) == target)
+        named = _sources(kind, field).where(_target(kind, field) == target)
         rows = self.session.exec(select(table).where(col(table.id).in_(named)))
         return (message_of(kind, row) for row in rows.all())
 
@@ -91,10 +91,7 @@ class Transaction(Reader):
         return {named for row in rows for named in named_by(kind, field, message_of(kind, row)) if named}
 
     def sources(self, kind: str, field: str, targets: Ids) -> Ids:
-        return set(self._read(_sources(kind, field, "id"), _target(kind, field), targets))
-
-    def count_sources(self, kind: str, field: str, targets: Ids) -> int:
-        return sum(self._read(_sources(kind, field, "count"), _target(kind, field), targets))
+        return set(self._read(_sources(kind, field), _target(kind, field), targets))
 
     def each(self, kind: type[M], field: str, target: str) -> Iterator[M]:
         """The resources of a kind whose field names the target, typed."""
@@ -194,14 +191,14 @@ class Transaction(Reader):
     def has_referring(self, kind: str, id_: str) -> bool:
         """Whether any row, marked or not, names this one."""
         return any(
-            self.session.exec(_sources(source, field, "id").where(_target(source, field) == id_).limit(1)).first()
+            self.session.exec(_sources(source, field).where(_target(source, field) == id_).limit(1)).first()
             for source, field in references_to(kind)
         )
 
     def unmarked_names(self, kind: str, field: str, target: str, limit: int) -> list[str]:
         """The names of the first unmarked resources of a kind whose field names the target."""
         table: Any = TABLES[kind]
-        named = _sources(kind, field, "id").where(_target(kind, field) == target)
+        named = _sources(kind, field).where(_target(kind, field) == target)
         found = select(getattr(table, "name", table.id)).where(table.id.in_(named), table.delete_time.is_(None))
         return list(self.session.exec(found.limit(limit)).all())
 
@@ -302,14 +299,11 @@ def _column(kind: str, field: str) -> Any:
     return getattr(TABLES[kind], f"{field}_id", None)
 
 
-def _sources(kind: str, field: str, what: Literal["id", "count"]) -> Any:
-    """A query for the ids of the resources of a kind that name something in a field, or for how many they are."""
+def _sources(kind: str, field: str) -> Any:
+    """A query for the ids of the resources of a kind that name something in a field."""
     if _column(kind, field) is not None:
-        source: Any = col(TABLES[kind].id)
-        return select(source if what == "id" else func.count(source))
-    source = col(Reference.source_id)
-    found = select(source if what == "id" else func.count(source))
-    return found.where(Reference.kind == kind, Reference.field == field)
+        return select(col(TABLES[kind].id))
+    return select(col(Reference.source_id)).where(Reference.kind == kind, Reference.field == field)
 
 
 def _target(kind: str, field: str) -> Any:

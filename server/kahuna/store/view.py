@@ -146,10 +146,6 @@ class View(Reader):
         naming = self._sources[kind, field]
         return {id_ for target in targets for id_ in naming.get(target, ())}
 
-    def count_sources(self, kind: str, field: str, targets: Ids) -> int:
-        naming = self._sources[kind, field]
-        return sum(len(naming.get(target, ())) for target in targets)
-
     def since(self, kind: str, revision: int) -> list[Change]:
         """What the tail says of a kind after a revision, in order."""
         return [change for change in self._tail if change.revision > revision and change.kind == kind]
