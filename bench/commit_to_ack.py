@@ -27,8 +27,8 @@ from kahuna.store.transaction import Transaction
 from kowa.fleet.v1 import fleet_pb2
 from kowa.runtime.agent import Agent
 from kowa.v2 import kaktus_pb2, vnet_pb2
+from tests.control_plane import ControlPlane, FakeHost
 from tests.fleet.crowd import enlist
-from tests.world import PretendHost, World
 
 T = TypeVar("T")
 
@@ -38,7 +38,7 @@ ECHO = "/bench.Echo/Echo"
 SHARED_MEMORY = Path("/dev/shm")  # noqa: S108 - a folder with a random name in it
 
 
-class Silent(PretendHost):
+class Silent(FakeHost):
     """A host that only holds what it is told."""
 
     async def run(self, feed: object) -> None:
@@ -78,7 +78,7 @@ def measure(folder: Path, count: int) -> tuple[list[float], list[float], float]:
     """Seconds from commit to ack of each change of one host, of each change to all, and bytes of Kahuna an agent."""
     structlog.configure(logger_factory=structlog.ReturnLoggerFactory())
     folder.mkdir()
-    cloud = World(folder)
+    cloud = ControlPlane(folder)
     region = cloud.region()
     zone = cloud.zone(region)
     secrets = enlist(cloud, zone.meta.id, count)

@@ -12,7 +12,7 @@ from bench.kahuna import BIN, Process, kahuna, memory
 from deploy.programs import running
 from kowa.client import Client
 from kowa.v2 import agent_pb2, agent_token_pb2, instance_pb2, kiwi_pb2, region_pb2
-from tests.stack.house import house
+from tests.stack.site import make_site
 from tests.stack.stack import stack
 from tests.waiting import until
 
@@ -62,7 +62,7 @@ def kiwi(server: Process) -> Iterator[int]:
 def kaktus() -> Iterator[int]:
     """A host's agent that has imported a template and made a machine of it, with a Kahuna and a libvirt of its own."""
     with stack() as made:
-        host = house(made)
+        host = make_site(made)
         subnet = host.subnet(host.vnet("lan"), "10.9.0.0/24")
         machine = host.instance("web", host.volume("web", host.idle), host.adapter("web", subnet), host.idle)
         until(lambda: made.get(machine).status.power == instance_pb2.POWER_RUNNING, what="the machine runs")

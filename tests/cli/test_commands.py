@@ -13,7 +13,7 @@ from kowa.v2.subnet_pb2 import Subnet
 from kowa.v2.vnet_pb2 import Vnet
 from tests.cli.conftest import WEB, Kowactl, line, process
 from tests.cli.terminal import in_terminal
-from tests.world import World
+from tests.control_plane import ControlPlane
 
 
 @pytest.mark.usefixtures("shop")
@@ -261,7 +261,7 @@ def test_a_name_that_is_not_unique(kowactl: Kowactl) -> None:
 
 
 @pytest.mark.usefixtures("shop")
-def test_names_that_are_printed_can_be_typed(kowactl: Kowactl, cloud: World) -> None:
+def test_names_that_are_printed_can_be_typed(kowactl: Kowactl, cloud: ControlPlane) -> None:
     for region in cloud.client.regions.list():
         vnet = cloud.client.vnets.create(Vnet(region=region.meta.id, name="lan"))
         cloud.client.subnets.create(Subnet(vnet=vnet.meta.id, name="front", cidr="10.0.0.0/24"))

@@ -9,7 +9,7 @@ import pytest
 
 from agent_kaktus import names
 from kowa.v2 import instance_pb2
-from tests.kaktus.rooms import Room, room
+from tests.kaktus.hosts import Host, private_host
 from tests.kaktus.slices import MIB, Slice, id_of, small_house
 from tests.kaktus.test_real import RUNNING, STOPPED, is_off, is_running
 from tests.waiting import until
@@ -55,8 +55,8 @@ def image() -> tuple[str, str]:
 
 
 @pytest.fixture
-def host() -> Iterator[Room]:
-    with room() as made:
+def host() -> Iterator[Host]:
+    with private_host() as made:
         yield made
 
 
@@ -87,20 +87,20 @@ def set_machine(slice_: Slice, key: str, power: instance_pb2.Power = RUNNING) ->
     )
 
 
-def ssh(host: Room, key: Path, user: str, command: str) -> str:
+def ssh(host: Host, key: Path, user: str, command: str) -> str:
     """Empty while it is not let in."""
     options = ["BatchMode=yes", "ConnectTimeout=20", "StrictHostKeyChecking=no", "UserKnownHostsFile=/dev/null"]
     options = [word for option in options for word in ("-o", option)]
     return host.run("ssh", "-q", "-F", "none", "-i", str(key), *options, f"{user}@{ADDRESS}", command, check=False)
 
 
-def answers(host: Room, key: Path) -> dict[str, str]:
+def answers(host: Host, key: Path) -> dict[str, str]:
     script = "\n".join(f"echo {name}=$({command})" for name, command in QUESTIONS.items())
     said = ssh(host, key, "ada", f"bash -c {shlex.quote(script)}")
     return dict(line.split("=", 1) for line in said.splitlines())
 
 
-def test_debian_boots_is_set_up_by_its_seed_and_shuts_down(image: tuple[str, str], tmp_path: Path, host: Room) -> None:
+def test_debian_boots_is_set_up_by_its_seed_and_shuts_down(image: tuple[str, str], tmp_path: Path, host: Host) -> None:
     key_file = tmp_path / "key"
     key = new_key(key_file)
     slice_ = house(image, key)

@@ -5,32 +5,32 @@ from pathlib import Path
 
 import pytest
 
-from tests.estate import Estate, estate
+from tests.control_plane import ControlPlane, control_plane
 from tests.fleet.wire import Line
 from tests.kahuna.conftest import server
-from tests.world import World, world
+from tests.site import Site, make_site
 
 __all__ = ["server"]
 
 
 @pytest.fixture
-def cloud(tmp_path: Path) -> Iterator[World]:
+def cloud(tmp_path: Path) -> Iterator[ControlPlane]:
     """A Kahuna, empty, on SQLite."""
-    with world(tmp_path) as made:
+    with control_plane(tmp_path) as made:
         yield made
 
 
 @pytest.fixture
-def site(cloud: World) -> Estate:
+def site(cloud: ControlPlane) -> Site:
     """A site whose host has not dialled in."""
-    return estate(cloud)
+    return make_site(cloud)
 
 
 Dial = Callable[..., Line]
 
 
 @pytest.fixture
-def dial(cloud: World) -> Iterator[Dial]:
+def dial(cloud: ControlPlane) -> Iterator[Dial]:
     """Opens lines by hand, and hangs them all up."""
     lines: list[Line] = []
 

@@ -14,12 +14,12 @@ from kahuna.store.transaction import Transaction
 from kowa.fleet.v1 import fleet_pb2
 from kowa.runtime.session import CONNECT
 from kowa.v2 import agent_pb2, agent_token_pb2, kaktus_pb2
-from tests.world import World
+from tests.control_plane import ControlPlane
 
 OPTIONS = (("grpc.use_local_subchannel_pool", 1), ("grpc.max_receive_message_length", 8 << 20))
 
 
-def enlist(cloud: World, zone: str, count: int) -> list[str]:
+def enlist(cloud: ControlPlane, zone: str, count: int) -> list[str]:
     """Hosts in a zone, each with an agent. Their secrets."""
     hasher = keys.KeyHasher.from_file(cloud.settings.state / "secret.key")
     drawn = [keys.draw(keys.AGENT) for _ in range(count)]
@@ -66,7 +66,7 @@ class Listener:
 
 
 @contextlib.contextmanager
-def listening(cloud: World, secrets: Iterable[str]) -> Iterator[list[Listener]]:
+def listening(cloud: ControlPlane, secrets: Iterable[str]) -> Iterator[list[Listener]]:
     """A crowd in the world's loop, each member with its slice."""
     crowd = [Listener(cloud.fleet_endpoint, cloud.folder / "ca.pem", secret) for secret in secrets]
     tasks = [cloud.loop.start(listener.run()) for listener in crowd]

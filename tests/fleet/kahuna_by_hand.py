@@ -13,7 +13,7 @@ from kowa.fleet.v1 import fleet_pb2
 from kowa.runtime.agent import Agent
 from kowa.runtime.feed import Worker
 from kowa.v2 import vnet_pb2
-from tests.world import Loop
+from tests.control_plane import Loop
 
 ANSWER = 10.0
 

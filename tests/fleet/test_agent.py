@@ -16,10 +16,10 @@ from kowa.runtime.feed import Feed, Refused
 from kowa.runtime.outbox import MOST_BYTES, Outbox
 from kowa.runtime.session import Session
 from kowa.runtime.store import Holdings
+from tests.control_plane import FakeHost
 from tests.fleet.kahuna_by_hand import KahunaByHand, vnet
 from tests.packed import content, edited
 from tests.waiting import until
-from tests.world import PretendHost
 
 ONE = "one life of the store"
 MANY = [vnet(number) for number in range(5)]
@@ -42,7 +42,7 @@ def held(kahuna: KahunaByHand) -> dict[str, fleet_pb2.Object]:
         holdings.close()
 
 
-class Destroyer(PretendHost):
+class Destroyer(FakeHost):
     """A host that notes everything it is ever told to destroy."""
 
     def __init__(self) -> None:
@@ -113,13 +113,13 @@ def test_the_state_of_another_life_of_the_store_is_dropped_and_nothing_destroyed
 
 
 def test_an_agent_works_from_its_store_while_kahuna_is_away(kahuna: KahunaByHand) -> None:
-    agent = kahuna.agent(PretendHost())
+    agent = kahuna.agent(FakeHost())
     session = kahuna.session()
     session.welcome(ONE)
     session.say(batch=fleet_pb2.Batch(nonce="1", objects=MANY, last=True))
     session.ack()
     kahuna.stop(agent)
-    host = PretendHost()
+    host = FakeHost()
     kahuna.agent(host)
     # Nobody has answered its call yet.
     until(lambda: len(host.wanted) == len(MANY), what="the stored slice")
@@ -144,7 +144,7 @@ class Older(Destroyer):
 def test_what_a_newer_version_stored_is_asked_for_anew_and_nothing_destroyed(
     kahuna: KahunaByHand, error: type[Exception]
 ) -> None:
-    newer = kahuna.agent(PretendHost())
+    newer = kahuna.agent(FakeHost())
     session = kahuna.session()
     session.welcome(ONE)
     session.say(batch=fleet_pb2.Batch(nonce="1", objects=MANY, last=True))
@@ -183,7 +183,7 @@ def test_the_worker_hears_of_what_is_stored_though_the_session_ends_over_its_ack
 
     monkeypatch.setattr(Session, "_write", lose_acks)
 
-    class Sleeper(PretendHost):
+    class Sleeper(FakeHost):
         """Looks only when it hears that something has moved."""
 
         async def run(self, feed: Feed) -> None:
@@ -200,7 +200,7 @@ def test_the_worker_hears_of_what_is_stored_though_the_session_ends_over_its_ack
 
 
 def test_what_the_worker_stumbles_over_is_refused_and_the_agent_goes_on(kahuna: KahunaByHand) -> None:
-    class Clumsy(PretendHost):
+    class Clumsy(FakeHost):
         def accept(self, desired: Mapping[str, fleet_pb2.Object]) -> None:
             if vnet(9).id in desired:
                 raise KeyError("vnet-9")
@@ -221,7 +221,7 @@ def test_a_stream_that_ends_while_the_agent_writes_is_only_a_reason_to_dial_agai
     monkeypatch.setattr("kowa.runtime.agent.FIRST_PAUSE_S", 0.02)
     monkeypatch.setattr("kowa.runtime.agent.LONGEST_PAUSE_S", 0.02)
 
-    class Talker(PretendHost):
+    class Talker(FakeHost):
         """Always has something to say."""
 
         async def run(self, feed: Feed) -> None:
@@ -245,7 +245,7 @@ def test_two_agents_never_work_from_one_state(tmp_path: Path) -> None:
     with alone(tmp_path / "state"):
         child = subprocess.Popen(["sleep", "60"], close_fds=False)
         with pytest.raises(SystemExit, match=r"another agent uses .*state; stop it first"):
-            serve(PretendHost(), name="a", version="1", server="", ca=nothing, token=nothing, state=tmp_path / "state")
+            serve(FakeHost(), name="a", version="1", server="", ca=nothing, token=nothing, state=tmp_path / "state")
     try:
         with alone(tmp_path / "state"):
             """What an agent that died had started does not hold its place."""

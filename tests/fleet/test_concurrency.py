@@ -18,22 +18,22 @@ from kahuna.store.view import Move
 from kowa import contract, errors
 from kowa.aio import AsyncClient
 from kowa.v2 import adapter_pb2, instance_pb2, operation_pb2, project_pb2, volume_pb2
-from tests.estate import Estate, estate
+from tests.control_plane import GIB, ControlPlane, FakeHost, control_plane
 from tests.kahuna.conftest import database
+from tests.site import Site, make_site
 from tests.waiting import until
-from tests.world import GIB, PretendHost, World, world
 
 __all__ = ["database"]
 
 
 @pytest.fixture
-def cloud(tmp_path: Path, database: str) -> Iterator[World]:
+def cloud(tmp_path: Path, database: str) -> Iterator[ControlPlane]:
     """A Kahuna, empty, on each database."""
-    with world(tmp_path, database) as made:
+    with control_plane(tmp_path, database) as made:
         yield made
 
 
-def at_once(cloud: World, ask: Callable[[AsyncClient], Sequence[Coroutine[Any, Any, Any]]]) -> list[Any]:
+def at_once(cloud: ControlPlane, ask: Callable[[AsyncClient], Sequence[Coroutine[Any, Any, Any]]]) -> list[Any]:
     """Makes calls together; the answer of each, or the reason why not."""
 
     async def run() -> list[Any]:
@@ -44,7 +44,7 @@ def at_once(cloud: World, ask: Callable[[AsyncClient], Sequence[Coroutine[Any, A
     return [answer.reason if isinstance(answer, errors.KowaError) else answer for answer in answers]
 
 
-def empty(site: Estate, name: str) -> volume_pb2.Volume:
+def empty(site: Site, name: str) -> volume_pb2.Volume:
     """A disk to ask for, from no template."""
     return volume_pb2.Volume(project=site.project.meta.id, name=name, storage_pool=site.pool.meta.id, size=GIB)
 
@@ -55,8 +55,8 @@ def reasons(answers: list[Any]) -> Counter[str]:
 
 
 @pytest.mark.slow
-def test_no_more_machines_than_the_host_has_room_for(site: Estate) -> None:
-    site.registered(PretendHost(cpus=1000, memory=40 * GIB))
+def test_no_more_machines_than_the_host_has_room_for(site: Site) -> None:
+    site.registered(FakeHost(cpus=1000, memory=40 * GIB))
     names = [f"m{number}" for number in range(64)]
     disks = at_once(
         site.cloud,
@@ -79,9 +79,9 @@ def test_no_more_machines_than_the_host_has_room_for(site: Estate) -> None:
 
 
 @pytest.mark.parametrize("asked", [10, 20])
-def test_no_address_is_given_twice(cloud: World, asked: int) -> None:
+def test_no_address_is_given_twice(cloud: ControlPlane, asked: int) -> None:
     """A /28 has 13 addresses beside the gateway's."""
-    site = estate(cloud, "10.20.0.0/28")
+    site = make_site(cloud, "10.20.0.0/28")
     answers = at_once(
         cloud,
         lambda client: [
@@ -98,7 +98,7 @@ def test_no_address_is_given_twice(cloud: World, asked: int) -> None:
     assert len(hardware) == len(given)
 
 
-def test_a_name_goes_to_one(cloud: World) -> None:
+def test_a_name_goes_to_one(cloud: ControlPlane) -> None:
     answers = at_once(
         cloud,
         lambda client: [
@@ -108,7 +108,7 @@ def test_a_name_goes_to_one(cloud: World) -> None:
     assert reasons(answers) == {"done": 1, "NAME_TAKEN": 19}
 
 
-def test_a_disk_goes_to_one_machine(site: Estate) -> None:
+def test_a_disk_goes_to_one_machine(site: Site) -> None:
     site.registered()
     disk = site.volume("os").resource
     answers = at_once(
@@ -130,7 +130,7 @@ def test_a_disk_goes_to_one_machine(site: Estate) -> None:
     assert reasons(answers) == {"done": 1, "IN_USE": 5}
 
 
-def test_a_request_sent_ten_times_at_once_is_done_once(cloud: World) -> None:
+def test_a_request_sent_ten_times_at_once_is_done_once(cloud: ControlPlane) -> None:
     request = project_pb2.CreateProjectRequest(project=project_pb2.Project(name="shop"), request_id=str(uuid.uuid4()))
     method = contract.load().kinds["Project"].service.methods["create"]
     answers = at_once(cloud, lambda client: [client.call(method, request) for _ in range(10)])
@@ -145,7 +145,7 @@ def test_a_request_sent_ten_times_at_once_is_done_once(cloud: World) -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("seed", [1, 2])
-def test_callers_that_go_away_around_the_commit_lose_nothing(site: Estate, seed: int) -> None:
+def test_callers_that_go_away_around_the_commit_lose_nothing(site: Site, seed: int) -> None:
     host = site.registered()
     store, chance = site.cloud.kahuna.store, random.Random(seed)  # noqa: S311 - a test's, and the same each time
     # Each goes when so many are committed, however fast that is; every fifth when its own is, before it hears of that.

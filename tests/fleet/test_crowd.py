@@ -7,20 +7,20 @@ from functools import partial
 import pytest
 
 from kowa.v2 import agent_pb2, instance_pb2, vnet_pb2
-from tests.estate import Estate
+from tests.control_plane import GIB, FakeHost
 from tests.fleet.conftest import Dial
 from tests.fleet.crowd import Listener, enlist, listening
 from tests.fleet.wire import objects
+from tests.site import Site
 from tests.ssh_keys import long_key
 from tests.waiting import until
-from tests.world import GIB, PretendHost
 
 OTHERS = 99
 CHANGES = 30
 
 
 @pytest.mark.slow
-def test_an_agent_that_stopped_reading_slows_nobody_and_nothing_is_queued_for_it(site: Estate, dial: Dial) -> None:
+def test_an_agent_that_stopped_reading_slows_nobody_and_nothing_is_queued_for_it(site: Site, dial: Dial) -> None:
     stopped = dial(site.secret)
     stopped.sign_in()
     stopped.ack(stopped.batch())
@@ -50,11 +50,11 @@ def _all_hold(crowd: list[Listener], vnet: vnet_pb2.Vnet) -> bool:
 
 @pytest.mark.slow
 def test_an_agent_that_reads_nothing_of_a_large_set_is_cut_off(
-    site: Estate, dial: Dial, monkeypatch: pytest.MonkeyPatch
+    site: Site, dial: Dial, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The connection takes some megabytes before it blocks; then the agent has a limited time to read on."""
     monkeypatch.setattr("kahuna.fleet.service.ACK_TIMEOUT_S", 1)
-    task = site.cloud.dial(site.secret, PretendHost(cpus=64, memory=64 * GIB), state="first")
+    task = site.cloud.dial(site.secret, FakeHost(cpus=64, memory=64 * GIB), state="first")
     until(lambda: site.client.kaktuses.get(site.host.meta.id).status.memory, what="the host's capacity")
     site.cloud.hang_up(task)
     with ThreadPoolExecutor(4) as many:
@@ -72,7 +72,7 @@ def test_an_agent_that_reads_nothing_of_a_large_set_is_cut_off(
     site.cloud.start()
 
 
-def _huge(site: Estate, number: int) -> instance_pb2.Instance:
+def _huge(site: Site, number: int) -> instance_pb2.Instance:
     wanted = site.wanted(f"m{number}")
     wanted.ssh_keys.extend([long_key(8192)] * 64)
     wanted.metadata.update({str(name): "😀" * 4096 for name in range(64)})

@@ -15,10 +15,10 @@ from kowa.runtime import relay
 from kowa.runtime.feed import Refused
 from kowa.runtime.relay import show
 from kowa.v2 import instance_pb2
-from tests.estate import Estate
+from tests.control_plane import FakeHost, Loop
 from tests.fleet.kahuna_by_hand import KahunaByHand
+from tests.site import Site
 from tests.waiting import until
-from tests.world import Loop, PretendHost
 
 
 def test_a_token_that_is_no_text_ends_a_session_and_not_the_agent(
@@ -31,7 +31,7 @@ def test_a_token_that_is_no_text_ends_a_session_and_not_the_agent(
     try:
         with monkeypatch.context() as spoilt:
             spoilt.setattr(Path, "write_text", lambda path, _: path.write_bytes(b"\xff\xfe"))
-            agent = kahuna.agent(PretendHost())
+            agent = kahuna.agent(FakeHost())
         until(lambda: bool(failed), what="a session that failed")
         (tmp_path / "token").write_text("token")
         kahuna.session()
@@ -72,7 +72,7 @@ class Channel:
         return self._call
 
 
-class Paused(PretendHost):
+class Paused(FakeHost):
     """Its machine takes so many keys and no more."""
 
     def __init__(self, takes: int) -> None:
@@ -111,7 +111,7 @@ class Silent(Call):
         raise AssertionError("nothing comes")
 
 
-class Blinking(PretendHost):
+class Blinking(FakeHost):
     """Its machine prints and prints, until nobody looks."""
 
     def __init__(self) -> None:
@@ -145,8 +145,8 @@ def test_a_console_that_is_open_when_its_session_ends_leaves_nothing_behind() ->
 
 
 @pytest.mark.parametrize("printed", [[], [b"login: "]])
-def test_who_asks_for_a_console_is_told_why_there_is_none_or_no_more(site: Estate, printed: list[bytes]) -> None:
-    class Broken(PretendHost):
+def test_who_asks_for_a_console_is_told_why_there_is_none_or_no_more(site: Site, printed: list[bytes]) -> None:
+    class Broken(FakeHost):
         async def console(self, instance: str, keys: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
             for line in printed:
                 yield line
@@ -209,7 +209,7 @@ def test_an_agent_at_the_other_end_of_the_world_gets_through(tmp_path: Path) -> 
     line = LongLine(kahuna.loop, kahuna.port, 0.2)
     try:
         kahuna.port = line.port
-        kahuna.agent(PretendHost())
+        kahuna.agent(FakeHost())
         assert kahuna.session().welcome("one life of the store") == []
     finally:
         line.close()

@@ -12,8 +12,8 @@ from structlog.testing import capture_logs
 from kowa.fleet.v1 import fleet_pb2
 from kowa.runtime.commands import Commands, Journal
 from kowa.runtime.store import Holdings
+from tests.control_plane import FakeHost
 from tests.fleet.kahuna_by_hand import vnet
-from tests.world import PretendHost
 
 ONE = vnet(1)
 HELD = {ONE.id: ONE}
@@ -33,7 +33,7 @@ def full_disk() -> Iterator[None]:
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
 
 
-class Actor(PretendHost):
+class Actor(FakeHost):
     """Counts."""
 
     def __init__(self) -> None:

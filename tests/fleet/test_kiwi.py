@@ -17,8 +17,8 @@ from kowa.fleet.v1 import fleet_pb2
 from kowa.runtime.feed import Refused
 from kowa.runtime.store import Holdings
 from kowa.v2 import agent_pb2, kiwi_pb2, meta_pb2, subnet_pb2, vnet_pb2
-from tests.estate import Estate
 from tests.packed import content, edited
+from tests.site import Site
 from tests.waiting import until
 
 NODE, OTHER, LAN, RANGE = (f"00000000-0000-4000-8000-{number:012}" for number in range(4))
@@ -94,7 +94,7 @@ def test_it_needs_nothing_of_a_host_that_runs_machines() -> None:
 
 
 @pytest.fixture
-def config(site: Estate, tmp_path: Path) -> Path:
+def config(site: Site, tmp_path: Path) -> Path:
     """A network node of the site's region, and its agent's configuration."""
     agent, secret = site.cloud.agent("kiwi-agent")
     node = kiwi_pb2.Kiwi(region=site.region.meta.id, name="kiwi-1", agent=agent.meta.id)
@@ -107,7 +107,7 @@ def config(site: Estate, tmp_path: Path) -> Path:
     return tmp_path / "kiwi.toml"
 
 
-def test_the_real_agent_from_its_first_sign_in_to_a_segment_deleted(site: Estate, config: Path) -> None:
+def test_the_real_agent_from_its_first_sign_in_to_a_segment_deleted(site: Site, config: Path) -> None:
     program = subprocess.Popen(
         [sys.executable, "-m", "agent_kiwi.main", "--config", str(config)], stderr=subprocess.DEVNULL
     )
@@ -137,7 +137,7 @@ def test_the_real_agent_from_its_first_sign_in_to_a_segment_deleted(site: Estate
         assert program.wait(60) == 0
 
 
-def test_it_heals_a_slice_that_it_stored_and_does_not_take_any_more(site: Estate, config: Path) -> None:
+def test_it_heals_a_slice_that_it_stored_and_does_not_take_any_more(site: Site, config: Path) -> None:
     """As after a step back to an older version: the generations are Kahuna's own."""
     agents = site.client.of(agent_pb2.Agent)
     agent = next(agents.list(filter='name = "kiwi-agent"'))
@@ -174,7 +174,7 @@ def test_it_heals_a_slice_that_it_stored_and_does_not_take_any_more(site: Estate
     holdings.close()
 
 
-def test_a_segment_waits_for_the_machines_hosts_and_the_network_nodes_alike(site: Estate, config: Path) -> None:
+def test_a_segment_waits_for_the_machines_hosts_and_the_network_nodes_alike(site: Site, config: Path) -> None:
     site.registered()
     deletion = site.client.subnets.begin_delete(site.subnet.meta.id)
     site.client.operations.wait(deletion.operation_id, 60)
@@ -194,7 +194,7 @@ def test_a_segment_waits_for_the_machines_hosts_and_the_network_nodes_alike(site
         program.terminate()
 
 
-def _kowactl(site: Estate, *words: str) -> str:
+def _kowactl(site: Site, *words: str) -> str:
     script = "import sys; from kowactl.main import main; sys.argv[0] = 'kowactl'; main()"
     told = {"KOWABUNGA_ENDPOINT": site.cloud.settings.api, "KOWABUNGA_API_KEY": site.cloud.key}
     done = subprocess.run(

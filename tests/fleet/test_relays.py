@@ -16,17 +16,17 @@ from kowa import contract, errors
 from kowa.fleet.v1 import fleet_pb2
 from kowa.runtime.relay import RELAY
 from kowa.v2 import instance_pb2
-from tests.estate import Estate
+from tests.control_plane import ControlPlane
 from tests.fleet.conftest import Dial
 from tests.fleet.wire import ANSWER, Call, Line
+from tests.site import Site
 from tests.waiting import until
-from tests.world import World
 
 
 class Shown(Call):
     """What an agent shows of a machine, by hand. It sends bytes as they are: they need not be a message."""
 
-    def __init__(self, cloud: World, secret: str) -> None:
+    def __init__(self, cloud: ControlPlane, secret: str) -> None:
         super().__init__(cloud, secret, RELAY, None, fleet_pb2.RelayResponse.FromString)
 
     def say(self, **message: Any) -> None:
@@ -46,7 +46,7 @@ class Shown(Call):
 class Viewer:
     """A user at a console, in a thread of his own."""
 
-    def __init__(self, site: Estate, instance: str) -> None:
+    def __init__(self, site: Site, instance: str) -> None:
         self.seen = bytearray()
         self.told = ""
         self.keys: Queue[bytes | None] = Queue()
@@ -76,7 +76,7 @@ Show = Callable[[], Shown]
 
 
 @pytest.fixture
-def show(site: Estate) -> Iterator[Show]:
+def show(site: Site) -> Iterator[Show]:
     """Opens calls by hand, and hangs them all up."""
     calls: list[Shown] = []
 
@@ -89,7 +89,7 @@ def show(site: Estate) -> Iterator[Show]:
         call.hang_up()
 
 
-def shown(site: Estate, dial: Dial, show: Show) -> tuple[Line, Viewer, Shown]:
+def shown(site: Site, dial: Dial, show: Show) -> tuple[Line, Viewer, Shown]:
     """An agent's session, who looks at a console of its host, and the call that shows it."""
     web = site.away()
     line = dial(site.secret)
@@ -103,14 +103,14 @@ def shown(site: Estate, dial: Dial, show: Show) -> tuple[Line, Viewer, Shown]:
     return line, viewer, relay
 
 
-def revoke(site: Estate) -> None:
+def revoke(site: Site) -> None:
     """Takes the agent's token back."""
     token = next(site.client.agent_tokens.list(filter=f'agent = "{site.agent.meta.id}"'))
     site.client.agent_tokens.delete(token.meta.id)
 
 
 @pytest.mark.parametrize("how", ["revoked", "superseded", "closed"])
-def test_a_console_ends_with_the_session_that_shows_it(site: Estate, dial: Dial, show: Show, how: str) -> None:
+def test_a_console_ends_with_the_session_that_shows_it(site: Site, dial: Dial, show: Show, how: str) -> None:
     line, viewer, relay = shown(site, dial, show)
     viewer.keys.put(b"root\r")
     assert relay.hear() == b"root\r"
@@ -123,7 +123,7 @@ def test_a_console_ends_with_the_session_that_shows_it(site: Estate, dial: Dial,
 
 @pytest.mark.parametrize("how", ["revoked", "superseded"])
 def test_a_ticket_is_of_no_use_once_the_session_it_was_given_to_has_ended(
-    site: Estate, dial: Dial, show: Show, monkeypatch: pytest.MonkeyPatch, how: str
+    site: Site, dial: Dial, show: Show, monkeypatch: pytest.MonkeyPatch, how: str
 ) -> None:
     """The call is let in before that, and says its ticket after."""
     web = site.away()
@@ -151,7 +151,7 @@ def test_a_ticket_is_of_no_use_once_the_session_it_was_given_to_has_ended(
     assert late.ended() == ("NOT_FOUND", "nobody waits for this console")
 
 
-def test_what_is_no_message_ends_the_console_for_its_viewer(site: Estate, dial: Dial, show: Show) -> None:
+def test_what_is_no_message_ends_the_console_for_its_viewer(site: Site, dial: Dial, show: Show) -> None:
     _, viewer, relay = shown(site, dial, show)
     relay.babble(b"\xff\xff\xff")
     until(viewer.has_ended, what="the end of the console")

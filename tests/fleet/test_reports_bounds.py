@@ -18,11 +18,11 @@ from kahuna.store.transaction import Transaction
 from kowa import errors, resources
 from kowa.fleet.v1 import fleet_pb2
 from kowa.v2 import agent_pb2, kaktus_pb2, meta_pb2, template_pb2, volume_pb2
-from tests.estate import Estate
+from tests.control_plane import GIB, ControlPlane
 from tests.fleet.conftest import Dial
 from tests.fleet.wire import Line
+from tests.site import Site
 from tests.waiting import until
-from tests.world import GIB, World
 
 APPLIED = fleet_pb2.OUTCOME_APPLIED
 
@@ -30,7 +30,7 @@ APPLIED = fleet_pb2.OUTCOME_APPLIED
 class Rounds:
     """Notes what is stored together, and holds the writer up until it is let go."""
 
-    def __init__(self, cloud: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    def __init__(self, cloud: ControlPlane, monkeypatch: pytest.MonkeyPatch) -> None:
         self._cloud, self._gate = cloud, threading.Event()
         self.sizes: list[int] = []
         self.order: list[str] = []
@@ -65,12 +65,12 @@ class Rounds:
 
 
 @pytest.fixture
-def rounds(cloud: World, monkeypatch: pytest.MonkeyPatch) -> Rounds:
+def rounds(cloud: ControlPlane, monkeypatch: pytest.MonkeyPatch) -> Rounds:
     """What is stored, from now on."""
     return Rounds(cloud, monkeypatch)
 
 
-def templates(site: Estate, count: int) -> list[str]:
+def templates(site: Site, count: int) -> list[str]:
     """Many things of one agent's."""
     sha256 = "0" * 64
     made = (
@@ -91,7 +91,7 @@ def seen(ids: Iterable[str], *, padding: int = 0) -> fleet_pb2.Reports:
     )  # fmt: skip
 
 
-def signed_in(site: Estate, dial: Dial) -> Line:
+def signed_in(site: Site, dial: Dial) -> Line:
     """The host's agent, by hand, with its slice."""
     line = dial(site.secret)
     line.sign_in()
@@ -99,12 +99,12 @@ def signed_in(site: Estate, dial: Dial) -> Line:
     return line
 
 
-def ready(site: Estate, ids: Iterable[str]) -> bool:
+def ready(site: Site, ids: Iterable[str]) -> bool:
     """Whether each of the templates is."""
     return all(site.client.templates.get(id_).meta.state == meta_pb2.STATE_READY for id_ in ids)
 
 
-def test_what_is_none_of_its_business_is_counted_and_costs_nothing(site: Estate, dial: Dial, rounds: Rounds) -> None:
+def test_what_is_none_of_its_business_is_counted_and_costs_nothing(site: Site, dial: Dial, rounds: Rounds) -> None:
     """Of an agent that is bound to nothing, and of one that is, in many messages or in one."""
     spare, secret = site.cloud.agent("agent-2")
     unbound, bound = dial(secret), signed_in(site, dial)
@@ -125,7 +125,7 @@ def test_what_is_none_of_its_business_is_counted_and_costs_nothing(site: Estate,
 
 
 def test_many_reports_are_stored_a_round_at_a_time_and_others_come_in_between(
-    site: Estate, dial: Dial, rounds: Rounds, monkeypatch: pytest.MonkeyPatch
+    site: Site, dial: Dial, rounds: Rounds, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(reports, "MAX_ROUND_SIZE", 5)
     made = templates(site, 30)
@@ -144,7 +144,7 @@ def test_many_reports_are_stored_a_round_at_a_time_and_others_come_in_between(
 
 
 def test_an_agent_that_says_too_much_is_not_listened_to_until_it_is_stored(
-    site: Estate, dial: Dial, rounds: Rounds, monkeypatch: pytest.MonkeyPatch
+    site: Site, dial: Dial, rounds: Rounds, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(reports, "MAX_WAITING_BYTES", 10_000)
     made = templates(site, 20)
@@ -163,7 +163,7 @@ def test_an_agent_that_says_too_much_is_not_listened_to_until_it_is_stored(
     until(lambda: ready(site, made), what="all that was reported")
 
 
-def test_a_report_that_is_too_long_is_a_failure_with_the_reason(site: Estate, dial: Dial) -> None:
+def test_a_report_that_is_too_long_is_a_failure_with_the_reason(site: Site, dial: Dial) -> None:
     line = signed_in(site, dial)
     disk = volume_pb2.Volume(project=site.project.meta.id, name="d", storage_pool=site.pool.meta.id, size=GIB)
     begun = site.client.volumes.begin_create(disk)
@@ -180,7 +180,7 @@ def test_a_report_that_is_too_long_is_a_failure_with_the_reason(site: Estate, di
     assert told.ByteSize() < 1000
 
 
-def test_of_very_many_strangers_on_a_host_the_first_are_listed_and_the_others_counted(site: Estate, dial: Dial) -> None:
+def test_of_very_many_strangers_on_a_host_the_first_are_listed_and_the_others_counted(site: Site, dial: Dial) -> None:
     """As after a restore: the host's own state is told all the same."""
     line = signed_in(site, dial)
     strangers = [f"file {site.pool.meta.id}/{uuid.uuid4()}" for _ in range(2000)]
@@ -207,7 +207,7 @@ def test_of_very_many_strangers_on_a_host_the_first_are_listed_and_the_others_co
     ],
 )
 def test_who_holds_more_than_any_slice_is_refused(
-    site: Estate, dial: Dial, monkeypatch: pytest.MonkeyPatch, holdings: list[str], words: str
+    site: Site, dial: Dial, monkeypatch: pytest.MonkeyPatch, holdings: list[str], words: str
 ) -> None:
     monkeypatch.setattr(session, "MAX_HOLDINGS", 10)
     line = dial(site.secret)
@@ -220,7 +220,7 @@ def test_who_holds_more_than_any_slice_is_refused(
     assert words in said
 
 
-def test_of_a_long_version_the_beginning_is_noted(site: Estate, dial: Dial) -> None:
+def test_of_a_long_version_the_beginning_is_noted(site: Site, dial: Dial) -> None:
     line = dial(site.secret)
     with capture_logs() as said:
         line.say(hello=fleet_pb2.Hello(protocol=1, version="v" * 100_000))
@@ -229,7 +229,7 @@ def test_of_a_long_version_the_beginning_is_noted(site: Estate, dial: Dial) -> N
 
 
 def test_one_ack_that_cannot_be_stored_costs_nobody_else_his(
-    site: Estate, dial: Dial, monkeypatch: pytest.MonkeyPatch
+    site: Site, dial: Dial, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     spare, secret = site.cloud.agent("agent-2")
     monkeypatch.setattr(reports, "STORE_INTERVAL_S", 0.3)  # both in one round
@@ -249,7 +249,7 @@ def test_one_ack_that_cannot_be_stored_costs_nobody_else_his(
     assert [line["agent"] for line in said if line["event"] == "ack.failed"] == [spare.meta.id]
 
 
-def test_who_connects_and_never_calls_is_cut_off(site: Estate, dial: Dial, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_who_connects_and_never_calls_is_cut_off(site: Site, dial: Dial, monkeypatch: pytest.MonkeyPatch) -> None:
     cloud = site.cloud
     cloud.stop()
     monkeypatch.setattr(serve, "IDLE", (("grpc.max_connection_idle_ms", 500),))

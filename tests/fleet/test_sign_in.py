@@ -18,21 +18,21 @@ from kowa.client import Client
 from kowa.fleet.v1 import fleet_pb2
 from kowa.runtime import session
 from kowa.v2 import agent_pb2, kaktus_pb2, operation_pb2, template_pb2
-from tests.estate import Estate
+from tests.control_plane import GIB, ControlPlane, FakeHost
 from tests.fleet.conftest import Dial
 from tests.fleet.wire import held, objects
+from tests.site import Site
 from tests.waiting import until
-from tests.world import GIB, PretendHost, World
 
 LARGEST = 4 << 20
 
 
-def stream(site: Estate) -> agent_pb2.AgentStatus:
+def stream(site: Site) -> agent_pb2.AgentStatus:
     """How the agent's stream stands, as callers see it."""
     return site.client.of(agent_pb2.Agent).get(site.agent.meta.id).status
 
 
-def seen(site: Estate, memory: int) -> dict[str, fleet_pb2.Reports]:
+def seen(site: Site, memory: int) -> dict[str, fleet_pb2.Reports]:
     """The message in which an agent says how much memory its host has."""
     status = kaktus_pb2.KaktusStatus(cpus=1, memory=memory)
     report = fleet_pb2.Report(
@@ -44,11 +44,11 @@ def seen(site: Estate, memory: int) -> dict[str, fleet_pb2.Reports]:
     return {"reports": fleet_pb2.Reports(reports=[report])}
 
 
-def memory(site: Estate) -> int:
+def memory(site: Site) -> int:
     return site.client.of(kaktus_pb2.Kaktus).get(site.host.meta.id).status.memory
 
 
-def test_the_newer_session_of_an_agent_wins_and_the_older_is_told_why(site: Estate, dial: Dial) -> None:
+def test_the_newer_session_of_an_agent_wins_and_the_older_is_told_why(site: Site, dial: Dial) -> None:
     older, newer = dial(site.secret), dial(site.secret)
     first = older.sign_in()
     older.ack(older.batch())
@@ -61,7 +61,7 @@ def test_the_newer_session_of_an_agent_wins_and_the_older_is_told_why(site: Esta
     assert stream(site).epoch == second.epoch
 
 
-def test_what_an_older_session_has_said_is_ignored_once_there_is_a_newer(site: Estate, dial: Dial) -> None:
+def test_what_an_older_session_has_said_is_ignored_once_there_is_a_newer(site: Site, dial: Dial) -> None:
     """The report and the newer sign-in cross: it is still being collected when the epoch moves."""
     older, newer = dial(site.secret), dial(site.secret)
     older.sign_in()
@@ -75,7 +75,7 @@ def test_what_an_older_session_has_said_is_ignored_once_there_is_a_newer(site: E
     assert memory(site) == 0
 
 
-def test_a_revoked_token_cuts_its_session_at_once_even_under_load(site: Estate, dial: Dial) -> None:
+def test_a_revoked_token_cuts_its_session_at_once_even_under_load(site: Site, dial: Dial) -> None:
     site.registered()
     spare, secret = site.cloud.agent("agent-2")
     line = dial(secret)
@@ -114,7 +114,7 @@ def test_a_revoked_token_cuts_its_session_at_once_even_under_load(site: Estate, 
 
 
 def test_a_token_revoked_between_the_call_and_the_hello_opens_nothing(
-    site: Estate, dial: Dial, monkeypatch: pytest.MonkeyPatch
+    site: Site, dial: Dial, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     let_in, hello = threading.Event(), service._hello
 
@@ -132,7 +132,7 @@ def test_a_token_revoked_between_the_call_and_the_hello_opens_nothing(
     assert stream(site).epoch == 0
 
 
-def test_a_message_may_be_as_long_as_the_limit_and_no_byte_longer(site: Estate, dial: Dial) -> None:
+def test_a_message_may_be_as_long_as_the_limit_and_no_byte_longer(site: Site, dial: Dial) -> None:
     _, other = site.cloud.agent("agent-2")
     bystander, line = dial(other), dial(site.secret)
     bystander.sign_in()
@@ -162,20 +162,20 @@ def test_a_message_may_be_as_long_as_the_limit_and_no_byte_longer(site: Estate, 
         (2, "the agent speaks protocol 2, this Kahuna speaks 1; upgrade Kahuna first, then its agents"),
     ],
 )
-def test_another_protocol_is_refused_with_what_to_do(site: Estate, dial: Dial, spoken: int, words: str) -> None:
+def test_another_protocol_is_refused_with_what_to_do(site: Site, dial: Dial, spoken: int, words: str) -> None:
     line = dial(site.secret)
     line.say(hello=fleet_pb2.Hello(protocol=spoken))
     assert line.ended() == ("INVALID_ARGUMENT", words)
     assert stream(site).epoch == 0
 
 
-def test_who_says_anything_before_hello_is_refused(site: Estate, dial: Dial) -> None:
+def test_who_says_anything_before_hello_is_refused(site: Site, dial: Dial) -> None:
     line = dial(site.secret)
     line.say(ack=fleet_pb2.Ack(nonce="x"))
     assert line.ended() == ("INVALID_ARGUMENT", "the first message must be a hello")
 
 
-def test_an_agent_that_trusts_another_authority_does_not_talk_to_us(site: Estate, dial: Dial, tmp_path: Path) -> None:
+def test_an_agent_that_trusts_another_authority_does_not_talk_to_us(site: Site, dial: Dial, tmp_path: Path) -> None:
     elsewhere = tmp_path / "elsewhere"
     elsewhere.mkdir()
     certificates.ensure(elsewhere, ["localhost"])
@@ -186,7 +186,7 @@ def test_an_agent_that_trusts_another_authority_does_not_talk_to_us(site: Estate
 
 
 @pytest.mark.parametrize("whose", ["nobody's", "unknown", "the admin's"])
-def test_only_an_agent_token_opens_the_fleet_port(site: Estate, dial: Dial, whose: str) -> None:
+def test_only_an_agent_token_opens_the_fleet_port(site: Site, dial: Dial, whose: str) -> None:
     secret, code, words = {
         "nobody's": ("", "UNAUTHENTICATED", "no key was sent; send `authorization: Bearer <key>`"),
         "unknown": (
@@ -199,14 +199,16 @@ def test_only_an_agent_token_opens_the_fleet_port(site: Estate, dial: Dial, whos
     assert dial(secret).ended() == (code, words)
 
 
-def test_an_agent_token_opens_nothing_of_the_api(site: Estate) -> None:
+def test_an_agent_token_opens_nothing_of_the_api(site: Site) -> None:
     agent = Client(site.cloud.settings.api, key=site.secret, insecure=True)
     with agent, pytest.raises(errors.Denied) as refused:
         agent.kaktuses.get(site.host.meta.id)
     assert refused.value.reason == "PERMISSION_DENIED"
 
 
-def test_an_agent_bound_to_nothing_signs_in_and_is_told_nothing_until_it_is_bound(cloud: World, dial: Dial) -> None:
+def test_an_agent_bound_to_nothing_signs_in_and_is_told_nothing_until_it_is_bound(
+    cloud: ControlPlane, dial: Dial
+) -> None:
     agent, secret = cloud.agent()
     zone = cloud.zone(cloud.region())
     line = dial(secret)
@@ -226,7 +228,7 @@ def test_an_agent_bound_to_nothing_signs_in_and_is_told_nothing_until_it_is_boun
 
 
 def test_an_agent_that_goes_while_it_signs_in_is_not_shown_online(
-    site: Estate, dial: Dial, monkeypatch: pytest.MonkeyPatch
+    site: Site, dial: Dial, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The database is busy meanwhile: its sign-in is committed after it has gone."""
     gate, come, gone = threading.Event(), threading.Event(), threading.Event()
@@ -253,15 +255,15 @@ def test_an_agent_that_goes_while_it_signs_in_is_not_shown_online(
     until(lambda: stream(site).stream == agent_pb2.STREAM_OFFLINE, what="OFFLINE")
 
 
-def test_an_agent_offers_what_it_stored_when_it_starts_again(site: Estate, tmp_path: Path, dial: Dial) -> None:
-    host = PretendHost()
+def test_an_agent_offers_what_it_stored_when_it_starts_again(site: Site, tmp_path: Path, dial: Dial) -> None:
+    host = FakeHost()
     task = site.cloud.dial(site.secret, host, state="agent")
     until(lambda: site.template.meta.id in host.wanted, what="the slice")
     site.cloud.hang_up(task)
     stored = host.wanted
     looked_at: list[Mapping[str, fleet_pb2.Object]] = []
 
-    class Noting(PretendHost):
+    class Noting(FakeHost):
         def accept(self, desired: Mapping[str, fleet_pb2.Object]) -> None:
             looked_at.append(dict(desired))
 
@@ -276,13 +278,13 @@ def test_an_agent_offers_what_it_stored_when_it_starts_again(site: Estate, tmp_p
 
 @pytest.mark.slow
 def test_who_falls_silent_is_stale_until_he_is_heard_again(
-    site: Estate, dial: Dial, monkeypatch: pytest.MonkeyPatch
+    site: Site, dial: Dial, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(fleet, "STALE_AFTER_S", 1.0)
     monkeypatch.setattr(session, "BEAT", 0.1)
     # One that has nothing to say, and says that.
     quiet, secret = site.cloud.agent("quiet")
-    site.cloud.dial(secret, PretendHost(), "quiet")
+    site.cloud.dial(secret, FakeHost(), "quiet")
 
     line = dial(site.secret)
     line.sign_in()

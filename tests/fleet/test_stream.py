@@ -11,18 +11,18 @@ from kowa import resources
 from kowa.fleet.v1 import fleet_pb2
 from kowa.runtime.feed import Refused
 from kowa.v2 import agent_pb2, instance_pb2, vnet_pb2
-from tests.estate import Estate
+from tests.control_plane import GIB, FakeHost
 from tests.fleet.conftest import Dial
 from tests.fleet.wire import held, objects
 from tests.packed import content
+from tests.site import Site
 from tests.ssh_keys import long_key
 from tests.waiting import until
-from tests.world import GIB, PretendHost
 
 MIB = 1 << 20
 
 
-def status(site: Estate) -> agent_pb2.AgentStatus:
+def status(site: Site) -> agent_pb2.AgentStatus:
     return site.client.of(agent_pb2.Agent).get(site.agent.meta.id).status
 
 
@@ -31,7 +31,7 @@ def names(described: list[fleet_pb2.Object]) -> list[str]:
     return [f"{resources.noun_of(one.resource)} {content(one).name}" for one in described]
 
 
-def test_the_whole_slice_comes_in_the_order_it_must_be_known(site: Estate, dial: Dial) -> None:
+def test_the_whole_slice_comes_in_the_order_it_must_be_known(site: Site, dial: Dial) -> None:
     line = dial(site.secret)
     welcome = line.sign_in()
     assert (welcome.kind, welcome.node) == ("Kaktus", site.host.meta.id)
@@ -40,7 +40,7 @@ def test_the_whole_slice_comes_in_the_order_it_must_be_known(site: Estate, dial:
     ]  # fmt: skip
 
 
-def test_after_a_reconnect_only_the_difference_comes(site: Estate, dial: Dial) -> None:
+def test_after_a_reconnect_only_the_difference_comes(site: Site, dial: Dial) -> None:
     line = dial(site.secret)
     incarnation = line.sign_in().incarnation
     whole = line.batch()
@@ -64,7 +64,7 @@ def test_after_a_reconnect_only_the_difference_comes(site: Estate, dial: Dial) -
     assert sum(part.ByteSize() for part in difference) < 400
 
 
-def test_what_concerns_an_agent_no_more_is_removed_at_the_reconnect(site: Estate, dial: Dial) -> None:
+def test_what_concerns_an_agent_no_more_is_removed_at_the_reconnect(site: Site, dial: Dial) -> None:
     line = dial(site.secret)
     incarnation = line.sign_in().incarnation
     whole = objects(line.batch())
@@ -76,7 +76,7 @@ def test_what_concerns_an_agent_no_more_is_removed_at_the_reconnect(site: Estate
     assert (objects(told), list(told[-1].removed)) == ([], [ghost.id])
 
 
-def test_a_refused_change_keeps_the_last_state_and_the_next_good_one_heals_it(site: Estate) -> None:
+def test_a_refused_change_keeps_the_last_state_and_the_next_good_one_heals_it(site: Site) -> None:
     host = site.registered()
     before = host.wanted
     host.refuses = "vnet dmz: no such bridge"
@@ -94,14 +94,14 @@ def test_a_refused_change_keeps_the_last_state_and_the_next_good_one_heals_it(si
 
 
 def test_an_agent_that_was_put_back_to_an_older_version_says_what_it_does_not_take_until_that_is_mended(
-    site: Estate,
+    site: Site,
 ) -> None:
-    class Older(PretendHost):
+    class Older(FakeHost):
         def accept(self, desired: Mapping[str, fleet_pb2.Object]) -> None:
             if any(content(described).description == "too new" for described in desired.values()):
                 raise Refused("vnet dmz: too new")
 
-    task = site.cloud.dial(site.secret, PretendHost())
+    task = site.cloud.dial(site.secret, FakeHost())
     new = vnet_pb2.Vnet(region=site.region.meta.id, name="dmz", description="too new")
     dmz = site.client.vnets.create(new)
     until(lambda: status(site).held_revision >= dmz.meta.revision, what="it held")
@@ -115,7 +115,7 @@ def test_an_agent_that_was_put_back_to_an_older_version_says_what_it_does_not_ta
     until(lambda: content(host.wanted[dmz.meta.id]).description == "as it was", what="the better one")
 
 
-def test_what_was_refused_is_sent_again_after_a_while(site: Estate, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_was_refused_is_sent_again_after_a_while(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
     """The reason may have gone by itself: a disk that was full."""
     monkeypatch.setattr("kahuna.fleet.service.RETRY_INTERVAL_S", 0.2)
     host = site.registered()
@@ -127,7 +127,7 @@ def test_what_was_refused_is_sent_again_after_a_while(site: Estate, monkeypatch:
     until(lambda: not status(site).refusal, what="no refusal")
 
 
-def test_a_large_set_comes_in_parts_and_counts_as_one(site: Estate, dial: Dial) -> None:
+def test_a_large_set_comes_in_parts_and_counts_as_one(site: Site, dial: Dial) -> None:
     site.cloud.hang_up(_registered(site))
     with ThreadPoolExecutor(8) as many:
         machines = list(many.map(lambda number: _large(site, number), range(20)))
@@ -142,7 +142,7 @@ def test_a_large_set_comes_in_parts_and_counts_as_one(site: Estate, dial: Dial) 
     assert {machine.meta.id for machine in machines} <= sent
     line.hang_up()
 
-    host = PretendHost()
+    host = FakeHost()
     host.frozen = {"instance"}
     site.cloud.dial(site.secret, host, state="fresh")
     sizes: set[int] = set()
@@ -155,21 +155,21 @@ def test_a_large_set_comes_in_parts_and_counts_as_one(site: Estate, dial: Dial) 
     assert sizes <= {0, len(sent)}
 
 
-def _registered(site: Estate) -> "asyncio.Task[None]":
-    host = PretendHost(cpus=64, memory=64 * GIB)
+def _registered(site: Site) -> "asyncio.Task[None]":
+    host = FakeHost(cpus=64, memory=64 * GIB)
     task = site.cloud.dial(site.secret, host, state="first")
     until(lambda: site.client.kaktuses.get(site.host.meta.id).status.memory, what="the host's capacity")
     return task
 
 
-def _large(site: Estate, number: int) -> instance_pb2.Instance:
+def _large(site: Site, number: int) -> instance_pb2.Instance:
     wanted = site.wanted(f"m{number}")
     wanted.user_data = "#" * 65_536
     made: instance_pb2.Instance = site.client.instances.begin_create(wanted).resource
     return made
 
 
-def test_an_object_as_large_as_the_api_takes_reaches_its_agent(site: Estate) -> None:
+def test_an_object_as_large_as_the_api_takes_reaches_its_agent(site: Site) -> None:
     host = site.registered()
     wanted = site.wanted("big")
     wanted.ssh_keys.extend([long_key(8192)] * 64)
@@ -181,7 +181,7 @@ def test_an_object_as_large_as_the_api_takes_reaches_its_agent(site: Estate) -> 
 
 
 @pytest.mark.slow
-def test_after_a_restore_the_agent_drops_its_store_and_destroys_nothing(site: Estate) -> None:
+def test_after_a_restore_the_agent_drops_its_store_and_destroys_nothing(site: Site) -> None:
     """The database is put back to an earlier day: what was made since is unknown to it, and stays on its host."""
     host = site.registered()
     made = site.client.instances.create(site.wanted("made-since"))

@@ -13,14 +13,14 @@ from kahuna.store.transaction import Transaction
 from kowa import errors
 from kowa.client import Client
 from kowa.v2 import region_pb2
+from tests.control_plane import ControlPlane, control_plane
 from tests.waiting import until
-from tests.world import World, world
 
 
 class Watcher:
     """Keeps the regions it has heard of, and resumes where it was, as any client would."""
 
-    def __init__(self, cloud: World) -> None:
+    def __init__(self, cloud: ControlPlane) -> None:
         self.known: dict[str, region_pb2.Region] = {}
         self.synced: list[int] = []
         self.wrong: list[str] = []
@@ -61,7 +61,7 @@ class Watcher:
 
 
 @pytest.mark.slow
-def test_a_watch_goes_on_over_restarts_of_kahuna_and_ends_at_the_truth(cloud: World) -> None:
+def test_a_watch_goes_on_over_restarts_of_kahuna_and_ends_at_the_truth(cloud: ControlPlane) -> None:
     watcher = Watcher(cloud)
     regions = {name: cloud.region(name) for name in ("eu", "us", "asia")}
     until(lambda: len(watcher.known) == 3, what="three regions seen")
@@ -92,7 +92,7 @@ def short_log(monkeypatch: pytest.MonkeyPatch) -> int:
 @pytest.mark.usefixtures("short_log")
 @pytest.mark.parametrize("restarted", [False, True], ids=["at once", "after a restart"])
 def test_a_watch_from_a_revision_that_is_forgotten_is_told_to_start_anew(tmp_path: Path, restarted: bool) -> None:
-    with world(tmp_path) as cloud:
+    with control_plane(tmp_path) as cloud:
         regions = cloud.client.of(region_pb2.Region)
         first = cloud.region("eu").meta.revision
         for number in range(6):
@@ -108,7 +108,7 @@ def test_a_watch_from_a_revision_that_is_forgotten_is_told_to_start_anew(tmp_pat
         assert [next(whole).change for _ in range(8)] == ["put"] * 7 + ["synced"]
 
 
-def test_a_watch_from_a_revision_that_has_not_been_is_told_to_start_anew(cloud: World) -> None:
+def test_a_watch_from_a_revision_that_has_not_been_is_told_to_start_anew(cloud: ControlPlane) -> None:
     """The database was put back to an earlier day: going on from tomorrow's revision would go backwards."""
     revision = cloud.region("eu").meta.revision
     with pytest.raises(errors.Invalid, match=f"revision {revision + 5} has not been yet") as refused:
@@ -118,7 +118,7 @@ def test_a_watch_from_a_revision_that_has_not_been_is_told_to_start_anew(cloud: 
 
 @pytest.mark.usefixtures("short_log")
 @pytest.mark.parametrize("reload", [False, True], ids=["as it goes", "loaded"])
-def test_what_the_log_can_tell_it_tells_whole(cloud: World, tmp_path: Path, reload: bool) -> None:
+def test_what_the_log_can_tell_it_tells_whole(cloud: ControlPlane, tmp_path: Path, reload: bool) -> None:
     """A commit of several changes at the end of what is remembered counts as forgotten."""
     made: dict[int, set[str]] = {}
     store = Store(f"sqlite:///{tmp_path / 'log.db'}")

@@ -9,7 +9,7 @@ import grpc
 
 from kowa.fleet.v1 import fleet_pb2
 from kowa.runtime.session import CONNECT
-from tests.world import World
+from tests.control_plane import ControlPlane
 
 # How long to wait for an answer that must come, and for one that must not, in seconds.
 ANSWER, SILENCE = 10.0, 0.3
@@ -18,7 +18,9 @@ ANSWER, SILENCE = 10.0, 0.3
 class Call:
     """One call of the fleet's port over TLS, on a connection of its own."""
 
-    def __init__(self, cloud: World, secret: str, method: str, send: Any, receive: Any, ca: Path | None = None) -> None:
+    def __init__(
+        self, cloud: ControlPlane, secret: str, method: str, send: Any, receive: Any, ca: Path | None = None
+    ) -> None:
         self._loop = cloud.loop
         credentials = grpc.ssl_channel_credentials((ca or cloud.folder / "ca.pem").read_bytes())
         options = (("grpc.use_local_subchannel_pool", 1), ("grpc.max_receive_message_length", 8 << 20))
@@ -47,7 +49,7 @@ class Call:
 class Line(Call):
     """A session: every message of it is the test's own."""
 
-    def __init__(self, cloud: World, secret: str, *, ca: Path | None = None) -> None:
+    def __init__(self, cloud: ControlPlane, secret: str, *, ca: Path | None = None) -> None:
         send, receive = fleet_pb2.ConnectRequest.SerializeToString, fleet_pb2.ConnectResponse.FromString
         super().__init__(cloud, secret, CONNECT, send, receive, ca)
 

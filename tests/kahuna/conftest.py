@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.control_plane import ControlPlane, control_plane
 from tests.postgres import Postgres, postgres
-from tests.world import World, world
 
 
 @pytest.fixture(scope="session")
@@ -26,7 +26,7 @@ def database(request: pytest.FixtureRequest) -> str:
 
 
 @pytest.fixture
-def cloud(tmp_path: Path, database: str) -> Iterator[World]:
+def cloud(tmp_path: Path, database: str) -> Iterator[ControlPlane]:
     """A Kahuna, empty."""
-    with world(tmp_path, database) as made:
+    with control_plane(tmp_path, database) as made:
         yield made

@@ -7,22 +7,22 @@ from kahuna.domain.errors import Refusal
 from kowa import reserved
 from kowa.errors import KowaError
 from kowa.v2 import adapter_pb2, subnet_pb2, vnet_pb2
-from tests.estate import Estate, estate
-from tests.world import World
+from tests.control_plane import ControlPlane
+from tests.site import Site, make_site
 
 
 @pytest.fixture
-def site(cloud: World) -> Estate:
-    return estate(cloud)
+def site(cloud: ControlPlane) -> Site:
+    return make_site(cloud)
 
 
-def card(site: Estate, subnet: subnet_pb2.Subnet, name: str, address: str = "") -> str:
+def card(site: Site, subnet: subnet_pb2.Subnet, name: str, address: str = "") -> str:
     """The address of a new card."""
     wanted = adapter_pb2.Adapter(project=site.project.meta.id, name=name, subnet=subnet.meta.id, address=address)
     return site.client.of(adapter_pb2.Adapter).begin_create(wanted).resource.address
 
 
-def test_no_machine_is_given_its_name_servers_address_and_one_that_asks_may_be_it(site: Estate) -> None:
+def test_no_machine_is_given_its_name_servers_address_and_one_that_asks_may_be_it(site: Site) -> None:
     wanted = subnet_pb2.Subnet(
         vnet=site.vnet.meta.id, name="b", cidr="10.30.0.0/24", dns=["10.30.0.2", "9.9.9.9", "10.30.0.4"]
     )
@@ -46,7 +46,7 @@ def test_another_hardware_address_may_be_asked_for() -> None:
     check_mac("00:00:5f:00:01:0a", {}, {})
 
 
-def test_what_the_platform_has_on_a_vnet_is_refused_before_anything_is_made(site: Estate) -> None:
+def test_what_the_platform_has_on_a_vnet_is_refused_before_anything_is_made(site: Site) -> None:
     """Also what it has on the same bridge by another vnet, and on any host that the machine may come to."""
     on_br0 = [
         site.client.of(vnet_pb2.Vnet).create(vnet_pb2.Vnet(region=site.region.meta.id, name=name, interface="br0"))

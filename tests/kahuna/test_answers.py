@@ -21,8 +21,8 @@ from kowa.v2 import (
     volume_pb2,
     zone_pb2,
 )
-from tests.estate import estate
-from tests.world import GIB, World
+from tests.control_plane import GIB, ControlPlane
+from tests.site import make_site
 
 KINDS = contract.load().kinds
 SQLITE = pytest.mark.parametrize("database", ["sqlite"], indirect=True)
@@ -31,7 +31,7 @@ HEADERS = 8192
 PLAIN = "".join(chr(code) for code in range(ord(" "), ord("~") + 1) if chr(code) != "%")
 
 
-def arrived(cloud: World, path: str, data: bytes) -> Any:
+def arrived(cloud: ControlPlane, path: str, data: bytes) -> Any:
     """The refusal of what was sent as it is."""
     with grpc.insecure_channel(cloud.settings.api) as channel:
         call = channel.unary_stream(path, request_serializer=bytes, response_deserializer=bytes)
@@ -48,7 +48,7 @@ def header_bytes(refusal: Any) -> int:
 
 @SQLITE
 @pytest.mark.parametrize("id_", ["x" * 100_000, "😀" * 25_000, "%" * 100_000], ids=["long", "wide", "escaped"])
-def test_a_long_id_comes_back_short(cloud: World, id_: str) -> None:
+def test_a_long_id_comes_back_short(cloud: ControlPlane, id_: str) -> None:
     request = region_pb2.GetRegionRequest(id=id_).SerializeToString()
     refusal = arrived(cloud, "/kowa.v2.RegionService/GetRegion", request)
     assert refusal.code() is grpc.StatusCode.NOT_FOUND
@@ -70,8 +70,8 @@ def test_of_many_reasons_the_most_frequent_are_told() -> None:
 
 @SQLITE
 @pytest.mark.parametrize("wrong", ["x", "ß" * 100, "😀" * 100, "%" * 100], ids=["short", "wide", "wider", "escaped"])
-def test_of_many_violations_the_first_arrive(cloud: World, wrong: str) -> None:
-    site = estate(cloud)
+def test_of_many_violations_the_first_arrive(cloud: ControlPlane, wrong: str) -> None:
+    site = make_site(cloud)
     subnet = subnet_pb2.Subnet(vnet=site.vnet.meta.id, name="b", cidr="10.9.0.0/24", dns=[wrong] * 300)
     request = subnet_pb2.CreateSubnetRequest(subnet=subnet).SerializeToString()
     refusal = arrived(cloud, "/kowa.v2.SubnetService/CreateSubnet", request)
@@ -90,14 +90,14 @@ def test_of_many_violations_the_first_arrive(cloud: World, wrong: str) -> None:
     [{"filter": "x" * 4000}, {"filter": 'meta.state = "' + "😀" * 4000 + '"'}, {"order_by": "😀" * 255}],
     ids=str,
 )
-def test_what_a_query_says_wrong_comes_back_short(cloud: World, query: dict[str, Any]) -> None:
+def test_what_a_query_says_wrong_comes_back_short(cloud: ControlPlane, query: dict[str, Any]) -> None:
     with pytest.raises(errors.Invalid) as refused:
         list(cloud.client.regions.list(**query))
     assert refused.value.violations[0].field in query
 
 
 @SQLITE
-def test_what_is_no_request_is_refused_as_such_by_every_method(cloud: World) -> None:
+def test_what_is_no_request_is_refused_as_such_by_every_method(cloud: ControlPlane) -> None:
     """Generated from the contract: a method added tomorrow is tried, too."""
     cut, no_text = b"\x0a\x05a", b"\x0a\x01\xff"
     for method in contract.load().methods.values():
@@ -109,8 +109,8 @@ def test_what_is_no_request_is_refused_as_such_by_every_method(cloud: World) -> 
 
 
 @pytest.mark.parametrize("wrong", ["\0", "a\0b", "00000000-0000-4000-8000-00000000000\0"], ids=repr)
-def test_an_id_with_a_nul_is_nobodys(cloud: World, wrong: str) -> None:
-    site = estate(cloud)
+def test_an_id_with_a_nul_is_nobodys(cloud: ControlPlane, wrong: str) -> None:
+    site = make_site(cloud)
     project, pool = site.project.meta.id, site.pool.meta.id
     client = cloud.client
     for ask in (
@@ -134,7 +134,7 @@ def test_an_id_with_a_nul_is_nobodys(cloud: World, wrong: str) -> None:
 
 
 @pytest.mark.parametrize("wrong", ["\0", "a\nb", "\x7f", "x" * 65], ids=repr)
-def test_a_request_id_is_one_line(cloud: World, wrong: str) -> None:
+def test_a_request_id_is_one_line(cloud: ControlPlane, wrong: str) -> None:
     request = region_pb2.CreateRegionRequest(region=region_pb2.Region(name="eu"), request_id=wrong)
     with pytest.raises(errors.Invalid, match=r"request_id: .* is no request id"):
         cloud.client.call(KINDS["Region"].service.methods["create"], request)
@@ -145,7 +145,7 @@ def test_a_request_id_is_one_line(cloud: World, wrong: str) -> None:
     ("reason", "kept"),
     [("fire\0drill", "fire drill"), ("a\r\nb\tc", "a b c"), ("\x1b[31mred\x7f", " [31mred "), ("Übung 😀", "Übung 😀")],
 )
-def test_a_reason_is_one_line(cloud: World, reason: str, kept: str) -> None:
+def test_a_reason_is_one_line(cloud: ControlPlane, reason: str, kept: str) -> None:
     with Client(cloud.settings.api, key=cloud.key, insecure=True, reason=reason) as caller:
         caller.of(region_pb2.Region).create(region_pb2.Region(name="eu"))
     assert [operation.reason for operation in cloud.client.operations.list()] == [kept]
@@ -153,14 +153,14 @@ def test_a_reason_is_one_line(cloud: World, reason: str, kept: str) -> None:
 
 @SQLITE
 @pytest.mark.parametrize("seconds", [-1, 3601, 10**12, 315_576_000_000, 2**62, -(2**62)])
-def test_nobody_waits_for_ever(cloud: World, seconds: int) -> None:
+def test_nobody_waits_for_ever(cloud: ControlPlane, seconds: int) -> None:
     request = operation_pb2.WaitOperationRequest(id="x", timeout=duration_pb2.Duration(seconds=seconds))
     with pytest.raises(errors.Invalid, match=r"timeout: is .* s, 0 to 3600 s"):
         cloud.client.call(KINDS["Operation"].service.methods["wait"], request)
 
 
 @SQLITE
-def test_a_plan_of_a_token_shows_no_secret(cloud: World) -> None:
+def test_a_plan_of_a_token_shows_no_secret(cloud: ControlPlane) -> None:
     agent, _ = cloud.agent()
     token = agent_token_pb2.AgentToken(agent=agent.meta.id, name="second")
     request = agent_token_pb2.CreateAgentTokenRequest(agent_token=token, validate_only=True)
@@ -168,8 +168,8 @@ def test_a_plan_of_a_token_shows_no_secret(cloud: World) -> None:
 
 
 @SQLITE
-def test_what_was_read_can_be_edited_and_sent_back_whole(cloud: World) -> None:
-    site = estate(cloud)
+def test_what_was_read_can_be_edited_and_sent_back_whole(cloud: ControlPlane) -> None:
+    site = make_site(cloud)
     site.registered()
     web = cloud.client.instances.create(site.wanted("web"))
     web.description = "edited"
@@ -181,8 +181,8 @@ def test_what_was_read_can_be_edited_and_sent_back_whole(cloud: World) -> None:
 
 
 @SQLITE
-def test_an_agent_with_tokens_and_a_node_names_both(cloud: World) -> None:
-    site = estate(cloud)
+def test_an_agent_with_tokens_and_a_node_names_both(cloud: ControlPlane) -> None:
+    site = make_site(cloud)
     for name in ("second", "third"):
         token = agent_token_pb2.AgentToken(agent=site.agent.meta.id, name=name)
         cloud.client.of(agent_token_pb2.AgentToken).create(token)

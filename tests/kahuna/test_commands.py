@@ -19,18 +19,18 @@ from kowa import contract, errors
 from kowa.client import Client
 from kowa.fleet.v1 import fleet_pb2
 from kowa.v2 import instance_pb2, operation_pb2
-from tests.estate import Estate, estate
+from tests.control_plane import ControlPlane, FakeHost
+from tests.site import Site, make_site
 from tests.waiting import until
-from tests.world import PretendHost, World
 
 
 @pytest.fixture
-def site(cloud: World) -> Estate:
+def site(cloud: ControlPlane) -> Site:
     """A site."""
-    return estate(cloud)
+    return make_site(cloud)
 
 
-def test_a_reboot_is_done_once_and_changes_no_desired_state(site: Estate) -> None:
+def test_a_reboot_is_done_once_and_changes_no_desired_state(site: Site) -> None:
     host = site.registered()
     web = site.client.instances.create(site.wanted("web"))
     rebooted = site.client.instances.reboot(web.meta.id)
@@ -39,7 +39,7 @@ def test_a_reboot_is_done_once_and_changes_no_desired_state(site: Estate) -> Non
     assert rebooted.meta.generation == web.meta.generation
 
 
-def test_a_command_that_the_host_refuses_fails_with_its_reason(site: Estate) -> None:
+def test_a_command_that_the_host_refuses_fails_with_its_reason(site: Site) -> None:
     host = site.registered()
     web = site.client.instances.create(site.wanted("web"))
     host.refuses_commands = "domain is not running"
@@ -47,8 +47,8 @@ def test_a_command_that_the_host_refuses_fails_with_its_reason(site: Estate) -> 
         site.client.instances.reboot(web.meta.id)
 
 
-def test_a_command_interrupted_by_the_end_of_its_agent_is_unknown_and_not_done_again(site: Estate) -> None:
-    host = PretendHost()
+def test_a_command_interrupted_by_the_end_of_its_agent_is_unknown_and_not_done_again(site: Site) -> None:
+    host = FakeHost()
     host.hangs.set()
     agent = site.cloud.dial(site.secret, host)
     until(lambda: site.client.kaktuses.get(site.host.meta.id).status.memory, what="the host's capacity")
@@ -56,7 +56,7 @@ def test_a_command_interrupted_by_the_end_of_its_agent_is_unknown_and_not_done_a
     begun = site.client.instances.begin("reset", web.meta.id)
     until(lambda: host.done, what="the command to be begun")
     site.cloud.hang_up(agent)
-    again = PretendHost()
+    again = FakeHost()
     site.cloud.dial(site.secret, again)
     until(lambda: site.client.operations.get(begun.operation_id).phase != operation_pb2.PHASE_RUNNING, what="its end")
     ended = site.client.operations.get(begun.operation_id)
@@ -64,7 +64,7 @@ def test_a_command_interrupted_by_the_end_of_its_agent_is_unknown_and_not_done_a
     assert again.done == []
 
 
-def test_a_command_for_a_host_that_is_away_waits_and_is_sent_when_it_is_back(site: Estate) -> None:
+def test_a_command_for_a_host_that_is_away_waits_and_is_sent_when_it_is_back(site: Site) -> None:
     web = site.away()
     begun = site.client.instances.begin("reboot", web.meta.id)
     back = site.registered()
@@ -72,19 +72,19 @@ def test_a_command_for_a_host_that_is_away_waits_and_is_sent_when_it_is_back(sit
     assert back.done == [("reboot", web.meta.id)]
 
 
-def rows(site: Estate) -> list[str]:
+def rows(site: Site) -> list[str]:
     """The commands that have no end yet."""
     with Session(site.cloud.kahuna.store.engine) as session:
         return list(session.exec(select(Command.id)))
 
 
-def stands(site: Estate, operation: str) -> tuple[operation_pb2.Phase, str]:
+def stands(site: Site, operation: str) -> tuple[operation_pb2.Phase, str]:
     """Its phase, and the beginning of what it says."""
     found = site.client.operations.get(operation)
     return found.phase, found.message.partition(":")[0]
 
 
-def test_a_command_goes_out_in_the_newest_session_only(site: Estate) -> None:
+def test_a_command_goes_out_in_the_newest_session_only(site: Site) -> None:
     web = site.away()
     begun = site.client.instances.begin("reset", web.meta.id).operation_id
     store, agent = site.cloud.kahuna.store, site.agent.meta.id
@@ -99,7 +99,7 @@ def test_a_command_goes_out_in_the_newest_session_only(site: Estate) -> None:
     assert [ask(commands.recall, other) for other in (epoch - 1, epoch)] == [[], [begun]]
 
 
-def test_a_command_that_is_being_sent_does_not_expire(site: Estate) -> None:
+def test_a_command_that_is_being_sent_does_not_expire(site: Site) -> None:
     """House keeping comes by while the transaction that takes the command has not ended yet."""
     web = site.away()
     begun = site.client.instances.begin("reset", web.meta.id).operation_id
@@ -135,7 +135,7 @@ def converse(client: Client, id_: str, keys: "Queue[bytes | None]") -> Iterator[
     return (response.data for response in client.converse(method, requests()))
 
 
-def test_a_console_shows_what_was_printed_and_passes_keys_both_ways(site: Estate) -> None:
+def test_a_console_shows_what_was_printed_and_passes_keys_both_ways(site: Site) -> None:
     site.registered()
     web = site.client.instances.create(site.wanted("web"))
     keys: Queue[bytes | None] = Queue()
@@ -154,7 +154,7 @@ def test_a_console_shows_what_was_printed_and_passes_keys_both_ways(site: Estate
 
 
 @pytest.mark.slow
-def test_a_console_of_what_is_not_there_says_so(site: Estate) -> None:
+def test_a_console_of_what_is_not_there_says_so(site: Site) -> None:
     keys: Queue[bytes | None] = Queue()
     keys.put(None)
     with pytest.raises(errors.NotFound):
@@ -164,7 +164,7 @@ def test_a_console_of_what_is_not_there_says_so(site: Estate) -> None:
         next(converse(site.client, web.meta.id, keys))
 
 
-def test_who_opened_a_console_is_in_the_audit_trail(site: Estate, capsys: pytest.CaptureFixture[str]) -> None:
+def test_who_opened_a_console_is_in_the_audit_trail(site: Site, capsys: pytest.CaptureFixture[str]) -> None:
     site.registered()
     web = site.client.instances.create(site.wanted("web"))
     keys: Queue[bytes | None] = Queue()
@@ -183,7 +183,7 @@ def test_who_opened_a_console_is_in_the_audit_trail(site: Estate, capsys: pytest
     assert "operation" not in said[-1]
 
 
-def test_keys_that_are_no_message_end_the_console_with_the_reason(site: Estate) -> None:
+def test_keys_that_are_no_message_end_the_console_with_the_reason(site: Site) -> None:
     site.registered()
     web = site.client.instances.create(site.wanted("web"))
     method = "/kowa.v2.InstanceService/ConsoleInstance"

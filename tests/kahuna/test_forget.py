@@ -8,15 +8,15 @@ from sqlmodel import Session, select
 from kahuna.kinds.command import Command
 from kowa import contract, errors
 from kowa.v2 import agent_pb2, kaktus_pb2, kiwi_pb2, operation_pb2
-from tests.estate import Estate, estate
+from tests.control_plane import ControlPlane, FakeHost
+from tests.site import Site, make_site
 from tests.waiting import until
-from tests.world import PretendHost, World
 
 
 @pytest.fixture
-def lost(cloud: World) -> Estate:
+def lost(cloud: ControlPlane) -> Site:
     """A site with a machine on a host that has gone away, and the machine being deleted."""
-    site = estate(cloud)
+    site = make_site(cloud)
     site.away()
     for kind in (site.client.instances, site.client.volumes, site.client.adapters):
         for resource in list(kind.list()):
@@ -24,18 +24,18 @@ def lost(cloud: World) -> Estate:
     return site
 
 
-def forget(site: Estate, **fields: object) -> object:
+def forget(site: Site, **fields: object) -> object:
     method = contract.load().kinds["Kaktus"].service.methods["forget"]
     request = kaktus_pb2.ForgetKaktusRequest(id=site.host.meta.id, **fields)  # type: ignore[arg-type]
     return site.client.call(method, request).resource
 
 
-def remaining(site: Estate) -> list[int]:
+def remaining(site: Site) -> list[int]:
     kinds = (site.client.instances, site.client.volumes, site.client.adapters)
     return [len(list(kind.list())) for kind in kinds]
 
 
-def test_what_waits_for_a_lost_host_is_released_when_it_is_forgotten(lost: Estate) -> None:
+def test_what_waits_for_a_lost_host_is_released_when_it_is_forgotten(lost: Site) -> None:
     assert remaining(lost) == [1, 1, 1]
     with pytest.raises(errors.Invalid, match="yes_host_is_gone: is required"):
         forget(lost)
@@ -43,12 +43,12 @@ def test_what_waits_for_a_lost_host_is_released_when_it_is_forgotten(lost: Estat
     assert remaining(lost) == [0, 0, 0]
     assert not list(lost.client.operations.list(filter="phase = PHASE_WAITING"))
     # Should it return, it is bound to nothing, told nothing, and what it held concerns it no more.
-    back = PretendHost()
+    back = FakeHost()
     lost.cloud.dial(lost.secret, back)
     until(lambda: lost.cloud.fleet_sessions() and not back.wanted, what="an agent without a task")
 
 
-def test_an_agent_is_not_taken_from_a_host_that_holds_something(lost: Estate) -> None:
+def test_an_agent_is_not_taken_from_a_host_that_holds_something(lost: Site) -> None:
     host = lost.client.of(kaktus_pb2.Kaktus).get(lost.host.meta.id)
     host.agent = ""
     with pytest.raises(errors.Conflict, match="forget it"):
@@ -56,7 +56,7 @@ def test_an_agent_is_not_taken_from_a_host_that_holds_something(lost: Estate) ->
     assert remaining(lost) == [1, 1, 1]
 
 
-def test_a_host_deleted_before_it_is_forgotten_holds_nothing_up(lost: Estate) -> None:
+def test_a_host_deleted_before_it_is_forgotten_holds_nothing_up(lost: Site) -> None:
     client, agents = lost.client, lost.client.of(agent_pb2.Agent)
     networks: tuple[Any, ...] = (
         (client.subnets, lost.subnet),
@@ -79,9 +79,9 @@ def test_a_host_deleted_before_it_is_forgotten_holds_nothing_up(lost: Estate) ->
     assert not list(client.operations.list(filter="phase = PHASE_RUNNING"))
 
 
-def test_a_forgotten_host_gets_no_machines_and_what_waited_on_it_says_why(cloud: World) -> None:
-    site = estate(cloud)
-    agent = cloud.dial(site.secret, PretendHost())
+def test_a_forgotten_host_gets_no_machines_and_what_waited_on_it_says_why(cloud: ControlPlane) -> None:
+    site = make_site(cloud)
+    agent = cloud.dial(site.secret, FakeHost())
     until(lambda: site.client.kaktuses.get(site.host.meta.id).status.memory, what="the host's capacity")
     cloud.hang_up(agent)
     waiting = site.machine("web").operation_id
@@ -92,8 +92,8 @@ def test_a_forgotten_host_gets_no_machines_and_what_waited_on_it_says_why(cloud:
         site.client.instances.begin_create(wanted)
 
 
-def test_an_agent_serves_one_node_be_it_host_or_network(cloud: World) -> None:
-    site = estate(cloud)
+def test_an_agent_serves_one_node_be_it_host_or_network(cloud: ControlPlane) -> None:
+    site = make_site(cloud)
     kiwis = site.client.of(kiwi_pb2.Kiwi)
     wanted = kiwi_pb2.Kiwi(region=site.region.meta.id, name="kiwi-1", agent=site.agent.meta.id)
     with pytest.raises(errors.Conflict, match="it serves kaktus host-1; an agent serves one node at most"):
@@ -110,9 +110,9 @@ def test_an_agent_serves_one_node_be_it_host_or_network(cloud: World) -> None:
         cloud.host(site.zone, "host-2", other.meta.id)
 
 
-def test_what_was_sent_to_a_forgotten_host_ends_though_nobody_says_how(cloud: World) -> None:
-    site = estate(cloud)
-    host = PretendHost()
+def test_what_was_sent_to_a_forgotten_host_ends_though_nobody_says_how(cloud: ControlPlane) -> None:
+    site = make_site(cloud)
+    host = FakeHost()
     host.hangs.set()
     agent = cloud.dial(site.secret, host)
     until(lambda: site.client.kaktuses.get(site.host.meta.id).status.memory, what="the host's capacity")
@@ -132,7 +132,7 @@ def test_what_was_sent_to_a_forgotten_host_ends_though_nobody_says_how(cloud: Wo
     record = site.client.kaktuses.get(site.host.meta.id)
     record.agent = other.meta.id
     site.client.of(kaktus_pb2.Kaktus).begin_update(record, ["agent"])
-    taken_over, back = PretendHost(), PretendHost()
+    taken_over, back = FakeHost(), FakeHost()
     cloud.dial(secret, taken_over, state="other")
     cloud.dial(site.secret, back)
     until(lambda: web.meta.id in taken_over.wanted, what="the machine with its new agent")
@@ -142,8 +142,8 @@ def test_what_was_sent_to_a_forgotten_host_ends_though_nobody_says_how(cloud: Wo
     assert (taken_over.done, back.done) == ([("reboot", web.meta.id)], [])
 
 
-def test_with_a_machine_go_the_commands_that_it_was_sent(cloud: World) -> None:
-    site = estate(cloud)
+def test_with_a_machine_go_the_commands_that_it_was_sent(cloud: ControlPlane) -> None:
+    site = make_site(cloud)
     host = site.registered()
     host.hangs.set()
     web = site.client.instances.create(site.wanted("web"))

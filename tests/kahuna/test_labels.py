@@ -4,9 +4,9 @@ import pytest
 
 from kowa import contract, errors
 from kowa.v2 import instance_pb2, operation_pb2, region_pb2, vnet_pb2
-from tests.estate import Estate, estate
+from tests.control_plane import ControlPlane, FakeHost
+from tests.site import Site, make_site
 from tests.waiting import until
-from tests.world import PretendHost, World
 
 KINDS = contract.load().kinds
 
@@ -20,12 +20,12 @@ def test_every_kind_that_clients_write_has_them_at_one_place() -> None:
 
 
 @pytest.fixture
-def site(cloud: World) -> Estate:
+def site(cloud: ControlPlane) -> Site:
     """A site with a host."""
-    return estate(cloud)
+    return make_site(cloud)
 
 
-def test_they_are_written_found_replaced_and_cleared(site: Estate) -> None:
+def test_they_are_written_found_replaced_and_cleared(site: Site) -> None:
     site.registered()
     wanted = site.wanted("web")
     wanted.labels.update({"env": "prod", "k8s.io/role": "db"})
@@ -46,7 +46,7 @@ def test_they_are_written_found_replaced_and_cleared(site: Estate) -> None:
     assert not site.client.instances.update(instance_pb2.Instance(meta=changed.meta), ["labels"]).labels
 
 
-def test_a_change_of_them_moves_revision_and_etag_and_no_generation_and_no_agent_hears_of_it(site: Estate) -> None:
+def test_a_change_of_them_moves_revision_and_etag_and_no_generation_and_no_agent_hears_of_it(site: Site) -> None:
     host = site.registered()
     web = site.client.instances.create(site.wanted("web"))
     for resources, kind, id_ in (
@@ -69,13 +69,13 @@ def test_a_change_of_them_moves_revision_and_etag_and_no_generation_and_no_agent
     assert moved.meta.generation == web.meta.generation + 1
     until(lambda: host.wanted[web.meta.id].generation == moved.meta.generation, what="the machine as it is now")
     assert b"prod" not in b"".join(described.resource.value for described in host.wanted.values())
-    anew = PretendHost()
+    anew = FakeHost()
     site.cloud.dial(site.secret, anew, "anew")
     until(lambda: anew.wanted.keys() == host.wanted.keys(), what="the slice once more")
     assert anew.wanted == host.wanted
 
 
-def test_a_change_of_them_waits_for_no_host_and_replaces_nothing_under_way(site: Estate) -> None:
+def test_a_change_of_them_waits_for_no_host_and_replaces_nothing_under_way(site: Site) -> None:
     web = site.away()
     stop = site.client.instances.begin("stop", web.meta.id).operation_id
     labelled = instance_pb2.Instance(labels={"env": "prod"})

@@ -12,26 +12,26 @@ from kahuna.domain.errors import Refusal
 from kowa import contract, errors
 from kowa.client import Client
 from kowa.v2 import instance_pb2, operation_pb2, region_pb2
-from tests.estate import estate
-from tests.losing import Line
+from tests.control_plane import ControlPlane, FakeHost, control_plane
+from tests.lossy_proxy import LossyProxy
 from tests.postgres import Postgres
+from tests.site import make_site
 from tests.waiting import until
-from tests.world import PretendHost, World, world
 
 
 @pytest.fixture
-def line(server: Postgres) -> Iterator[Line]:
+def line(server: Postgres) -> Iterator[LossyProxy]:
     """The way to the database."""
     with tempfile.TemporaryDirectory(prefix="line-") as folder:
-        made = Line(server.folder, Path(folder))
+        made = LossyProxy(server.folder, Path(folder))
         yield made
         made.close()
 
 
 @pytest.fixture
-def cloud(tmp_path: Path, server: Postgres, line: Line) -> Iterator[World]:
+def cloud(tmp_path: Path, server: Postgres, line: LossyProxy) -> Iterator[ControlPlane]:
     """A Kahuna behind that line."""
-    with world(tmp_path, server.database().replace(str(server.folder), str(line.folder))) as made:
+    with control_plane(tmp_path, server.database().replace(str(server.folder), str(line.folder))) as made:
         yield made
 
 
@@ -47,7 +47,7 @@ def deletions(client: Client) -> list[operation_pb2.Operation]:
 
 @pytest.mark.postgresql
 @pytest.mark.parametrize("refusing", [0, 3], ids=["at once again", "away for a while"])
-def test_the_caller_repeats_and_finds_what_he_did(cloud: World, line: Line, refusing: int) -> None:
+def test_the_caller_repeats_and_finds_what_he_did(cloud: ControlPlane, line: LossyProxy, refusing: int) -> None:
     cloud.region("first")
     line.lose("second", refusing=refusing)
     made = cloud.region("second")
@@ -58,7 +58,7 @@ def test_the_caller_repeats_and_finds_what_he_did(cloud: World, line: Line, refu
 
 @pytest.mark.postgresql
 @pytest.mark.parametrize("refusing", [0, 3], ids=["at once again", "away for a while"])
-def test_the_caller_repeats_and_what_he_deleted_is_gone(cloud: World, line: Line, refusing: int) -> None:
+def test_the_caller_repeats_and_what_he_deleted_is_gone(cloud: ControlPlane, line: LossyProxy, refusing: int) -> None:
     gone = cloud.region("gone").meta.id
     line.lose(gone, refusing=refusing)
     begun = cloud.client.regions.begin_delete(gone)
@@ -72,8 +72,8 @@ def test_the_caller_repeats_and_what_he_deleted_is_gone(cloud: World, line: Line
 def test_a_repeated_deletion_changes_nothing_and_another_with_its_id_is_refused(
     tmp_path: Path, database: str, lingers: bool
 ) -> None:
-    with world(tmp_path, database) as cloud:
-        site = estate(cloud)
+    with control_plane(tmp_path, database) as cloud:
+        site = make_site(cloud)
         host = site.registered()
         web = cloud.client.instances.create(site.wanted("web"))
         host.frozen = {"instance"} if lingers else set()
@@ -92,7 +92,7 @@ def test_a_repeated_deletion_changes_nothing_and_another_with_its_id_is_refused(
 
 
 @pytest.mark.postgresql
-def test_what_nobody_repeats_is_seen_and_nobody_else_waits_for_it(cloud: World, line: Line) -> None:
+def test_what_nobody_repeats_is_seen_and_nobody_else_waits_for_it(cloud: ControlPlane, line: LossyProxy) -> None:
     events = cloud.client.regions.watch()
     assert next(events).change == "synced"
     line.lose("orphan")
@@ -105,9 +105,9 @@ def test_what_nobody_repeats_is_seen_and_nobody_else_waits_for_it(cloud: World, 
 
 
 @pytest.mark.postgresql
-def test_a_report_that_the_database_did_not_hear_comes_again(cloud: World, server: Postgres) -> None:
-    site = estate(cloud)
-    host = PretendHost()
+def test_a_report_that_the_database_did_not_hear_comes_again(cloud: ControlPlane, server: Postgres) -> None:
+    site = make_site(cloud)
+    host = FakeHost()
     host.frozen.add("instance")
     site.registered(host)
     begun = site.machine("web")

@@ -9,34 +9,34 @@ from kahuna.store.audit import Audit
 from kowa import contract, errors
 from kowa.fleet.v1 import fleet_pb2
 from kowa.v2 import instance_pb2, meta_pb2, operation_pb2
-from tests.estate import Estate, estate
+from tests.control_plane import ControlPlane, FakeHost
 from tests.packed import edited
+from tests.site import Site, make_site
 from tests.waiting import until
-from tests.world import PretendHost, World
 
 WAITING, RUNNING, DONE = operation_pb2.PHASE_WAITING, operation_pb2.PHASE_RUNNING, operation_pb2.PHASE_DONE
 
 
 @pytest.fixture
-def site(cloud: World) -> Estate:
+def site(cloud: ControlPlane) -> Site:
     """A site whose host has not dialled in."""
-    return estate(cloud)
+    return make_site(cloud)
 
 
-def stands(site: Estate, operation: str) -> tuple[operation_pb2.Phase, str]:
+def stands(site: Site, operation: str) -> tuple[operation_pb2.Phase, str]:
     """Its phase, and the beginning of what it says."""
     found = site.client.operations.get(operation)
     return found.phase, found.message.partition(":")[0]
 
 
-def cancel(site: Estate, operation: str) -> Any:
+def cancel(site: Site, operation: str) -> Any:
     method = contract.load().kinds["Operation"].service.methods["cancel"]
     return site.client.call(method, operation_pb2.CancelOperationRequest(id=operation)).resource
 
 
 @pytest.mark.slow
-def test_an_operation_says_when_its_host_goes_and_when_it_is_back(site: Estate) -> None:
-    host = PretendHost()
+def test_an_operation_says_when_its_host_goes_and_when_it_is_back(site: Site) -> None:
+    host = FakeHost()
     agent = site.cloud.dial(site.secret, host)
     until(lambda: site.client.kaktuses.get(site.host.meta.id).status.memory, what="the host's capacity")
     web = site.client.instances.create(site.wanted("web"))
@@ -45,7 +45,7 @@ def test_an_operation_says_when_its_host_goes_and_when_it_is_back(site: Estate) 
     assert stands(site, stop) == (RUNNING, "")
     site.cloud.hang_up(agent)
     until(lambda: stands(site, stop) == (WAITING, "HOST_OFFLINE"), what="the word that its host is away")
-    busy = PretendHost()
+    busy = FakeHost()
     busy.frozen.add("instance")
     site.cloud.dial(site.secret, busy)
     until(lambda: stands(site, stop) == (RUNNING, ""), what="the word that its host is back")
@@ -53,7 +53,7 @@ def test_an_operation_says_when_its_host_goes_and_when_it_is_back(site: Estate) 
     assert site.client.operations.wait(stop, 60).phase == DONE
 
 
-def test_the_same_wish_again_replaces_nothing(site: Estate) -> None:
+def test_the_same_wish_again_replaces_nothing(site: Site) -> None:
     web = site.away()
     first = site.client.instances.begin("stop", web.meta.id).operation_id
     again = site.client.instances.begin("stop", web.meta.id).operation_id
@@ -67,7 +67,7 @@ def test_the_same_wish_again_replaces_nothing(site: Estate) -> None:
     assert [site.client.operations.wait(each, 60).phase for each in deletions] == [DONE, DONE]
 
 
-def test_a_command_is_not_replaced_by_a_change(site: Estate) -> None:
+def test_a_command_is_not_replaced_by_a_change(site: Site) -> None:
     web = site.away()
     reset = site.client.instances.begin("reset", web.meta.id).operation_id
     web.description = "renamed meanwhile"
@@ -79,7 +79,7 @@ def test_a_command_is_not_replaced_by_a_change(site: Estate) -> None:
 
 
 @pytest.mark.parametrize("how", ["cancelled", "its machine deleted"])
-def test_a_command_taken_back_is_never_sent(site: Estate, how: str) -> None:
+def test_a_command_taken_back_is_never_sent(site: Site, how: str) -> None:
     web = site.away()
     reset = site.client.instances.begin("reset", web.meta.id).operation_id
     if how == "cancelled":
@@ -93,7 +93,7 @@ def test_a_command_taken_back_is_never_sent(site: Estate, how: str) -> None:
     assert host.done == []
 
 
-def test_a_command_that_was_sent_is_not_cancelled(site: Estate) -> None:
+def test_a_command_that_was_sent_is_not_cancelled(site: Site) -> None:
     host = site.registered()
     host.hangs.set()
     web = site.client.instances.create(site.wanted("web"))
@@ -104,7 +104,7 @@ def test_a_command_that_was_sent_is_not_cancelled(site: Estate) -> None:
     assert stands(site, reset)[0] == RUNNING
 
 
-def test_who_cancelled_is_in_the_audit_trail(site: Estate) -> None:
+def test_who_cancelled_is_in_the_audit_trail(site: Site) -> None:
     web = site.away()
     stop = site.client.instances.begin("stop", web.meta.id).operation_id
     for _ in range(2):  # an ended one stays as it ended
@@ -118,7 +118,7 @@ def test_who_cancelled_is_in_the_audit_trail(site: Estate) -> None:
 
 
 @pytest.mark.parametrize("verb", ["suspend", "resume"])
-def test_a_stopped_machine_is_neither_suspended_nor_resumed(site: Estate, verb: str) -> None:
+def test_a_stopped_machine_is_neither_suspended_nor_resumed(site: Site, verb: str) -> None:
     site.registered()
     web = site.client.instances.create(site.wanted("web"))
     site.client.instances.stop(web.meta.id)
@@ -127,13 +127,13 @@ def test_a_stopped_machine_is_neither_suspended_nor_resumed(site: Estate, verb: 
     assert site.client.instances.get(web.meta.id).power == instance_pb2.POWER_STOPPED
 
 
-def test_a_power_that_is_not_said_is_running(site: Estate) -> None:
+def test_a_power_that_is_not_said_is_running(site: Site) -> None:
     web = site.away()
     web.power = instance_pb2.POWER_UNSPECIFIED
     assert site.client.instances.begin_update(web, ["power"]).resource.power == instance_pb2.POWER_RUNNING
 
 
-class Retrying(PretendHost):
+class Retrying(FakeHost):
     """What it has given up it tries again, as an agent does that was started anew, and says so."""
 
     def __init__(self) -> None:
@@ -152,7 +152,7 @@ class Retrying(PretendHost):
 
 
 @pytest.mark.parametrize("outcome", [fleet_pb2.OUTCOME_WORKING, fleet_pb2.OUTCOME_WAITING])
-def test_what_was_given_up_is_in_error_until_it_has_come_about(site: Estate, outcome: fleet_pb2.Outcome) -> None:
+def test_what_was_given_up_is_in_error_until_it_has_come_about(site: Site, outcome: fleet_pb2.Outcome) -> None:
     host = Retrying()
     host.frozen.add("instance")
     site.registered(host)
@@ -181,8 +181,8 @@ def test_what_was_given_up_is_in_error_until_it_has_come_about(site: Estate, out
     assert site.client.instances.get(id_).meta.state == meta_pb2.STATE_READY
 
 
-def test_what_was_given_up_and_comes_about_after_all_is_ready(site: Estate) -> None:
-    host = PretendHost()
+def test_what_was_given_up_and_comes_about_after_all_is_ready(site: Site) -> None:
+    host = FakeHost()
     host.frozen.add("instance")
     site.registered(host)
     web = site.machine("web")

@@ -21,8 +21,8 @@ from kowa import contract, errors
 from kowa.client import Client
 from kowa.v2 import kaktus_pb2, region_pb2, zone_pb2
 from kowactl.main import EXIT_CODES
+from tests.clients import Kowactl, Rest, rest
 from tests.made_up import bad_input, made_up
-from tests.speakers import Kowactl, Rest, rest
 from tests.waiting import until
 
 PROGRAM = (sys.executable, "-m", "tests.made_up")
@@ -138,8 +138,8 @@ def refused(site: Site, transport: str, what: str, ask: Callable[[], object], re
         ask()
     except errors.KowaError as error:
         exit_code = EXIT_CODES[errors.CLASSES[REASONS[reason]]]
-        if transport == "kowactl" and what in ITSELF:
-            reason, (exit_code, words) = "", ITSELF[what]
+        if transport == "kowactl" and what in REFUSED_BY_KOWACTL:
+            reason, (exit_code, words) = "", REFUSED_BY_KOWACTL[what]
         as_expected = (error.reason, words in error.message) == (reason, True)
         if not as_expected or (transport == "kowactl" and error.code != str(exit_code)):
             return f"{what}: {error.code}: {error.reason}: {error.message}"
@@ -149,7 +149,7 @@ def refused(site: Site, transport: str, what: str, ask: Callable[[], object], re
 
 
 # What kowactl refuses by itself: its exit code, and its words.
-ITSELF = {
+REFUSED_BY_KOWACTL = {
     "nowhere": (2, "missing --address or --network"),
     "a part of a verb": (2, "101 is not in the range 1<=x<=100"),
 }

@@ -8,15 +8,15 @@ import pytest
 
 from kowa import contract, errors
 from kowa.v2 import instance_pb2, project_pb2, region_pb2
-from tests.estate import Estate, estate
+from tests.control_plane import GIB, ControlPlane
+from tests.site import Site, make_site
 from tests.ssh_keys import long_key
-from tests.world import GIB, World
 
 KINDS = contract.load().kinds
 pytestmark = pytest.mark.parametrize("database", ["sqlite"], indirect=True)
 
 
-def listed(cloud: World, kind: str = "Region", **query: object) -> Any:
+def listed(cloud: ControlPlane, kind: str = "Region", **query: object) -> Any:
     """One page."""
     method = KINDS[kind].service.methods["list"]
     request = contract.load().stub(method.request.name)(**query)
@@ -43,7 +43,7 @@ def bent(token: str, **changes: object) -> str:
     ],
     ids=str,
 )
-def test_a_token_serves_only_the_list_that_gave_it(cloud: World, query: dict[str, Any]) -> None:
+def test_a_token_serves_only_the_list_that_gave_it(cloud: ControlPlane, query: dict[str, Any]) -> None:
     for name in ("eu", "us"):
         cloud.region(name)
         cloud.client.of(project_pb2.Project).create(project_pb2.Project(name=name))
@@ -54,9 +54,9 @@ def test_a_token_serves_only_the_list_that_gave_it(cloud: World, query: dict[str
 
 
 @pytest.fixture
-def machines(cloud: World) -> Estate:
+def machines(cloud: ControlPlane) -> Site:
     """A site with a running machine, web, and a stopped one, db, that is larger."""
-    site = estate(cloud)
+    site = make_site(cloud)
     site.registered()
     cloud.client.instances.create(site.wanted("web"))
     db = cloud.client.instances.create(site.wanted("db", memory=3 * GIB // 2))
@@ -79,13 +79,13 @@ AS_TABLES_SHOW_THEM: list[tuple[str, list[str]]] = [
 ]
 
 
-def test_values_may_be_written_as_tables_show_them(machines: Estate) -> None:
+def test_values_may_be_written_as_tables_show_them(machines: Site) -> None:
     for condition, found in AS_TABLES_SHOW_THEM:
         listed = machines.client.instances.list(filter=condition, order_by="name")
         assert [machine.name for machine in listed] == found, condition
 
 
-def test_what_names_a_resource_is_asked_by_its_id(machines: Estate) -> None:
+def test_what_names_a_resource_is_asked_by_its_id(machines: Site) -> None:
     def names(kind: str, condition: str) -> list[str]:
         return [found.name for found in getattr(machines.client, kind).list(filter=condition, order_by="name")]
 
@@ -103,7 +103,7 @@ def test_what_names_a_resource_is_asked_by_its_id(machines: Estate) -> None:
     [[5], [None], [[1]], [{}], [], ["x", "y"], 5, "n", {}, None],
     ids=repr,
 )
-def test_a_bent_token_is_refused(cloud: World, keys: object) -> None:
+def test_a_bent_token_is_refused(cloud: ControlPlane, keys: object) -> None:
     for name in ("eu", "us"):
         cloud.region(name)
     token = listed(cloud, order_by="name", page_size=1).next_page_token
@@ -116,12 +116,12 @@ def test_a_bent_token_is_refused(cloud: World, keys: object) -> None:
     ["x", "é", encoded([]), encoded(5), encoded(None), encoded(b"\xff\xfe"), encoded(b"[" * 100_000), "A" * 100_000],
     ids=lambda token: token[:8],
 )
-def test_what_is_no_token_is_refused(cloud: World, token: str) -> None:
+def test_what_is_no_token_is_refused(cloud: ControlPlane, token: str) -> None:
     with pytest.raises(errors.Invalid, match="page_token: is not one"):
         listed(cloud, page_token=token)
 
 
-def test_a_long_key_makes_no_long_token_and_pages_are_the_list_all_the_same(cloud: World) -> None:
+def test_a_long_key_makes_no_long_token_and_pages_are_the_list_all_the_same(cloud: ControlPlane) -> None:
     # All the same for longer than a token remembers, and different behind that.
     for name in "dbac":
         wanted = region_pb2.Region(name=name, description="😀" * 1000 + name)
@@ -135,8 +135,8 @@ def test_a_long_key_makes_no_long_token_and_pages_are_the_list_all_the_same(clou
 
 
 @pytest.mark.slow
-def test_a_page_ends_where_an_answer_has_no_more_room_and_the_next_goes_on(cloud: World) -> None:
-    site = estate(cloud)
+def test_a_page_ends_where_an_answer_has_no_more_room_and_the_next_goes_on(cloud: ControlPlane) -> None:
+    site = make_site(cloud)
     site.registered()
     names = [f"m{number:02}" for number in range(12)]
     for name in names:

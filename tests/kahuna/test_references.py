@@ -8,13 +8,13 @@ from kahuna.store import transaction
 from kahuna.store.resource import CONTRACT, meta
 from kahuna.store.view import Change, Commit, Entry, Move, View
 from kowa.v2 import instance_pb2, meta_pb2
-from tests.estate import estate
-from tests.world import World
+from tests.control_plane import ControlPlane
+from tests.site import make_site
 
 
-def test_a_transaction_and_the_view_agree(cloud: World, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_transaction_and_the_view_agree(cloud: ControlPlane, monkeypatch: pytest.MonkeyPatch) -> None:
     """However few ids one query may name."""
-    site = estate(cloud)
+    site = make_site(cloud)
     site.registered()
     site.machine("web")
     monkeypatch.setattr(transaction, "MAX_IDS", 1)

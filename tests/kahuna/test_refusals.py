@@ -1,4 +1,4 @@
-"""Bad input: what is refused, in which words, and that a refused call changes nothing, in every tongue."""
+"""Bad input: what is refused, in which words, and that a refused call changes nothing, in every transport."""
 
 import contextlib
 from collections.abc import Callable, Iterator
@@ -26,39 +26,39 @@ from kowa.v2 import (
     zone_pb2,
 )
 from kowactl.main import EXIT_CODES
-from tests.estate import Estate, estate
-from tests.speakers import Kowactl, rest
+from tests.clients import Kowactl, rest
+from tests.control_plane import GIB, ControlPlane
+from tests.site import Site, make_site
 from tests.ssh_keys import ED25519, PRIVATE
 from tests.waiting import until
-from tests.world import GIB, World
 
 PB = 10**15
 NOBODY = "00000000-0000-4000-8000-000000000000"
 
 
 @pytest.fixture
-def site(cloud: World) -> Estate:
+def site(cloud: ControlPlane) -> Site:
     """A site with a registered host and a machine called web."""
-    made = estate(cloud)
+    made = make_site(cloud)
     made.registered()
     made.client.instances.create(made.wanted("web"))
     return made
 
 
-def create(message: type[Message], **fields: object) -> Callable[[Estate], object]:
+def create(message: type[Message], **fields: object) -> Callable[[Site], object]:
     """Asks for a resource; a callable among the fields is asked for its value first."""
 
-    def ask(site: Estate) -> object:
+    def ask(site: Site) -> object:
         values = {name: value(site) if callable(value) else value for name, value in fields.items()}
         return site.client.of(message).begin_create(message(**values))
 
     return ask
 
 
-def machine(**changes: object) -> Callable[[Estate], object]:
+def machine(**changes: object) -> Callable[[Site], object]:
     """Asks for a machine like web but for some fields."""
 
-    def ask(site: Estate) -> object:
+    def ask(site: Site) -> object:
         web = next(site.client.of(instance_pb2.Instance).list())
         wanted = instance_pb2.Instance(
             project=web.project, name="db", zone=web.zone, vcpus=1, memory=GIB, volumes=[free_volume(site)]
@@ -72,80 +72,80 @@ def machine(**changes: object) -> Callable[[Estate], object]:
     return ask
 
 
-def free_volume(site: Estate) -> str:
+def free_volume(site: Site) -> str:
     """A volume that no machine holds."""
     free = list(site.client.of(volume_pb2.Volume).list(filter='name = "free"'))
     return free[0].meta.id if free else site.volume("free").resource.meta.id
 
 
-def region(site: Estate) -> str:
+def region(site: Site) -> str:
     return site.region.meta.id
 
 
-def zone(site: Estate) -> str:
+def zone(site: Site) -> str:
     return site.zone.meta.id
 
 
-def vnet(site: Estate) -> str:
+def vnet(site: Site) -> str:
     return site.vnet.meta.id
 
 
-def subnet(site: Estate) -> str:
+def subnet(site: Site) -> str:
     return site.subnet.meta.id
 
 
-def project(site: Estate) -> str:
+def project(site: Site) -> str:
     return site.project.meta.id
 
 
-def pool(site: Estate) -> str:
+def pool(site: Site) -> str:
     return site.pool.meta.id
 
 
-def web(site: Estate) -> instance_pb2.Instance:
+def web(site: Site) -> instance_pb2.Instance:
     return next(site.client.of(instance_pb2.Instance).list(filter='name = "web"'))
 
 
-def shrink(site: Estate) -> object:
+def shrink(site: Site) -> object:
     disk = site.client.of(volume_pb2.Volume).get(web(site).volumes[0])
     disk.size = GIB // 2
     return site.client.of(volume_pb2.Volume).begin_update(disk, ["size"])
 
 
-def stale(site: Estate) -> object:
+def stale(site: Site) -> object:
     changed = site.client.of(region_pb2.Region).get(region(site))
     changed.meta.etag, changed.description = "0123456789abcdef", "new"
     return site.client.of(region_pb2.Region).begin_update(changed, ["description"])
 
 
-def move(site: Estate) -> object:
+def move(site: Site) -> object:
     moved = site.client.of(zone_pb2.Zone).get(zone(site))
     moved.region = site.client.of(region_pb2.Region).begin_create(region_pb2.Region(name="us")).resource.meta.id
     return site.client.of(zone_pb2.Zone).begin_update(moved, ["region"])
 
 
-def agent(site: Estate) -> str:
+def agent(site: Site) -> str:
     return site.agent.meta.id
 
 
-def drop_disk(site: Estate) -> object:
+def drop_disk(site: Site) -> object:
     return site.client.volumes.begin_delete(web(site).volumes[0])
 
 
-def drop_region(site: Estate) -> object:
+def drop_region(site: Site) -> object:
     return site.client.regions.begin_delete(region(site))
 
 
-def listed(**query: Any) -> Callable[[Estate], object]:
+def listed(**query: Any) -> Callable[[Site], object]:
     return lambda site: list(site.client.regions.list(**query))
 
 
-def machines(**query: Any) -> Callable[[Estate], object]:
+def machines(**query: Any) -> Callable[[Site], object]:
     return lambda site: list(site.client.instances.list(**query))
 
 
-def masked(path: str) -> Callable[[Estate], object]:
-    def ask(site: Estate) -> object:
+def masked(path: str) -> Callable[[Site], object]:
+    def ask(site: Site) -> object:
         changed = web(site)
         changed.metadata["motd"], changed.description = "new", "new"
         return site.client.of(instance_pb2.Instance).begin_update(changed, [path])
@@ -153,29 +153,29 @@ def masked(path: str) -> Callable[[Estate], object]:
     return ask
 
 
-def drop_agent(site: Estate) -> object:
+def drop_agent(site: Site) -> object:
     return site.client.agents.begin_delete(agent(site))
 
 
-def range_(**fields: object) -> Callable[[Estate], object]:
+def range_(**fields: object) -> Callable[[Site], object]:
     return create(subnet_pb2.Subnet, vnet=vnet, name="b", **fields)
 
 
-def card(**fields: object) -> Callable[[Estate], object]:
+def card(**fields: object) -> Callable[[Site], object]:
     return create(adapter_pb2.Adapter, project=project, subnet=subnet, name="b", **fields)
 
 
-def image(**fields: object) -> Callable[[Estate], object]:
+def image(**fields: object) -> Callable[[Site], object]:
     return create(template_pb2.Template, **{"storage_pool": pool, "name": "b", "sha256": "0" * 64, **fields})
 
 
-def place(**fields: object) -> Callable[[Estate], object]:
+def place(**fields: object) -> Callable[[Site], object]:
     return create(storage_pool_pb2.StoragePool, region=region, name="b", **fields)
 
 
 INVALID = "INVALID_ARGUMENT"
 DIR = storage_pool_pb2.STORAGE_DRIVER_DIR
-REFUSALS: list[tuple[str, Callable[[Estate], object], str, str]] = [
+REFUSALS: list[tuple[str, Callable[[Site], object], str, str]] = [
     # what, how, reason, words
     ("an unknown id", lambda site: site.client.instances.get(NOBODY), "NOT_FOUND", NOBODY),
     ("a malformed id", lambda site: site.client.instances.get("../x"), "NOT_FOUND", "list them"),
@@ -275,24 +275,24 @@ REFUSALS: list[tuple[str, Callable[[Estate], object], str, str]] = [
 ]  # fmt: skip
 
 
-def twice(site: Estate) -> object:
+def twice(site: Site) -> object:
     disk = free_volume(site)
     return machine(volumes=[disk])(site)
 
 
-def others(site: Estate) -> object:
+def others(site: Site) -> object:
     return machine(volumes=[web(site).volumes[0]])(site)
 
 
 # Each word of kowactl is a process of its own.
-TONGUES = [
+TRANSPORTS = [
     "grpc",
     pytest.param("rest", marks=pytest.mark.gateway),
     pytest.param("kowactl", marks=pytest.mark.slow),
 ]
-# What can't be said in a tongue: the path without an id is the list's; kowactl asks for pages that are not too large.
+# What can't be expressed: the path without an id is the list's; kowactl asks for pages that are not too large.
 # Its masks are made from what it is given.
-UNSAYABLE = {
+NOT_EXPRESSIBLE = {
     ("rest", "an empty id"),
     ("kowactl", "an empty id"),
     ("kowactl", "a page too large"),
@@ -304,7 +304,7 @@ UNSAYABLE = {
 
 # What kowactl refuses by itself, before it asks for the change: its exit code, and its words.
 NOT_FOUND, USAGE = EXIT_CODES[errors.NotFound], 2
-ITSELF = {
+REFUSED_BY_KOWACTL = {
     "a malformed id": (NOT_FOUND, "no project is called '..'"),  # taken for a path: the machine x of a project
     "no name": (USAGE, "missing --name"),
     "no memory": (USAGE, "missing --memory"),
@@ -317,19 +317,21 @@ ITSELF = {
 
 
 @pytest.mark.parametrize("database", ["sqlite"], indirect=True)
-@pytest.mark.parametrize("tongue", TONGUES)
-def test_each_is_refused_with_its_reason_and_changes_nothing(site: Estate, tongue: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize("transport", TRANSPORTS)
+def test_each_is_refused_with_its_reason_and_changes_nothing(site: Site, transport: str, tmp_path: Path) -> None:
     free_volume(site)
     site.client.of(region_pb2.Region).begin_create(region_pb2.Region(name="us"))
     until(lambda: not list(site.client.operations.list(filter="phase = PHASE_RUNNING")), what="quiet")
-    with speaking(site, tongue, tmp_path):
-        wrong = [said for row in REFUSALS if (said := refused(site, tongue, *row))]
+    with calling_through(site, transport, tmp_path):
+        wrong = [said for row in REFUSALS if (said := refused(site, transport, *row))]
     assert not wrong, "\n".join(wrong)
 
 
 @pytest.mark.parametrize("database", ["sqlite"], indirect=True)
-@pytest.mark.parametrize("tongue", TONGUES)
-def test_two_hundred_hosts_that_do_not_fit_are_told_of_in_one_answer(site: Estate, tongue: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize("transport", TRANSPORTS)
+def test_two_hundred_hosts_that_do_not_fit_are_told_of_in_one_answer(
+    site: Site, transport: str, tmp_path: Path
+) -> None:
     names = [f"rack-{number:03}-host.example.net" for number in range(200)]
 
     def stand(tx: Transaction) -> None:
@@ -338,40 +340,40 @@ def test_two_hundred_hosts_that_do_not_fit_are_told_of_in_one_answer(site: Estat
 
     site.cloud.loop.run(site.cloud.kahuna.store.run(stand))
     free_volume(site)
-    with speaking(site, tongue, tmp_path), pytest.raises(errors.KowaError) as refused:
+    with calling_through(site, transport, tmp_path), pytest.raises(errors.KowaError) as refused:
         machine(memory=100 * PB)(site)
     assert refused.value.reason == "NO_HOST"
     assert "200 hosts: has no agent; host-1: has " in refused.value.message
     assert "ask for less or add a host" in refused.value.message
-    if tongue == "grpc":
+    if transport == "grpc":
         assert refused.value.metadata["host-1"].startswith("has ")
         assert len(refused.value.metadata) > 10
 
 
 @contextlib.contextmanager
-def speaking(site: Estate, tongue: str, folder: Path) -> Iterator[None]:
-    """Lets the site's calls be made in a tongue."""
+def calling_through(site: Site, transport: str, folder: Path) -> Iterator[None]:
+    """Lets the site's calls be made in a transport."""
     with contextlib.ExitStack() as stack:
-        if tongue == "rest":
-            site.tongue = stack.enter_context(rest(site.cloud.settings.api, site.cloud.key, folder / "gateway"))
-        elif tongue == "kowactl":
-            site.tongue = Kowactl(site.cloud.settings.api, site.cloud.key)
+        if transport == "rest":
+            site.other_client = stack.enter_context(rest(site.cloud.settings.api, site.cloud.key, folder / "gateway"))
+        elif transport == "kowactl":
+            site.other_client = Kowactl(site.cloud.settings.api, site.cloud.key)
         yield
 
 
-def refused(site: Estate, tongue: str, what: str, ask: Callable[[Estate], object], reason: str, words: str) -> str:
+def refused(site: Site, transport: str, what: str, ask: Callable[[Site], object], reason: str, words: str) -> str:
     """What is wrong with a refusal, or nothing."""
-    if (tongue, what) in UNSAYABLE:
+    if (transport, what) in NOT_EXPRESSIBLE:
         return ""
     before = site.cloud.kahuna.store.view.revision
     try:
         ask(site)
     except errors.KowaError as error:
         exit_code = EXIT_CODES[errors.CLASSES[REASONS[reason]]]
-        if tongue == "kowactl" and what in ITSELF:
-            reason, (exit_code, words) = "", ITSELF[what]
+        if transport == "kowactl" and what in REFUSED_BY_KOWACTL:
+            reason, (exit_code, words) = "", REFUSED_BY_KOWACTL[what]
         as_expected = (error.reason, words in error.message) == (reason, True)
-        if not as_expected or (tongue == "kowactl" and error.code != str(exit_code)):
+        if not as_expected or (transport == "kowactl" and error.code != str(exit_code)):
             return f"{what}: {error.code}: {error.reason}: {error.message}"
     else:
         return f"{what}: not refused"
@@ -379,7 +381,7 @@ def refused(site: Estate, tongue: str, what: str, ask: Callable[[Estate], object
 
 
 @pytest.mark.parametrize("database", ["sqlite"], indirect=True)
-def test_what_may_not_move_does_not(site: Estate) -> None:
+def test_what_may_not_move_does_not(site: Site) -> None:
     with pytest.raises(errors.Invalid, match="region: can't be changed"):
         move(site)
 
@@ -388,7 +390,7 @@ def test_what_may_not_move_does_not(site: Estate) -> None:
 @pytest.mark.parametrize(
     "key", ["", "nonsense", "kowa_admin_000000000000_" + "0" * 64], ids=["none", "nonsense", "unknown"]
 )
-def test_a_wrong_key_opens_nothing(cloud: World, key: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_wrong_key_opens_nothing(cloud: ControlPlane, key: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("KOWABUNGA_API_KEY", raising=False)
     with Client(cloud.settings.api, key=key, insecure=True) as stranger:
         assert ("authorization" in dict(stranger.metadata)) == bool(key)
@@ -398,7 +400,7 @@ def test_a_wrong_key_opens_nothing(cloud: World, key: str, monkeypatch: pytest.M
 
 
 @pytest.mark.parametrize("database", ["sqlite"], indirect=True)
-def test_an_agent_key_opens_no_api(cloud: World) -> None:
+def test_an_agent_key_opens_no_api(cloud: ControlPlane) -> None:
     _, secret = cloud.agent()
     with Client(cloud.settings.api, key=secret, insecure=True) as agent:
         with pytest.raises(errors.Denied) as refused:

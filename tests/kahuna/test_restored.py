@@ -10,16 +10,16 @@ from sqlalchemy.engine import make_url
 from kahuna.main import main
 from kowa.fleet.v1 import fleet_pb2
 from kowa.v2 import agent_pb2, meta_pb2, vnet_pb2
-from tests.estate import Estate, estate
+from tests.control_plane import ControlPlane, FakeHost
 from tests.packed import content
+from tests.site import Site, make_site
 from tests.waiting import until
-from tests.world import PretendHost, World
 
 
 class Backup:
     """A copy of a world's database, made while Kahuna is stopped."""
 
-    def __init__(self, cloud: World) -> None:
+    def __init__(self, cloud: ControlPlane) -> None:
         self._cloud = cloud
         self._copy("", "-backup")
 
@@ -40,27 +40,27 @@ class Backup:
         engine.dispose()
 
 
-def kahuna(cloud: World, command: str) -> None:
+def kahuna(cloud: ControlPlane, command: str) -> None:
     """Runs the program in the world's configuration."""
     config = cloud.folder / "kahuna.toml"
     config.write_text(f'state = "{cloud.folder}"\ndatabase = "{cloud.settings.database}"\n')
     main(["--config", str(config), command])
 
 
-def describe(site: Estate, description: str) -> vnet_pb2.Vnet:
+def describe(site: Site, description: str) -> vnet_pb2.Vnet:
     """A change of what every host holds."""
     changed = vnet_pb2.Vnet(meta=meta_pb2.Meta(id=site.vnet.meta.id), description=description)
     return site.client.of(vnet_pb2.Vnet).begin_update(changed, ["description"]).resource
 
 
-def in_step(site: Estate) -> bool:
+def in_step(site: Site) -> bool:
     """Whether the agent has acked the latest change."""
     status = site.client.agents.get(site.agent.meta.id).status
     changed = site.client.vnets.get(site.vnet.meta.id).meta.revision
     return bool(status.stream == agent_pb2.STREAM_ONLINE and status.held_revision >= changed)
 
 
-class Attentive(PretendHost):
+class Attentive(FakeHost):
     """Notes what it is told to destroy."""
 
     def __init__(self) -> None:
@@ -76,10 +76,10 @@ class Attentive(PretendHost):
 @pytest.mark.slow
 @pytest.mark.parametrize(("told", "kept"), [(False, "lost with the database"), (True, "wanted since")])
 def test_what_was_lost_with_the_database_is_replaced_in_agents_that_hold_it(
-    cloud: World, told: bool, kept: str
+    cloud: ControlPlane, told: bool, kept: str
 ) -> None:
     """Both changes are generation 2: without the word that it was a restore, such an agent seems to be in step."""
-    site = estate(cloud)
+    site = make_site(cloud)
     cloud.stop()
     backup = Backup(cloud)
     cloud.start()
@@ -105,7 +105,7 @@ def test_what_was_lost_with_the_database_is_replaced_in_agents_that_hold_it(
     assert host.destroyed == []
 
 
-def test_it_is_said_once_and_stands_in_the_trail(cloud: World, capsys: pytest.CaptureFixture[str]) -> None:
+def test_it_is_said_once_and_stands_in_the_trail(cloud: ControlPlane, capsys: pytest.CaptureFixture[str]) -> None:
     region = cloud.region()
     before = cloud.kahuna.store.view.incarnation
     cloud.stop()
@@ -123,7 +123,7 @@ def test_it_is_said_once_and_stands_in_the_trail(cloud: World, capsys: pytest.Ca
 
 
 @pytest.mark.parametrize("database", ["sqlite"], indirect=True)
-def test_while_kahuna_runs_it_is_refused(cloud: World) -> None:
+def test_while_kahuna_runs_it_is_refused(cloud: ControlPlane) -> None:
     before = cloud.kahuna.store.view.incarnation
     with pytest.raises(SystemExit, match="another Kahuna uses"):
         kahuna(cloud, "restored")

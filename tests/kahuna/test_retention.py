@@ -16,7 +16,7 @@ from kahuna.store.request import Request
 from kahuna.store.retention import DAY, prune
 from kowa.client import Client
 from kowa.v2 import region_pb2
-from tests.world import World
+from tests.control_plane import ControlPlane
 
 NOW = time.time_ns() // 1000
 
@@ -33,7 +33,7 @@ def kept(store: Store) -> tuple[int, int, int]:
 @pytest.mark.parametrize(
     ("days", "left"), [(0.9, (2, 2, 2)), (1.1, (0, 2, 2)), (29, (0, 2, 2)), (31, (0, 0, 2)), (399, (0, 0, 2))]
 )
-def test_each_goes_when_it_has_had_its_time(cloud: World, days: float, left: tuple[int, int, int]) -> None:
+def test_each_goes_when_it_has_had_its_time(cloud: ControlPlane, days: float, left: tuple[int, int, int]) -> None:
     region = cloud.region()
     cloud.client.regions.update(region_pb2.Region(meta=region.meta, description="the first"), ["description"])
     store = cloud.kahuna.store
@@ -45,7 +45,7 @@ def test_each_goes_when_it_has_had_its_time(cloud: World, days: float, left: tup
     assert [region.name for region in cloud.client.regions.list()] == ["eu"]
 
 
-def test_of_the_trail_nothing_is_altered_and_nothing_young_deleted(cloud: World) -> None:
+def test_of_the_trail_nothing_is_altered_and_nothing_young_deleted(cloud: ControlPlane) -> None:
     cloud.region()
     store = cloud.kahuna.store
     for statement in ("UPDATE audit SET caller = 'nobody'", "DELETE FROM audit"):
@@ -59,7 +59,9 @@ def test_of_the_trail_nothing_is_altered_and_nothing_young_deleted(cloud: World)
     assert kept(store)[2] == 1
 
 
-def test_who_did_what_and_why_is_read_while_kahuna_runs(cloud: World, capsys: pytest.CaptureFixture[str]) -> None:
+def test_who_did_what_and_why_is_read_while_kahuna_runs(
+    cloud: ControlPlane, capsys: pytest.CaptureFixture[str]
+) -> None:
     region = cloud.region()
     with Client(cloud.settings.api, key=cloud.key, insecure=True, reason="moved out") as client:
         client.regions.delete(region.meta.id)
@@ -72,7 +74,7 @@ def test_who_did_what_and_why_is_read_while_kahuna_runs(cloud: World, capsys: py
     ]
 
 
-def test_of_what_was_only_the_latest_contents_are_kept_in_memory(cloud: World) -> None:
+def test_of_what_was_only_the_latest_contents_are_kept_in_memory(cloud: ControlPlane) -> None:
     region = cloud.region()
     for number in range(3):
         region.description = f"{number}"

@@ -8,18 +8,18 @@ import pytest
 from kowa import errors
 from kowa.client import Client
 from kowa.v2 import agent_pb2, instance_pb2, meta_pb2, operation_pb2, subnet_pb2, vnet_pb2
-from tests.estate import Estate, estate
+from tests.control_plane import LIMIT, ControlPlane, FakeHost
+from tests.site import Site, make_site
 from tests.waiting import until
-from tests.world import LIMIT, PretendHost, World
 
 
 @pytest.fixture
-def site(cloud: World) -> Estate:
+def site(cloud: ControlPlane) -> Site:
     """A site whose host has not dialled in."""
-    return estate(cloud)
+    return make_site(cloud)
 
 
-def test_from_region_to_running(site: Estate) -> None:
+def test_from_region_to_running(site: Site) -> None:
     site.registered()
     client = site.client
     web = client.instances.create(site.wanted("web"))
@@ -32,9 +32,9 @@ def test_from_region_to_running(site: Estate) -> None:
     assert phases == {operation_pb2.PHASE_DONE}
 
 
-def test_deleted_in_a_row_while_the_agent_is_away_and_made_again(site: Estate) -> None:
+def test_deleted_in_a_row_while_the_agent_is_away_and_made_again(site: Site) -> None:
     client = site.client
-    agent = site.cloud.dial(site.secret, PretendHost())
+    agent = site.cloud.dial(site.secret, FakeHost())
     until(lambda: client.kaktuses.get(site.host.meta.id).status.memory, what="the host's capacity")
     web = client.instances.create(site.wanted("web"))
     site.cloud.hang_up(agent)
@@ -52,7 +52,7 @@ def test_deleted_in_a_row_while_the_agent_is_away_and_made_again(site: Estate) -
     again = client.vnets.begin_create(vnet_pb2.Vnet(region=site.region.meta.id, name="lan")).resource
     client.subnets.begin_create(subnet_pb2.Subnet(vnet=again.meta.id, name="lan", cidr="10.20.0.0/24"))
 
-    site.cloud.dial(site.secret, PretendHost())
+    site.cloud.dial(site.secret, FakeHost())
     for deletion in begun:
         assert client.operations.wait(deletion.operation_id, 60).phase == operation_pb2.PHASE_DONE
     assert [len(list(kind.list())) for kind in (client.instances, client.volumes, client.adapters)] == [0, 0, 0]
@@ -60,7 +60,7 @@ def test_deleted_in_a_row_while_the_agent_is_away_and_made_again(site: Estate) -
 
 
 @pytest.mark.slow
-def test_kahuna_restarts_and_nothing_is_lost(site: Estate) -> None:
+def test_kahuna_restarts_and_nothing_is_lost(site: Site) -> None:
     site.registered()
     web = site.client.instances.create(site.wanted("web"))
     before = site.client.agents.get(site.agent.meta.id).status.epoch
@@ -73,8 +73,8 @@ def test_kahuna_restarts_and_nothing_is_lost(site: Estate) -> None:
 
 
 @pytest.mark.slow
-def test_who_waits_and_who_watches_goes_on_after_a_restart(site: Estate) -> None:
-    host = PretendHost()
+def test_who_waits_and_who_watches_goes_on_after_a_restart(site: Site) -> None:
+    host = FakeHost()
     host.frozen.add("instance")
     site.registered(host)
     with (
@@ -102,8 +102,8 @@ def test_who_waits_and_who_watches_goes_on_after_a_restart(site: Estate) -> None
             watching.result(LIMIT)
 
 
-def test_a_machine_asked_of_an_offline_host_waits_and_says_so(site: Estate) -> None:
-    agent = site.cloud.dial(site.secret, PretendHost())
+def test_a_machine_asked_of_an_offline_host_waits_and_says_so(site: Site) -> None:
+    agent = site.cloud.dial(site.secret, FakeHost())
     until(lambda: site.client.kaktuses.get(site.host.meta.id).status.memory, what="the host's capacity")
     site.cloud.hang_up(agent)
     until(lambda: site.client.agents.get(site.agent.meta.id).status.stream == agent_pb2.STREAM_OFFLINE, what="OFFLINE")
@@ -115,8 +115,8 @@ def test_a_machine_asked_of_an_offline_host_waits_and_says_so(site: Estate) -> N
     assert site.client.operations.wait(begun.operation_id, 60).phase == operation_pb2.PHASE_DONE
 
 
-def test_a_failing_agent_fails_the_operation_and_a_later_change_supersedes_one(site: Estate) -> None:
-    host = PretendHost()
+def test_a_failing_agent_fails_the_operation_and_a_later_change_supersedes_one(site: Site) -> None:
+    host = FakeHost()
     host.frozen.add("instance")
     site.registered(host)
     create = site.machine("web")
@@ -142,7 +142,7 @@ def test_a_failing_agent_fails_the_operation_and_a_later_change_supersedes_one(s
     assert not list(site.client.instances.list())
 
 
-def test_what_a_guest_switched_off_stays_off(site: Estate) -> None:
+def test_what_a_guest_switched_off_stays_off(site: Site) -> None:
     host = site.registered()
     web = site.client.instances.create(site.wanted("web"))
     host.powered_off.add(web.meta.id)

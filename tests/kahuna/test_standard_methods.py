@@ -7,16 +7,16 @@ import pytest
 from kowa import contract, errors
 from kowa.client import Client
 from kowa.v2 import instance_pb2, meta_pb2, operation_pb2, options_pb2, region_pb2
-from tests.estate import estate
+from tests.control_plane import ControlPlane
+from tests.site import make_site
 from tests.waiting import until
-from tests.world import World
 
 
-def regions(cloud: World, *names: str) -> list[region_pb2.Region]:
+def regions(cloud: ControlPlane, *names: str) -> list[region_pb2.Region]:
     return [cloud.region(name) for name in names]
 
 
-def test_pages_together_are_the_list_and_nothing_comes_twice(cloud: World) -> None:
+def test_pages_together_are_the_list_and_nothing_comes_twice(cloud: ControlPlane) -> None:
     regions(cloud, *(f"r{number:02}" for number in range(25)))
     kind = cloud.client.of(region_pb2.Region)
     for order in ("", "name", "name desc", "meta.create_time desc"):
@@ -40,14 +40,14 @@ def test_pages_together_are_the_list_and_nothing_comes_twice(cloud: World) -> No
     ],
 )
 @pytest.mark.parametrize("database", ["sqlite"], indirect=True)
-def test_filters(cloud: World, condition: str, found: list[str]) -> None:
+def test_filters(cloud: ControlPlane, condition: str, found: list[str]) -> None:
     regions(cloud, "eu", "asia")
     cloud.client.of(region_pb2.Region).create(region_pb2.Region(name="us", description="far"))
     assert [region.name for region in cloud.client.regions.list(filter=condition, order_by="name")] == found
 
 
-def test_the_etag_covers_what_a_client_may_write_and_no_more(cloud: World) -> None:
-    site = estate(cloud)
+def test_the_etag_covers_what_a_client_may_write_and_no_more(cloud: ControlPlane) -> None:
+    site = make_site(cloud)
     site.registered()
     web = cloud.client.instances.create(site.wanted("web"))
     reported = cloud.client.instances.get(web.meta.id)
@@ -61,7 +61,7 @@ def test_the_etag_covers_what_a_client_may_write_and_no_more(cloud: World) -> No
     assert refused.value.reason == "ETAG_MISMATCH"
 
 
-def test_a_repeated_request_changes_nothing_and_another_with_its_id_is_refused(cloud: World) -> None:
+def test_a_repeated_request_changes_nothing_and_another_with_its_id_is_refused(cloud: ControlPlane) -> None:
     method = cloud.client.of(region_pb2.Region)
     create = contract.load().kinds["Region"].service.methods["create"]
     request = region_pb2.CreateRegionRequest(region=region_pb2.Region(name="eu"), request_id=str(uuid.uuid4()))
@@ -77,7 +77,7 @@ def test_a_repeated_request_changes_nothing_and_another_with_its_id_is_refused(c
     assert len(list(method.list())) == 1
 
 
-def test_a_repeated_token_request_shows_no_secret(cloud: World) -> None:
+def test_a_repeated_token_request_shows_no_secret(cloud: ControlPlane) -> None:
     agent, _ = cloud.agent()
     create = contract.load().kinds["AgentToken"].service.methods["create"]
     request = contract.load().stub("kowa.v2.CreateAgentTokenRequest")(
@@ -87,8 +87,8 @@ def test_a_repeated_token_request_shows_no_secret(cloud: World) -> None:
     assert not cloud.client.call(create, request).resource.secret
 
 
-def test_a_plan_says_what_would_be_and_leaves_nothing(cloud: World) -> None:
-    site = estate(cloud)
+def test_a_plan_says_what_would_be_and_leaves_nothing(cloud: ControlPlane) -> None:
+    site = make_site(cloud)
     site.registered()
     wanted = site.wanted("web")
     until(lambda: not list(site.client.operations.list(filter="phase = PHASE_RUNNING")), what="quiet")
@@ -107,7 +107,7 @@ def test_a_plan_says_what_would_be_and_leaves_nothing(cloud: World) -> None:
     assert cloud.client.call(create, request).operation_id
 
 
-def test_a_watch_shows_the_set_then_each_change(cloud: World) -> None:
+def test_a_watch_shows_the_set_then_each_change(cloud: ControlPlane) -> None:
     eu = cloud.region("eu")
     seen: list[tuple[str, str]] = []
     names = {}
@@ -129,7 +129,9 @@ def test_a_watch_shows_the_set_then_each_change(cloud: World) -> None:
 
 
 @pytest.mark.parametrize("database", ["sqlite"], indirect=True)
-def test_every_method_is_closed_to_whom_its_option_does_not_name(cloud: World, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_every_method_is_closed_to_whom_its_option_does_not_name(
+    cloud: ControlPlane, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Generated from the contract: a method added tomorrow is tried, too."""
     monkeypatch.delenv("KOWABUNGA_API_KEY", raising=False)
     _, secret = cloud.agent()
@@ -147,8 +149,8 @@ def test_every_method_is_closed_to_whom_its_option_does_not_name(cloud: World, m
 
 
 @pytest.mark.parametrize("database", ["sqlite"], indirect=True)
-def test_a_cancelled_operation_stays_so(cloud: World) -> None:
-    site = estate(cloud)
+def test_a_cancelled_operation_stays_so(cloud: ControlPlane) -> None:
+    site = make_site(cloud)
     begun = site.volume("data")
     cancelled = site.client.call(
         contract.load().kinds["Operation"].service.methods["cancel"],

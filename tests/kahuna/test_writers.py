@@ -13,23 +13,23 @@ from kahuna.kinds.adapter import Adapters
 from kahuna.kinds.cause import Cause
 from kahuna.store.transaction import StaleRead, Transaction
 from kowa.v2 import adapter_pb2, operation_pb2, region_pb2, subnet_pb2
-from tests.estate import estate
+from tests.control_plane import ControlPlane, FakeHost, control_plane
 from tests.postgres import Postgres
+from tests.site import make_site
 from tests.waiting import until
-from tests.world import PretendHost, World, world
 
 pytestmark = pytest.mark.postgresql
 
 
 @pytest.fixture
-def cloud(tmp_path: Path, server: Postgres) -> Iterator[World]:
+def cloud(tmp_path: Path, server: Postgres) -> Iterator[ControlPlane]:
     """A Kahuna on PostgreSQL: SQLite has one writer."""
-    with world(tmp_path, server.database()) as made:
+    with control_plane(tmp_path, server.database()) as made:
         yield made
 
 
 @pytest.mark.parametrize("looking", ["find", "get"])
-def test_what_changed_since_it_was_read_is_read_again(cloud: World, looking: str) -> None:
+def test_what_changed_since_it_was_read_is_read_again(cloud: ControlPlane, looking: str) -> None:
     region = cloud.region()
     read, changed = threading.Event(), threading.Event()
     runs: list[str] = []
@@ -56,9 +56,9 @@ def test_what_changed_since_it_was_read_is_read_again(cloud: World, looking: str
 
 
 def test_an_address_taken_in_a_run_that_did_not_commit_is_not_kept(
-    cloud: World, monkeypatch: pytest.MonkeyPatch
+    cloud: ControlPlane, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    site = estate(cloud)
+    site = make_site(cloud)
     again, taken = threading.Event(), threading.Event()
     runs: list[str] = []
     admit, lock = Adapters.admit, Adapters._lock_references
@@ -87,9 +87,9 @@ def test_an_address_taken_in_a_run_that_did_not_commit_is_not_kept(
     assert runs == ["10.20.0.2", "10.20.0.3"]
 
 
-def test_two_who_each_leave_the_last_to_the_other_leave_nothing(cloud: World) -> None:
-    site = estate(cloud)
-    agent = site.cloud.dial(site.secret, PretendHost())
+def test_two_who_each_leave_the_last_to_the_other_leave_nothing(cloud: ControlPlane) -> None:
+    site = make_site(cloud)
+    agent = site.cloud.dial(site.secret, FakeHost())
     until(lambda: site.client.kaktuses.get(site.host.meta.id).status.memory, what="the host's capacity")
     site.cloud.hang_up(agent)
     second = site.client.subnets.begin_create(subnet_pb2.Subnet(vnet=site.vnet.meta.id, name="b", cidr="10.21.0.0/24"))

@@ -15,7 +15,7 @@ from agent_kaktus.compute.hypervisor import Hypervisor
 from agent_kaktus.failures import Away, StepFailed
 from tests.packed import content
 
-from .rooms import Room, room
+from .hosts import Host, private_host
 from .slices import id_of, small_house
 
 pytestmark = pytest.mark.libvirt
@@ -25,13 +25,13 @@ Story = Callable[[Hypervisor], Coroutine[Any, Any, None]]
 
 
 @pytest.fixture(scope="module")
-def host() -> Iterator[Room]:
-    with room() as made:
+def host() -> Iterator[Host]:
+    with private_host() as made:
         yield made
 
 
 @pytest.fixture
-def machines(host: Room) -> Iterator[None]:
+def machines(host: Host) -> Iterator[None]:
     """Two that do nothing."""
     for id_ in (WEB, DB):
         path = host.base / f"{id_}.xml"
@@ -76,7 +76,7 @@ def test_one_that_only_a_reset_helps_loses_its_power_to_be_started_again() -> No
     assert not other.is_destroyed
 
 
-def tell(host: Room, story: Story) -> None:
+def tell(host: Host, story: Story) -> None:
     async def run() -> None:
         made = Hypervisor(host.uri, lambda: None)
         try:
@@ -87,7 +87,7 @@ def tell(host: Room, story: Story) -> None:
     asyncio.run(run())
 
 
-def process(host: Room, id_: str) -> int:
+def process(host: Host, id_: str) -> int:
     return int((host.base / f"libvirt/run/qemu/kowa-{id_}.pid").read_text())
 
 
@@ -101,7 +101,7 @@ async def ended(made: Hypervisor, id_: str) -> bool:
             await asyncio.sleep(0.05)
 
 
-def test_one_machine_that_hangs_holds_up_no_other(host: Room, machines: None, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_one_machine_that_hangs_holds_up_no_other(host: Host, machines: None, monkeypatch: pytest.MonkeyPatch) -> None:
     async def story(made: Hypervisor) -> None:
         await made.look()
         os.kill(process(host, WEB), signal.SIGSTOP)
@@ -129,7 +129,7 @@ def test_one_machine_that_hangs_holds_up_no_other(host: Room, machines: None, mo
     tell(host, story)
 
 
-def test_a_process_that_is_killed_is_no_guest_that_leaves(host: Room, machines: None) -> None:
+def test_a_process_that_is_killed_is_no_guest_that_leaves(host: Host, machines: None) -> None:
     async def story(made: Hypervisor) -> None:
         await made.look()
         os.kill(process(host, WEB), signal.SIGTERM)
@@ -142,7 +142,7 @@ def test_a_process_that_is_killed_is_no_guest_that_leaves(host: Room, machines: 
     tell(host, story)
 
 
-def test_a_libvirt_that_hangs_is_away(host: Room, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_libvirt_that_hangs_is_away(host: Host, monkeypatch: pytest.MonkeyPatch) -> None:
     async def story(made: Hypervisor) -> None:
         monkeypatch.setattr(hypervisor, "_OPEN_LIMIT", 0.5)
         monkeypatch.setattr(hypervisor, "_CLOSE_LIMIT", 0.5)
@@ -164,7 +164,7 @@ def test_a_libvirt_that_hangs_is_away(host: Room, monkeypatch: pytest.MonkeyPatc
     tell(host, story)
 
 
-def test_the_agent_ends_though_a_machine_and_libvirt_hang(host: Room, machines: None) -> None:
+def test_the_agent_ends_though_a_machine_and_libvirt_hang(host: Host, machines: None) -> None:
     with host.agent() as agent:
         slice_ = small_house()
         agent.send(slice_.objects)

@@ -14,7 +14,7 @@ from deploy import programs
 from kowa.runtime.store import Holdings
 from tests.waiting import until
 
-from .rooms import GUEST, IMAGE, Agent, Room, room
+from .hosts import GUEST, IMAGE, Agent, Host, private_host
 from .shell import Shell
 from .slices import MIB, Slice, id_of, small_house
 from .test_real import BOOT, is_running
@@ -36,7 +36,7 @@ GO_HOME = (
 )
 
 
-def neighbourhood(host: Room) -> Slice:
+def neighbourhood(host: Host) -> Slice:
     slice_ = small_house()
     slice_.vnet("elsewhere")
     slice_.subnet("far", vnet="elsewhere", gateway="")
@@ -54,7 +54,7 @@ def neighbourhood(host: Room) -> Slice:
 class Street:
     """Three guests and their shells."""
 
-    host: Room
+    host: Host
     slice: Slice
     agent: Agent
     shells: dict[str, Shell] = field(default_factory=dict)
@@ -112,7 +112,7 @@ def street() -> Iterator[Street]:
         from deploy.guest.build import build
 
         build(GUEST)
-    with room() as host, ExitStack() as shells:
+    with private_host() as host, ExitStack() as shells:
         slice_ = neighbourhood(host)
         with host.agent(hold_gateway=True) as agent:
             agent.send(slice_.objects)
@@ -237,7 +237,7 @@ def test_even_unguarded_another_address_gets_nothing(street: Street) -> None:
 
 
 @contextmanager
-def kaktus(host: Room) -> Iterator[None]:
+def kaktus(host: Host) -> Iterator[None]:
     """The agent as it is installed."""
     command = [str(Path(sys.executable).with_name("kaktus")), "--config", str(host.base / "kaktus.toml")]
     process = programs.start(["ip", "netns", "exec", host.namespace, *command], host.base / "kaktus.log")
@@ -284,7 +284,7 @@ def test_nothing_of_it_is_left(street: Street) -> None:
     assert [line.split()[0] for line in street.host.run("ip", "-br", "link").splitlines()] == ["lo"]
 
 
-def found(host: Room, agent: Agent) -> tuple[int, int, bool]:
+def found(host: Host, agent: Agent) -> tuple[int, int, bool]:
     """Namespaces, ports and whether there is a wall."""
     links = host.run("ip", "link")
     ports = sum(names.port(id_of(vnet)) in links for vnet in VNETS)

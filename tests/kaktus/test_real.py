@@ -14,7 +14,7 @@ from kowa.v2 import instance_pb2
 from tests.packed import content
 from tests.waiting import until
 
-from .rooms import GUEST, Agent, Room, room
+from .hosts import GUEST, Agent, Host, private_host
 from .slices import MIB, Slice, id_of, small_house
 
 pytestmark = pytest.mark.libvirt
@@ -27,14 +27,14 @@ RUNNING, STOPPED = instance_pb2.POWER_RUNNING, instance_pb2.POWER_STOPPED
 
 
 @pytest.fixture(scope="module")
-def host() -> Iterator[Room]:
+def host() -> Iterator[Host]:
     build(GUEST)
-    with room() as made:
+    with private_host() as made:
         yield made
 
 
 @pytest.fixture
-def house(host: Room) -> Iterator[Slice]:
+def house(host: Host) -> Iterator[Slice]:
     """A slice with one machine, and a host that has nothing left of it afterwards."""
     slice_ = small_house()
     name, checksum = host.offer_guest()
@@ -59,7 +59,7 @@ def is_off(report: fleet_pb2.Report) -> bool:
     return report.outcome == APPLIED and content(report).status.power == STOPPED
 
 
-def booted(host: Room, times: int = 1) -> str:
+def booted(host: Host, times: int = 1) -> str:
     until(lambda: host.console(WEB).count("kowabunga: ready") >= times, limit=BOOT, what="the guest is ready")
     return host.console(WEB)
 
@@ -69,7 +69,7 @@ def up(agent: Agent, house: Slice) -> None:
     agent.until(WEB, is_running, BOOT)
 
 
-def test_a_machine_boots_answers_and_leaves_nothing(host: Room, house: Slice) -> None:
+def test_a_machine_boots_answers_and_leaves_nothing(host: Host, house: Slice) -> None:
     with host.agent(hold_gateway=True) as agent:
         up(agent, house)
         told = booted(host)
@@ -89,7 +89,7 @@ def test_a_machine_boots_answers_and_leaves_nothing(host: Room, house: Slice) ->
     assert [path for place in (host.pools, host.machines) for path in place.iterdir()] == []
 
 
-def test_a_restart_of_the_agent_leaves_it_running(host: Room, house: Slice) -> None:
+def test_a_restart_of_the_agent_leaves_it_running(host: Host, house: Slice) -> None:
     with host.agent() as agent:
         up(agent, house)
         process = host.guests()
@@ -99,7 +99,7 @@ def test_a_restart_of_the_agent_leaves_it_running(host: Room, house: Slice) -> N
     assert booted(host).count("kowabunga: ready") == 1
 
 
-def test_a_killed_agent_picks_up_where_it_was(host: Room, house: Slice) -> None:
+def test_a_killed_agent_picks_up_where_it_was(host: Host, house: Slice) -> None:
     with host.agent() as agent:
         agent.send(house.objects)
         agent.until(WEB, lambda report: report.outcome == fleet_pb2.OUTCOME_WORKING)
@@ -109,7 +109,7 @@ def test_a_killed_agent_picks_up_where_it_was(host: Room, house: Slice) -> None:
         booted(host)
 
 
-def test_what_is_destroyed_by_hand_comes_back(host: Room, house: Slice) -> None:
+def test_what_is_destroyed_by_hand_comes_back(host: Host, house: Slice) -> None:
     with host.agent() as agent:
         up(agent, house)
         booted(host)
@@ -122,7 +122,7 @@ def test_what_is_destroyed_by_hand_comes_back(host: Room, house: Slice) -> None:
         until(lambda: names.domain(WEB) in host.virsh(*kept), limit=BOOT, what="it is defined and runs")
 
 
-def panic(host: Room, console: str) -> None:
+def panic(host: Host, console: str) -> None:
     """By the shell that the guest has on its serial console, which QEMU reads only while somebody has it open."""
     descriptor = os.open(console, os.O_WRONLY | os.O_NOCTTY)
     os.write(descriptor, f"{PANIC}\n".encode())
@@ -134,7 +134,7 @@ SENSOR = "/sys/bus/platform/drivers/pvpanic-mmio/QEMU0001:00"
 PANIC = f"until [ -e {SENSOR} ]; do usleep 20000; done; echo c >/proc/sysrq-trigger"
 
 
-def test_a_guest_that_panics_is_started_again(host: Room, house: Slice) -> None:
+def test_a_guest_that_panics_is_started_again(host: Host, house: Slice) -> None:
     with host.agent() as agent:
         up(agent, house)
         booted(host)
@@ -143,7 +143,7 @@ def test_a_guest_that_panics_is_started_again(host: Room, house: Slice) -> None:
         booted(host, 2)
 
 
-def test_a_guest_that_panics_while_libvirt_is_away_is_started_again(host: Room, house: Slice) -> None:
+def test_a_guest_that_panics_while_libvirt_is_away_is_started_again(host: Host, house: Slice) -> None:
     with host.agent() as agent:
         up(agent, house)
         booted(host)
@@ -155,7 +155,7 @@ def test_a_guest_that_panics_while_libvirt_is_away_is_started_again(host: Room, 
         booted(host, 2)
 
 
-def test_what_is_made_by_hand_is_named_and_left_alone(host: Room, house: Slice) -> None:
+def test_what_is_made_by_hand_is_named_and_left_alone(host: Host, house: Slice) -> None:
     stranger = "<domain type='qemu'><name>mine</name><memory>65536</memory><os><type>hvm</type></os></domain>"
     (host.base / "mine.xml").write_text(stranger)
     host.virsh("create", str(host.base / "mine.xml"))
@@ -175,7 +175,7 @@ def test_what_is_made_by_hand_is_named_and_left_alone(host: Room, house: Slice) 
         house.instance("web", ("root",), ("card",))
 
 
-def test_it_stops_holds_and_starts(host: Room, house: Slice) -> None:
+def test_it_stops_holds_and_starts(host: Host, house: Slice) -> None:
     with host.agent() as agent:
         up(agent, house)
         booted(host)
@@ -193,7 +193,7 @@ def test_it_stops_holds_and_starts(host: Room, house: Slice) -> None:
         booted(host, 2)
 
 
-def test_one_that_does_not_shut_down_is_cut_off(host: Room, house: Slice) -> None:
+def test_one_that_does_not_shut_down_is_cut_off(host: Host, house: Slice) -> None:
     with host.agent(shutdown_limit=2) as agent:
         agent.send(house.objects)
         agent.until(WEB, is_running, BOOT)  # in its boot loader, where it hears nothing
@@ -202,7 +202,7 @@ def test_one_that_does_not_shut_down_is_cut_off(host: Room, house: Slice) -> Non
         agent.until(WEB, is_off)
 
 
-def test_a_guest_that_switches_itself_off_stays_off(host: Room, house: Slice) -> None:
+def test_a_guest_that_switches_itself_off_stays_off(host: Host, house: Slice) -> None:
     with host.agent() as agent:
         up(agent, house)
         booted(host)
@@ -217,7 +217,7 @@ def test_a_guest_that_switches_itself_off_stays_off(host: Room, house: Slice) ->
         agent.until(WEB, is_running)
 
 
-def test_a_process_ended_from_outside_comes_back(host: Room, house: Slice) -> None:
+def test_a_process_ended_from_outside_comes_back(host: Host, house: Slice) -> None:
     """Libvirt says of it what it says of a guest that switches itself off."""
     with host.agent() as agent:
         up(agent, house)
@@ -225,7 +225,7 @@ def test_a_process_ended_from_outside_comes_back(host: Room, house: Slice) -> No
         agent.until(WEB, lambda report: is_running(report) and content(report).status.restarts == 1)
 
 
-def test_a_volume_grows_while_it_is_used(host: Room, house: Slice) -> None:
+def test_a_volume_grows_while_it_is_used(host: Host, house: Slice) -> None:
     with host.agent() as agent:
         up(agent, house)
         booted(host)
@@ -241,7 +241,7 @@ def test_a_volume_grows_while_it_is_used(host: Room, house: Slice) -> None:
         agent.until(id_of("root"), lambda report: content(report).status.size == 320 * MIB)
 
 
-def test_a_change_of_a_running_machine_waits_for_its_next_start(host: Room, house: Slice) -> None:
+def test_a_change_of_a_running_machine_waits_for_its_next_start(host: Host, house: Slice) -> None:
     with host.agent() as agent:
         up(agent, house)
         booted(host)
@@ -257,7 +257,7 @@ def test_a_change_of_a_running_machine_waits_for_its_next_start(host: Room, hous
         assert f"{160 * 1024} KiB" in host.virsh("dominfo", names.domain(WEB))
 
 
-def test_a_missing_disk_is_told_and_not_made_anew(host: Room, house: Slice) -> None:
+def test_a_missing_disk_is_told_and_not_made_anew(host: Host, house: Slice) -> None:
     path = host.pools / id_of("pool") / f"{id_of('root')}.qcow2"
     with host.agent() as agent:
         house.instance("web", ("root",), ("card",), power=STOPPED)
@@ -276,7 +276,7 @@ def test_a_missing_disk_is_told_and_not_made_anew(host: Room, house: Slice) -> N
         agent.until(WEB, is_running)
 
 
-def test_libvirt_may_die_and_come_back(host: Room, house: Slice) -> None:
+def test_libvirt_may_die_and_come_back(host: Host, house: Slice) -> None:
     with host.agent() as agent:
         up(agent, house)
         process = host.guests()
@@ -288,7 +288,7 @@ def test_libvirt_may_die_and_come_back(host: Room, house: Slice) -> None:
         assert host.guests() == process
 
 
-def test_a_guest_can_only_be_itself(host: Room, house: Slice) -> None:
+def test_a_guest_can_only_be_itself(host: Host, house: Slice) -> None:
     """Its rules count from before its first instruction; taken away, they come back; what is not its own is dropped."""
     with host.agent(hold_gateway=True) as agent:
         up(agent, house)

@@ -9,7 +9,7 @@ from pydantic import ValidationError
 
 from agent_kaktus.settings import Settings
 
-from .rooms import REPOSITORY
+from .hosts import REPOSITORY
 
 FILE = """
 server = "kahuna:8443"

@@ -14,7 +14,7 @@ from agent_kaktus import names
 from agent_kaktus.network import wall
 from kowa import reserved
 
-from .rooms import REPOSITORY
+from .hosts import REPOSITORY
 from .slices import id_of
 
 SERVICE = "169.254.169.254"

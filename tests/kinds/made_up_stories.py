@@ -13,12 +13,12 @@ from sqlmodel import SQLModel
 
 from kowa import errors, resources
 from kowa.v2 import agent_pb2, meta_pb2, operation_pb2
-from tests.estate import Estate, estate
+from tests.clients import Kowactl
+from tests.control_plane import ControlPlane, FakeHost, control_plane
 from tests.made_up import kinds, migration
 from tests.packed import content
-from tests.speakers import Kowactl
+from tests.site import Site, make_site
 from tests.waiting import until
-from tests.world import PretendHost, World, world
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -28,49 +28,49 @@ def migrations(tmp_path_factory: pytest.TempPathFactory) -> None:
 
 
 @pytest.fixture
-def cloud(tmp_path: Path) -> Iterator[World]:
-    with world(tmp_path) as made:
+def cloud(tmp_path: Path) -> Iterator[ControlPlane]:
+    with control_plane(tmp_path) as made:
         yield made
 
 
 @pytest.fixture
-def site(cloud: World) -> Estate:
+def site(cloud: ControlPlane) -> Site:
     """A site with two hosts, whose agents are connected, and a farm called north."""
-    made = estate(cloud)
-    made.registered(PretendHost())
+    made = make_site(cloud)
+    made.registered(FakeHost())
     cloud.client.of(farm_pb2.Farm).create(farm_pb2.Farm(name="north"))
     return made
 
 
-def second_host(site: Estate) -> tuple[str, PretendHost]:
+def second_host(site: Site) -> tuple[str, FakeHost]:
     agent, secret = site.cloud.agent("agent-2")
-    host, worker = site.cloud.host(site.zone, "host-2", agent.meta.id), PretendHost()
+    host, worker = site.cloud.host(site.zone, "host-2", agent.meta.id), FakeHost()
     site.cloud.dial(secret, worker, "second")
     until(lambda: site.client.kaktuses.get(host.meta.id).status.memory, what="the second host")
     return host.meta.id, worker
 
 
-def farm(site: Estate) -> Any:
+def farm(site: Site) -> Any:
     return next(site.cloud.client.of(farm_pb2.Farm).list())
 
 
-def balancer(site: Estate, name: str = "web", **fields: Any) -> Any:
+def balancer(site: Site, name: str = "web", **fields: Any) -> Any:
     return balancer_pb2.Balancer(**{"farm": farm(site).meta.id, "name": name, "address": "2001:db8::1", **fields})
 
 
-def names(worker: PretendHost, kind: str) -> list[str]:
+def names(worker: FakeHost, kind: str) -> list[str]:
     """What an agent is told of a kind."""
     wanted = [one for one in worker.wanted.values() if resources.noun_of(one.resource) == kind]
     return sorted(content(one).name for one in wanted)
 
 
-def test_the_migrations_make_its_tables(cloud: World) -> None:
+def test_the_migrations_make_its_tables(cloud: ControlPlane) -> None:
     with cloud.kahuna.store.engine.connect() as connection:
         differences: list[Any] = compare_metadata(MigrationContext.configure(connection), SQLModel.metadata)
     assert differences == []
 
 
-def test_a_life(site: Estate) -> None:
+def test_a_life(site: Site) -> None:
     """Created, made by two agents, drained, changed, refused, deleted."""
     balancers, second = site.cloud.client.of(balancer_pb2.Balancer), second_host(site)
     host, other, worker = site.host.meta.id, *second
@@ -95,7 +95,7 @@ def test_a_life(site: Estate) -> None:
     assert list(site.cloud.client.of(agent_pb2.Agent).list(filter='name = "agent-2"'))
 
 
-def test_kowactl_makes_one_without_json_and_by_names(site: Estate) -> None:
+def test_kowactl_makes_one_without_json_and_by_names(site: Site) -> None:
     command = Kowactl(site.cloud.settings.api, site.cloud.key)
     words = ("create", "--farm", "north", "--name", "web", "--address", "fd00::1", "--member", "kaktus=host-1,weight=3")
     command.run("--insecure", "balancer", *words)

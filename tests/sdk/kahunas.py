@@ -13,9 +13,9 @@ from kowa.v2.instance_pb2 import Instance
 from kowa.v2.project_pb2 import Project
 from kowa.v2.storage_pool_pb2 import STORAGE_DRIVER_DIR, StoragePool
 from kowa.v2.volume_pb2 import Volume
+from tests.control_plane import GIB, ControlPlane, FakeHost, control_plane
 from tests.fake_kahuna import fake
 from tests.waiting import until
-from tests.world import GIB, PretendHost, World, world
 
 __all__ = ["cloud", "fake", "first", "kahuna", "shop"]
 
@@ -41,28 +41,28 @@ class Kahuna:
 
 
 @pytest.fixture
-def cloud(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
+def cloud(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ControlPlane]:
     """A real Kahuna with nothing in it, and silent: what it logs would mix with what kowactl prints."""
     structlog.configure(logger_factory=structlog.ReturnLoggerFactory())
-    with world(tmp_path_factory.mktemp("kahuna")) as made:
+    with control_plane(tmp_path_factory.mktemp("kahuna")) as made:
         yield made
     structlog.reset_defaults()
 
 
 @pytest.fixture
-def kahuna(cloud: World) -> Kahuna:
+def kahuna(cloud: ControlPlane) -> Kahuna:
     """Where it is."""
     return Kahuna(cloud.settings.api, cloud.key)
 
 
 @pytest.fixture
-def shop(cloud: World) -> Instance:
+def shop(cloud: ControlPlane) -> Instance:
     """A machine to create, `web` of the project shop: its zone eu/a, its host and its volume os are there."""
     eu, us = cloud.region("eu"), cloud.region("us")
     zone, _ = cloud.zone(eu, "a"), cloud.zone(us, "a")
     agent, secret = cloud.agent()
     host = cloud.host(zone, agent=agent.meta.id)
-    cloud.dial(secret, PretendHost())
+    cloud.dial(secret, FakeHost())
     until(lambda: cloud.client.kaktuses.get(host.meta.id).status.memory, what="the host's capacity")
     pool = StoragePool(region=eu.meta.id, name="disks", driver=STORAGE_DRIVER_DIR, kaktus=host.meta.id)
     pool = cloud.client.storage_pools.create(pool)

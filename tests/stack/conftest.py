@@ -4,22 +4,21 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.stack import house as houses
-from tests.stack.house import House
+from tests.stack.site import Site, make_site
 from tests.stack.slow_source import SlowSource
 from tests.stack.stack import stack
 
 
 @pytest.fixture(scope="module")
-def house() -> Iterator[House]:
+def site() -> Iterator[Site]:
     """A region with a host whose agent is at work."""
     with stack() as made:
-        yield houses.house(made)
+        yield make_site(made)
 
 
 @pytest.fixture(scope="module")
-def slow_source(house: House) -> Iterator[SlowSource]:
+def slow_source(site: Site) -> Iterator[SlowSource]:
     """What takes for ever to fetch."""
-    source = SlowSource(house.stack.here)
+    source = SlowSource(site.stack.here)
     yield source
     source.close()

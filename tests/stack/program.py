@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from deploy import programs
-from tests.kaktus.rooms import REPOSITORY
+from tests.kaktus.hosts import REPOSITORY
 
 LIMIT = 20  # seconds to end when told to
 

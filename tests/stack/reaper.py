@@ -1,4 +1,4 @@
-"""Buries dead guests at once. Libvirt waits until that is done, and the first process of a container takes its time."""
+"""Waits for dead guests at once: libvirt waits until somebody has, and a container's first process takes its time."""
 
 import ctypes
 import os
@@ -6,7 +6,7 @@ import threading
 from pathlib import Path
 
 _SUBREAPER = 36  # PR_SET_CHILD_SUBREAPER
-_EVERY = 0.03  # seconds
+_INTERVAL_S = 0.03
 
 
 class Reaper:
@@ -26,7 +26,7 @@ class Reaper:
         _adopt(False)
 
     def _reap(self) -> None:
-        while not self._closing.wait(_EVERY):
+        while not self._closing.wait(_INTERVAL_S):
             for path in self._pid_files.glob("kowa-*.pid"):
                 try:
                     self._guests.add(int(path.read_text()))

@@ -18,7 +18,7 @@ from deploy.programs import free_port
 from kowa import contract, errors
 from kowa.calls import Begun, Requests
 from kowa.client import Client
-from tests.kaktus.rooms import Room, room
+from tests.kaktus.hosts import Host, private_host
 from tests.stack.program import Program
 from tests.stack.reaper import Reaper
 
@@ -37,7 +37,7 @@ BENCHMARKS = IPv4Network("198.18.0.0/15")  # used by nobody, RFC 2544
 class Stack:
     """A Kahuna and a host."""
 
-    def __init__(self, host: Room) -> None:
+    def __init__(self, host: Host) -> None:
         self.host = host
         self.folder = host.base
         self.database = host.base / "kahuna" / "kahuna.db"
@@ -181,7 +181,7 @@ class Stack:
 @contextmanager
 def stack() -> Iterator[Stack]:
     """Left as it was found, whatever happens in it."""
-    with room() as host:
+    with private_host() as host:
         reaper = Reaper(host.base / "libvirt/run/qemu")
         made = Stack(host)
         try:

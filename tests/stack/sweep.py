@@ -3,9 +3,9 @@
 import itertools
 from collections.abc import Callable
 
-from tests.stack import sets
-from tests.stack.house import House
+from tests.stack import consistency
 from tests.stack.program import Program
+from tests.stack.site import Site
 from tests.stack.slow_source import SlowSource
 from tests.stack.workflows import Came, Life, Shelf
 from tests.waiting import until
@@ -31,8 +31,8 @@ _numbers = itertools.count(1)
 class Sweep:
     """Lives, and deaths in them."""
 
-    def __init__(self, house: House, source: SlowSource) -> None:
-        self.house = house
+    def __init__(self, site: Site, source: SlowSource) -> None:
+        self.site = site
         self.source = source
         self.kills = 0
         self.passed: dict[str, list[str]] = {}
@@ -42,10 +42,10 @@ class Sweep:
         for kind, workflows in LIVES.items():
             thing = self._new(kind)
             for workflow in workflows:
-                for program in self.house.stack.programs:
+                for program in self.site.stack.programs:
                     program.forget_trace()
                 self._bring_about(getattr(thing, workflow))
-                self.passed[workflow] = [point for program in self.house.stack.programs for point in program.passed()]
+                self.passed[workflow] = [point for program in self.site.stack.programs for point in program.passed()]
 
     def passing(self, point: str) -> list[str]:
         """The workflows to die in at a point: all four that people use most, or the first other that passes it."""
@@ -71,7 +71,7 @@ class Sweep:
         """A life in whose beginning and end somebody dies at point after point; some are passed no more after that."""
         thing = self._new(kind)
         for workflow, points in ((LIVES[kind][0], coming), (LIVES[kind][-1], going or coming)):
-            self.house.renew_agent()
+            self.site.renew_agent()
             program = self._program(points[0])
             deaths = program.deaths
             program.arm(*points)
@@ -84,9 +84,9 @@ class Sweep:
 
     def _die_in(self, workflow: Callable[[], Came], point: str) -> None:
         program = self._program(point)
-        if program is self.house.stack.kahuna:
+        if program is self.site.stack.kahuna:
             # An agent that is often cut off waits longer each time; a new one begins anew.
-            self.house.renew_agent()
+            self.site.renew_agent()
         deaths = program.deaths
         points = (AFTER[point][1], point) if point in AFTER else (point,)
         program.arm(*points)
@@ -101,15 +101,15 @@ class Sweep:
     def _bring_about(self, workflow: Callable[[], Came], limit: float = LIMIT) -> None:
         came = workflow()
         until(came, limit=limit, what=workflow.__name__)
-        sets.equal(self.house.stack, limit)
+        consistency.await_equal(self.site.stack, limit)
 
     def _new(self, kind: str) -> Life | Shelf:
         number = next(_numbers)
         name = f"{kind}-{number}"
         if kind == "shelf":
-            return Shelf(self.house, name, self.source)
-        return Life(self.house, name, f"10.9.{number}.0/24", self.house.idle)
+            return Shelf(self.site, name, self.source)
+        return Life(self.site, name, f"10.9.{number}.0/24", self.site.idle)
 
     def _program(self, point: str) -> Program:
-        kahuna, agent = self.house.stack.programs
+        kahuna, agent = self.site.stack.programs
         return kahuna if point.startswith("kahuna.") else agent

@@ -6,8 +6,8 @@ from collections.abc import Iterator
 import pytest
 
 from kowa.v2 import instance_pb2
-from tests.stack import sets
-from tests.stack.house import BOOT, House
+from tests.stack import consistency
+from tests.stack.site import BOOT, Site
 from tests.stack.workflows import RUNNING, STOPPED, Life
 from tests.waiting import until
 
@@ -17,36 +17,36 @@ STRANGER = """<domain type='qemu'><name>mine</name><memory>65536</memory><os><ty
 
 
 @pytest.fixture
-def life(house: House) -> Iterator[Life]:
+def life(site: Site) -> Iterator[Life]:
     """A machine that runs, and nothing of it afterwards."""
-    made = Life(house, "web", "10.9.0.0/24", house.idle)
+    made = Life(site, "web", "10.9.0.0/24", site.idle)
     until(made.create(), what="it runs")
-    sets.equal(house.stack)
+    consistency.await_equal(site.stack)
     yield made
     until(made.delete(), what="it is gone")
-    sets.equal(house.stack)
+    consistency.await_equal(site.stack)
 
 
 def test_a_machine_destroyed_by_hand_comes_back(life: Life) -> None:
-    host = life.house.stack.host
+    host = life.site.stack.host
     before = host.guests()
     host.virsh("destroy", life.machine.meta.id)
-    until(lambda: life.house.stack.get(life.machine).status.restarts == 1, what="it is started again")
+    until(lambda: life.site.stack.get(life.machine).status.restarts == 1, what="it is started again")
     until(lambda: life.power() == RUNNING, what="it runs")
     assert host.guests() != before
 
 
 def test_a_domain_made_by_hand_is_reported_and_left_alone(life: Life) -> None:
-    stack = life.house.stack
+    stack = life.site.stack
 
     def strangers() -> list[str]:
-        return list(stack.get(life.house.host).status.strangers)
+        return list(stack.get(life.site.host).status.strangers)
 
     (stack.folder / "mine.xml").write_text(STRANGER)
     stack.host.virsh("define", str(stack.folder / "mine.xml"))
     try:
         until(lambda: strangers() == ["domain mine"], limit=40, what="the stranger is reported")
-        life.house.renew_agent()
+        life.site.renew_agent()
         until(life.resize(), what="the agent is at work")
         assert stack.host.virsh("list", "--all", "--name").split().count("mine") == 1
         assert strangers() == ["domain mine"]
@@ -56,7 +56,7 @@ def test_a_domain_made_by_hand_is_reported_and_left_alone(life: Life) -> None:
 
 
 def test_machines_run_on_while_libvirt_is_dead(life: Life) -> None:
-    host = life.house.stack.host
+    host = life.site.stack.host
     before = host.guests()
     host.kill_libvirtd()
     until(lambda: "libvirt" in waits_for(life), what="the reason is told")
@@ -67,27 +67,27 @@ def test_machines_run_on_while_libvirt_is_dead(life: Life) -> None:
 
 
 def remarks(life: Life) -> list[str]:
-    return [condition.type for condition in life.house.stack.get(life.machine).meta.conditions]
+    return [condition.type for condition in life.site.stack.get(life.machine).meta.conditions]
 
 
 def waits_for(life: Life) -> str:
-    return " ".join(condition.message for condition in life.house.stack.get(life.machine).meta.conditions)
+    return " ".join(condition.message for condition in life.site.stack.get(life.machine).meta.conditions)
 
 
-def test_a_guest_that_powers_itself_off_stays_off(house: House) -> None:
-    life = Life(house, "self", "10.9.0.0/24", house.booting())
+def test_a_guest_that_powers_itself_off_stays_off(site: Site) -> None:
+    life = Life(site, "self", "10.9.0.0/24", site.booting())
     until(life.create(), what="it runs")
     types(life, b"poweroff -f\n", after=b"/ # ")
     until(lambda: life.power() == STOPPED, limit=BOOT, what="it is off")
     until(lambda: remarks(life) == ["GuestPoweredOff"], what="it is told why")
-    assert house.stack.get(life.machine).power == STOPPED
-    house.renew_agent()
-    sets.equal(house.stack)
+    assert site.stack.get(life.machine).power == STOPPED
+    site.renew_agent()
+    consistency.await_equal(site.stack)
     assert life.power() == STOPPED
     until(life.start(), what="it runs again")
     until(lambda: not remarks(life), what="nothing is left to be told")
     until(life.delete(), what="it is gone")
-    sets.equal(house.stack)
+    consistency.await_equal(site.stack)
 
 
 def types(life: Life, keys: bytes, *, after: bytes) -> None:
@@ -100,7 +100,7 @@ def types(life: Life, keys: bytes, *, after: bytes) -> None:
         yield instance_pb2.ConsoleInstanceRequest(data=keys)
 
     printed = b""
-    client = life.house.stack.client
+    client = life.site.stack.client
     for answer in client.converse(client.instances._of.method("console"), requests()):
         printed += answer.data
         if after in printed:

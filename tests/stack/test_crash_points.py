@@ -5,8 +5,8 @@ Both die at each point they pass in `create`, `resize`, `stop` and `delete`; wha
 
 import pytest
 
-from tests.stack.catalogue import catalogue
-from tests.stack.house import House
+from tests.stack.crash_points import crash_points
+from tests.stack.site import Site
 from tests.stack.slow_source import SlowSource
 from tests.stack.sweep import TIMES, Sweep
 
@@ -14,14 +14,14 @@ pytestmark = pytest.mark.libvirt
 
 
 @pytest.fixture(scope="module")
-def sweep(house: House, slow_source: SlowSource) -> Sweep:
-    made = Sweep(house, slow_source)
+def sweep(site: Site, slow_source: SlowSource) -> Sweep:
+    made = Sweep(site, slow_source)
     made.learn()
     return made
 
 
 def test_each_point_is_passed_by_a_workflow(sweep: Sweep, capsys: pytest.CaptureFixture[str]) -> None:
-    passing = {point: sweep.passing(point) for point in sorted(catalogue())}
+    passing = {point: sweep.passing(point) for point in sorted(crash_points())}
     with capsys.disabled():
         print(f"\n  {len(passing)} crash points, {sum(map(len, passing.values()))} deaths")  # noqa: T201
         for point, workflows in passing.items():
@@ -29,7 +29,7 @@ def test_each_point_is_passed_by_a_workflow(sweep: Sweep, capsys: pytest.Capture
     assert [point for point, workflows in passing.items() if not workflows] == []
 
 
-@pytest.mark.parametrize("point", sorted(catalogue()))
+@pytest.mark.parametrize("point", sorted(crash_points()))
 def test_killed_there_it_goes_on_from_there(sweep: Sweep, point: str) -> None:
     assert sweep.passing(point), f"no workflow passes {point}"
     sweep.die(point)

@@ -6,8 +6,8 @@ from contextlib import AbstractContextManager
 
 import pytest
 
-from tests.stack import sets
-from tests.stack.house import House
+from tests.stack import consistency
+from tests.stack.site import Site
 from tests.stack.stack import Stack
 from tests.stack.workflows import Came, Life
 from tests.waiting import until
@@ -20,16 +20,16 @@ Silence = Callable[[Stack], AbstractContextManager[None]]
 
 
 @pytest.fixture
-def lives(house: House) -> Iterator[list[Life]]:
+def lives(site: Site) -> Iterator[list[Life]]:
     """Machines that run, for all that needs one; and one to come. Nothing of them afterwards."""
-    made = [Life(house, f"m{number}", f"10.9.{number}.0/24", house.idle) for number in range(4)]
+    made = [Life(site, f"m{number}", f"10.9.{number}.0/24", site.idle) for number in range(4)]
     for came in [life.create() for life in made[1:]]:
         until(came, what="it runs")
-    sets.equal(house.stack)
+    consistency.await_equal(site.stack)
     yield made
     for life in made[:-1]:
         until(life.delete(), what="it is gone")
-    sets.equal(house.stack)
+    consistency.await_equal(site.stack)
 
 
 def frozen_agent(stack: Stack) -> AbstractContextManager[None]:
@@ -47,15 +47,15 @@ def cut_network(stack: Stack) -> AbstractContextManager[None]:
 @pytest.mark.parametrize("silence", [frozen_agent, frozen_kahuna, cut_network])
 def test_each_workflow_outlives_a_silence(lives: list[Life], silence: Silence) -> None:
     new, larger, off, gone = lives
-    stack = new.house.stack
+    stack = new.site.stack
     running = stack.host.guests()
     stack.agent.forget_trace()
     coming: list[Came] = [larger.resize(), off.stop(), gone.delete(), new.create()]
     until(lambda: len(stack.agent.passed()) > 2, what="the agent is in the midst of it")
     with silence(stack):
         time.sleep(SILENCE)  # that long is the promise
-        assert len(sets.processes(stack)) == len(set(sets.processes(stack)))
+        assert len(consistency.processes(stack)) == len(set(consistency.processes(stack)))
     for came in coming:
         until(came, limit=BACK, what="what was asked for")
-    sets.equal(stack, BACK)
+    consistency.await_equal(stack, BACK)
     assert set(stack.host.guests()) & set(running), "a machine that nobody touched has been started anew"

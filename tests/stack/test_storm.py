@@ -11,8 +11,8 @@ from contextlib import contextmanager
 import pytest
 
 from kowa.v2 import adapter_pb2, instance_pb2, subnet_pb2, volume_pb2
-from tests.stack import sets
-from tests.stack.house import House
+from tests.stack import consistency
+from tests.stack.site import Site
 from tests.stack.stack import Stack
 from tests.waiting import until
 
@@ -57,10 +57,10 @@ class Killer:
             self.killed[name] += 1
 
 
-def test_a_storm_leaves_both_sides_equal(house: House, capsys: pytest.CaptureFixture[str]) -> None:
-    stack, chance = house.stack, random.Random(SEED)  # noqa: S311 - to be had again
+def test_a_storm_leaves_both_sides_equal(site: Site, capsys: pytest.CaptureFixture[str]) -> None:
+    stack, chance = site.stack, random.Random(SEED)  # noqa: S311 - to be had again
     killer = Killer(stack, SEED)
-    subnet = house.subnet(house.vnet("storm"), "10.9.0.0/24")
+    subnet = site.subnet(site.vnet("storm"), "10.9.0.0/24")
     living: list[Parts] = []
     begun = time.monotonic()
     with killer.at_work():
@@ -69,8 +69,8 @@ def test_a_storm_leaves_both_sides_equal(house: House, capsys: pytest.CaptureFix
                 for part in living.pop(chance.randrange(len(living))):
                     stack.delete(part)
             until(lambda: len(stack.list(instance_pb2.Instance)) < MOST, limit=ROOM, what="a guest has gone")
-            living.append(parts(house, subnet, f"m{number}"))
-    sets.equal(stack, REST)
+            living.append(parts(site, subnet, f"m{number}"))
+    consistency.await_equal(stack, REST)
     with capsys.disabled():
         took = f"{time.monotonic() - begun:.0f} s, killed {killer.killed}"
         print(f"\n  KOWA_SEED={SEED} KOWA_STORM={MACHINES}: {took}")  # noqa: T201
@@ -78,7 +78,7 @@ def test_a_storm_leaves_both_sides_equal(house: House, capsys: pytest.CaptureFix
     assert sorted(stack.host.virsh("list", "--uuid").split()) == kept
 
 
-def parts(house: House, subnet: subnet_pb2.Subnet, name: str) -> Parts:
+def parts(site: Site, subnet: subnet_pb2.Subnet, name: str) -> Parts:
     """A machine and what is its own, asked for."""
-    volume, adapter = house.volume(name, house.idle), house.adapter(name, subnet)
-    return house.instance(name, volume, adapter, house.idle), volume, adapter
+    volume, adapter = site.volume(name, site.idle), site.adapter(name, subnet)
+    return site.instance(name, volume, adapter, site.idle), volume, adapter

@@ -16,7 +16,7 @@ from kowa.v2 import (
     vnet_pb2,
     volume_pb2,
 )
-from tests.stack.house import Guest, House
+from tests.stack.site import Guest, Site
 from tests.stack.slow_source import SlowSource
 from tests.stack.stack import TINY
 from tests.waiting import until
@@ -33,7 +33,7 @@ Came = Callable[[], bool]
 class Life:
     """A machine with a network, a disk and a card of its own."""
 
-    house: House
+    site: Site
     name: str
     cidr: str
     guest: Guest
@@ -45,20 +45,20 @@ class Life:
 
     def create(self) -> Came:
         """The network first, the machine last; none waits for the other."""
-        self.vnet = self.house.vnet(self.name)
-        self.subnet = self.house.subnet(self.vnet, self.cidr)
-        self.volume = self.house.volume(self.name, self.guest)
-        self.adapter = self.house.adapter(self.name, self.subnet)
-        self.machine = self.house.instance(self.name, self.volume, self.adapter, self.guest)
+        self.vnet = self.site.vnet(self.name)
+        self.subnet = self.site.subnet(self.vnet, self.cidr)
+        self.volume = self.site.volume(self.name, self.guest)
+        self.adapter = self.site.adapter(self.name, self.subnet)
+        self.machine = self.site.instance(self.name, self.volume, self.adapter, self.guest)
         return lambda: self.power() == RUNNING
 
     def resize(self) -> Came:
         """More memory, and a larger disk."""
         id_ = meta_pb2.Meta(id=self.machine.meta.id)
         more = instance_pb2.Instance(meta=id_, memory=2 * self.guest.memory)
-        self.house.stack.call("update", instance_pb2.Instance, instance=more, update_mask=FieldMask(paths=["memory"]))
+        self.site.stack.call("update", instance_pb2.Instance, instance=more, update_mask=FieldMask(paths=["memory"]))
         larger = volume_pb2.Volume(meta=meta_pb2.Meta(id=self.volume.meta.id), size=2 * self.guest.disk)
-        self.house.stack.call("update", volume_pb2.Volume, volume=larger, update_mask=FieldMask(paths=["size"]))
+        self.site.stack.call("update", volume_pb2.Volume, volume=larger, update_mask=FieldMask(paths=["size"]))
         return self._is_resized
 
     def suspend(self) -> Came:
@@ -75,13 +75,13 @@ class Life:
 
     def reboot(self) -> Came:
         """A command: it ends, and no state tells of it."""
-        self.house.stack.call("reboot", instance_pb2.Instance, id=self.machine.meta.id)
+        self.site.stack.call("reboot", instance_pb2.Instance, id=self.machine.meta.id)
         return lambda: True
 
     def delete(self) -> Came:
         """All of it; the network last, whose bridge has lost its address by then."""
         for part in self.parts()[:-1]:
-            self.house.stack.delete(part)
+            self.site.stack.delete(part)
         return self._is_gone
 
     def parts(self) -> tuple[Message, ...]:
@@ -89,53 +89,53 @@ class Life:
         return self.machine, self.volume, self.adapter, self.subnet, self.vnet
 
     def power(self) -> instance_pb2.Power:
-        return self.house.stack.get(self.machine).status.power
+        return self.site.stack.get(self.machine).status.power
 
     def _verb(self, verb: str, power: instance_pb2.Power) -> Came:
-        self.house.stack.call(verb, instance_pb2.Instance, id=self.machine.meta.id)
+        self.site.stack.call(verb, instance_pb2.Instance, id=self.machine.meta.id)
         return lambda: self.power() == power
 
     def _is_resized(self) -> bool:
         domain = self.machine.meta.id
-        host = self.house.stack.host
+        host = self.site.stack.host
         return (
             f"<memory unit='KiB'>{2 * self.guest.memory >> 10}<" in host.virsh("dumpxml", "--inactive", domain)
-            and self.house.stack.get(self.volume).status.size == 2 * self.guest.disk
+            and self.site.stack.get(self.volume).status.size == 2 * self.guest.disk
         )
 
     def _is_gone(self) -> bool:
-        if not self._is_there(self.subnet) and not self.house.stack.is_marked(self.vnet):
-            self.house.stack.delete(self.vnet)
+        if not self._is_there(self.subnet) and not self.site.stack.is_marked(self.vnet):
+            self.site.stack.delete(self.vnet)
         return not any(self._is_there(part) for part in self.parts())
 
     def _is_there(self, part: Message) -> bool:
-        return bool(self.house.stack.list(type(part), f'meta.id = "{part.meta.id}"'))  # type: ignore[attr-defined]
+        return bool(self.site.stack.list(type(part), f'meta.id = "{part.meta.id}"'))  # type: ignore[attr-defined]
 
 
 @dataclass
 class Shelf:
     """A pool with templates."""
 
-    house: House
+    site: Site
     name: str
     source: SlowSource
     pool: storage_pool_pb2.StoragePool = field(init=False)
     template: template_pb2.Template = field(init=False)
 
     def fill(self) -> Came:
-        self.pool = self.house.new_pool(self.name)
-        self.template = self.house.new_template(self.pool, "tiny", TINY, self.house.stack.tiny)
-        return lambda: self.house.stack.get(self.template).meta.state == meta_pb2.STATE_READY
+        self.pool = self.site.new_pool(self.name)
+        self.template = self.site.new_template(self.pool, "tiny", TINY, self.site.stack.tiny)
+        return lambda: self.site.stack.get(self.template).meta.state == meta_pb2.STATE_READY
 
     def change_mind(self) -> Came:
         """A template is deleted while it is fetched."""
         asked = self.source.asked
-        other = self.house.new_template(self.pool, "slow", self.source.url, "0" * 64)
+        other = self.site.new_template(self.pool, "slow", self.source.url, "0" * 64)
         until(lambda: self.source.asked > asked, what="the agent asks for the template")
-        self.house.stack.delete(other)
-        return lambda: not self.house.stack.list(template_pb2.Template, f'meta.id = "{other.meta.id}"')
+        self.site.stack.delete(other)
+        return lambda: not self.site.stack.list(template_pb2.Template, f'meta.id = "{other.meta.id}"')
 
     def clear(self) -> Came:
-        self.house.stack.delete(self.template)
-        self.house.stack.delete(self.pool)
-        return lambda: not self.house.stack.list(storage_pool_pb2.StoragePool, f'meta.id = "{self.pool.meta.id}"')
+        self.site.stack.delete(self.template)
+        self.site.stack.delete(self.pool)
+        return lambda: not self.site.stack.list(storage_pool_pb2.StoragePool, f'meta.id = "{self.pool.meta.id}"')

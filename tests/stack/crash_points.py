@@ -3,14 +3,14 @@
 import re
 
 from agent_kaktus.steps import Step
-from tests.kaktus.rooms import REPOSITORY
+from tests.kaktus.hosts import REPOSITORY
 
 # The programs of the stack, and what both stand on.
 _PLACES = ("agent_kaktus", "server/kahuna", "sdk/kowa/runtime")
 _NAMED = re.compile(r'\breach\("([a-z._]+)"\)')
 
 
-def catalogue() -> set[str]:
+def crash_points() -> set[str]:
     """A step of the agent has one behind it; all others stand where they are reached."""
     found = {f"kaktus.{step.done}" for step in Step.__subclasses__()}
     for place in _PLACES:

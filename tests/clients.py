@@ -1,4 +1,4 @@
-"""The same calls in other tongues: REST through a real Envoy, and the kowactl command. They speak as `Client` does."""
+"""The same calls through other clients, with the methods of `Client`: REST through a real Envoy, and kowactl."""
 
 import contextlib
 import json
@@ -23,7 +23,7 @@ GATEWAY = (sys.executable, "-m", "gateway")
 KOWACTL = (str(BIN / "kowactl"),)
 
 
-class Speaker:
+class ResourceClient:
     """Resources by kind, as attributes or by message."""
 
     def of(self, message: type[Message]) -> Any:
@@ -38,7 +38,7 @@ class Speaker:
         raise NotImplementedError
 
 
-class Rest(Speaker):
+class Rest(ResourceClient):
     """JSON over HTTP."""
 
     def __init__(self, base: str, key: str) -> None:
@@ -106,7 +106,7 @@ def _error(answer: httpx.Response) -> errors.KowaError:
     return errors.KowaError(said["message"], code=str(said["code"]), reason=reasons[0] if reasons else "")
 
 
-class Kowactl(Speaker):
+class Kowactl(ResourceClient):
     """The command, as a process for each call."""
 
     def __init__(self, endpoint: str, key: str, command: Sequence[str] = KOWACTL) -> None:

@@ -1,4 +1,4 @@
-"""A small site in a World: what machines need, by one call each."""
+"""A small site, made through the API: what instances need, by one call each."""
 
 from dataclasses import dataclass
 from typing import cast
@@ -19,16 +19,16 @@ from kowa.v2 import (
     volume_pb2,
     zone_pb2,
 )
-from tests.speakers import Speaker
+from tests.clients import ResourceClient
+from tests.control_plane import GIB, ControlPlane, FakeHost
 from tests.waiting import until
-from tests.world import GIB, PretendHost, World
 
 
 @dataclass
-class Estate:
+class Site:
     """One region, zone, host with a dir pool and a template, a network, a project."""
 
-    cloud: World
+    cloud: ControlPlane
     region: region_pb2.Region
     zone: zone_pb2.Zone
     agent: agent_pb2.Agent
@@ -40,12 +40,12 @@ class Estate:
     subnet: subnet_pb2.Subnet
     project: project_pb2.Project
 
-    tongue: Speaker | None = None
+    other_client: ResourceClient | None = None
 
     @property
     def client(self) -> Client:
-        """The world's client, after a restart the new one; or another speaker in its place."""
-        return cast(Client, self.tongue) if self.tongue else self.cloud.client
+        """Of the control plane, after a restart the new one; or the other client in its place."""
+        return cast(Client, self.other_client) if self.other_client else self.cloud.client
 
     def volume(self, name: str, size: int = GIB) -> Begun[volume_pb2.Volume]:
         """A disk from the template."""
@@ -84,23 +84,23 @@ class Estate:
 
     def away(self) -> instance_pb2.Instance:
         """A machine that runs on the host, which has gone away since."""
-        agent = self.cloud.dial(self.secret, PretendHost())
+        agent = self.cloud.dial(self.secret, FakeHost())
         until(lambda: self.client.kaktuses.get(self.host.meta.id).status.memory, what="the host's capacity")
         machine = self.cloud.client.of(instance_pb2.Instance).create(self.wanted("web"))
         self.cloud.hang_up(agent)
         until(lambda: not self.cloud.fleet_sessions(), what="the end of the session")
         return machine
 
-    def registered(self, worker: PretendHost | None = None) -> PretendHost:
+    def registered(self, worker: FakeHost | None = None) -> FakeHost:
         """Lets the host's agent dial in, and waits for its capacity."""
-        worker = worker or PretendHost()
+        worker = worker or FakeHost()
         self.cloud.dial(self.secret, worker)
         hosts = self.cloud.client.of(kaktus_pb2.Kaktus)
         until(lambda: hosts.get(self.host.meta.id).status.memory, what="the host's capacity")
         return worker
 
 
-def estate(cloud: World, cidr: str = "10.20.0.0/24") -> Estate:
+def make_site(cloud: ControlPlane, cidr: str = "10.20.0.0/24") -> Site:
     """Makes one; its host's agent has not dialled in yet."""
     client = cloud.client
     region = cloud.region()
@@ -116,4 +116,4 @@ def estate(cloud: World, cidr: str = "10.20.0.0/24") -> Estate:
     vnet = client.of(vnet_pb2.Vnet).create(vnet_pb2.Vnet(region=region.meta.id, name="lan"))
     subnet = client.of(subnet_pb2.Subnet).create(subnet_pb2.Subnet(vnet=vnet.meta.id, name="lan", cidr=cidr))
     project = client.of(project_pb2.Project).create(project_pb2.Project(name="shop"))
-    return Estate(cloud, region, zone, agent, secret, host, pool, template, vnet, subnet, project)
+    return Site(cloud, region, zone, agent, secret, host, pool, template, vnet, subnet, project)

@@ -65,8 +65,8 @@ class Loop:
         self._loop.close()
 
 
-class PretendHost(NoMachines):
-    """A worker that says everything it is told has come about, `frozen` kinds apart."""
+class FakeHost(NoMachines):
+    """A worker that reports everything it is told as applied, `frozen` kinds apart."""
 
     def __init__(self, cpus: int = 8, memory: int = 16 * GIB) -> None:
         self.cpus, self.memory = cpus, memory
@@ -129,8 +129,8 @@ class PretendHost(NoMachines):
         )
 
 
-class World:
-    """One Kahuna and its callers."""
+class ControlPlane:
+    """One Kahuna, in this process, and clients and agents of it."""
 
     def __init__(self, folder: Path, database: str = "") -> None:
         self.folder = folder
@@ -193,7 +193,7 @@ class World:
         record = kaktus_pb2.Kaktus(zone=zone.meta.id, name=name, agent=agent)
         return self.client.of(kaktus_pb2.Kaktus).begin_create(record).resource
 
-    def dial(self, secret: str, worker: PretendHost, state: str = "state") -> "asyncio.Task[None]":
+    def dial(self, secret: str, worker: FakeHost, state: str = "state") -> "asyncio.Task[None]":
         """Starts an agent."""
         token = self.folder / f"{state}.token"
         token.write_text(secret)
@@ -224,7 +224,7 @@ class World:
 
 @functools.cache
 def _drawn() -> dict[str, bytes]:
-    """The files that a new Kahuna on SQLite makes before it first serves, made once for all worlds of a run."""
+    """The files that a new Kahuna on SQLite makes before it first serves, made once for all tests of a run."""
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         admin_key.draw(Settings(state=folder), folder / "admin.key")
@@ -233,9 +233,9 @@ def _drawn() -> dict[str, bytes]:
 
 
 @contextlib.contextmanager
-def world(folder: Path, database: str = "") -> Iterator[World]:
+def control_plane(folder: Path, database: str = "") -> Iterator[ControlPlane]:
     """A Kahuna for the time of a test."""
-    made = World(folder, database)
+    made = ControlPlane(folder, database)
     try:
         yield made
     finally:

@@ -19,7 +19,7 @@ from kowa.v2 import (
     volume_pb2,
     zone_pb2,
 )
-from tests.kaktus.rooms import GUEST, IMAGE
+from tests.kaktus.hosts import GUEST, IMAGE
 from tests.stack.stack import MIB, TINY, Stack
 from tests.waiting import until
 
@@ -37,7 +37,7 @@ class Guest:
 
 
 @dataclass
-class House:
+class Site:
     """A region with a host, and a project."""
 
     stack: Stack
@@ -132,7 +132,7 @@ class House:
         )
 
 
-def house(stack: Stack) -> House:
+def make_site(stack: Stack) -> Site:
     """Makes one; its host's agent is at work."""
     region = stack.create(region_pb2.Region(name="eu"))
     zone = stack.create(zone_pb2.Zone(region=region.meta.id, name="eu-a"))
@@ -144,7 +144,7 @@ def house(stack: Stack) -> House:
     )
     project = stack.create(project_pb2.Project(name="shop"))
     pool, template = storage_pool_pb2.StoragePool(), template_pb2.Template()
-    made = House(stack, region, zone, host, project, pool, Guest(template, 32 * MIB, MIB))
+    made = Site(stack, region, zone, host, project, pool, Guest(template, 32 * MIB, MIB))
     stack.agent.start()
     until(lambda: stack.get(host).status.memory, what="the host's capacity")
     made.pool = made.new_pool("local")

@@ -26,7 +26,7 @@ SETTLED = 30.0  # seconds
 ON = (instance_pb2.POWER_RUNNING, instance_pb2.POWER_SUSPENDED)
 
 
-def equal(stack: Stack, limit: float = SETTLED) -> None:
+def await_equal(stack: Stack, limit: float = SETTLED) -> None:
     """Waits until nothing is under way and both sides are the same. Raises TimeoutError with what differs.
 
     A program that has ended by itself is not waited for.

@@ -21,7 +21,7 @@ GUEST = Path(os.environ.get("KOWA_GUEST", REPOSITORY / ".cache" / "guest"))
 IMAGE = "kowa-guest.qcow2"
 
 
-class Room:
+class Host:
     """A host."""
 
     def __init__(self, base: Path) -> None:
@@ -39,8 +39,8 @@ class Room:
         self.start_libvirtd()
 
     def start_libvirtd(self) -> None:
-        room = [str(REPOSITORY / "deploy/host/private-libvirtd"), str(self.base / "libvirt")]
-        command = ["ip", "netns", "exec", self.namespace, *room]
+        host = [str(REPOSITORY / "deploy/host/private-libvirtd"), str(self.base / "libvirt")]
+        command = ["ip", "netns", "exec", self.namespace, *host]
         log = self.base / "libvirtd.out"
         self._libvirtd = programs.start(command, log, environment={"KEEP": str(self.base)})
         programs.await_ready(self._libvirtd, lambda: self.virsh("version", check=False), "libvirtd", log)
@@ -60,7 +60,7 @@ class Room:
         self.run("ip", "netns", "delete", self.namespace, inside=False, check=False)
 
     def guests(self) -> list[int]:
-        """The processes of this room's machines."""
+        """The processes of this host's machines."""
         pids = []
         for path in (self.base / "libvirt/run/qemu").glob("kowa-*.pid"):
             with suppress(OSError, ValueError):  # it ends, or its file is being written
@@ -98,20 +98,20 @@ class Room:
 
 
 class Agent:
-    """An agent at work in a room."""
+    """An agent at work in a host."""
 
-    def __init__(self, room: Room, settings: Mapping[str, object]) -> None:
-        config = room.base / "kaktus.toml"
-        config.write_text(_toml(room, settings))
+    def __init__(self, host: Host, settings: Mapping[str, object]) -> None:
+        config = host.base / "kaktus.toml"
+        config.write_text(_toml(host, settings))
         self.reports: dict[str, fleet_pb2.Report] = {}
         self._came = threading.Condition()
-        self._log = (room.base / "agent.log").open("ab")
+        self._log = (host.base / "agent.log").open("ab")
         self._process = subprocess.Popen(
             [
                 "ip",
                 "netns",
                 "exec",
-                room.namespace,
+                host.namespace,
                 sys.executable,
                 str(Path(__file__).with_name("piped_agent.py")),
                 config,
@@ -174,17 +174,17 @@ class Agent:
                 self._came.notify_all()
 
 
-def _toml(room: Room, settings: Mapping[str, object]) -> str:
-    base = room.base
+def _toml(host: Host, settings: Mapping[str, object]) -> str:
+    base = host.base
     known: dict[str, object] = {
         "server": "127.0.0.1:1",
         "ca": str(base / "ca"),
         "token": str(base / "token"),
-        "state": str(room.state),
-        "pools": str(room.pools),
-        "machines": str(room.machines),
+        "state": str(host.state),
+        "pools": str(host.pools),
+        "machines": str(host.machines),
         "import_dir": str(base / "import"),
-        "libvirt_uri": room.uri,
+        "libvirt_uri": host.uri,
         "accelerator": "qemu",
         **settings,
     }
@@ -195,15 +195,15 @@ def _toml(room: Room, settings: Mapping[str, object]) -> str:
 
 
 @contextmanager
-def room() -> Iterator[Room]:
+def private_host() -> Iterator[Host]:
     """Left as it was found, whatever happens in it."""
     base = Path(tempfile.mkdtemp(prefix="host-"))
     base.chmod(0o711)
-    made = Room(base)
+    made = Host(base)
     try:
         made.open()
         yield made
     finally:
         made.close()
-        if not os.environ.get("KOWA_KEEP_ROOMS"):
+        if not os.environ.get("KOWA_KEEP_HOSTS"):
             shutil.rmtree(base, ignore_errors=True)

@@ -1,4 +1,4 @@
-"""Stands between Kahuna and its PostgreSQL, and loses the answer to a commit when told to."""
+"""A proxy between Kahuna and its PostgreSQL that loses the answer to a commit when told to."""
 
 import contextlib
 import socket
@@ -9,7 +9,7 @@ from pathlib import Path
 _SOCKET = ".s.PGSQL.5432"
 
 
-class Line:
+class LossyProxy:
     """A socket in front of a server's. `lose` lets a commit happen and its answer not arrive."""
 
     def __init__(self, server: Path, folder: Path) -> None:
