@@ -118,16 +118,21 @@ class Reach:
         The reader has the state after the commit. `moved` are the resources whose generation it moved and that were
         there before, `came` and `went` the links that it made and broke.
         """
+        there: dict[Member, set[str]] = defaultdict(set)
+        left: dict[Member, set[str]] = defaultdict(set)
+        for kind, id_ in moved:
+            there[kind, id_] = {agent for agent in self.agents(reader, kind, id_) if agent in among}
+        if not came and not went:
+            return there, left
         now, earlier = _State(reader), _State(_Earlier(reader, came, went))
         changed = {(link.kind, link.field) for link in (*came, *went)}
 
-        def follow(links: Iterable[Link], state: _State, other: _State) -> dict[Member, set[str]]:
-            """What is to be told because of links that one state has and the other has not.
+        def follow(links: Iterable[Link], state: _State, other: _State, found: dict[Member, set[str]]) -> None:
+            """Finds what is to be told because of links that one state has and the other has not.
 
             Each is followed for the agents that its far end leads to in both states. For others a link nearer to them
             has changed, too, and what hangs behind that one includes all that hangs behind this one.
             """
-            found: dict[Member, set[str]] = defaultdict(set)
             for link in links:
                 for node in self._by_field.get((link.kind, link.field), ()):
                     near, far = (link.source, link.target) if node.up.forward else (link.target, link.source)
@@ -136,11 +141,9 @@ class Reach:
                         agents &= _walk(other.reader, node.route[1:], {far})
                     if agents:
                         _spread(node, near, agents, state, other, found)
-            return found
 
-        there, left = follow(came, now, earlier), follow(went, earlier, now)
-        for kind, id_ in moved:
-            there[kind, id_] |= {agent for agent in self.agents(reader, kind, id_) if agent in among}
+        follow(came, now, earlier, there)
+        follow(went, earlier, now, left)
         return there, {member: self._unconcerned(now, agents, *member) for member, agents in left.items()}
 
     def _unconcerned(self, state: "_State", agents: Ids, kind: str, id_: str) -> Ids:
