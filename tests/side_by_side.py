@@ -3,7 +3,6 @@
 What a run shows is printed when it ends: whole if something failed. The very last line has the count of all.
 """
 
-import contextlib
 import os
 import re
 import resource
@@ -13,7 +12,7 @@ import sys
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO
@@ -93,15 +92,12 @@ def _children_worked() -> float:
 
 def main() -> None:
     """Runs all, with these further arguments for each pytest. Exits 1 when something failed."""
-    # Where Ctrl-C is ignored, as in a shell's background job, the tests' own programs shall hear it.
-    signal.signal(signal.SIGINT, signal.default_int_handler)
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
     waiting = [*LONG.items()]
     # First, for it is on the processor all the time.
     waiting.insert(0, ("others", OTHERS))
     runs: list[Run] = []
     count: Counter[str] = Counter()
-    with _ending(runs):
+    try:
         while waiting or runs:
             while waiting and len(runs) < RUNS_AT_ONCE:
                 name, arguments = waiting.pop(0)
@@ -110,21 +106,20 @@ def main() -> None:
             for run in [run for run in runs if run.has_ended()]:
                 runs.remove(run)
                 count += run.result()
-    print(f"{count['passed']} passed, {count['failed']} failed, {count['skipped']} skipped")
-    sys.exit(bool(count["failed"]))
-
-
-@contextlib.contextmanager
-def _ending(runs: list[Run]) -> Iterator[None]:
-    """Whatever stops it, each run still tidies up, and is awaited."""
-    try:
-        yield
+    except KeyboardInterrupt:
+        print("interrupted; each run tidies up", flush=True)
+        count["failed"] += len(waiting) + len(runs)
     finally:
         for run in runs:
             run.process.send_signal(signal.SIGINT)
         for run in runs:
             run.process.wait()
+    print(f"{count['passed']} passed, {count['failed']} failed, {count['skipped']} skipped")
+    sys.exit(bool(count["failed"]))
 
 
 if __name__ == "__main__":
+    # Where Ctrl-C is ignored, as in a shell's background job, the tests' own programs shall hear it.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     main()
