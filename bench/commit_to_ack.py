@@ -1,4 +1,4 @@
-"""From a commit to the ack of the agent that has stored it, beside an echo on as many bare streams.
+"""From a commit to the ack of the agent that has stored it, alongside an echo on as many bare streams.
 
 Kahuna runs in this process; its agents, with TLS and a store each, in one beside it.
 """
@@ -50,8 +50,8 @@ def figures(counts: Sequence[int] = (1, 100, 1000)) -> list[Figure]:
     found = []
     for count in counts:
         with tempfile.TemporaryDirectory(dir=SHARED_MEMORY if SHARED_MEMORY.is_dir() else None) as folder:
-            floor = afresh(measure_floor, Path(folder) / "floor", count)
-            one, to_all, memory = afresh(measure, Path(folder) / "kahuna", count)
+            floor = in_fresh_process(measure_floor, Path(folder) / "floor", count)
+            one, to_all, memory = in_fresh_process(measure, Path(folder) / "kahuna", count)
         for share, bound in ((0.5, 20), (0.99, 50)):
             value, base = quantile(one, share) * 1e3, quantile(floor, share) * 1e3
             found.append(at_most(f"commit to ack, {count} agents, p{share * 100:.0f}", value, "ms", bound, base))
@@ -60,7 +60,7 @@ def figures(counts: Sequence[int] = (1, 100, 1000)) -> list[Figure]:
     return found
 
 
-def afresh(work: Callable[..., T], *arguments: Any) -> T:
+def in_fresh_process(work: Callable[..., T], *arguments: Any) -> T:
     """The answer of a function in a process of its own, so that what ran before costs nothing."""
     with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as process:
         return process.submit(work, *arguments).result()
@@ -85,7 +85,7 @@ def measure(folder: Path, count: int) -> tuple[list[float], list[float], float]:
     vnet = cloud.client.of(vnet_pb2.Vnet).create(vnet_pb2.Vnet(region=region.meta.id, name="lan"))
     clock = Clock(cloud.kahuna.fleet)
     before = resident()
-    with beside(run_agents, cloud.fleet_endpoint, folder, secrets):
+    with alongside(run_agents, cloud.fleet_endpoint, folder, secrets):
         cloud.loop.run(clock.all_hold(cloud.kahuna.store.view.revision, count))
         memory = (resident() - before) / count
         hosts = list(cloud.client.of(kaktus_pb2.Kaktus).list())
@@ -188,7 +188,7 @@ def measure_floor(folder: Path, count: int) -> list[float]:
         await server.start()
         batch = fleet_pb2.Batch(nonce="n" * 32, objects=[fleet_pb2.Object(id="i" * 36)] * 3, last=True)
         message, took = batch.SerializeToString(), []
-        with beside(run_echoes, port, folder / "ca.pem", count):
+        with alongside(run_echoes, port, folder / "ca.pem", count):
             await complete.wait()
             for number in range(CHANGES):
                 context, over = calls[number % count]
@@ -222,7 +222,7 @@ def run_echoes(port: int, ca: Path, count: int) -> None:
     uvloop.run(run())
 
 
-class beside:  # noqa: N801 - read as a statement
+class alongside:  # noqa: N801 - read as a statement
     """A function in a process of its own, for as long as the block lasts."""
 
     def __init__(self, work: Any, *arguments: Any) -> None:

@@ -122,8 +122,8 @@ class Cloud:
         kind = self.client.of(type(wanted))
         scope = {"name": wanted.name, **parent}  # type: ignore[attr-defined]
         condition = " AND ".join(f'{field} = "{value}"' for field, value in scope.items())
-        living = [found for found in kind.list(filter=condition) if not found.meta.HasField("delete_time")]  # type: ignore[attr-defined]
-        return living[0] if living else kind.begin_create(wanted).resource
+        existing = [found for found in kind.list(filter=condition) if not found.meta.HasField("delete_time")]  # type: ignore[attr-defined]
+        return existing[0] if existing else kind.begin_create(wanted).resource
 
     def _draw_token(self, agent: str) -> None:
         tokens = self.client.of(agent_token_pb2.AgentToken)

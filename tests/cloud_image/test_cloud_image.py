@@ -21,7 +21,7 @@ pytestmark = [pytest.mark.libvirt, pytest.mark.slow]
 WEB = id_of("web")
 ADDRESS, MAC = "10.9.0.2", "02:00:00:00:00:01"
 DISK = 3072 * MIB  # twice the image
-BOOT = 240.0  # seconds, under emulation on a busy machine
+BOOT_LIMIT_S = 240.0  # under emulation on a busy machine
 SHUTDOWN = 60.0
 WORDS = "written by cloud-init"
 USER_DATA = f"""\
@@ -109,7 +109,7 @@ def test_debian_boots_is_set_up_by_its_seed_and_shuts_down(image: tuple[str, str
         agent.send(slice_.objects)
         agent.until(WEB, is_running, 90)  # imported by then
         finished = "Datasource DataSourceNoCloud [seed=/dev/sr0]"
-        until(lambda: finished in host.console(WEB), limit=BOOT, what="cloud-init has finished")
+        until(lambda: finished in host.console(WEB), limit=BOOT_LIMIT_S, what="cloud-init has finished")
         assert "runcmd says web" in host.console(WEB)
 
         told = until(lambda: answers(host, key_file), limit=60, what="ada may log in")

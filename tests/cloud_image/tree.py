@@ -4,7 +4,7 @@ import subprocess
 from pathlib import Path
 
 SUITE = "bookworm"
-LIMIT = 600  # seconds
+LIMIT_S = 600
 _PACKAGES = (
     "linux-image-cloud-amd64",
     "systemd-sysv",
@@ -47,7 +47,7 @@ def make(work: Path) -> Path:
     command += ['--aptopt=Apt::Install-Recommends "false"', "--dpkgopt=force-unsafe-io"]
     command += [f"--dpkgopt=path-exclude=/usr/share/{name}/*" for name in _LEFT_OUT]
     command += [f"--customize-hook={hook}" for hook in _HOOKS]
-    subprocess.run([*command, SUITE, str(root)], check=True, timeout=LIMIT, stdin=subprocess.DEVNULL)
+    subprocess.run([*command, SUITE, str(root)], check=True, timeout=LIMIT_S, stdin=subprocess.DEVNULL)
     for name, text in _FILES.items():
         (root / name).write_text(text)
     return root

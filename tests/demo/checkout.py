@@ -17,10 +17,10 @@ import pytest
 from deploy.guest.build import build
 
 ROOT = Path(__file__).parents[2]
-# In seconds; the set-up of a new .venv included.
-UP = 800
-# In seconds, for a machine to say something on its console.
-CONSOLE = 20
+# The set-up of a new .venv included.
+UP_LIMIT_S = 800
+# For a machine to say something on its console.
+CONSOLE_LIMIT_S = 20
 KINDS = (
     "region", "zone", "project", "vnet", "subnet", "storage-pool", "template", "volume", "adapter", "instance",
     "kaktus", "agent",
@@ -54,7 +54,7 @@ class Checkout:
             f" && sed -i 's#{ROOT}#{folder}#g' .venv/pyvenv.cfg $(grep -lI '{ROOT}' .venv/bin/*)"
         )
 
-    def run(self, command: str, limit: float = UP) -> str:
+    def run(self, command: str, limit: float = UP_LIMIT_S) -> str:
         """What a shell command in it says. Fails with that when the command does."""
         done = self._run(command, limit)
         if done.returncode != 0:
@@ -63,11 +63,11 @@ class Checkout:
 
     def succeeds(self, command: str) -> bool:
         """Whether a shell command in it does."""
-        return self._run(command, UP).returncode == 0
+        return self._run(command, UP_LIMIT_S).returncode == 0
 
     def refused(self, command: str) -> str:
         """The one line that a command ends with, apart from make's."""
-        done = self._run(command, UP)
+        done = self._run(command, UP_LIMIT_S)
         said = [line for line in done.stdout.splitlines() if not line.startswith("make")]
         if done.returncode == 0 or "Traceback" in done.stdout or not said:
             pytest.fail(f"{command}\n{done.stdout}", pytrace=False)
@@ -82,7 +82,7 @@ class Checkout:
             os.chdir(self.folder)
             os.execvpe("bash", ["bash", "-c", f"exec {command}"], self.environment)  # noqa: S606
         shown, typed = "", False
-        while select.select([terminal], [], [], UP)[0]:
+        while select.select([terminal], [], [], UP_LIMIT_S)[0]:
             try:
                 shown += os.read(terminal, 4096).decode(errors="replace")
             except OSError:  # it has ended
@@ -104,7 +104,7 @@ class Checkout:
         shown = b""
         for wanted, keys in ((shows, f"\r{typed}\r"), (answers, "\x1d")):
             while wanted.encode() not in shown:
-                if not select.select([terminal], [], [], CONSOLE)[0]:
+                if not select.select([terminal], [], [], CONSOLE_LIMIT_S)[0]:
                     os.kill(process, signal.SIGKILL)
                     pytest.fail(f"{wanted!r} did not come; it showed {shown!r}")
                 shown += os.read(terminal, 4096)

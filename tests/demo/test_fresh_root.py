@@ -9,8 +9,8 @@ import pytest
 
 pytestmark = [pytest.mark.libvirt, pytest.mark.slow]
 SCRIPT = Path(__file__).with_name("fresh-root")
-# In seconds, the making of the root included.
-LIMIT = 880
+# The making of the root included.
+LIMIT_S = 880
 
 
 @pytest.fixture
@@ -28,7 +28,7 @@ def test_make_demo_on_a_fresh_debian(root: Path) -> None:
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
-        timeout=LIMIT,
+        timeout=LIMIT_S,
         check=False,
         stdin=subprocess.DEVNULL,
     )

@@ -23,8 +23,8 @@ from tests.kaktus.hosts import GUEST, IMAGE
 from tests.stack.stack import MIB, TINY, Stack
 from tests.waiting import until
 
-PROMISED = 8  # virtual CPUs for each there is: machines that do nothing need none
-BOOT = 60.0  # seconds, on a busy machine
+CPU_OVERCOMMIT = 8  # virtual CPUs for each there is: machines that do nothing need none
+BOOT_LIMIT_S = 120.0  # on a busy machine
 
 
 @dataclass(frozen=True)
@@ -99,7 +99,11 @@ class Site:
     def imported(self, name: str, source: str, sha256: str) -> template_pb2.Template:
         """A template in the pool of all machines."""
         template = self.new_template(self.pool, name, source, sha256)
-        until(lambda: self.stack.get(template).meta.state == meta_pb2.STATE_READY, limit=BOOT, what="it is imported")
+        until(
+            lambda: self.stack.get(template).meta.state == meta_pb2.STATE_READY,
+            limit=BOOT_LIMIT_S,
+            what="it is imported",
+        )
         return template
 
     def volume(self, name: str, guest: Guest) -> volume_pb2.Volume:
@@ -140,7 +144,7 @@ def make_site(stack: Stack) -> Site:
     token = stack.create(agent_token_pb2.AgentToken(agent=agent.meta.id, name="first"))
     (stack.folder / "token").write_text(token.secret)
     host = stack.create(
-        kaktus_pb2.Kaktus(zone=zone.meta.id, name="kaktus-1", agent=agent.meta.id, cpu_overcommit=PROMISED)
+        kaktus_pb2.Kaktus(zone=zone.meta.id, name="kaktus-1", agent=agent.meta.id, cpu_overcommit=CPU_OVERCOMMIT)
     )
     project = stack.create(project_pb2.Project(name="shop"))
     pool, template = storage_pool_pb2.StoragePool(), template_pb2.Template()

@@ -27,7 +27,7 @@ T = TypeVar("T")
 
 MIB = 1 << 20
 SHUTDOWN_LIMIT = 1  # seconds: the tiny guest hears nothing
-ANSWER = 40.0  # seconds for Kahuna to answer, dying meanwhile
+ANSWER_LIMIT_S = 90.0  # for Kahuna to answer, dying meanwhile
 TINY = "tiny.raw"
 # A boot sector that halts the processor for good: a machine that costs nothing.
 SECTOR = b"\xfa\xf4\xeb\xfd".ljust(510, b"\0") + b"\x55\xaa"
@@ -77,7 +77,7 @@ class Stack:
         """One call, repeated as the same until Kahuna answers, as a careful caller does."""
         described = contract.load().kinds[kind.DESCRIPTOR.name]
         request = Requests[M](described).request(verb, **fields)
-        return self.insist(lambda: self.client.call(described.service.methods[verb], request))
+        return self.retry(lambda: self.client.call(described.service.methods[verb], request))
 
     def create(self, resource: M) -> M:
         """A new resource, committed."""
@@ -92,7 +92,7 @@ class Stack:
 
     def list(self, kind: type[M], condition: str = "") -> list[M]:
         """All that match."""
-        return self.insist(lambda: list(self.client.of(kind).list(filter=condition)))
+        return self.retry(lambda: list(self.client.of(kind).list(filter=condition)))
 
     def delete(self, resource: Message) -> None:
         """Deleted for good, or on its way: what is not there any more needs it no more."""
@@ -104,9 +104,9 @@ class Stack:
         id_ = resource.meta.id  # type: ignore[attr-defined]
         return not self.list(type(resource), f'meta.id = "{id_}" AND meta.state != STATE_DELETING')
 
-    def insist(self, call: Callable[[], T]) -> T:
+    def retry(self, call: Callable[[], T]) -> T:
         """What a call answers, however often Kahuna dies meanwhile."""
-        end = time.monotonic() + ANSWER
+        end = time.monotonic() + ANSWER_LIMIT_S
         while True:
             try:
                 return call()

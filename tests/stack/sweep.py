@@ -10,17 +10,17 @@ from tests.stack.slow_source import SlowSource
 from tests.stack.workflows import Came, Life, Shelf
 from tests.waiting import until
 
-LIMIT = 30.0  # seconds for a workflow in which somebody dies
-LATE = 5.0  # seconds after its end in which a point may still be passed
-TIMES = 5  # deaths in one workflow
-AGAIN = 90.0  # seconds for one with so many
-FULL = ("create", "resize", "stop", "delete")
+LIMIT_S = 90.0  # for a workflow in which somebody dies
+LATE_PASS_LIMIT_S = 30.0  # after its end in which a point may still be passed
+DEATHS_IN_A_ROW = 5  # deaths in one workflow
+MANY_DEATHS_LIMIT_S = 240.0  # for one with so many
+MAIN_WORKFLOWS = ("create", "resize", "stop", "delete")
 LIVES = {
     "machine": ("create", "reboot", "suspend", "resume", "resize", "stop", "delete"),
     "shelf": ("fill", "change_mind", "clear"),
 }
 # Passed only by one who finds what somebody left who died at the other, in one workflow.
-AFTER = {
+REACHED_ONLY_AFTER = {
     "kaktus.volume.recorded": ("create", "kaktus.volume.named"),
     "kaktus.wall.removed": ("delete", "agent.batch.stored"),
 }
@@ -40,19 +40,19 @@ class Sweep:
     def learn(self) -> None:
         """Which points each workflow passes when nobody dies."""
         for kind, workflows in LIVES.items():
-            thing = self._new(kind)
+            subject = self._new(kind)
             for workflow in workflows:
                 for program in self.site.stack.programs:
                     program.forget_trace()
-                self._bring_about(getattr(thing, workflow))
+                self._bring_about(getattr(subject, workflow))
                 self.passed[workflow] = [point for program in self.site.stack.programs for point in program.passed()]
 
     def passing(self, point: str) -> list[str]:
         """The workflows to die in at a point: all four that people use most, or the first other that passes it."""
-        if point in AFTER:
-            return [AFTER[point][0]]
+        if point in REACHED_ONLY_AFTER:
+            return [REACHED_ONLY_AFTER[point][0]]
         passing = [workflow for workflow, passed in self.passed.items() if point in passed]
-        return [workflow for workflow in passing if workflow in FULL] or passing[:1]
+        return [workflow for workflow in passing if workflow in MAIN_WORKFLOWS] or passing[:1]
 
     def die(self, point: str) -> None:
         """One life with a death at a point in each workflow that passes it."""
@@ -60,26 +60,26 @@ class Sweep:
         for kind, workflows in LIVES.items():
             if not set(passing) & set(workflows):
                 continue
-            thing = self._new(kind)
+            subject = self._new(kind)
             for workflow in workflows:
                 if workflow in passing:
-                    self._die_in(getattr(thing, workflow), point)
+                    self._die_in(getattr(subject, workflow), point)
                 elif workflow in (workflows[0], workflows[-1]):
-                    self._bring_about(getattr(thing, workflow))
+                    self._bring_about(getattr(subject, workflow))
 
     def die_again_and_again(self, kind: str, coming: list[str], going: list[str] | None = None) -> None:
         """A life in whose beginning and end somebody dies at point after point; some are passed no more after that."""
-        thing = self._new(kind)
+        subject = self._new(kind)
         for workflow, points in ((LIVES[kind][0], coming), (LIVES[kind][-1], going or coming)):
             self.site.renew_agent()
             program = self._program(points[0])
             deaths = program.deaths
             program.arm(*points)
             try:
-                self._bring_about(getattr(thing, workflow), AGAIN)
+                self._bring_about(getattr(subject, workflow), MANY_DEATHS_LIMIT_S)
             finally:
                 program.arm()
-            assert program.deaths - deaths >= min(TIMES, len(points)) - 1
+            assert program.deaths - deaths >= min(DEATHS_IN_A_ROW, len(points)) - 1
             self.kills += program.deaths - deaths
 
     def _die_in(self, workflow: Callable[[], Came], point: str) -> None:
@@ -88,17 +88,17 @@ class Sweep:
             # An agent that is often cut off waits longer each time; a new one begins anew.
             self.site.renew_agent()
         deaths = program.deaths
-        points = (AFTER[point][1], point) if point in AFTER else (point,)
+        points = (REACHED_ONLY_AFTER[point][1], point) if point in REACHED_ONLY_AFTER else (point,)
         program.arm(*points)
         self._bring_about(workflow)
         try:
-            until(lambda: not program.armed(), limit=LATE, what=f"dying at {point}")
+            until(lambda: not program.armed(), limit=LATE_PASS_LIMIT_S, what=f"dying at {point}")
         finally:
             program.arm()
         until(lambda: program.deaths == deaths + len(points), what=f"{program.name} is started again")
         self.kills += len(points)
 
-    def _bring_about(self, workflow: Callable[[], Came], limit: float = LIMIT) -> None:
+    def _bring_about(self, workflow: Callable[[], Came], limit: float = LIMIT_S) -> None:
         came = workflow()
         until(came, limit=limit, what=workflow.__name__)
         consistency.await_equal(self.site.stack, limit)

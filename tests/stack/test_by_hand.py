@@ -7,7 +7,7 @@ import pytest
 
 from kowa.v2 import instance_pb2
 from tests.stack import consistency
-from tests.stack.site import BOOT, Site
+from tests.stack.site import BOOT_LIMIT_S, Site
 from tests.stack.workflows import RUNNING, STOPPED, Life
 from tests.waiting import until
 
@@ -78,7 +78,7 @@ def test_a_guest_that_powers_itself_off_stays_off(site: Site) -> None:
     life = Life(site, "self", "10.9.0.0/24", site.booting())
     until(life.create(), what="it runs")
     types(life, b"poweroff -f\n", after=b"/ # ")
-    until(lambda: life.power() == STOPPED, limit=BOOT, what="it is off")
+    until(lambda: life.power() == STOPPED, limit=BOOT_LIMIT_S, what="it is off")
     until(lambda: remarks(life) == ["GuestPoweredOff"], what="it is told why")
     assert site.stack.get(life.machine).power == STOPPED
     site.renew_agent()
@@ -96,7 +96,7 @@ def types(life: Life, keys: bytes, *, after: bytes) -> None:
 
     def requests() -> Iterator[instance_pb2.ConsoleInstanceRequest]:
         yield instance_pb2.ConsoleInstanceRequest(id=life.machine.meta.id)
-        assert prompted.wait(BOOT)
+        assert prompted.wait(BOOT_LIMIT_S)
         yield instance_pb2.ConsoleInstanceRequest(data=keys)
 
     printed = b""

@@ -8,7 +8,7 @@ import pytest
 from tests.stack.crash_points import crash_points
 from tests.stack.site import Site
 from tests.stack.slow_source import SlowSource
-from tests.stack.sweep import TIMES, Sweep
+from tests.stack.sweep import DEATHS_IN_A_ROW, Sweep
 
 pytestmark = pytest.mark.libvirt
 
@@ -38,7 +38,7 @@ def test_killed_there_it_goes_on_from_there(sweep: Sweep, point: str) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("point", ["kahuna.store.written", "kahuna.store.committed"])
 def test_kahuna_dies_at_one_commit_after_the_other(sweep: Sweep, point: str) -> None:
-    sweep.die_again_and_again("machine", [point] * TIMES)
+    sweep.die_again_and_again("machine", [point] * DEATHS_IN_A_ROW)
 
 
 @pytest.mark.slow

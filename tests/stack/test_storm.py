@@ -21,7 +21,7 @@ pytestmark = [pytest.mark.libvirt, pytest.mark.slow]
 MACHINES = int(os.environ.get("KOWA_STORM", "200"))
 SEED = os.environ.get("KOWA_SEED") or secrets.token_hex(4)
 Parts = tuple[instance_pb2.Instance, volume_pb2.Volume, adapter_pb2.Adapter]
-MOST = 8  # guests at a time
+MAX_GUESTS = 8  # guests at a time
 CALM = (0.3, 3.0)  # seconds between two kills, from and to
 ROOM = 60.0  # seconds for one of the guests to go
 REST = 90.0  # seconds for all to end, when nobody is killed any more
@@ -61,20 +61,20 @@ def test_a_storm_leaves_both_sides_equal(site: Site, capsys: pytest.CaptureFixtu
     stack, chance = site.stack, random.Random(SEED)  # noqa: S311 - to be had again
     killer = Killer(stack, SEED)
     subnet = site.subnet(site.vnet("storm"), "10.9.0.0/24")
-    living: list[Parts] = []
+    alive: list[Parts] = []
     begun = time.monotonic()
     with killer.at_work():
         for number in range(MACHINES):
-            while living and (len(living) == MOST or chance.random() < 0.5):
-                for part in living.pop(chance.randrange(len(living))):
+            while alive and (len(alive) == MAX_GUESTS or chance.random() < 0.5):
+                for part in alive.pop(chance.randrange(len(alive))):
                     stack.delete(part)
-            until(lambda: len(stack.list(instance_pb2.Instance)) < MOST, limit=ROOM, what="a guest has gone")
-            living.append(parts(site, subnet, f"m{number}"))
+            until(lambda: len(stack.list(instance_pb2.Instance)) < MAX_GUESTS, limit=ROOM, what="a guest has gone")
+            alive.append(parts(site, subnet, f"m{number}"))
     consistency.await_equal(stack, REST)
     with capsys.disabled():
         took = f"{time.monotonic() - begun:.0f} s, killed {killer.killed}"
         print(f"\n  KOWA_SEED={SEED} KOWA_STORM={MACHINES}: {took}")  # noqa: T201
-    kept = sorted(machine.meta.id for machine, _, _ in living)
+    kept = sorted(machine.meta.id for machine, _, _ in alive)
     assert sorted(stack.host.virsh("list", "--uuid").split()) == kept
 
 
