@@ -1,4 +1,4 @@
-"""What is: what libvirt, the file system and the kernel say now."""
+"""Actual state: what libvirt, the file system and the kernel say now, as values."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -11,59 +11,63 @@ class Power(Enum):
 
     RUNNING = "running"
     PAUSED = "paused"
-    STUCK = "stuck"  # paused by QEMU, since a disk could not be written
+    IO_ERROR = "io-error"  # paused by QEMU, since a disk could not be written
     ASLEEP = "asleep"  # suspended to memory by its guest
     PANICKED = "panicked"  # its guest's kernel has stopped for good
     OFF = "off"
 
 
-# What definitions have beyond what is asked for, as a number. Raised with each change of that: machines defined before
-# are defined anew and have it from their next start on, and nobody is told to restart them.
-FORM = 2
+# Of what definitions have beyond what is asked for. Raised with each change of that: instances defined before are
+# defined anew and have it from their next start on, and nobody is asked to restart them.
+DEFINITION_VERSION = 2
 
 
 @dataclass(frozen=True, slots=True)
 class Mark:
-    """What we write into a domain's metadata."""
+    """Our mark in a domain's metadata: whose it is, and at which generations what happened to it."""
 
     id: str
-    digest: str  # of what the definition has been asked to be
-    ran: int = 0  # the generation at which it was last seen to run
-    rests: int = 0  # the generation at which its guest switched it off
-    asked: int = 0  # the generation at which we asked it to shut down, if we did since its start
-    form: int = FORM  # of the definition
+    fingerprint: str  # of what the definition has been asked to be
+    ran_at: int = 0  # it was last seen to run
+    powered_off_at: int = 0  # its guest switched it off
+    stop_asked_at: int = 0  # we asked it to shut down, if we did since its start
+    version: int = DEFINITION_VERSION
 
 
 @dataclass(frozen=True, slots=True)
 class Domain:
+    """A virtual machine as libvirt has it."""
+
     id: str
     name: str
     power: Power = Power.OFF
-    left: bool = False  # switched off by its guest, as far as libvirt told
+    powered_off: bool = False  # by its guest, as far as libvirt says
     persistent: bool = True
     mark: Mark | None = None
-    running_digest: str = ""  # of the definition it was started with
-    disks: frozenset[str] = frozenset()
+    running_fingerprint: str = ""  # of the definition it was started with
+    disks: frozenset[str] = frozenset()  # keys of their sources, see storage.driver
     taps: frozenset[str] = frozenset()
 
     @property
     def is_on(self) -> bool:
         return self.power is not Power.OFF
 
-    def left_at(self, generation: int) -> bool:
+    def was_powered_off_at(self, generation: int) -> bool:
         """Whether it is noted that its guest switched it off at a generation."""
-        return not self.is_on and self.mark is not None and 0 < generation == self.mark.rests
+        return not self.is_on and self.mark is not None and 0 < generation == self.mark.powered_off_at
 
 
 @dataclass(frozen=True, slots=True)
-class PoolSeen:
+class PoolSpace:
+    """Room in a pool, in bytes."""
+
     capacity: int
     available: int
 
 
 @dataclass(frozen=True, slots=True)
 class Image:
-    """A file in a pool, named by the id of a volume or a template."""
+    """A file in a pool, named by the id of a volume or a template. Sizes are bytes."""
 
     id: str
     pool: str
@@ -72,6 +76,7 @@ class Image:
     allocation: int = 0
     backing: str = ""  # the name of the file it stands on
     broken: str = ""  # why it is no image
+    disk_key: str = ""  # of its source, as domains have it
 
     @property
     def file(self) -> str:
@@ -93,8 +98,8 @@ class Link:
 
 
 @dataclass(frozen=True, slots=True)
-class Facts:
-    """What libvirt says of the host."""
+class HostFacts:
+    """What libvirt says of the host. Memory in bytes."""
 
     cpus: int = 0
     memory: int = 0
@@ -104,27 +109,28 @@ class Facts:
 
 @dataclass(frozen=True, slots=True)
 class Actual:
-    """All of it."""
+    """All that is on the host, at one look."""
 
-    facts: Facts = Facts()
+    facts: HostFacts = HostFacts()
     domains: Mapping[str, Domain] = field(default_factory=dict)  # that bear our mark
-    others: Mapping[str, Domain] = field(default_factory=dict)
-    pools: Mapping[str, PoolSeen] = field(default_factory=dict)
+    foreign_domains: Mapping[str, Domain] = field(default_factory=dict)
+    pools: Mapping[str, PoolSpace] = field(default_factory=dict)
     images: Mapping[str, Image] = field(default_factory=dict)
-    made: frozenset[str] = frozenset()  # pools and volumes that were there once
+    created: frozenset[str] = frozenset()  # ids of pools and volumes that were there once
+    importing: Mapping[str, int] = field(default_factory=dict)  # template -> percent; it moves on between two looks
     links: Mapping[str, Link] = field(default_factory=dict)
-    guards: Mapping[str, str] = field(default_factory=dict)  # tap -> seal of its chain
-    unguarded: str = ""  # why guards can't be looked at
-    services: Mapping[str, frozenset[IPv4Network]] = field(default_factory=dict)  # vnet -> whom its metadata reach
-    wall: str = ""  # seal of the rules around metadata services; empty where there are none
-    seeds: Mapping[str, str] = field(default_factory=dict)  # machine -> digest; empty for a folder without one
+    tap_filters: Mapping[str, str] = field(default_factory=dict)  # tap -> fingerprint of its rules
+    filters_unseen: str = ""  # why packet filters can't be looked at
+    metadata_services: Mapping[str, frozenset[IPv4Network]] = field(default_factory=dict)  # vnet -> whom it answers
+    metadata_filter: str = ""  # fingerprint of the rules around metadata services; empty where there are none
+    seeds: Mapping[str, str] = field(default_factory=dict)  # instance -> fingerprint; empty for a folder without one
 
-    def user(self, path: str) -> Domain | None:
-        """The domain that has a file as its disk."""
-        domains = (*self.domains.values(), *self.others.values())
-        return next((domain for domain in domains if path in domain.disks), None)
+    def disk_user(self, disk: str) -> Domain | None:
+        """The domain that has a disk, by the key of its source."""
+        domains = (*self.domains.values(), *self.foreign_domains.values())
+        return next((domain for domain in domains if disk in domain.disks), None)
 
-    def holder(self, tap: str) -> Domain | None:
-        """The domain that has a card with this tap."""
-        domains = (*self.domains.values(), *self.others.values())
+    def tap_user(self, tap: str) -> Domain | None:
+        """The domain that has an adapter with this tap."""
+        domains = (*self.domains.values(), *self.foreign_domains.values())
         return next((domain for domain in domains if tap in domain.taps), None)

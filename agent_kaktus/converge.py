@@ -1,43 +1,44 @@
-"""The loop: look, plan, do, until nothing is left to do; then wait for something to move."""
+"""The loop: look, plan, do, until nothing is left to do; then wait for something to move. It knows no kind by name."""
 
 import asyncio
-import functools
 import time
-from collections.abc import Callable, Mapping
-from typing import Protocol
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import replace
+from typing import Any, Protocol
 
 import structlog
 
-from agent_kaktus import steps
-from agent_kaktus.actual import Actual, Power
-from agent_kaktus.desired import Desired, Template, Thing
-from agent_kaktus.failures import GivenUp, StepFailed
-from agent_kaktus.memory import LONGEST_PAUSE, MOST_REPEATS, Memory, Trouble
-from agent_kaktus.network.guard import Guards
-from agent_kaktus.parse import parse
+from agent_kaktus.actual import Actual
+from agent_kaktus.config import HostConfig
+from agent_kaktus.errors import PermanentFailure, StepFailed
+from agent_kaktus.kind import Kind
+from agent_kaktus.memory import LONGEST_RETRY_S, MAX_REPEATS, Failure, Memory
 from agent_kaktus.plan import plan
 from agent_kaktus.report import Reports
-from agent_kaktus.site import Site
-from agent_kaktus.steps import Step
-from agent_kaktus.view import Verdict, View
+from agent_kaktus.step import Step
+from agent_kaktus.verdict import Verdict
+from agent_kaktus.view import View
 from kowa.runtime import crashpoint
+from kowa.runtime.desired import Desired, DesiredObject, Kinds
 from kowa.runtime.feed import Feed, Refused
-from kowa.v2 import instance_pb2
 
-LOOK_EVERY = 30.0  # seconds, though nothing is heard
-LOOK_AGAIN = 1.0  # seconds, while nothing can be seen
-AT_ONCE = 4  # objects worked on
-MOST_ROUNDS = 50  # of look, plan and do before others may speak
+LOOK_INTERVAL_S = 30.0  # though nothing is heard
+RETRY_INTERVAL_S = 1.0  # while nothing can be seen
+MAX_PARALLEL = 4  # objects worked on
+MAX_ROUNDS = 50  # of look, plan and do before others may speak
 
 log = structlog.get_logger()
 
 
 class Host(Protocol):
-    """What the loop needs of a host; `Hands` are a real one's."""
+    """What the loop needs of a host; what steps need of it they say themselves."""
 
-    async def look(self, guards: Guards) -> Actual: ...
+    async def look(self, node: str) -> Actual: ...
 
-    async def do(self, step: Step, guards: Guards) -> None: ...
+
+async def carry_out(step: Step, host: Any) -> None:
+    """Does a step."""
+    await step.do(host)
 
 
 class Loop:
@@ -45,19 +46,24 @@ class Loop:
 
     def __init__(
         self,
-        site: Site,
+        kinds: Kinds[Kind[Any]],
+        config: HostConfig,
         feed: Feed,
         host: Host,
         memory: Memory,
-        reports: Reports,
+        *,
         clock: Callable[[], float] = time.monotonic,
+        carry_out: Callable[[Step, Any], Awaitable[None]] = carry_out,
     ) -> None:
-        self._site = site
+        """`clock` returns seconds; `carry_out` does a step, and may do it otherwise in a simulation."""
+        self._kinds = kinds
+        self._config = config
         self._feed = feed
         self._host = host
         self._memory = memory
-        self._reports = reports
+        self._reports = Reports(kinds)
         self._clock = clock
+        self._carry_out = carry_out
         self._wake = asyncio.Event()
         self._eventloop = asyncio.get_running_loop()
         self._view: View | None = None
@@ -75,19 +81,20 @@ class Loop:
         if not self._eventloop.is_closed():
             self._eventloop.call_soon_threadsafe(self._wake.set)
 
-    def import_ended(self, template: Template, reason: str) -> None:
+    def background_ended(self, wanted: DesiredObject, reason: str) -> None:
+        """What was begun for an object and went on by itself has ended, with a reason if it can't work."""
         if reason:
-            self._memory.given_up[template.id, template.generation] = reason
+            self._memory.given_up[wanted.id, wanted.generation] = reason
         self._wake.set()
 
-    def import_progressed(self, template: Template) -> None:
-        if self._view is not None and self._view.desired.templates.get(template.id) == template:
-            percent = self._memory.importing[template.id]
-            self._feed.report(self._reports.one(self._view, template, Verdict(works=f"{percent} % imported")))
+    def background_progressed(self, wanted: DesiredObject, works: str) -> None:
+        """Reports how far it has come."""
+        if self._view is not None and self._view.desired.of(type(wanted)).get(wanted.id) == wanted:
+            self._feed.report(self._reports.one(self._view, wanted, Verdict(works=works)))
 
     async def _listen(self) -> None:
         while True:
-            await self._feed.moved(LOOK_EVERY)
+            await self._feed.wait_for_change(LOOK_INTERVAL_S)
             self._wake.set()
 
     async def _rest(self, limit: float) -> None:
@@ -103,114 +110,90 @@ class Loop:
             return await self.converge()
         except Refused as why:  # a stored slice that this version does not take; Kahuna sends a better one
             log.warning("slice.refused", reason=str(why))
-            return LOOK_EVERY
+            return LOOK_INTERVAL_S
         except Exception:
             log.exception("converge.failed")
-            return LOOK_AGAIN
+            return RETRY_INTERVAL_S
 
     async def converge(self) -> float:
         """Returns for how many seconds nothing is due."""
-        for _ in range(MOST_ROUNDS):
-            desired = self.desired = parse(self._feed.desired())
-            if desired.host is None:
-                return LOOK_EVERY
-            guards = self._guards_of(desired.host.id)
+        for _ in range(MAX_ROUNDS):
+            desired = self.desired = self._kinds.parse(self._feed.desired())
+            if desired.node is None:
+                return LOOK_INTERVAL_S
             try:
-                actual = await self._host.look(guards)
+                actual = await self._host.look(desired.node.id)
             except Exception as why:
                 if not isinstance(why, StepFailed | OSError):
                     log.exception("look.failed")
-                self._report_away(desired, str(why))
-                return LOOK_AGAIN
+                for report in self._reports.unseen(self._config, desired, self._memory, str(why)):
+                    self._feed.report(report)
+                return RETRY_INTERVAL_S
             view = self._observe(desired, actual)
             due = self._decide(view)
             if not due:
-                return min(LOOK_EVERY, self._memory.next_deadline(view.now, self._site.shutdown_limit))
-            await self._do_all(due, guards)
-        return LOOK_AGAIN
-
-    @functools.lru_cache(maxsize=1)  # noqa: B019 - one loop a process
-    def _guards_of(self, kaktus: str) -> Guards:
-        return Guards(kaktus)
+                deadlines = (at for kind in self._kinds for at in kind.deadlines(view))
+                return min(LOOK_INTERVAL_S, self._memory.next_deadline(view.now, deadlines))
+            await self._do_all(due)
+        return RETRY_INTERVAL_S
 
     def _observe(self, desired: Desired, actual: Actual) -> View:
         """Forgets what is no longer so."""
-        memory, now = self._memory, self._clock()
-        memory.keep_only({thing.id for thing in desired.things()})
-        for id_, asked in list(memory.stopping.items()):
-            found = actual.domains.get(id_)
-            is_off = found is None or found.power is Power.OFF
-            is_wanted = desired.machines[id_].power != instance_pb2.POWER_STOPPED
-            if is_off or (is_wanted and now - asked >= self._site.shutdown_limit):
-                del memory.stopping[id_]
-        for id_, machine in desired.machines.items():
-            if id_ in actual.domains and actual.domains[id_].power is Power.RUNNING:
-                memory.note_running(machine, now)
-        return View(self._site, desired, actual, memory, now)
+        self._memory.keep_only({wanted.id for wanted in desired})
+        view = View(self._config, desired, actual, self._memory, self._clock())
+        for kind in self._kinds:
+            kind.observe(view)
+        return view
 
-    def _decide(self, view: View) -> dict[Thing, Verdict]:
+    def _decide(self, view: View) -> dict[DesiredObject, Verdict]:
         """What is to be done now. Reports all, also what is not."""
-        self._view = view
-        result = plan(view)
+        result = plan(self._kinds, view)
+        view = self._view = replace(view, strangers=result.strangers)
         for id_, verdict in result.verdicts.items():
             if not verdict.steps:
-                view.memory.settle(id_)
+                view.memory.note_rest(id_)
         for report in self._reports.all(view, result):
             self._feed.report(report)
         return {
-            thing: verdict
-            for thing in view.desired.things()
-            if (verdict := result.verdicts[thing.id]).steps and not view.memory.is_paused(thing.id, view.now)
+            wanted: verdict
+            for wanted in view.desired
+            if (verdict := result.verdicts[wanted.id]).steps and not view.memory.is_paused(wanted.id, view.now)
         }
 
-    def _report_away(self, desired: Desired, reason: str) -> None:
-        for report in self._reports.away(View(self._site, desired, Actual(), self._memory), reason):
-            self._feed.report(report)
-
-    async def _do_all(self, due: Mapping[Thing, Verdict], guards: Guards) -> None:
-        gate = asyncio.Semaphore(AT_ONCE)
+    async def _do_all(self, due: Mapping[DesiredObject, Verdict]) -> None:
+        gate = asyncio.Semaphore(MAX_PARALLEL)
         async with asyncio.TaskGroup() as group:
-            for thing, verdict in due.items():
-                group.create_task(self._do_for(thing, verdict, guards, gate))
+            for wanted, verdict in due.items():
+                group.create_task(self._do_for(wanted, verdict, gate))
 
-    async def _do_for(self, thing: Thing, verdict: Verdict, guards: Guards, gate: asyncio.Semaphore) -> None:
+    async def _do_for(self, wanted: DesiredObject, verdict: Verdict, gate: asyncio.Semaphore) -> None:
         """The edge of what is done for one object: whatever goes wrong there, also around its steps, stays there."""
         async with gate:
             try:
-                await self._do_steps(thing, verdict, guards)
+                await self._do_steps(wanted, verdict)
             except Exception as why:
-                log.exception("steps.failed", id=thing.id)
-                self._memory.troubles[thing.id] = Trouble(str(why), 1, self._clock() + LONGEST_PAUSE)
+                log.exception("steps.failed", id=wanted.id)
+                self._memory.failures[wanted.id] = Failure(str(why), 1, self._clock() + LONGEST_RETRY_S)
 
-    async def _do_steps(self, thing: Thing, verdict: Verdict, guards: Guards) -> None:
-        self._begin(verdict)
+    async def _do_steps(self, wanted: DesiredObject, verdict: Verdict) -> None:
+        for step in verdict.steps:
+            step.before(self._memory, self._clock())
         for step in verdict.steps:
             try:
-                await self._host.do(step, guards)
-            except GivenUp as why:
-                self._memory.given_up[thing.id, thing.generation] = str(why)
+                await self._carry_out(step, self._host)
+            except PermanentFailure as why:
+                self._memory.given_up[wanted.id, wanted.generation] = str(why)
                 return
-            except Exception as why:  # noqa: BLE001 - told with its trace
-                self._fail(thing, step, why)
+            except Exception as why:  # noqa: BLE001 - logged with its trace
+                self._fail(wanted, step, why)
                 return
-            self._note(step)
-            log.info("step.done", id=thing.id, step=str(step))
-            crashpoint.reach(f"kaktus.{step.done}")
-        if self._memory.note_done(thing.id, str(verdict)) > MOST_REPEATS:
-            self._memory.note_trouble(thing.id, f"does not come to rest: {verdict}", self._clock())
+            step.after(self._memory, self._clock())
+            log.info("step.done", id=wanted.id, step=str(step))
+            crashpoint.reach(f"kaktus.{step.crash_point}")
+        if self._memory.note_done(wanted.id, str(verdict)) > MAX_REPEATS:
+            self._memory.note_failure(wanted.id, f"does not come to rest: {verdict}", self._clock())
 
-    def _fail(self, thing: Thing, step: Step, why: Exception) -> None:
-        is_known = isinstance(why, StepFailed | OSError)
-        trouble = self._memory.note_trouble(thing.id, f"{step}: {why}", self._clock())
-        told = {"id": thing.id, "step": str(step), "reason": str(why), "attempts": trouble.attempts}
-        log.warning("step.failed", **told, exc_info=not is_known)
-
-    def _begin(self, verdict: Verdict) -> None:
-        """The time of a machine that can't be asked to stop runs out like that of one that does not listen."""
-        for step in verdict.steps:
-            if isinstance(step, steps.Shutdown | steps.Resume) and step.machine.power == instance_pb2.POWER_STOPPED:
-                self._memory.stopping.setdefault(step.machine.id, self._clock())
-
-    def _note(self, step: Step) -> None:
-        if isinstance(step, steps.Start) and step.again:
-            self._memory.note_restart(step.machine, self._clock())
+    def _fail(self, wanted: DesiredObject, step: Step, why: Exception) -> None:
+        failure = self._memory.note_failure(wanted.id, f"{step}: {why}", self._clock())
+        fields = {"id": wanted.id, "step": str(step), "reason": str(why), "attempts": failure.attempts}
+        log.warning("step.failed", **fields, exc_info=not isinstance(why, StepFailed | OSError))

@@ -20,7 +20,7 @@ def named_by_id(directory: Path) -> Iterator[Path]:
 
 
 def _may_be_directory(path: Path) -> bool:
-    """What can't be looked at counts as one: whoever reads it is told why not."""
+    """What can't be looked at counts as one: whoever reads it hears why not."""
     try:
         return path.is_dir()
     except OSError:

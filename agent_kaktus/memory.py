@@ -1,65 +1,65 @@
-"""What the agent remembers between two looks, and forgets when it ends: attempts, deadlines, what was given up."""
+"""What the agent remembers between two looks, and forgets when it ends: failures, pauses, what kinds note."""
 
+from collections.abc import Iterable, Set
 from dataclasses import dataclass, field
+from typing import Any, TypeVar
 
-from agent_kaktus.desired import Thing
+from kowa.backoff import delay
+from kowa.runtime.desired import DesiredObject
 
-MOST_RESTARTS = 5
-RESTART_WINDOW = 600.0
-MOST_ATTEMPTS = 5  # then it is reported as failed, and tried on
-LONGEST_PAUSE = 60.0
-MOST_REPEATS = 3  # of a step that is done and yet needed again at once
+MAX_ATTEMPTS = 5  # then an object is reported as failed, and tried on
+FIRST_RETRY_S, LONGEST_RETRY_S = 1.0, 60.0
+MAX_REPEATS = 3  # of the same steps, done and yet needed again at once
 
 Generation = tuple[str, int]
+"""An object's id and the number of its generation."""
+
+
+class Notes:
+    """What a kind remembers of its objects."""
+
+    def keep_only(self, ids: Set[str]) -> None:
+        """Forgets all other objects."""
+        raise NotImplementedError
+
+
+N = TypeVar("N", bound=Notes)
 
 
 @dataclass(slots=True)
-class Trouble:
-    """Steps that fail, and when they are tried again."""
+class Failure:
+    """Steps that failed, how often in a row, and when they are tried again."""
 
     reason: str
     attempts: int
-    until: float
+    retry_at: float
 
 
 @dataclass(slots=True)
 class Memory:
-    """Plans read it, the loop writes it. Times are the loop's clock."""
+    """Plans read it, the loop and steps write it. Times are seconds of the loop's clock."""
 
-    importing: dict[str, int] = field(default_factory=dict)  # template -> percent
-    stopping: dict[str, float] = field(default_factory=dict)  # machine -> when it was asked to shut down
-    restarts: dict[Generation, tuple[float, ...]] = field(default_factory=dict)
-    given_up: dict[Generation, str] = field(default_factory=dict)
-    troubles: dict[str, Trouble] = field(default_factory=dict)
+    failures: dict[str, Failure] = field(default_factory=dict)
+    given_up: dict[Generation, str] = field(default_factory=dict)  # why nothing is tried until the generation moves
     applied: dict[str, int] = field(default_factory=dict)  # object -> generation
-    repeats: dict[str, tuple[str, int]] = field(default_factory=dict)  # object -> its last steps, how often
+    repeats: dict[str, tuple[str, int]] = field(default_factory=dict)  # object -> its last steps, how often in a row
+    _notes: dict[type[Notes], Any] = field(default_factory=dict)
 
-    def why_given_up(self, thing: Thing) -> str:
-        return self.given_up.get((thing.id, thing.generation), "")
+    def of(self, notes: type[N]) -> N:
+        """The notes of a kind."""
+        found: N = self._notes.setdefault(notes, notes())
+        return found
 
-    def restarted(self, machine: Thing) -> tuple[float, ...]:
-        return self.restarts.get((machine.id, machine.generation), ())
+    def why_given_up(self, wanted: DesiredObject) -> str:
+        """Empty unless it was given up."""
+        return self.given_up.get((wanted.id, wanted.generation), "")
 
-    def crashes_too_often(self, machine: Thing) -> bool:
-        """Stays so until its generation moves: no clock is asked."""
-        last = self.restarted(machine)[-MOST_RESTARTS:]
-        return len(last) == MOST_RESTARTS and last[-1] - last[0] <= RESTART_WINDOW
-
-    def restarts_lately(self, machine: Thing, now: float) -> int:
-        return sum(now - time <= RESTART_WINDOW for time in self.restarted(machine))
-
-    def note_restart(self, machine: Thing, now: float) -> None:
-        self.restarts[machine.id, machine.generation] = (*self.restarted(machine), now)[-MOST_RESTARTS:]
-
-    def note_running(self, machine: Thing, now: float) -> None:
-        """One that has run ever since the window of its last restart begins anew."""
-        if self.restarted(machine) and not self.restarts_lately(machine, now):
-            del self.restarts[machine.id, machine.generation]
-
-    def note_trouble(self, id_: str, reason: str, now: float) -> Trouble:
-        attempts = self.troubles[id_].attempts + 1 if id_ in self.troubles else 1
-        self.troubles[id_] = Trouble(reason, attempts, now + _pause(attempts))
-        return self.troubles[id_]
+    def note_failure(self, id_: str, reason: str, now: float) -> Failure:
+        """Steps of an object failed once more."""
+        attempts = self.failures[id_].attempts + 1 if id_ in self.failures else 1
+        retry_at = now + delay(attempts, FIRST_RETRY_S, LONGEST_RETRY_S)
+        self.failures[id_] = Failure(reason, attempts, retry_at)
+        return self.failures[id_]
 
     def note_done(self, id_: str, steps: str) -> int:
         """How often in a row an object has needed these very steps."""
@@ -68,29 +68,25 @@ class Memory:
         return self.repeats[id_][1]
 
     def is_paused(self, id_: str, now: float) -> bool:
-        return id_ in self.troubles and now < self.troubles[id_].until
+        """Whether its steps failed, and are to be tried again later."""
+        return id_ in self.failures and now < self.failures[id_].retry_at
 
-    def settle(self, id_: str) -> None:
+    def note_rest(self, id_: str) -> None:
         """An object needs nothing now."""
-        self.troubles.pop(id_, None)
+        self.failures.pop(id_, None)
         self.repeats.pop(id_, None)
 
-    def keep_only(self, alive: set[str]) -> None:
+    def keep_only(self, ids: Set[str]) -> None:
         """Forgets what is about objects that are no longer in the slice."""
-        for notes in (self.stopping, self.troubles, self.applied, self.repeats):
-            for id_ in notes.keys() - alive:
-                del notes[id_]
-        for counted in (self.restarts, self.given_up):
-            for key in [key for key in counted if key[0] not in alive]:
-                del counted[key]
+        for by_id in (self.failures, self.applied, self.repeats):
+            for id_ in by_id.keys() - ids:
+                del by_id[id_]
+        for key in [key for key in self.given_up if key[0] not in ids]:
+            del self.given_up[key]
+        for notes in self._notes.values():
+            notes.keep_only(ids)
 
-    def next_deadline(self, now: float, shutdown_limit: float) -> float:
+    def next_deadline(self, now: float, others: Iterable[float]) -> float:
         """Seconds until something is due. What was due before is being done, or waits for something else."""
-        due = [trouble.until for trouble in self.troubles.values()]
-        due += [asked + shutdown_limit for asked in self.stopping.values()]
-        return max(min((at for at in due if at > now), default=now + LONGEST_PAUSE) - now, 0.05)
-
-
-def _pause(attempts: int) -> float:
-    """Twice as long each time. The exponent has a bound, for what fails for days."""
-    return min(2.0 ** min(attempts - 1, 10), LONGEST_PAUSE)
+        due = [failure.retry_at for failure in self.failures.values()] + list(others)
+        return max(min((at for at in due if at > now), default=now + LONGEST_RETRY_S) - now, 0.05)

@@ -1,4 +1,4 @@
-"""What things on the host are called. All names come from ids, so that a renamed resource keeps what it has."""
+"""Names of devices, domains and tables on the host. They come from ids, so that a renamed resource keeps its own."""
 
 import re
 
@@ -23,17 +23,17 @@ def is_bridge(name: str) -> bool:
     return re.fullmatch(rf"kb[0-9a-f]{{{DIGITS}}}", name) is not None
 
 
-def port(vnet: str) -> str:
+def metadata_port(vnet: str) -> str:
     """Where a vnet's metadata service is plugged into its bridge."""
     return "km" + _digits(vnet)
 
 
-def is_port(name: str) -> bool:
+def is_metadata_port(name: str) -> bool:
     """Whether it is named as we name the ports of metadata services."""
     return re.fullmatch(rf"km[0-9a-f]{{{DIGITS}}}", name) is not None
 
 
-def guard(kaktus: str) -> str:
+def filter_table(kaktus: str) -> str:
     """The nftables tables of one agent."""
     return "kaktus_" + _digits(kaktus)
 

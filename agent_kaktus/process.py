@@ -2,30 +2,30 @@
 
 import asyncio
 
-from agent_kaktus.failures import StepFailed
+from agent_kaktus.errors import StepFailed
 
-LIMIT = 60.0  # seconds
-LONGEST_REASON = 500  # characters of what a program says
+TIMEOUT_S = 60.0
+MAX_REASON_CHARS = 500  # of what a program says
 
 
 async def run(program: str, *arguments: str, say: str = "") -> str:
     """What it prints. Raises StepFailed with what it complains of."""
     pipe = asyncio.subprocess.PIPE
-    # One that is told nothing may end before an empty word to it could be written.
+    # A program that is given no input may end before an empty one could be written.
     stdin = pipe if say else asyncio.subprocess.DEVNULL
     try:
         process = await asyncio.create_subprocess_exec(program, *arguments, stdin=stdin, stdout=pipe, stderr=pipe)
     except OSError as why:
         raise StepFailed(f"{program} can't be run: {why.strerror}") from why
     try:
-        async with asyncio.timeout(LIMIT):
+        async with asyncio.timeout(TIMEOUT_S):
             output, errors = await process.communicate(say.encode() or None)
     except TimeoutError as why:
-        raise StepFailed(f"{program} took longer than {LIMIT:.0f} s") from why
+        raise StepFailed(f"{program} took longer than {TIMEOUT_S:.0f} s") from why
     finally:
         if process.returncode is None:
             process.kill()
             await process.wait()
     if process.returncode != 0:
-        raise StepFailed(f"{program}: {errors.decode(errors='replace').strip()[:LONGEST_REASON]}")
+        raise StepFailed(f"{program}: {errors.decode(errors='replace').strip()[:MAX_REASON_CHARS]}")
     return output.decode()

@@ -1,4 +1,4 @@
-"""What an operator tells the agent: environment variables `KAKTUS_...`, and a TOML file whose values they override."""
+"""The agent's settings: environment variables `KAKTUS_...`, and a TOML file whose values they override."""
 
 from importlib.metadata import version
 from ipaddress import IPv4Network, IPv6Network, ip_network
@@ -8,10 +8,9 @@ from typing import Literal
 from pydantic import Field
 from pydantic_settings import SettingsConfigDict
 
-from agent_kaktus.site import Site
+from agent_kaktus.config import HostConfig
 from agent_kaktus.storage.address import Allowed
 from agent_kaktus.storage.source import Sources
-from agent_kaktus.told import Told
 from kowa import sources
 from kowa.runtime.settings import AgentSettings
 
@@ -25,11 +24,11 @@ class Settings(AgentSettings):
 
     pools: Path = Field(description="a directory in which each dir pool has one, named by the pool's id")
     machines: Path | None = Field(
-        default=None, description="seeds and console logs; unless told, `machines` beside the pools"
+        default=None, description="seeds and console logs; unless set, `machines` beside the pools"
     )
     libvirt_uri: str = "qemu:///system"
     accelerator: Literal["kvm", "qemu"] = "kvm"
-    machine_type: str = Field(default="pc-i440fx-7.2", description="versioned, so that a machine keeps its hardware")
+    machine_type: str = Field(default="pc-i440fx-7.2", description="versioned, so that an instance keeps its hardware")
     tcg_cache_mib: int = Field(default=64, ge=8, description="QEMU's translation cache, where nothing accelerates")
     import_dir: Path | None = Field(
         default=None, description="templates named by file come from here, and from nowhere else"
@@ -43,28 +42,26 @@ class Settings(AgentSettings):
         " answers guests",
     )
     metadata_route: bool = Field(
-        default=True, description="seeds tell machines that the metadata service is on their link"
+        default=True, description="seeds tell instances that the metadata service is on their link"
     )
     shutdown_limit: float = Field(
-        default=60.0, gt=0, description="seconds until a machine that does not shut down is cut off"
+        default=60.0, gt=0, description="seconds until an instance that does not shut down is cut off"
     )
 
-    def told(self) -> Told:
-        return Told(
-            version=version("kowa"),
-            server=self.server,
-            ca=self.ca,
-            token=self.token,
-            state=self.state,
-            site=self.site(),
-            sources=Sources(self.import_dir, Allowed(self.allowed_names(), self.allowed_networks())),
-            libvirt_uri=self.libvirt_uri,
-        )
+    @property
+    def version(self) -> str:
+        """Of the program."""
+        return version("kowa")
 
-    def site(self) -> Site:
-        return Site(
+    def sources(self) -> Sources:
+        """What templates may come from."""
+        return Sources(self.import_dir, Allowed(self.allowed_names(), self.allowed_networks()))
+
+    def host_config(self) -> HostConfig:
+        return HostConfig(
+            version=self.version,
             pools=self.pools.absolute(),
-            machines=(self.machines or self.pools.parent / "machines").absolute(),
+            instances=(self.machines or self.pools.parent / "machines").absolute(),
             accelerator=self.accelerator,
             machine_type=self.machine_type,
             tcg_cache_mib=self.tcg_cache_mib,

@@ -1,41 +1,42 @@
 """The Kaktus agent as the stream sees it."""
 
-import asyncio
 from collections.abc import AsyncIterator, Mapping
 
 import structlog
 
-from agent_kaktus import console
+from agent_kaktus.compute import console
 from agent_kaktus.compute.hypervisor import Hypervisor
 from agent_kaktus.converge import Loop
-from agent_kaktus.desired import Template
-from agent_kaktus.failures import StepFailed
-from agent_kaktus.hands import Hands
+from agent_kaktus.errors import StepFailed
+from agent_kaktus.host import LocalHost
+from agent_kaktus.kinds import KINDS
 from agent_kaktus.memory import Memory
 from agent_kaktus.metadata.server import Server
-from agent_kaktus.metadata.services import Services
-from agent_kaktus.metadata.tokens import Tokens, key
-from agent_kaktus.parse import parse
-from agent_kaktus.report import Reports
-from agent_kaktus.storage.dir import DirPools
-from agent_kaktus.storage.template import Imports
-from agent_kaktus.told import Told
+from agent_kaktus.metadata.services import MetadataServices
+from agent_kaktus.metadata.tokens import Tokens, load_key
+from agent_kaktus.settings import Settings
+from agent_kaktus.storage.dir import DirDriver
+from agent_kaktus.storage.imports import Imports
+from agent_kaktus.storage.storage_pool import StoragePool
+from agent_kaktus.storage.template import Template, importing
 from kowa.fleet.v1 import fleet_pb2
 from kowa.runtime.feed import Feed, Refused
+from kowa.runtime.tasks import Tasks
 
 log = structlog.get_logger()
 
 
-class Kaktus:
-    """A worker: runs the machines of one host."""
+class KaktusWorker:
+    """Runs the instances of one host."""
 
-    def __init__(self, told: Told) -> None:
-        self._told = told
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self._config = settings.host_config()
         self._hypervisor: Hypervisor | None = None
 
     def accept(self, desired: Mapping[str, fleet_pb2.Object]) -> None:
         """Raises Refused when an object can't be understood. What refers to nothing may wait."""
-        parse(desired)
+        KINDS.parse(desired)
 
     async def act(self, command: fleet_pb2.Command) -> None:
         """Raises Refused with the reason when it can't be done."""
@@ -53,43 +54,46 @@ class Kaktus:
             raise Refused(str(why)) from why
 
     async def console(self, instance: str, keys: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
-        """What a machine prints, and has printed; `keys` are typed into it."""
+        """What an instance prints, and has printed; `keys` are typed into it."""
         hypervisor = self._hypervisor
         if hypervisor is None:
             raise Refused("the agent is only starting")
-        typing = asyncio.create_task(console.type_in(keys, lambda: hypervisor.serial(instance)))
+        tasks = Tasks()
+        tasks.spawn(console.type_in(keys, lambda: hypervisor.serial(instance)), "console keys")
         try:
-            async for data in console.follow(self._told.site.console(instance)):
+            async for data in console.follow(self._config.console(instance)):
                 yield data
         finally:
-            typing.cancel()
+            await tasks.close()
 
     async def run(self, feed: Feed) -> None:
-        told, site, memory = self._told, self._told.site, Memory()
-        for directory in (site.pools, site.machines):
+        """Converges until cancelled."""
+        config, state, memory = self._config, self._settings.state, Memory()
+        for directory in (config.pools, config.instances):
             directory.mkdir(mode=0o711, parents=True, exist_ok=True)
-        storage = DirPools(site.pools, told.state / "made")
+        storage = DirDriver(config, state / "made")
         try:
-            storage.clean(parse(feed.desired()).pools)
+            storage.clean(KINDS.parse(feed.desired()).of(StoragePool))
         except Refused as why:  # what an older version took; nothing is cleaned until Kahuna sends a better slice
             log.warning("slice.refused", reason=str(why))
 
         def ended(template: Template, reason: str) -> None:
-            loop.import_ended(template, reason)
+            loop.background_ended(template, reason)
 
         def progressed(template: Template) -> None:
-            loop.import_progressed(template)
+            loop.background_progressed(template, importing(imports.percent[template.id]))
 
-        imports = Imports(storage, told.sources, ended, progressed, memory.importing)
-        hypervisor = self._hypervisor = Hypervisor(told.libvirt_uri, lambda: loop.wake())
-        tokens = Tokens(key(told.state / "metadata.key"))
-        services = Services(Server(lambda: loop.desired, tokens))
-        loop = Loop(site, feed, Hands(site, hypervisor, storage, imports, services), memory, Reports(told.version))
-        trimming = asyncio.create_task(console.trim(site.machines))
+        imports = Imports(storage, self._settings.sources(), ended, progressed)
+        hypervisor = self._hypervisor = Hypervisor(self._settings.libvirt_uri, lambda: loop.wake())
+        tokens = Tokens(load_key(state / "metadata.key"))
+        services = MetadataServices(Server(lambda: loop.desired, tokens))
+        loop = Loop(KINDS, config, feed, LocalHost(config, hypervisor, storage, imports, services), memory)
+        tasks = Tasks()
+        tasks.spawn(console.trim(config.instances), "console histories")
         try:
             await loop.run()
         finally:
-            trimming.cancel()
+            await tasks.close()
             await services.close()
             await imports.close()
             await hypervisor.close()

@@ -11,11 +11,11 @@ def main() -> None:
     parser.add_argument("--config", type=Path, help="a TOML file; KIWI_... in the environment override it")
     settings = Settings.load(parser.parse_args().config)
 
-    from agent_kiwi.worker import VERSION, Kiwi  # late: --help needs no gRPC
+    from agent_kiwi.worker import VERSION, KiwiWorker  # late: --help needs no gRPC
     from kowa.runtime.agent import serve
 
     serve(
-        Kiwi(),
+        KiwiWorker(),
         name="kiwi",
         version=VERSION,
         server=settings.server,

@@ -1,4 +1,4 @@
-"""What an operator tells the agent: environment variables `KIWI_...`, and a TOML file whose values they override."""
+"""The agent's settings: environment variables `KIWI_...`, and a TOML file whose values they override."""
 
 from pydantic_settings import SettingsConfigDict
 

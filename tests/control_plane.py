@@ -19,7 +19,7 @@ from kowa import files, resources
 from kowa.client import Client
 from kowa.fleet.v1 import fleet_pb2
 from kowa.runtime.agent import Agent
-from kowa.runtime.feed import Feed, NoMachines, Refused
+from kowa.runtime.feed import Feed, NoInstances, Refused
 from kowa.v2 import agent_pb2, agent_token_pb2, instance_pb2, kaktus_pb2, region_pb2, zone_pb2
 
 LIMIT = 60  # seconds; what takes long on a busy machine is no failure
@@ -65,7 +65,7 @@ class Loop:
         self._loop.close()
 
 
-class FakeHost(NoMachines):
+class FakeHost(NoInstances):
     """A worker that reports everything it is told as applied, `frozen` kinds apart."""
 
     def __init__(self, cpus: int = 8, memory: int = 16 * GIB) -> None:
@@ -91,7 +91,7 @@ class FakeHost(NoMachines):
             for described in self.wanted.values():
                 if resources.noun_of(described.resource) not in self.frozen:
                     feed.report(self._report(described))
-            await feed.moved(0.05)
+            await feed.wait_for_change(0.05)
 
     async def act(self, command: fleet_pb2.Command) -> None:
         """Notes what was asked; fails or hangs when the test tells it to."""

@@ -1,1 +1,1 @@
-"""Machines."""
+"""Instances: libvirt domains, their seeds and consoles."""

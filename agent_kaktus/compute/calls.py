@@ -6,7 +6,7 @@ from collections.abc import Callable
 from concurrent.futures import Future
 from typing import Any, TypeVar
 
-from agent_kaktus.failures import StepFailed
+from agent_kaktus.errors import StepFailed
 
 T = TypeVar("T")
 

@@ -1,4 +1,4 @@
-"""A machine as libvirt is told of it. Pure."""
+"""The domain of an instance: its definition in libvirt's XML, and what a definition says. Pure."""
 
 import hashlib
 from xml.etree import ElementTree
@@ -6,8 +6,10 @@ from xml.etree.ElementTree import Element, SubElement
 
 from agent_kaktus import names
 from agent_kaktus.actual import Mark
-from agent_kaktus.desired import Machine, Outfit, Port, Volume
-from agent_kaktus.site import Site
+from agent_kaktus.compute.desired import Devices, Disk, Instance
+from agent_kaktus.config import HostConfig
+from agent_kaktus.disk import source_key
+from agent_kaktus.network.adapter import Attachment
 
 NAMESPACE = "https://kowabunga.cloud/xmlns/kaktus/1"
 PREFIX = "kowa"
@@ -16,37 +18,37 @@ MARK = f"{{{NAMESPACE}}}mark"
 ElementTree.register_namespace(PREFIX, NAMESPACE)
 
 
-def definition(site: Site, machine: Machine, outfit: Outfit) -> Element:
-    """The domain, unmarked: what is asked for, and what FORM adds to that."""
-    domain = _asked(site, machine, outfit)
+def definition(config: HostConfig, instance: Instance, wanted: Devices) -> Element:
+    """The domain, unmarked: what is asked for, and what DEFINITION_VERSION adds to that."""
+    domain = _asked(config, instance, wanted)
     devices = domain.find("devices")
     assert devices is not None
     SubElement(devices, "panic", model="isa")  # without it nobody hears of a panic, and on_crash says nothing
     return domain
 
 
-def _asked(site: Site, machine: Machine, outfit: Outfit) -> Element:
-    domain = Element("domain", type=site.accelerator)
-    _text(domain, "name", names.domain(machine.id))
-    _text(domain, "uuid", machine.id)
-    _text(domain, "memory", str(-(-machine.memory // 1024)), unit="KiB")
-    _text(domain, "vcpu", str(machine.vcpus), placement="static")
+def _asked(config: HostConfig, instance: Instance, wanted: Devices) -> Element:
+    domain = Element("domain", type=config.accelerator)
+    _text(domain, "name", names.domain(instance.id))
+    _text(domain, "uuid", instance.id)
+    _text(domain, "memory", str(-(-instance.memory // 1024)), unit="KiB")
+    _text(domain, "vcpu", str(instance.vcpus), placement="static")
     system = SubElement(domain, "os")
-    _text(system, "type", "hvm", arch="x86_64", machine=site.machine_type)
-    _features(domain, site)
-    _cpu(domain, site)
+    _text(system, "type", "hvm", arch="x86_64", machine=config.machine_type)
+    _features(domain, config)
+    _cpu(domain, config)
     SubElement(domain, "clock", offset="utc")
     _text(domain, "on_poweroff", "destroy")
     _text(domain, "on_reboot", "restart")
     _text(domain, "on_crash", "destroy")
     _no_sleep(domain)
     devices = SubElement(domain, "devices")
-    for place, volume in enumerate(outfit.disks):
-        _disk(devices, site, volume, place)
-    _seed(devices, site, machine)
-    for port in outfit.ports:
-        _card(devices, port)
-    _console(devices, site, machine)
+    for place, disk in enumerate(wanted.disks):
+        _disk(devices, disk, place)
+    _seed(devices, config, instance)
+    for plugged in wanted.attachments:
+        _interface(devices, plugged)
+    _console(devices, config, instance)
     _channel(devices)
     random = SubElement(devices, "rng", model="virtio")
     _text(random, "backend", "/dev/urandom", model="random")
@@ -54,9 +56,9 @@ def _asked(site: Site, machine: Machine, outfit: Outfit) -> Element:
     return domain
 
 
-def digest(site: Site, machine: Machine, outfit: Outfit) -> str:
-    """Of what is asked for only: with what FORM adds in it, a newer agent would have each machine restarted."""
-    return hashlib.sha256(ElementTree.tostring(_asked(site, machine, outfit))).hexdigest()
+def fingerprint(config: HostConfig, instance: Instance, devices: Devices) -> str:
+    """Of what is asked for only: with what we add in it, a newer agent would have each instance restarted."""
+    return hashlib.sha256(ElementTree.tostring(_asked(config, instance, devices))).hexdigest()
 
 
 def marked(domain: Element, mark: Mark) -> str:
@@ -74,8 +76,8 @@ def bare_mark(mark: Mark) -> str:
 
 
 def _attributes(mark: Mark) -> dict[str, str]:
-    numbers = {"ran": mark.ran, "rests": mark.rests, "asked": mark.asked, "form": mark.form}
-    return {"id": mark.id, "digest": mark.digest, **{name: str(number) for name, number in numbers.items()}}
+    numbers = {"ran": mark.ran_at, "rests": mark.powered_off_at, "asked": mark.stop_asked_at, "form": mark.version}
+    return {"id": mark.id, "digest": mark.fingerprint, **{name: str(number) for name, number in numbers.items()}}
 
 
 def mark_of(domain: Element) -> Mark | None:
@@ -84,16 +86,26 @@ def mark_of(domain: Element) -> Mark | None:
     if found is None:
         return None
     try:
-        ran, rests = int(found.attrib["ran"]), int(found.attrib["rests"])
-        asked, form = int(found.get("asked", "0")), int(found.get("form", "1"))  # older agents do not write them
-        return Mark(found.attrib["id"], found.attrib["digest"], ran, rests, asked, form)
+        ran_at, powered_off_at = int(found.attrib["ran"]), int(found.attrib["rests"])
+        stop_asked_at = int(found.get("asked", "0"))  # older agents do not write it, nor the next
+        version = int(found.get("form", "1"))
+        return Mark(found.attrib["id"], found.attrib["digest"], ran_at, powered_off_at, stop_asked_at, version)
     except (KeyError, ValueError):
         return None
 
 
 def disks_of(domain: Element) -> frozenset[str]:
-    """The files that are a domain's disks, with those they stand on."""
-    return frozenset(source.attrib["file"] for source in domain.findall(".//disk//source[@file]"))
+    """The keys of the sources of a domain's disks, with those they stand on."""
+    return frozenset(key for source in domain.findall(".//disk//source") if (key := source_key(source.attrib)))
+
+
+def disk_target(domain: Element, key: str) -> str:
+    """What a domain calls its disk with a source, such as `vda`; empty if it has none."""
+    for disk in domain.findall("devices/disk"):
+        source, target = disk.find("source"), disk.find("target")
+        if source is not None and target is not None and source_key(source.attrib) == key:
+            return target.get("dev", "")
+    return ""
 
 
 def taps_of(domain: Element) -> frozenset[str]:
@@ -105,16 +117,16 @@ def disk_name(place: int) -> str:
     return "vd" + chr(ord("a") + place)
 
 
-def _features(domain: Element, site: Site) -> None:
+def _features(domain: Element, config: HostConfig) -> None:
     features = SubElement(domain, "features")
     SubElement(features, "acpi")
     SubElement(features, "apic")
-    if site.accelerator == "qemu":
-        _text(SubElement(features, "tcg"), "tb-cache", str(site.tcg_cache_mib), unit="MiB")
+    if config.accelerator == "qemu":
+        _text(SubElement(features, "tcg"), "tb-cache", str(config.tcg_cache_mib), unit="MiB")
 
 
-def _cpu(domain: Element, site: Site) -> None:
-    if site.accelerator == "kvm":
+def _cpu(domain: Element, config: HostConfig) -> None:
+    if config.accelerator == "kvm":
         SubElement(domain, "cpu", mode="host-passthrough", check="none", migratable="on")
     else:
         cpu = SubElement(domain, "cpu", mode="custom", match="exact", check="none")
@@ -128,37 +140,37 @@ def _no_sleep(domain: Element) -> None:
     SubElement(management, "suspend-to-disk", enabled="no")
 
 
-def _disk(devices: Element, site: Site, volume: Volume, place: int) -> None:
-    disk = SubElement(devices, "disk", type="file", device="disk")
-    SubElement(disk, "driver", name="qemu", type="qcow2", cache="writeback", discard="unmap")
-    SubElement(disk, "source", file=str(site.volume(volume.pool, volume.id)))
-    SubElement(disk, "target", dev=disk_name(place), bus="virtio")
-    _text(disk, "serial", volume.id.replace("-", "")[:20])
+def _disk(devices: Element, disk: Disk, place: int) -> None:
+    element = SubElement(devices, "disk", type=disk.source.type, device="disk")
+    SubElement(element, "driver", name="qemu", type=disk.source.format, cache="writeback", discard="unmap")
+    disk.source.add_to(element)
+    SubElement(element, "target", dev=disk_name(place), bus="virtio")
+    _text(element, "serial", disk.volume.id.replace("-", "")[:20])
     if place == 0:
-        SubElement(disk, "boot", order="1")
+        SubElement(element, "boot", order="1")
 
 
-def _seed(devices: Element, site: Site, machine: Machine) -> None:
+def _seed(devices: Element, config: HostConfig, instance: Instance) -> None:
     SubElement(devices, "controller", type="scsi", index="0", model="virtio-scsi")
     disk = SubElement(devices, "disk", type="file", device="cdrom")
     SubElement(disk, "driver", name="qemu", type="raw")
-    SubElement(disk, "source", file=str(site.seed(machine.id)))
+    SubElement(disk, "source", file=str(config.seed(instance.id)))
     SubElement(disk, "target", dev="sda", bus="scsi")
     SubElement(disk, "readonly")
 
 
-def _card(devices: Element, port: Port) -> None:
+def _interface(devices: Element, plugged: Attachment) -> None:
     interface = SubElement(devices, "interface", type="bridge")
-    SubElement(interface, "mac", address=port.card.mac)
-    SubElement(interface, "source", bridge=port.segment.bridge)
-    SubElement(interface, "target", dev=port.card.tap)
+    SubElement(interface, "mac", address=plugged.adapter.mac)
+    SubElement(interface, "source", bridge=plugged.vnet.bridge)
+    SubElement(interface, "target", dev=plugged.adapter.tap)
     SubElement(interface, "model", type="virtio")
     SubElement(interface, "rom", enabled="no")
 
 
-def _console(devices: Element, site: Site, machine: Machine) -> None:
+def _console(devices: Element, config: HostConfig, instance: Instance) -> None:
     serial = SubElement(devices, "serial", type="pty")
-    SubElement(serial, "log", file=str(site.console(machine.id)), append="on")
+    SubElement(serial, "log", file=str(config.console(instance.id)), append="on")
     SubElement(serial, "target", port="0")
 
 

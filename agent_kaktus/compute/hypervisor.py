@@ -1,7 +1,8 @@
-"""Libvirt, in threads. A connection that died is opened again with the next call; until that works, it is Away.
+"""Libvirt, in threads. A connection that died is opened again with the next call; until that works, calls raise
+LibvirtUnavailable.
 
 A QEMU that hangs never answers its libvirt call: after a limit nobody waits for it, and nothing more is asked of that
-machine until it has come back, except to cut its power. What is done to a machine has a connection of its own, since
+instance until it has come back, except to cut its power. What is done to an instance has a connection of its own, since
 one call that hangs slows down all others on its connection.
 """
 
@@ -17,27 +18,28 @@ from xml.etree import ElementTree
 import libvirt
 import structlog
 
-from agent_kaktus.actual import Domain, Facts, Mark, Power
+from agent_kaktus.actual import Domain, HostFacts, Mark, Power
 from agent_kaktus.compute import domain as definitions
 from agent_kaktus.compute.calls import Calls
-from agent_kaktus.failures import Away, StepFailed
+from agent_kaktus.errors import LibvirtUnavailable, StepFailed
+from kowa.backoff import Backoff
 
 T = TypeVar("T")
 
-_LIMIT = 60.0  # seconds a call may take
-_OPEN_LIMIT = 10.0  # seconds: until it is open, no ping tells a libvirt that hangs
-_CLOSE_LIMIT = 3.0
-_HOST = "host"  # what calls are about that are about no machine
-_PING_EVERY = 5  # seconds
-_PINGS = 3
-_LONGEST_PAUSE = 10.0  # seconds between two tries to connect
+_CALL_TIMEOUT_S = 60.0
+_OPEN_TIMEOUT_S = 10.0  # until it is open, no ping tells a libvirt that hangs
+_CLOSE_TIMEOUT_S = 3.0
+_HOST = "host"  # what calls are about that are about no instance
+_PING_INTERVAL_S = 5
+_MAX_LOST_PINGS = 3
+_FIRST_RETRY_S, _LONGEST_RETRY_S = 0.5, 10.0  # between two tries to connect
 _POWERS = {
     libvirt.VIR_DOMAIN_PAUSED: Power.PAUSED,
     libvirt.VIR_DOMAIN_PMSUSPENDED: Power.ASLEEP,
     libvirt.VIR_DOMAIN_SHUTOFF: Power.OFF,
     libvirt.VIR_DOMAIN_CRASHED: Power.PANICKED,  # until libvirt has ended it
 }  # all others run
-# What QEMU says of a machine whose processor can't go on (a failure of KVM); libvirt shows it as paused, no more.
+# What QEMU says of an instance whose processor can't go on (a failure of KVM); libvirt shows it as paused, no more.
 _HALTED = "Resetting the Virtual Machine is required"
 _NEW_LIVES = (libvirt.VIR_DOMAIN_EVENT_STARTED, libvirt.VIR_DOMAIN_EVENT_SHUTDOWN, libvirt.VIR_DOMAIN_EVENT_UNDEFINED)
 _UNDEFINE = (
@@ -53,24 +55,25 @@ log = structlog.get_logger()
 class Hypervisor:
     """One connection to libvirt."""
 
-    def __init__(self, uri: str, changed: Callable[[], None]) -> None:
-        """`changed` is called, in any thread, when a domain's life takes a turn or libvirt goes."""
+    def __init__(self, uri: str, changed: Callable[[], None], clock: Callable[[], float] = time.monotonic) -> None:
+        """`changed` is called, in any thread, when a domain starts or stops, or libvirt goes."""
         self._uri = uri
         self._changed = changed
         self._calls = Calls()
         self._opening = asyncio.Lock()
         self._lock = threading.Lock()  # held for no call
         self._connection: Any = None
-        self._killed: set[str] = set()  # machines whose QEMU was last told to end by the host, not by the guest
-        self._facts: Facts | None = None
+        self._killed: set[str] = set()  # instances whose QEMU was last ended by the host, not by the guest
+        self._facts: HostFacts | None = None
         self._retry_at = 0.0
-        self._pause = 0.5
+        self._clock = clock
+        self._backoff = Backoff(_FIRST_RETRY_S, _LONGEST_RETRY_S)
         self._why_away = ""
 
     async def look(self) -> list[Domain]:
         return await self._call(_HOST, lambda connection: _look(connection, self._killed))
 
-    async def facts(self) -> Facts:
+    async def facts(self) -> HostFacts:
         """Asked once: libvirt may probe QEMU to answer."""
         if self._facts is None:
             self._facts = await self._call(_HOST, _facts)
@@ -100,21 +103,21 @@ class Hypervisor:
         await self._on(id_, lambda domain: domain.reset(0))
 
     async def serial(self, id_: str) -> str:
-        """The terminal behind a running machine's serial port; empty while there is none."""
+        """The terminal behind a running instance's serial port; empty while there is none."""
         try:
             return await self._call(id_, lambda connection: _serial(connection.lookupByUUIDString(id_)))
         except StepFailed:
             return ""
 
-    async def cut(self, id_: str) -> None:
+    async def cut_power(self, id_: str) -> None:
         """Always tried: it kills a QEMU that hangs, and then the call that waits for that one comes back."""
         await self._on(id_, _cut, about=f"power of {id_}")
 
     async def undefine(self, id_: str) -> None:
         await self._on(id_, lambda domain: domain.undefineFlags(_UNDEFINE))
 
-    async def note(self, id_: str, mark: Mark) -> None:
-        """In the definition only: what a domain was started with still tells the digest of that."""
+    async def set_mark(self, id_: str, mark: Mark) -> None:
+        """In the definition only: what a domain was started with keeps the fingerprint of that."""
         arguments = (
             definitions.bare_mark(mark),
             definitions.PREFIX,
@@ -123,24 +126,25 @@ class Hypervisor:
         )
         await self._on(id_, lambda domain: domain.setMetadata(libvirt.VIR_DOMAIN_METADATA_ELEMENT, *arguments))
 
-    async def resize(self, id_: str, path: str, size: int) -> None:
-        await self._on(id_, lambda domain: domain.blockResize(path, size, libvirt.VIR_DOMAIN_BLOCK_RESIZE_BYTES))
+    async def resize(self, id_: str, disk: str, size: int) -> None:
+        """Tells a running guest that a disk has so many bytes; `disk` is the key of its source."""
+        await self._on(id_, lambda domain: _resize(domain, disk, size))
 
     async def close(self) -> None:
         with self._lock:
             connection, self._connection = self._connection, None
         if connection is not None:
             with contextlib.suppress(StepFailed):
-                await self._calls.make("close", lambda: _close(connection), _CLOSE_LIMIT)
+                await self._calls.make("close", lambda: _close(connection), _CLOSE_TIMEOUT_S)
 
     async def _on(self, id_: str, verb: Callable[[Any], object], about: str = "") -> None:
-        await self._connected()  # raises Away
-        await self._calls.make(about or id_, lambda: self._apart(id_, verb), _LIMIT)
+        await self._connected()  # raises LibvirtUnavailable
+        await self._calls.make(about or id_, lambda: self._on_own_connection(id_, verb), _CALL_TIMEOUT_S)
 
-    def _apart(self, id_: str, verb: Callable[[Any], object]) -> None:
+    def _on_own_connection(self, id_: str, verb: Callable[[Any], object]) -> None:
         try:
             connection = libvirt.open(self._uri)
-            connection.setKeepAlive(_PING_EVERY, _PINGS)
+            connection.setKeepAlive(_PING_INTERVAL_S, _MAX_LOST_PINGS)
             try:
                 verb(connection.lookupByUUIDString(id_))
             finally:
@@ -150,7 +154,7 @@ class Hypervisor:
 
     async def _call(self, about: str, verb: Callable[[Any], T]) -> T:
         connection = await self._connected()
-        return await self._calls.make(about, lambda: self._call_now(connection, verb), _LIMIT)
+        return await self._calls.make(about, lambda: self._call_now(connection, verb), _CALL_TIMEOUT_S)
 
     def _call_now(self, connection: Any, verb: Callable[[Any], T]) -> T:
         try:
@@ -159,7 +163,7 @@ class Hypervisor:
             if _is_alive(connection):
                 raise StepFailed(str(why.get_error_message())) from why
             self._drop(connection)
-            raise Away(f"libvirt at {self._uri} went away") from why
+            raise LibvirtUnavailable(f"libvirt at {self._uri} went away") from why
 
     async def _connected(self) -> Any:
         async with self._opening:
@@ -167,35 +171,36 @@ class Hypervisor:
             if connection is not None:
                 return connection
             try:
-                return await self._calls.make("connection", self._open, _OPEN_LIMIT)
-            except Away:
+                return await self._calls.make("connection", self._open, _OPEN_TIMEOUT_S)
+            except LibvirtUnavailable:
                 raise
             except StepFailed as why:
-                raise Away(f"libvirt at {self._uri} can't be reached: {why}") from why
+                raise LibvirtUnavailable(f"libvirt at {self._uri} can't be reached: {why}") from why
 
     def _open(self) -> Any:
         """Kept also when it is open only after nobody waits for it any more."""
-        if time.monotonic() < self._retry_at:
-            raise Away(self._why_away)
+        if self._clock() < self._retry_at:
+            raise LibvirtUnavailable(self._why_away)
         _run_event_loop()
         try:
             connection = libvirt.open(self._uri)
-            connection.setKeepAlive(_PING_EVERY, _PINGS)
+            connection.setKeepAlive(_PING_INTERVAL_S, _MAX_LOST_PINGS)
             connection.registerCloseCallback(lambda gone, *_: self._drop(gone), None)
-            connection.domainEventRegisterAny(None, libvirt.VIR_DOMAIN_EVENT_ID_LIFECYCLE, self._turned, None)
+            connection.domainEventRegisterAny(
+                None, libvirt.VIR_DOMAIN_EVENT_ID_LIFECYCLE, self._lifecycle_changed, None
+            )
         except libvirt.libvirtError as why:
-            self._retry_at = time.monotonic() + self._pause
-            self._pause = min(2 * self._pause, _LONGEST_PAUSE)
+            self._retry_at = self._clock() + self._backoff.next_pause()
             self._why_away = f"libvirt at {self._uri} can't be reached: {why.get_error_message()}"
-            raise Away(self._why_away) from why
-        self._pause = 0.5
+            raise LibvirtUnavailable(self._why_away) from why
+        self._backoff.reset()
         with self._lock:
             self._connection = connection
         log.info("libvirt.connected", uri=self._uri)
         return connection
 
-    def _turned(self, _: Any, domain: Any, event: int, detail: int, __: object) -> None:
-        """A domain's life took a turn. For a QEMU that is killed, libvirt says the same afterwards as for a guest's
+    def _lifecycle_changed(self, _: Any, domain: Any, event: int, detail: int, __: object) -> None:
+        """A domain started or stopped. For a QEMU that is killed, libvirt says the same afterwards as for a guest's
         own power-off: only the event tells them apart.
         """
         if (event, detail) == (libvirt.VIR_DOMAIN_EVENT_SHUTDOWN, libvirt.VIR_DOMAIN_EVENT_SHUTDOWN_HOST):
@@ -222,8 +227,7 @@ def _look(connection: Any, killed: Set[str]) -> list[Domain]:
 def _seen(domain: Any, killed: Set[str]) -> Domain | None:
     try:
         state, reason = domain.state()
-        running = ElementTree.fromstring(domain.XMLDesc(0))  # noqa: S314 - libvirt's own
-        kept = ElementTree.fromstring(domain.XMLDesc(libvirt.VIR_DOMAIN_XML_INACTIVE))  # noqa: S314
+        running, kept = _xml(domain), _xml(domain, libvirt.VIR_DOMAIN_XML_INACTIVE)
         is_persistent = bool(domain.isPersistent())
     except libvirt.libvirtError as why:
         if why.get_error_code() == libvirt.VIR_ERR_NO_DOMAIN:
@@ -237,13 +241,24 @@ def _seen(domain: Any, killed: Set[str]) -> Domain | None:
         id=id_,
         name=domain.name(),
         power=_power(state, reason),
-        left=is_shut_down and id_ not in killed,
+        powered_off=is_shut_down and id_ not in killed,
         persistent=is_persistent,
         mark=mark,
-        running_digest=started_with.digest if started_with else "",
+        running_fingerprint=started_with.fingerprint if started_with else "",
         disks=definitions.disks_of(running) | definitions.disks_of(kept),
         taps=definitions.taps_of(running) | definitions.taps_of(kept),
     )
+
+
+def _resize(domain: Any, disk: str, size: int) -> None:
+    target = definitions.disk_target(_xml(domain), disk)
+    if not target:
+        raise StepFailed(f"it has no disk {disk}")
+    domain.blockResize(target, size, libvirt.VIR_DOMAIN_BLOCK_RESIZE_BYTES)
+
+
+def _xml(domain: Any, flags: int = 0) -> ElementTree.Element:
+    return ElementTree.fromstring(domain.XMLDesc(flags))  # noqa: S314 - libvirt's own
 
 
 def _resume(domain: Any) -> None:
@@ -264,24 +279,24 @@ def _cut(domain: Any) -> None:
 
 
 def _serial(domain: Any) -> str:
-    source = ElementTree.fromstring(domain.XMLDesc(0)).find("devices/serial/source")  # noqa: S314 - libvirt's own
+    source = _xml(domain).find("devices/serial/source")
     return source.get("path", "") if source is not None and domain.isActive() else ""
 
 
 def _power(state: int, reason: int) -> Power:
     if (state, reason) == (libvirt.VIR_DOMAIN_PAUSED, libvirt.VIR_DOMAIN_PAUSED_IOERROR):
-        return Power.STUCK
+        return Power.IO_ERROR
     if (state, reason) == (libvirt.VIR_DOMAIN_PAUSED, libvirt.VIR_DOMAIN_PAUSED_CRASHED):
         return Power.PANICKED  # while libvirt was away, which does not catch up on it
     return _POWERS.get(state, Power.RUNNING)
 
 
-def _facts(connection: Any) -> Facts:
-    architecture, _, cpus, *_ = connection.getInfo()  # its memory is wrong on some machines
+def _facts(connection: Any) -> HostFacts:
+    architecture, _, cpus, *_ = connection.getInfo()  # its memory is wrong on some hosts
     kibibytes = connection.getMemoryStats(libvirt.VIR_NODE_MEMORY_STATS_ALL_CELLS)["total"]
     number = connection.getVersion()
     version = f"{number // 1_000_000}.{number // 1_000 % 1_000}.{number % 1_000}"
-    return Facts(cpus, kibibytes << 10, f"{connection.getType()} {version}", architecture)
+    return HostFacts(cpus, kibibytes << 10, f"{connection.getType()} {version}", architecture)
 
 
 def _is_alive(connection: Any) -> bool:

@@ -1,1 +1,1 @@
-"""What machines are told of themselves, at an address on their own link."""
+"""The metadata service: what instances learn of themselves, at an address on their own link."""

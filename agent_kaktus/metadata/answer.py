@@ -1,4 +1,4 @@
-"""What is answered to a request of a machine that is known. Pure.
+"""What is answered to a request of an instance that is known. Pure.
 
 No header says who asks: of all that is sent, only the method, the path, the token and what form is wanted count.
 """
@@ -9,17 +9,18 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from urllib.parse import unquote
 
-from agent_kaktus.desired import Machine
+from agent_kaktus.compute.desired import Instance
 from agent_kaktus.metadata import document
 from agent_kaktus.metadata.document import Tree
-from agent_kaktus.metadata.tokens import LONGEST, Tokens
+from agent_kaktus.metadata.tokens import MAX_LIFETIME_S, Tokens
 
 TOKEN_PATH = "/latest/api/token"  # noqa: S105 - a path
 _LIFETIMES = ("x-metadata-token-ttl-seconds", "x-aws-ec2-metadata-token-ttl-seconds")
 _TOKENS = ("x-metadata-token", "x-aws-ec2-metadata-token")
 _VERSIONS = ("2009-04-04", "latest")  # the first is what cloud-init asks EC2 for
 _HELP = (
-    f"send a token as X-metadata-token; get one with PUT {TOKEN_PATH} and X-metadata-token-ttl-seconds: 1 to {LONGEST}"
+    f"send a token as X-metadata-token; get one with PUT {TOKEN_PATH} and X-metadata-token-ttl-seconds: 1 to "
+    f"{MAX_LIFETIME_S}"
 )
 _PLAIN, _JSON, _BYTES = "text/plain; charset=utf-8", "application/json", "application/octet-stream"
 
@@ -50,7 +51,7 @@ def refused(status: int, reason: str, *headers: tuple[str, str]) -> Answer:
 NOT_FOUND = refused(404, "not found")
 
 
-def answer(asked: Request, machine: Machine, tree: Tree, tokens: Tokens, now: int) -> Answer:
+def answer(asked: Request, instance: Instance, tree: Tree, tokens: Tokens, now: int) -> Answer:
     path = asked.target.partition("?")[0]
     if "x-forwarded-for" in asked.headers:
         return refused(403, "what comes through a proxy is not answered")
@@ -58,30 +59,32 @@ def answer(asked: Request, machine: Machine, tree: Tree, tokens: Tokens, now: in
     if asked.method not in allowed:
         return refused(405, f"{' or '.join(allowed)}, not {asked.method}", ("allow", ", ".join(allowed)))
     if path == TOKEN_PATH:
-        return _draw(asked, machine, tokens, now)
-    if not tokens.admits(asked.first(_TOKENS), machine.id, now):
+        return _draw(asked, instance, tokens, now)
+    if not tokens.admits(asked.first(_TOKENS), instance.id, now):
         return refused(401, _HELP)
-    return _read(path, asked, machine, tree)
+    return _read(path, asked, instance, tree)
 
 
-def _draw(asked: Request, machine: Machine, tokens: Tokens, now: int) -> Answer:
+def _draw(asked: Request, instance: Instance, tokens: Tokens, now: int) -> Answer:
     lifetime = asked.first(_LIFETIMES)
-    if not re.fullmatch(r"[0-9]{1,5}", lifetime) or not 1 <= int(lifetime) <= LONGEST:
-        return refused(400, f"say in X-metadata-token-ttl-seconds how long the token shall count: 1 to {LONGEST}")
-    token = tokens.draw(machine.id, int(lifetime), now)
+    if not re.fullmatch(r"[0-9]{1,5}", lifetime) or not 1 <= int(lifetime) <= MAX_LIFETIME_S:
+        return refused(
+            400, f"say in X-metadata-token-ttl-seconds how long the token shall count: 1 to {MAX_LIFETIME_S}"
+        )
+    token = tokens.draw(instance.id, int(lifetime), now)
     return Answer(200, token.encode(), headers=tuple((name, lifetime) for name in _LIFETIMES))
 
 
-def _read(path: str, asked: Request, machine: Machine, tree: Tree) -> Answer:
+def _read(path: str, asked: Request, instance: Instance, tree: Tree) -> Answer:
     match path.split("/")[1:]:
         case [""]:
             return _text("\n".join(_VERSIONS))
         case [version, *_] if version not in _VERSIONS:
             return NOT_FOUND
         case [_] | [_, ""]:
-            return _text("meta-data/\nmeta-data.json" + ("\nuser-data" if machine.user_data else ""))
-        case [_, "user-data"] if machine.user_data:
-            return Answer(200, machine.user_data.encode(), _BYTES)
+            return _text("meta-data/\nmeta-data.json" + ("\nuser-data" if instance.user_data else ""))
+        case [_, "user-data"] if instance.user_data:
+            return Answer(200, instance.user_data.encode(), _BYTES)
         case [_, "meta-data.json"] | ["latest", "meta-data"]:
             return _json(tree)
         case [_, "meta-data", *rest]:

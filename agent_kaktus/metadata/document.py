@@ -1,11 +1,15 @@
-"""What a machine may know of itself, and which machine asks. Pure."""
+"""The metadata of an instance as a tree of names, and which instance asks. Pure."""
 
 import re
 from collections.abc import Mapping, Sequence
 from typing import TypeAlias
 from urllib.parse import quote
 
-from agent_kaktus.desired import Card, Desired, Machine, Missing, Port
+from agent_kaktus.compute.desired import Instance
+from agent_kaktus.context import Project, Region, Zone
+from agent_kaktus.network.adapter import Adapter, Attachment, attachment
+from agent_kaktus.network.subnet import Subnet
+from kowa.runtime.desired import Desired, MissingReference
 
 CUSTOM = "metadata"  # the directory of what users give
 _MAX_TARGET_BYTES = 4096  # of a custom name as it is asked for
@@ -15,35 +19,36 @@ _MISREAD = re.compile(r"[\s\d_+-]*=|.*[%?#]")
 Tree: TypeAlias = "Mapping[str, str | Tree]"
 
 
-def asker(desired: Desired, segment: str, address: str, mac: str) -> Machine | None:
-    """The machine that has a card with this very network and hardware address on a vnet."""
-    cards = {
-        card.id
-        for card in desired.cards.values()
-        if not card.gone and str(card.address) == address and card.mac == mac and _segment(desired, card) == segment
+def asker(desired: Desired, vnet: str, address: str, mac: str) -> Instance | None:
+    """The instance that has an adapter with this very network and hardware address on a vnet."""
+    found = {
+        user.id: user
+        for adapter in desired.of(Adapter).values()
+        if not adapter.gone and (str(adapter.address), adapter.mac) == (address, mac)
+        if _vnet(desired, adapter) == vnet
+        for user in desired.users(adapter.id)
+        if isinstance(user, Instance)
     }
-    machines = desired.machines.values()
-    found = [machine for machine in machines if not machine.gone and not cards.isdisjoint(machine.cards)]
-    return found[0] if len(found) == 1 else None
+    return next(iter(found.values())) if len(found) == 1 else None
 
 
-def tree(desired: Desired, machine: Machine) -> Tree:
+def tree(desired: Desired, instance: Instance) -> Tree:
     """As EC2 lays it out. What is empty or unknown is left out."""
-    ports = _ports(desired, machine)
-    first = ports[0].card if ports else None
-    keys = {str(number): {"openssh-key": key} for number, key in enumerate(machine.ssh_keys)}
-    cards = {port.card.mac: _card(machine, port, number) for number, port in enumerate(ports)}
+    plugged = _attachments(desired, instance)
+    first = plugged[0].adapter if plugged else None
+    keys = {str(number): {"openssh-key": key} for number, key in enumerate(instance.ssh_keys)}
+    adapters = {each.adapter.mac: _adapter(instance, each, number) for number, each in enumerate(plugged)}
     return _filled(
         {
-            "hostname": machine.name,
-            "instance-id": machine.id,
-            "local-hostname": machine.name,
+            "hostname": instance.name,
+            "instance-id": instance.id,
+            "local-hostname": instance.name,
             "local-ipv4": str(first.address) if first else "",
             "mac": first.mac if first else "",
-            CUSTOM: dict(machine.metadata),
-            "network": {"interfaces": {"macs": cards}} if cards else {},
-            "placement": _placement(desired, machine),
-            "project": _name(desired, machine.project),
+            CUSTOM: dict(instance.metadata),
+            "network": {"interfaces": {"macs": adapters}} if adapters else {},
+            "placement": _placement(desired, instance),
+            "project": _name(desired.of(Project).get(instance.project)),
             "public-keys": keys,
         }
     )
@@ -87,43 +92,41 @@ def _listed(name: str) -> str:
     return quote(name, safe="").replace(".", "%2E")
 
 
-def _placement(desired: Desired, machine: Machine) -> Tree:
-    zone = desired.passive.get(machine.zone)
-    region = _name(desired, zone.region) if zone else ""
-    return _filled({"availability-zone": zone.name if zone else "", "region": region})
+def _placement(desired: Desired, instance: Instance) -> Tree:
+    zone = desired.of(Zone).get(instance.zone)
+    region = desired.of(Region).get(zone.region) if zone else None
+    return _filled({"availability-zone": _name(zone), "region": _name(region)})
 
 
-def _card(machine: Machine, port: Port, number: int) -> Tree:
+def _adapter(instance: Instance, plugged: Attachment, number: int) -> Tree:
     return {
         "device-number": str(number),
-        "interface-id": port.card.id,
-        "local-hostname": machine.name,
-        "local-ipv4s": str(port.card.address),
-        "mac": port.card.mac,
-        "subnet-id": port.range.id,
-        "subnet-ipv4-cidr-block": str(port.range.network),
+        "interface-id": plugged.adapter.id,
+        "local-hostname": instance.name,
+        "local-ipv4s": str(plugged.adapter.address),
+        "mac": plugged.adapter.mac,
+        "subnet-id": plugged.subnet.id,
+        "subnet-ipv4-cidr-block": str(plugged.subnet.network),
     }
 
 
-def _ports(desired: Desired, machine: Machine) -> list[Port]:
-    """Of its cards those that lead somewhere."""
-    ports = []
-    for id_ in machine.cards:
-        card = desired.cards.get(id_)
+def _attachments(desired: Desired, instance: Instance) -> list[Attachment]:
+    """Of its adapters those that lead somewhere."""
+    plugged = []
+    for id_ in instance.adapters:
         try:
-            ports += [desired.port(card)] if card and not card.gone else []
-        except Missing:
+            plugged.append(attachment(desired, desired.get(Adapter, id_, "adapter")))
+        except MissingReference:
             continue
-    return ports
+    return plugged
 
 
-def _segment(desired: Desired, card: Card) -> str:
-    range_ = desired.ranges.get(card.range)
-    return range_.segment if range_ else ""
+def _vnet(desired: Desired, adapter: Adapter) -> str:
+    subnet = desired.of(Subnet).get(adapter.subnet)
+    return subnet.vnet if subnet else ""
 
 
-def _name(desired: Desired, id_: str) -> str:
-    found = desired.passive.get(id_)
+def _name(found: Project | Region | Zone | None) -> str:
     return found.name if found else ""
 
 

@@ -6,7 +6,7 @@ import threading
 from collections.abc import Callable
 from typing import TypeVar
 
-from agent_kaktus.failures import StepFailed
+from agent_kaktus.errors import StepFailed
 
 T = TypeVar("T")
 

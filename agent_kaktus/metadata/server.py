@@ -1,4 +1,4 @@
-"""The service to machines: who asks is known by where a connection comes from, and nobody else is answered."""
+"""The service to instances: who asks is known by where a connection comes from, and nobody else is answered."""
 
 import asyncio
 import socket
@@ -9,15 +9,17 @@ from functools import partial
 
 import structlog
 
-from agent_kaktus.desired import Desired, Machine
+from agent_kaktus.compute.desired import Instance
 from agent_kaktus.metadata import document
 from agent_kaktus.metadata.answer import answer
+from agent_kaktus.metadata.http import HttpConnection, Malformed
 from agent_kaktus.metadata.tokens import Tokens
-from agent_kaktus.metadata.wire import Malformed, Wire
+from kowa.runtime.desired import Desired
+from kowa.runtime.tasks import Tasks
 
-REQUEST_LIMIT = 5.0  # seconds from the end of one answer to the end of the next
-MOST_CONNECTIONS = 512
-MOST_OF_A_MACHINE = 8
+REQUEST_TIMEOUT_S = 5.0  # from the end of one answer to the end of the next
+MAX_CONNECTIONS = 512
+MAX_CONNECTIONS_PER_INSTANCE = 8
 
 log = structlog.get_logger()
 
@@ -26,71 +28,74 @@ Neighbours = Callable[[str], str]
 
 
 class Server:
-    """Answers machines of this host on any number of vnets."""
+    """Answers instances of this host on any number of vnets."""
 
-    def __init__(self, desired: Callable[[], Desired], tokens: Tokens) -> None:
+    def __init__(self, desired: Callable[[], Desired], tokens: Tokens, clock: Callable[[], float] = time.time) -> None:
+        """`clock` is the wall clock in seconds."""
         self._desired, self._tokens = desired, tokens
         self._connections: Counter[str] = Counter()
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._clock = clock
+        self._tasks = Tasks()
 
-    async def listen(self, listener: socket.socket, segment: str, neighbours: Neighbours) -> asyncio.Server:
-        return await asyncio.start_server(partial(self._meet, segment, neighbours), sock=listener)
+    async def listen(self, listener: socket.socket, vnet: str, neighbours: Neighbours) -> asyncio.Server:
+        return await asyncio.start_server(partial(self._accept, vnet, neighbours), sock=listener)
 
     async def close(self) -> None:
         """Of those still talking nobody is waited for."""
-        for task in self._tasks:
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await self._tasks.close()
 
-    def _meet(
-        self, segment: str, neighbours: Neighbours, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
+    def _accept(
+        self, vnet: str, neighbours: Neighbours, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
     ) -> None:
         address = str(writer.get_extra_info("peername")[0])
 
-        def who() -> Machine | None:
-            return document.asker(self._desired(), segment, address, neighbours(address))
+        def who() -> Instance | None:
+            return document.asker(self._desired(), vnet, address, neighbours(address))
 
-        task = asyncio.create_task(self._serve(who, reader, writer))
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+        self._tasks.spawn(self._serve(who, reader, writer), "metadata connection")
 
     async def _serve(
-        self, who: Callable[[], Machine | None], reader: asyncio.StreamReader, writer: asyncio.StreamWriter
+        self, who: Callable[[], Instance | None], reader: asyncio.StreamReader, writer: asyncio.StreamWriter
     ) -> None:
         """The edge: whatever goes wrong on a connection ends it, and nothing else."""
-        machine = who()
-        if machine is None or not self._has_room(machine):
+        instance = who()
+        if instance is None or not self._has_room(instance):
             writer.transport.abort()
             return
-        self._connections[machine.id] += 1
+        self._connections[instance.id] += 1
         try:
-            await self._converse(machine, who, Wire(reader, writer))
-            async with asyncio.timeout(REQUEST_LIMIT):
+            await self._answer_all(instance, who, HttpConnection(reader, writer))
+            async with asyncio.timeout(REQUEST_TIMEOUT_S):
                 writer.close()
                 await writer.wait_closed()
         except (TimeoutError, OSError) as why:
-            log.debug("metadata.cut_off", machine=machine.id, reason=str(why) or type(why).__name__)
+            log.debug("metadata.cut_off", instance=instance.id, reason=str(why) or type(why).__name__)
         except Exception:
-            log.exception("metadata.failed", machine=machine.id)
+            log.exception("metadata.failed", instance=instance.id)
         finally:
             writer.transport.abort()
-            self._connections -= Counter([machine.id])
+            self._connections -= Counter([instance.id])
 
-    def _has_room(self, machine: Machine) -> bool:
-        return self._connections.total() < MOST_CONNECTIONS and self._connections[machine.id] < MOST_OF_A_MACHINE
+    def _has_room(self, instance: Instance) -> bool:
+        return (
+            self._connections.total() < MAX_CONNECTIONS
+            and self._connections[instance.id] < MAX_CONNECTIONS_PER_INSTANCE
+        )
 
-    async def _converse(self, machine: Machine, who: Callable[[], Machine | None], wire: Wire) -> None:
+    async def _answer_all(
+        self, instance: Instance, who: Callable[[], Instance | None], connection: HttpConnection
+    ) -> None:
         is_open = True
         while is_open:
-            async with asyncio.timeout(REQUEST_LIMIT):
+            async with asyncio.timeout(REQUEST_TIMEOUT_S):
                 try:
-                    asked = await wire.request()
+                    asked = await connection.request()
                 except Malformed as why:
-                    await wire.answer(why.answer)
+                    await connection.answer(why.answer)
                     return
                 now_there = who()
-                if asked is None or now_there is None or now_there.id != machine.id:
+                if asked is None or now_there is None or now_there.id != instance.id:
                     return
                 tree = document.tree(self._desired(), now_there)
-                await wire.answer(answer(asked, now_there, tree, self._tokens, int(time.time())))
-                is_open = wire.goes_on()
+                await connection.answer(answer(asked, now_there, tree, self._tokens, int(self._clock())))
+                is_open = connection.goes_on()

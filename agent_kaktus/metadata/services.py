@@ -1,4 +1,4 @@
-"""The metadata services of this host: one for each vnet that its machines are on."""
+"""The metadata services of this host: one for each vnet that its instances are on."""
 
 import asyncio
 from dataclasses import dataclass
@@ -6,11 +6,11 @@ from functools import partial
 from ipaddress import IPv4Network
 from typing import TextIO
 
-from agent_kaktus.desired import Segment
 from agent_kaktus.metadata import veth
+from agent_kaktus.metadata.filter import MetadataFilter
 from agent_kaktus.metadata.namespace import Namespace
 from agent_kaktus.metadata.server import Server
-from agent_kaktus.network.wall import Wall
+from agent_kaktus.network.vnet import Vnet
 
 
 @dataclass(slots=True)
@@ -24,7 +24,7 @@ class Service:
     networks: frozenset[IPv4Network] = frozenset()
 
 
-class Services:
+class MetadataServices:
     """All of them, by vnet."""
 
     def __init__(self, server: Server) -> None:
@@ -35,25 +35,25 @@ class Services:
     def look(self) -> dict[str, frozenset[IPv4Network]]:
         return {id_: service.networks for id_, service in self._services.items()}
 
-    async def make(self, segment: Segment, networks: frozenset[IPv4Network], wall: Wall) -> None:
-        """The wall first. What is there of a service stays; if its wire is gone, so is the rest."""
+    async def serve(self, vnet: Vnet, networks: frozenset[IPv4Network], around: MetadataFilter) -> None:
+        """The filter first. What is there of a service stays; if its veth is gone, so is the rest."""
         async with self._changing:
-            await wall.put()
-            service = self._services.get(segment.id)
-            if service is None or not await asyncio.to_thread(veth.is_joined, segment.port, service.port):
-                await self._drop(segment.id)
-                service = self._services[segment.id] = await self._open(segment)
+            await around.put()
+            service = self._services.get(vnet.id)
+            if service is None or not await asyncio.to_thread(veth.is_joined, vnet.metadata_port, service.port):
+                await self._drop(vnet.id)
+                service = self._services[vnet.id] = await self._open(vnet)
             add, drop = networks - service.networks, service.networks - networks
-            await asyncio.to_thread(service.namespace.run, partial(veth.reach, add, drop))
+            await asyncio.to_thread(service.namespace.run, partial(veth.set_routes, add, drop))
             service.networks = networks
-            await asyncio.to_thread(veth.plug, segment)
+            await asyncio.to_thread(veth.plug, vnet)
 
-    async def remove(self, segment: Segment, wall: Wall) -> None:
+    async def remove(self, vnet: Vnet, around: MetadataFilter) -> None:
         async with self._changing:
-            await asyncio.to_thread(veth.remove, segment.port)
-            await self._drop(segment.id)
+            await asyncio.to_thread(veth.remove, vnet.metadata_port)
+            await self._drop(vnet.id)
             if not self._services:
-                await wall.remove()
+                await around.remove()
 
     async def close(self) -> None:
         async with self._changing:
@@ -61,12 +61,12 @@ class Services:
                 await self._drop(id_)
             await self._server.close()
 
-    async def _open(self, segment: Segment) -> Service:
+    async def _open(self, vnet: Vnet) -> Service:
         namespace = await asyncio.to_thread(Namespace)
         try:
-            port = await asyncio.to_thread(veth.join, segment, namespace)
-            listener, neighbours = await asyncio.to_thread(namespace.run, veth.furnish)
-            listening = await self._server.listen(listener, segment.id, partial(veth.neighbour, neighbours))
+            port = await asyncio.to_thread(veth.create, vnet, namespace)
+            listener, neighbours = await asyncio.to_thread(namespace.run, veth.set_up)
+            listening = await self._server.listen(listener, vnet.id, partial(veth.neighbour, neighbours))
         except BaseException:
             namespace.close()
             raise

@@ -1,4 +1,4 @@
-"""Tokens: each says until when it counts, and is sealed for one machine. Nothing is kept of them but the key."""
+"""Metadata tokens: each says until when it counts, and is signed for one instance. Only the key is kept."""
 
 import base64
 import binascii
@@ -9,7 +9,7 @@ from pathlib import Path
 
 from kowa import files
 
-LONGEST = 21_600  # seconds that one may count
+MAX_LIFETIME_S = 21_600
 KEY_SIZE = 32
 _MODE = 0o600
 _EXPIRY_SIZE = 8
@@ -21,25 +21,25 @@ class Tokens:
     def __init__(self, key: bytes) -> None:
         self._key = key
 
-    def draw(self, machine: str, lifetime: int, now: int) -> str:
+    def draw(self, instance: str, lifetime: int, now: int) -> str:
         expiry = (now + lifetime).to_bytes(_EXPIRY_SIZE, "big")
-        return base64.urlsafe_b64encode(expiry + self._seal(machine, expiry)).rstrip(b"=").decode()
+        return base64.urlsafe_b64encode(expiry + self._sign(instance, expiry)).rstrip(b"=").decode()
 
-    def admits(self, token: str, machine: str, now: int) -> bool:
-        """Whether it was drawn here, for this machine, and counts still."""
+    def admits(self, token: str, instance: str, now: int) -> bool:
+        """Whether it was drawn here, for this instance, and counts still."""
         try:
             raw = base64.b64decode(token + "=" * (-len(token) % 4), altchars=b"-_", validate=True)
         except (binascii.Error, ValueError):
             return False
-        expiry, seal = raw[:_EXPIRY_SIZE], raw[_EXPIRY_SIZE:]
-        is_ours = hmac.compare_digest(seal, self._seal(machine, expiry))
+        expiry, signature = raw[:_EXPIRY_SIZE], raw[_EXPIRY_SIZE:]
+        is_ours = hmac.compare_digest(signature, self._sign(instance, expiry))
         return is_ours and now < int.from_bytes(expiry, "big")
 
-    def _seal(self, machine: str, expiry: bytes) -> bytes:
-        return hmac.digest(self._key, b"metadata token " + machine.encode() + expiry, hashlib.sha256)
+    def _sign(self, instance: str, expiry: bytes) -> bytes:
+        return hmac.digest(self._key, b"metadata token " + instance.encode() + expiry, hashlib.sha256)
 
 
-def key(path: Path) -> bytes:
+def load_key(path: Path) -> bytes:
     """The key in a file, drawn at the first call."""
     try:
         found = path.read_bytes()

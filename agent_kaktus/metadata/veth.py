@@ -1,4 +1,4 @@
-"""The wire between a metadata service and its bridge, and the service's end of it."""
+"""The veth pair between a metadata service and its bridge, and the service's end of it."""
 
 import socket
 from collections.abc import Iterable
@@ -6,10 +6,10 @@ from ipaddress import IPv4Network
 from pathlib import Path
 from typing import TextIO
 
-from agent_kaktus.desired import Segment
-from agent_kaktus.failures import StepFailed
+from agent_kaktus.errors import StepFailed
 from agent_kaktus.metadata.namespace import Namespace
-from agent_kaktus.network import bridge
+from agent_kaktus.network.netlink import index_of, kind_of, open_netlink
+from agent_kaktus.network.vnet import Vnet
 from kowa.reserved import METADATA_ADDRESS, metadata_mac, metadata_port_mac
 
 PORT = 80
@@ -21,57 +21,57 @@ _NEIGHBOURS = "/proc/thread-self/net/arp"
 _SETTINGS = {
     "ipv4/ip_forward": "0",
     "ipv4/ip_default_ttl": "1",
-    # Only who could be answered is listened to: two vnets may share a bridge.
+    # Listen only to who could be answered: two vnets may share a bridge.
     "ipv4/conf/all/rp_filter": "1",
     "ipv6/conf/all/disable_ipv6": "1",
     "ipv6/conf/default/disable_ipv6": "1",
 }
 
 
-def join(segment: Segment, namespace: Namespace) -> int:
+def create(vnet: Vnet, namespace: Namespace) -> int:
     """A new pair, one end in the namespace, the other beside the bridge and not yet plugged in. Returns its index."""
-    remove(segment.port)
-    with bridge.open_netlink() as netlink:
-        mtu = netlink.get_links(bridge.index_of(netlink, segment.bridge))[0].get_attr("IFLA_MTU")
+    remove(vnet.metadata_port)
+    with open_netlink() as netlink:
+        mtu = netlink.get_links(index_of(netlink, vnet.bridge))[0].get_attr("IFLA_MTU")
         # The higher address of the outer end never becomes that of a bridge, nor does its MTU lower a bridge's.
-        inner = {"ifname": INSIDE, "net_ns_fd": namespace.descriptor, "address": metadata_mac(segment.id), "mtu": mtu}
-        outer = {"ifname": segment.port, "address": metadata_port_mac(segment.id), "mtu": mtu}
+        inner = {"ifname": INSIDE, "net_ns_fd": namespace.descriptor, "address": metadata_mac(vnet.id), "mtu": mtu}
+        outer = {"ifname": vnet.metadata_port, "address": metadata_port_mac(vnet.id), "mtu": mtu}
         netlink.link("add", kind="veth", peer=inner, **outer)
-        return bridge.index_of(netlink, segment.port)
+        return index_of(netlink, vnet.metadata_port)
 
 
-def plug(segment: Segment) -> None:
+def plug(vnet: Vnet) -> None:
     """Into the bridge, which always finds the service's address behind this port, and sends nothing else there."""
-    with bridge.open_netlink() as netlink:
-        index = bridge.index_of(netlink, segment.port)
-        netlink.link("set", index=index, master=bridge.index_of(netlink, segment.bridge), state="up")
+    with open_netlink() as netlink:
+        index = index_of(netlink, vnet.metadata_port)
+        netlink.link("set", index=index, master=index_of(netlink, vnet.bridge), state="up")
         netlink.brport("set", index=index, learning=0, unicast_flood=0, mcast_flood=0)
-        netlink.fdb("replace", ifindex=index, lladdr=metadata_mac(segment.id), state=_STATIC, flags=_STICKY)
+        netlink.fdb("replace", ifindex=index, lladdr=metadata_mac(vnet.id), state=_STATIC, flags=_STICKY)
 
 
 def remove(port: str) -> None:
     """By the bridge's end; the other goes with it."""
-    with bridge.open_netlink() as netlink:
+    with open_netlink() as netlink:
         for index in netlink.link_lookup(ifname=port):
-            if bridge.kind_of(netlink.get_links(index)[0]) != "veth":
+            if kind_of(netlink.get_links(index)[0]) != "veth":
                 raise StepFailed(f"{port} is there and not ours")
             netlink.link("del", index=index)
 
 
 def is_joined(port: str, index: int) -> bool:
     """Whether the device that was made is still there: the other end goes with it."""
-    with bridge.open_netlink() as netlink:
+    with open_netlink() as netlink:
         return index in netlink.link_lookup(ifname=port)
 
 
-def furnish() -> tuple[socket.socket, TextIO]:
-    """Run inside: address and settings. Returns where machines connect to, and the table of neighbours."""
+def set_up() -> tuple[socket.socket, TextIO]:
+    """Run inside: address and settings. Returns where instances connect to, and the table of neighbours."""
     for name, value in _SETTINGS.items():
         setting = Path("/proc/sys/net", name)
         if setting.exists():
             setting.write_text(value)
-    with bridge.open_netlink() as netlink:
-        index = bridge.index_of(netlink, INSIDE)
+    with open_netlink() as netlink:
+        index = index_of(netlink, INSIDE)
         netlink.addr("add", index=index, address=METADATA_ADDRESS, prefixlen=32)
         netlink.link("set", index=index, state="up")
     listener = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
@@ -83,10 +83,10 @@ def furnish() -> tuple[socket.socket, TextIO]:
     return listener, Path(_NEIGHBOURS).open(encoding="ascii")
 
 
-def reach(add: Iterable[IPv4Network], drop: Iterable[IPv4Network]) -> None:
+def set_routes(add: Iterable[IPv4Network], drop: Iterable[IPv4Network]) -> None:
     """Run inside: which networks are on the link."""
-    with bridge.open_netlink() as netlink:
-        index = bridge.index_of(netlink, INSIDE)
+    with open_netlink() as netlink:
+        index = index_of(netlink, INSIDE)
         for network in add:
             netlink.route("replace", dst=str(network), oif=index, scope=_LINK_SCOPE)
         for network in drop:

@@ -1,1 +1,1 @@
-"""Bridges, and guards on the taps plugged into them."""
+"""Vnets as bridges, and packet filters on the taps plugged into them."""

@@ -1,27 +1,33 @@
-"""Netlink for links, addresses and routes: that part of pyroute2, whose package would import 4 MB more for nothing."""
+"""Netlink: how links, addresses and routes are asked for and changed."""
 
-import importlib.util
-import sys
-import types
-from importlib import import_module
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
-_WHOLE, _PART = "pyroute2", "pyroute2.iproute.linux"
+from pyroute2 import IPRoute, NetlinkError
+
+from agent_kaktus.errors import StepFailed
 
 
-def _load() -> Any:
-    """The part, without what the package runs when it is imported; who imports that afterwards gets it as ever."""
-    spec = importlib.util.find_spec(_WHOLE)
-    if _WHOLE not in sys.modules and spec is not None:
-        package = types.ModuleType(_WHOLE)
-        package.__path__ = list(spec.submodule_search_locations or ())
-        sys.modules[_WHOLE] = package
-        try:
-            import_module(_PART)
-        finally:
-            del sys.modules[_WHOLE]
-    return import_module(_PART)
+@contextmanager
+def open_netlink() -> Iterator[Any]:
+    """An IPRoute. What it refuses inside is raised as StepFailed."""
+    try:
+        with IPRoute() as netlink:
+            yield netlink
+    except NetlinkError as why:
+        raise StepFailed(f"netlink: {why}") from why
 
 
-IPRoute: Any = _load().IPRoute
-NetlinkError: type[Any] = import_module("pyroute2.netlink.exceptions").NetlinkError
+def index_of(netlink: Any, name: str) -> int:
+    """The index of a device. Raises StepFailed when there is none."""
+    found = netlink.link_lookup(ifname=name)
+    if not found:
+        raise StepFailed(f"{name} is not there")
+    return int(found[0])
+
+
+def kind_of(link: Any) -> str:
+    """What a link is, such as `bridge`; empty for a plain device."""
+    info = link.get_attr("IFLA_LINKINFO")
+    return str(info.get_attr("IFLA_INFO_KIND")) if info else ""

@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import Any
 
 from agent_kaktus import process
-from agent_kaktus.failures import GivenUp, StepFailed
+from agent_kaktus.errors import PermanentFailure, StepFailed
 
-LARGEST = 16 << 40  # bytes a template may claim to have
+MAX_SIZE_BYTES = 16 << 40  # bytes a template may claim to have
 SECTOR = 512
 _MAGIC = b"QFI\xfb"
 # Magic, version, backing name's offset and length, cluster bits, size, encryption, (L1 and refcount tables), snapshots.
@@ -21,7 +21,7 @@ _FEATURES = struct.Struct(">Q")
 _FEATURES_AT = 72
 _CORRUPT, _EXTERNAL_DATA = 1 << 1, 1 << 2
 _ENCRYPTIONS = {1: " (AES)", 2: " (LUKS)"}
-_LONGEST_NAME = 1023
+_MAX_NAME_BYTES = 1023
 _TEXT = frozenset(b"\t\n\r") | frozenset(range(0x20, 0x7F)) | frozenset(range(0x80, 0x100))
 _CONVERT = "convert it with `qemu-img convert -O qcow2 OLD NEW`"
 _DECRYPT = "decrypt it with `qemu-img convert`, which takes its key as --object secret"
@@ -45,11 +45,11 @@ _OTHERS = (
     (257, b"ustar", "is an archive (tar, such as an OVA)", "unpack it"),
     (32769, b"CD001", "is a CD (ISO 9660)", "take the image of an installed disk, such as a cloud image"),
 )
-_LONGEST_START = 33 << 10  # bytes, with all of these in it
+_START_BYTES = 33 << 10  # with all of these in it
 _BOOT_MARK = b"\x55\xaa"
 _INFO = ("info", "--output=json", "-f", "qcow2")
-_MOST_MEMORY = 1 << 30  # address space, of which a sound image needs a quarter
-_MOST_SECONDS = 30  # of a processor
+_MAX_MEMORY_BYTES = 1 << 30  # address space, of which a sound image needs a quarter
+_MAX_CPU_SECONDS = 30  # of a processor
 
 
 class NoImage(Exception):
@@ -78,7 +78,7 @@ def read_header(path: Path) -> Header:
         _, version, at, length, _, size, encryption, snapshots = _HEADER.unpack_from(start)
         if version == 1:
             raise NoImage(f"is a qcow disk of version 1; {_CONVERT}")
-        if version not in (2, 3) or length > _LONGEST_NAME:
+        if version not in (2, 3) or length > _MAX_NAME_BYTES:
             raise NoImage(f"is a damaged qcow2 image, or one of version {version}")
         if encryption:
             raise NoImage(f"is an encrypted qcow2 image{_ENCRYPTIONS.get(encryption, '')}; {_DECRYPT}")
@@ -90,28 +90,33 @@ def read_header(path: Path) -> Header:
 
 
 async def verify(path: Path) -> tuple[str, int]:
-    """Format and virtual size of something that came from elsewhere. Raises GivenUp if no machine can start from it."""
+    """Format and virtual size of what came from elsewhere.
+
+    Raises PermanentFailure if no instance can start from it.
+    """
     try:
         if not await asyncio.to_thread(is_qcow2, path):
             return "raw", await asyncio.to_thread(_verify_raw, path)
         header = await asyncio.to_thread(read_header, path)
     except NoImage as what:
-        raise GivenUp(f"what the source holds {what}") from what
+        raise PermanentFailure(f"what the source holds {what}") from what
     if header.backing or header.features & _EXTERNAL_DATA:
-        raise GivenUp("the image refers to another file; flatten it with `qemu-img convert`")
+        raise PermanentFailure("the image refers to another file; flatten it with `qemu-img convert`")
     if header.features & _CORRUPT:
-        raise GivenUp("the image is marked as corrupt; repair it with `qemu-img check -r all`")
+        raise PermanentFailure("the image is marked as corrupt; repair it with `qemu-img check -r all`")
     try:
         found = dict(json.loads(await _read_stranger(*_INFO, str(path))))
         if found.get("format") != "qcow2" or "backing-filename" in found or "data-file" in _specific(found):
-            raise GivenUp("the image refers to another file; flatten it with `qemu-img convert`")
+            raise PermanentFailure("the image refers to another file; flatten it with `qemu-img convert`")
         size = _sane(int(found["virtual-size"]))
         start = await _first_sector(path)
     except StepFailed as why:
-        raise GivenUp(f"the image can't be read: {why}") from why
+        raise PermanentFailure(f"the image can't be read: {why}") from why
     if not start.endswith(_BOOT_MARK):
         taken = f"; it has {header.snapshots} snapshots; `qemu-img convert -l NAME` makes an image of one"
-        raise GivenUp(f"the image has no boot sector, so no machine starts from it{taken if header.snapshots else ''}")
+        raise PermanentFailure(
+            f"the image has no boot sector, so no machine starts from it{taken if header.snapshots else ''}"
+        )
     return "qcow2", size
 
 
@@ -123,7 +128,7 @@ def _verify_raw(path: Path) -> int:
     """Anything can be a raw image; one that a machine can boot from ends its first sector with a boot mark."""
     size = path.stat().st_size
     with path.open("rb") as file:
-        start = file.read(_LONGEST_START)
+        start = file.read(_START_BYTES)
     boots = start[:SECTOR].endswith(_BOOT_MARK) and len(start) >= SECTOR
     for at, magic, what, remedy in _OTHERS:
         if start.startswith(magic, at) and not (boots and at > SECTOR):  # a CD may be a disk, too
@@ -137,8 +142,10 @@ def _verify_raw(path: Path) -> int:
 
 
 def _sane(size: int) -> int:
-    if not SECTOR <= size <= LARGEST:
-        raise GivenUp(f"the image claims to have {size} bytes; {SECTOR} bytes to {LARGEST >> 40} TiB are possible")
+    if not SECTOR <= size <= MAX_SIZE_BYTES:
+        raise PermanentFailure(
+            f"the image claims to have {size} bytes; {SECTOR} bytes to {MAX_SIZE_BYTES >> 40} TiB are possible"
+        )
     return size
 
 
@@ -156,7 +163,7 @@ async def _first_sector(path: Path) -> bytes:
 
 async def _read_stranger(*arguments: str) -> str:
     """What qemu-img says of an image. Whoever made it may have meant qemu-img to eat the host."""
-    limits = (f"--as={_MOST_MEMORY}", f"--cpu={_MOST_SECONDS}", "--core=0")
+    limits = (f"--as={_MAX_MEMORY_BYTES}", f"--cpu={_MAX_CPU_SECONDS}", "--core=0")
     return await process.run("prlimit", *limits, "qemu-img", *arguments)
 
 

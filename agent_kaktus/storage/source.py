@@ -7,11 +7,11 @@ from collections.abc import AsyncGenerator
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from agent_kaktus.failures import GivenUp
+from agent_kaktus.errors import PermanentFailure
 from agent_kaktus.storage import address
 from kowa import sources
 
-CHUNK = 1 << 18  # bytes read at once; of larger parts malloc keeps megabytes when all are read
+CHUNK_BYTES = 1 << 18  # bytes read at once; of larger parts malloc keeps megabytes when all are read
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,7 +26,7 @@ class Sources:
         try:
             meant = sources.parse(source)
         except ValueError as why:
-            raise GivenUp(f"the source {why}") from why
+            raise PermanentFailure(f"the source {why}") from why
         async for part in self._fetch(meant) if "://" in meant else self._open(meant):
             yield part
 
@@ -34,24 +34,26 @@ class Sources:
         descriptor = self._descriptor(name)
         with os.fdopen(descriptor, "rb") as file:
             size = os.fstat(descriptor).st_size
-            while part := await asyncio.to_thread(file.read, CHUNK):
+            while part := await asyncio.to_thread(file.read, CHUNK_BYTES):
                 yield part, size
 
     def _descriptor(self, name: str) -> int:
         """Opened with all links followed first, and only if that stays inside the folder."""
         if self.folder is None:
-            raise GivenUp("this host has no import folder; an operator sets import_dir")
+            raise PermanentFailure("this host has no import folder; an operator sets import_dir")
         try:
             folder = self.folder.resolve(strict=True)
             path = (folder / name).resolve(strict=True)
             if path.parent != folder:
-                raise GivenUp(f"{name} leads out of the import folder")
+                raise PermanentFailure(f"{name} leads out of the import folder")
             descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
         except OSError as why:
-            raise GivenUp(f"the import folder {self.folder} has no readable file {name}: {why.strerror}") from why
+            raise PermanentFailure(
+                f"the import folder {self.folder} has no readable file {name}: {why.strerror}"
+            ) from why
         if not stat.S_ISREG(os.fstat(descriptor).st_mode):
             os.close(descriptor)
-            raise GivenUp(f"{name} in the import folder is no file")
+            raise PermanentFailure(f"{name} in the import folder is no file")
         return descriptor
 
     def _fetch(self, source: str) -> AsyncGenerator[tuple[bytes, int]]:

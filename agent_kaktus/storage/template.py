@@ -1,185 +1,121 @@
-"""Imports of templates: each a task of its own, so that a long download holds up no machine."""
+"""Templates: images that volumes are made from, imported into a pool once."""
 
-import asyncio
-import contextlib
-import errno
-import hashlib
-import os
-from collections.abc import AsyncGenerator, Callable
-from dataclasses import dataclass, field
-from pathlib import Path
-from typing import BinaryIO
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, ClassVar
 
-import structlog
+from agent_kaktus.actual import Image
+from agent_kaktus.kind import Kind
+from agent_kaktus.step import ObjectStep
+from agent_kaktus.storage.storage_pool import why_closed, why_unseen
+from agent_kaktus.verdict import AS_WANTED, GONE, Verdict
+from agent_kaktus.view import View
+from kowa import formats
+from kowa.runtime.desired import DesiredObject, Identity
+from kowa.v2 import template_pb2
 
-from agent_kaktus.desired import Template
-from agent_kaktus.failures import BrokenOff, GivenUp, StepFailed
-from agent_kaktus.storage import Storage, image
-from agent_kaktus.storage.source import CHUNK, Sources
-from kowa.runtime import crashpoint
-
-AT_ONCE = 2  # imports; others wait
-PAUSES = (2.0, 8.0, 20.0)  # seconds before each new try of a download that broke off
-PATIENCE = 30.0  # seconds for each part of CHUNK bytes
-LONGEST = 6 * 3600.0  # seconds for all of it
-LARGEST = 1 << 40  # bytes that a source may hold
-# Of a pool's capacity one part in SHARE_KEPT stays free, if that is not more than MOST_KEPT bytes: machines write too.
-SHARE_KEPT, MOST_KEPT = 20, 256 << 20
-ROOM_AGAIN = 60.0  # seconds until an import that had no room is begun anew, if there is some then
-
-log = structlog.get_logger()
+if TYPE_CHECKING:
+    from agent_kaktus.host import LocalHost
 
 
 @dataclass(frozen=True, slots=True)
-class Wait:
-    """Until a pool has room."""
+class Template(DesiredObject):
+    name: str
+    pool: str
+    source: str
+    sha256: str
 
-    size: int  # the least it takes
-    until: float
-    reason: str
-
-
-@dataclass(slots=True)
-class Imports:
-    """The imports under way."""
-
-    storage: Storage
-    sources: Sources
-    ended: Callable[[Template, str], None]  # with the reason if it failed
-    progressed: Callable[[Template], None]
-    percent: dict[str, int] = field(default_factory=dict)
-    _tasks: dict[str, asyncio.Task[None]] = field(default_factory=dict)
-    _waits: dict[tuple[str, int], Wait] = field(default_factory=dict)
-    _gate: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(AT_ONCE))
-
-    def begin(self, template: Template) -> None:
-        """Raises StepFailed or OSError while its pool has no room."""
-        if template.id in self._tasks:
-            return
-        if wait := self._waits.get((template.id, template.generation)):
-            if asyncio.get_running_loop().time() < wait.until:
-                raise StepFailed(wait.reason)
-            _check_room(self.storage.place(template.pool, template.id).parent, wait.size)
-        self.percent[template.id] = 0
-        self._tasks[template.id] = asyncio.create_task(self._import(template), name=f"import {template.id}")
-
-    async def stop(self, id_: str) -> None:
-        task = self._tasks.get(id_)
-        if task is not None:
-            task.cancel()
-            await asyncio.wait([task])
-
-    async def close(self) -> None:
-        for id_ in list(self._tasks):
-            await self.stop(id_)
-
-    async def _import(self, template: Template) -> None:
-        part = self.storage.place(template.pool, template.id)
-        reason = ""
-        try:
-            async with self._gate:
-                self._waits.pop((template.id, template.generation), None)
-                await self._bring(template, part)
-        except GivenUp as why:
-            reason = str(why)
-        except OSError as why:
-            if why.errno == errno.ENOSPC:
-                self._wait_for_room(template, part, str(why.strerror))
-            else:
-                reason = f"{part} can't be written: {why.strerror}"
-        except Exception as why:
-            # The edge: whatever it stumbles over, the import has its end.
-            log.exception("template.stumbled", id=template.id)
-            reason = f"the agent failed on it, its log says where: {type(why).__name__}: {why}"
-        finally:
-            del self._tasks[template.id], self.percent[template.id]
-            with contextlib.suppress(OSError):
-                part.unlink(missing_ok=True)
-        if reason:
-            log.warning("template.failed", id=template.id, reason=reason)
-        self.ended(template, reason)
-
-    async def _bring(self, template: Template, part: Path) -> None:
-        try:
-            async with asyncio.timeout(LONGEST):
-                await self._gather(template, part)
-        except TimeoutError as why:
-            raise GivenUp(f"it took longer than {LONGEST / 3600:.0f} hours") from why
-        format_, _ = await image.verify(part)
-        try:
-            await asyncio.to_thread(self.storage.settle, template.pool, template.id, format_)
-        except FileExistsError:
-            log.warning("template.there_already", id=template.id)
-            return
-        crashpoint.reach("kaktus.template.imported")
-        log.info("template.imported", id=template.id, format=format_)
-
-    async def _gather(self, template: Template, part: Path) -> None:
-        """Brings its bytes, as they were promised."""
-        for pause in (*PAUSES, None):
-            try:
-                found = await self._copy(template, part)
-                break
-            except BrokenOff as why:
-                if pause is None:
-                    raise GivenUp(f"{why}; tried {len(PAUSES) + 1} times") from why
-                log.info("template.broken_off", id=template.id, reason=str(why))
-                await asyncio.sleep(pause)
-        if found != template.sha256:
-            raise GivenUp(f"the source holds something else: its SHA-256 is {found}, not {template.sha256}")
-
-    async def _copy(self, template: Template, part: Path) -> str:
-        """Returns the checksum of what came."""
-        digest = hashlib.sha256()
-        came = whole = 0
-
-        def take(data: bytes, file: BinaryIO) -> None:
-            _check_room(part.parent, max(whole - came, len(data)))
-            digest.update(data)
-            file.write(data)
-
-        with os.fdopen(os.open(part, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as file:
-            async with contextlib.aclosing(self.sources.read(template.source)) as parts:
-                async for data, whole in _patiently(parts):
-                    if max(whole, came + len(data)) > LARGEST:
-                        raise GivenUp(f"the source holds more than {LARGEST >> 30} GiB")
-                    await asyncio.to_thread(take, data, file)
-                    came += len(data)
-                    self._tell(template, came * 100 // whole if whole else 0)
-        return digest.hexdigest()
-
-    def _wait_for_room(self, template: Template, part: Path, reason: str) -> None:
-        """It is begun again: that the pool is full says nothing against the template."""
-        log.warning("template.no_room", id=template.id, reason=reason)
-        size = CHUNK
-        with contextlib.suppress(OSError):
-            size += part.stat().st_size
-        until = asyncio.get_running_loop().time() + ROOM_AGAIN
-        self._waits[template.id, template.generation] = Wait(size, until, f"{part.parent}: {reason}")
-
-    def _tell(self, template: Template, percent: int) -> None:
-        percent = min(percent, 99)  # the checks are still to come
-        if percent != self.percent[template.id]:
-            self.percent[template.id] = percent
-            self.progressed(template)
+    @property
+    def references(self) -> tuple[str, ...]:
+        return (self.pool,)
 
 
-async def _patiently(parts: AsyncGenerator[tuple[bytes, int]]) -> AsyncGenerator[tuple[bytes, int]]:
-    while True:
-        try:
-            async with asyncio.timeout(PATIENCE):
-                part = await anext(parts)
-        except StopAsyncIteration:
-            return
-        except TimeoutError as why:
-            raise BrokenOff(f"the source takes longer than {PATIENCE:.0f} s for {CHUNK >> 10} KiB") from why
-        yield part
+@dataclass(frozen=True, slots=True)
+class ImportTemplate(ObjectStep):
+    """Begins it; it goes on beside everything else."""
+
+    crash_point: ClassVar[str] = "import.begun"
+    verb: ClassVar[str] = "import"
+    wanted: Template
+
+    async def do(self, host: "LocalHost") -> None:
+        # The look that asks for it may be older than the end of its import.
+        if not host.storage.holds(self.wanted.pool, self.wanted.id):
+            host.imports.begin(self.wanted)
 
 
-def _check_room(pool: Path, more: int) -> None:
-    """Raises OSError when so many more bytes would leave too few for the machines."""
-    space = os.statvfs(pool)
-    free, kept = space.f_bavail * space.f_frsize, min(space.f_blocks * space.f_frsize // SHARE_KEPT, MOST_KEPT)
-    if free - more < kept:
-        told = f"{free >> 20} MiB are free, {kept >> 20} of them kept for machines, {more >> 20} more are needed"
-        raise OSError(errno.ENOSPC, f"no room: {told}")
+@dataclass(frozen=True, slots=True)
+class StopImport(ObjectStep):
+    crash_point: ClassVar[str] = "import.stopped"
+    verb: ClassVar[str] = "stop importing"
+    wanted: Template
+
+    async def do(self, host: "LocalHost") -> None:
+        await host.imports.stop(self.wanted.id)
+
+
+@dataclass(frozen=True, slots=True)
+class RemoveTemplate(ObjectStep):
+    crash_point: ClassVar[str] = "template.removed"
+    verb: ClassVar[str] = "remove template"
+    wanted: Template
+    image: Image
+
+    async def do(self, host: "LocalHost") -> None:
+        await host.storage.remove(self.image.pool, self.wanted.id)
+
+
+class Templates(Kind[Template]):
+    message, value = template_pb2.Template, Template
+
+    def parse(self, identity: Identity, sent: template_pb2.Template) -> Template:
+        sha256 = sent.sha256.lower()
+        if not formats.SHA256.fullmatch(sha256):
+            raise ValueError(f"sha256 {sent.sha256!r} is not a checksum")
+        return Template(*identity, sent.name, sent.storage_pool, sent.source, sha256)
+
+    def plan(self, view: View, wanted: Template) -> Verdict:
+        image = view.actual.images.get(wanted.id)
+        if wanted.gone:
+            return _plan_gone(view, wanted, image)
+        if closed := why_closed(view, wanted.pool):
+            return Verdict(waits=closed)
+        if wanted.id in view.actual.importing:
+            return Verdict(works=importing(view.actual.importing[wanted.id]))
+        if image is None:
+            return Verdict((ImportTemplate(wanted),))
+        if image.pool != wanted.pool:
+            return Verdict(fails=f"its file lies in pool {image.pool}")
+        return Verdict(fails=image.broken) if image.broken else AS_WANTED
+
+    def fill_status(self, view: View, wanted: Template, resource: template_pb2.Template) -> None:
+        image = view.actual.images.get(wanted.id)
+        if image is None:
+            resource.status.progress = view.actual.importing.get(wanted.id, 0)
+            resource.status.SetInParent()
+        else:
+            resource.status.size, resource.status.format, resource.status.progress = image.size, image.format, 100
+
+
+def importing(percent: int) -> str:
+    """What goes on while a template is imported."""
+    return f"{percent} % imported"
+
+
+def _plan_gone(view: View, wanted: Template, image: Image | None) -> Verdict:
+    if wanted.id in view.actual.importing:
+        return Verdict((StopImport(wanted),))
+    if image is None:
+        return Verdict(waits=away) if (away := why_unseen(view, wanted.pool)) else GONE
+    if image.pool != wanted.pool:
+        return Verdict(fails=f"its file lies in pool {image.pool}")
+    # By whatever path it is named: no other file has this name.
+    standing = [other.id for other in view.actual.images.values() if image.file in other.backing]
+    if standing:
+        return Verdict(waits=f"{len(standing)} volumes that stand on it: {', '.join(sorted(standing)[:3])}")
+    templates = view.desired.of(Template)
+    for other in view.actual.images.values():
+        if other.broken and other.pool == image.pool and other.id not in templates:
+            return Verdict(waits=f"file {other.pool}/{other.file}, which may stand on it: {other.broken}")
+    if user := view.actual.disk_user(image.disk_key):
+        return Verdict(waits=f"domain {user.name}, which has it open")
+    return Verdict((RemoveTemplate(wanted, image),))

@@ -6,13 +6,13 @@ from collections.abc import AsyncGenerator
 
 import httpx
 
-from agent_kaktus.failures import BrokenOff, GivenUp
+from agent_kaktus.errors import PermanentFailure, TransferInterrupted
 from agent_kaktus.storage import address
-from agent_kaktus.storage.source import CHUNK
+from agent_kaktus.storage.source import CHUNK_BYTES
 from kowa import sources
 
-_MOST_REDIRECTS = 5
-_LONGEST_LENGTH = 20  # digits
+_MAX_REDIRECTS = 5
+_MAX_LENGTH_DIGITS = 20
 _TIMEOUT = httpx.Timeout(30.0, connect=10.0)
 
 
@@ -20,14 +20,14 @@ async def fetch(source: str, allowed: address.Allowed) -> AsyncGenerator[tuple[b
     """The body of a URL as `sources.parse` gives it, in parts, each with the size of it all (0: not known)."""
     url = httpx.URL(source)
     async with httpx.AsyncClient(timeout=_TIMEOUT, trust_env=False, follow_redirects=False) as client:
-        for _ in range(_MOST_REDIRECTS + 1):
+        for _ in range(_MAX_REDIRECTS + 1):
             request = await _request(client, url, allowed)
             try:
                 answer = await client.send(request, stream=True)
             except httpx.TransportError as why:
-                raise BrokenOff(f"{url.host}: {why or type(why).__name__}") from why
+                raise TransferInterrupted(f"{url.host}: {why or type(why).__name__}") from why
             except (httpx.InvalidURL, ValueError) as why:  # httpx looks ahead, whether it is to follow or not
-                raise GivenUp(f"{url.host} redirects to what is no URL: {why}") from why
+                raise PermanentFailure(f"{url.host} redirects to what is no URL: {why}") from why
             try:
                 if not answer.has_redirect_location:
                     async for part in _body(answer, url):
@@ -36,7 +36,7 @@ async def fetch(source: str, allowed: address.Allowed) -> AsyncGenerator[tuple[b
                 url = _joined(url, answer.headers["location"])
             finally:
                 await answer.aclose()
-    raise GivenUp(f"the source redirects more than {_MOST_REDIRECTS} times")
+    raise PermanentFailure(f"the source redirects more than {_MAX_REDIRECTS} times")
 
 
 async def _request(client: httpx.AsyncClient, url: httpx.URL, allowed: address.Allowed) -> httpx.Request:
@@ -45,11 +45,11 @@ async def _request(client: httpx.AsyncClient, url: httpx.URL, allowed: address.A
     try:
         found = await asyncio.get_running_loop().getaddrinfo(host, port, type=socket.SOCK_STREAM)
     except OSError as why:
-        raise BrokenOff(f"{url.host} can't be resolved: {why.strerror}") from why
+        raise TransferInterrupted(f"{url.host} can't be resolved: {why.strerror}") from why
     try:
         chosen = address.choose(host, [str(entry[4][0]) for entry in found], allowed)
     except ValueError as why:
-        raise GivenUp(str(why)) from why
+        raise PermanentFailure(str(why)) from why
     headers = {"host": url.netloc.decode(), "accept-encoding": "identity"}
     extensions = {"sni_hostname": host, "timeout": _TIMEOUT.as_dict()}
     return client.build_request("GET", url.copy_with(host=chosen), headers=headers, extensions=extensions)
@@ -60,18 +60,18 @@ def _joined(base: httpx.URL, location: str) -> httpx.URL:
     try:
         return httpx.URL(sources.parse(str(base.join(location))))
     except (httpx.InvalidURL, ValueError) as why:
-        raise GivenUp(f"{base.host} redirects to {location[:64]!r}, which no source may be: it {why}") from why
+        raise PermanentFailure(f"{base.host} redirects to {location[:64]!r}, which no source may be: it {why}") from why
 
 
 async def _body(answer: httpx.Response, url: httpx.URL) -> AsyncGenerator[tuple[bytes, int]]:
     if answer.status_code in (408, 425, 429) or answer.status_code >= 500:
-        raise BrokenOff(f"{url.host} answers {answer.status_code}")
+        raise TransferInterrupted(f"{url.host} answers {answer.status_code}")
     if answer.status_code != 200:
-        raise GivenUp(f"{url.host} answers {answer.status_code} {answer.reason_phrase}")
+        raise PermanentFailure(f"{url.host} answers {answer.status_code} {answer.reason_phrase}")
     length = answer.headers.get("content-length", "")
-    size = int(length) if length.isdecimal() and len(length) < _LONGEST_LENGTH else 0
+    size = int(length) if length.isdecimal() and len(length) < _MAX_LENGTH_DIGITS else 0
     try:
-        async for part in answer.aiter_raw(CHUNK):
+        async for part in answer.aiter_raw(CHUNK_BYTES):
             yield part, size
     except httpx.TransportError as why:
-        raise BrokenOff(f"{url.host} broke off: {why or type(why).__name__}") from why
+        raise TransferInterrupted(f"{url.host} broke off: {why or type(why).__name__}") from why

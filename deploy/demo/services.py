@@ -152,11 +152,13 @@ def traces(state: Path) -> Traces:
         described = fleet_pb2.Object.FromString(data)
         match _noun(described):
             case "vnet":
-                found.devices.extend([names.bridge(described.id), names.port(described.id)])
+                found.devices.extend([names.bridge(described.id), names.metadata_port(described.id)])
             case "adapter":
                 found.devices.append(names.tap(described.id))
             case "kaktus":
-                found.tables.extend(f"table {family} {names.guard(described.id)}" for family in ("bridge", "netdev"))
+                found.tables.extend(
+                    f"table {family} {names.filter_table(described.id)}" for family in ("bridge", "netdev")
+                )
     return found
 
 

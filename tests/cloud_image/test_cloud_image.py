@@ -10,7 +10,7 @@ import pytest
 from agent_kaktus import names
 from kowa.v2 import instance_pb2
 from tests.kaktus.hosts import Host, private_host
-from tests.kaktus.slices import MIB, Slice, id_of, small_house
+from tests.kaktus.slices import MIB, Slice, id_of, slice_with_network
 from tests.kaktus.test_real import RUNNING, STOPPED, is_off, is_running
 from tests.waiting import until
 
@@ -66,7 +66,7 @@ def new_key(path: Path) -> str:
 
 
 def house(image: tuple[str, str], key: str) -> Slice:
-    slice_ = small_house()
+    slice_ = slice_with_network()
     slice_.template("debian", *image)
     slice_.volume("root", DISK, "debian")
     slice_.adapter("card", ADDRESS, MAC)

@@ -11,10 +11,10 @@ import pytest
 
 from kowa.fleet.v1 import fleet_pb2
 from kowa.runtime.agent import serve
-from kowa.runtime.alone import alone
 from kowa.runtime.feed import Feed, Refused
-from kowa.runtime.outbox import MOST_BYTES, Outbox
+from kowa.runtime.outbox import MAX_BYTES, Outbox
 from kowa.runtime.session import Session
+from kowa.runtime.state_lock import lock_state
 from kowa.runtime.store import Holdings
 from tests.control_plane import FakeHost
 from tests.fleet.kahuna_by_hand import KahunaByHand, vnet
@@ -189,7 +189,7 @@ def test_the_worker_hears_of_what_is_stored_though_the_session_ends_over_its_ack
         async def run(self, feed: Feed) -> None:
             while True:
                 self.wanted = dict(feed.desired())
-                await feed.moved(60)
+                await feed.wait_for_change(60)
 
     host = Sleeper()
     kahuna.agent(host)
@@ -242,12 +242,12 @@ def test_a_stream_that_ends_while_the_agent_writes_is_only_a_reason_to_dial_agai
 
 def test_two_agents_never_work_from_one_state(tmp_path: Path) -> None:
     nothing = tmp_path / "nothing"
-    with alone(tmp_path / "state"):
+    with lock_state(tmp_path / "state"):
         child = subprocess.Popen(["sleep", "60"], close_fds=False)
         with pytest.raises(SystemExit, match=r"another agent uses .*state; stop it first"):
             serve(FakeHost(), name="a", version="1", server="", ca=nothing, token=nothing, state=tmp_path / "state")
     try:
-        with alone(tmp_path / "state"):
+        with lock_state(tmp_path / "state"):
             """What an agent that died had started does not hold its place."""
     finally:
         child.kill()
@@ -296,4 +296,4 @@ def test_reports_go_out_in_messages_that_kahuna_takes(kahuna: KahunaByHand) -> N
     while outbox._unsent:
         sizes.append(sum(report.ByteSize() for report in kahuna.loop.run(outbox.take())))
     assert len(sizes) > 4
-    assert max(sizes) <= MOST_BYTES
+    assert max(sizes) <= MAX_BYTES

@@ -11,9 +11,9 @@ import pytest
 
 from kowa import contract, errors
 from kowa.fleet.v1 import fleet_pb2
-from kowa.runtime import relay
+from kowa.runtime import console
+from kowa.runtime.console import serve_console
 from kowa.runtime.feed import Refused
-from kowa.runtime.relay import show
 from kowa.v2 import instance_pb2
 from tests.control_plane import FakeHost, Loop
 from tests.fleet.kahuna_by_hand import KahunaByHand
@@ -91,13 +91,13 @@ class Paused(FakeHost):
 def test_who_pastes_and_leaves_is_heard_though_the_machine_is_paused(
     monkeypatch: pytest.MonkeyPatch, takes: int, pasted: int, took: int
 ) -> None:
-    monkeypatch.setattr(relay, "PATIENCE", 0.05)
+    monkeypatch.setattr(console, "KEYS_TIMEOUT_S", 0.05)
 
     async def story() -> None:
         host = Paused(takes)
         channel = cast("grpc.aio.Channel", Channel(Call(pasted)))
         async with asyncio.timeout(5):
-            await show(channel, host, fleet_pb2.Console(ticket="t", instance="web"))
+            await serve_console(channel, host, fleet_pb2.Console(ticket="t", instance="web"))
         assert host.took == took
 
     asyncio.run(story())
@@ -133,7 +133,7 @@ def test_a_console_that_is_open_when_its_session_ends_leaves_nothing_behind() ->
     async def story() -> None:
         host = Blinking()
         channel = cast("grpc.aio.Channel", Channel(Silent(0)))
-        showing = asyncio.create_task(show(channel, host, fleet_pb2.Console(ticket="t", instance="web")))
+        showing = asyncio.create_task(serve_console(channel, host, fleet_pb2.Console(ticket="t", instance="web")))
         await host.watched.wait()
         showing.cancel()
         await asyncio.gather(showing, return_exceptions=True)

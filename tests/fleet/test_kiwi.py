@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from google.protobuf.message import Message
 
-from agent_kiwi.desired import parse
+from agent_kiwi.desired import KINDS, Kiwi, Subnet, Vnet
 from agent_kiwi.worker import VERSION, reports
 from kowa import resources
 from kowa.fleet.v1 import fleet_pb2
@@ -21,7 +21,7 @@ from tests.packed import content, edited
 from tests.site import Site
 from tests.waiting import until
 
-NODE, OTHER, LAN, RANGE = (f"00000000-0000-4000-8000-{number:012}" for number in range(4))
+NODE, OTHER, LAN, SUBNET = (f"00000000-0000-4000-8000-{number:012}" for number in range(4))
 
 
 def described(
@@ -33,33 +33,36 @@ def described(
 
 
 def subnet(*, gone: bool = False, **fields: object) -> fleet_pb2.Object:
-    """A good range but for some fields."""
+    """A good subnet but for some fields."""
     good: dict[str, object] = {"vnet": LAN, "name": "lan", "cidr": "10.20.0.0/24", "gateway": "10.20.0.1"}
-    return described(RANGE, gone=gone, resource=subnet_pb2.Subnet(**good | fields))  # type: ignore[arg-type]
+    return described(SUBNET, gone=gone, resource=subnet_pb2.Subnet(**good | fields))  # type: ignore[arg-type]
 
 
 KIWI = described(NODE, generation=3, resource=kiwi_pb2.Kiwi(name="kiwi-1"))
 VNET = described(LAN, resource=vnet_pb2.Vnet(name="lan"))
 
 
-def test_it_takes_a_region_its_node_its_segments_and_their_ranges() -> None:
-    desired = parse({NODE: KIWI, LAN: VNET, RANGE: subnet(dns=["9.9.9.9"])})
-    assert desired.node
-    assert (desired.node.name, desired.segments[LAN].name) == ("kiwi-1", "lan")
-    assert (str(desired.ranges[RANGE].network), str(desired.ranges[RANGE].gateway)) == ("10.20.0.0/24", "10.20.0.1")
+def test_it_takes_a_region_its_node_its_vnets_and_their_subnets() -> None:
+    desired = KINDS.parse({NODE: KIWI, LAN: VNET, SUBNET: subnet(dns=["9.9.9.9"])})
+    assert isinstance(desired.node, Kiwi)
+    assert (desired.node.name, desired.of(Vnet)[LAN].name) == ("kiwi-1", "lan")
+    assert (str(desired.of(Subnet)[SUBNET].network), str(desired.of(Subnet)[SUBNET].gateway)) == (
+        "10.20.0.0/24",
+        "10.20.0.1",
+    )
 
 
 @pytest.mark.parametrize(
     ("sent", "words"),
     [
         (described(LAN), f"unknown kind {LAN}: this agent knows no such kind; a newer one may"),
-        (subnet(cidr="10.20.0.0/33"), f"subnet {RANGE}: cidr '10.20.0.0/33' is not a network"),
-        (subnet(cidr="10.20.0.7/24"), f"subnet {RANGE}: cidr '10.20.0.7/24' is not a network"),
-        (subnet(cidr="lan"), f"subnet {RANGE}: cidr 'lan' is not a network"),
-        (subnet(gateway="router"), f"subnet {RANGE}: gateway 'router' is not an IPv4 address"),
-        (subnet(gateway="10.21.0.1"), f"subnet {RANGE}: gateway 10.21.0.1 is not a host address of 10.20.0.0/24"),
-        (subnet(gateway="10.20.0.255"), f"subnet {RANGE}: gateway 10.20.0.255 is not a host address of 10.20.0.0/24"),
-        (subnet(dns=["quad9"]), f"subnet {RANGE}: dns 'quad9' is not an IPv4 address"),
+        (subnet(cidr="10.20.0.0/33"), f"subnet {SUBNET}: cidr '10.20.0.0/33' is not a network"),
+        (subnet(cidr="10.20.0.7/24"), f"subnet {SUBNET}: cidr '10.20.0.7/24' is not a network"),
+        (subnet(cidr="lan"), f"subnet {SUBNET}: cidr 'lan' is not a network"),
+        (subnet(gateway="router"), f"subnet {SUBNET}: gateway 'router' is not an IPv4 address"),
+        (subnet(gateway="10.21.0.1"), f"subnet {SUBNET}: gateway 10.21.0.1 is not a host address of 10.20.0.0/24"),
+        (subnet(gateway="10.20.0.255"), f"subnet {SUBNET}: gateway 10.20.0.255 is not a host address of 10.20.0.0/24"),
+        (subnet(dns=["quad9"]), f"subnet {SUBNET}: dns 'quad9' is not an IPv4 address"),
         (described("lan", resource=vnet_pb2.Vnet()), "vnet lan: "),
         (
             described(OTHER, resource=kiwi_pb2.Kiwi()),
@@ -69,18 +72,18 @@ def test_it_takes_a_region_its_node_its_segments_and_their_ranges() -> None:
 )
 def test_what_it_does_not_understand_it_refuses_by_name_and_reason(sent: fleet_pb2.Object, words: str) -> None:
     with pytest.raises(Refused) as refused:
-        parse({NODE: KIWI, sent.id: sent})
+        KINDS.parse({NODE: KIWI, sent.id: sent})
     assert str(refused.value).startswith(words)
 
 
 def test_what_shall_go_need_not_be_understood() -> None:
-    desired = parse({RANGE: subnet(gone=True, cidr="from a newer version")})
-    assert desired.ranges[RANGE].gone
+    desired = KINDS.parse({SUBNET: subnet(gone=True, cidr="from a newer version")})
+    assert desired.of(Subnet)[SUBNET].gone
 
 
 def test_it_says_that_it_is_as_wanted_and_that_what_shall_go_is_gone() -> None:
     gone = described(LAN, generation=2, gone=True, resource=vnet_pb2.Vnet(name="lan"))
-    said = {report.id: report for report in reports(parse({NODE: KIWI, LAN: gone, RANGE: subnet()}))}
+    said = {report.id: report for report in reports(KINDS.parse({NODE: KIWI, LAN: gone, SUBNET: subnet()}))}
     assert set(said) == {NODE, LAN}
     assert (said[NODE].outcome, said[NODE].observed_generation) == (fleet_pb2.OUTCOME_APPLIED, 3)
     assert content(said[NODE]).status.version == VERSION
@@ -107,7 +110,7 @@ def config(site: Site, tmp_path: Path) -> Path:
     return tmp_path / "kiwi.toml"
 
 
-def test_the_real_agent_from_its_first_sign_in_to_a_segment_deleted(site: Site, config: Path) -> None:
+def test_the_real_agent_from_its_first_sign_in_to_a_vnet_deleted(site: Site, config: Path) -> None:
     program = subprocess.Popen(
         [sys.executable, "-m", "agent_kiwi.main", "--config", str(config)], stderr=subprocess.DEVNULL
     )

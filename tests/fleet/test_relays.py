@@ -14,7 +14,7 @@ from kahuna.fleet.session import Session
 from kahuna.store.view import View
 from kowa import contract, errors
 from kowa.fleet.v1 import fleet_pb2
-from kowa.runtime.relay import RELAY
+from kowa.runtime.console import RELAY
 from kowa.v2 import instance_pb2
 from tests.control_plane import ControlPlane
 from tests.fleet.conftest import Dial

@@ -281,7 +281,7 @@ def test_who_falls_silent_is_stale_until_he_is_heard_again(
     site: Site, dial: Dial, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(fleet, "STALE_AFTER_S", 1.0)
-    monkeypatch.setattr(session, "BEAT", 0.1)
+    monkeypatch.setattr(session, "HEARTBEAT_INTERVAL_S", 0.1)
     # One that has nothing to say, and says that.
     quiet, secret = site.cloud.agent("quiet")
     site.cloud.dial(secret, FakeHost(), "quiet")

@@ -14,7 +14,7 @@ import structlog
 import uvloop
 
 from agent_kaktus.settings import Settings
-from agent_kaktus.worker import Kaktus
+from agent_kaktus.worker import KaktusWorker
 from kowa.fleet.v1 import fleet_pb2
 
 
@@ -24,9 +24,9 @@ class Pipes:
     def __init__(self) -> None:
         self._objects: dict[str, fleet_pb2.Object] = {}
         self._moved = asyncio.Event()
-        self._said: dict[str, bytes] = {}
+        self._sent: dict[str, bytes] = {}
 
-    async def listen(self, worker: Kaktus) -> None:
+    async def listen(self, worker: KaktusWorker) -> None:
         """Until the other side closes."""
         while line := await asyncio.to_thread(sys.stdin.readline):
             batch = fleet_pb2.Batch.FromString(base64.b64decode(line))
@@ -38,7 +38,7 @@ class Pipes:
     def desired(self) -> Mapping[str, fleet_pb2.Object]:
         return self._objects
 
-    async def moved(self, limit: float) -> None:
+    async def wait_for_change(self, limit: float) -> None:
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(limit):
                 await self._moved.wait()
@@ -46,15 +46,15 @@ class Pipes:
 
     def report(self, report: fleet_pb2.Report) -> None:
         data = report.SerializeToString(deterministic=True)
-        if self._said.get(report.id) != data:
-            self._said[report.id] = data
+        if self._sent.get(report.id) != data:
+            self._sent[report.id] = data
             sys.stdout.write(base64.b64encode(data).decode() + "\n")
             sys.stdout.flush()
 
 
 async def run(config: Path) -> None:
     structlog.configure(logger_factory=structlog.PrintLoggerFactory(sys.stderr))
-    worker = Kaktus(Settings.load(config).told())
+    worker = KaktusWorker(Settings.load(config))
     feed = Pipes()
     listening = asyncio.create_task(feed.listen(worker))
     running = asyncio.create_task(worker.run(feed))

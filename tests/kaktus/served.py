@@ -4,34 +4,35 @@ import asyncio
 import sys
 from ipaddress import IPv4Network
 
+from agent_kaktus.kinds import KINDS
+from agent_kaktus.metadata.filter import FINGERPRINT, MetadataFilter
 from agent_kaktus.metadata.server import Server
-from agent_kaktus.metadata.services import Services
+from agent_kaktus.metadata.services import MetadataServices
 from agent_kaktus.metadata.tokens import Tokens
-from agent_kaktus.network.wall import SEAL, Wall
-from agent_kaktus.parse import parse
-from tests.kaktus.slices import id_of, small_house
+from agent_kaktus.network.vnet import Vnet
+from tests.kaktus.slices import id_of, slice_with_network
 
 
 async def main(bridge: str, vnet: str, address: str, mac: str) -> None:
-    slice_ = small_house()
+    slice_ = slice_with_network()
     slice_.vnet(vnet, bridge)
     slice_.subnet(vnet=vnet)
-    slice_.adapter("card", address, mac)
-    slice_.instance("web", (), ("card",))
-    desired = parse(slice_.objects)
-    segment, wall = desired.segments[id_of(vnet)], Wall("kaktus_test")
-    services = Services(Server(lambda: desired, Tokens(b"k" * 32)))
+    slice_.adapter("nic", address, mac)
+    slice_.instance("web", (), ("nic",))
+    desired = KINDS.parse(slice_.objects)
+    served, around = desired.of(Vnet)[id_of(vnet)], MetadataFilter("kaktus_test")
+    services = MetadataServices(Server(lambda: desired, Tokens(b"k" * 32)))
     networks = frozenset({IPv4Network("10.9.0.0/24")})
     # Whatever order, however often: the last word counts.
     for wanted in (networks, frozenset({IPv4Network("10.8.0.0/24")}), networks, networks):
-        await services.make(segment, wanted, wall)
-        assert (services.look(), await wall.look()) == ({segment.id: wanted}, SEAL)
+        await services.serve(served, wanted, around)
+        assert (services.look(), await around.look()) == ({served.id: wanted}, FINGERPRINT)
     sys.stdout.write("ready\n")
     sys.stdout.flush()
     await asyncio.to_thread(sys.stdin.read)
     for _ in range(2):
-        await services.remove(segment, wall)
-        assert (services.look(), await wall.look()) == ({}, "")
+        await services.remove(served, around)
+        assert (services.look(), await around.look()) == ({}, "")
     await services.close()
 
 

@@ -92,7 +92,7 @@ class Slice:
         ssh_keys: tuple[str, ...] = (),
         user_data: str = "",
     ) -> str:
-        machine = instance_pb2.Instance(
+        instance = instance_pb2.Instance(
             name=name,
             volumes=[id_of(volume) for volume in volumes],
             adapters=[id_of(adapter) for adapter in adapters],
@@ -105,11 +105,11 @@ class Slice:
             project=id_of("project"),
             zone=id_of("zone"),
         )
-        return self.put(name, machine)
+        return self.put(name, instance)
 
 
-def small_house() -> Slice:
-    """A host with a pool and a network."""
+def slice_with_network() -> Slice:
+    """A host with a pool and a vnet with a subnet."""
     slice_ = Slice()
     slice_.host()
     slice_.pool()

@@ -5,6 +5,7 @@ import json
 
 import pytest
 
+from agent_kaktus.compute.desired import Instance
 from agent_kaktus.metadata import document
 from agent_kaktus.metadata.answer import Answer, Request, answer
 from agent_kaktus.metadata.tokens import Tokens
@@ -68,7 +69,7 @@ GET /latest/meta-data/mac x-metadata-token=TOKEN x-kowabunga-source-ip=10.9.0.3 
 def asked(words: str, by: str = "web") -> Answer:
     """`METHOD TARGET NAME=VALUE...`"""
     method, target, *headers = words.split()
-    machine = desired().machines[id_of(by)]
+    machine = desired().of(Instance)[id_of(by)]
     known = {
         "TOKEN": TOKENS.draw(id_of("web"), 60, NOW),
         "OLD": TOKENS.draw(id_of("web"), 60, NOW - 60),

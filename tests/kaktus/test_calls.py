@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from agent_kaktus.compute.calls import Calls
-from agent_kaktus.failures import StepFailed
+from agent_kaktus.errors import StepFailed
 
 REPOSITORY = Path(__file__).parents[2]
 
@@ -56,7 +56,7 @@ def test_a_program_ends_though_a_call_hangs() -> None:
     program = """
 import asyncio, contextlib, threading
 from agent_kaktus.compute.calls import Calls
-from agent_kaktus.failures import StepFailed
+from agent_kaktus.errors import StepFailed
 async def story():
     with contextlib.suppress(StepFailed):
         await Calls().make("web", threading.Event().wait, 0.05)

@@ -13,6 +13,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
+from agent_kaktus.compute.desired import Instance
 from agent_kaktus.metadata import document
 from agent_kaktus.metadata.answer import Request, answer
 from agent_kaktus.metadata.tokens import Tokens
@@ -26,18 +27,18 @@ LONGEST_TARGET = 8000  # bytes: a longer head of a request is refused
 
 
 class Service:
-    """The metadata service as a machine with some metadata hears it."""
+    """The metadata service as an instance with some metadata hears it."""
 
     def __init__(self, metadata: dict[str, str]) -> None:
-        self.machine = replace(desired().machines[id_of("web")], metadata=tuple(metadata.items()))
-        self.tree = document.tree(desired(), self.machine)
+        self.instance = replace(desired().of(Instance)[id_of("web")], metadata=tuple(metadata.items()))
+        self.tree = document.tree(desired(), self.instance)
 
     def ask(self, path: str) -> str | None:
         """As HTTP clients send it: with dots resolved. None for what is not there."""
         assert len(path) < LONGEST_TARGET
         target = posixpath.normpath(path) + ("/" if path.endswith("/") else "")
-        request = Request("GET", target, {"x-metadata-token": TOKENS.draw(self.machine.id, 60, 0)})
-        found = answer(request, self.machine, self.tree, TOKENS, 0)
+        request = Request("GET", target, {"x-metadata-token": TOKENS.draw(self.instance.id, 60, 0)})
+        found = answer(request, self.instance, self.tree, TOKENS, 0)
         return found.body.decode() if found.status == 200 else None
 
     def crawl(self, url: str = BASE) -> dict[str, Any]:

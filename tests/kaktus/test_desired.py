@@ -5,20 +5,23 @@ from pathlib import Path
 
 import pytest
 
-from agent_kaktus.desired import Missing
-from agent_kaktus.parse import parse
+from agent_kaktus.compute.desired import Instance, devices_of
+from agent_kaktus.config import HostConfig
+from agent_kaktus.kinds import KINDS
 from agent_kaktus.settings import Settings
-from agent_kaktus.worker import Kaktus
+from agent_kaktus.storage.volume import Volume
+from agent_kaktus.worker import KaktusWorker
 from kowa.fleet.v1 import fleet_pb2
+from kowa.runtime.desired import MissingReference
 from kowa.runtime.feed import Refused
 from tests.packed import edited
 
-from .slices import Slice, id_of, small_house
+from .slices import Slice, id_of, slice_with_network
 
 
-def worker(tmp_path: Path) -> Kaktus:
+def worker(tmp_path: Path) -> KaktusWorker:
     settings = Settings(server="kahuna:1", ca=tmp_path, token=tmp_path, state=tmp_path, pools=tmp_path)
-    return Kaktus(settings.told())
+    return KaktusWorker(settings)
 
 
 def spoil_kind(slice_: Slice) -> None:
@@ -31,12 +34,12 @@ def spoil_cidr(slice_: Slice) -> None:
 
 
 def spoil_mac(slice_: Slice) -> None:
-    with edited(slice_.objects[id_of("card")]) as resource:
+    with edited(slice_.objects[id_of("nic")]) as resource:
         resource.mac = "01:00:00:00:00:01"
 
 
 def spoil_address(slice_: Slice) -> None:
-    with edited(slice_.objects[id_of("card")]) as resource:
+    with edited(slice_.objects[id_of("nic")]) as resource:
         resource.address = "10.9.0.2; drop"
 
 
@@ -59,10 +62,10 @@ def spoil_id(slice_: Slice) -> None:
     slice_.objects["../../etc"] = fleet_pb2.Object(id="../../etc", resource=slice_.objects[id_of("pool")].resource)
 
 
-def house() -> Slice:
-    slice_ = small_house()
-    slice_.adapter("card", "10.9.0.2")
-    slice_.instance("web", ("root",), ("card",))
+def one_instance() -> Slice:
+    slice_ = slice_with_network()
+    slice_.adapter("nic", "10.9.0.2")
+    slice_.instance("web", ("root",), ("nic",))
     return slice_
 
 
@@ -71,8 +74,8 @@ def house() -> Slice:
     [
         (spoil_kind, f"unknown kind {id_of('vnet')}: this agent knows no such kind"),
         (spoil_cidr, f"subnet {id_of('subnet')}: cidr '10.9.0.0/33'"),
-        (spoil_mac, f"adapter {id_of('card')}: mac"),
-        (spoil_address, f"adapter {id_of('card')}: address"),
+        (spoil_mac, f"adapter {id_of('nic')}: mac"),
+        (spoil_address, f"adapter {id_of('nic')}: address"),
         (spoil_interface, f"vnet {id_of('vnet')}: interface"),
         (spoil_power, f"instance {id_of('web')}: power 9"),
         (spoil_name, f"instance {id_of('web')}: name"),
@@ -82,7 +85,7 @@ def house() -> Slice:
 def test_what_can_not_be_understood_is_refused_by_name(
     spoil: Callable[[Slice], None], reason: str, tmp_path: Path
 ) -> None:
-    slice_ = house()
+    slice_ = one_instance()
     spoil(slice_)
     with pytest.raises(Refused) as refused:
         worker(tmp_path).accept(slice_.objects)
@@ -90,31 +93,33 @@ def test_what_can_not_be_understood_is_refused_by_name(
 
 
 def test_a_second_host_is_refused(tmp_path: Path) -> None:
-    slice_ = house()
+    slice_ = one_instance()
     slice_.host("other")
     with pytest.raises(Refused, match="an agent belongs to one"):
         worker(tmp_path).accept(slice_.objects)
 
 
 def test_what_refers_to_nothing_is_taken(tmp_path: Path) -> None:
-    slice_ = house()
+    slice_ = one_instance()
     worker(tmp_path).accept(slice_.objects)
-    desired = parse(slice_.objects)
-    with pytest.raises(Missing, match=f"volume {id_of('root')}"):
-        desired.outfit(desired.machines[id_of("web")])
+    desired = KINDS.parse(slice_.objects)
+    with pytest.raises(MissingReference, match=f"volume {id_of('root')}"):
+        devices_of(HostConfig(tmp_path, tmp_path), desired, desired.of(Instance)[id_of("web")])
 
 
 def test_unspecified_power_is_running_and_sizes_are_whole_sectors() -> None:
-    slice_ = house()
+    slice_ = one_instance()
     slice_.volume("root", size=(1 << 20) + 1)
     with edited(slice_.objects[id_of("web")]) as resource:
         resource.ClearField("power")
-    desired = parse(slice_.objects)
-    assert desired.machines[id_of("web")].power == 1
-    assert desired.volumes[id_of("root")].size == (1 << 20) + 512
+    desired = KINDS.parse(slice_.objects)
+    assert desired.of(Instance)[id_of("web")].power == 1
+    assert desired.of(Volume)[id_of("root")].size == (1 << 20) + 512
 
 
 def test_secrets_do_not_show() -> None:
-    slice_ = house()
+    slice_ = one_instance()
     slice_.instance("web", metadata={"password": "hunter2"}, user_data="hunter2")
-    assert "hunter2" not in repr(parse(slice_.objects).machines)
+    instances = KINDS.parse(slice_.objects).of(Instance)
+    assert instances
+    assert "hunter2" not in repr(instances)

@@ -1,13 +1,14 @@
-"""What a machine reads of itself, and which machine asks."""
+"""What an instance reads of itself, and which one asks."""
 
 import json
 from dataclasses import replace
 
-from agent_kaktus.desired import Desired, Machine
+from agent_kaktus.compute.desired import Instance
+from agent_kaktus.kinds import KINDS
 from agent_kaktus.metadata import document
-from agent_kaktus.parse import parse
+from kowa.runtime.desired import Desired
 
-from .slices import Slice, id_of, small_house
+from .slices import Slice, id_of, slice_with_network
 
 MAC, OTHER_MAC = "02:00:00:00:00:01", "02:00:00:00:00:02"
 DOCUMENT = {
@@ -22,7 +23,7 @@ DOCUMENT = {
             "macs": {
                 MAC: {
                     "device-number": "0",
-                    "interface-id": id_of("card"),
+                    "interface-id": id_of("nic"),
                     "local-hostname": "web",
                     "local-ipv4s": "10.9.0.2",
                     "mac": MAC,
@@ -39,26 +40,26 @@ DOCUMENT = {
 
 
 def two_vnets() -> Slice:
-    """Two machines with one address, each on a vnet of its own, and a third beside the first."""
-    slice_ = small_house()
+    """Two instances with one address, each on a vnet of its own, and a third beside the first."""
+    slice_ = slice_with_network()
     slice_.vnet("elsewhere")
     slice_.subnet("far", vnet="elsewhere", gateway="")
-    slice_.adapter("card", "10.9.0.2")
+    slice_.adapter("nic", "10.9.0.2")
     slice_.adapter("beside", "10.9.0.3", OTHER_MAC)
     slice_.adapter("twin", "10.9.0.2", OTHER_MAC, subnet="far")
     metadata = {"proof": "mine", "colour": "no"}
-    slice_.instance("web", ("root",), ("card",), metadata=metadata, ssh_keys=("ssh-ed25519 AAAA me",))
+    slice_.instance("web", ("root",), ("nic",), metadata=metadata, ssh_keys=("ssh-ed25519 AAAA me",))
     slice_.instance("db", ("root",), ("beside",), metadata={"password": "hunter2"}, user_data="hunter3")
     slice_.instance("far-web", ("root",), ("twin",))
     return slice_
 
 
 def desired() -> Desired:
-    return parse(two_vnets().objects)
+    return KINDS.parse(two_vnets().objects)
 
 
-def web() -> Machine:
-    return desired().machines[id_of("web")]
+def web() -> Instance:
+    return desired().of(Instance)[id_of("web")]
 
 
 def asker(vnet: str, address: str, mac: str, wanted: Desired | None = None) -> str:
@@ -80,7 +81,7 @@ def test_a_machine_with_nothing_has_a_name() -> None:
     slice_ = Slice()
     slice_.host()
     slice_.instance("bare")
-    bare = replace(parse(slice_.objects).machines[id_of("bare")], zone="", project="")
+    bare = replace(KINDS.parse(slice_.objects).of(Instance)[id_of("bare")], zone="", project="")
     assert document.tree(desired(), bare) == {
         "hostname": "bare",
         "instance-id": id_of("bare"),
@@ -104,16 +105,16 @@ def test_whoever_does_not_fit_in_all_is_nobody() -> None:
 
 
 def test_what_is_gone_asks_nothing() -> None:
-    for gone in ("web", "card"):
+    for gone in ("web", "nic"):
         slice_ = two_vnets()
         slice_.gone(gone)
-        assert asker("vnet", "10.9.0.2", MAC, parse(slice_.objects)) == ""
+        assert asker("vnet", "10.9.0.2", MAC, KINDS.parse(slice_.objects)) == ""
 
 
 def test_a_card_of_two_machines_is_nobodys() -> None:
     slice_ = two_vnets()
-    slice_.instance("copy", ("root",), ("card",))
-    assert asker("vnet", "10.9.0.2", MAC, parse(slice_.objects)) == ""
+    slice_.instance("copy", ("root",), ("nic",))
+    assert asker("vnet", "10.9.0.2", MAC, KINDS.parse(slice_.objects)) == ""
 
 
 def test_names_can_not_forge_lines() -> None:

@@ -1,4 +1,4 @@
-"""The machine as libvirt is told of it, to the letter."""
+"""The domain as libvirt is told of it, to the letter."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -6,13 +6,13 @@ from xml.etree import ElementTree
 
 from agent_kaktus.actual import Mark
 from agent_kaktus.compute import domain
-from agent_kaktus.desired import Desired, Machine, Outfit
-from agent_kaktus.parse import parse
-from agent_kaktus.site import Site
+from agent_kaktus.compute.desired import Devices, Instance, devices_of
+from agent_kaktus.config import HostConfig
+from agent_kaktus.kinds import KINDS
 
-from .slices import MIB, Slice, id_of, small_house
+from .slices import MIB, Slice, id_of, slice_with_network
 
-SITE = Site(Path("/p"), Path("/m"), accelerator="qemu")
+CONFIG = HostConfig(Path("/p"), Path("/m"), accelerator="qemu")
 WEB, ROOT, DATA, POOL = (id_of(name) for name in ("web", "root", "data", "pool"))
 
 GOLDEN = f"""\
@@ -69,7 +69,7 @@ GOLDEN = f"""\
     <interface type="bridge">
       <mac address="02:00:00:00:00:01" />
       <source bridge="kb{id_of("vnet").replace("-", "")[:12]}" />
-      <target dev="kt{id_of("card").replace("-", "")[:12]}" />
+      <target dev="kt{id_of("nic").replace("-", "")[:12]}" />
       <model type="virtio" />
       <rom enabled="no" />
     </interface>
@@ -89,40 +89,43 @@ GOLDEN = f"""\
 </domain>"""
 
 
-def house() -> Slice:
-    slice_ = small_house()
+def one_instance() -> Slice:
+    slice_ = slice_with_network()
     slice_.volume("root")
     slice_.volume("data")
-    slice_.adapter("card", "10.9.0.2")
-    slice_.instance("web", ("root", "data"), ("card",), vcpus=2, memory=128 * MIB)
+    slice_.adapter("nic", "10.9.0.2")
+    slice_.instance("web", ("root", "data"), ("nic",), vcpus=2, memory=128 * MIB)
     return slice_
 
 
-def web(slice_: Slice) -> tuple[Machine, Outfit]:
-    desired: Desired = parse(slice_.objects)
-    return desired.machines[WEB], desired.outfit(desired.machines[WEB])
+def web(slice_: Slice) -> tuple[Instance, Devices]:
+    desired = KINDS.parse(slice_.objects)
+    web = desired.of(Instance)[WEB]
+    return web, devices_of(CONFIG, desired, web)
 
 
 def test_the_whole_definition() -> None:
-    machine, outfit = web(house())
-    assert domain.marked(domain.definition(SITE, machine, outfit), Mark(WEB, "abc", ran=3, asked=2)) == GOLDEN
+    mark = Mark(WEB, "abc", ran_at=3, stop_asked_at=2)
+    assert domain.marked(domain.definition(CONFIG, *web(one_instance())), mark) == GOLDEN
 
 
 def test_with_kvm_it_has_the_hosts_processor() -> None:
-    text = ElementTree.tostring(domain.definition(replace(SITE, accelerator="kvm"), *web(house())), encoding="unicode")
+    text = ElementTree.tostring(
+        domain.definition(replace(CONFIG, accelerator="kvm"), *web(one_instance())), encoding="unicode"
+    )
     assert '<domain type="kvm">' in text
     assert '<cpu mode="host-passthrough" check="none" migratable="on" />' in text
     assert "tb-cache" not in text
 
 
 def test_a_mark_is_read_back() -> None:
-    mark = Mark(WEB, "abc", ran=3, rests=2, asked=1)
-    element = ElementTree.fromstring(domain.marked(domain.definition(SITE, *web(house())), mark))  # noqa: S314
+    mark = Mark(WEB, "abc", ran_at=3, powered_off_at=2, stop_asked_at=1)
+    element = ElementTree.fromstring(domain.marked(domain.definition(CONFIG, *web(one_instance())), mark))  # noqa: S314
     assert domain.mark_of(element) == mark
     older = ElementTree.fromstring(GOLDEN.replace(' asked="2"', ""))  # noqa: S314
-    assert domain.mark_of(older) == Mark(WEB, "abc", ran=3)
+    assert domain.mark_of(older) == Mark(WEB, "abc", ran_at=3)
     oldest = ElementTree.fromstring(GOLDEN.replace(' asked="2" form="2"', ""))  # noqa: S314
-    assert domain.mark_of(oldest) == Mark(WEB, "abc", ran=3, form=1)
+    assert domain.mark_of(oldest) == Mark(WEB, "abc", ran_at=3, version=1)
 
 
 def test_a_mark_that_is_none_of_ours_counts_as_none() -> None:
@@ -132,23 +135,26 @@ def test_a_mark_that_is_none_of_ours_counts_as_none() -> None:
     assert domain.mark_of(ElementTree.fromstring(spoilt)) is None  # noqa: S314
 
 
-def test_the_digest_tells_one_definition_from_another_and_nothing_else() -> None:
-    slice_ = house()
-    before = domain.digest(SITE, *web(slice_))
-    slice_.instance("web", ("root", "data"), ("card",), vcpus=2, memory=128 * MIB, user_data="#!/bin/sh")
-    assert domain.digest(SITE, *web(slice_)) == before
-    slice_.instance("web", ("root", "data"), ("card",), vcpus=3, memory=128 * MIB)
-    assert domain.digest(SITE, *web(slice_)) != before
+def test_the_fingerprint_tells_one_definition_from_another_and_nothing_else() -> None:
+    slice_ = one_instance()
+    before = domain.fingerprint(CONFIG, *web(slice_))
+    slice_.instance("web", ("root", "data"), ("nic",), vcpus=2, memory=128 * MIB, user_data="#!/bin/sh")
+    assert domain.fingerprint(CONFIG, *web(slice_)) == before
+    slice_.instance("web", ("root", "data"), ("nic",), vcpus=3, memory=128 * MIB)
+    assert domain.fingerprint(CONFIG, *web(slice_)) != before
 
 
 def test_what_we_add_by_ourselves_is_no_change_of_what_was_asked_for() -> None:
-    """The digest is what agents before the panic device wrote: their machines are not said to need a restart."""
-    assert domain.digest(SITE, *web(house())) == "5a949cd23cf8764255724d84eb5c6b60aff0c67be220f2874482908366d4859e"
+    """The fingerprint is what agents before the panic device wrote: their instances are not said to need a restart."""
+    assert (
+        domain.fingerprint(CONFIG, *web(one_instance()))
+        == "6b03cbbf2ea0edbbabe0022cd388a5d1d9b54dfce75bcdb88905deec08ade5b4"
+    )
 
 
 def test_what_users_write_can_only_be_text() -> None:
-    slice_ = house()
+    slice_ = one_instance()
     slice_.vnet(interface="br0")
-    text = domain.marked(domain.definition(SITE, *web(slice_)), Mark(WEB, '"/><disk>'))
+    text = domain.marked(domain.definition(CONFIG, *web(slice_)), Mark(WEB, '"/><disk>'))
     assert "<disk>" not in text
     assert '<source bridge="br0" />' in text

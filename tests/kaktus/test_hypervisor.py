@@ -12,11 +12,11 @@ import pytest
 
 from agent_kaktus.compute import hypervisor
 from agent_kaktus.compute.hypervisor import Hypervisor
-from agent_kaktus.failures import Away, StepFailed
+from agent_kaktus.errors import LibvirtUnavailable, StepFailed
 from tests.packed import content
 
 from .hosts import Host, private_host
-from .slices import id_of, small_house
+from .slices import id_of, slice_with_network
 
 pytestmark = pytest.mark.libvirt
 
@@ -97,7 +97,7 @@ async def ended(made: Hypervisor, id_: str) -> bool:
         while True:
             found = next(domain for domain in await made.look() if domain.id == id_)
             if not found.is_on:
-                return found.left
+                return found.powered_off
             await asyncio.sleep(0.05)
 
 
@@ -105,10 +105,10 @@ def test_one_machine_that_hangs_holds_up_no_other(host: Host, machines: None, mo
     async def story(made: Hypervisor) -> None:
         await made.look()
         os.kill(process(host, WEB), signal.SIGSTOP)
-        monkeypatch.setattr(hypervisor, "_LIMIT", 1.0)
+        monkeypatch.setattr(hypervisor, "_CALL_TIMEOUT_S", 1.0)
         with pytest.raises(StepFailed, match="libvirt did not answer within 1 s"):
             await made.suspend(WEB)
-        monkeypatch.setattr(hypervisor, "_LIMIT", 30.0)
+        monkeypatch.setattr(hypervisor, "_CALL_TIMEOUT_S", 30.0)
         began = time.monotonic()
         with pytest.raises(StepFailed, match="has not answered an earlier call yet"):
             await made.reset(WEB)
@@ -116,7 +116,7 @@ def test_one_machine_that_hangs_holds_up_no_other(host: Host, machines: None, mo
         await made.resume(DB)
         assert {domain.id: domain.is_on for domain in await made.look()} == {WEB: True, DB: True}
         assert time.monotonic() - began < 10
-        await made.cut(WEB)
+        await made.cut_power(WEB)
         assert not await ended(made, WEB)
         async with asyncio.timeout(10):
             while True:
@@ -144,14 +144,14 @@ def test_a_process_that_is_killed_is_no_guest_that_leaves(host: Host, machines: 
 
 def test_a_libvirt_that_hangs_is_away(host: Host, monkeypatch: pytest.MonkeyPatch) -> None:
     async def story(made: Hypervisor) -> None:
-        monkeypatch.setattr(hypervisor, "_OPEN_LIMIT", 0.5)
-        monkeypatch.setattr(hypervisor, "_CLOSE_LIMIT", 0.5)
+        monkeypatch.setattr(hypervisor, "_OPEN_TIMEOUT_S", 0.5)
+        monkeypatch.setattr(hypervisor, "_CLOSE_TIMEOUT_S", 0.5)
         daemon = int((host.base / "libvirt/run/libvirtd.pid").read_text())
         os.kill(daemon, signal.SIGSTOP)
         try:
-            with pytest.raises(Away, match=r"can't be reached: libvirt did not answer within 0\.5 s"):
+            with pytest.raises(LibvirtUnavailable, match=r"can't be reached: libvirt did not answer within 0\.5 s"):
                 await made.look()
-            with pytest.raises(Away, match="has not answered an earlier call yet"):
+            with pytest.raises(LibvirtUnavailable, match="has not answered an earlier call yet"):
                 await made.look()
             began = time.monotonic()
             await made.close()
@@ -166,7 +166,7 @@ def test_a_libvirt_that_hangs_is_away(host: Host, monkeypatch: pytest.MonkeyPatc
 
 def test_the_agent_ends_though_a_machine_and_libvirt_hang(host: Host, machines: None) -> None:
     with host.agent() as agent:
-        slice_ = small_house()
+        slice_ = slice_with_network()
         agent.send(slice_.objects)
         agent.until(id_of("host"), lambda report: len(content(report).status.strangers) == 2)
         daemon = int((host.base / "libvirt/run/libvirtd.pid").read_text())

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from agent_kaktus.failures import GivenUp
+from agent_kaktus.errors import PermanentFailure
 from agent_kaktus.storage import image
 
 from .slices import MIB
@@ -78,7 +78,7 @@ def made(folder: Path, command: str) -> Path:
 def why_not(path: Path) -> str:
     try:
         asyncio.run(image.verify(path))
-    except GivenUp as why:
+    except PermanentFailure as why:
         return str(why)
     return ""
 

@@ -5,13 +5,13 @@ from dataclasses import replace
 
 import pytest
 
-from agent_kaktus.failures import GivenUp, StepFailed
-from agent_kaktus.memory import MOST_ATTEMPTS, Memory
-from agent_kaktus.report import GRAIN
+from agent_kaktus.errors import PermanentFailure, StepFailed
+from agent_kaktus.kind import SPACE_GRAIN
+from agent_kaktus.memory import MAX_ATTEMPTS, Memory
 from kowa.v2 import instance_pb2
 from tests.packed import content
 
-from .bench import APPLIED, FAILED, WAITING, Bench, on_a_bench
+from .loop_bench import APPLIED, FAILED, WAITING, Bench, on_a_bench
 from .slices import id_of
 
 
@@ -25,29 +25,29 @@ def test_all_is_applied_and_told() -> None:
         )
         assert content(bench.report("host")).status.version == "1.0"
         told = dict(bench.feed.reports)
-        bench.feed.told.clear()
+        bench.feed.sent.clear()
         await bench.converge(later=30)
-        assert bench.hands.did == []
-        assert {report.id: report for report in bench.feed.told} == told
+        assert bench.done == []
+        assert {report.id: report for report in bench.feed.sent} == told
 
     on_a_bench(story)
 
 
 def test_a_step_that_fails_holds_up_its_object_only_and_is_tried_again() -> None:
     async def story(bench: Bench) -> None:
-        bench.hands.fails["start web"] = StepFailed("no memory")
+        bench.fails["start web"] = StepFailed("no memory")
         rest = await bench.converge()
         assert rest <= 1.0
         assert bench.report("db").outcome == APPLIED
         assert bench.report("web").outcome == WAITING
         assert bench.report("web").message == "tries again: start web: no memory"
         await bench.converge(later=0.5)
-        assert bench.hands.did == []
-        for _ in range(MOST_ATTEMPTS - 1):
+        assert bench.done == []
+        for _ in range(MAX_ATTEMPTS - 1):
             await bench.converge(later=60)
-            assert bench.hands.did == ["start web"]
+            assert bench.done == ["start web"]
         assert bench.report("web").outcome == FAILED
-        bench.hands.fails.clear()
+        bench.fails.clear()
         await bench.converge(later=60)
         assert bench.report("web").outcome == APPLIED
 
@@ -56,7 +56,7 @@ def test_a_step_that_fails_holds_up_its_object_only_and_is_tried_again() -> None
 
 def test_what_is_not_foreseen_ends_at_the_edge() -> None:
     async def story(bench: Bench) -> None:
-        bench.hands.fails["create volume root"] = RuntimeError("what?")
+        bench.fails["create volume root"] = RuntimeError("what?")
         await bench.converge()
         assert bench.report("db").outcome == APPLIED
         assert bench.report("root").message == "tries again: create volume root: what?"
@@ -66,15 +66,15 @@ def test_what_is_not_foreseen_ends_at_the_edge() -> None:
 
 def test_what_never_works_holds_up_nothing_for_ever() -> None:
     async def story(bench: Bench) -> None:
-        bench.hands.fails["start web"] = StepFailed("no memory")
+        bench.fails["start web"] = StepFailed("no memory")
         await bench.converge()
-        bench.hands.host.memory.troubles[id_of("web")].attempts = 5000
-        bench.hands.host.switch_off(id_of("db"), left=False)
+        bench.host.memory.failures[id_of("web")].attempts = 5000
+        bench.host.switch_off(id_of("db"), by_guest=False)
         await bench.converge(later=61)
         assert bench.report("web").outcome == FAILED
         assert content(bench.report("db")).status.power == instance_pb2.POWER_RUNNING
         await bench.converge(later=61)
-        assert bench.hands.did == ["start web"]
+        assert bench.done == ["start web"]
 
     on_a_bench(story)
 
@@ -95,13 +95,13 @@ def test_what_goes_wrong_around_a_step_holds_up_no_other(monkeypatch: pytest.Mon
 
 def test_what_is_given_up_stays_so_until_its_generation_moves() -> None:
     async def story(bench: Bench) -> None:
-        bench.hands.fails["create volume root"] = GivenUp("no such driver")
+        bench.fails["create volume root"] = PermanentFailure("no such driver")
         await bench.converge()
         await bench.converge(later=3600)
-        assert bench.hands.did == []
+        assert bench.done == []
         assert (bench.report("root").outcome, bench.report("root").message) == (FAILED, "no such driver")
         assert bench.report("root").observed_generation == 1
-        bench.hands.fails.clear()
+        bench.fails.clear()
         bench.feed.slice.volume("root")
         await bench.converge()
         assert bench.report("root").outcome == APPLIED
@@ -112,7 +112,7 @@ def test_what_is_given_up_stays_so_until_its_generation_moves() -> None:
 def test_while_libvirt_is_away_everything_waits() -> None:
     async def story(bench: Bench) -> None:
         await bench.converge()
-        bench.hands.away = "libvirt went away"
+        bench.seen.unavailable = "libvirt went away"
         bench.feed.slice.gone("db")
         await bench.converge()
         assert bench.report("web").outcome == WAITING
@@ -122,7 +122,7 @@ def test_while_libvirt_is_away_everything_waits() -> None:
         assert bench.report("region").outcome == APPLIED
         assert content(bench.report("web")).status.power == instance_pb2.POWER_UNSPECIFIED
         assert content(bench.report("pool")).status.capacity == 1 << 40
-        bench.hands.away = ""
+        bench.seen.unavailable = ""
         await bench.converge()
         assert bench.report("web").outcome == APPLIED
         assert bench.report("db").gone is True
@@ -133,7 +133,7 @@ def test_while_libvirt_is_away_everything_waits() -> None:
 def test_what_a_look_stumbles_over_is_told_as_away() -> None:
     async def story(bench: Bench) -> None:
         await bench.converge()
-        bench.hands.stumbles = ValueError("no such number")
+        bench.seen.crash = ValueError("no such number")
         await bench.converge()
         assert (bench.report("web").outcome, bench.report("web").message) == (WAITING, "no such number")
 
@@ -143,11 +143,11 @@ def test_what_a_look_stumbles_over_is_told_as_away() -> None:
 def test_what_a_volume_takes_is_told_coarsely() -> None:
     async def story(bench: Bench) -> None:
         await bench.converge()
-        images = bench.hands.host.images
-        for allocation in (GRAIN, GRAIN + 1, 2 * GRAIN - 1):
+        images = bench.host.images
+        for allocation in (SPACE_GRAIN, SPACE_GRAIN + 1, 2 * SPACE_GRAIN - 1):
             images[id_of("root")] = replace(images[id_of("root")], allocation=allocation)
             await bench.converge()
-            assert content(bench.report("root")).status.allocation == GRAIN
+            assert content(bench.report("root")).status.allocation == SPACE_GRAIN
 
     on_a_bench(story)
 
@@ -155,10 +155,10 @@ def test_what_a_volume_takes_is_told_coarsely() -> None:
 def test_what_repeats_itself_slows_down() -> None:
     async def story(bench: Bench) -> None:
         await bench.converge()
-        bench.hands.host.guards = Forgetful()
+        bench.host.filters = Forgetful()
         await bench.converge()
-        assert len(bench.hands.did) < 10
-        assert bench.report("web").message == "tries again: does not come to rest: guard web"
+        assert len(bench.done) < 10
+        assert bench.report("web").message == "tries again: does not come to rest: filter taps of web"
 
     on_a_bench(story)
 
@@ -177,7 +177,7 @@ def test_it_runs_until_cancelled_and_wakes_when_something_moves() -> None:
         bench.feed.slice.gone("web")
         bench.feed.move()
         await bench.feed.until(lambda: bench.report("web").gone)
-        bench.hands.host.switch_off(id_of("db"), left=False)
+        bench.host.switch_off(id_of("db"), by_guest=False)
         bench.loop.wake()
         await bench.feed.until(lambda: content(bench.report("db")).status.restarts == 1)
         running.cancel()

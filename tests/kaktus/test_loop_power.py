@@ -5,11 +5,11 @@ from dataclasses import replace
 import pytest
 
 from agent_kaktus.actual import Power
-from agent_kaktus.failures import StepFailed
+from agent_kaktus.errors import StepFailed
 from kowa.v2 import instance_pb2
 from tests.packed import content
 
-from .bench import APPLIED, FAILED, Bench, on_a_bench
+from .loop_bench import APPLIED, FAILED, Bench, on_a_bench
 from .slices import id_of
 
 
@@ -17,15 +17,15 @@ def test_a_machine_that_falls_over_is_started_five_times_in_ten_minutes() -> Non
     async def story(bench: Bench) -> None:
         await bench.converge()
         for times in range(1, 6):
-            bench.hands.host.switch_off(id_of("web"), left=False)
+            bench.host.switch_off(id_of("web"), by_guest=False)
             await bench.converge(later=10)
             assert content(bench.report("web")).status.restarts == times
-        bench.hands.host.switch_off(id_of("web"), left=False)
+        bench.host.switch_off(id_of("web"), by_guest=False)
         await bench.converge(later=10)
         assert bench.report("web").outcome == FAILED
         await bench.converge(later=3600)
         assert bench.report("web").outcome == FAILED
-        bench.feed.slice.instance("web", ("root",), ("card",))
+        bench.feed.slice.instance("web", ("root",), ("nic",))
         await bench.converge()
         assert bench.report("web").outcome == APPLIED
 
@@ -38,30 +38,30 @@ def test_a_guest_that_panics_is_started_again_and_counted_though_nobody_ended_it
     async def story(bench: Bench) -> None:
         await bench.converge()
         for times in range(1, 6):
-            found = bench.hands.host.domains[id_of("web")]
-            bench.hands.host.domains[found.id] = replace(found, power=Power.PANICKED)
+            found = bench.host.domains[id_of("web")]
+            bench.host.domains[found.id] = replace(found, power=Power.PANICKED)
             await bench.converge(later=10)
-            assert bench.hands.did[:2] == ["cut power web", "start web again"]
+            assert bench.done[:2] == ["cut power web", "start web again"]
             assert content(bench.report("web")).status.restarts == times
-        found = bench.hands.host.domains[id_of("web")]
-        bench.hands.host.domains[found.id] = replace(found, power=Power.PANICKED)
+        found = bench.host.domains[id_of("web")]
+        bench.host.domains[found.id] = replace(found, power=Power.PANICKED)
         await bench.converge(later=10)
-        assert bench.hands.did == ["cut power web"]
+        assert bench.done == ["cut power web"]
         assert bench.report("web").outcome == FAILED
 
     on_a_bench(story)
 
 
-def test_a_newer_agent_changes_no_machine_that_runs() -> None:
+def test_a_newer_agent_changes_no_instance_that_runs() -> None:
     async def story(bench: Bench) -> None:
         await bench.converge()
-        found = bench.hands.host.domains[id_of("web")]
+        found = bench.host.domains[id_of("web")]
         assert found.mark
-        bench.hands.host.domains[found.id] = replace(found, mark=replace(found.mark, form=1))
+        bench.host.domains[found.id] = replace(found, mark=replace(found.mark, version=1))
         bench.restart_agent()
         await bench.converge()
-        assert "redefine web" in bench.hands.did
-        assert not {"start web", "start web again", "cut power web", "shutdown web"} & set(bench.hands.did)
+        assert "redefine web" in bench.done
+        assert not {"start web", "start web again", "cut power web", "shutdown web"} & set(bench.done)
         told = bench.report("web")
         assert (told.outcome, list(content(told).meta.conditions)) == (APPLIED, [])
 
@@ -72,7 +72,7 @@ def test_one_that_falls_over_now_and_then_is_always_started_again() -> None:
     async def story(bench: Bench) -> None:
         await bench.converge()
         for _ in range(9):
-            bench.hands.host.switch_off(id_of("web"), left=False)
+            bench.host.switch_off(id_of("web"), by_guest=False)
             await bench.converge(later=200)
             assert bench.report("web").outcome == APPLIED
 
@@ -82,15 +82,15 @@ def test_one_that_falls_over_now_and_then_is_always_started_again() -> None:
 def test_power_is_cut_after_a_minute() -> None:
     async def story(bench: Bench) -> None:
         await bench.converge()
-        bench.hands.host.obeys = False
-        bench.feed.slice.instance("web", ("root",), ("card",), power=instance_pb2.POWER_STOPPED)
+        bench.host.obeys = False
+        bench.feed.slice.instance("web", ("root",), ("nic",), power=instance_pb2.POWER_STOPPED)
         rest = await bench.converge()
-        assert bench.hands.did == ["shutdown web", "note web stops"]
+        assert bench.done == ["shutdown web", "mark web stopping"]
         assert rest <= 30
         await bench.converge(later=59)
-        assert bench.hands.did == []
+        assert bench.done == []
         await bench.converge(later=1)
-        assert bench.hands.did == ["cut power web"]
+        assert bench.done == ["cut power web"]
         assert bench.report("web").outcome == APPLIED
 
     on_a_bench(story)
@@ -100,11 +100,11 @@ def test_what_ran_well_for_long_begins_anew() -> None:
     async def story(bench: Bench) -> None:
         await bench.converge()
         for _ in range(5):
-            bench.hands.host.switch_off(id_of("web"), left=False)
+            bench.host.switch_off(id_of("web"), by_guest=False)
             await bench.converge(later=10)
         for _ in range(3):
             await bench.converge(later=300)
-        bench.hands.host.switch_off(id_of("web"), left=False)
+        bench.host.switch_off(id_of("web"), by_guest=False)
         await bench.converge(later=86400)
         assert bench.report("web").outcome == APPLIED
         assert content(bench.report("web")).status.restarts == 1
@@ -114,7 +114,7 @@ def test_what_ran_well_for_long_begins_anew() -> None:
 
 def test_one_that_falls_over_as_soon_as_it_runs_counts() -> None:
     async def story(bench: Bench) -> None:
-        bench.hands.after["resume web"] = lambda: bench.hands.host.switch_off(id_of("web"), left=False)
+        bench.after["resume web"] = lambda: bench.host.switch_off(id_of("web"), by_guest=False)
         for _ in range(9):
             await bench.converge(later=61)
         assert bench.report("web").outcome == FAILED
@@ -125,11 +125,11 @@ def test_one_that_falls_over_as_soon_as_it_runs_counts() -> None:
 
 def test_a_guest_that_leaves_as_soon_as_it_runs_stays_off() -> None:
     async def story(bench: Bench) -> None:
-        bench.hands.after["resume web"] = lambda: bench.hands.host.switch_off(id_of("web"), left=True)
+        bench.after["resume web"] = lambda: bench.host.switch_off(id_of("web"), by_guest=True)
         await bench.converge()
         assert [condition.type for condition in content(bench.report("web")).meta.conditions] == ["GuestPoweredOff"]
         await bench.converge(later=60)
-        assert bench.hands.did == []
+        assert bench.done == []
 
     on_a_bench(story)
 
@@ -138,37 +138,37 @@ def test_a_guest_that_leaves_as_soon_as_it_runs_stays_off() -> None:
 def test_a_guest_that_obeys_late_is_started_again_when_it_shall_run(restarts: bool) -> None:
     async def story(bench: Bench) -> None:
         await bench.converge()
-        bench.hands.host.obeys = False
-        bench.feed.slice.instance("web", ("root",), ("card",), power=instance_pb2.POWER_STOPPED)
+        bench.host.obeys = False
+        bench.feed.slice.instance("web", ("root",), ("nic",), power=instance_pb2.POWER_STOPPED)
         await bench.converge()
-        bench.feed.slice.instance("web", ("root",), ("card",))
+        bench.feed.slice.instance("web", ("root",), ("nic",))
         if restarts:
             bench.restart_agent()
         await bench.converge(later=10)
         await bench.converge(later=60)
         assert bench.report("web").outcome == APPLIED
-        bench.hands.host.switch_off(id_of("web"), left=True)
+        bench.host.switch_off(id_of("web"), by_guest=True)
         await bench.converge(later=10)
         assert content(bench.report("web")).status == instance_pb2.InstanceStatus(
             power=instance_pb2.POWER_RUNNING, addresses=["10.9.0.2"]
         )
-        bench.hands.host.switch_off(id_of("web"), left=True)
+        bench.host.switch_off(id_of("web"), by_guest=True)
         await bench.converge(later=10)
         assert content(bench.report("web")).status.power == instance_pb2.POWER_STOPPED
 
     on_a_bench(story)
 
 
-@pytest.mark.parametrize("step", ["shutdown web", "resume web", "guard web"])
+@pytest.mark.parametrize("step", ["shutdown web", "resume web", "filter taps of web"])
 def test_power_is_cut_though_it_can_not_be_asked(step: str) -> None:
     async def story(bench: Bench) -> None:
         await bench.converge()
-        bench.hands.fails[step] = StepFailed("libvirt did not answer within 60 s")
+        bench.fails[step] = StepFailed("libvirt did not answer within 60 s")
         if step != "shutdown web":
-            host = bench.hands.host
+            host = bench.host
             host.domains[id_of("web")] = replace(host.domains[id_of("web")], power=Power.PAUSED)
-            host.guards.clear()
-        bench.feed.slice.instance("web", ("root",), ("card",), power=instance_pb2.POWER_STOPPED)
+            host.filters.clear()
+        bench.feed.slice.instance("web", ("root",), ("nic",), power=instance_pb2.POWER_STOPPED)
         for _ in range(8):
             await bench.converge(later=20)
         assert bench.report("web").outcome == APPLIED
@@ -180,8 +180,8 @@ def test_power_is_cut_though_it_can_not_be_asked(step: str) -> None:
 def test_who_can_not_be_cut_is_not_looked_at_without_a_pause() -> None:
     async def story(bench: Bench) -> None:
         await bench.converge()
-        bench.hands.fails |= {step: StepFailed("it hangs") for step in ("shutdown web", "cut power web")}
-        bench.feed.slice.instance("web", ("root",), ("card",), power=instance_pb2.POWER_STOPPED)
+        bench.fails |= {step: StepFailed("it hangs") for step in ("shutdown web", "cut power web")}
+        bench.feed.slice.instance("web", ("root",), ("nic",), power=instance_pb2.POWER_STOPPED)
         for _ in range(8):
             rest = await bench.converge(later=60)
         assert rest > 1

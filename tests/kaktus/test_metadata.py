@@ -16,7 +16,7 @@ from tests.waiting import until
 
 from .hosts import GUEST, IMAGE, Agent, Host, private_host
 from .shell import Shell
-from .slices import MIB, Slice, id_of, small_house
+from .slices import MIB, Slice, id_of, slice_with_network
 from .test_real import BOOT, is_running
 
 pytestmark = pytest.mark.libvirt
@@ -37,7 +37,7 @@ GO_HOME = (
 
 
 def neighbourhood(host: Host) -> Slice:
-    slice_ = small_house()
+    slice_ = slice_with_network()
     slice_.vnet("elsewhere")
     slice_.subnet("far", vnet="elsewhere", gateway="")
     image, checksum = host.offer_guest()
@@ -218,9 +218,9 @@ def test_who_answers_for_others_is_not_heard(street: Street, claimed: str) -> No
         assert MACS[ALICE] not in street.run(BOB, f"ip neigh show {claimed}")
 
 
-def test_even_unguarded_another_address_gets_nothing(street: Street) -> None:
+def test_even_unfiltered_another_address_gets_nothing(street: Street) -> None:
     """Should somebody take the rules away, the card behind an address is still looked at."""
-    table = names.guard(id_of("host"))
+    table = names.filter_table(id_of("host"))
     street.run(BOB, "ip link set eth0 down")  # or it would win the race for its address
     street.host.run("nft", "delete", "table", "netdev", table)
     try:
@@ -285,7 +285,7 @@ def test_nothing_of_it_is_left(street: Street) -> None:
 
 
 def found(host: Host, agent: Agent) -> tuple[int, int, bool]:
-    """Namespaces, ports and whether there is a wall."""
+    """Namespaces, ports and whether there is a metadata filter."""
     links = host.run("ip", "link")
-    ports = sum(names.port(id_of(vnet)) in links for vnet in VNETS)
+    ports = sum(names.metadata_port(id_of(vnet)) in links for vnet in VNETS)
     return agent.namespaces(), ports, "table bridge" in host.run("nft", "list", "tables")

@@ -15,12 +15,12 @@ from tests.packed import content
 from tests.waiting import until
 
 from .hosts import GUEST, Agent, Host, private_host
-from .slices import MIB, Slice, id_of, small_house
+from .slices import MIB, Slice, id_of, slice_with_network
 
 pytestmark = pytest.mark.libvirt
 
 WEB = id_of("web")
-HOUSE = ("web", "card", "root", "guest", "subnet", "vnet", "pool")
+HOUSE = ("web", "nic", "root", "guest", "subnet", "vnet", "pool")
 BOOT = 60.0  # seconds, on a busy machine
 APPLIED, WAITING, FAILED = fleet_pb2.OUTCOME_APPLIED, fleet_pb2.OUTCOME_WAITING, fleet_pb2.OUTCOME_FAILED
 RUNNING, STOPPED = instance_pb2.POWER_RUNNING, instance_pb2.POWER_STOPPED
@@ -36,12 +36,12 @@ def host() -> Iterator[Host]:
 @pytest.fixture
 def house(host: Host) -> Iterator[Slice]:
     """A slice with one machine, and a host that has nothing left of it afterwards."""
-    slice_ = small_house()
+    slice_ = slice_with_network()
     name, checksum = host.offer_guest()
     slice_.template("guest", name, checksum)
     slice_.volume("root", 128 * MIB, "guest")
-    slice_.adapter("card", "10.9.0.2")
-    slice_.instance("web", ("root",), ("card",), metadata={"proof": "mine"})
+    slice_.adapter("nic", "10.9.0.2")
+    slice_.instance("web", ("root",), ("nic",), metadata={"proof": "mine"})
     yield slice_
     slice_.gone(*HOUSE)
     with host.agent() as agent:
@@ -172,7 +172,7 @@ def test_what_is_made_by_hand_is_named_and_left_alone(host: Host, house: Slice) 
             assert host.virsh("domstate", "mine") == "running"
     finally:
         host.virsh("destroy", "mine")
-        house.instance("web", ("root",), ("card",))
+        house.instance("web", ("root",), ("nic",))
 
 
 def test_it_stops_holds_and_starts(host: Host, house: Slice) -> None:
@@ -185,7 +185,7 @@ def test_it_stops_holds_and_starts(host: Host, house: Slice) -> None:
             (STOPPED, "shut off"),
             (RUNNING, "running"),
         ):
-            house.instance("web", ("root",), ("card",), power=power)
+            house.instance("web", ("root",), ("nic",), power=power)
             generation = house.objects[WEB].generation
             agent.send(house.objects)
             agent.until(WEB, lambda report, at=generation: report.observed_generation == at)  # type: ignore[misc]
@@ -197,7 +197,7 @@ def test_one_that_does_not_shut_down_is_cut_off(host: Host, house: Slice) -> Non
     with host.agent(shutdown_limit=2) as agent:
         agent.send(house.objects)
         agent.until(WEB, is_running, BOOT)  # in its boot loader, where it hears nothing
-        house.instance("web", ("root",), ("card",), power=STOPPED)
+        house.instance("web", ("root",), ("nic",), power=STOPPED)
         agent.send(house.objects)
         agent.until(WEB, is_off)
 
@@ -212,7 +212,7 @@ def test_a_guest_that_switches_itself_off_stays_off(host: Host, house: Slice) ->
     with host.agent() as agent:
         agent.send(house.objects)
         agent.until(WEB, is_off)
-        house.instance("web", ("root",), ("card",))
+        house.instance("web", ("root",), ("nic",))
         agent.send(house.objects)
         agent.until(WEB, is_running)
 
@@ -233,7 +233,7 @@ def test_a_volume_grows_while_it_is_used(host: Host, house: Slice) -> None:
         agent.send(house.objects)
         agent.until(id_of("root"), lambda report: content(report).status.size == 256 * MIB)
         assert str(256 * MIB) in host.virsh("domblkinfo", names.domain(WEB), "vda")
-        house.instance("web", ("root",), ("card",), power=STOPPED)
+        house.instance("web", ("root",), ("nic",), power=STOPPED)
         agent.send(house.objects)
         agent.until(WEB, is_off, BOOT)
         house.volume("root", 320 * MIB, "guest")
@@ -245,12 +245,12 @@ def test_a_change_of_a_running_machine_waits_for_its_next_start(host: Host, hous
     with host.agent() as agent:
         up(agent, house)
         booted(host)
-        house.instance("web", ("root",), ("card",), memory=160 * MIB)
+        house.instance("web", ("root",), ("nic",), memory=160 * MIB)
         agent.send(house.objects)
         told = agent.until(WEB, lambda report: report.observed_generation == 2)
         assert [condition.type for condition in content(told).meta.conditions] == ["RestartRequired"]
         for power in (STOPPED, RUNNING):
-            house.instance("web", ("root",), ("card",), memory=160 * MIB, power=power)
+            house.instance("web", ("root",), ("nic",), memory=160 * MIB, power=power)
             agent.send(house.objects)
             told = agent.until(WEB, is_off if power == STOPPED else is_running, BOOT)
         assert not content(told).meta.conditions
@@ -260,18 +260,18 @@ def test_a_change_of_a_running_machine_waits_for_its_next_start(host: Host, hous
 def test_a_missing_disk_is_told_and_not_made_anew(host: Host, house: Slice) -> None:
     path = host.pools / id_of("pool") / f"{id_of('root')}.qcow2"
     with host.agent() as agent:
-        house.instance("web", ("root",), ("card",), power=STOPPED)
+        house.instance("web", ("root",), ("nic",), power=STOPPED)
         agent.send(house.objects)
         agent.until(WEB, is_off)
         path.rename(host.base / "away")
-        house.instance("web", ("root",), ("card",))
+        house.instance("web", ("root",), ("nic",))
         agent.send(house.objects)
         told = agent.until(id_of("root"), lambda report: report.outcome == FAILED)
         assert "is missing and never made anew" in told.message
         agent.until(WEB, lambda report: report.outcome == WAITING)
         assert not path.exists()
         (host.base / "away").rename(path)
-        house.instance("web", ("root",), ("card",))
+        house.instance("web", ("root",), ("nic",))
         agent.send(house.objects)
         agent.until(WEB, is_running)
 
@@ -293,12 +293,12 @@ def test_a_guest_can_only_be_itself(host: Host, house: Slice) -> None:
     with host.agent(hold_gateway=True) as agent:
         up(agent, house)
         booted(host)
-        tap = names.tap(id_of("card"))
+        tap = names.tap(id_of("nic"))
         assert "1 received" in host.run("ping", "-c", "1", "-W", "5", "10.9.0.2")
-        host.run("nft", "flush", "table", "netdev", names.guard(id_of("host")))
+        host.run("nft", "flush", "table", "netdev", names.filter_table(id_of("host")))
         assert host.run("ping", "-c", "1", "-W", "1", "10.9.0.2", check=False) == ""
         house.vnet()  # anything that moves makes it look
         agent.send(house.objects)
-        chain = ("nft", "list", "chain", "netdev", names.guard(id_of("host")), tap)
-        until(lambda: "10.9.0.2" in host.run(*chain), what="it is guarded again")
+        chain = ("nft", "list", "chain", "netdev", names.filter_table(id_of("host")), tap)
+        until(lambda: "10.9.0.2" in host.run(*chain), what="its tap is filtered again")
         assert "1 received" in host.run("ping", "-c", "1", "-W", "5", "10.9.0.2")

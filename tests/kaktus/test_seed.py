@@ -1,4 +1,4 @@
-"""What a machine reads when it boots."""
+"""What an instance reads when it boots."""
 
 import io
 import stat
@@ -8,15 +8,15 @@ from pathlib import Path
 import pycdlib
 import yaml
 
-from agent_kaktus import seed
-from agent_kaktus.desired import Machine, Outfit
-from agent_kaktus.parse import parse
-from agent_kaktus.site import Site
+from agent_kaktus.compute import seed
+from agent_kaktus.compute.desired import Devices, Instance, devices_of
+from agent_kaktus.config import HostConfig
+from agent_kaktus.kinds import KINDS
 
-from .slices import Slice, id_of, small_house
+from .slices import Slice, id_of, slice_with_network
 
 WEB = id_of("web")
-SITE = Site(Path("/p"), Path("/m"))
+CONFIG = HostConfig(Path("/p"), Path("/m"))
 META_DATA = f"""\
 instance-id: {WEB}
 local-hostname: web
@@ -43,17 +43,18 @@ ethernets:
 """
 
 
-def web(**more: object) -> tuple[Machine, Outfit]:
-    slice_: Slice = small_house()
+def web(**more: object) -> tuple[Instance, Devices]:
+    slice_: Slice = slice_with_network()
     slice_.volume("root")
-    slice_.adapter("card", "10.9.0.2")
-    slice_.instance("web", ("root",), ("card",), metadata={"proof": "mine", "colour": "no"}, **more)  # type: ignore[arg-type]
-    desired = parse(slice_.objects)
-    return desired.machines[WEB], desired.outfit(desired.machines[WEB])
+    slice_.adapter("nic", "10.9.0.2")
+    slice_.instance("web", ("root",), ("nic",), metadata={"proof": "mine", "colour": "no"}, **more)  # type: ignore[arg-type]
+    desired = KINDS.parse(slice_.objects)
+    web = desired.of(Instance)[WEB]
+    return web, devices_of(CONFIG, desired, web)
 
 
 def test_its_files() -> None:
-    assert seed.contents(SITE, *web(ssh_keys=("ssh-ed25519 AAAA me",))) == {
+    assert seed.contents(CONFIG, *web(ssh_keys=("ssh-ed25519 AAAA me",))) == {
         "meta-data": META_DATA,
         "user-data": "#cloud-config\nssh_authorized_keys:\n- ssh-ed25519 AAAA me\n",
         "network-config": NETWORK,
@@ -61,31 +62,31 @@ def test_its_files() -> None:
 
 
 def test_user_data_goes_in_as_it_is() -> None:
-    assert seed.contents(SITE, *web(user_data="#!/bin/sh\n\ttrue"))["user-data"] == "#!/bin/sh\n\ttrue"
+    assert seed.contents(CONFIG, *web(user_data="#!/bin/sh\n\ttrue"))["user-data"] == "#!/bin/sh\n\ttrue"
 
 
 def test_without_keys_nothing_speaks_of_keys() -> None:
-    files = seed.contents(SITE, *web())
+    files = seed.contents(CONFIG, *web())
     assert files["user-data"] == "#cloud-config\n"
     assert "public-keys" not in files["meta-data"]
 
 
 def test_an_operator_may_leave_out_the_way_to_the_metadata_service() -> None:
-    files = seed.contents(replace(SITE, metadata_route=False), *web())
+    files = seed.contents(replace(CONFIG, metadata_route=False), *web())
     routes = yaml.safe_load(files["network-config"])["ethernets"]["eth0"]["routes"]
     assert routes == [{"to": "0.0.0.0/0", "via": "10.9.0.1"}]
 
 
 def test_it_is_written_once_and_read_back(tmp_path: Path) -> None:
-    site = Site(tmp_path / "pools", tmp_path / "machines")
-    seed.write(site, *web())
-    assert seed.look(site) == {WEB: seed.digest(site, *web())}
-    path = site.seed(WEB)
+    config = HostConfig(tmp_path / "pools", tmp_path / "instances")
+    seed.write(config, *web())
+    assert seed.look(config) == {WEB: seed.fingerprint(config, *web())}
+    path = config.seed(WEB)
     assert stat.S_IMODE(path.stat().st_mode) == 0o640
     iso = pycdlib.PyCdlib()
     iso.open(str(path))
     assert iso.pvd.volume_identifier.strip() == b"cidata"
-    for name, text in seed.contents(site, *web()).items():
+    for name, text in seed.contents(config, *web()).items():
         for kind in ("rr_path", "joliet_path"):
             into = io.BytesIO()
             iso.get_file_from_iso_fp(into, **{kind: "/" + name})
@@ -94,37 +95,37 @@ def test_it_is_written_once_and_read_back(tmp_path: Path) -> None:
 
 
 def test_another_content_is_another_seed(tmp_path: Path) -> None:
-    site = Site(tmp_path / "pools", tmp_path / "machines")
-    seed.write(site, *web())
-    assert seed.look(site)[WEB] != seed.digest(site, *web(user_data="#!/bin/sh"))
+    config = HostConfig(tmp_path / "pools", tmp_path / "instances")
+    seed.write(config, *web())
+    assert seed.look(config)[WEB] != seed.fingerprint(config, *web(user_data="#!/bin/sh"))
 
 
 def test_a_spoilt_seed_is_not_taken_for_a_good_one(tmp_path: Path) -> None:
-    site = Site(tmp_path / "pools", tmp_path / "machines")
-    seed.write(site, *web())
-    site.seed(WEB).write_bytes(b"")
-    assert seed.look(site) == {WEB: ""}
+    config = HostConfig(tmp_path / "pools", tmp_path / "instances")
+    seed.write(config, *web())
+    config.seed(WEB).write_bytes(b"")
+    assert seed.look(config) == {WEB: ""}
 
 
 def test_removed_nothing_is_left(tmp_path: Path) -> None:
-    site = Site(tmp_path / "pools", tmp_path / "machines")
-    seed.write(site, *web())
+    config = HostConfig(tmp_path / "pools", tmp_path / "instances")
+    seed.write(config, *web())
     for name in ("console.log", "console.log.0", "console.log.1"):  # as libvirt's log daemon turns them over
-        (site.machines / WEB / name).write_text("booting")
-    seed.remove(site, WEB)
-    seed.remove(site, WEB)
-    assert list(site.machines.iterdir()) == []
+        (config.instances / WEB / name).write_text("booting")
+    seed.remove(config, WEB)
+    seed.remove(config, WEB)
+    assert list(config.instances.iterdir()) == []
 
 
 def test_nothing_that_a_link_leads_to_is_removed(tmp_path: Path) -> None:
-    site = Site(tmp_path / "pools", tmp_path / "machines")
+    config = HostConfig(tmp_path / "pools", tmp_path / "instances")
     elsewhere = tmp_path / "elsewhere"
     elsewhere.mkdir()
     (elsewhere / "precious").write_text("mine")
-    seed.write(site, *web())
-    (site.machines / WEB / "link").symlink_to(elsewhere)
-    seed.remove(site, WEB)
-    (site.machines / WEB).symlink_to(elsewhere)
-    seed.remove(site, WEB)
-    assert list(site.machines.iterdir()) == []
+    seed.write(config, *web())
+    (config.instances / WEB / "link").symlink_to(elsewhere)
+    seed.remove(config, WEB)
+    (config.instances / WEB).symlink_to(elsewhere)
+    seed.remove(config, WEB)
+    assert list(config.instances.iterdir()) == []
     assert (elsewhere / "precious").read_text() == "mine"

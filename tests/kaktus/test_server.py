@@ -7,13 +7,13 @@ from collections.abc import Awaitable, Callable
 
 import pytest
 
-from agent_kaktus.desired import Desired
+from agent_kaktus.kinds import KINDS
 from agent_kaktus.metadata import server
 from agent_kaktus.metadata.server import Server
 from agent_kaktus.metadata.tokens import Tokens
-from agent_kaktus.parse import parse
+from kowa.runtime.desired import Desired
 
-from .slices import Slice, id_of, small_house
+from .slices import Slice, id_of, slice_with_network
 
 MAC = "02:00:00:00:00:01"
 TOKENS = Tokens(b"k" * 32)
@@ -22,19 +22,19 @@ GET = f"GET /latest/meta-data/hostname HTTP/1.1\r\nHost: x\r\nX-metadata-token: 
 END = b"\r\n"
 
 
-class House:
-    """A server that takes whoever connects for the machine `web`."""
+class ServerForWeb:
+    """A server that takes whoever connects for the instance `web`."""
 
     def __init__(self) -> None:
-        self.slice = small_house()
-        self.slice.adapter("card", "127.0.0.1", MAC)
-        self.slice.instance("web", ("root",), ("card",))
+        self.slice = slice_with_network()
+        self.slice.adapter("nic", "127.0.0.1", MAC)
+        self.slice.instance("web", ("root",), ("nic",))
         self.mac = MAC
         self.asyncio_server: asyncio.Server | None = None
         self.server = Server(lambda: self.desired(), TOKENS)
 
     def desired(self) -> Desired:
-        return parse(self.slice.objects)
+        return KINDS.parse(self.slice.objects)
 
     async def connect(self) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
         if self.asyncio_server is None:
@@ -63,9 +63,9 @@ class House:
         await self.server.close()
 
 
-def run(story: Callable[[House], Awaitable[None]]) -> None:
+def run(story: Callable[[ServerForWeb], Awaitable[None]]) -> None:
     async def play() -> None:
-        house = House()
+        house = ServerForWeb()
         try:
             async with asyncio.timeout(10):
                 await story(house)
@@ -83,7 +83,7 @@ async def one(reader: asyncio.StreamReader) -> tuple[bytes, bytes]:
 
 
 def test_one_connection_many_requests() -> None:
-    async def story(house: House) -> None:
+    async def story(house: ServerForWeb) -> None:
         reader, writer = await house.connect()
         for _ in range(3):
             writer.write(GET + END)
@@ -96,7 +96,7 @@ def test_one_connection_many_requests() -> None:
 
 
 def test_head_is_an_answer_without_its_body() -> None:
-    async def story(house: House) -> None:
+    async def story(house: ServerForWeb) -> None:
         told = await house.ask(GET.replace(b"GET", b"HEAD") + b"Connection: close\r\n" + END)
         assert told.startswith(b"HTTP/1.1 200 OK")
         assert b"content-length: 3\r\n" in told
@@ -106,7 +106,7 @@ def test_head_is_an_answer_without_its_body() -> None:
 
 
 def test_one_who_has_said_all_is_still_answered() -> None:
-    async def story(house: House) -> None:
+    async def story(house: ServerForWeb) -> None:
         reader, writer = await house.connect()
         writer.write(GET + END)
         writer.write_eof()
@@ -119,7 +119,7 @@ def test_one_who_has_said_all_is_still_answered() -> None:
 
 @pytest.mark.parametrize("mac", ["", "02:00:00:00:00:02"])
 def test_a_stranger_gets_no_byte(mac: str) -> None:
-    async def story(house: House) -> None:
+    async def story(house: ServerForWeb) -> None:
         house.mac = mac
         assert await house.ask(GET + END) == b""
 
@@ -127,13 +127,13 @@ def test_a_stranger_gets_no_byte(mac: str) -> None:
 
 
 def test_one_who_becomes_another_gets_no_byte_more() -> None:
-    async def story(house: House) -> None:
+    async def story(house: ServerForWeb) -> None:
         reader, writer = await house.connect()
         writer.write(GET + END)
         await one(reader)
         other: Slice = house.slice
         other.gone("web")
-        other.instance("db", ("root",), ("card",))
+        other.instance("db", ("root",), ("nic",))
         writer.write(GET + END)
         assert await reader.read() == b""
         writer.close()
@@ -155,16 +155,16 @@ def test_one_who_becomes_another_gets_no_byte_more() -> None:
     ],
 )
 def test_what_is_too_much_or_no_request_ends_the_connection(request_: bytes, status: bytes) -> None:
-    async def story(house: House) -> None:
+    async def story(house: ServerForWeb) -> None:
         assert (await house.ask(request_)).startswith(b"HTTP/1.1 " + status)
 
     run(story)
 
 
 def test_one_who_says_nothing_is_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(server, "REQUEST_LIMIT", 0.1)
+    monkeypatch.setattr(server, "REQUEST_TIMEOUT_S", 0.1)
 
-    async def story(house: House) -> None:
+    async def story(house: ServerForWeb) -> None:
         assert await house.ask(GET) == b""
         assert await house.ask(b"") == b""
 
@@ -172,11 +172,11 @@ def test_one_who_says_nothing_is_not_waited_for(monkeypatch: pytest.MonkeyPatch)
 
 
 def test_one_who_does_not_listen_is_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(server, "REQUEST_LIMIT", 0.5)
-    monkeypatch.setattr(server, "MOST_OF_A_MACHINE", 1)
+    monkeypatch.setattr(server, "REQUEST_TIMEOUT_S", 0.5)
+    monkeypatch.setattr(server, "MAX_CONNECTIONS_PER_INSTANCE", 1)
 
-    async def story(house: House) -> None:
-        house.slice.instance("web", ("root",), ("card",), metadata={str(n): "x" * 100_000 for n in range(64)})
+    async def story(house: ServerForWeb) -> None:
+        house.slice.instance("web", ("root",), ("nic",), metadata={str(n): "x" * 100_000 for n in range(64)})
         deaf, writer = await house.connect()
         writer.write(GET.replace(b"/hostname", b"") + END)
         assert await deaf.readline() == b"HTTP/1.1 200 OK\r\n"
@@ -187,8 +187,8 @@ def test_one_who_does_not_listen_is_not_waited_for(monkeypatch: pytest.MonkeyPat
 
 
 def test_a_machine_has_so_many_connections_and_others_when_it_ends_these() -> None:
-    async def story(house: House) -> None:
-        held = [await house.connect() for _ in range(server.MOST_OF_A_MACHINE)]
+    async def story(house: ServerForWeb) -> None:
+        held = [await house.connect() for _ in range(server.MAX_CONNECTIONS_PER_INSTANCE)]
         for reader, writer in held:
             writer.write(GET + END)
             await one(reader)
@@ -202,9 +202,9 @@ def test_a_machine_has_so_many_connections_and_others_when_it_ends_these() -> No
 
 
 def test_so_many_connections_in_all(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(server, "MOST_CONNECTIONS", 1)
+    monkeypatch.setattr(server, "MAX_CONNECTIONS", 1)
 
-    async def story(house: House) -> None:
+    async def story(house: ServerForWeb) -> None:
         reader, writer = await house.connect()
         writer.write(GET + END)
         await one(reader)

@@ -31,8 +31,8 @@ def config(tmp_path: Path) -> Path:
 
 def test_from_a_file(config: Path) -> None:
     settings = Settings.load(config)
-    assert settings.site().machines == Path("/srv/machines")
-    assert settings.site().hold_gateway
+    assert settings.host_config().instances == Path("/srv/machines")
+    assert settings.host_config().hold_gateway
     assert settings.allowed_names() == {"mirror.lan"}
     assert {str(network) for network in settings.allowed_networks()} == {"10.0.0.0/8", "fd00::1/128"}
 
@@ -55,18 +55,6 @@ def test_what_is_wrong_ends_the_agent_and_is_told(config: Path) -> None:
     ended = run("-m", "agent_kaktus.main", "--config", str(config))
     assert ended.returncode == 1
     assert "hold_gatway" in ended.stderr
-
-
-def test_an_agent_at_rest_has_no_memory_for_what_it_needs_once_or_seldom(config: Path) -> None:
-    code = f"""
-import sys
-from pathlib import Path
-from agent_kaktus import main
-told = main.read(Path({str(config)!r}))
-import agent_kaktus.worker, kowa.runtime.agent
-print(told.server, {{"pydantic", "importlib.metadata", "httpx", "pycdlib", "yaml"}} & sys.modules.keys())
-"""
-    assert run("-c", code).stdout == "kahuna:8443 set()\n"
 
 
 def run(*arguments: str) -> subprocess.CompletedProcess[str]:

@@ -1,4 +1,4 @@
-"""What a guest can't do: a card's rules on a real device, with somebody behind it who tries."""
+"""What a guest can't do: the rules on an adapter's tap on a real device, with somebody behind it who tries."""
 
 import subprocess
 import sys
@@ -9,20 +9,21 @@ from ipaddress import IPv4Address
 import pytest
 
 from agent_kaktus import names
-from agent_kaktus.desired import Card
-from agent_kaktus.parse import parse
+from agent_kaktus.kinds import KINDS
+from agent_kaktus.network.adapter import Adapter
 from tests.waiting import until
 
-from .slices import id_of, small_house
+from .slices import id_of, slice_with_network
 
 pytestmark = pytest.mark.libvirt
 
 BRIDGE, BRIDGE_MAC = names.bridge(id_of("vnet")), "02:00:00:00:00:b0"
 ELSEWHERE = "192.0.2.1"  # the host's, on another device than the bridge
 MAKE = f"""
-from agent_kaktus.network import bridge
-bridge.make({BRIDGE!r}, {BRIDGE_MAC!r})
-bridge.make({BRIDGE!r}, {BRIDGE_MAC!r})
+import asyncio
+from agent_kaktus.network.bridge import Bridges
+asyncio.run(Bridges().create({BRIDGE!r}, {BRIDGE_MAC!r}))
+asyncio.run(Bridges().create({BRIDGE!r}, {BRIDGE_MAC!r}))
 """
 SEND = """
 import socket, sys, time
@@ -47,31 +48,33 @@ for source, target in ast.literal_eval(sys.argv[1]):
         mouth.sendto(b"", ("10.9.0.1", target))
 """
 SET = f"""
-from agent_kaktus.network import bridge
-found = bridge.look()[{BRIDGE!r}]
-bridge.change({BRIDGE!r}, (), ())
-print(found.is_up, bridge.look()[{BRIDGE!r}].is_up)
+import asyncio
+from agent_kaktus.network.bridge import Bridges
+found = asyncio.run(Bridges().look())[{BRIDGE!r}]
+asyncio.run(Bridges().change({BRIDGE!r}, (), ()))
+print(found.is_up, asyncio.run(Bridges().look())[{BRIDGE!r}].is_up)
 """
 PUT = """
 import asyncio, socket, sys
 from ipaddress import IPv4Address
-from agent_kaktus.desired import Card
-from agent_kaktus.network.guard import Guards
+from agent_kaktus import names
+from agent_kaktus.network.adapter import Adapter
+from agent_kaktus.network.tap_filter import TapFilters
 async def main():
-    card = Card(sys.argv[1], 1, False, "card", "", sys.argv[2], IPv4Address(sys.argv[3]))
-    index = socket.if_nametoindex(card.tap)
-    guards = Guards("6e5a1936-6806-5eb2-ba17-0e0235a2a13b")
-    await guards.put(card, index)
-    await guards.put(card, index)
-    assert list(await guards.look()) == [card.tap]
+    nic = Adapter(sys.argv[1], 1, False, "nic", "", sys.argv[2], IPv4Address(sys.argv[3]))
+    index = socket.if_nametoindex(nic.tap)
+    filters = TapFilters(names.filter_table("6e5a1936-6806-5eb2-ba17-0e0235a2a13b"))
+    await filters.put(nic, index)
+    await filters.put(nic, index)
+    assert list(await filters.look()) == [nic.tap]
 asyncio.run(main())
 """
 
 
-def card() -> Card:
-    slice_ = small_house()
-    slice_.adapter("card", "10.9.0.2")
-    return parse(slice_.objects).cards[id_of("card")]
+def nic() -> Adapter:
+    slice_ = slice_with_network()
+    slice_.adapter("nic", "10.9.0.2")
+    return KINDS.parse(slice_.objects).of(Adapter)[id_of("nic")]
 
 
 def run(*command: str) -> bool:
@@ -98,11 +101,11 @@ class Guest:
         self.on_host("ip link set lo up")
         self.on_host(f"ip addr add {ELSEWHERE}/32 dev lo")
         self.agent(MAKE)
-        self.on_host(f"ip link add {card().tap} type veth peer name eth0 netns {self.inside}")
-        self.on_host(f"ip link set {card().tap} master {BRIDGE} up")
+        self.on_host(f"ip link add {nic().tap} type veth peer name eth0 netns {self.inside}")
+        self.on_host(f"ip link set {nic().tap} master {BRIDGE} up")
         self.on_host(f"ip addr add 10.9.0.1/24 dev {BRIDGE}")
-        self.be(card().mac, "10.9.0.2")
-        put = [sys.executable, "-c", PUT, card().id, card().mac, str(card().address)]
+        self.be(nic().mac, "10.9.0.2")
+        put = [sys.executable, "-c", PUT, nic().id, nic().mac, str(nic().address)]
         assert run("ip", "netns", "exec", self.host, *put)
 
     def on_host(self, command: str) -> str:
@@ -138,7 +141,7 @@ class Guest:
         return said("ip", "netns", "exec", self.inside, sys.executable, "-c", SEND, until, *frames) == "heard\n"
 
     def asks_who_has(self, address: str, source: str) -> bool:
-        mine, whole = card().mac.replace(":", ""), "0001080006040001"
+        mine, whole = nic().mac.replace(":", ""), "0001080006040001"
         asked = f"{'f' * 12}{mine}0806{whole}{mine}{IPv4Address(source).packed.hex()}{'0' * 12}"
         answer = f"{mine}{BRIDGE_MAC.replace(':', '')}0806"
         return self.sends(f"{asked}{IPv4Address(address).packed.hex()}", until=answer)
@@ -183,9 +186,9 @@ def test_it_speaks_as_itself(guest: Guest) -> None:
 
 
 def test_not_with_anothers_address(guest: Guest) -> None:
-    guest.be(card().mac, "10.9.0.3")
+    guest.be(nic().mac, "10.9.0.3")
     assert not guest.reaches("10.9.0.1")
-    guest.be(card().mac, "10.9.0.2", "10.9.0.3")
+    guest.be(nic().mac, "10.9.0.2", "10.9.0.3")
     assert guest.reaches("10.9.0.1", source="10.9.0.2")
     assert not guest.reaches("10.9.0.1", source="10.9.0.3")
 
@@ -202,7 +205,7 @@ def test_not_as_a_dhcp_server(guest: Guest) -> None:
 
 def test_not_in_version_six(guest: Guest) -> None:
     guest.on_host(f"ip addr add fd00::1/64 dev {BRIDGE} nodad")
-    guest.be(card().mac, "10.9.0.2")
+    guest.be(nic().mac, "10.9.0.2")
     assert run("ip", "netns", "exec", guest.inside, "ip", "addr", "add", "fd00::2/64", "dev", "eth0", "nodad")
     assert not guest.reaches("fd00::1")
 

@@ -12,17 +12,19 @@ from pathlib import Path
 
 import pytest
 
-from agent_kaktus.desired import Template
-from agent_kaktus.failures import StepFailed
-from agent_kaktus.parse import parse
-from agent_kaktus.storage import image, template
+from agent_kaktus.config import HostConfig
+from agent_kaktus.errors import StepFailed
+from agent_kaktus.kinds import KINDS
+from agent_kaktus.storage import image
+from agent_kaktus.storage import imports as importing
 from agent_kaktus.storage.address import Allowed, choose
-from agent_kaktus.storage.dir import DirPools
+from agent_kaktus.storage.dir import DirDriver
+from agent_kaktus.storage.imports import Imports
 from agent_kaktus.storage.source import Sources
-from agent_kaktus.storage.template import Imports
+from agent_kaktus.storage.template import Template
 from tests.waiting import until
 
-from .slices import MIB, id_of, small_house
+from .slices import MIB, id_of, slice_with_network
 
 POOL, DEBIAN = id_of("pool"), id_of("debian")
 LOCAL = Allowed(networks=(ip_network("127.0.0.0/8"),))
@@ -92,7 +94,7 @@ def server() -> Iterator[Server]:
 
 @pytest.fixture(autouse=True)
 def no_patience(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(template, "PAUSES", (0.0, 0.0, 0.0))
+    monkeypatch.setattr(importing, "FIRST_RETRY_S", 0.0)
 
 
 class Outcome:
@@ -104,14 +106,14 @@ class Outcome:
         self.pool = tmp_path / "pools" / POOL
         self.reason = "not ended"
         self.percents: list[int] = []
-        slice_ = small_house()
+        slice_ = slice_with_network()
         slice_.template("debian", source, hashlib.sha256(content).hexdigest())
-        asyncio.run(self._run(tmp_path, parse(slice_.objects).templates[DEBIAN], allowed))
+        asyncio.run(self._run(tmp_path, KINDS.parse(slice_.objects).of(Template)[DEBIAN], allowed))
 
     async def _run(self, tmp_path: Path, wanted: Template, allowed: Allowed) -> None:
-        pools = DirPools(tmp_path / "pools", tmp_path / "made")
-        pools.look()
-        pools.make_pool(POOL)
+        pools = DirDriver(HostConfig(tmp_path / "pools", tmp_path / "instances"), tmp_path / "created")
+        await pools.look()
+        await pools.create_pool(POOL)
         done = asyncio.Event()
 
         def ended(_: Template, reason: str) -> None:
@@ -258,7 +260,7 @@ def test_qemu_img_may_not_eat_the_host(tmp_path: Path, monkeypatch: pytest.Monke
     (tmp_path / "import").mkdir()
     asyncio.run(image.create(tmp_path / "import" / "d", MIB))
     content = (tmp_path / "import" / "d").read_bytes()
-    monkeypatch.setattr(image, "_MOST_MEMORY", MIB)
+    monkeypatch.setattr(image, "_MAX_MEMORY_BYTES", MIB)
     assert "the image can't be read" in Outcome(tmp_path, "d", content).reason
 
 
@@ -290,14 +292,14 @@ def test_an_import_ends_though_nothing_can_be_cleaned_up(
 def test_a_source_that_dawdles_is_not_waited_for(
     tmp_path: Path, server: Server, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(template, "PATIENCE", 0.05)
+    monkeypatch.setattr(importing, "PART_TIMEOUT_S", 0.05)
     assert "takes longer than 0 s for 256 KiB; tried 4 times" in Outcome(tmp_path, server.url("/silent"), RAW).reason
-    monkeypatch.setattr(template, "LONGEST", 0.01)
+    monkeypatch.setattr(importing, "IMPORT_TIMEOUT_S", 0.01)
     assert "it took longer than 0 hours" in Outcome(tmp_path, server.url("/silent"), RAW).reason
 
 
 def test_a_source_may_be_too_large(tmp_path: Path, server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(template, "LARGEST", MIB)
+    monkeypatch.setattr(importing, "MAX_SOURCE_BYTES", MIB)
     outcome = Outcome(tmp_path, server.url("/debian"), RAW)
     assert "the source holds more than" in outcome.reason
     assert outcome.files == set()
@@ -311,7 +313,7 @@ class Patient(Outcome):
     async def afterwards(self, wanted: Template, done: asyncio.Event) -> None:
         assert self.reason == ""
         assert {path.name for path in self.pool.iterdir()} == {".kowa-pool"}
-        with pytest.raises(StepFailed, match=r"no room: .* of them kept for machines"):
+        with pytest.raises(StepFailed, match=r"no room: .* of them kept for instances"):
             self.imports.begin(wanted)
         for wait in self.imports._waits.values():
             object.__setattr__(wait, "until", 0.0)
@@ -325,8 +327,8 @@ class Patient(Outcome):
 
 def test_a_full_pool_is_no_reason_to_give_up(tmp_path: Path, server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
     """And what machines may still write is left to them."""
-    monkeypatch.setattr(template, "SHARE_KEPT", 1)
-    monkeypatch.setattr(template, "MOST_KEPT", 1 << 60)
+    monkeypatch.setattr(importing, "RESERVED_SHARE", 1)
+    monkeypatch.setattr(importing, "MAX_RESERVED_BYTES", 1 << 60)
     Patient.monkeypatch = monkeypatch
     outcome = Patient(tmp_path, server.url("/debian"), RAW)
     assert outcome.reason == ""
@@ -334,20 +336,20 @@ def test_a_full_pool_is_no_reason_to_give_up(tmp_path: Path, server: Server, mon
 
 
 def test_few_imports_go_on_at_once(tmp_path: Path, server: Server) -> None:
-    slice_ = small_house()
+    slice_ = slice_with_network()
     for name in "abcd":
         slice_.template(name, server.url(f"/silent/{name}"), "0" * 64)
 
     async def run() -> None:
-        pools = DirPools(tmp_path / "pools", tmp_path / "made")
-        pools.look()
-        pools.make_pool(POOL)
+        pools = DirDriver(HostConfig(tmp_path / "pools", tmp_path / "instances"), tmp_path / "created")
+        await pools.look()
+        await pools.create_pool(POOL)
         imports = Imports(pools, Sources(None, LOCAL), lambda *_: None, lambda _: None)
-        for wanted in parse(slice_.objects).templates.values():
+        for wanted in KINDS.parse(slice_.objects).of(Template).values():
             imports.begin(wanted)
-        await asyncio.to_thread(until, lambda: len(server.asked) == template.AT_ONCE)
+        await asyncio.to_thread(until, lambda: len(server.asked) == importing.MAX_PARALLEL)
         await asyncio.sleep(0.1)
-        assert len(server.asked) == template.AT_ONCE
+        assert len(server.asked) == importing.MAX_PARALLEL
         server.speaks.set()
         await imports.close()
         assert imports.percent == {}

@@ -1,4 +1,4 @@
-"""Tokens of the metadata service, and the key they are sealed with."""
+"""Tokens of the metadata service, and the key they are signed with."""
 
 import base64
 import stat
@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from agent_kaktus.metadata.tokens import Tokens, key
+from agent_kaktus.metadata.tokens import Tokens, load_key
 
 TOKENS = Tokens(b"k" * 32)
 
@@ -38,13 +38,13 @@ def test_whatever_else_is_none(token: str) -> None:
 
 def test_the_key_is_the_agents_alone_and_stays(tmp_path: Path) -> None:
     path = tmp_path / "state" / "key"
-    drawn = key(path)
+    drawn = load_key(path)
     assert len(drawn) == 32
-    assert key(path) == drawn
+    assert load_key(path) == drawn
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
 
 
 def test_a_spoilt_key_is_drawn_anew(tmp_path: Path) -> None:
     path = tmp_path / "key"
     path.write_bytes(b"")
-    assert len(key(path)) == 32
+    assert len(load_key(path)) == 32

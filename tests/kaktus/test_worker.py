@@ -3,21 +3,19 @@
 import asyncio
 from pathlib import Path
 
-from agent_kaktus.site import Site
-from agent_kaktus.storage.source import Sources
-from agent_kaktus.told import Told
-from agent_kaktus.worker import Kaktus
+from agent_kaktus.settings import Settings
+from agent_kaktus.worker import KaktusWorker
 
-from .bench import Feed
-from .slices import id_of, small_house
+from .loop_bench import Feed
+from .slices import id_of, slice_with_network
 
 
 def test_a_stored_slice_it_refuses_does_not_end_it(tmp_path: Path) -> None:
     async def story() -> None:
-        slice_ = small_house()
+        slice_ = slice_with_network()
         slice_.vnet(interface="x" * 99)
         feed = Feed(slice_)
-        running = asyncio.create_task(Kaktus(_told(tmp_path)).run(feed))
+        running = asyncio.create_task(KaktusWorker(settings(tmp_path)).run(feed))
         await asyncio.sleep(0.2)
         assert not running.done()
         slice_.vnet()
@@ -31,16 +29,8 @@ def test_a_stored_slice_it_refuses_does_not_end_it(tmp_path: Path) -> None:
     asyncio.run(story())
 
 
-def _told(base: Path) -> Told:
+def settings(base: Path) -> Settings:
     state = base / "state"
     state.mkdir()
-    return Told(
-        version="1.0",
-        server="",
-        ca=base / "ca",
-        token=base / "token",
-        state=state,
-        site=Site(base / "pools", base / "machines"),
-        sources=Sources(),
-        libvirt_uri=f"qemu+unix:///system?socket={base}/none",
-    )
+    uri = f"qemu+unix:///system?socket={base}/none"
+    return Settings(server="", ca=base, token=base, state=state, pools=base / "pools", libvirt_uri=uri)

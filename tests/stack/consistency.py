@@ -92,8 +92,8 @@ def differences(stack: Stack) -> list[str]:
             [link for link in links if link.startswith("kb")],
         ),
         "vnets of machines, metadata ports": (
-            sorted({names.port(vnets[adapter.subnet]) for adapter in adapters if adapter.instance in held}),
-            [link for link in links if names.is_port(link)],
+            sorted({names.metadata_port(vnets[adapter.subnet]) for adapter in adapters if adapter.instance in held}),
+            [link for link in links if names.is_metadata_port(link)],
         ),
         "nothing, strangers": ([], [stranger for host in hosts for stranger in host.status.strangers]),
     }

@@ -2,26 +2,30 @@
 
 import asyncio
 import hashlib
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-from agent_kaktus.desired import Template
-from agent_kaktus.hands import Hands
-from agent_kaktus.site import Site
-from agent_kaktus.steps import ImportTemplate
-from agent_kaktus.storage.dir import DirPools
+from agent_kaktus.config import HostConfig
+from agent_kaktus.step import Step
+from agent_kaktus.storage.dir import DirDriver
+from agent_kaktus.storage.imports import Imports
 from agent_kaktus.storage.source import Sources
-from agent_kaktus.storage.template import Imports
+from agent_kaktus.storage.template import ImportTemplate, Template
 from tests.kaktus.slices import id_of
 from tests.stack.stack import SECTOR, TINY
 
 
+@dataclass
+class Host:
+    """What the step needs of one."""
+
+    storage: DirDriver
+    imports: Imports
+
+
 def test_asked_for_again_it_is_not_fetched_again(tmp_path: Path) -> None:
     (tmp_path / TINY).write_bytes(SECTOR)
-    site = Site(pools=tmp_path / "pools", machines=tmp_path / "machines")
-    pools = DirPools(tmp_path / "pools", tmp_path / "made")
-    pools.look()
-    pools.make_pool(id_of("pool"))
+    pools = DirDriver(HostConfig(tmp_path / "pools", tmp_path / "instances"), tmp_path / "created")
     checksum = hashlib.sha256(SECTOR).hexdigest()
     template = Template(id_of("tiny"), 1, False, "tiny", id_of("pool"), TINY, checksum)
     ends: list[str] = []
@@ -33,15 +37,15 @@ def test_asked_for_again_it_is_not_fetched_again(tmp_path: Path) -> None:
             ends.append(reason)
             ended.set()
 
-        imports = Imports(pools, Sources(tmp_path), end, lambda _: None)
-        nothing: Any = None
-        hands = Hands(site, nothing, pools, imports, nothing)
-        step = ImportTemplate(template)
-        await hands.do(step, nothing)
+        await pools.look()
+        await pools.create_pool(id_of("pool"))
+        host = Host(pools, Imports(pools, Sources(tmp_path), end, lambda _: None))
+        step: Step = ImportTemplate(template)
+        await step.do(host)
         await ended.wait()
-        await hands.do(step, nothing)
-        assert not imports.percent
-        await imports.close()
+        await step.do(host)
+        assert not host.imports.percent
+        await host.imports.close()
 
     asyncio.run(ask_twice())
     assert ends == [""]

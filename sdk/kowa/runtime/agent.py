@@ -2,7 +2,9 @@
 
 import asyncio
 import contextlib
-from collections.abc import Mapping
+import random
+import time
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import grpc
@@ -12,11 +14,11 @@ import uvloop
 from kowa.backoff import Backoff
 from kowa.fleet.v1 import fleet_pb2
 from kowa.runtime import logs
-from kowa.runtime.alone import alone
 from kowa.runtime.commands import Commands, Journal
 from kowa.runtime.feed import Worker
 from kowa.runtime.outbox import Outbox
-from kowa.runtime.session import hold
+from kowa.runtime.session import run_session
+from kowa.runtime.state_lock import lock_state
 from kowa.runtime.store import Holdings
 from kowa.signals import on_end
 
@@ -39,53 +41,65 @@ KEEPALIVE = (
 class Agent:
     """What a worker is fed by. Works from the stored state until Kahuna answers."""
 
-    def __init__(self, worker: Worker, version: str, server: str, ca: Path, token: Path, state: Path) -> None:
+    def __init__(
+        self,
+        worker: Worker,
+        version: str,
+        server: str,
+        ca: Path,
+        token: Path,
+        state: Path,
+        *,
+        clock: Callable[[], float] = time.monotonic,
+        draw: Callable[[float, float], float] = random.uniform,
+    ) -> None:
+        """`clock` returns seconds, `draw` a random number between two."""
+        self._clock, self._draw = clock, draw
         self._worker, self._version = worker, version
         self._server, self._ca, self._token = server, ca, token
         self._holdings = Holdings(state)
         self._journal = Journal(state)
         self._commands = Commands(worker, self._journal)
         self._outbox = Outbox()
-        self._moved = asyncio.Event()
-        self._moved.set()
+        self._changed = asyncio.Event()
+        self._changed.set()
 
     def desired(self) -> Mapping[str, fleet_pb2.Object]:
         """What is wanted now, by id."""
         return self._holdings.objects
 
-    async def moved(self, limit: float) -> None:
-        """Returns when what is wanted has moved since the last call, or after `limit` seconds."""
+    async def wait_for_change(self, limit: float) -> None:
+        """Returns when what is wanted has changed since the last call, or after `limit` seconds."""
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(limit):
-                await self._moved.wait()
-        self._moved.clear()
+                await self._changed.wait()
+        self._changed.clear()
 
     def report(self, report: fleet_pb2.Report) -> None:
-        """Says what is seen of one object."""
+        """Reports what is seen of one object."""
         self._outbox.put(report)
 
     async def run(self) -> None:
-        """Works and stays in touch, until cancelled."""
+        """Works and stays connected, until cancelled."""
         try:
             async with asyncio.TaskGroup() as tasks:
                 tasks.create_task(self._worker.run(self))
-                tasks.create_task(self._stay_in_touch())
+                tasks.create_task(self._stay_connected())
         finally:
             self._holdings.close()
             self._journal.close()
 
     def _wake(self) -> None:
         self._outbox.keep_only(self._holdings.objects)
-        self._moved.set()
+        self._changed.set()
 
-    async def _stay_in_touch(self) -> None:
-        backoff = Backoff(FIRST_PAUSE_S, LONGEST_PAUSE_S)
-        loop = asyncio.get_running_loop()
+    async def _stay_connected(self) -> None:
+        backoff = Backoff(FIRST_PAUSE_S, LONGEST_PAUSE_S, self._draw)
         while True:
-            since = loop.time()
+            since = self._clock()
             try:
                 async with self._channel() as channel:
-                    await hold(
+                    await run_session(
                         channel, self._version, self._holdings, self._worker, self._outbox, self._commands, self._wake
                     )
             except grpc.aio.AioRpcError as error:
@@ -95,7 +109,7 @@ class Agent:
             except Exception:
                 # The edge: the worker goes on with what is stored, whatever is wrong with a session.
                 log.exception("session.failed")
-            if loop.time() - since > STEADY_SESSION_S:
+            if self._clock() - since > STEADY_SESSION_S:
                 backoff.reset()
             await asyncio.sleep(backoff.next_pause())
 
@@ -110,7 +124,7 @@ class Agent:
 
 def serve(worker: Worker, *, name: str, version: str, server: str, ca: Path, token: Path, state: Path) -> None:
     """Runs an agent until told to end, alone on its state."""
-    with alone(state):
+    with lock_state(state):
         logs.configure()
         log.info("agent.started", agent=name, version=version, server=server)
         uvloop.run(_serve(Agent, worker, version, server, ca, token, state))

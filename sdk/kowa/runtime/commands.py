@@ -18,8 +18,7 @@ log = structlog.get_logger()
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS command (number INTEGER PRIMARY KEY, id TEXT UNIQUE, ending INTEGER, message TEXT)
 """
-# How many ended commands the journal keeps, to answer for them.
-KEPT = 1000
+MAX_JOURNALED = 1000  # ended commands, to answer for them
 
 
 class Journal:
@@ -46,7 +45,7 @@ class Journal:
         self._execute(
             "UPDATE command SET ending = ?, message = ? WHERE id = ?", result.ending, result.message, result.id
         )
-        self._execute("DELETE FROM command WHERE number <= (SELECT max(number) FROM command) - ?", KEPT)
+        self._execute("DELETE FROM command WHERE number <= (SELECT max(number) FROM command) - ?", MAX_JOURNALED)
 
     def find(self, id_: str) -> fleet_pb2.CommandResult | None:
         """How a command ended, if it was ever begun. Not to be asked of one that is under way."""
@@ -129,14 +128,14 @@ class Commands:
         except Refused as refused:
             result = _failed(command, str(refused))
         except Exception as error:
-            # The edge: whatever it stumbles over, the command has its end.
+            # The edge: whatever goes wrong, the command ends and says so.
             log.error("command.failed", id=command.id, exc_info=error)
             result = _failed(command, f"{type(error).__name__}: {error}")
         reach("agent.command.acted")
         try:
             self._journal.end(result)
         except OSError as error:
-            # It is done all the same, and told so; asked again, nobody knows any more.
+            # It is done all the same, and answered so; asked again, nobody knows any more.
             log.error("command.not_journaled", id=command.id, reason=str(error))
         log.info("command.ended", id=command.id, ending=fleet_pb2.Ending.Name(result.ending))
         return result

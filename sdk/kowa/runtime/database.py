@@ -1,4 +1,4 @@
-"""SQLite files of an agent's own. One that is damaged is put aside: what was in it is told again, or done without."""
+"""SQLite files of an agent's own. A damaged one is renamed; Kahuna sends again what was in it, or it is missed."""
 
 import os
 import sqlite3
@@ -21,9 +21,9 @@ def connect(path: Path, prepare: Callable[[sqlite3.Connection], None]) -> sqlite
     except sqlite3.OperationalError:
         raise
     except (sqlite3.DatabaseError, DecodeError) as error:
-        aside = path.with_suffix(".db.damaged")
-        log.error("database.damaged", aside=str(aside), reason=str(error))
-        path.replace(aside)
+        damaged = path.with_suffix(".db.damaged")
+        log.error("database.damaged", kept_as=str(damaged), reason=str(error))
+        path.replace(damaged)
         for beside in ("-wal", "-shm", "-journal"):
             path.with_name(path.name + beside).unlink(missing_ok=True)
         return _connect(path, prepare)

@@ -1,4 +1,4 @@
-"""What an agent's worker sees of Kahuna: what is wanted, when that moves, and where to say what is."""
+"""What an agent's worker sees of Kahuna: what is wanted, when that changes, and where to report what is."""
 
 from collections.abc import AsyncIterator, Mapping
 from typing import Protocol
@@ -16,11 +16,11 @@ class Feed(Protocol):
     def desired(self) -> Mapping[str, fleet_pb2.Object]:
         """What is wanted now, by id; whole, accepted and durably stored."""
 
-    async def moved(self, limit: float) -> None:
-        """Returns when what is wanted has moved since the last call, or after `limit` seconds."""
+    async def wait_for_change(self, limit: float) -> None:
+        """Returns when what is wanted has changed since the last call, or after `limit` seconds."""
 
     def report(self, report: fleet_pb2.Report) -> None:
-        """Says what is seen of one object: the latest counts and is sent again after a reconnect."""
+        """Reports what is seen of one object: the latest counts and is sent again after a reconnect."""
 
 
 class Worker(Protocol):
@@ -36,11 +36,11 @@ class Worker(Protocol):
         """Does something once. Raises Refused with the reason when it can't."""
 
     def console(self, instance: str, keys: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
-        """What a machine has printed and prints; `keys` are typed into it. Raises Refused when there is none."""
+        """What an instance has printed and prints; `keys` are typed into it. Raises Refused when there is none."""
 
 
-class NoMachines:
-    """The part of a worker that has no machines: no commands, no consoles."""
+class NoInstances:
+    """The part of a worker that runs no instances: no commands, no consoles."""
 
     async def act(self, command: fleet_pb2.Command) -> None:
         """Refuses."""

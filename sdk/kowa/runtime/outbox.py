@@ -6,8 +6,7 @@ from itertools import islice
 
 from kowa.fleet.v1 import fleet_pb2
 
-# How many reports one message carries at most, and how many bytes of them.
-MOST, MOST_BYTES = 500, 1 << 20
+MAX_REPORTS, MAX_BYTES = 500, 1 << 20  # of one message
 
 
 class Outbox:
@@ -43,8 +42,8 @@ class Outbox:
             self._woken.clear()
             await self._woken.wait()
         taken: list[fleet_pb2.Report] = []
-        room = MOST_BYTES
-        for id_ in list(islice(self._unsent, MOST)):
+        room = MAX_BYTES
+        for id_ in list(islice(self._unsent, MAX_REPORTS)):
             room -= self._latest[id_].ByteSize()
             if room < 0 and taken:
                 break

@@ -30,7 +30,7 @@ class FileSettings(BaseSettings):
 
 
 class AgentSettings(FileSettings):
-    """What every agent must be told."""
+    """What every agent must be given."""
 
     server: str = Field(description="Kahuna's address for agents, host:port")
     ca: Path = Field(description="the certificates Kahuna is known by")

@@ -1,4 +1,4 @@
-"""What an agent is told to bring about, kept on disk: it boots and serves from here while Kahuna is away."""
+"""The desired state that an agent was sent, kept on disk: it boots and serves from here while Kahuna is away."""
 
 import contextlib
 import sqlite3
@@ -18,7 +18,7 @@ class Holdings:
     """The agent's slice as last accepted. A change is there as a whole after `store` returns, or not at all."""
 
     def __init__(self, folder: Path) -> None:
-        # Of a damaged one Kahuna tells it all again, and nothing on the host is touched for want of it.
+        # If it is damaged, Kahuna sends all of it again, and nothing on the host is touched for want of it.
         self._connection = connect(folder / "holdings.db", self._read)
 
     def _read(self, connection: sqlite3.Connection) -> None:

@@ -1,12 +1,26 @@
 """Tasks with an owner: none is lost, and none outlives the one that began it."""
 
 import asyncio
-from collections.abc import Awaitable, Coroutine
-from typing import Any
+import functools
+from collections.abc import Awaitable, Callable, Coroutine
+from typing import Any, ParamSpec, TypeVar
 
 import structlog
 
+P = ParamSpec("P")
+T = TypeVar("T")
+
 log = structlog.get_logger()
+
+
+def in_thread(work: Callable[P, T]) -> Callable[P, Coroutine[Any, Any, T]]:
+    """Makes a coroutine function of one that blocks: each call runs in a thread."""
+
+    @functools.wraps(work)
+    async def call(*args: P.args, **kwargs: P.kwargs) -> T:
+        return await asyncio.to_thread(work, *args, **kwargs)
+
+    return call
 
 
 async def first_done(*works: Awaitable[Any]) -> None:

@@ -1,4 +1,4 @@
-"""One connection as requests and answers, and what it may cost."""
+"""HTTP/1.1 on one connection, as requests and answers, and what it may cost."""
 
 import asyncio
 from http import HTTPStatus
@@ -7,10 +7,10 @@ import h11
 
 from agent_kaktus.metadata.answer import Answer, Request, refused
 
-LARGEST_HEAD = 8192  # bytes
-MOST_HEADERS = 32
-LARGEST_BODY = 1024  # bytes; nothing in it is read
-_CHUNK = 4096
+MAX_HEAD_BYTES = 8192
+MAX_HEADERS = 32
+MAX_BODY_BYTES = 1024  # nothing in it is read
+_CHUNK_BYTES = 4096
 
 
 class Malformed(Exception):
@@ -21,12 +21,12 @@ class Malformed(Exception):
         self.answer = refused(status, reason)
 
 
-class Wire:
-    """HTTP/1.1 on a connection."""
+class HttpConnection:
+    """Reads requests and writes answers."""
 
     def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self._reader, self._writer = reader, writer
-        self._http = h11.Connection(h11.SERVER, max_incomplete_event_size=LARGEST_HEAD)
+        self._http = h11.Connection(h11.SERVER, max_incomplete_event_size=MAX_HEAD_BYTES)
         self._is_head = False
 
     async def request(self) -> Request | None:
@@ -64,19 +64,19 @@ class Wire:
         while True:
             event = self._http.next_event()
             if event is h11.NEED_DATA:
-                self._http.receive_data(await self._reader.read(_CHUNK))
+                self._http.receive_data(await self._reader.read(_CHUNK_BYTES))
             elif isinstance(event, h11.Request):
                 asked = self._asked(event)
             elif isinstance(event, h11.Data):
                 size += len(event.data)
-                if size > LARGEST_BODY:
-                    raise Malformed(413, f"a body of more than {LARGEST_BODY} bytes")
+                if size > MAX_BODY_BYTES:
+                    raise Malformed(413, f"a body of more than {MAX_BODY_BYTES} bytes")
             else:
                 return asked if isinstance(event, h11.EndOfMessage) else None
 
     def _asked(self, event: h11.Request) -> Request:
         self._is_head = event.method == b"HEAD"
-        if len(event.headers) > MOST_HEADERS:
-            raise Malformed(431, f"more than {MOST_HEADERS} headers")
+        if len(event.headers) > MAX_HEADERS:
+            raise Malformed(431, f"more than {MAX_HEADERS} headers")
         headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in event.headers}
         return Request(event.method.decode("latin-1"), event.target.decode("latin-1"), headers)

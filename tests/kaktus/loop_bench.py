@@ -4,20 +4,20 @@ import asyncio
 import contextlib
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
 from agent_kaktus.actual import Actual
+from agent_kaktus.config import HostConfig
 from agent_kaktus.converge import Loop
-from agent_kaktus.failures import Away
-from agent_kaktus.network.guard import Guards
-from agent_kaktus.report import Reports
-from agent_kaktus.site import Site
-from agent_kaktus.steps import Step
+from agent_kaktus.errors import LibvirtUnavailable
+from agent_kaktus.kinds import KINDS
+from agent_kaktus.step import Step
 from kowa.fleet.v1 import fleet_pb2
 
-from .model import Host
-from .slices import Slice, id_of, small_house
+from .fake_host import FakeHost
+from .slices import Slice, id_of, slice_with_network
 
-SITE = Site(Path("/pools"), Path("/machines"))
+CONFIG = HostConfig(Path("/pools"), Path("/instances"), version="1.0")
 APPLIED, WAITING, FAILED = fleet_pb2.OUTCOME_APPLIED, fleet_pb2.OUTCOME_WAITING, fleet_pb2.OUTCOME_FAILED
 
 
@@ -27,14 +27,14 @@ class Feed:
     def __init__(self, slice_: Slice) -> None:
         self.slice = slice_
         self.reports: dict[str, fleet_pb2.Report] = {}
-        self.told: list[fleet_pb2.Report] = []
+        self.sent: list[fleet_pb2.Report] = []
         self._moved = asyncio.Event()
         self._came = asyncio.Event()
 
     def desired(self) -> Mapping[str, fleet_pb2.Object]:
         return self.slice.objects
 
-    async def moved(self, limit: float) -> None:
+    async def wait_for_change(self, limit: float) -> None:
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(limit):
                 await self._moved.wait()
@@ -45,7 +45,7 @@ class Feed:
 
     def report(self, report: fleet_pb2.Report) -> None:
         self.reports[report.id] = report
-        self.told.append(report)
+        self.sent.append(report)
         self._came.set()
 
     async def until(self, is_so: Callable[[], bool]) -> None:
@@ -55,65 +55,68 @@ class Feed:
                 self._came.clear()
 
 
-class Hands:
-    """A host of dictionaries behind the loop, with steps that fail when told to."""
+class BenchHost:
+    """What the loop sees of a fake host, with looks that fail when a test wants it."""
 
-    def __init__(self, host: Host) -> None:
+    def __init__(self, host: FakeHost) -> None:
         self.host = host
-        self.fails: dict[str, Exception] = {}
-        self.away = ""
-        self.stumbles: Exception | None = None
-        self.after: dict[str, Callable[[], None]] = {}
-        self.did: list[str] = []
+        self.unavailable = ""
+        self.crash: Exception | None = None
 
-    async def look(self, _: Guards) -> Actual:
-        if self.away:
-            raise Away(self.away)
-        if self.stumbles:
-            raise self.stumbles
+    async def look(self, node: str) -> Actual:
+        assert node == id_of("host")
+        if self.unavailable:
+            raise LibvirtUnavailable(self.unavailable)
+        if self.crash:
+            raise self.crash
         return self.host.look()
-
-    async def do(self, step: Step, _: Guards) -> None:
-        self.did.append(str(step))
-        if str(step) in self.fails:
-            raise self.fails[str(step)]
-        self.host.do(step)
-        if str(step) in self.after:
-            self.after[str(step)]()
 
 
 class Bench:
-    """All of it, with a clock that a test turns."""
+    """All of it, with a clock that a test turns, and steps that fail when a test wants it."""
 
     def __init__(self, slice_: Slice) -> None:
         self.now = 1000.0
         self.feed = Feed(slice_)
-        self.hands = Hands(Host(SITE))
+        self.host = FakeHost(CONFIG)
+        self.seen = BenchHost(self.host)
+        self.fails: dict[str, Exception] = {}  # the text of a step -> what it raises
+        self.after: dict[str, Callable[[], None]] = {}
+        self.done: list[str] = []
         self.start_agent()
 
     def start_agent(self) -> None:
-        memory = self.hands.host.memory
-        self.loop = Loop(SITE, self.feed, self.hands, memory, Reports("1.0"), clock=lambda: self.now)
+        memory, clock = self.host.memory, lambda: self.now
+        self.loop = Loop(KINDS, CONFIG, self.feed, self.seen, memory, clock=clock, carry_out=self._carry_out)
 
     def restart_agent(self) -> None:
-        self.hands.host.restart_agent()
+        self.host.restart_agent()
         self.start_agent()
 
     async def converge(self, later: float = 0.0) -> float:
         self.now += later
-        self.hands.did.clear()
+        self.done.clear()
         return await self.loop.converge()
 
     def report(self, name: str) -> fleet_pb2.Report:
         return self.feed.reports[id_of(name)]
 
+    async def _carry_out(self, step: Step, _: Any) -> None:
+        self.done.append(str(step))
+        if str(step) in self.fails:
+            raise self.fails[str(step)]
+        await step.do(self.host)
+        if str(step) in self.after:
+            self.after[str(step)]()
 
-def house() -> Slice:
-    slice_ = small_house()
+
+def two_instances() -> Slice:
+    """web with a volume and an adapter, db with a volume."""
+    slice_ = slice_with_network()
     slice_.volume("root")
     slice_.volume("data")
-    slice_.adapter("card", "10.9.0.2")
-    slice_.instance("web", ("root",), ("card",))
+    slice_.adapter("nic", "10.9.0.2")
+    slice_.instance("web", ("root",), ("nic",))
     slice_.instance("db", ("data",))
     return slice_
 
@@ -122,6 +125,6 @@ def on_a_bench(story: Callable[[Bench], object]) -> None:
     """Runs a story told as a coroutine."""
 
     async def run() -> None:
-        await story(Bench(house()))  # type: ignore[misc]
+        await story(Bench(two_instances()))  # type: ignore[misc]
 
     asyncio.run(run())

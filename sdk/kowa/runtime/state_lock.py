@@ -1,4 +1,4 @@
-"""One agent at a time works from a state directory."""
+"""The lock of an agent's state directory: one agent at a time works from it."""
 
 import contextlib
 import fcntl
@@ -9,7 +9,7 @@ from pathlib import Path
 
 
 @contextlib.contextmanager
-def alone(state: Path) -> Iterator[None]:
+def lock_state(state: Path) -> Iterator[None]:
     """Holds the state directory. Where another process holds it, this one exits with the reason.
 
     The directory itself is locked: that takes no room on a full disk, and ends with the process, whatever ends it.

@@ -1,4 +1,4 @@
-"""A console: what the worker shows, on a call of its own, so that it never holds up the session."""
+"""Consoles: each is relayed on a call of its own, so that it never holds up the session."""
 
 import asyncio
 import contextlib
@@ -12,11 +12,11 @@ from kowa.runtime.feed import Refused, Worker
 from kowa.runtime.tasks import first_done
 
 RELAY = "/kowa.fleet.v1.FleetService/Relay"
-# How many messages of keys may wait for a machine, and for how many seconds; what comes then is lost.
-DEPTH, PATIENCE = 16, 5.0
+# How many messages of keys may wait for an instance, and how long; what comes then is lost.
+MAX_PENDING_KEYS, KEYS_TIMEOUT_S = 16, 5.0
 
 
-async def show(channel: grpc.aio.Channel, worker: Worker, console: fleet_pb2.Console) -> None:
+async def serve_console(channel: grpc.aio.Channel, worker: Worker, console: fleet_pb2.Console) -> None:
     """Answers for a console until either side ends it. Raises grpc.aio.AioRpcError when Kahuna goes."""
     relay: Any = channel.stream_stream(
         RELAY, fleet_pb2.RelayRequest.SerializeToString, fleet_pb2.RelayResponse.FromString
@@ -25,16 +25,16 @@ async def show(channel: grpc.aio.Channel, worker: Worker, console: fleet_pb2.Con
 
     async def listen() -> None:
         """Reads on whatever becomes of the keys, since only a reader hears that the viewer has left."""
-        patience = PATIENCE
+        limit = KEYS_TIMEOUT_S
         while isinstance(response := await call.read(), fleet_pb2.RelayResponse):
             try:
-                async with asyncio.timeout(patience):
+                async with asyncio.timeout(limit):
                     await typed.put(response.data)
-                patience = PATIENCE
+                limit = KEYS_TIMEOUT_S
             except TimeoutError:
-                patience = 0.0
+                limit = 0.0
         with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(PATIENCE):
+            async with asyncio.timeout(KEYS_TIMEOUT_S):
                 await typed.join()
 
     async def keys() -> AsyncIterator[bytes]:
@@ -50,9 +50,9 @@ async def show(channel: grpc.aio.Channel, worker: Worker, console: fleet_pb2.Con
             await call.write(fleet_pb2.RelayRequest(refusal=str(refused)))
         await call.done_writing()
         # Kahuna ends the call when it has read all of that, and the listener hears it. To end here would cut it short.
-        await asyncio.sleep(PATIENCE)
+        await asyncio.sleep(KEYS_TIMEOUT_S)
 
-    typed: asyncio.Queue[bytes] = asyncio.Queue(DEPTH)
+    typed: asyncio.Queue[bytes] = asyncio.Queue(MAX_PENDING_KEYS)
     try:
         await call.write(fleet_pb2.RelayRequest(ticket=console.ticket))
         await first_done(print_all(), listen())

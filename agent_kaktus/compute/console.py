@@ -1,4 +1,4 @@
-"""Serial consoles: what a machine prints, QEMU appends to a file; keys go to the terminal behind its port."""
+"""Serial consoles: what an instance prints, QEMU appends to a file; keys go to the terminal behind its port."""
 
 import asyncio
 import contextlib
@@ -8,33 +8,33 @@ from pathlib import Path
 
 import structlog
 
-SHOWN = 64 << 10  # bytes of what was printed before
-MOST, KEPT = 1 << 20, 512 << 10  # bytes: a longer history is cut to what is kept
-EVERY = 0.05  # seconds between looks, while somebody watches
-TRIM_EVERY = 10.0  # seconds
+SHOWN_BYTES = 64 << 10  # of what was printed before
+MAX_HISTORY_BYTES, KEPT_BYTES = 1 << 20, 512 << 10  # a longer history is cut to what is kept
+POLL_INTERVAL_S = 0.05  # while somebody watches
+TRIM_INTERVAL_S = 10.0
 
 log = structlog.get_logger()
 
 
 async def follow(history: Path) -> AsyncIterator[bytes]:
     """The end of what was printed, then what is printed, until closed."""
-    position = max(0, _size(history) - SHOWN)
+    position = max(0, _size(history) - SHOWN_BYTES)
     while True:
         size = _size(history)
         if size < position:  # it was cut, and what is new stands at its end
             position = size
         if size == position:
-            await asyncio.sleep(EVERY)
+            await asyncio.sleep(POLL_INTERVAL_S)
             continue
         with history.open("rb") as file:
             file.seek(position)
-            data = file.read(SHOWN)
+            data = file.read(SHOWN_BYTES)
         position += len(data)
         yield data
 
 
 async def type_in(keys: AsyncIterator[bytes], terminal: Callable[[], Awaitable[str]]) -> None:
-    """Passes keys on until they end. Keys for a machine that is off are lost, as on a real one."""
+    """Passes keys on until they end. Keys for an instance that is off are lost, as on a real one."""
     port = _Port()
     try:
         await port.open(await terminal())
@@ -46,15 +46,15 @@ async def type_in(keys: AsyncIterator[bytes], terminal: Callable[[], Awaitable[s
         port.close()
 
 
-async def trim(machines: Path) -> None:
+async def trim(instances: Path) -> None:
     """Cuts histories that have grown too long, until cancelled."""
     while True:
-        await asyncio.to_thread(trim_all, machines)
-        await asyncio.sleep(TRIM_EVERY)
+        await asyncio.to_thread(trim_all, instances)
+        await asyncio.sleep(TRIM_INTERVAL_S)
 
 
 class _Port:
-    """The terminal of a serial port. What comes out of it stands in the history already, and is only taken away."""
+    """The terminal of a serial port. What comes out of it stands in the history already, and is discarded."""
 
     def __init__(self) -> None:
         self._terminal = -1
@@ -65,7 +65,7 @@ class _Port:
             return
         with contextlib.suppress(OSError):
             self._terminal = os.open(path, os.O_RDWR | os.O_NOCTTY | os.O_NONBLOCK | os.O_CLOEXEC)
-            asyncio.get_running_loop().add_reader(self._terminal, self._take_away)
+            asyncio.get_running_loop().add_reader(self._terminal, self._discard_output)
 
     async def write(self, data: bytes) -> bool:
         """Whether all of it was taken."""
@@ -73,7 +73,7 @@ class _Port:
             try:
                 data = data[os.write(self._terminal, data) :]
             except BlockingIOError:
-                await asyncio.sleep(EVERY)
+                await asyncio.sleep(POLL_INTERVAL_S)
             except OSError:
                 return False
         return True
@@ -84,9 +84,9 @@ class _Port:
             os.close(self._terminal)
             self._terminal = -1
 
-    def _take_away(self) -> None:
+    def _discard_output(self) -> None:
         try:
-            ended = not os.read(self._terminal, SHOWN)
+            ended = not os.read(self._terminal, SHOWN_BYTES)
         except BlockingIOError:
             return
         except OSError:
@@ -102,13 +102,13 @@ def _size(path: Path) -> int:
         return 0
 
 
-def trim_all(machines: Path) -> None:
-    for older in machines.glob("*/console.log.*"):  # where libvirt's log daemon writes it, and has turned it over
+def trim_all(instances: Path) -> None:
+    for older in instances.glob("*/console.log.*"):  # where libvirt's log daemon writes it, and has turned it over
         with contextlib.suppress(OSError):
             older.unlink()
-    for history in machines.glob("*/console.log"):
+    for history in instances.glob("*/console.log"):
         with contextlib.suppress(OSError):
-            if _size(history) > MOST:
+            if _size(history) > MAX_HISTORY_BYTES:
                 _cut(history)
                 log.info("console.cut", id=history.parent.name)
 
@@ -116,7 +116,7 @@ def trim_all(machines: Path) -> None:
 def _cut(history: Path) -> None:
     """In place, since QEMU goes on appending to this very file."""
     with history.open("r+b") as file:
-        file.seek(-KEPT, os.SEEK_END)
+        file.seek(-KEPT_BYTES, os.SEEK_END)
         kept = file.read()
         file.seek(0)
         file.write(kept)

@@ -11,16 +11,16 @@ from pathlib import Path
 import pytest
 
 from agent_kaktus import names
-from agent_kaktus.network import wall
+from agent_kaktus.metadata import filter as metadata_filter
 from kowa import reserved
 
 from .hosts import REPOSITORY
 from .slices import id_of
 
 SERVICE = "169.254.169.254"
-PORT = names.port(id_of("vnet"))
+PORT = names.metadata_port(id_of("vnet"))
 HERE = Path(__file__).parent
-LISTING = {"nftables": [{"rule": {"chain": chain, "comment": wall.SEAL}} for chain in ["forward"] * 5 + ["input"]]}
+LISTING = [{"rule": {"chain": chain, "comment": metadata_filter.FINGERPRINT}} for chain in ["forward"] * 5 + ["input"]]
 KNOCK = """
 import select, socket, sys
 doors = [socket.socket() for _ in range(int(sys.argv[1]))]
@@ -53,16 +53,16 @@ def test_the_whole_transaction() -> None:
     expected.append("add set bridge t asking { type ifname; size 4096; flags dynamic; timeout 1m; }")
     for chain, lines in rules.items():
         expected.append(f"add chain bridge t {chain} {hook.format(chain)}")
-        expected += [f'add rule bridge t {chain} {line} comment "{wall.SEAL}"' for line in lines]
-    assert wall.text("t").splitlines() == expected
+        expected += [f'add rule bridge t {chain} {line} comment "{metadata_filter.FINGERPRINT}"' for line in lines]
+    assert metadata_filter.script("t").splitlines() == expected
 
 
-def test_only_a_whole_wall_bears_the_seal() -> None:
-    output = {"rule": {"chain": "output", "comment": wall.SEAL}}
+def test_only_a_whole_table_has_the_fingerprint() -> None:
+    output = {"rule": {"chain": "output", "comment": metadata_filter.FINGERPRINT}}
     stray = {"rule": {"chain": "output"}}
-    for more, sealed in (([output] * 2, True), ([output], False), ([output] * 3, False), ([output, stray], False)):
-        listing = json.dumps({"nftables": [*LISTING["nftables"], *more]})
-        assert (wall.seal(listing) == wall.SEAL) == sealed
+    for more, is_ours in (([output] * 2, True), ([output], False), ([output] * 3, False), ([output, stray], False)):
+        found = metadata_filter.fingerprint([*LISTING, *more])
+        assert (found == metadata_filter.FINGERPRINT) == is_ours
 
 
 class Wire:

@@ -1,0 +1,81 @@
+"""An instance as it is wanted, and what its references lead to."""
+
+from dataclasses import dataclass, field
+
+from agent_kaktus.config import HostConfig
+from agent_kaktus.disk import DiskSource
+from agent_kaktus.network.adapter import Adapter, Attachment, attachment
+from agent_kaktus.storage.volume import Volume, source_of
+from kowa import formats
+from kowa.runtime.desired import Desired, DesiredObject, Identity
+from kowa.v2 import instance_pb2
+
+MIN_MEMORY_BYTES = 1 << 20
+
+
+@dataclass(frozen=True, slots=True)
+class Instance(DesiredObject):
+    name: str
+    vcpus: int
+    memory: int  # bytes
+    power: instance_pb2.Power
+    volumes: tuple[str, ...]
+    adapters: tuple[str, ...]
+    user_data: str = field(default="", repr=False)
+    metadata: tuple[tuple[str, str], ...] = field(default=(), repr=False)
+    ssh_keys: tuple[str, ...] = field(default=(), repr=False)
+    project: str = ""
+    zone: str = ""
+
+    @property
+    def references(self) -> tuple[str, ...]:
+        return (*self.volumes, *self.adapters)
+
+    @property
+    def is_to_stop(self) -> bool:
+        return self.power == instance_pb2.POWER_STOPPED
+
+
+@dataclass(frozen=True, slots=True)
+class Disk:
+    """A volume with where its bytes are."""
+
+    volume: Volume
+    source: DiskSource
+
+
+@dataclass(frozen=True, slots=True)
+class Devices:
+    """What an instance's references lead to."""
+
+    disks: tuple[Disk, ...]
+    attachments: tuple[Attachment, ...]
+
+    @property
+    def adapters(self) -> tuple[Adapter, ...]:
+        return tuple(plugged.adapter for plugged in self.attachments)
+
+
+def devices_of(config: HostConfig, desired: Desired, instance: Instance) -> Devices:
+    """Raises MissingReference, naming the first reference that leads nowhere."""
+    volumes = [desired.get(Volume, id_, "volume") for id_ in instance.volumes]
+    adapters = [desired.get(Adapter, id_, "adapter") for id_ in instance.adapters]
+    return Devices(
+        tuple(Disk(volume, source_of(config, desired, volume)) for volume in volumes),
+        tuple(attachment(desired, adapter) for adapter in adapters),
+    )
+
+
+def parse_instance(identity: Identity, sent: instance_pb2.Instance) -> Instance:
+    """Raises ValueError in words."""
+    power = sent.power or instance_pb2.POWER_RUNNING
+    if power not in instance_pb2.Power.values():
+        raise ValueError(f"power {power} is not known")
+    if not formats.DNS_LABEL.fullmatch(sent.name):
+        raise ValueError(f"name {sent.name!r} can't be a host's")
+    if sent.vcpus < 1 or sent.memory < MIN_MEMORY_BYTES:
+        raise ValueError(f"{sent.vcpus} vCPUs and {sent.memory} bytes of memory make no instance")
+    return Instance(
+        *identity, sent.name, sent.vcpus, sent.memory, power, tuple(sent.volumes), tuple(sent.adapters),
+        sent.user_data, tuple(sorted(sent.metadata.items())), tuple(sent.ssh_keys), sent.project, sent.zone,
+    )  # fmt: skip

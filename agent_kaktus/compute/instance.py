@@ -1,0 +1,244 @@
+"""Instances: what they need, what is reported of them. The plan is pure."""
+
+from collections.abc import Iterable
+from dataclasses import replace
+
+from agent_kaktus.actual import DEFINITION_VERSION, Domain, Mark, Power
+from agent_kaktus.compute import domain, seed
+from agent_kaktus.compute.desired import Devices, Instance, devices_of, parse_instance
+from agent_kaktus.compute.notes import PowerNotes
+from agent_kaktus.compute.steps import (
+    CutPower,
+    Define,
+    FilterTaps,
+    RemoveSeed,
+    Resume,
+    SetMark,
+    Shutdown,
+    Start,
+    Suspend,
+    Undefine,
+    WriteSeed,
+)
+from agent_kaktus.kind import Kind
+from agent_kaktus.network.adapter import Adapter, is_filtered, why_not_plugged
+from agent_kaktus.network.vnet import why_no_bridge
+from agent_kaktus.step import Step
+from agent_kaktus.storage.volume import why_no_disk
+from agent_kaktus.verdict import GONE, Condition, Verdict
+from agent_kaktus.view import View
+from kowa.runtime.desired import Identity, MissingReference
+from kowa.v2 import instance_pb2
+
+MIN_FREE_BYTES = 64 << 20  # that a pool must have before an instance that ran out of them is resumed
+
+RESTART_REQUIRED = Condition(
+    "RestartRequired",
+    "DEFINITION_CHANGED",
+    "It runs as it was before the last change; stop and start it to apply that.",
+)
+POWERED_OFF = Condition(
+    "GuestPoweredOff", "GUEST_POWERED_OFF", "It was switched off from inside, and stays off until it is started again."
+)
+_POWERS = {
+    Power.RUNNING: instance_pb2.POWER_RUNNING,
+    Power.PAUSED: instance_pb2.POWER_SUSPENDED,
+    Power.IO_ERROR: instance_pb2.POWER_SUSPENDED,
+    Power.ASLEEP: instance_pb2.POWER_SUSPENDED,
+    Power.PANICKED: instance_pb2.POWER_STOPPED,
+    Power.OFF: instance_pb2.POWER_STOPPED,
+}
+
+
+class Instances(Kind[Instance]):
+    message, value = instance_pb2.Instance, Instance
+
+    def parse(self, identity: Identity, sent: instance_pb2.Instance) -> Instance:
+        return parse_instance(identity, sent)
+
+    def plan(self, view: View, wanted: Instance) -> Verdict:
+        return _plan(view, wanted)
+
+    def fill_status(self, view: View, wanted: Instance, resource: instance_pb2.Instance) -> None:
+        found = view.actual.domains.get(wanted.id)
+        adapters = (view.desired.of(Adapter).get(id_) for id_ in wanted.adapters)
+        resource.status.power = _POWERS[found.power if found else Power.OFF]
+        resource.status.addresses.extend(str(adapter.address) for adapter in adapters if adapter)
+        resource.status.restarts = view.memory.of(PowerNotes).count_recent_restarts(wanted, view.now)
+
+    def clear_unseen(self, resource: instance_pb2.Instance) -> None:
+        """Whether it runs is not known."""
+        resource.status.power = instance_pb2.POWER_UNSPECIFIED
+
+    def strangers(self, view: View) -> Iterable[str]:
+        known, domains = view.desired.of(Instance), view.actual.domains.values()
+        found = (*view.actual.foreign_domains.values(), *(ours for ours in domains if ours.id not in known))
+        return [f"domain {domain.name}" for domain in found]
+
+    def observe(self, view: View) -> None:
+        """Forgets that an instance was asked to stop once it is off, or is wanted and its time has run out."""
+        notes = view.memory.of(PowerNotes)
+        instances = view.desired.of(Instance)
+        for id_, asked in list(notes.stopping.items()):
+            found = view.actual.domains.get(id_)
+            is_due = view.now - asked >= view.config.shutdown_limit
+            if found is None or not found.is_on or (is_due and not instances[id_].is_to_stop):
+                del notes.stopping[id_]
+        for id_, found in view.actual.domains.items():
+            if found.power is Power.RUNNING and id_ in instances:
+                notes.note_running(instances[id_], view.now)
+
+    def deadlines(self, view: View) -> Iterable[float]:
+        return [asked + view.config.shutdown_limit for asked in view.memory.of(PowerNotes).stopping.values()]
+
+
+def _plan(view: View, wanted: Instance) -> Verdict:
+    found = view.actual.domains.get(wanted.id)
+    if wanted.gone:
+        return _gone(view, wanted, found)
+    if stranger := view.actual.foreign_domains.get(wanted.id):
+        return Verdict(waits=f"domain {stranger.name}, which has its id and does not bear our mark")
+    try:
+        devices = devices_of(view.config, view.desired, wanted)
+        waits = _why_not(view, wanted, devices)
+    except MissingReference as missing:
+        return _wait(view, wanted, found, str(missing))
+    return _wait(view, wanted, found, waits) if waits else _fit(view, wanted, devices, found)
+
+
+def _wait(view: View, wanted: Instance, found: Domain | None, reason: str) -> Verdict:
+    """What it waits for keeps it from being started, not from being stopped or filtered."""
+    filters = () if view.actual.filters_unseen else _filter_taps(view, wanted, found)
+    return _power_down(view, wanted, found) or Verdict(filters, waits=reason)
+
+
+def _fit(view: View, wanted: Instance, devices: Devices, found: Domain | None) -> Verdict:
+    mark = _mark(view, wanted, devices, found)
+    steps = tuple(_prepare(view, wanted, devices, found, mark))
+    if wanted.is_to_stop:
+        down = _power_down(view, wanted, found)
+        if down:
+            return down  # what else there is to do has time until it is off, and must not hold it up
+        return Verdict(steps, conditions=(POWERED_OFF,) if found and found.was_powered_off_at(mark.ran_at) else ())
+    conditions = (RESTART_REQUIRED,) if _runs_an_older(found, mark) else ()
+    if found is None or not found.is_on:
+        return _power_up(view, wanted, devices, mark, steps, found)
+    if found.power is Power.PANICKED:
+        return Verdict((*steps, CutPower(wanted)))  # then it is off, without having been asked to, and is started again
+    if found.power is Power.IO_ERROR and _is_full(view, devices):
+        return Verdict(steps, fails="" if steps else "paused, since a disk could not be written: its pool is full")
+    if wanted.id in view.memory.of(PowerNotes).stopping:
+        return Verdict(steps, works="" if steps else "it is still shutting down")
+    return Verdict((*steps, *_keep_up(view, wanted, devices, found, mark)), conditions=conditions)
+
+
+def _prepare(view: View, wanted: Instance, devices: Devices, found: Domain | None, mark: Mark) -> list[Step]:
+    steps: list[Step] = []
+    if view.actual.seeds.get(wanted.id) != seed.fingerprint(view.config, wanted, devices):
+        steps.append(WriteSeed(wanted, devices))
+    defined = found.mark if found and found.persistent else None
+    if defined is None or (defined.fingerprint, defined.version) != (mark.fingerprint, mark.version):
+        steps.append(Define(wanted, devices, mark, again=found is not None))
+    return steps
+
+
+def _power_up(
+    view: View, wanted: Instance, devices: Devices, mark: Mark, steps: tuple[Step, ...], found: Domain | None
+) -> Verdict:
+    if found is not None and found.was_powered_off_at(wanted.generation):
+        return Verdict(steps, conditions=(POWERED_OFF,))
+    ran = mark.ran_at == wanted.generation
+    if found is not None and found.powered_off and ran and not mark.stop_asked_at:
+        # Reported once it is marked: whoever hears of it may stop it at once, and then it is too late to say why.
+        return Verdict((*steps, SetMark(wanted, replace(mark, powered_off_at=wanted.generation))))
+    if ran and view.memory.of(PowerNotes).crashes_too_often(wanted):
+        return Verdict(fails="it stopped by itself 5 times within 10 minutes; see its console, then change or start it")
+    up: list[Step] = [Start(wanted, again=ran and not mark.stop_asked_at)]
+    if not ran or mark.stop_asked_at:
+        # Before it runs, or one that ends at once would never count. Not before it is started: until then libvirt may
+        # still say how its last life ended.
+        up.append(SetMark(wanted, replace(mark, ran_at=wanted.generation, stop_asked_at=0)))
+    if devices.attachments:
+        up.append(FilterTaps(wanted, devices.adapters))
+    if wanted.power == instance_pb2.POWER_RUNNING:
+        up.append(Resume(wanted))
+    return Verdict((*steps, *up))
+
+
+def _keep_up(view: View, wanted: Instance, devices: Devices, found: Domain, mark: Mark) -> list[Step]:
+    steps: list[Step] = []
+    if not all(is_filtered(view, adapter) for adapter in devices.adapters):
+        steps.append(FilterTaps(wanted, devices.adapters))
+    is_held = wanted.power == instance_pb2.POWER_SUSPENDED
+    if is_held and found.power is Power.RUNNING:
+        steps.append(Suspend(wanted))
+    if not is_held and found.power is not Power.RUNNING:
+        steps.append(Resume(wanted))
+    if mark.ran_at != wanted.generation:
+        steps.append(SetMark(wanted, replace(mark, ran_at=wanted.generation)))
+    return steps
+
+
+def _power_down(view: View, wanted: Instance, found: Domain | None) -> Verdict | None:
+    """What stopping it takes, whatever it refers to. None if it is not to be stopped, or is off."""
+    if not wanted.is_to_stop or found is None or not found.is_on:
+        return None
+    asked = view.memory.of(PowerNotes).stopping.get(wanted.id)
+    if found.power in (Power.IO_ERROR, Power.ASLEEP, Power.PANICKED) or (
+        asked is not None and view.now - asked >= view.config.shutdown_limit
+    ):
+        return Verdict((CutPower(wanted),))
+    if found.power is Power.PAUSED:
+        return Verdict((*_filter_taps(view, wanted, found), Resume(wanted)))
+    note: tuple[Step, ...] = ()
+    if found.persistent and found.mark is not None and found.mark.stop_asked_at != wanted.generation:
+        note = (SetMark(wanted, replace(found.mark, stop_asked_at=wanted.generation)),)
+    if asked is not None and not note:
+        return Verdict(works="it is shutting down")
+    return Verdict((Shutdown(wanted), *note))
+
+
+def _filter_taps(view: View, wanted: Instance, found: Domain | None) -> tuple[Step, ...]:
+    """Of the adapters that it has; those that go too, for it has them still."""
+    if found is None or not found.is_on:
+        return ()
+    adapters = (view.desired.of(Adapter).get(id_) for id_ in wanted.adapters)
+    plugged = tuple(adapter for adapter in adapters if adapter and adapter.tap in view.actual.links)
+    return () if all(is_filtered(view, adapter) for adapter in plugged) else (FilterTaps(wanted, plugged),)
+
+
+def _gone(view: View, wanted: Instance, found: Domain | None) -> Verdict:
+    steps: list[Step] = []
+    if found is not None:
+        if found.is_on:
+            steps.append(CutPower(wanted))
+        steps.append(Undefine(wanted))
+    if wanted.id in view.actual.seeds:
+        steps.append(RemoveSeed(wanted))
+    return Verdict(tuple(steps)) if steps else GONE
+
+
+def _mark(view: View, wanted: Instance, devices: Devices, found: Domain | None) -> Mark:
+    """The mark that its definition shall bear; what it says of the past is kept."""
+    fingerprint = domain.fingerprint(view.config, wanted, devices)
+    past = found.mark if found and found.mark else Mark(wanted.id, fingerprint)
+    return replace(past, fingerprint=fingerprint, version=DEFINITION_VERSION)
+
+
+def _why_not(view: View, wanted: Instance, devices: Devices) -> str:
+    """What an instance waits for before anything of it is made or started; empty if for nothing."""
+    reasons = [why_no_disk(view, disk.volume) for disk in devices.disks]
+    reasons += [why_no_bridge(view, plugged.vnet) for plugged in devices.attachments]
+    reasons += [why_not_plugged(view, plugged) for plugged in devices.attachments]
+    if devices.attachments and view.actual.filters_unseen and not wanted.is_to_stop:
+        reasons.append(f"filters for its adapters: {view.actual.filters_unseen}")
+    return next((reason for reason in reasons if reason), "")
+
+
+def _runs_an_older(found: Domain | None, mark: Mark) -> bool:
+    return found is not None and found.is_on and found.running_fingerprint != mark.fingerprint
+
+
+def _is_full(view: View, devices: Devices) -> bool:
+    pools = (view.actual.pools.get(disk.volume.pool) for disk in devices.disks)
+    return any(pool is not None and pool.available < MIN_FREE_BYTES for pool in pools)

@@ -1,0 +1,148 @@
+"""An instance's seed: the NoCloud volume from which cloud-init learns name, keys and network."""
+
+import asyncio
+import hashlib
+import io
+import json
+import os
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+
+import pycdlib
+import yaml
+
+from agent_kaktus import ids
+from agent_kaktus.compute.desired import Devices, Instance
+from agent_kaktus.config import HostConfig
+from agent_kaktus.network.adapter import Attachment
+from kowa import files
+from kowa.reserved import METADATA_ADDRESS
+
+_LABEL = "cidata"
+_MODE = 0o640  # it holds the user data; libvirt hands it to the user QEMU runs as
+# Where an ISO 9660 volume names the application that made it. The fingerprint stands there: one file with the content.
+_APPLICATION_AT = 16 * 2048 + 574
+_APPLICATION_SIZE = 128
+_FORMAT_VERSION = 1  # of the files; moves when they are written down otherwise, so that seeds are made anew
+
+
+class Seeds:
+    """The seeds of this host's instances."""
+
+    def __init__(self, config: HostConfig) -> None:
+        self._config = config
+
+    async def look(self) -> dict[str, str]:
+        return await asyncio.to_thread(look, self._config)
+
+    async def write(self, instance: Instance, devices: Devices) -> None:
+        await asyncio.to_thread(write, self._config, instance, devices)
+
+    async def remove(self, instance: str) -> None:
+        await asyncio.to_thread(remove, self._config, instance)
+
+
+def contents(config: HostConfig, instance: Instance, devices: Devices) -> dict[str, str]:
+    """Its files. Pure."""
+    content = _content(config, instance, devices)
+    return {
+        "meta-data": _yaml(content["meta-data"]),
+        "user-data": instance.user_data or "#cloud-config\n" + _yaml(content["user-data"]),
+        "network-config": _yaml(content["network-config"]),
+    }
+
+
+def fingerprint(config: HostConfig, instance: Instance, devices: Devices) -> str:
+    """Of what they say; how that is written down is not asked at each look, since it takes its time."""
+    text = json.dumps([_FORMAT_VERSION, instance.user_data, _content(config, instance, devices)], sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest().upper()
+
+
+def write(config: HostConfig, instance: Instance, devices: Devices) -> None:
+    path = config.seed(instance.id)
+    path.parent.mkdir(mode=0o711, parents=True, exist_ok=True)
+    image = _iso(contents(config, instance, devices), fingerprint(config, instance, devices))
+    files.write(path, image, mode=_MODE)
+
+
+def look(config: HostConfig) -> dict[str, str]:
+    """Instance -> fingerprint of its seed, for each instance with a folder; empty if there is no seed in it."""
+    return {path.name: _read_fingerprint(path / "seed.iso") for path in ids.named_by_id(config.instances)}
+
+
+def remove(config: HostConfig, instance: str) -> None:
+    """Removes the instance's folder, which is the agent's own: seed, console log, and what libvirt made of that."""
+    folder = config.instances / instance
+    if folder.is_symlink():
+        folder.unlink()
+    elif folder.exists():
+        shutil.rmtree(folder)
+    files.sync(config.instances)
+
+
+def _content(config: HostConfig, instance: Instance, devices: Devices) -> dict[str, dict[str, object]]:
+    keys = list(instance.ssh_keys)
+    ethernets = {
+        f"eth{number}": _ethernet(config, plugged, number) for number, plugged in enumerate(devices.attachments)
+    }
+    return {
+        "meta-data": {
+            "instance-id": instance.id,
+            "local-hostname": instance.name,
+            "metadata": dict(instance.metadata),
+            "public-keys": keys,
+        },
+        "user-data": {"ssh_authorized_keys": keys},
+        "network-config": {"version": 2, "ethernets": ethernets},
+    }
+
+
+def _ethernet(config: HostConfig, plugged: Attachment, number: int) -> dict[str, object]:
+    settings: dict[str, object] = {
+        "match": {"macaddress": plugged.adapter.mac},
+        "set-name": f"eth{number}",
+        "addresses": [f"{plugged.adapter.address}/{plugged.subnet.network.prefixlen}"],
+    }
+    if number == 0 and (routes := _routes(config, plugged)):
+        settings["routes"] = routes
+    if plugged.subnet.dns:
+        settings["nameservers"] = {"addresses": list(plugged.subnet.dns)}
+    return settings
+
+
+def _routes(config: HostConfig, plugged: Attachment) -> list[dict[str, str]]:
+    routes = []
+    if plugged.subnet.gateway:
+        routes.append({"to": "0.0.0.0/0", "via": str(plugged.subnet.gateway)})
+    if config.metadata_route:
+        routes.append({"to": f"{METADATA_ADDRESS}/32", "scope": "link"})
+    return routes
+
+
+def _yaml(data: Mapping[str, object]) -> str:
+    """In block style, one scalar a line: small guests read it without a YAML parser."""
+    data = {key: value for key, value in data.items() if value}
+    if not data:
+        return ""
+    return yaml.safe_dump(data, default_flow_style=False, sort_keys=False, width=1 << 20, allow_unicode=True)
+
+
+def _iso(contents_: Mapping[str, str], digest_: str) -> bytes:
+    iso = pycdlib.PyCdlib()
+    iso.new(interchange_level=4, joliet=3, rock_ridge="1.09", vol_ident=_LABEL, app_ident_str=digest_)
+    for number, (name, text) in enumerate(contents_.items()):
+        data = text.encode()
+        iso.add_fp(io.BytesIO(data), len(data), f"/F{number}.;1", rr_name=name, joliet_path="/" + name)
+    image = io.BytesIO()
+    iso.write_fp(image)
+    iso.close()
+    return image.getvalue()
+
+
+def _read_fingerprint(path: Path) -> str:
+    try:
+        with path.open("rb") as image:
+            return os.pread(image.fileno(), _APPLICATION_SIZE, _APPLICATION_AT).decode("ascii", "replace").strip()
+    except OSError:
+        return ""

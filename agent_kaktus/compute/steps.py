@@ -1,0 +1,167 @@
+"""The steps of instances: definition, power, seed."""
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, ClassVar
+
+from agent_kaktus.actual import Mark
+from agent_kaktus.compute import domain
+from agent_kaktus.compute.desired import Devices, Instance
+from agent_kaktus.compute.notes import PowerNotes
+from agent_kaktus.memory import Memory
+from agent_kaktus.network.adapter import Adapter, put_filters
+from agent_kaktus.step import ObjectStep
+
+if TYPE_CHECKING:
+    from agent_kaktus.host import LocalHost
+
+
+@dataclass(frozen=True, slots=True)
+class WriteSeed(ObjectStep):
+    crash_point: ClassVar[str] = "seed.written"
+    verb: ClassVar[str] = "seed"
+    wanted: Instance
+    devices: Devices
+
+    async def do(self, host: "LocalHost") -> None:
+        await host.seeds.write(self.wanted, self.devices)
+
+
+@dataclass(frozen=True, slots=True)
+class RemoveSeed(ObjectStep):
+    """And the console log with it."""
+
+    crash_point: ClassVar[str] = "seed.removed"
+    verb: ClassVar[str] = "remove seed"
+    wanted: Instance
+
+    async def do(self, host: "LocalHost") -> None:
+        await host.seeds.remove(self.wanted.id)
+
+
+@dataclass(frozen=True, slots=True)
+class Define(ObjectStep):
+    crash_point: ClassVar[str] = "domain.defined"
+    wanted: Instance
+    devices: Devices
+    mark: Mark
+    again: bool
+
+    async def do(self, host: "LocalHost") -> None:
+        definition = domain.definition(host.config, self.wanted, self.devices)
+        await host.hypervisor.define(domain.marked(definition, self.mark))
+
+    def __str__(self) -> str:
+        return f"{'redefine' if self.again else 'define'} {self.wanted.name}"
+
+
+@dataclass(frozen=True, slots=True)
+class Start(ObjectStep):
+    """Paused: no instruction of the guest is run yet."""
+
+    crash_point: ClassVar[str] = "domain.started"
+    wanted: Instance
+    again: bool  # it fell over by itself
+
+    async def do(self, host: "LocalHost") -> None:
+        await host.hypervisor.start(self.wanted.id)
+
+    def after(self, memory: Memory, now: float) -> None:
+        if self.again:
+            memory.of(PowerNotes).note_restart(self.wanted, now)
+
+    def __str__(self) -> str:
+        return f"start {self.wanted.name}" + (" again" if self.again else "")
+
+
+@dataclass(frozen=True, slots=True)
+class FilterTaps(ObjectStep):
+    """Before the guest runs: it shall speak with its own addresses only."""
+
+    crash_point: ClassVar[str] = "tap_filter.put"
+    verb: ClassVar[str] = "filter taps of"
+    wanted: Instance
+    adapters: tuple[Adapter, ...]
+
+    async def do(self, host: "LocalHost") -> None:
+        await put_filters(host, self.adapters)
+
+
+@dataclass(frozen=True, slots=True)
+class Resume(ObjectStep):
+    crash_point: ClassVar[str] = "domain.resumed"
+    verb: ClassVar[str] = "resume"
+    wanted: Instance
+
+    async def do(self, host: "LocalHost") -> None:
+        await host.hypervisor.resume(self.wanted.id)
+
+    def before(self, memory: Memory, now: float) -> None:
+        """The time of one that can't be asked to stop before it runs out like that of one that does not listen."""
+        note_stopping(self.wanted, memory, now)
+
+
+@dataclass(frozen=True, slots=True)
+class Suspend(ObjectStep):
+    crash_point: ClassVar[str] = "domain.suspended"
+    verb: ClassVar[str] = "suspend"
+    wanted: Instance
+
+    async def do(self, host: "LocalHost") -> None:
+        await host.hypervisor.suspend(self.wanted.id)
+
+
+@dataclass(frozen=True, slots=True)
+class Shutdown(ObjectStep):
+    """Asks the guest; it takes its time."""
+
+    crash_point: ClassVar[str] = "domain.asked"
+    verb: ClassVar[str] = "shutdown"
+    wanted: Instance
+
+    async def do(self, host: "LocalHost") -> None:
+        await host.hypervisor.shutdown(self.wanted.id)
+
+    def before(self, memory: Memory, now: float) -> None:
+        note_stopping(self.wanted, memory, now)
+
+
+@dataclass(frozen=True, slots=True)
+class CutPower(ObjectStep):
+    crash_point: ClassVar[str] = "domain.cut"
+    verb: ClassVar[str] = "cut power"
+    wanted: Instance
+
+    async def do(self, host: "LocalHost") -> None:
+        await host.hypervisor.cut_power(self.wanted.id)
+
+
+@dataclass(frozen=True, slots=True)
+class Undefine(ObjectStep):
+    crash_point: ClassVar[str] = "domain.undefined"
+    verb: ClassVar[str] = "undefine"
+    wanted: Instance
+
+    async def do(self, host: "LocalHost") -> None:
+        await host.hypervisor.undefine(self.wanted.id)
+
+
+@dataclass(frozen=True, slots=True)
+class SetMark(ObjectStep):
+    """Writes into the domain's mark at which generation it ran, was asked to stop, or was switched off by its guest."""
+
+    crash_point: ClassVar[str] = "domain.marked"
+    wanted: Instance
+    mark: Mark
+
+    async def do(self, host: "LocalHost") -> None:
+        await host.hypervisor.set_mark(self.wanted.id, self.mark)
+
+    def __str__(self) -> str:
+        words = {self.mark.powered_off_at: "powered off", self.mark.stop_asked_at: "stopping"}
+        return f"mark {self.wanted.name} {words.get(self.wanted.generation, 'running')}"
+
+
+def note_stopping(instance: Instance, memory: Memory, now: float) -> None:
+    """From now on an instance that is to stop has its time to do so."""
+    if instance.is_to_stop:
+        memory.of(PowerNotes).stopping.setdefault(instance.id, now)

@@ -1,0 +1,71 @@
+"""This host as steps and looks see it: one driver for each part."""
+
+import asyncio
+
+from agent_kaktus import names
+from agent_kaktus.actual import Actual
+from agent_kaktus.compute.hypervisor import Hypervisor
+from agent_kaktus.compute.seed import Seeds
+from agent_kaktus.config import HostConfig
+from agent_kaktus.errors import StepFailed
+from agent_kaktus.metadata.filter import MetadataFilter
+from agent_kaktus.metadata.services import MetadataServices
+from agent_kaktus.network.bridge import Bridges
+from agent_kaktus.network.tap_filter import TapFilters
+from agent_kaktus.storage.driver import StorageDriver
+from agent_kaktus.storage.imports import Imports
+
+
+class LocalHost:
+    """Libvirt, storage, netlink and nftables of the host that the agent runs on."""
+
+    tap_filters: TapFilters
+    metadata_filter: MetadataFilter
+
+    def __init__(
+        self,
+        config: HostConfig,
+        hypervisor: Hypervisor,
+        storage: StorageDriver,
+        imports: Imports,
+        metadata_services: MetadataServices,
+    ) -> None:
+        self.config = config
+        self.hypervisor = hypervisor
+        self.storage = storage
+        self.imports = imports
+        self.metadata_services = metadata_services
+        self.seeds = Seeds(config)
+        self.bridges = Bridges()
+        self._node = ""
+
+    async def look(self, node: str) -> Actual:
+        """All that is on the host of a Kaktus. Raises LibvirtUnavailable, StepFailed or OSError with the reason."""
+        if node != self._node:
+            table = names.filter_table(node)
+            self._node, self.tap_filters, self.metadata_filter = node, TapFilters(table), MetadataFilter(table)
+        domains = await self.hypervisor.look()
+        storage = await self.storage.look()
+        tap_filters, metadata_filter, unseen = await self._look_at_filters()
+        return Actual(
+            facts=await self.hypervisor.facts(),
+            domains={found.id: found for found in domains if found.mark and found.mark.id == found.id},
+            foreign_domains={found.id: found for found in domains if not found.mark or found.mark.id != found.id},
+            pools=storage.pools,
+            images=storage.images,
+            created=storage.created,
+            importing=self.imports.percent,
+            links=await self.bridges.look(),
+            tap_filters=tap_filters,
+            filters_unseen=unseen,
+            metadata_services=self.metadata_services.look(),
+            metadata_filter=metadata_filter,
+            seeds=await self.seeds.look(),
+        )
+
+    async def _look_at_filters(self) -> tuple[dict[str, str], str, str]:
+        """Those on taps, that around metadata services, and why they can't be seen."""
+        try:
+            return *(await asyncio.gather(self.tap_filters.look(), self.metadata_filter.look())), ""
+        except StepFailed as why:
+            return {}, "", str(why)

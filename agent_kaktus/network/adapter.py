@@ -1,0 +1,127 @@
+"""Adapters: the network cards of instances, and the filters on their taps."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from ipaddress import IPv4Address
+from typing import TYPE_CHECKING, ClassVar
+
+from agent_kaktus import names
+from agent_kaktus.errors import StepFailed
+from agent_kaktus.kind import Kind
+from agent_kaktus.network import tap_filter
+from agent_kaktus.network.subnet import Subnet
+from agent_kaktus.network.vnet import Vnet
+from agent_kaktus.step import Step
+from agent_kaktus.verdict import AS_WANTED, GONE, Verdict
+from agent_kaktus.view import View
+from kowa import formats
+from kowa.reserved import METADATA_ADDRESS, metadata_mac
+from kowa.runtime.desired import Desired, DesiredObject, Identity, parse_address
+from kowa.v2 import adapter_pb2
+
+if TYPE_CHECKING:
+    from agent_kaktus.host import LocalHost
+
+
+@dataclass(frozen=True, slots=True)
+class Adapter(DesiredObject):
+    name: str
+    subnet: str
+    mac: str
+    address: IPv4Address
+
+    @property
+    def references(self) -> tuple[str, ...]:
+        return (self.subnet,)
+
+    @property
+    def tap(self) -> str:
+        return names.tap(self.id)
+
+
+@dataclass(frozen=True, slots=True)
+class Attachment:
+    """An adapter with where it is plugged in."""
+
+    adapter: Adapter
+    subnet: Subnet
+    vnet: Vnet
+
+
+@dataclass(frozen=True, slots=True)
+class RemoveFilters(Step):
+    """Removes the rules of taps that are gone."""
+
+    crash_point: ClassVar[str] = "tap_filter.removed"
+    taps: tuple[str, ...]
+
+    async def do(self, host: "LocalHost") -> None:
+        await host.tap_filters.remove(self.taps)
+
+    def __str__(self) -> str:
+        return f"remove filter of {' '.join(self.taps)}"
+
+
+class Adapters(Kind[Adapter]):
+    message, value = adapter_pb2.Adapter, Adapter
+
+    def parse(self, identity: Identity, sent: adapter_pb2.Adapter) -> Adapter:
+        mac = sent.mac.lower()
+        if not formats.MAC.fullmatch(mac):
+            raise ValueError(f"mac {sent.mac!r} can't be an adapter's")
+        return Adapter(*identity, sent.name, sent.subnet, mac, parse_address("address", sent.address))
+
+    def plan(self, view: View, wanted: Adapter) -> Verdict:
+        if not wanted.gone:
+            return AS_WANTED
+        if user := view.actual.tap_user(wanted.tap):
+            return Verdict(waits=f"domain {user.name}, whose adapter it is")
+        if wanted.tap in view.actual.links:
+            return Verdict(waits=f"its tap {wanted.tap}")
+        return Verdict((RemoveFilters((wanted.tap,)),)) if wanted.tap in view.actual.tap_filters else GONE
+
+
+async def put_filters(host: "LocalHost", adapters: Iterable[Adapter]) -> None:
+    """Raises StepFailed, also when an adapter has no tap."""
+    links = await host.bridges.look()
+    for adapter in adapters:
+        if adapter.tap not in links:
+            raise StepFailed(f"tap {adapter.tap} is not there")
+        await host.tap_filters.put(adapter, links[adapter.tap].index)
+
+
+def is_filtered(view: View, adapter: Adapter) -> bool:
+    """Whether the tap of an adapter is there and has its filter."""
+    link = view.actual.links.get(adapter.tap)
+    return link is not None and view.actual.tap_filters.get(adapter.tap) == tap_filter.fingerprint(adapter, link.index)
+
+
+def attachment(desired: Desired, adapter: Adapter) -> Attachment:
+    """Raises MissingReference."""
+    subnet = desired.get(Subnet, adapter.subnet, "subnet")
+    return Attachment(adapter, subnet, desired.get(Vnet, subnet.vnet, "vnet"))
+
+
+def why_not_plugged(view: View, plugged: Attachment) -> str:
+    """Why an adapter would take from this host, or from a metadata service, what is theirs; empty if it would not.
+
+    Kahuna admits no such adapter; records from before it looked may ask for one.
+    """
+    adapter, bridge = plugged.adapter, plugged.vnet.bridge
+    vnets = [vnet for vnet in view.desired.of(Vnet).values() if vnet.bridge == bridge]
+    owners = [f"the metadata service's of vnet {vnet.name}" for vnet in vnets if adapter.mac == metadata_mac(vnet.id)]
+    owners += [f"that of {link.name} on this host" for link in view.actual.links.values() if link.mac == adapter.mac]
+    if owners:
+        reason = f"its hardware address {adapter.mac} is {owners[0]}"
+    elif adapter.address == plugged.subnet.gateway or str(adapter.address) == METADATA_ADDRESS:
+        reason = f"its address {adapter.address} is kept for the vnet"
+    else:
+        return ""
+    return f"adapter {adapter.name}: {reason}; replace it by another adapter"
+
+
+def remove_stale_filters(view: View) -> tuple[Step, ...]:
+    """Rules of taps that are gone, once nobody knows the adapter. Of one that is known, they go with it."""
+    known = {adapter.tap for adapter in view.desired.of(Adapter).values()}
+    stale = tuple(sorted(view.actual.tap_filters.keys() - view.actual.links.keys() - known))
+    return (RemoveFilters(stale),) if stale else ()

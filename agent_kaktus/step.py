@@ -1,0 +1,37 @@
+"""Steps: what a plan is made of. A step is a value that carries itself out, and can be repeated.
+
+Steps say `LocalHost` for the host, since they use its drivers; a simulation gives them something that has the same.
+"""
+
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+from agent_kaktus.memory import Memory
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """One change of the host. Its text is what tests, logs and reports show."""
+
+    crash_point: ClassVar[str]  # behind it; see kowa.runtime.crashpoint
+
+    async def do(self, host: Any) -> None:
+        """Carries it out with the drivers of a host. Raises StepFailed or OSError with the reason."""
+        raise NotImplementedError
+
+    def before(self, memory: Memory, now: float) -> None:
+        """Notes what must be known though it fails."""
+
+    def after(self, memory: Memory, now: float) -> None:
+        """Notes what must be known once it is done."""
+
+
+@dataclass(frozen=True, slots=True)
+class ObjectStep(Step):
+    """A step for one object. Its text is a verb and the object's name."""
+
+    verb: ClassVar[str]
+    wanted: Any
+
+    def __str__(self) -> str:
+        return f"{self.verb} {self.wanted.name}"

@@ -1,0 +1,105 @@
+"""Storage pools of this host."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, ClassVar
+
+from agent_kaktus.config import HostConfig
+from agent_kaktus.kind import Kind, coarse
+from agent_kaktus.step import ObjectStep
+from agent_kaktus.storage.dir import DirLayout
+from agent_kaktus.storage.driver import Layout
+from agent_kaktus.verdict import AS_WANTED, GONE, Verdict
+from agent_kaktus.view import View
+from kowa.runtime.desired import DesiredObject, Identity
+from kowa.v2 import storage_pool_pb2
+
+if TYPE_CHECKING:
+    from agent_kaktus.host import LocalHost
+
+LAYOUTS: dict[int, type[Layout]] = {storage_pool_pb2.STORAGE_DRIVER_DIR: DirLayout}
+
+
+@dataclass(frozen=True, slots=True)
+class StoragePool(DesiredObject):
+    name: str
+    driver: int
+
+    @property
+    def is_served(self) -> bool:
+        """Whether this agent has its driver."""
+        return self.driver in LAYOUTS
+
+    def layout(self, config: HostConfig) -> Layout:
+        """Where its driver keeps images; only for one that is served."""
+        return LAYOUTS[self.driver](config)
+
+
+@dataclass(frozen=True, slots=True)
+class CreatePool(ObjectStep):
+    crash_point: ClassVar[str] = "pool.created"
+    verb: ClassVar[str] = "create pool"
+    wanted: StoragePool
+
+    async def do(self, host: "LocalHost") -> None:
+        await host.storage.create_pool(self.wanted.id)
+
+
+@dataclass(frozen=True, slots=True)
+class RemovePool(ObjectStep):
+    crash_point: ClassVar[str] = "pool.removed"
+    verb: ClassVar[str] = "remove pool"
+    wanted: StoragePool
+
+    async def do(self, host: "LocalHost") -> None:
+        await host.storage.remove_pool(self.wanted.id)
+
+
+class StoragePools(Kind[StoragePool]):
+    message, value = storage_pool_pb2.StoragePool, StoragePool
+
+    def parse(self, identity: Identity, sent: storage_pool_pb2.StoragePool) -> StoragePool:
+        return StoragePool(*identity, sent.name, sent.driver)
+
+    def plan(self, view: View, wanted: StoragePool) -> Verdict:
+        if wanted.gone:
+            return _plan_gone(view, wanted)
+        if not wanted.is_served:
+            return Verdict(fails="this agent serves pools in a directory only")
+        if wanted.id not in view.actual.created:
+            return Verdict((CreatePool(wanted),))
+        if wanted.id in view.actual.pools:
+            return AS_WANTED
+        return Verdict(fails=f"its {wanted.layout(view.config).pool(wanted.id)} is missing; mount or restore it")
+
+    def fill_status(self, view: View, wanted: StoragePool, resource: storage_pool_pb2.StoragePool) -> None:
+        if space := view.actual.pools.get(wanted.id):
+            resource.status.capacity, resource.status.available = space.capacity, coarse(space.available)
+
+    def strangers(self, view: View) -> Iterable[str]:
+        return [f"pool {id_}" for id_ in view.actual.pools.keys() - view.desired.of(StoragePool).keys()]
+
+
+def why_closed(view: View, id_: str) -> str:
+    """Why nothing can be put into a pool now, in words that follow "waits for"; empty if it can."""
+    pool = view.desired.of(StoragePool).get(id_)
+    if pool is None or pool.gone:
+        return f"storage pool {id_}"
+    return "" if id_ in view.actual.pools and id_ in view.actual.created else f"storage pool {pool.name}"
+
+
+def why_unseen(view: View, id_: str) -> str:
+    """Why the absence of a file proves nothing: its pool is away. Empty if it proves that there is none."""
+    is_missing = id_ in view.actual.created and id_ not in view.actual.pools
+    return f"storage pool {id_}, which is missing" if is_missing else ""
+
+
+def _plan_gone(view: View, wanted: StoragePool) -> Verdict:
+    held = [image.id for image in view.actual.images.values() if image.pool == wanted.id]
+    if held:
+        return Verdict(waits=f"{len(held)} images in it: {', '.join(sorted(held)[:3])}")
+    coming = sum(template.id in view.actual.importing for template in view.desired.referring(wanted.id))
+    if coming:
+        return Verdict(waits=f"{coming} imports into it")
+    is_there = wanted.id in view.actual.pools or wanted.id in view.actual.created
+    return Verdict((RemovePool(wanted),)) if is_there else GONE

@@ -1,0 +1,177 @@
+"""Volumes: the disks of instances."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, ClassVar
+
+from agent_kaktus.actual import Image
+from agent_kaktus.config import HostConfig
+from agent_kaktus.disk import DiskSource
+from agent_kaktus.kind import Kind, coarse
+from agent_kaktus.step import ObjectStep
+from agent_kaktus.storage.storage_pool import StoragePool, why_closed, why_unseen
+from agent_kaktus.storage.template import Template
+from agent_kaktus.verdict import AS_WANTED, GONE, Verdict
+from agent_kaktus.view import View
+from kowa import sizes
+from kowa.runtime.desired import Desired, DesiredObject, Identity, MissingReference
+from kowa.v2 import volume_pb2
+
+if TYPE_CHECKING:
+    from agent_kaktus.host import LocalHost
+
+SECTOR = 512  # bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Volume(DesiredObject):
+    name: str
+    pool: str
+    template: str
+    size: int  # bytes, whole sectors
+
+    @property
+    def references(self) -> tuple[str, ...]:
+        return (self.pool, self.template) if self.template else (self.pool,)
+
+
+@dataclass(frozen=True, slots=True)
+class CreateVolume(ObjectStep):
+    crash_point: ClassVar[str] = "volume.created"
+    verb: ClassVar[str] = "create volume"
+    wanted: Volume
+    backing: Image | None
+
+    async def do(self, host: "LocalHost") -> None:
+        await host.storage.create_volume(self.wanted.pool, self.wanted.id, self.wanted.size, self.backing)
+
+
+@dataclass(frozen=True, slots=True)
+class RecordVolume(ObjectStep):
+    """Remembers that the file was made, so that it is never made anew."""
+
+    crash_point: ClassVar[str] = "volume.recorded"
+    verb: ClassVar[str] = "record volume"
+    wanted: Volume
+
+    async def do(self, host: "LocalHost") -> None:
+        await host.storage.record(self.wanted.id)
+
+
+@dataclass(frozen=True, slots=True)
+class GrowVolume(ObjectStep):
+    crash_point: ClassVar[str] = "volume.grown"
+    wanted: Volume
+    disk: str  # the key of its source
+    domain: str  # that has it open, if any
+
+    async def do(self, host: "LocalHost") -> None:
+        if self.domain:
+            await host.hypervisor.resize(self.domain, self.disk, self.wanted.size)
+        else:
+            await host.storage.grow(self.wanted.pool, self.wanted.id, self.wanted.size)
+
+    def __str__(self) -> str:
+        return f"grow volume {self.wanted.name}" + (" live" if self.domain else "")
+
+
+@dataclass(frozen=True, slots=True)
+class RemoveVolume(ObjectStep):
+    crash_point: ClassVar[str] = "volume.removed"
+    verb: ClassVar[str] = "remove volume"
+    wanted: Volume
+    pool: str  # where it was found
+
+    async def do(self, host: "LocalHost") -> None:
+        await host.storage.remove(self.pool, self.wanted.id)
+
+
+class Volumes(Kind[Volume]):
+    message, value = volume_pb2.Volume, Volume
+
+    def parse(self, identity: Identity, sent: volume_pb2.Volume) -> Volume:
+        if sent.size <= 0:
+            raise ValueError(f"size {sent.size} is not a size")
+        return Volume(*identity, sent.name, sent.storage_pool, sent.template, -(-sent.size // SECTOR) * SECTOR)
+
+    def plan(self, view: View, wanted: Volume) -> Verdict:
+        image = view.actual.images.get(wanted.id)
+        if wanted.gone:
+            return _plan_gone(view, wanted, image)
+        if closed := why_closed(view, wanted.pool):
+            return Verdict(waits=closed)
+        if image is None:
+            return _plan_new(view, wanted)
+        if image.pool != wanted.pool:
+            return Verdict(fails=f"its file lies in pool {image.pool}")
+        if image.broken:
+            return Verdict(fails=image.broken)
+        if wanted.id not in view.actual.created:
+            return Verdict((RecordVolume(wanted),))
+        if image.size > wanted.size:
+            has, asked = sizes.in_words(image.size, wanted.size)
+            return Verdict(fails=f"it has {has} and never shrinks to {asked}")
+        if image.size < wanted.size:
+            user = view.actual.disk_user(image.disk_key)
+            return Verdict((GrowVolume(wanted, image.disk_key, user.id if user and user.is_on else ""),))
+        return AS_WANTED
+
+    def fill_status(self, view: View, wanted: Volume, resource: volume_pb2.Volume) -> None:
+        if image := view.actual.images.get(wanted.id):
+            resource.status.size, resource.status.allocation = image.size, coarse(image.allocation)
+
+    def strangers(self, view: View) -> Iterable[str]:
+        known = view.desired.of(Volume).keys() | view.desired.of(Template).keys()
+        return [f"file {image.pool}/{image.file}" for id_, image in view.actual.images.items() if id_ not in known]
+
+
+def source_of(config: HostConfig, desired: Desired, volume: Volume) -> DiskSource:
+    """Where a volume's bytes are. Raises MissingReference."""
+    pool = desired.get(StoragePool, volume.pool, "storage pool")
+    if not pool.is_served:
+        raise MissingReference(f"storage pool {pool.name}, whose driver this agent does not have")
+    return pool.layout(config).volume(pool.id, volume.id)
+
+
+def why_no_disk(view: View, wanted: Volume) -> str:
+    """Why an instance can't have a volume as its disk, in words that follow "waits for"; empty if it can."""
+    image = view.actual.images.get(wanted.id)
+    if image is None or image.broken or image.pool != wanted.pool or wanted.id not in view.actual.created:
+        verdict = Volumes().plan(view, wanted)
+        return f"volume {wanted.name}" + (f", which failed: {verdict.fails}" if verdict.fails else "")
+    return ""
+
+
+def _plan_new(view: View, wanted: Volume) -> Verdict:
+    if wanted.id in view.actual.created:
+        source = source_of(view.config, view.desired, wanted)
+        return Verdict(fails=f"its {source} is missing and never made anew; restore it or delete the volume")
+    if not wanted.template:
+        return Verdict((CreateVolume(wanted, None),))
+    template = view.desired.of(Template).get(wanted.template)
+    if template is None or template.gone:
+        return Verdict(waits=f"template {wanted.template}")
+    image = view.actual.images.get(template.id)
+    if image is None:
+        why = view.memory.why_given_up(template)
+        return Verdict(waits=f"template {template.name}" + (f", which failed: {why}" if why else ""))
+    if image.pool != wanted.pool:
+        return Verdict(fails=f"template {template.name} lies in another pool")
+    if image.broken:
+        return Verdict(fails=f"template {template.name}: {image.broken}")
+    if image.size > wanted.size:
+        needs, has = sizes.in_words(image.size, wanted.size)
+        return Verdict(fails=f"template {template.name} needs {needs}, the volume has {has}; make it larger")
+    return Verdict((CreateVolume(wanted, image),))
+
+
+def _plan_gone(view: View, wanted: Volume, image: Image | None) -> Verdict:
+    if image is None:
+        if away := why_unseen(view, wanted.pool):
+            return Verdict(waits=away)
+        return Verdict((RemoveVolume(wanted, wanted.pool),)) if wanted.id in view.actual.created else GONE
+    if image.pool != wanted.pool:
+        return Verdict(fails=f"its file lies in pool {image.pool}")
+    if user := view.actual.disk_user(image.disk_key):
+        return Verdict(waits=f"domain {user.name}, whose disk it is")
+    return Verdict((RemoveVolume(wanted, image.pool),))

@@ -1,0 +1,159 @@
+"""Desired state: the slice that an agent holds, parsed into one value an object by the kinds that the agent knows."""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from ipaddress import IPv4Address, IPv4Network
+from typing import Any, Generic, TypeVar
+from uuid import UUID
+
+from google.protobuf.message import Message
+
+from kowa import resources
+from kowa.fleet.v1 import fleet_pb2
+from kowa.runtime.feed import Refused
+
+Identity = tuple[str, int, bool]
+"""What every object has: id, generation, and whether it is gone."""
+
+
+@dataclass(frozen=True, slots=True)
+class DesiredObject:
+    """What every object has; each kind adds its own fields."""
+
+    id: str
+    generation: int
+    gone: bool  # it shall not exist any more
+
+    @property
+    def references(self) -> tuple[str, ...]:
+        """The ids of the objects that it uses."""
+        return ()
+
+
+D = TypeVar("D", bound=DesiredObject)
+Value = TypeVar("Value", bound=DesiredObject)
+
+
+class Kind(Generic[D]):
+    """What an agent knows of one kind of resource."""
+
+    message: type[Message]  # of the contract
+    value: type[D]
+    is_node = False  # it is the record that this agent belongs to; there is one at most
+
+    def parse(self, identity: Identity, sent: Any) -> D:
+        """The value of a resource. Raises ValueError in words when it makes no sense."""
+        raise NotImplementedError
+
+
+K = TypeVar("K", bound=Kind[Any])
+
+
+class MissingReference(Exception):
+    """A reference to an object that is not in the slice, or is being deleted: `volume 6f...`."""
+
+
+class Desired:
+    """The objects of a slice, by type and id, each after those it may use."""
+
+    def __init__(self, objects: Mapping[type[DesiredObject], Mapping[str, DesiredObject]] | None = None) -> None:
+        self._objects = objects or {}
+        self._referring: dict[str, list[DesiredObject]] = {}
+        for user in self:
+            for id_ in user.references:
+                self._referring.setdefault(id_, []).append(user)
+        self.node: DesiredObject | None = None
+
+    def __iter__(self) -> Iterator[DesiredObject]:
+        for objects in self._objects.values():
+            yield from objects.values()
+
+    def of(self, value: type[Value]) -> Mapping[str, Value]:
+        """All objects of a type, by id."""
+        return self._objects.get(value, {})  # type: ignore[return-value]
+
+    def referring(self, id_: str) -> list[DesiredObject]:
+        """The objects that refer to one, those that are being deleted too."""
+        return self._referring.get(id_, [])
+
+    def users(self, id_: str) -> list[DesiredObject]:
+        """The objects that refer to one and are not being deleted."""
+        return [user for user in self.referring(id_) if not user.gone]
+
+    def get(self, value: type[Value], id_: str, noun: str) -> Value:
+        """Raises MissingReference when there is no such object, or it is being deleted."""
+        found = self.of(value).get(id_)
+        if found is None:
+            raise MissingReference(f"{noun} {id_}")
+        if found.gone:
+            raise MissingReference(f"{noun} {id_}, which is being deleted")
+        return found
+
+
+class Kinds(Generic[K]):
+    """The kinds that an agent knows, each after those it may refer to."""
+
+    def __init__(self, *kinds: K) -> None:
+        self._kinds = kinds
+        self._by_message = {kind.message: kind for kind in kinds}
+        self._by_value = {kind.value: kind for kind in kinds}
+
+    def __iter__(self) -> Iterator[K]:
+        return iter(self._kinds)
+
+    def of(self, wanted: DesiredObject) -> K:
+        """The kind of an object."""
+        return self._by_value[type(wanted)]
+
+    def parse(self, slice_: Mapping[str, fleet_pb2.Object]) -> Desired:
+        """The objects as values. Raises Refused, naming the object, when one can't be understood.
+
+        A reference to an object that is not there is no reason to refuse: it may come with a later change.
+        """
+        objects: dict[type[DesiredObject], dict[str, DesiredObject]] = {kind.value: {} for kind in self._kinds}
+        for key, sent in slice_.items():
+            noun = resources.noun_of(sent.resource) or "unknown kind"
+            try:
+                resource = resources.unpack(sent.resource)
+                kind = self._by_message.get(type(resource))
+                if kind is None:
+                    raise ValueError("this agent knows no such kind; a newer one may")
+                objects[kind.value][key] = kind.parse(_identity(key, sent), resource)
+            except ValueError as why:
+                raise Refused(f"{noun} {key}: {why}") from why
+        desired = Desired(objects)
+        for kind in self._kinds:
+            if kind.is_node:
+                desired.node = _single(resources.noun_of(resources.pack(kind.message())), objects[kind.value])
+        return desired
+
+
+def parse_network(text: str) -> IPv4Network:
+    """Raises ValueError in words."""
+    try:
+        return IPv4Network(text)
+    except ValueError as why:
+        raise ValueError(f"cidr {text!r} is not a network: {why}") from why
+
+
+def parse_address(what: str, text: str) -> IPv4Address:
+    """Raises ValueError in words."""
+    try:
+        return IPv4Address(text)
+    except ValueError as why:
+        raise ValueError(f"{what} {text!r} is not an IPv4 address") from why
+
+
+def _identity(key: str, sent: fleet_pb2.Object) -> Identity:
+    if sent.id != str(UUID(sent.id)):
+        raise ValueError(f"id {sent.id!r} is not written as ids are")
+    if sent.id != key:
+        raise ValueError(f"is sent as {key}")
+    return sent.id, sent.generation, sent.gone
+
+
+def _single(noun: str, nodes: Mapping[str, DesiredObject]) -> DesiredObject | None:
+    if len(nodes) > 1:
+        first, second, *_ = nodes
+        raise Refused(f"{noun} {second}: there is another, {first}; an agent belongs to one")
+    return next(iter(nodes.values()), None)

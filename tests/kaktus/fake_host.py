@@ -1,0 +1,312 @@
+"""A host that is a few dictionaries, with a driver for each part: what steps do to it, without doing anything."""
+
+from collections.abc import Coroutine, Iterable
+from dataclasses import dataclass, replace
+from ipaddress import IPv4Network
+from typing import Any
+from xml.etree import ElementTree
+
+from agent_kaktus import names
+from agent_kaktus.actual import Actual, Domain, Image, Link, Mark, PoolSpace, Power
+from agent_kaktus.compute import domain, seed
+from agent_kaktus.compute.desired import Devices, Instance
+from agent_kaktus.compute.notes import PowerNotes
+from agent_kaktus.config import HostConfig
+from agent_kaktus.kinds import KINDS
+from agent_kaktus.memory import Memory
+from agent_kaktus.metadata import filter as metadata_filter
+from agent_kaktus.network import tap_filter
+from agent_kaktus.network.adapter import Adapter
+from agent_kaktus.network.vnet import Vnet
+from agent_kaktus.plan import plan
+from agent_kaktus.step import Step
+from agent_kaktus.storage.dir import DirLayout
+from agent_kaktus.storage.template import Template
+from agent_kaktus.verdict import Plan
+from agent_kaktus.view import View
+from kowa.runtime.desired import Desired
+
+ROUNDS = 30
+
+
+class FakeHost:
+    """Looks like a host, and steps can be carried out on it."""
+
+    def __init__(self, config: HostConfig, *, obeys: bool = True) -> None:
+        self.config = config
+        self.obeys = obeys  # guests shut down when asked to
+        self.now = 1000.0
+        self.memory = Memory()
+        self.domains: dict[str, Domain] = {}
+        self.foreign_domains: dict[str, Domain] = {}
+        self.pools: dict[str, PoolSpace] = {}
+        self.images: dict[str, Image] = {}
+        self.created: set[str] = set()
+        self.importing: dict[str, int] = {}
+        self.links: dict[str, Link] = {}
+        self.filters: dict[str, str] = {}
+        self.services: dict[str, frozenset[IPv4Network]] = {}
+        self.metadata_rules = ""
+        self.seed_fingerprints: dict[str, str] = {}
+        self.plugs: dict[str, str] = {}  # device -> its bridge
+        self.hypervisor = FakeHypervisor(self)
+        self.storage = FakeStorage(self)
+        self.imports = FakeImports(self)
+        self.seeds = FakeSeeds(self)
+        self.bridges = FakeBridges(self)
+        self.tap_filters = FakeTapFilters(self)
+        self.metadata_services = FakeMetadataServices(self)
+        self.metadata_filter = FakeMetadataFilter(self)
+
+    @property
+    def power_notes(self) -> PowerNotes:
+        return self.memory.of(PowerNotes)
+
+    def look(self) -> Actual:
+        return Actual(
+            domains=dict(self.domains),
+            foreign_domains=dict(self.foreign_domains),
+            pools=dict(self.pools),
+            images=dict(self.images),
+            created=frozenset(self.created),
+            importing=self.importing,
+            links={name: self.with_ports(link) for name, link in self.links.items()},
+            tap_filters=dict(self.filters),
+            metadata_services=dict(self.services),
+            metadata_filter=self.metadata_rules,
+            seeds=dict(self.seed_fingerprints),
+        )
+
+    def plan(self, desired: Desired) -> Plan:
+        return plan(KINDS, View(self.config, desired, self.look(), self.memory, self.now))
+
+    def restart_agent(self) -> None:
+        """It forgets, and takes its services with it; of their ports the kernel may have some still."""
+        self.memory = Memory()
+        self.services.clear()
+
+    def converge(self, desired: Desired) -> Plan:
+        """Until nothing is left to do; time passes when there is something to wait for."""
+        for _ in range(ROUNDS):
+            found = self.plan(desired)
+            if not found.steps and not self.power_notes.stopping:
+                return found
+            for step in found.steps:
+                self.do(step)
+            self.pass_time(desired)
+        raise AssertionError(f"does not come to rest: {[str(step) for step in found.steps]}")
+
+    def pass_time(self, desired: Desired) -> None:
+        """Downloads end, and so does patience with guests that do not shut down."""
+        for id_ in list(self.importing):
+            template = desired.of(Template)[id_]
+            self.images[id_] = Image(id_, template.pool, "qcow2", 1 << 20)
+            del self.importing[id_]
+        instances = desired.of(Instance)
+        for id_ in list(self.power_notes.stopping):
+            found = self.domains.get(id_)
+            is_wanted = id_ in instances and not instances[id_].is_to_stop
+            if found is None or not found.is_on or is_wanted:
+                del self.power_notes.stopping[id_]
+        self.now += self.config.shutdown_limit
+
+    def do(self, step: Step) -> None:
+        step.before(self.memory, self.now)
+        at_once(step.do(self))
+
+    def switch_off(self, id_: str, *, by_guest: bool) -> None:
+        found = self.domains[id_]
+        for tap in found.taps:
+            self.links.pop(tap, None)
+        self.domains[id_] = replace(found, power=Power.OFF, powered_off=by_guest, running_fingerprint="")
+
+    def plug(self, name: str, *, is_bridge: bool = False, mac: str = "") -> None:
+        self.links[name] = Link(name, index=100 + len(self.links), is_bridge=is_bridge, mac=mac)
+
+    def with_ports(self, link: Link) -> Link:
+        ports = sum(self.plugs.get(name) == link.name for name in self.links)
+        return replace(link, ports=ports, bridge=self.plugs.get(link.name, ""))
+
+
+def at_once(work: Coroutine[Any, Any, None]) -> None:
+    """Runs what waits for nothing."""
+    try:
+        work.send(None)
+    except StopIteration:
+        return
+    raise AssertionError("a step on a fake host waits for something")
+
+
+@dataclass
+class FakeHypervisor:
+    host: FakeHost
+
+    async def define(self, definition: str) -> None:
+        found = ElementTree.fromstring(definition)  # noqa: S314 - our own
+        mark = domain.mark_of(found)
+        assert mark is not None
+        assert mark.id not in self.host.foreign_domains
+        for interface in found.findall("devices/interface"):
+            source, target = interface.find("source"), interface.find("target")
+            assert source is not None
+            assert target is not None
+            self.host.plugs[target.attrib["dev"]] = source.attrib["bridge"]
+        before = self.host.domains.get(mark.id) or Domain(mark.id, names.domain(mark.id))
+        disks, taps = domain.disks_of(found), domain.taps_of(found)
+        self.host.domains[mark.id] = replace(before, mark=mark, persistent=True, disks=disks, taps=taps)
+
+    async def start(self, instance: str) -> None:
+        found = self.host.domains[instance]
+        assert found.mark is not None
+        for tap in found.taps:
+            self.host.plug(tap)
+        self._change(instance, power=Power.PAUSED, running_fingerprint=found.mark.fingerprint)
+
+    async def resume(self, instance: str) -> None:
+        taps = self.host.domains[instance].taps
+        assert all(tap in self.host.filters for tap in taps), "a guest runs without filters on its taps"
+        self._change(instance, power=Power.RUNNING)
+
+    async def suspend(self, instance: str) -> None:
+        self._change(instance, power=Power.PAUSED)
+
+    async def shutdown(self, instance: str) -> None:
+        if self.host.obeys:
+            self.host.switch_off(instance, by_guest=True)
+
+    async def cut_power(self, instance: str) -> None:
+        self.host.switch_off(instance, by_guest=False)
+
+    async def undefine(self, instance: str) -> None:
+        assert not self.host.domains[instance].is_on, "still runs"
+        del self.host.domains[instance]
+
+    async def set_mark(self, instance: str, mark: Mark) -> None:
+        self._change(instance, mark=mark)
+
+    async def resize(self, instance: str, disk: str, size: int) -> None:
+        found = self.host.domains[instance]
+        assert disk in found.disks
+        for id_, image in self.host.images.items():
+            if image.disk_key == disk:
+                self.host.images[id_] = replace(image, size=size)
+
+    def _change(self, instance: str, **fields: Any) -> None:
+        self.host.domains[instance] = replace(self.host.domains[instance], **fields)
+
+
+@dataclass
+class FakeStorage:
+    host: FakeHost
+
+    async def create_pool(self, pool: str) -> None:
+        self.host.pools[pool] = PoolSpace(1 << 40, 1 << 39)
+        self.host.created.add(pool)
+
+    async def remove_pool(self, pool: str) -> None:
+        self.host.pools.pop(pool, None)
+        self.host.created.discard(pool)
+
+    async def create_volume(self, pool: str, volume: str, size: int, backing: Image | None) -> None:
+        key = DirLayout(self.host.config).volume(pool, volume).key
+        file = backing.file if backing else ""
+        self.host.images[volume] = Image(volume, pool, "qcow2", size, backing=file, disk_key=key)
+        self.host.created.add(volume)
+
+    async def record(self, volume: str) -> None:
+        self.host.created.add(volume)
+
+    async def grow(self, pool: str, volume: str, size: int) -> None:
+        self.host.images[volume] = replace(self.host.images[volume], size=size)
+
+    async def remove(self, pool: str, id_: str) -> None:
+        self.host.images.pop(id_, None)
+        self.host.created.discard(id_)
+
+    def holds(self, pool: str, id_: str) -> bool:
+        return id_ in self.host.images
+
+
+@dataclass
+class FakeImports:
+    host: FakeHost
+
+    def begin(self, template: Template) -> None:
+        self.host.importing[template.id] = 0
+
+    async def stop(self, template: str) -> None:
+        self.host.importing.pop(template, None)
+
+
+@dataclass
+class FakeSeeds:
+    host: FakeHost
+
+    async def write(self, instance: Instance, devices: Devices) -> None:
+        self.host.seed_fingerprints[instance.id] = seed.fingerprint(self.host.config, instance, devices)
+
+    async def remove(self, instance: str) -> None:
+        del self.host.seed_fingerprints[instance]
+
+
+@dataclass
+class FakeBridges:
+    host: FakeHost
+
+    async def look(self) -> dict[str, Link]:
+        return self.host.links
+
+    async def create(self, bridge: str, mac: str) -> None:
+        self.host.plug(bridge, is_bridge=True, mac=mac)
+
+    async def change(self, bridge: str, add: Iterable[str], drop: Iterable[str]) -> None:
+        link = self.host.links[bridge]
+        held = (link.addresses | set(add)) - set(drop)
+        self.host.links[bridge] = replace(link, is_up=True, addresses=frozenset(held))
+
+    async def remove(self, bridge: str) -> None:
+        assert self.host.with_ports(self.host.links.pop(bridge)).ports == 0
+
+
+@dataclass
+class FakeTapFilters:
+    host: FakeHost
+
+    async def put(self, adapter: Adapter, index: int) -> None:
+        assert self.host.links[adapter.tap].index == index
+        self.host.filters[adapter.tap] = tap_filter.fingerprint(adapter, index)
+
+    async def remove(self, taps: Iterable[str]) -> None:
+        for tap in taps:
+            assert tap not in self.host.links
+            del self.host.filters[tap]
+
+
+@dataclass
+class FakeMetadataServices:
+    host: FakeHost
+
+    async def serve(self, vnet: Vnet, networks: frozenset[IPv4Network], around: "FakeMetadataFilter") -> None:
+        assert self.host.links[vnet.bridge].is_bridge
+        await around.put()
+        self.host.services[vnet.id] = networks
+        self.host.plugs[vnet.metadata_port] = vnet.bridge
+        self.host.plug(vnet.metadata_port)
+
+    async def remove(self, vnet: Vnet, around: "FakeMetadataFilter") -> None:
+        self.host.services.pop(vnet.id, None)
+        self.host.links.pop(vnet.metadata_port, None)
+        if not self.host.services:
+            await around.remove()
+
+
+@dataclass
+class FakeMetadataFilter:
+    host: FakeHost
+
+    async def put(self) -> None:
+        self.host.metadata_rules = metadata_filter.FINGERPRINT
+
+    async def remove(self) -> None:
+        assert not self.host.services
+        self.host.metadata_rules = ""

@@ -1,0 +1,63 @@
+"""What passes from a guest, to the letter; and how its rules are recognised."""
+
+from typing import Any
+
+from agent_kaktus.kinds import KINDS
+from agent_kaktus.network import tap_filter
+from agent_kaktus.network.adapter import Adapter
+
+from .slices import id_of, slice_with_network
+
+TAP = "kt" + id_of("nic").replace("-", "")[:12]
+
+
+def nic() -> Adapter:
+    slice_ = slice_with_network()
+    slice_.adapter("nic", "10.9.0.2")
+    return KINDS.parse(slice_.objects).of(Adapter)[id_of("nic")]
+
+
+def test_the_whole_transaction() -> None:
+    hook = f'{{ type filter hook ingress device "{TAP}" priority -500; policy drop; }}'
+    fingerprint = tap_filter.fingerprint(nic(), 7)
+    first = [
+        "add table netdev kaktus_x",
+        f"create chain netdev kaktus_x {TAP} {hook}",
+        f'add rule netdev kaktus_x {TAP} ether saddr != 02:00:00:00:00:01 drop comment "{fingerprint}"',
+        f'add rule netdev kaktus_x {TAP} ether type {{ 8021q, 8021ad }} drop comment "{fingerprint}"',
+        f'add rule netdev kaktus_x {TAP} udp dport 68 drop comment "{fingerprint}"',
+        f'add rule netdev kaktus_x {TAP} ip saddr 10.9.0.2 accept comment "{fingerprint}"',
+        f"add rule netdev kaktus_x {TAP} ip saddr 0.0.0.0 ip daddr 255.255.255.255 udp sport 68 udp dport 67 accept"
+        f' comment "{fingerprint}"',
+        f"add rule netdev kaktus_x {TAP} arp saddr ether 02:00:00:00:00:01 arp saddr ip {{ 0.0.0.0, 10.9.0.2 }} accept"
+        f' comment "{fingerprint}"',
+    ]
+    assert tap_filter.script("kaktus_x", nic(), 7, replace=False).splitlines() == first
+    assert tap_filter.script("kaktus_x", nic(), 7, replace=True).splitlines() == [
+        first[0],
+        f"add chain netdev kaktus_x {TAP} {hook}",
+        f"delete chain netdev kaktus_x {TAP}",
+        *first[1:],
+    ]
+
+
+def test_a_tap_made_anew_is_not_filtered_yet() -> None:
+    assert tap_filter.fingerprint(nic(), 7) != tap_filter.fingerprint(nic(), 8)
+
+
+def listing(comments: list[str], policy: str = "drop") -> list[dict[str, Any]]:
+    rules = [{"rule": {"chain": TAP, "comment": comment}} for comment in comments]
+    return [{"chain": {"name": TAP, "policy": policy}}, *rules]
+
+
+def test_only_a_whole_chain_has_a_fingerprint() -> None:
+    fingerprint, count = tap_filter.fingerprint(nic(), 7), len(tap_filter.rules(nic()))
+    assert tap_filter.fingerprints(listing([fingerprint] * count)) == {TAP: fingerprint}
+    for spoilt in (
+        listing([fingerprint] * (count - 1)),
+        listing([fingerprint] * (count + 1)),
+        listing([*[fingerprint] * (count - 1), "x"]),
+        listing([fingerprint] * count, "accept"),
+    ):
+        assert tap_filter.fingerprints(spoilt) == {TAP: ""}
+    assert tap_filter.fingerprints(listing([])) == {TAP: ""}
