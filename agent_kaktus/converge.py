@@ -189,7 +189,7 @@ class Loop:
                 return
             step.after(self._memory, self._clock())
             log.info("step.done", id=wanted.id, step=str(step))
-            crashpoint.reach(f"kaktus.{step.crash_point}")
+            crashpoint.reach(f"kaktus.{type(step).__name__}")
         if self._memory.note_done(wanted.id, str(verdict)) > MAX_REPEATS:
             self._memory.note_failure(wanted.id, f"does not come to rest: {verdict}", self._clock())
 

@@ -11,9 +11,7 @@ from agent_kaktus.memory import Memory
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """One change of the host. Its text is what tests, logs and reports show."""
-
-    crash_point: ClassVar[str]  # behind it; see kowa.runtime.crashpoint
+    """One change of the host. Its text is in tests, logs and reports; its class names the crash point behind it."""
 
     async def do(self, host: Any) -> None:
         """Carries it out with the drivers of a host. Raises StepFailed or OSError with the reason."""

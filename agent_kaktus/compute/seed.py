@@ -1,6 +1,5 @@
 """An instance's seed: the NoCloud volume from which cloud-init learns name, keys and network."""
 
-import asyncio
 import hashlib
 import io
 import json
@@ -18,6 +17,7 @@ from agent_kaktus.config import HostConfig
 from agent_kaktus.network.adapter import Attachment
 from kowa import files
 from kowa.reserved import METADATA_ADDRESS
+from kowa.runtime.tasks import in_thread
 
 _LABEL = "cidata"
 _MODE = 0o640  # it holds the user data; libvirt hands it to the user QEMU runs as
@@ -33,14 +33,27 @@ class Seeds:
     def __init__(self, config: HostConfig) -> None:
         self._config = config
 
-    async def look(self) -> dict[str, str]:
-        return await asyncio.to_thread(look, self._config)
+    @in_thread
+    def look(self) -> dict[str, str]:
+        """Instance -> fingerprint of its seed, for each instance with a folder; empty if there is no seed in it."""
+        return {path.name: _read_fingerprint(path / "seed.iso") for path in ids.named_by_id(self._config.instances)}
 
-    async def write(self, instance: Instance, devices: Devices) -> None:
-        await asyncio.to_thread(write, self._config, instance, devices)
+    @in_thread
+    def write(self, instance: Instance, devices: Devices) -> None:
+        path = self._config.seed(instance.id)
+        path.parent.mkdir(mode=0o711, parents=True, exist_ok=True)
+        image = _iso(contents(self._config, instance, devices), fingerprint(self._config, instance, devices))
+        files.write(path, image, mode=_MODE)
 
-    async def remove(self, instance: str) -> None:
-        await asyncio.to_thread(remove, self._config, instance)
+    @in_thread
+    def remove(self, instance: str) -> None:
+        """Removes the instance's folder, which is the agent's own: seed, console log, and what libvirt made of that."""
+        folder = self._config.instances / instance
+        if folder.is_symlink():
+            folder.unlink()
+        elif folder.exists():
+            shutil.rmtree(folder)
+        files.sync(self._config.instances)
 
 
 def contents(config: HostConfig, instance: Instance, devices: Devices) -> dict[str, str]:
@@ -57,28 +70,6 @@ def fingerprint(config: HostConfig, instance: Instance, devices: Devices) -> str
     """Of what they say; how that is written down is not asked at each look, since it takes its time."""
     text = json.dumps([_FORMAT_VERSION, instance.user_data, _content(config, instance, devices)], sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest().upper()
-
-
-def write(config: HostConfig, instance: Instance, devices: Devices) -> None:
-    path = config.seed(instance.id)
-    path.parent.mkdir(mode=0o711, parents=True, exist_ok=True)
-    image = _iso(contents(config, instance, devices), fingerprint(config, instance, devices))
-    files.write(path, image, mode=_MODE)
-
-
-def look(config: HostConfig) -> dict[str, str]:
-    """Instance -> fingerprint of its seed, for each instance with a folder; empty if there is no seed in it."""
-    return {path.name: _read_fingerprint(path / "seed.iso") for path in ids.named_by_id(config.instances)}
-
-
-def remove(config: HostConfig, instance: str) -> None:
-    """Removes the instance's folder, which is the agent's own: seed, console log, and what libvirt made of that."""
-    folder = config.instances / instance
-    if folder.is_symlink():
-        folder.unlink()
-    elif folder.exists():
-        shutil.rmtree(folder)
-    files.sync(config.instances)
 
 
 def _content(config: HostConfig, instance: Instance, devices: Devices) -> dict[str, dict[str, object]]:

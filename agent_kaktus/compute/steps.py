@@ -17,7 +17,6 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class WriteSeed(ObjectStep):
-    crash_point: ClassVar[str] = "seed.written"
     verb: ClassVar[str] = "seed"
     wanted: Instance
     devices: Devices
@@ -30,7 +29,6 @@ class WriteSeed(ObjectStep):
 class RemoveSeed(ObjectStep):
     """And the console log with it."""
 
-    crash_point: ClassVar[str] = "seed.removed"
     verb: ClassVar[str] = "remove seed"
     wanted: Instance
 
@@ -40,7 +38,6 @@ class RemoveSeed(ObjectStep):
 
 @dataclass(frozen=True, slots=True)
 class Define(ObjectStep):
-    crash_point: ClassVar[str] = "domain.defined"
     wanted: Instance
     devices: Devices
     mark: Mark
@@ -58,7 +55,6 @@ class Define(ObjectStep):
 class Start(ObjectStep):
     """Paused: no instruction of the guest is run yet."""
 
-    crash_point: ClassVar[str] = "domain.started"
     wanted: Instance
     again: bool  # it fell over by itself
 
@@ -77,7 +73,6 @@ class Start(ObjectStep):
 class FilterTaps(ObjectStep):
     """Before the guest runs: it shall speak with its own addresses only."""
 
-    crash_point: ClassVar[str] = "tap_filter.put"
     verb: ClassVar[str] = "filter taps of"
     wanted: Instance
     adapters: tuple[Adapter, ...]
@@ -88,7 +83,6 @@ class FilterTaps(ObjectStep):
 
 @dataclass(frozen=True, slots=True)
 class Resume(ObjectStep):
-    crash_point: ClassVar[str] = "domain.resumed"
     verb: ClassVar[str] = "resume"
     wanted: Instance
 
@@ -102,7 +96,6 @@ class Resume(ObjectStep):
 
 @dataclass(frozen=True, slots=True)
 class Suspend(ObjectStep):
-    crash_point: ClassVar[str] = "domain.suspended"
     verb: ClassVar[str] = "suspend"
     wanted: Instance
 
@@ -114,7 +107,6 @@ class Suspend(ObjectStep):
 class Shutdown(ObjectStep):
     """Asks the guest; it takes its time."""
 
-    crash_point: ClassVar[str] = "domain.asked"
     verb: ClassVar[str] = "shutdown"
     wanted: Instance
 
@@ -127,7 +119,6 @@ class Shutdown(ObjectStep):
 
 @dataclass(frozen=True, slots=True)
 class CutPower(ObjectStep):
-    crash_point: ClassVar[str] = "domain.cut"
     verb: ClassVar[str] = "cut power"
     wanted: Instance
 
@@ -137,7 +128,6 @@ class CutPower(ObjectStep):
 
 @dataclass(frozen=True, slots=True)
 class Undefine(ObjectStep):
-    crash_point: ClassVar[str] = "domain.undefined"
     verb: ClassVar[str] = "undefine"
     wanted: Instance
 
@@ -149,7 +139,6 @@ class Undefine(ObjectStep):
 class SetMark(ObjectStep):
     """Writes into the domain's mark at which generation it ran, was asked to stop, or was switched off by its guest."""
 
-    crash_point: ClassVar[str] = "domain.marked"
     wanted: Instance
     mark: Mark
 

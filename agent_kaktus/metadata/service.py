@@ -21,7 +21,6 @@ if TYPE_CHECKING:
 class ServeMetadata(ObjectStep):
     """With what keeps the service apart; one that is there gets what it lacks."""
 
-    crash_point: ClassVar[str] = "metadata.served"
     verb: ClassVar[str] = "serve metadata on"
     wanted: Vnet
     networks: frozenset[IPv4Network]
@@ -31,8 +30,7 @@ class ServeMetadata(ObjectStep):
 
 
 @dataclass(frozen=True, slots=True)
-class RemoveService(ObjectStep):
-    crash_point: ClassVar[str] = "metadata.removed"
+class RemoveMetadata(ObjectStep):
     verb: ClassVar[str] = "remove metadata from"
     wanted: Vnet
 
@@ -41,10 +39,8 @@ class RemoveService(ObjectStep):
 
 
 @dataclass(frozen=True, slots=True)
-class RemoveFilter(Step):
+class RemoveMetadataFilter(Step):
     """Removes the rules around metadata services when there is none."""
-
-    crash_point: ClassVar[str] = "metadata_filter.removed"
 
     async def do(self, host: "LocalHost") -> None:
         await host.metadata_filter.remove()
@@ -79,7 +75,7 @@ def remove_stale_filter(view: View) -> tuple[Step, ...]:
         vnet.metadata_port in view.actual.links or (not vnet.gone and used_networks(view.desired, vnet.id))
         for vnet in view.desired.of(Vnet).values()
     )
-    return () if is_needed else (RemoveFilter(),)
+    return () if is_needed else (RemoveMetadataFilter(),)
 
 
 def _serve(view: View, wanted: Vnet) -> tuple[Step, ...]:
@@ -95,7 +91,7 @@ def _serve(view: View, wanted: Vnet) -> tuple[Step, ...]:
 def _remove(view: View, wanted: Vnet) -> tuple[Step, ...]:
     """An agent that ended has left no service, but perhaps its port, which goes with it."""
     is_there = wanted.id in view.actual.metadata_services or wanted.metadata_port in view.actual.links
-    return (RemoveService(wanted),) if is_there else ()
+    return (RemoveMetadata(wanted),) if is_there else ()
 
 
 def _is_whole(view: View, wanted: Vnet, networks: frozenset[IPv4Network]) -> bool:

@@ -3,7 +3,7 @@
 from collections.abc import Iterable
 from dataclasses import dataclass
 from ipaddress import IPv4Address
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING
 
 from agent_kaktus import names
 from agent_kaktus.errors import StepFailed
@@ -49,10 +49,9 @@ class Attachment:
 
 
 @dataclass(frozen=True, slots=True)
-class RemoveFilters(Step):
+class RemoveTapFilters(Step):
     """Removes the rules of taps that are gone."""
 
-    crash_point: ClassVar[str] = "tap_filter.removed"
     taps: tuple[str, ...]
 
     async def do(self, host: "LocalHost") -> None:
@@ -78,7 +77,7 @@ class Adapters(Kind[Adapter]):
             return Verdict(waits=f"domain {user.name}, whose adapter it is")
         if wanted.tap in view.actual.links:
             return Verdict(waits=f"its tap {wanted.tap}")
-        return Verdict((RemoveFilters((wanted.tap,)),)) if wanted.tap in view.actual.tap_filters else GONE
+        return Verdict((RemoveTapFilters((wanted.tap,)),)) if wanted.tap in view.actual.tap_filters else GONE
 
 
 async def put_filters(host: "LocalHost", adapters: Iterable[Adapter]) -> None:
@@ -124,4 +123,4 @@ def remove_stale_filters(view: View) -> tuple[Step, ...]:
     """Rules of taps that are gone, once nobody knows the adapter. Of one that is known, they go with it."""
     known = {adapter.tap for adapter in view.desired.of(Adapter).values()}
     stale = tuple(sorted(view.actual.tap_filters.keys() - view.actual.links.keys() - known))
-    return (RemoveFilters(stale),) if stale else ()
+    return (RemoveTapFilters(stale),) if stale else ()

@@ -35,7 +35,6 @@ class Vnet(DesiredObject):
 
 @dataclass(frozen=True, slots=True)
 class CreateBridge(ObjectStep):
-    crash_point: ClassVar[str] = "bridge.created"
     verb: ClassVar[str] = "create bridge"
     wanted: Vnet
     mac: str
@@ -46,7 +45,6 @@ class CreateBridge(ObjectStep):
 
 @dataclass(frozen=True, slots=True)
 class SetBridge(ObjectStep):
-    crash_point: ClassVar[str] = "bridge.set"
     wanted: Vnet
     add: tuple[str, ...] = ()  # addresses
     drop: tuple[str, ...] = ()
@@ -61,7 +59,6 @@ class SetBridge(ObjectStep):
 
 @dataclass(frozen=True, slots=True)
 class RemoveBridge(ObjectStep):
-    crash_point: ClassVar[str] = "bridge.removed"
     verb: ClassVar[str] = "remove bridge"
     wanted: Vnet
 

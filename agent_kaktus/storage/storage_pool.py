@@ -37,7 +37,6 @@ class StoragePool(DesiredObject):
 
 @dataclass(frozen=True, slots=True)
 class CreatePool(ObjectStep):
-    crash_point: ClassVar[str] = "pool.created"
     verb: ClassVar[str] = "create pool"
     wanted: StoragePool
 
@@ -47,7 +46,6 @@ class CreatePool(ObjectStep):
 
 @dataclass(frozen=True, slots=True)
 class RemovePool(ObjectStep):
-    crash_point: ClassVar[str] = "pool.removed"
     verb: ClassVar[str] = "remove pool"
     wanted: StoragePool
 

@@ -33,7 +33,6 @@ class Template(DesiredObject):
 class ImportTemplate(ObjectStep):
     """Begins it; it goes on beside everything else."""
 
-    crash_point: ClassVar[str] = "import.begun"
     verb: ClassVar[str] = "import"
     wanted: Template
 
@@ -45,7 +44,6 @@ class ImportTemplate(ObjectStep):
 
 @dataclass(frozen=True, slots=True)
 class StopImport(ObjectStep):
-    crash_point: ClassVar[str] = "import.stopped"
     verb: ClassVar[str] = "stop importing"
     wanted: Template
 
@@ -55,7 +53,6 @@ class StopImport(ObjectStep):
 
 @dataclass(frozen=True, slots=True)
 class RemoveTemplate(ObjectStep):
-    crash_point: ClassVar[str] = "template.removed"
     verb: ClassVar[str] = "remove template"
     wanted: Template
     image: Image

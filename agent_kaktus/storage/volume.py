@@ -37,7 +37,6 @@ class Volume(DesiredObject):
 
 @dataclass(frozen=True, slots=True)
 class CreateVolume(ObjectStep):
-    crash_point: ClassVar[str] = "volume.created"
     verb: ClassVar[str] = "create volume"
     wanted: Volume
     backing: Image | None
@@ -50,7 +49,6 @@ class CreateVolume(ObjectStep):
 class RecordVolume(ObjectStep):
     """Remembers that the file was made, so that it is never made anew."""
 
-    crash_point: ClassVar[str] = "volume.recorded"
     verb: ClassVar[str] = "record volume"
     wanted: Volume
 
@@ -60,7 +58,6 @@ class RecordVolume(ObjectStep):
 
 @dataclass(frozen=True, slots=True)
 class GrowVolume(ObjectStep):
-    crash_point: ClassVar[str] = "volume.grown"
     wanted: Volume
     disk: str  # the key of its source
     domain: str  # that has it open, if any
@@ -77,7 +74,6 @@ class GrowVolume(ObjectStep):
 
 @dataclass(frozen=True, slots=True)
 class RemoveVolume(ObjectStep):
-    crash_point: ClassVar[str] = "volume.removed"
     verb: ClassVar[str] = "remove volume"
     wanted: Volume
     pool: str  # where it was found

@@ -1,5 +1,6 @@
 """What an instance reads when it boots."""
 
+import asyncio
 import io
 import stat
 from dataclasses import replace
@@ -10,6 +11,7 @@ import yaml
 
 from agent_kaktus.compute import seed
 from agent_kaktus.compute.desired import Devices, Instance, devices_of
+from agent_kaktus.compute.seed import Seeds
 from agent_kaktus.config import HostConfig
 from agent_kaktus.kinds import KINDS
 
@@ -53,6 +55,18 @@ def web(**more: object) -> tuple[Instance, Devices]:
     return web, devices_of(CONFIG, desired, web)
 
 
+def write(config: HostConfig) -> None:
+    asyncio.run(Seeds(config).write(*web()))
+
+
+def look(config: HostConfig) -> dict[str, str]:
+    return asyncio.run(Seeds(config).look())
+
+
+def remove(config: HostConfig) -> None:
+    asyncio.run(Seeds(config).remove(WEB))
+
+
 def test_its_files() -> None:
     assert seed.contents(CONFIG, *web(ssh_keys=("ssh-ed25519 AAAA me",))) == {
         "meta-data": META_DATA,
@@ -79,8 +93,8 @@ def test_an_operator_may_leave_out_the_way_to_the_metadata_service() -> None:
 
 def test_it_is_written_once_and_read_back(tmp_path: Path) -> None:
     config = HostConfig(tmp_path / "pools", tmp_path / "instances")
-    seed.write(config, *web())
-    assert seed.look(config) == {WEB: seed.fingerprint(config, *web())}
+    write(config)
+    assert look(config) == {WEB: seed.fingerprint(config, *web())}
     path = config.seed(WEB)
     assert stat.S_IMODE(path.stat().st_mode) == 0o640
     iso = pycdlib.PyCdlib()
@@ -96,24 +110,24 @@ def test_it_is_written_once_and_read_back(tmp_path: Path) -> None:
 
 def test_another_content_is_another_seed(tmp_path: Path) -> None:
     config = HostConfig(tmp_path / "pools", tmp_path / "instances")
-    seed.write(config, *web())
-    assert seed.look(config)[WEB] != seed.fingerprint(config, *web(user_data="#!/bin/sh"))
+    write(config)
+    assert look(config)[WEB] != seed.fingerprint(config, *web(user_data="#!/bin/sh"))
 
 
 def test_a_spoilt_seed_is_not_taken_for_a_good_one(tmp_path: Path) -> None:
     config = HostConfig(tmp_path / "pools", tmp_path / "instances")
-    seed.write(config, *web())
+    write(config)
     config.seed(WEB).write_bytes(b"")
-    assert seed.look(config) == {WEB: ""}
+    assert look(config) == {WEB: ""}
 
 
 def test_removed_nothing_is_left(tmp_path: Path) -> None:
     config = HostConfig(tmp_path / "pools", tmp_path / "instances")
-    seed.write(config, *web())
+    write(config)
     for name in ("console.log", "console.log.0", "console.log.1"):  # as libvirt's log daemon turns them over
         (config.instances / WEB / name).write_text("booting")
-    seed.remove(config, WEB)
-    seed.remove(config, WEB)
+    remove(config)
+    remove(config)
     assert list(config.instances.iterdir()) == []
 
 
@@ -122,10 +136,10 @@ def test_nothing_that_a_link_leads_to_is_removed(tmp_path: Path) -> None:
     elsewhere = tmp_path / "elsewhere"
     elsewhere.mkdir()
     (elsewhere / "precious").write_text("mine")
-    seed.write(config, *web())
+    write(config)
     (config.instances / WEB / "link").symlink_to(elsewhere)
-    seed.remove(config, WEB)
+    remove(config)
     (config.instances / WEB).symlink_to(elsewhere)
-    seed.remove(config, WEB)
+    remove(config)
     assert list(config.instances.iterdir()) == []
     assert (elsewhere / "precious").read_text() == "mine"

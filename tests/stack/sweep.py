@@ -21,8 +21,8 @@ LIVES = {
 }
 # Passed only by one who finds what somebody left who died at the other, in one workflow.
 REACHED_ONLY_AFTER = {
-    "kaktus.volume.recorded": ("create", "kaktus.volume.named"),
-    "kaktus.metadata_filter.removed": ("delete", "agent.batch.stored"),
+    "kaktus.RecordVolume": ("create", "kaktus.volume.named"),
+    "kaktus.RemoveMetadataFilter": ("delete", "agent.batch.stored"),
 }
 
 _numbers = itertools.count(1)
