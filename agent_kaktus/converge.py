@@ -122,7 +122,7 @@ class Loop:
             if desired.node is None:
                 return LOOK_INTERVAL_S
             try:
-                actual = await self._host.look(desired.node.id)
+                actual = await self._look(desired.node.id)
             except Exception as why:
                 if not isinstance(why, StepFailed | OSError):
                     log.exception("look.failed")
@@ -136,6 +136,11 @@ class Loop:
                 return min(LOOK_INTERVAL_S, self._memory.next_deadline(view.now, deadlines))
             await self._do_all(due)
         return RETRY_INTERVAL_S
+
+    async def _look(self, node: str) -> Actual:
+        actual = await self._host.look(node)
+        seen = {kind.value: found for kind in self._kinds if (found := await kind.look(self._host)) is not None}
+        return replace(actual, by_kind=seen)
 
     def _observe(self, desired: Desired, actual: Actual) -> View:
         """Forgets what is no longer so."""

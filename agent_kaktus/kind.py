@@ -18,6 +18,10 @@ class Kind(desired.Kind[D]):
 
     is_context = False  # it asks nothing of the host, and is as wanted though the host can't be seen
 
+    async def look(self, host: Any) -> Any:
+        """What this kind sees on a host beside what all share; it stands in `actual.by_kind` under the kind's value."""
+        return None
+
     def plan(self, view: View, wanted: D) -> Verdict:
         """The least steps that turn what is into what is wanted. Pure."""
         return GONE if wanted.gone else AS_WANTED

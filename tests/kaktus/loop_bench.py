@@ -10,9 +10,11 @@ from agent_kaktus.actual import Actual
 from agent_kaktus.config import HostConfig
 from agent_kaktus.converge import Loop
 from agent_kaktus.errors import LibvirtUnavailable
+from agent_kaktus.kind import Kind
 from agent_kaktus.kinds import KINDS
 from agent_kaktus.step import Step
 from kowa.fleet.v1 import fleet_pb2
+from kowa.runtime.desired import Kinds
 
 from .fake_host import FakeHost
 from .slices import Slice, id_of, slice_with_network
@@ -75,7 +77,8 @@ class BenchHost:
 class Bench:
     """All of it, with a clock that a test turns, and steps that fail when a test wants it."""
 
-    def __init__(self, slice_: Slice) -> None:
+    def __init__(self, slice_: Slice, kinds: Kinds[Kind[Any]] = KINDS) -> None:
+        self.kinds = kinds
         self.now = 1000.0
         self.feed = Feed(slice_)
         self.host = FakeHost(CONFIG)
@@ -87,7 +90,7 @@ class Bench:
 
     def start_agent(self) -> None:
         memory, clock = self.host.memory, lambda: self.now
-        self.loop = Loop(KINDS, CONFIG, self.feed, self.seen, memory, clock=clock, carry_out=self._carry_out)
+        self.loop = Loop(self.kinds, CONFIG, self.feed, self.seen, memory, clock=clock, carry_out=self._carry_out)
 
     def restart_agent(self) -> None:
         self.host.restart_agent()

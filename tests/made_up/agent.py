@@ -1,0 +1,61 @@
+"""Balancers as an agent of a host acts on them: all that a new kind needs there, in one module."""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+from agent_kaktus.kind import Kind
+from agent_kaktus.step import ObjectStep
+from agent_kaktus.verdict import AS_WANTED, GONE, Verdict
+from agent_kaktus.view import View
+from kowa.runtime.desired import DesiredObject, Identity
+from tests.made_up import made_up
+
+Members = tuple[tuple[str, int], ...]
+"""Hosts, each with its part of the calls."""
+
+
+@dataclass(frozen=True, slots=True)
+class Balancer(DesiredObject):
+    name: str
+    members: Members
+
+
+@dataclass(frozen=True, slots=True)
+class SpreadCalls(ObjectStep):
+    verb: ClassVar[str] = "spread calls of"
+    wanted: Balancer
+
+    async def do(self, host: Any) -> None:
+        host.balancers[self.wanted.id] = self.wanted.members
+
+
+@dataclass(frozen=True, slots=True)
+class RemoveBalancer(ObjectStep):
+    verb: ClassVar[str] = "remove balancer"
+    wanted: Balancer
+
+    async def do(self, host: Any) -> None:
+        host.balancers.pop(self.wanted.id, None)
+
+
+class Balancers(Kind[Balancer]):
+    message, value = made_up().stub("made_up.v1.Balancer"), Balancer
+
+    def parse(self, identity: Identity, sent: Any) -> Balancer:
+        return Balancer(*identity, sent.name, tuple((member.kaktus, member.weight) for member in sent.members))
+
+    async def look(self, host: Any) -> Mapping[str, Members]:
+        return dict(host.balancers)
+
+    def plan(self, view: View, wanted: Balancer) -> Verdict:
+        found = view.actual.by_kind[Balancer].get(wanted.id)
+        if wanted.gone:
+            return GONE if found is None else Verdict((RemoveBalancer(wanted),))
+        return AS_WANTED if found == wanted.members else Verdict((SpreadCalls(wanted),))
+
+    def fill_status(self, view: View, wanted: Balancer, resource: Any) -> None:
+        resource.status.calls = len(view.actual.by_kind[Balancer].get(wanted.id, ()))
+
+    def strangers(self, view: View) -> Iterable[str]:
+        return [f"balancer {id_}" for id_ in view.actual.by_kind[Balancer].keys() - view.desired.of(Balancer).keys()]
