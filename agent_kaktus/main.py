@@ -9,7 +9,10 @@ from agent_kaktus.settings import Settings
 def main() -> None:
     parser = argparse.ArgumentParser(prog="kaktus", description="Runs the instances of a host.")
     parser.add_argument("--config", type=Path, help="a TOML file; KAKTUS_... in the environment override it")
-    settings = Settings.load(parser.parse_args().config)
+    try:
+        settings = Settings.load(parser.parse_args().config)
+    except (ValueError, OSError) as why:
+        parser.exit(1, f"kaktus: {why}\n")
 
     from agent_kaktus.worker import KaktusWorker  # late: --help needs no libvirt
     from kowa.runtime.agent import serve

@@ -3,10 +3,9 @@
 from importlib.metadata import version
 from ipaddress import IPv4Network, IPv6Network, ip_network
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
-from pydantic import Field
-from pydantic_settings import SettingsConfigDict
+from msgspec import Meta
 
 from agent_kaktus.config import HostConfig
 from agent_kaktus.storage.address import Allowed
@@ -17,36 +16,23 @@ from kowa.runtime.settings import AgentSettings
 Network = IPv4Network | IPv6Network
 
 
-class Settings(AgentSettings):
+class Settings(AgentSettings, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """The agent's settings."""
 
-    model_config = SettingsConfigDict(env_prefix="KAKTUS_", extra="forbid")
+    prefix = "KAKTUS_"
 
-    pools: Path = Field(description="a directory in which each dir pool has one, named by the pool's id")
-    machines: Path | None = Field(
-        default=None, description="seeds and console logs; unless set, `machines` beside the pools"
-    )
+    pools: Path  # a directory in which each dir pool has one, named by the pool's id
+    machines: Path | None = None  # seeds and console logs; unless set, `machines` beside the pools
     libvirt_uri: str = "qemu:///system"
     accelerator: Literal["kvm", "qemu"] = "kvm"
-    machine_type: str = Field(default="pc-i440fx-7.2", description="versioned, so that an instance keeps its hardware")
-    tcg_cache_mib: int = Field(default=64, ge=8, description="QEMU's translation cache, where nothing accelerates")
-    import_dir: Path | None = Field(
-        default=None, description="templates named by file come from here, and from nowhere else"
-    )
-    import_hosts: tuple[str, ...] = Field(
-        default=(), description="private hosts and networks that templates may come from"
-    )
-    hold_gateway: bool = Field(
-        default=False,
-        description="the bridge has each subnet's gateway address; what the host serves on all of its addresses then"
-        " answers guests",
-    )
-    metadata_route: bool = Field(
-        default=True, description="seeds tell instances that the metadata service is on their link"
-    )
-    shutdown_limit: float = Field(
-        default=60.0, gt=0, description="seconds until an instance that does not shut down is cut off"
-    )
+    machine_type: str = "pc-i440fx-7.2"  # versioned, so that an instance keeps its hardware
+    tcg_cache_mib: Annotated[int, Meta(ge=8)] = 64  # QEMU's translation cache, where nothing accelerates
+    import_dir: Path | None = None  # templates named by file come from here, and from nowhere else
+    import_hosts: tuple[str, ...] = ()  # private hosts and networks that templates may come from
+    # The bridge has each subnet's gateway address; what the host serves on all of its addresses then answers guests.
+    hold_gateway: bool = False
+    metadata_route: bool = True  # seeds tell instances that the metadata service is on their link
+    shutdown_limit: Annotated[float, Meta(gt=0)] = 60.0  # seconds until an instance that does not shut down is cut off
 
     @property
     def version(self) -> str:

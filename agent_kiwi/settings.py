@@ -1,11 +1,9 @@
 """The agent's settings: environment variables `KIWI_...`, and a TOML file whose values they override."""
 
-from pydantic_settings import SettingsConfigDict
-
 from kowa.runtime.settings import AgentSettings
 
 
-class Settings(AgentSettings):
+class Settings(AgentSettings, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """The agent's settings."""
 
-    model_config = SettingsConfigDict(env_prefix="KIWI_", extra="forbid")
+    prefix = "KIWI_"

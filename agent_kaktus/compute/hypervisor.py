@@ -41,7 +41,11 @@ _POWERS = {
 }  # all others run
 # What QEMU says of an instance whose processor can't go on (a failure of KVM); libvirt shows it as paused, no more.
 _HALTED = "Resetting the Virtual Machine is required"
-_NEW_LIVES = (libvirt.VIR_DOMAIN_EVENT_STARTED, libvirt.VIR_DOMAIN_EVENT_SHUTDOWN, libvirt.VIR_DOMAIN_EVENT_UNDEFINED)
+_CLEARS_KILLED = (
+    libvirt.VIR_DOMAIN_EVENT_STARTED,
+    libvirt.VIR_DOMAIN_EVENT_SHUTDOWN,
+    libvirt.VIR_DOMAIN_EVENT_UNDEFINED,
+)
 _UNDEFINE = (
     libvirt.VIR_DOMAIN_UNDEFINE_MANAGED_SAVE
     | libvirt.VIR_DOMAIN_UNDEFINE_SNAPSHOTS_METADATA
@@ -205,7 +209,7 @@ class Hypervisor:
         """
         if (event, detail) == (libvirt.VIR_DOMAIN_EVENT_SHUTDOWN, libvirt.VIR_DOMAIN_EVENT_SHUTDOWN_HOST):
             self._killed.add(domain.UUIDString())
-        elif event in _NEW_LIVES:
+        elif event in _CLEARS_KILLED:
             self._killed.discard(domain.UUIDString())
         self._changed()
 

@@ -59,19 +59,19 @@ def answer(asked: Request, instance: Instance, tree: Tree, tokens: Tokens, now: 
     if asked.method not in allowed:
         return refused(405, f"{' or '.join(allowed)}, not {asked.method}", ("allow", ", ".join(allowed)))
     if path == TOKEN_PATH:
-        return _draw(asked, instance, tokens, now)
-    if not tokens.admits(asked.first(_TOKENS), instance.id, now):
+        return _issue_token(asked, instance, tokens, now)
+    if not tokens.is_valid(asked.first(_TOKENS), instance.id, now):
         return refused(401, _HELP)
     return _read(path, asked, instance, tree)
 
 
-def _draw(asked: Request, instance: Instance, tokens: Tokens, now: int) -> Answer:
+def _issue_token(asked: Request, instance: Instance, tokens: Tokens, now: int) -> Answer:
     lifetime = asked.first(_LIFETIMES)
     if not re.fullmatch(r"[0-9]{1,5}", lifetime) or not 1 <= int(lifetime) <= MAX_LIFETIME_S:
         return refused(
             400, f"say in X-metadata-token-ttl-seconds how long the token shall count: 1 to {MAX_LIFETIME_S}"
         )
-    token = tokens.draw(instance.id, int(lifetime), now)
+    token = tokens.issue(instance.id, int(lifetime), now)
     return Answer(200, token.encode(), headers=tuple((name, lifetime) for name in _LIFETIMES))
 
 

@@ -21,11 +21,11 @@ class Tokens:
     def __init__(self, key: bytes) -> None:
         self._key = key
 
-    def draw(self, instance: str, lifetime: int, now: int) -> str:
+    def issue(self, instance: str, lifetime: int, now: int) -> str:
         expiry = (now + lifetime).to_bytes(_EXPIRY_SIZE, "big")
         return base64.urlsafe_b64encode(expiry + self._sign(instance, expiry)).rstrip(b"=").decode()
 
-    def admits(self, token: str, instance: str, now: int) -> bool:
+    def is_valid(self, token: str, instance: str, now: int) -> bool:
         """Whether it was drawn here, for this instance, and counts still."""
         try:
             raw = base64.b64decode(token + "=" * (-len(token) % 4), altchars=b"-_", validate=True)

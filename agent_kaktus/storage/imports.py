@@ -5,6 +5,7 @@ import contextlib
 import errno
 import hashlib
 import os
+import time
 from collections.abc import AsyncGenerator, Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -52,6 +53,7 @@ class Imports:
     sources: Sources
     ended: Callable[[Template, str], None]  # with the reason if it failed
     progressed: Callable[[Template], None]
+    clock: Callable[[], float] = time.monotonic
     percent: dict[str, int] = field(default_factory=dict)
     _tasks: dict[str, asyncio.Task[None]] = field(default_factory=dict)
     _waits: dict[tuple[str, int], RoomWait] = field(default_factory=dict)
@@ -62,7 +64,7 @@ class Imports:
         if template.id in self._tasks:
             return
         if wait := self._waits.get((template.id, template.generation)):
-            if asyncio.get_running_loop().time() < wait.until:
+            if self.clock() < wait.until:
                 raise StepFailed(wait.reason)
             _check_room(self.storage.space(template.pool), wait.size)
         self.percent[template.id] = 0
@@ -84,7 +86,7 @@ class Imports:
         try:
             async with self._gate:
                 self._waits.pop((template.id, template.generation), None)
-                await self._bring(template, part)
+                await self._import_to(template, part)
         except PermanentFailure as why:
             reason = str(why)
         except OSError as why:
@@ -104,10 +106,10 @@ class Imports:
             log.warning("template.failed", id=template.id, reason=reason)
         self.ended(template, reason)
 
-    async def _bring(self, template: Template, part: Path) -> None:
+    async def _import_to(self, template: Template, part: Path) -> None:
         try:
             async with asyncio.timeout(IMPORT_TIMEOUT_S):
-                await self._gather(template, part)
+                await self._download(template, part)
         except TimeoutError as why:
             raise PermanentFailure(f"it took longer than {IMPORT_TIMEOUT_S / 3600:.0f} hours") from why
         format_, _ = await image.verify(part)
@@ -119,7 +121,7 @@ class Imports:
         crashpoint.reach("kaktus.template.imported")
         log.info("template.imported", id=template.id, format=format_)
 
-    async def _gather(self, template: Template, part: Path) -> None:
+    async def _download(self, template: Template, part: Path) -> None:
         """Brings its bytes, as they were promised."""
         for attempt in range(1, ATTEMPTS + 1):
             try:
@@ -150,7 +152,7 @@ class Imports:
                         raise PermanentFailure(f"the source holds more than {MAX_SOURCE_BYTES >> 30} GiB")
                     await asyncio.to_thread(take, data, file)
                     came += len(data)
-                    self._tell(template, came * 100 // whole if whole else 0)
+                    self._note_progress(template, came * 100 // whole if whole else 0)
         return digest.hexdigest()
 
     def _wait_for_room(self, template: Template, part: Path, reason: str) -> None:
@@ -159,10 +161,10 @@ class Imports:
         size = CHUNK_BYTES
         with contextlib.suppress(OSError):
             size += part.stat().st_size
-        until = asyncio.get_running_loop().time() + NO_ROOM_RETRY_S
+        until = self.clock() + NO_ROOM_RETRY_S
         self._waits[template.id, template.generation] = RoomWait(size, until, f"{part.parent}: {reason}")
 
-    def _tell(self, template: Template, percent: int) -> None:
+    def _note_progress(self, template: Template, percent: int) -> None:
         percent = min(percent, 99)  # the checks are still to come
         if percent != self.percent[template.id]:
             self.percent[template.id] = percent

@@ -1,15 +1,15 @@
 """Kahuna's configuration: a TOML file, and the environment over it (KAHUNA_DATABASE, ...)."""
 
 import ipaddress
+import tomllib
 from pathlib import Path
+from typing import Self
 
 from pydantic import field_validator
-from pydantic_settings import SettingsConfigDict
-
-from kowa.runtime.settings import FileSettings
+from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
 
-class Settings(FileSettings):
+class Settings(BaseSettings):
     """Where Kahuna listens and what it stands on."""
 
     model_config = SettingsConfigDict(env_prefix="KAHUNA_", extra="forbid")
@@ -29,6 +29,23 @@ class Settings(FileSettings):
     # The names and addresses that the server's certificate is for.
     names: list[str] = ["localhost", "127.0.0.1"]
     log_json: bool = True
+
+    @classmethod
+    def load(cls, config: Path | None) -> Self:
+        """The settings in force. Raises ValidationError, or OSError for a named file that can't be read."""
+        return cls(**(tomllib.loads(config.read_text()) if config else {}))
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """The environment goes over what `load` has read."""
+        return env_settings, init_settings
 
     @field_validator("api", "metrics")
     @classmethod

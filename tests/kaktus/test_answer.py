@@ -71,9 +71,9 @@ def asked(words: str, by: str = "web") -> Answer:
     method, target, *headers = words.split()
     machine = desired().of(Instance)[id_of(by)]
     known = {
-        "TOKEN": TOKENS.draw(id_of("web"), 60, NOW),
-        "OLD": TOKENS.draw(id_of("web"), 60, NOW - 60),
-        "OTHER": TOKENS.draw(id_of("db"), 60, NOW),
+        "TOKEN": TOKENS.issue(id_of("web"), 60, NOW),
+        "OLD": TOKENS.issue(id_of("web"), 60, NOW - 60),
+        "OTHER": TOKENS.issue(id_of("db"), 60, NOW),
         "DB": id_of("db"),
     }
     pairs = (header.split("=", 1) for header in headers)
@@ -97,8 +97,8 @@ def test_requests_of_web(words: str, told: str) -> None:
 def test_a_token_is_drawn_and_admits(header: str) -> None:
     found = asked(f"PUT /latest/api/token {header}=60")
     assert dict(found.headers)[header] == "60"
-    assert TOKENS.admits(found.body.decode(), id_of("web"), NOW + 59)
-    assert not TOKENS.admits(found.body.decode(), id_of("web"), NOW + 60)
+    assert TOKENS.is_valid(found.body.decode(), id_of("web"), NOW + 59)
+    assert not TOKENS.is_valid(found.body.decode(), id_of("web"), NOW + 60)
 
 
 @pytest.mark.parametrize(

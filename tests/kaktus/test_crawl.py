@@ -37,7 +37,7 @@ class Service:
         """As HTTP clients send it: with dots resolved. None for what is not there."""
         assert len(path) < LONGEST_TARGET
         target = posixpath.normpath(path) + ("/" if path.endswith("/") else "")
-        request = Request("GET", target, {"x-metadata-token": TOKENS.draw(self.instance.id, 60, 0)})
+        request = Request("GET", target, {"x-metadata-token": TOKENS.issue(self.instance.id, 60, 0)})
         found = answer(request, self.instance, self.tree, TOKENS, 0)
         return found.body.decode() if found.status == 200 else None
 

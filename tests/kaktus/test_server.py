@@ -17,7 +17,7 @@ from .slices import Slice, id_of, slice_with_network
 
 MAC = "02:00:00:00:00:01"
 TOKENS = Tokens(b"k" * 32)
-TOKEN = TOKENS.draw(id_of("web"), 600, int(time.time()))
+TOKEN = TOKENS.issue(id_of("web"), 600, int(time.time()))
 GET = f"GET /latest/meta-data/hostname HTTP/1.1\r\nHost: x\r\nX-metadata-token: {TOKEN}\r\n".encode()
 END = b"\r\n"
 

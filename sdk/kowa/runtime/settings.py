@@ -1,38 +1,31 @@
-"""Configuration of our programs: a TOML file whose values the environment overrides."""
+"""Settings of agents: a TOML file whose values the environment overrides."""
 
+import os
 import tomllib
 from pathlib import Path
-from typing import Self
+from typing import Any, ClassVar, Self
 
-from pydantic import Field
-from pydantic_settings import BaseSettings, PydanticBaseSettingsSource
+import msgspec
 
 
-class FileSettings(BaseSettings):
-    """Settings from a file and the environment; what neither knows is refused by name."""
+class AgentSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What every agent must be given."""
+
+    prefix: ClassVar[str]  # of the environment variables; behind it stands the name of a field in upper case
+
+    server: str  # Kahuna's address for agents, host:port
+    ca: Path  # the certificates Kahuna is known by
+    token: Path  # a file with the agent's token
+    state: Path  # a directory of the agent's own, closed to others
 
     @classmethod
     def load(cls, config: Path | None) -> Self:
-        """The settings in force. Raises ValidationError, or OSError for a named file that can't be read."""
-        return cls(**(tomllib.loads(config.read_text()) if config else {}))
-
-    @classmethod
-    def settings_customise_sources(
-        cls,
-        settings_cls: type[BaseSettings],
-        init_settings: PydanticBaseSettingsSource,
-        env_settings: PydanticBaseSettingsSource,
-        dotenv_settings: PydanticBaseSettingsSource,
-        file_secret_settings: PydanticBaseSettingsSource,
-    ) -> tuple[PydanticBaseSettingsSource, ...]:
-        """The environment goes over what `load` has read."""
-        return env_settings, init_settings
-
-
-class AgentSettings(FileSettings):
-    """What every agent must be given."""
-
-    server: str = Field(description="Kahuna's address for agents, host:port")
-    ca: Path = Field(description="the certificates Kahuna is known by")
-    token: Path = Field(description="a file with the agent's token")
-    state: Path = Field(description="a directory of the agent's own, closed to others")
+        """The settings in force. Raises ValueError with what is wrong, or OSError for a file that can't be read."""
+        given: dict[str, Any] = tomllib.loads(config.read_text()) if config else {}
+        for field in cls.__struct_fields__:
+            if (value := os.environ.get(cls.prefix + field.upper())) is not None:
+                given[field] = msgspec.json.decode(value) if value.startswith("[") else value
+        try:
+            return msgspec.convert(given, cls, strict=False, dec_hook=lambda kind, value: kind(value))
+        except (msgspec.MsgspecError, TypeError) as why:
+            raise ValueError(str(why)) from why
