@@ -71,6 +71,15 @@ def test_every_violation_is_named_at_once() -> None:
     ]
 
 
+def test_of_what_is_far_too_long_only_the_first_are_looked_at() -> None:
+    with pytest.raises(Refusal) as refused:
+        check_resource(balancer(members=[{}] * 1000))
+    assert [violation.field for violation in refused.value.violations] == [
+        "members",
+        *(f"members[{index}].kaktus" for index in range(4)),
+    ]
+
+
 def test_a_verbs_own_parts_are_checked_and_a_resource_in_a_request_is_not_yet() -> None:
     with pytest.raises(Refusal, match=r"without\[1\].kaktus: is required"):
         check_request(stub("RebalanceBalancersRequest", farm="f", without=[{"kaktus": "a"}, {}]))

@@ -1,6 +1,8 @@
 """Programs that know the made-up kinds: `python -m tests.made_up kahuna|kowactl|gateway ARGUMENTS`."""
 
 import sys
+import tempfile
+from pathlib import Path
 
 from tests import made_up
 
@@ -8,21 +10,14 @@ made_up.install()
 
 
 def kahuna() -> None:
-    """Serves, with tables for the made-up kinds beside those that migrations make."""
-    from sqlalchemy import Engine
-    from sqlmodel import SQLModel
+    """Serves, with a migration for the made-up kinds behind the platform's."""
+    from kahuna import main
+    from tests.made_up import kinds  # noqa: F401 - served from then on
+    from tests.made_up.migration import migrate_with
 
-    import kahuna.kinds  # noqa: F401 - the platform's kinds
-    from kahuna import main, serve
-    from kahuna.store.schema import migrate
-    from tests.made_up import kinds  # noqa: F401 - and these
-
-    def migrate_and_create(engine: Engine) -> None:
-        migrate(engine)
-        SQLModel.metadata.create_all(engine)
-
-    vars(serve)["migrate"] = migrate_and_create
-    main.main()
+    with tempfile.TemporaryDirectory() as folder:
+        migrate_with(Path(folder))
+        main.main()
 
 
 def kowactl() -> None:

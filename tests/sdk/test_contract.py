@@ -140,6 +140,17 @@ def test_uniqueness_is_said_once_for_names_and_for_all_else() -> None:
     )
 
 
+@pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.name)
+def test_what_a_client_may_send_many_of_has_a_bound(kind: contract.Kind) -> None:
+    def unbounded(message: contract.Message) -> list[str]:
+        fields = [field for field in message.fields.values() if not field.output_only and field.name != "meta"]
+        own = [f"{message.name}.{field.name}" for field in fields if field.many and not field.rule.max_items]
+        parts = [message.parts[field.name] for field in fields if field.name in message.parts]
+        return [*own, *(name for part in parts for name in unbounded(part))]
+
+    assert unbounded(kind.message) == []
+
+
 def test_reading_it_needs_no_grpc() -> None:
     code = "import sys; from kowa import contract; contract.load(); sys.exit('grpc' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

@@ -5,6 +5,7 @@
 
 from collections.abc import Iterator, Mapping
 from functools import cache
+from itertools import islice
 from typing import Any
 
 from google.protobuf.json_format import ParseDict
@@ -96,7 +97,7 @@ def _broken(
         yield from _repeated(message, field, above)
     part = about.parts.get(field.name)
     of_keys = rule.keys if rule.HasField("keys") else rule
-    for key, value in contract.values(message, field):
+    for key, value in _looked_at(message, field):
         reasons = [f"its name {reason}" for reason in rules.broken(of_keys, key)] if field.is_map else []
         if field.type == "enum":
             said = _values(field.type_name).get(value)
@@ -118,13 +119,18 @@ def _broken(
                 yield from _violations(part, value, here, getattr(before, field.name) if known else None)
 
 
+def _looked_at(message: Message, field: contract.Field) -> Iterator[tuple[contract.Key, Any]]:
+    """What a field holds; of what is too long, no more than may be there: somebody may send any number."""
+    return islice(contract.values(message, field), field.rule.max_items or None)
+
+
 def _repeated(message: Message, field: contract.Field, above: str) -> Iterator[Violation]:
     """What of a list or map is there twice, by its field that must differ, or names nothing."""
     by, seen = field.rule.unique_by, dict[Any, str]()
-    for key, one in contract.values(message, field):
+    for key, one in _looked_at(message, field):
         value, here = getattr(one, by) if by else one, contract.place(above, field.name, key)
-        if field.ref and not value:
-            yield Violation(here, "names nothing")
+        if not value:  # in a part, what must be there is said of the part
+            yield from [Violation(here, "names nothing")] if field.ref else []
         elif value in seen and field.ref:
             yield Violation(contract.place(above, field.name), "names the same thing twice")
             return
