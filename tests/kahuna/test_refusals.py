@@ -309,7 +309,10 @@ REFUSED_BY_KOWACTL = {
     "no name": (USAGE, "missing --name"),
     "no memory": (USAGE, "missing --memory"),
     "no CPU": (USAGE, "missing --vcpus"),
-    "a label without a name": (USAGE, "'=x' is not NAME=VALUE"),
+    "no SSH key": (USAGE, "--from-file: ssh_keys: is no SSH public key"),
+    "an empty SSH key": (USAGE, "--from-file: ssh_keys: is empty"),
+    "a private key": (USAGE, "--from-file: ssh_keys: is a private key; give the public"),
+    "two SSH keys in one": (USAGE, "--from-file: ssh_keys: has several lines"),
     "a disk without an id": (NOT_FOUND, "no volume is called ''"),
     "a template without checksum": (USAGE, "missing --sha256"),
     "a long name of a value": (USAGE, "--from-file is neither JSON nor YAML"),  # YAML takes no longer key
