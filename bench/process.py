@@ -11,7 +11,7 @@ from bench.figure import HEAD, Figure, at_most, quantile
 from bench.kahuna import BIN, Process, kahuna, memory
 from deploy.programs import running
 from kowa.client import Client
-from kowa.v2 import agent_pb2, agent_token_pb2, instance_pb2, kiwi_pb2, region_pb2
+from kowa.v2 import agent_pb2, agent_token_pb2, instance_pb2, kiwi_pb2, region_pb2, zone_pb2
 from tests.stack.site import make_site
 from tests.stack.stack import stack
 from tests.waiting import until
@@ -42,7 +42,9 @@ def kiwi(server: Process) -> Iterator[int]:
         token = client.of(agent_token_pb2.AgentToken).create(
             agent_token_pb2.AgentToken(agent=agent.meta.id, name="bench")
         )
-        client.of(kiwi_pb2.Kiwi).begin_create(kiwi_pb2.Kiwi(region=region.meta.id, name="kiwi-1", agent=agent.meta.id))
+        zone = client.of(zone_pb2.Zone).create(zone_pb2.Zone(region=region.meta.id, name="eu-a"))
+        member = kiwi_pb2.Kiwi.Member(agent=agent.meta.id, zone=zone.meta.id)
+        client.of(kiwi_pb2.Kiwi).begin_create(kiwi_pb2.Kiwi(region=region.meta.id, name="kiwi-1", members=[member]))
         (server.folder / "token").write_text(token.secret)
         config = server.folder / "kiwi.toml"
         config.write_text(

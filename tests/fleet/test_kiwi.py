@@ -100,7 +100,8 @@ def test_it_needs_nothing_of_a_host_that_runs_machines() -> None:
 def config(site: Site, tmp_path: Path) -> Path:
     """A network node of the site's region, and its agent's configuration."""
     agent, secret = site.cloud.agent("kiwi-agent")
-    node = kiwi_pb2.Kiwi(region=site.region.meta.id, name="kiwi-1", agent=agent.meta.id)
+    member = kiwi_pb2.Kiwi.Member(agent=agent.meta.id, zone=site.zone.meta.id)
+    node = kiwi_pb2.Kiwi(region=site.region.meta.id, name="kiwi-1", members=[member])
     site.client.of(kiwi_pb2.Kiwi).begin_create(node)
     (tmp_path / "token").write_text(secret + "\n")
     (tmp_path / "kiwi.toml").write_text(

@@ -95,19 +95,32 @@ def test_a_forgotten_host_gets_no_machines_and_what_waited_on_it_says_why(cloud:
 def test_an_agent_serves_one_node_be_it_host_or_network(cloud: ControlPlane) -> None:
     site = make_site(cloud)
     kiwis = site.client.of(kiwi_pb2.Kiwi)
-    wanted = kiwi_pb2.Kiwi(region=site.region.meta.id, name="kiwi-1", agent=site.agent.meta.id)
-    with pytest.raises(errors.Conflict, match="it serves kaktus host-1; an agent serves one node at most"):
+
+    def member(agent: str, zone: str = "") -> kiwi_pb2.Kiwi.Member:
+        return kiwi_pb2.Kiwi.Member(agent=agent, zone=zone or site.zone.meta.id)
+
+    wanted = kiwi_pb2.Kiwi(region=site.region.meta.id, name="kiwi-1", members=[member(site.agent.meta.id)])
+    with pytest.raises(errors.Conflict, match=r"members\[0\].agent: it serves kaktus host-1; an agent serves one node"):
         kiwis.begin_create(wanted)
-    wanted.agent = ""
+    del wanted.members[:]
     kiwi = kiwis.begin_create(wanted).resource
-    kiwi.agent = site.agent.meta.id
+    kiwi.members.append(member(site.agent.meta.id))
     with pytest.raises(errors.Conflict, match="it serves kaktus host-1"):
-        kiwis.begin_update(kiwi, ["agent"])
+        kiwis.begin_update(kiwi, ["members"])
     other, _ = cloud.agent("agent-2")
-    kiwi.agent = other.meta.id
-    assert kiwis.begin_update(kiwi, ["agent"]).resource.agent == other.meta.id
+    kiwi.members[0].agent = other.meta.id
+    assert kiwis.begin_update(kiwi, ["members"]).resource.members[0].agent == other.meta.id
     with pytest.raises(errors.Conflict, match="it serves kiwi kiwi-1"):
         cloud.host(site.zone, "host-2", other.meta.id)
+    second = kiwi_pb2.Kiwi(region=site.region.meta.id, name="kiwi-2", members=[member(other.meta.id)])
+    with pytest.raises(errors.Conflict, match="it serves kiwi kiwi-1"):
+        kiwis.begin_create(second)
+    with pytest.raises(errors.Conflict, match="has 1 agent-token: first, 1 kiwi: kiwi-1; take it from kiwi-1"):
+        site.client.agents.begin_delete(other.meta.id)
+    far = cloud.zone(cloud.region("us"), "us-a")
+    second.members[0].CopyFrom(member(cloud.agent("agent-3")[0].meta.id, far.meta.id))
+    with pytest.raises(errors.Invalid, match=r"members\[0\].zone: zone us-a lies in another region than the kiwi"):
+        kiwis.begin_create(second)
 
 
 def test_what_was_sent_to_a_forgotten_host_ends_though_nobody_says_how(cloud: ControlPlane) -> None:

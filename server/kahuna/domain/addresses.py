@@ -29,11 +29,12 @@ _NOT_FOR_HOSTS: tuple[tuple[Network, str], ...] = tuple(
 )
 
 
-def check_subnet(cidr: str, gateway: str, others: Collection[tuple[str, str]]) -> str:
+def check_subnet(cidr: str, gateway: str, others: Collection[tuple[str, str]], where: str) -> str:
     """The gateway of a new subnet: the one asked for, or the first address.
 
-    `others` are the names and networks of the region's subnets. Raises Refusal when the network is too small for a
-    machine, overlaps one of them or what is no machine's, or the gateway is not one of its host addresses.
+    `others` are the names and networks of its routing domain's subnets, `where` is that domain in words. Raises Refusal
+    when the network is too small for an instance, overlaps one of them or what is no instance's, or the gateway is not
+    one of its host addresses.
     """
     network = ipaddress.IPv4Network(cidr)
     if network.prefixlen > 30:
@@ -45,9 +46,7 @@ def check_subnet(cidr: str, gateway: str, others: Collection[tuple[str, str]]) -
         raise invalid("cidr", f"{cidr} overlaps {why}; use a private range, such as one of 10.0.0.0/8")
     for name, other in others:
         if network.overlaps(ipaddress.IPv4Network(other)):
-            raise invalid(
-                "cidr", f"{cidr} overlaps {other} of subnet {name}; choose a range that is free in the region"
-            )
+            raise invalid("cidr", f"{cidr} overlaps {other} of subnet {name}; choose a range that is free {where}")
     if not gateway:
         return str(network[1])
     address = ipaddress.IPv4Address(gateway)

@@ -16,6 +16,7 @@ from kahuna.fleet.reports import Reports
 from kahuna.fleet.session import MAX_MESSAGE_BYTES, MAX_TEXT_CHARS, Session, batches
 from kahuna.kinds import command
 from kahuna.kinds.console import Console, Consoles
+from kahuna.kinds.node import AGENTS
 from kowa.fleet.v1 import fleet_pb2
 from kowa.runtime.crashpoint import reach
 from kowa.v2 import kaktus_pb2, kiwi_pb2, options_pb2
@@ -137,8 +138,8 @@ class FleetService:
     def _welcome(self, session: Session) -> fleet_pb2.Welcome:
         view = self._fleet.store.view
         kind, node = "", ""
-        for name in ("Kaktus", "Kiwi"):
-            for record in view.referring(name, "agent", session.agent):
+        for name, field in AGENTS.items():
+            for record in view.referring(name, field, session.agent):
                 assert isinstance(record, kaktus_pb2.Kaktus | kiwi_pb2.Kiwi)
                 kind, node = name, record.meta.id
         return fleet_pb2.Welcome(

@@ -3,6 +3,7 @@
 from sqlmodel import Field, select
 
 from kahuna.domain.addresses import check_address, check_mac, free_address, mac_of
+from kahuna.domain.errors import invalid
 from kahuna.kinds.kind import Kind
 from kahuna.kinds.volume import refuse_while_held
 from kahuna.store.resource import Lock, Resource, unique_unless_deleted
@@ -44,6 +45,9 @@ class Adapters(Kind[adapter_pb2.Adapter]):
     def admit(self, tx: Transaction, resource: adapter_pb2.Adapter) -> None:
         """Takes an address under the subnet's lock; the database says no to a second taker."""
         subnet = tx.lock(subnet_pb2.Subnet, resource.subnet)
+        owner = tx.one(vnet_pb2.Vnet, subnet.vnet).project
+        if owner and owner != resource.project:
+            raise invalid("subnet", f"subnet {subnet.name} is another project's; choose one of this project's")
         if resource.address:
             check_address(resource.address, subnet.cidr, subnet.gateway)
         else:

@@ -1,25 +1,48 @@
-"""Kiwis: network nodes of a region."""
+"""Kiwis: the network nodes of a region, each with agents in its zones."""
 
-from sqlmodel import Field
+from sqlalchemy import Index, text
+from sqlmodel import Field, col
 
+from kahuna.domain.errors import invalid
 from kahuna.kinds.node import NodeKind
+from kahuna.store.reference import Reference
 from kahuna.store.resource import Resource, unique_unless_deleted
-from kowa.v2 import kiwi_pb2
+from kahuna.store.transaction import Transaction
+from kowa.v2 import kiwi_pb2, zone_pb2
+
+_MEMBERS = text("kind = 'Kiwi' AND field = 'members.agent'")
+_AGENT = col(Reference.target_id)
+Index("ix_reference_kiwi_agent", _AGENT, unique=True, sqlite_where=_MEMBERS, postgresql_where=_MEMBERS)
 
 
 class Kiwi(Resource, table=True):
-    """Network nodes of a region; an agent belongs to one at most."""
+    """Network nodes of a region; an agent is a member of one at most."""
 
     region_id: str = Field(foreign_key="region.id", index=True)
     name: str
-    agent_id: str | None = Field(default=None, foreign_key="agent.id")
 
-    __table_args__ = (unique_unless_deleted("region_id", "name"), unique_unless_deleted("agent_id"))
-    taken = {("agent_id",): ("IN_USE", "agent: it belongs to another kiwi; an agent serves one node at most")}
+    __table_args__ = (unique_unless_deleted("region_id", "name"),)
 
 
 class Kiwis(NodeKind[kiwi_pb2.Kiwi]):
-    """Network nodes: the standard methods, nothing else."""
+    """Network nodes; their members stand in zones of the region."""
 
     table = Kiwi
-    informs = ("agent",)
+    informs = ("members.agent",)
+
+    def admit(self, tx: Transaction, resource: kiwi_pb2.Kiwi) -> None:
+        """Refuses members of another region, and agents that serve another node."""
+        super().admit(tx, resource)
+        _check_zones(tx, resource)
+
+    def amend(self, tx: Transaction, before: kiwi_pb2.Kiwi, after: kiwi_pb2.Kiwi) -> None:
+        """Members are looked at as at first."""
+        super().amend(tx, before, after)
+        _check_zones(tx, after)
+
+
+def _check_zones(tx: Transaction, kiwi: kiwi_pb2.Kiwi) -> None:
+    for index, member in enumerate(kiwi.members):
+        zone = tx.one(zone_pb2.Zone, member.zone)
+        if zone.region != kiwi.region:
+            raise invalid(f"members[{index}].zone", f"zone {zone.name} lies in another region than the kiwi")

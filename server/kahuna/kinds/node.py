@@ -1,8 +1,9 @@
-"""What hosts and network nodes share: each has an agent, and no two have the same."""
+"""What hosts and network nodes share: each has agents of its own, and no agent serves two."""
 
 from collections.abc import Iterator
 from typing import TypeVar
 
+from kahuna.domain.changes import newly_named
 from kahuna.domain.errors import Refusal
 from kahuna.kinds.kind import Kind
 from kahuna.store.resource import CONTRACT
@@ -11,6 +12,8 @@ from kowa.v2 import kaktus_pb2, kiwi_pb2
 
 Node = kaktus_pb2.Kaktus | kiwi_pb2.Kiwi
 N = TypeVar("N", kaktus_pb2.Kaktus, kiwi_pb2.Kiwi)
+AGENTS = {"Kaktus": "agent", "Kiwi": "members.agent"}
+"""The kinds of nodes, and where each names its agents."""
 
 
 class NodeKind(Kind[N]):
@@ -18,24 +21,27 @@ class NodeKind(Kind[N]):
 
     def admit(self, tx: Transaction, resource: N) -> None:
         """Refuses an agent that serves another node, be that one going."""
-        for kind, node in nodes_of(tx, resource.agent) if resource.agent else ():
-            if node.meta.id != resource.meta.id:
-                going = ", which is being deleted" if node.meta.HasField("delete_time") else ""
-                raise Refusal(
-                    "IN_USE",
-                    f"agent: it serves {CONTRACT.kinds[kind].command} {node.name}{going}; "
-                    "an agent serves one node at most, choose another",
-                )
+        self._check_agents(tx, resource, None)
 
     def amend(self, tx: Transaction, before: N, after: N) -> None:
         """Another agent is looked at as at first."""
-        if after.agent != before.agent:
-            self.admit(tx, after)
+        self._check_agents(tx, after, before)
+
+    def _check_agents(self, tx: Transaction, resource: N, before: N | None) -> None:
+        for place, kind, agent in newly_named(before, resource):
+            for served, node in nodes_of(tx, agent) if kind == "Agent" else ():
+                if node.meta.id != resource.meta.id:
+                    going = ", which is being deleted" if node.meta.HasField("delete_time") else ""
+                    raise Refusal(
+                        "IN_USE",
+                        f"{place}: it serves {CONTRACT.kinds[served].command} {node.name}{going}; "
+                        "an agent serves one node at most, choose another",
+                    )
 
 
 def nodes_of(tx: Transaction, agent: str) -> Iterator[tuple[str, Node]]:
     """The nodes that an agent serves, each with its kind."""
-    for host in tx.each(kaktus_pb2.Kaktus, "agent", agent):
+    for host in tx.each(kaktus_pb2.Kaktus, AGENTS["Kaktus"], agent):
         yield "Kaktus", host
-    for kiwi in tx.each(kiwi_pb2.Kiwi, "agent", agent):
+    for kiwi in tx.each(kiwi_pb2.Kiwi, AGENTS["Kiwi"], agent):
         yield "Kiwi", kiwi

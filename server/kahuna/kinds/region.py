@@ -17,4 +17,4 @@ class Regions(Kind[region_pb2.Region]):
     """Regions: the standard methods, nothing else."""
 
     table = Region
-    informs = ("Zone(region).Kaktus(zone).agent", "Kiwi(region).agent")
+    informs = ("Zone(region).Kaktus(zone).agent", "Kiwi(region).members.agent")

@@ -4,19 +4,20 @@ from sqlmodel import Field
 
 from kahuna.domain.errors import invalid
 from kahuna.kinds.kind import Kind
-from kahuna.store.resource import Resource, unique_unless_deleted
+from kahuna.store.resource import Lock, Resource, unique_unless_deleted
 from kahuna.store.transaction import Transaction
 from kowa.v2 import kaktus_pb2, storage_pool_pb2, zone_pb2
 
 
 class StoragePool(Resource, table=True):
-    """Storage pools of a region; a directory is one host's."""
+    """Storage pools of a region; who names one takes room of it."""
 
     region_id: str = Field(foreign_key="region.id", index=True)
     name: str
     kaktus_id: str | None = Field(default=None, foreign_key="kaktus.id", index=True)
 
     __table_args__ = (unique_unless_deleted("region_id", "name"),)
+    lock_by_reference = Lock.EXCLUSIVE
 
 
 class StoragePools(Kind[storage_pool_pb2.StoragePool]):

@@ -6,7 +6,7 @@ from kahuna.domain.addresses import check_subnet
 from kahuna.kinds.kind import Kind
 from kahuna.store.resource import Lock, Resource, meta, unique_unless_deleted
 from kahuna.store.transaction import Transaction
-from kowa.v2 import region_pb2, subnet_pb2, vnet_pb2
+from kowa.v2 import project_pb2, region_pb2, subnet_pb2, vnet_pb2
 
 
 class Subnet(Resource, table=True):
@@ -21,19 +21,24 @@ class Subnet(Resource, table=True):
 
 
 class Subnets(Kind[subnet_pb2.Subnet]):
-    """Ranges of addresses; within a region none overlaps another."""
+    """Ranges of addresses; none overlaps another of its routing domain: a project in a region, or the region's own."""
 
     table = Subnet
-    reaches = ("vnet.region.Zone(region).Kaktus(zone).agent", "vnet.region.Kiwi(region).agent")
+    reaches = ("vnet.region.Zone(region).Kaktus(zone).agent", "vnet.region.Kiwi(region).members.agent")
 
     def admit(self, tx: Transaction, resource: subnet_pb2.Subnet) -> None:
-        """Locks the region, so that two overlapping ranges can't be taken at once."""
-        region = tx.one(vnet_pb2.Vnet, resource.vnet).region
-        tx.lock(region_pb2.Region, region)
+        """Locks the routing domain's owner, so that two overlapping ranges can't be taken at once."""
+        vnet = tx.one(vnet_pb2.Vnet, resource.vnet)
+        owner: project_pb2.Project | region_pb2.Region
+        if vnet.project:
+            owner, where = tx.lock(project_pb2.Project, vnet.project), "of project {} in the region"
+        else:
+            owner, where = tx.lock(region_pb2.Region, vnet.region), "in region {}"
         others = [
             (subnet.name, subnet.cidr)
-            for vnet in tx.each(vnet_pb2.Vnet, "region", region)
-            for subnet in tx.each(subnet_pb2.Subnet, "vnet", vnet.meta.id)
+            for other in tx.each(vnet_pb2.Vnet, "region", vnet.region)
+            if other.project == vnet.project
+            for subnet in tx.each(subnet_pb2.Subnet, "vnet", other.meta.id)
             if not meta(subnet).HasField("delete_time")
         ]
-        resource.gateway = check_subnet(resource.cidr, resource.gateway, others)
+        resource.gateway = check_subnet(resource.cidr, resource.gateway, others, where.format(owner.name))

@@ -1,4 +1,4 @@
-"""Vnets: network segments of a region."""
+"""Vnets: network segments of a region, or of a project there."""
 
 from sqlmodel import Field
 
@@ -8,16 +8,20 @@ from kowa.v2 import vnet_pb2
 
 
 class Vnet(Resource, table=True):
-    """Network segments of a region."""
+    """Network segments; those without a project are the region's, for all."""
 
     region_id: str = Field(foreign_key="region.id", index=True)
     name: str
+    project_id: str | None = Field(default=None, foreign_key="project.id", index=True)
 
-    __table_args__ = (unique_unless_deleted("region_id", "name"),)
+    __table_args__ = (
+        unique_unless_deleted("region_id", "name", unless="project_id"),
+        unique_unless_deleted("project_id", "region_id", "name"),
+    )
 
 
 class Vnets(Kind[vnet_pb2.Vnet]):
     """Network segments: the standard methods, nothing else."""
 
     table = Vnet
-    reaches = ("region.Zone(region).Kaktus(zone).agent", "region.Kiwi(region).agent")
+    reaches = ("region.Zone(region).Kaktus(zone).agent", "region.Kiwi(region).members.agent")

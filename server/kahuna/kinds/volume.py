@@ -1,13 +1,14 @@
 """Volumes: the disks of a project."""
 
-from sqlmodel import Field
+from sqlalchemy import BigInteger
+from sqlmodel import Field, func, select
 
 from kahuna.domain.errors import Refusal, invalid
 from kahuna.kinds.kind import Kind
 from kahuna.store.resource import Lock, Resource, unique_unless_deleted
 from kahuna.store.transaction import Transaction
 from kowa import sizes
-from kowa.v2 import instance_pb2, template_pb2, volume_pb2
+from kowa.v2 import instance_pb2, storage_pool_pb2, template_pb2, volume_pb2
 
 
 class Volume(Resource, table=True):
@@ -18,6 +19,7 @@ class Volume(Resource, table=True):
     storage_pool_id: str = Field(foreign_key="storagepool.id", index=True)
     template_id: str | None = Field(default=None, foreign_key="template.id", index=True)
     instance_id: str | None = Field(default=None, foreign_key="instance.id", index=True)
+    size: int = Field(sa_type=BigInteger)
 
     __table_args__ = (unique_unless_deleted("project_id", "name"),)
     lock_by_reference = Lock.EXCLUSIVE
@@ -31,7 +33,8 @@ class Volumes(Kind[volume_pb2.Volume]):
     reaches = ("storage_pool.kaktus.agent",)
 
     def admit(self, tx: Transaction, resource: volume_pb2.Volume) -> None:
-        """A template lies in the same pool and is no larger."""
+        """Its pool has room; a template lies in the same pool and is no larger."""
+        _check_room(tx, resource.storage_pool, resource.size)
         if not resource.template:
             return
         template = tx.one(template_pb2.Template, resource.template)
@@ -46,10 +49,29 @@ class Volumes(Kind[volume_pb2.Volume]):
         if after.size < before.size:
             has, asked = sizes.in_words(before.size, after.size)
             raise invalid("size", f"a volume never shrinks: it has {has}, {asked} asked")
+        if after.size > before.size:
+            _check_room(tx, after.storage_pool, after.size - before.size)
 
     def release(self, tx: Transaction, resource: volume_pb2.Volume) -> None:
         """A volume that an instance holds stays."""
         refuse_while_held(tx, "volume", resource.name, resource.instance)
+
+
+def _check_room(tx: Transaction, pool_id: str, size: int) -> None:
+    """Raises Refusal NO_SPACE unless a pool, locked, can promise so many bytes more.
+
+    Volumes marked for deletion count until they are gone. What has not reported its capacity yet refuses nothing.
+    """
+    pool = tx.lock(storage_pool_pb2.StoragePool, pool_id)
+    promised = int(tx.session.exec(select(func.sum(Volume.size)).where(Volume.storage_pool_id == pool_id)).one() or 0)
+    limit = int(pool.status.capacity * pool.overcommit)
+    if pool.status.capacity and promised + size > limit:
+        free, whole, asked = sizes.in_words(max(limit - promised, 0), limit, size)
+        raise Refusal(
+            "NO_SPACE",
+            f"storage pool {pool.name} has {free} of {whole} left to promise, {asked} asked; ask for less, delete "
+            "volumes, or raise the pool's overcommit",
+        )
 
 
 def refuse_while_held(tx: Transaction, noun: str, name: str, instance: str) -> None:

@@ -71,10 +71,10 @@ class Resource(SQLModel):
 OWN = frozenset(Resource.model_fields)
 
 
-def unique_unless_deleted(*columns: str) -> Index:
-    """Uniqueness among rows not marked for deletion."""
-    unmarked = text("delete_time IS NULL")
-    return Index(None, *columns, unique=True, sqlite_where=unmarked, postgresql_where=unmarked)
+def unique_unless_deleted(*columns: str, unless: str = "") -> Index:
+    """Uniqueness among rows not marked for deletion; with `unless`, only among those where that column is empty."""
+    counted = text("delete_time IS NULL" + (f" AND {unless} IS NULL" if unless else ""))
+    return Index(None, *columns, unique=True, sqlite_where=counted, postgresql_where=counted)
 
 
 def new_message(kind: str) -> Message:

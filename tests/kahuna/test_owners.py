@@ -1,0 +1,103 @@
+"""Whose a network is, and how much a pool may promise."""
+
+from typing import Any
+
+import pytest
+from tests.estate import Estate, estate
+from tests.world import GIB, PretendHost, World
+
+from kowa import errors
+from kowa.v2 import adapter_pb2, project_pb2, storage_pool_pb2, subnet_pb2, vnet_pb2
+from tests.waiting import until
+
+
+@pytest.fixture
+def site(cloud: World) -> Estate:
+    """Its region has a vnet lan with 10.20.0.0/24; there are the projects shop and bank."""
+    made = estate(cloud)
+    cloud.client.of(project_pb2.Project).create(project_pb2.Project(name="bank"))
+    return made
+
+
+def project(site: Estate, name: str) -> str:
+    return next(iter(site.client.projects.list(filter=f'name = "{name}"'))).meta.id
+
+
+def vnet(site: Estate, owner: str = "", name: str = "lan") -> str:
+    wanted = vnet_pb2.Vnet(region=site.region.meta.id, name=name, project=project(site, owner) if owner else "")
+    return site.client.vnets.begin_create(wanted).resource.meta.id
+
+
+def subnet(site: Estate, vnet_id: str, cidr: str, name: str = "a") -> str:
+    return site.client.subnets.begin_create(subnet_pb2.Subnet(vnet=vnet_id, name=name, cidr=cidr)).resource.meta.id
+
+
+def test_each_project_has_its_own_names_and_addresses(site: Estate) -> None:
+    """The same name and the same range, in the region's shared networks and in each project's."""
+    shop, bank = vnet(site, "shop"), vnet(site, "bank")
+    for owner in (shop, bank):
+        subnet(site, owner, "10.20.0.0/24")
+    with pytest.raises(errors.Conflict, match="another vnet of its project and region is called 'lan'"):
+        vnet(site, "shop")
+    with pytest.raises(errors.Conflict, match="another vnet of its region is called 'lan'"):
+        vnet(site)
+    with pytest.raises(errors.Invalid, match=r"overlaps 10.20.0.0/24 of subnet a; choose a range that is free of proj"):
+        subnet(site, vnet(site, "shop", "dmz"), "10.20.0.128/25")
+    with pytest.raises(errors.Invalid, match=r"of subnet lan; choose a range that is free in region eu"):
+        subnet(site, vnet(site, "", "dmz"), "10.20.0.128/25")
+
+
+def test_a_project_s_network_is_for_its_own_adapters(site: Estate) -> None:
+    own = subnet(site, vnet(site, "shop", "private"), "10.30.0.0/24")
+    adapters = site.client.of(adapter_pb2.Adapter)
+    with pytest.raises(errors.Invalid, match="subnet: subnet a is another project's; choose one of this project's"):
+        adapters.begin_create(adapter_pb2.Adapter(project=project(site, "bank"), name="eth0", subnet=own))
+    made = adapters.begin_create(adapter_pb2.Adapter(project=project(site, "shop"), name="eth0", subnet=own))
+    assert made.resource.address == "10.30.0.2"
+    with pytest.raises(errors.Conflict, match="vnet private has 1 subnet: a"):
+        site.client.vnets.begin_delete(next(iter(site.client.vnets.list(filter='name = "private"'))).meta.id)
+    with pytest.raises(errors.Conflict, match=r"project shop has .*1 vnet: private"):
+        site.client.projects.begin_delete(project(site, "shop"))
+
+
+@pytest.mark.parametrize(
+    ("kind", "fields"),
+    [
+        (adapter_pb2.Adapter, {"address6": "fd00::2"}),
+        (adapter_pb2.Adapter, {"allowed_addresses": ["10.9.0.0/24"]}),
+        (subnet_pb2.Subnet, {"cidr6": "fd00:20::/64"}),
+    ],
+)
+def test_what_is_not_served_yet_is_refused_by_name(site: Estate, kind: Any, fields: dict[str, Any]) -> None:
+    owner = {"project": project(site, "shop"), "subnet": site.subnet.meta.id}
+    other = {"vnet": site.vnet.meta.id, "cidr": "10.40.0.0/24"}
+    wanted = kind(name="new", **(owner if kind is adapter_pb2.Adapter else other), **fields)
+    with pytest.raises(errors.KowaError, match=f"{next(iter(fields))}: is not served yet"):
+        site.client.of(kind).begin_create(wanted)
+
+
+class Pool(PretendHost):
+    """A host whose pools have 10 GiB."""
+
+    def status_of(self, noun: str) -> Any:
+        """Of a pool, its capacity."""
+        return storage_pool_pb2.StoragePoolStatus(capacity=10 * GIB) if noun == "storage_pool" else None
+
+
+def test_a_pool_promises_no_more_than_it_may(site: Estate) -> None:
+    site.registered(Pool())
+    until(lambda: site.client.storage_pools.get(site.pool.meta.id).status.capacity, what="the pool's capacity")
+    first = site.volume("one", 6 * GIB).resource
+    with pytest.raises(errors.Exhausted, match="storage pool local has 4 GiB of 10 GiB left to promise, 5 GiB asked"):
+        site.volume("two", 5 * GIB)
+    site.volume("two", 3 * GIB)
+    first.size = 8 * GIB
+    with pytest.raises(errors.Exhausted, match="has 1 GiB of 10 GiB left to promise, 2 GiB asked"):
+        site.client.volumes.begin_update(first, ["size"])
+    pool = site.client.storage_pools.get(site.pool.meta.id)
+    assert pool.overcommit == 1
+    pool.overcommit = 1.5
+    site.client.storage_pools.begin_update(pool, ["overcommit"])
+    site.client.volumes.begin_update(first, ["size"])
+    with pytest.raises(errors.Exhausted, match="has 4 GiB of 15 GiB left to promise"):
+        site.volume("three", 5 * GIB)
