@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from types import SimpleNamespace
-from typing import cast
+from typing import Any, cast
 from unittest import mock
 
 import pytest
@@ -46,7 +46,23 @@ KIND_OF = {
     "vnet": "Vnet", "subnet": "Subnet", "instance": "Instance",
 }  # fmt: skip
 # What may move to another one, or to none, in the life of a resource.
-MOVABLE = {"Kaktus": "agent", "Kiwi": "agent", "Instance": "kaktus", "Adapter": "instance", "Volume": "instance"}
+MOVABLE = {"Kaktus": "agent", "Kiwi": "members", "Instance": "kaktus", "Adapter": "instance", "Volume": "instance"}
+
+
+def _named(row: Any, field_: str) -> str:
+    """What a resource names in a field; a Kiwi's one member, if any."""
+    if field_ == "members":
+        return str(row.members[0].agent) if row.members else ""
+    return str(getattr(row, field_))
+
+
+def _name(row: Any, field_: str, target: str) -> None:
+    if field_ == "members":
+        del row.members[:]
+        if target:
+            row.members.add(agent=target)
+    else:
+        setattr(row, field_, target)
 
 
 class Books:
@@ -102,10 +118,10 @@ class Books:
         field_ = MOVABLE.get(kind)
         if field_ is None:
             return
-        choices = [*(AGENTS if field_ == "agent" else self.all(KIND_OF[field_])), ""]
+        choices = [*(AGENTS if field_ in ("agent", "members") else self.all(KIND_OF[field_])), ""]
         target = choices[pick % len(choices)]
-        if getattr(row, field_) != target:
-            setattr(row, field_, target)
+        if _named(row, field_) != target:
+            _name(row, field_, target)
             meta(row).generation += 1
             self._put(kind, row)
 
@@ -116,7 +132,7 @@ class Books:
         for other, (its, row) in list(self.rows.items()):
             if other in self.rows and any(getattr(row, field_) == id_ for field_ in PARENTS[its]):
                 self.remove(other)
-            elif other in self.rows and (movable := MOVABLE.get(its)) and getattr(row, movable) == id_:
+            elif other in self.rows and (movable := MOVABLE.get(its)) and _named(row, movable) == id_:
                 self.move(other, -1)
 
     def commit(self) -> None:

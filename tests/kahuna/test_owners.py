@@ -20,16 +20,16 @@ def site(cloud: World) -> Estate:
 
 
 def project(site: Estate, name: str) -> str:
-    return next(iter(site.client.projects.list(filter=f'name = "{name}"'))).meta.id
+    return str(next(iter(site.client.projects.list(filter=f'name = "{name}"'))).meta.id)
 
 
 def vnet(site: Estate, owner: str = "", name: str = "lan") -> str:
     wanted = vnet_pb2.Vnet(region=site.region.meta.id, name=name, project=project(site, owner) if owner else "")
-    return site.client.vnets.begin_create(wanted).resource.meta.id
+    return str(site.client.vnets.begin_create(wanted).resource.meta.id)
 
 
 def subnet(site: Estate, vnet_id: str, cidr: str, name: str = "a") -> str:
-    return site.client.subnets.begin_create(subnet_pb2.Subnet(vnet=vnet_id, name=name, cidr=cidr)).resource.meta.id
+    return str(site.client.subnets.begin_create(subnet_pb2.Subnet(vnet=vnet_id, name=name, cidr=cidr)).resource.meta.id)
 
 
 def test_each_project_has_its_own_names_and_addresses(site: Estate) -> None:

@@ -1,0 +1,84 @@
+"""What a database of commit 35ba30d holds is there after the migrations, as it is kept now."""
+
+from pathlib import Path
+from typing import Any
+
+from alembic import command
+from alembic.config import Config
+from sqlalchemy import text
+from sqlmodel import Session, col, select
+
+from kahuna.kinds.volume import Volume
+from kahuna.store import schema
+from kahuna.store.database import Store
+from kahuna.store.reference import Reference
+from kowa.v2 import instance_pb2, kiwi_pb2, vnet_pb2, volume_pb2
+
+SCHEMA = "0003"  # of that commit
+ID = "00000000-0000-4000-8000-{:012}"
+REGION, ZONE, AGENT, KIWI, PROJECT, POOL, VOLUME, INSTANCE, VNET, UNBOUND = (ID.format(number) for number in range(10))
+GIB = 1 << 30
+
+
+def test_rows_of_an_earlier_release(tmp_path: Path, database: str) -> None:
+    store = Store(database or f"sqlite:///{tmp_path / 'kahuna.db'}")
+    config = Config()
+    config.set_main_option("script_location", str(schema.MIGRATIONS))
+    with store.engine.connect() as connection:
+        config.attributes["connection"] = connection
+        command.upgrade(config, SCHEMA)
+        for table, id_, spec, own in ROWS:
+            columns = {"generation": 3, "revision": 1, "create_time": 1, "update_time": 1, "status": b"", "sealed": b""}
+            values = {"id": id_, "spec": spec, **columns, **own}
+            names = ", ".join(values)
+            holes = ", ".join(f":{name}" for name in values)
+            connection.execute(text(f"INSERT INTO {table} ({names}) VALUES ({holes})"), values)  # noqa: S608
+        connection.commit()
+    schema.migrate(store.engine)
+    store.load()
+    kiwi = store.view.find("Kiwi", KIWI)
+    assert isinstance(kiwi, kiwi_pb2.Kiwi)
+    assert (kiwi.name, kiwi.meta.generation) == ("kiwi-1", 3)
+    assert [(member.agent, member.zone) for member in kiwi.members] == [(AGENT, ZONE)]
+    unbound = store.view.find("Kiwi", UNBOUND)
+    assert isinstance(unbound, kiwi_pb2.Kiwi)
+    assert not unbound.members
+    with Session(store.engine) as session:
+        assert session.exec(select(Volume.size)).all() == [3 * GIB]
+        named = session.exec(select(Reference).order_by(col(Reference.field))).all()
+        assert [(row.kind, row.source_id, row.field, row.target_id) for row in named] == [
+            ("Kiwi", KIWI, "members.agent", AGENT),
+            ("Kiwi", KIWI, "members.zone", ZONE),
+            ("Instance", INSTANCE, "volumes", VOLUME),
+        ]
+    store.dispose()
+
+
+def old_kiwi(agent: str) -> bytes:
+    """A Kiwi as it was: its agent in field 5."""
+    kept = kiwi_pb2.Kiwi(region=REGION, name="kiwi-1").SerializeToString()
+    return kept + (bytes([5 << 3 | 2, len(agent)]) + agent.encode() if agent else b"")
+
+
+ROWS: list[tuple[str, str, bytes, dict[str, Any]]] = [
+    ("region", REGION, b"", {"name": "eu"}),
+    ("zone", ZONE, b"", {"region_id": REGION, "name": "eu-a"}),
+    ("agent", AGENT, b"", {"name": "agent-1"}),
+    ("kiwi", KIWI, old_kiwi(AGENT), {"region_id": REGION, "name": "kiwi-1", "agent_id": AGENT}),
+    ("kiwi", UNBOUND, old_kiwi(""), {"region_id": REGION, "name": "kiwi-2", "agent_id": None}),
+    ("project", PROJECT, b"", {"name": "shop"}),
+    ("storagepool", POOL, b"", {"region_id": REGION, "name": "local"}),
+    (
+        "instance",
+        INSTANCE,
+        instance_pb2.Instance(project=PROJECT, name="web", zone=ZONE, volumes=[VOLUME]).SerializeToString(),
+        {"project_id": PROJECT, "name": "web", "zone_id": ZONE, "vcpus": 1, "memory": GIB},
+    ),
+    (
+        "volume",
+        VOLUME,
+        volume_pb2.Volume(project=PROJECT, name="web-os", storage_pool=POOL, size=3 * GIB).SerializeToString(),
+        {"project_id": PROJECT, "name": "web-os", "storage_pool_id": POOL, "instance_id": INSTANCE},
+    ),
+    ("vnet", VNET, vnet_pb2.Vnet(region=REGION, name="lan").SerializeToString(), {"region_id": REGION, "name": "lan"}),
+]
