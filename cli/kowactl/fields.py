@@ -70,7 +70,7 @@ def _kind_of_one(field: contract.Field) -> click.ParamType[Any]:
 
 def changeable(kind: contract.Kind) -> list[contract.Field]:
     """What may be given later."""
-    return [field for field in kind.writable if not field.immutable]
+    return [field for field in kind.writable if not (field.immutable or field.not_served)]
 
 
 def option(field: contract.Field) -> click.Option:

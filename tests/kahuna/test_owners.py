@@ -3,36 +3,36 @@
 from typing import Any
 
 import pytest
-from tests.estate import Estate, estate
-from tests.world import GIB, PretendHost, World
 
 from kowa import errors
 from kowa.v2 import adapter_pb2, project_pb2, storage_pool_pb2, subnet_pb2, vnet_pb2
+from tests.control_plane import GIB, ControlPlane, FakeHost
+from tests.site import Site, make_site
 from tests.waiting import until
 
 
 @pytest.fixture
-def site(cloud: World) -> Estate:
+def site(cloud: ControlPlane) -> Site:
     """Its region has a vnet lan with 10.20.0.0/24; there are the projects shop and bank."""
-    made = estate(cloud)
+    made = make_site(cloud)
     cloud.client.of(project_pb2.Project).create(project_pb2.Project(name="bank"))
     return made
 
 
-def project(site: Estate, name: str) -> str:
+def project(site: Site, name: str) -> str:
     return str(next(iter(site.client.projects.list(filter=f'name = "{name}"'))).meta.id)
 
 
-def vnet(site: Estate, owner: str = "", name: str = "lan") -> str:
+def vnet(site: Site, owner: str = "", name: str = "lan") -> str:
     wanted = vnet_pb2.Vnet(region=site.region.meta.id, name=name, project=project(site, owner) if owner else "")
     return str(site.client.vnets.begin_create(wanted).resource.meta.id)
 
 
-def subnet(site: Estate, vnet_id: str, cidr: str, name: str = "a") -> str:
+def subnet(site: Site, vnet_id: str, cidr: str, name: str = "a") -> str:
     return str(site.client.subnets.begin_create(subnet_pb2.Subnet(vnet=vnet_id, name=name, cidr=cidr)).resource.meta.id)
 
 
-def test_each_project_has_its_own_names_and_addresses(site: Estate) -> None:
+def test_each_project_has_its_own_names_and_addresses(site: Site) -> None:
     """The same name and the same range, in the region's shared networks and in each project's."""
     shop, bank = vnet(site, "shop"), vnet(site, "bank")
     for owner in (shop, bank):
@@ -47,7 +47,7 @@ def test_each_project_has_its_own_names_and_addresses(site: Estate) -> None:
         subnet(site, vnet(site, "", "dmz"), "10.20.0.128/25")
 
 
-def test_a_project_s_network_is_for_its_own_adapters(site: Estate) -> None:
+def test_a_project_s_network_is_for_its_own_adapters(site: Site) -> None:
     own = subnet(site, vnet(site, "shop", "private"), "10.30.0.0/24")
     adapters = site.client.of(adapter_pb2.Adapter)
     with pytest.raises(errors.Invalid, match="subnet: subnet a is another project's; choose one of this project's"):
@@ -68,7 +68,7 @@ def test_a_project_s_network_is_for_its_own_adapters(site: Estate) -> None:
         (subnet_pb2.Subnet, {"cidr6": "fd00:20::/64"}),
     ],
 )
-def test_what_is_not_served_yet_is_refused_by_name(site: Estate, kind: Any, fields: dict[str, Any]) -> None:
+def test_what_is_not_served_yet_is_refused_by_name(site: Site, kind: Any, fields: dict[str, Any]) -> None:
     owner = {"project": project(site, "shop"), "subnet": site.subnet.meta.id}
     other = {"vnet": site.vnet.meta.id, "cidr": "10.40.0.0/24"}
     wanted = kind(name="new", **(owner if kind is adapter_pb2.Adapter else other), **fields)
@@ -76,7 +76,7 @@ def test_what_is_not_served_yet_is_refused_by_name(site: Estate, kind: Any, fiel
         site.client.of(kind).begin_create(wanted)
 
 
-class Pool(PretendHost):
+class Pool(FakeHost):
     """A host whose pools have 10 GiB."""
 
     def status_of(self, noun: str) -> Any:
@@ -84,7 +84,7 @@ class Pool(PretendHost):
         return storage_pool_pb2.StoragePoolStatus(capacity=10 * GIB) if noun == "storage_pool" else None
 
 
-def test_a_pool_promises_no_more_than_it_may(site: Estate) -> None:
+def test_a_pool_promises_no_more_than_it_may(site: Site) -> None:
     site.registered(Pool())
     until(lambda: site.client.storage_pools.get(site.pool.meta.id).status.capacity, what="the pool's capacity")
     first = site.volume("one", 6 * GIB).resource
