@@ -8,34 +8,28 @@ from kowa.runtime.desired import DesiredObject, Identity
 from kowa.v2 import kiwi_pb2, project_pb2, region_pb2, zone_pb2
 
 
-@dataclass(frozen=True, slots=True)
 class Region(DesiredObject):
-    name: str
+    """One physical location."""
 
 
 @dataclass(frozen=True, slots=True)
 class Zone(DesiredObject):
-    name: str
     region: str
 
 
-@dataclass(frozen=True, slots=True)
 class Project(DesiredObject):
-    name: str
+    """Whose instances are."""
 
 
-@dataclass(frozen=True, slots=True)
 class Kiwi(DesiredObject):
-    name: str
+    """A network node."""
 
 
 class Context(Kind[D]):
     is_context = True
 
     def parse(self, identity: Identity, sent: Any) -> D:
-        make: Any = self.value
-        found: D = make(*identity, sent.name)
-        return found
+        return self.value(*identity)
 
 
 class Regions(Context[Region]):
@@ -46,7 +40,7 @@ class Zones(Context[Zone]):
     message, value = zone_pb2.Zone, Zone
 
     def parse(self, identity: Identity, sent: zone_pb2.Zone) -> Zone:
-        return Zone(*identity, sent.name, sent.region)
+        return Zone(*identity, sent.region)
 
 
 class Projects(Context[Project]):

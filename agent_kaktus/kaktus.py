@@ -1,7 +1,5 @@
 """The host's own record: what it has, and what on it belongs to no object any more."""
 
-from dataclasses import dataclass
-
 from agent_kaktus.kind import Kind
 from agent_kaktus.metadata.service import remove_stale_filter
 from agent_kaktus.network.adapter import remove_stale_filters
@@ -11,18 +9,15 @@ from kowa.runtime.desired import DesiredObject, Identity
 from kowa.v2 import kaktus_pb2
 
 
-@dataclass(frozen=True, slots=True)
 class Kaktus(DesiredObject):
     """This host."""
-
-    name: str
 
 
 class Kaktuses(Kind[Kaktus]):
     message, value, is_node = kaktus_pb2.Kaktus, Kaktus, True
 
     def parse(self, identity: Identity, sent: kaktus_pb2.Kaktus) -> Kaktus:
-        return Kaktus(*identity, sent.name)
+        return Kaktus(*identity)
 
     def plan(self, view: View, wanted: Kaktus) -> Verdict:
         return GONE if wanted.gone else Verdict((*remove_stale_filters(view), *remove_stale_filter(view)))

@@ -4,9 +4,10 @@ Steps say `LocalHost` for the host, since they use its drivers; a simulation giv
 """
 
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Generic, TypeVar
 
 from agent_kaktus.memory import Memory
+from kowa.runtime.desired import DesiredObject
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,12 +25,15 @@ class Step:
         """Notes what must be known once it is done."""
 
 
+D = TypeVar("D", bound=DesiredObject)
+
+
 @dataclass(frozen=True, slots=True)
-class ObjectStep(Step):
+class ObjectStep(Step, Generic[D]):
     """A step for one object. Its text is a verb and the object's name."""
 
     verb: ClassVar[str]
-    wanted: Any
+    wanted: D
 
     def __str__(self) -> str:
         return f"{self.verb} {self.wanted.name}"

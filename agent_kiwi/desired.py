@@ -8,28 +8,22 @@ from kowa.runtime.desired import DesiredObject, Identity, Kind, Kinds, parse_add
 from kowa.v2 import kiwi_pb2, region_pb2, subnet_pb2, vnet_pb2
 
 
-@dataclass(frozen=True, slots=True)
 class Kiwi(DesiredObject):
     """This node."""
 
-    name: str
 
-
-@dataclass(frozen=True, slots=True)
 class Region(DesiredObject):
     """It asks nothing of this node."""
 
 
-@dataclass(frozen=True, slots=True)
 class Vnet(DesiredObject):
-    name: str
+    """A network of the region, or of a project in it."""
 
 
 @dataclass(frozen=True, slots=True)
 class Subnet(DesiredObject):
     """One that is gone has no addresses any more, and is not asked for them."""
 
-    name: str
     vnet: str
     network: IPv4Network | None
     gateway: IPv4Address | None
@@ -51,29 +45,29 @@ class Kiwis(Kind[Kiwi]):
     message, value, is_node = kiwi_pb2.Kiwi, Kiwi, True
 
     def parse(self, identity: Identity, sent: kiwi_pb2.Kiwi) -> Kiwi:
-        return Kiwi(*identity, sent.name)
+        return Kiwi(*identity)
 
 
 class Vnets(Kind[Vnet]):
     message, value = vnet_pb2.Vnet, Vnet
 
     def parse(self, identity: Identity, sent: vnet_pb2.Vnet) -> Vnet:
-        return Vnet(*identity, sent.name)
+        return Vnet(*identity)
 
 
 class Subnets(Kind[Subnet]):
     message, value = subnet_pb2.Subnet, Subnet
 
     def parse(self, identity: Identity, sent: subnet_pb2.Subnet) -> Subnet:
-        _, _, gone = identity
+        _, _, gone, _ = identity
         if gone:
-            return Subnet(*identity, sent.name, sent.vnet, None, None, ())
+            return Subnet(*identity, sent.vnet, None, None, ())
         network = parse_network(sent.cidr)
         gateway = parse_address("gateway", sent.gateway) if sent.gateway else None
         if gateway and (gateway not in network or gateway in (network.network_address, network.broadcast_address)):
             raise ValueError(f"gateway {gateway} is not a host address of {network}")
         dns = tuple(parse_address("dns", server) for server in sent.dns)
-        return Subnet(*identity, sent.name, sent.vnet, network, gateway, dns)
+        return Subnet(*identity, sent.vnet, network, gateway, dns)
 
 
 KINDS: Kinds[Kind[Any]] = Kinds(Regions(), Kiwis(), Vnets(), Subnets())

@@ -15,7 +15,6 @@ MIN_MEMORY_BYTES = 1 << 20
 
 @dataclass(frozen=True, slots=True)
 class Instance(DesiredObject):
-    name: str
     vcpus: int
     memory: int  # bytes
     power: instance_pb2.Power
@@ -76,6 +75,6 @@ def parse_instance(identity: Identity, sent: instance_pb2.Instance) -> Instance:
     if sent.vcpus < 1 or sent.memory < MIN_MEMORY_BYTES:
         raise ValueError(f"{sent.vcpus} vCPUs and {sent.memory} bytes of memory make no instance")
     return Instance(
-        *identity, sent.name, sent.vcpus, sent.memory, power, tuple(sent.volumes), tuple(sent.adapters),
+        *identity, sent.vcpus, sent.memory, power, tuple(sent.volumes), tuple(sent.adapters),
         sent.user_data, tuple(sorted(sent.metadata.items())), tuple(sent.ssh_keys), sent.project, sent.zone,
     )  # fmt: skip

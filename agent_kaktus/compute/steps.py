@@ -1,7 +1,7 @@
 """The steps of instances: definition, power, seed."""
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING
 
 from agent_kaktus.actual import Mark
 from agent_kaktus.compute import domain
@@ -16,29 +16,25 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, slots=True)
-class WriteSeed(ObjectStep):
-    verb: ClassVar[str] = "seed"
-    wanted: Instance
+class WriteSeed(ObjectStep[Instance]):
+    verb = "seed"
     devices: Devices
 
     async def do(self, host: "LocalHost") -> None:
         await host.seeds.write(self.wanted, self.devices)
 
 
-@dataclass(frozen=True, slots=True)
-class RemoveSeed(ObjectStep):
+class RemoveSeed(ObjectStep[Instance]):
     """And the console log with it."""
 
-    verb: ClassVar[str] = "remove seed"
-    wanted: Instance
+    verb = "remove seed"
 
     async def do(self, host: "LocalHost") -> None:
         await host.seeds.remove(self.wanted.id)
 
 
 @dataclass(frozen=True, slots=True)
-class Define(ObjectStep):
-    wanted: Instance
+class Define(ObjectStep[Instance]):
     devices: Devices
     mark: Mark
     again: bool
@@ -52,10 +48,9 @@ class Define(ObjectStep):
 
 
 @dataclass(frozen=True, slots=True)
-class Start(ObjectStep):
+class Start(ObjectStep[Instance]):
     """Paused: no instruction of the guest is run yet."""
 
-    wanted: Instance
     again: bool  # it fell over by itself
 
     async def do(self, host: "LocalHost") -> None:
@@ -70,21 +65,18 @@ class Start(ObjectStep):
 
 
 @dataclass(frozen=True, slots=True)
-class FilterTaps(ObjectStep):
+class FilterTaps(ObjectStep[Instance]):
     """Before the guest runs: it shall speak with its own addresses only."""
 
-    verb: ClassVar[str] = "filter taps of"
-    wanted: Instance
+    verb = "filter taps of"
     adapters: tuple[Adapter, ...]
 
     async def do(self, host: "LocalHost") -> None:
         await put_filters(host, self.adapters)
 
 
-@dataclass(frozen=True, slots=True)
-class Resume(ObjectStep):
-    verb: ClassVar[str] = "resume"
-    wanted: Instance
+class Resume(ObjectStep[Instance]):
+    verb = "resume"
 
     async def do(self, host: "LocalHost") -> None:
         await host.hypervisor.resume(self.wanted.id)
@@ -94,21 +86,17 @@ class Resume(ObjectStep):
         note_stopping(self.wanted, memory, now)
 
 
-@dataclass(frozen=True, slots=True)
-class Suspend(ObjectStep):
-    verb: ClassVar[str] = "suspend"
-    wanted: Instance
+class Suspend(ObjectStep[Instance]):
+    verb = "suspend"
 
     async def do(self, host: "LocalHost") -> None:
         await host.hypervisor.suspend(self.wanted.id)
 
 
-@dataclass(frozen=True, slots=True)
-class Shutdown(ObjectStep):
+class Shutdown(ObjectStep[Instance]):
     """Asks the guest; it takes its time."""
 
-    verb: ClassVar[str] = "shutdown"
-    wanted: Instance
+    verb = "shutdown"
 
     async def do(self, host: "LocalHost") -> None:
         await host.hypervisor.shutdown(self.wanted.id)
@@ -117,29 +105,24 @@ class Shutdown(ObjectStep):
         note_stopping(self.wanted, memory, now)
 
 
-@dataclass(frozen=True, slots=True)
-class CutPower(ObjectStep):
-    verb: ClassVar[str] = "cut power"
-    wanted: Instance
+class CutPower(ObjectStep[Instance]):
+    verb = "cut power"
 
     async def do(self, host: "LocalHost") -> None:
         await host.hypervisor.cut_power(self.wanted.id)
 
 
-@dataclass(frozen=True, slots=True)
-class Undefine(ObjectStep):
-    verb: ClassVar[str] = "undefine"
-    wanted: Instance
+class Undefine(ObjectStep[Instance]):
+    verb = "undefine"
 
     async def do(self, host: "LocalHost") -> None:
         await host.hypervisor.undefine(self.wanted.id)
 
 
 @dataclass(frozen=True, slots=True)
-class SetMark(ObjectStep):
+class SetMark(ObjectStep[Instance]):
     """Writes into the domain's mark at which generation it ran, was asked to stop, or was switched off by its guest."""
 
-    wanted: Instance
     mark: Mark
 
     async def do(self, host: "LocalHost") -> None:

@@ -3,7 +3,7 @@
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from ipaddress import IPv4Network
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING
 
 from agent_kaktus import names
 from agent_kaktus.metadata import filter as metadata_filter
@@ -18,21 +18,18 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, slots=True)
-class ServeMetadata(ObjectStep):
+class ServeMetadata(ObjectStep[Vnet]):
     """With what keeps the service apart; one that is there gets what it lacks."""
 
-    verb: ClassVar[str] = "serve metadata on"
-    wanted: Vnet
+    verb = "serve metadata on"
     networks: frozenset[IPv4Network]
 
     async def do(self, host: "LocalHost") -> None:
         await host.metadata_services.serve(self.wanted, self.networks, host.metadata_filter)
 
 
-@dataclass(frozen=True, slots=True)
-class RemoveMetadata(ObjectStep):
-    verb: ClassVar[str] = "remove metadata from"
-    wanted: Vnet
+class RemoveMetadata(ObjectStep[Vnet]):
+    verb = "remove metadata from"
 
     async def do(self, host: "LocalHost") -> None:
         await host.metadata_services.remove(self.wanted, host.metadata_filter)

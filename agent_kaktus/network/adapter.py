@@ -25,7 +25,6 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Adapter(DesiredObject):
-    name: str
     subnet: str
     mac: str
     address: IPv4Address
@@ -68,7 +67,7 @@ class Adapters(Kind[Adapter]):
         mac = sent.mac.lower()
         if not formats.MAC.fullmatch(mac):
             raise ValueError(f"mac {sent.mac!r} can't be an adapter's")
-        return Adapter(*identity, sent.name, sent.subnet, mac, parse_address("address", sent.address))
+        return Adapter(*identity, sent.subnet, mac, parse_address("address", sent.address))
 
     def plan(self, view: View, wanted: Adapter) -> Verdict:
         if not wanted.gone:

@@ -13,7 +13,6 @@ from kowa.v2 import subnet_pb2
 
 @dataclass(frozen=True, slots=True)
 class Subnet(DesiredObject):
-    name: str
     vnet: str
     network: IPv4Network
     gateway: IPv4Address | None
@@ -35,7 +34,7 @@ class Subnets(Kind[Subnet]):
     def parse(self, identity: Identity, sent: subnet_pb2.Subnet) -> Subnet:
         gateway = parse_address("gateway", sent.gateway) if sent.gateway else None
         dns = tuple(str(parse_address("dns", server)) for server in sent.dns)
-        return Subnet(*identity, sent.name, sent.vnet, parse_network(sent.cidr), gateway, dns)
+        return Subnet(*identity, sent.vnet, parse_network(sent.cidr), gateway, dns)
 
     def plan(self, view: View, wanted: Subnet) -> Verdict:
         if not wanted.gone:

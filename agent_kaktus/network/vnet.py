@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING
 
 from agent_kaktus import names
 from agent_kaktus.kind import Kind
@@ -21,7 +21,6 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Vnet(DesiredObject):
-    name: str
     interface: str
 
     @property
@@ -34,9 +33,8 @@ class Vnet(DesiredObject):
 
 
 @dataclass(frozen=True, slots=True)
-class CreateBridge(ObjectStep):
-    verb: ClassVar[str] = "create bridge"
-    wanted: Vnet
+class CreateBridge(ObjectStep[Vnet]):
+    verb = "create bridge"
     mac: str
 
     async def do(self, host: "LocalHost") -> None:
@@ -44,8 +42,7 @@ class CreateBridge(ObjectStep):
 
 
 @dataclass(frozen=True, slots=True)
-class SetBridge(ObjectStep):
-    wanted: Vnet
+class SetBridge(ObjectStep[Vnet]):
     add: tuple[str, ...] = ()  # addresses
     drop: tuple[str, ...] = ()
 
@@ -57,10 +54,8 @@ class SetBridge(ObjectStep):
         return " ".join([f"set bridge {self.wanted.name}", *(changes or ["up"])])
 
 
-@dataclass(frozen=True, slots=True)
-class RemoveBridge(ObjectStep):
-    verb: ClassVar[str] = "remove bridge"
-    wanted: Vnet
+class RemoveBridge(ObjectStep[Vnet]):
+    verb = "remove bridge"
 
     async def do(self, host: "LocalHost") -> None:
         await host.bridges.remove(self.wanted.bridge)
@@ -72,7 +67,7 @@ class Vnets(Kind[Vnet]):
     def parse(self, identity: Identity, sent: vnet_pb2.Vnet) -> Vnet:
         if sent.interface and not formats.INTERFACE.fullmatch(sent.interface):
             raise ValueError(f"interface {sent.interface!r} can't be a device")
-        return Vnet(*identity, sent.name, sent.interface)
+        return Vnet(*identity, sent.interface)
 
     def plan(self, view: View, wanted: Vnet) -> Verdict:
         if wanted.gone:

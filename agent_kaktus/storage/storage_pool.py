@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING
 
 from agent_kaktus.config import HostConfig
 from agent_kaktus.kind import Kind, coarse
@@ -22,7 +22,6 @@ LAYOUTS: dict[int, type[Layout]] = {storage_pool_pb2.STORAGE_DRIVER_DIR: DirLayo
 
 @dataclass(frozen=True, slots=True)
 class StoragePool(DesiredObject):
-    name: str
     driver: int
 
     @property
@@ -35,19 +34,15 @@ class StoragePool(DesiredObject):
         return LAYOUTS[self.driver](config)
 
 
-@dataclass(frozen=True, slots=True)
-class CreatePool(ObjectStep):
-    verb: ClassVar[str] = "create pool"
-    wanted: StoragePool
+class CreatePool(ObjectStep[StoragePool]):
+    verb = "create pool"
 
     async def do(self, host: "LocalHost") -> None:
         await host.storage.create_pool(self.wanted.id)
 
 
-@dataclass(frozen=True, slots=True)
-class RemovePool(ObjectStep):
-    verb: ClassVar[str] = "remove pool"
-    wanted: StoragePool
+class RemovePool(ObjectStep[StoragePool]):
+    verb = "remove pool"
 
     async def do(self, host: "LocalHost") -> None:
         await host.storage.remove_pool(self.wanted.id)
@@ -57,7 +52,7 @@ class StoragePools(Kind[StoragePool]):
     message, value = storage_pool_pb2.StoragePool, StoragePool
 
     def parse(self, identity: Identity, sent: storage_pool_pb2.StoragePool) -> StoragePool:
-        return StoragePool(*identity, sent.name, sent.driver)
+        return StoragePool(*identity, sent.driver)
 
     def plan(self, view: View, wanted: StoragePool) -> Verdict:
         if wanted.gone:

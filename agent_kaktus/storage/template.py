@@ -1,7 +1,7 @@
 """Templates: images that volumes are made from, imported into a pool once."""
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING
 
 from agent_kaktus.actual import Image
 from agent_kaktus.kind import Kind
@@ -19,7 +19,6 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Template(DesiredObject):
-    name: str
     pool: str
     source: str
     sha256: str
@@ -29,12 +28,10 @@ class Template(DesiredObject):
         return (self.pool,)
 
 
-@dataclass(frozen=True, slots=True)
-class ImportTemplate(ObjectStep):
+class ImportTemplate(ObjectStep[Template]):
     """Begins it; it goes on beside everything else."""
 
-    verb: ClassVar[str] = "import"
-    wanted: Template
+    verb = "import"
 
     async def do(self, host: "LocalHost") -> None:
         # The look that asks for it may be older than the end of its import.
@@ -42,19 +39,16 @@ class ImportTemplate(ObjectStep):
             host.imports.begin(self.wanted)
 
 
-@dataclass(frozen=True, slots=True)
-class StopImport(ObjectStep):
-    verb: ClassVar[str] = "stop importing"
-    wanted: Template
+class StopImport(ObjectStep[Template]):
+    verb = "stop importing"
 
     async def do(self, host: "LocalHost") -> None:
         await host.imports.stop(self.wanted.id)
 
 
 @dataclass(frozen=True, slots=True)
-class RemoveTemplate(ObjectStep):
-    verb: ClassVar[str] = "remove template"
-    wanted: Template
+class RemoveTemplate(ObjectStep[Template]):
+    verb = "remove template"
     image: Image
 
     async def do(self, host: "LocalHost") -> None:
@@ -68,7 +62,7 @@ class Templates(Kind[Template]):
         sha256 = sent.sha256.lower()
         if not formats.SHA256.fullmatch(sha256):
             raise ValueError(f"sha256 {sent.sha256!r} is not a checksum")
-        return Template(*identity, sent.name, sent.storage_pool, sent.source, sha256)
+        return Template(*identity, sent.storage_pool, sent.source, sha256)
 
     def plan(self, view: View, wanted: Template) -> Verdict:
         image = view.actual.images.get(wanted.id)

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING
 
 from agent_kaktus.actual import Image
 from agent_kaktus.config import HostConfig
@@ -25,7 +25,6 @@ SECTOR = 512  # bytes
 
 @dataclass(frozen=True, slots=True)
 class Volume(DesiredObject):
-    name: str
     pool: str
     template: str
     size: int  # bytes, whole sectors
@@ -36,29 +35,25 @@ class Volume(DesiredObject):
 
 
 @dataclass(frozen=True, slots=True)
-class CreateVolume(ObjectStep):
-    verb: ClassVar[str] = "create volume"
-    wanted: Volume
+class CreateVolume(ObjectStep[Volume]):
+    verb = "create volume"
     backing: Image | None
 
     async def do(self, host: "LocalHost") -> None:
         await host.storage.create_volume(self.wanted.pool, self.wanted.id, self.wanted.size, self.backing)
 
 
-@dataclass(frozen=True, slots=True)
-class RecordVolume(ObjectStep):
+class RecordVolume(ObjectStep[Volume]):
     """Remembers that the file was made, so that it is never made anew."""
 
-    verb: ClassVar[str] = "record volume"
-    wanted: Volume
+    verb = "record volume"
 
     async def do(self, host: "LocalHost") -> None:
         await host.storage.record(self.wanted.id)
 
 
 @dataclass(frozen=True, slots=True)
-class GrowVolume(ObjectStep):
-    wanted: Volume
+class GrowVolume(ObjectStep[Volume]):
     disk: str  # the key of its source
     domain: str  # that has it open, if any
 
@@ -73,9 +68,8 @@ class GrowVolume(ObjectStep):
 
 
 @dataclass(frozen=True, slots=True)
-class RemoveVolume(ObjectStep):
-    verb: ClassVar[str] = "remove volume"
-    wanted: Volume
+class RemoveVolume(ObjectStep[Volume]):
+    verb = "remove volume"
     pool: str  # where it was found
 
     async def do(self, host: "LocalHost") -> None:
@@ -88,7 +82,7 @@ class Volumes(Kind[Volume]):
     def parse(self, identity: Identity, sent: volume_pb2.Volume) -> Volume:
         if sent.size <= 0:
             raise ValueError(f"size {sent.size} is not a size")
-        return Volume(*identity, sent.name, sent.storage_pool, sent.template, -(-sent.size // SECTOR) * SECTOR)
+        return Volume(*identity, sent.storage_pool, sent.template, -(-sent.size // SECTOR) * SECTOR)
 
     def plan(self, view: View, wanted: Volume) -> Verdict:
         image = view.actual.images.get(wanted.id)

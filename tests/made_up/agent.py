@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any
 
 from agent_kaktus.kind import Kind
 from agent_kaktus.step import ObjectStep
@@ -17,23 +17,18 @@ Members = tuple[tuple[str, int], ...]
 
 @dataclass(frozen=True, slots=True)
 class Balancer(DesiredObject):
-    name: str
     members: Members
 
 
-@dataclass(frozen=True, slots=True)
-class SpreadCalls(ObjectStep):
-    verb: ClassVar[str] = "spread calls of"
-    wanted: Balancer
+class SpreadCalls(ObjectStep[Balancer]):
+    verb = "spread calls of"
 
     async def do(self, host: Any) -> None:
         host.balancers[self.wanted.id] = self.wanted.members
 
 
-@dataclass(frozen=True, slots=True)
-class RemoveBalancer(ObjectStep):
-    verb: ClassVar[str] = "remove balancer"
-    wanted: Balancer
+class RemoveBalancer(ObjectStep[Balancer]):
+    verb = "remove balancer"
 
     async def do(self, host: Any) -> None:
         host.balancers.pop(self.wanted.id, None)
@@ -43,7 +38,7 @@ class Balancers(Kind[Balancer]):
     message, value = made_up().stub("made_up.v1.Balancer"), Balancer
 
     def parse(self, identity: Identity, sent: Any) -> Balancer:
-        return Balancer(*identity, sent.name, tuple((member.kaktus, member.weight) for member in sent.members))
+        return Balancer(*identity, tuple((member.kaktus, member.weight) for member in sent.members))
 
     async def look(self, host: Any) -> Mapping[str, Members]:
         return dict(host.balancers)

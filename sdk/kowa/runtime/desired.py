@@ -12,8 +12,8 @@ from kowa import resources
 from kowa.fleet.v1 import fleet_pb2
 from kowa.runtime.feed import Refused
 
-Identity = tuple[str, int, bool]
-"""What every object has: id, generation, and whether it is gone."""
+Identity = tuple[str, int, bool, str]
+"""What every object has: id, generation, whether it is gone, and its name."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,6 +23,7 @@ class DesiredObject:
     id: str
     generation: int
     gone: bool  # it shall not exist any more
+    name: str
 
     @property
     def references(self) -> tuple[str, ...]:
@@ -118,7 +119,7 @@ class Kinds(Generic[K]):
                 kind = self._by_message.get(type(resource))
                 if kind is None:
                     raise ValueError("this agent knows no such kind; a newer one may")
-                objects[kind.value][key] = kind.parse(_identity(key, sent), resource)
+                objects[kind.value][key] = kind.parse(_identity(key, sent, resource), resource)
             except ValueError as why:
                 raise Refused(f"{noun} {key}: {why}") from why
         desired = Desired(objects)
@@ -144,12 +145,12 @@ def parse_address(what: str, text: str) -> IPv4Address:
         raise ValueError(f"{what} {text!r} is not an IPv4 address") from why
 
 
-def _identity(key: str, sent: fleet_pb2.Object) -> Identity:
+def _identity(key: str, sent: fleet_pb2.Object, resource: Any) -> Identity:
     if sent.id != str(UUID(sent.id)):
         raise ValueError(f"id {sent.id!r} is not written as ids are")
     if sent.id != key:
         raise ValueError(f"is sent as {key}")
-    return sent.id, sent.generation, sent.gone
+    return sent.id, sent.generation, sent.gone, getattr(resource, "name", "")
 
 
 def _single(noun: str, nodes: Mapping[str, DesiredObject]) -> DesiredObject | None:
