@@ -4,7 +4,7 @@ from kowa import contract
 from kowactl.fields import changeable, flags
 from kowactl.parts import spelled
 
-LINE = 96
+LINE_WIDTH = 96
 
 
 def example(kind: contract.Kind, method: contract.Method) -> str:
@@ -82,7 +82,7 @@ def _wrapped(words: list[str]) -> str:
     """Over several lines, as a shell reads them."""
     lines = [words[0]]
     for word in words[1:]:
-        if len(lines[-1]) + len(word) > LINE:
+        if len(lines[-1]) + len(word) > LINE_WIDTH:
             lines.append(f"    {word}")
         else:
             lines[-1] += f" {word}"

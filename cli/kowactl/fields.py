@@ -182,12 +182,15 @@ def _converted(about: contract.Message, document: dict[str, Any], above: str = "
     found = dict(document)
     for field in about.fields.values():
         if field.name in found:
-            inner = partial(_converted_one, field, about.parts.get(field.name), contract.place(above, field.name))
+            inner = partial(_converted_one, field, about.parts.get(field.name), above)
             found[field.name] = each(field, found[field.name], inner)
     return found
 
 
-def _converted_one(field: contract.Field, part: contract.Message | None, here: str, value: Any) -> Any:
+def _converted_one(
+    field: contract.Field, part: contract.Message | None, above: str, key: contract.Key, value: Any
+) -> Any:
+    here = contract.place(above, field.name, key)
     if part and isinstance(value, dict):
         return _converted(part, value, here)
     if isinstance(value, str) and field.rule.ssh_public_key and (reason := why_no_public_key(value)):

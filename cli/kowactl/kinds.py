@@ -20,7 +20,13 @@ from kowactl.terminal import escaped, say
 FORMATS = ["table", "json", "yaml", "name"]
 OPERATION_LIMIT = "10m"
 EMPTY = "google.protobuf.Empty"
-SERVED = {"id", "etag", "request_id", "validate_only", "timeout"}  # fields of requests that are no options of their own
+OWN_FIELDS = {
+    "id",
+    "etag",
+    "request_id",
+    "validate_only",
+    "timeout",
+}  # fields of requests that are no options of their own
 
 
 class KindGroup(click.Group):
@@ -209,7 +215,7 @@ def _delete(kind: contract.Kind, method: contract.Method) -> click.Command:
 
 
 def _custom(kind: contract.Kind, method: contract.Method) -> click.Command:
-    own = [field for field in method.request.fields.values() if field.name not in SERVED]
+    own = [field for field in method.request.fields.values() if field.name not in OWN_FIELDS]
     has_target = "id" in method.request.fields
 
     def run(session: Session, which: str = "", **options: Any) -> None:
@@ -291,7 +297,7 @@ def _check_given(
     kind: contract.Kind, method: contract.Method, about: contract.Message, document: dict[str, Any]
 ) -> None:
     """Raises click.UsageError naming what is missing, or what of several is given beside another."""
-    required = [field for field in about.fields.values() if field.required and field.name not in SERVED]
+    required = [field for field in about.fields.values() if field.required and field.name not in OWN_FIELDS]
     missing = [fields.flag(field) for field in required if not document.get(field.name)]
     for oneof in about.oneofs.values():
         flags = [fields.flag(about.fields[name]) for name in oneof.fields]

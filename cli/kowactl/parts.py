@@ -94,13 +94,13 @@ def once(pairs: Iterable[tuple[str, Any]]) -> dict[str, Any]:
     return found
 
 
-def each(field: contract.Field, value: Any, change: Callable[[Any], Any]) -> Any:
+def each(field: contract.Field, value: Any, change: Callable[[contract.Key, Any], Any]) -> Any:
     """A field's value as JSON has it, with each of its elements changed. What does not fit is said later."""
     if field.is_map and isinstance(value, dict):
-        return {name: change(one) for name, one in value.items()}
+        return {name: change(name, one) for name, one in value.items()}
     if field.repeated and isinstance(value, list | tuple):
-        return [change(one) for one in value]
-    return value if field.many else change(value)
+        return [change(index, one) for index, one in enumerate(value)]
+    return value if field.many else change(None, value)
 
 
 def form(field: contract.Field, kind: click.ParamType[Any]) -> str:

@@ -22,12 +22,14 @@ def message(references: "References", about: contract.Message, document: dict[st
     from google.protobuf.json_format import ParseDict, ParseError
 
     try:
-        return ParseDict(_with_ids(references, about, beside, document), contract.load().stub(about.name)())
+        return ParseDict(_with_ids(references, about, beside, None, document), contract.load().stub(about.name)())
     except ParseError as error:
         raise click.UsageError(" ".join(str(error).split())) from None
 
 
-def _with_ids(references: "References", about: contract.Message, beside: Mapping[str, str], document: Any) -> Any:
+def _with_ids(
+    references: "References", about: contract.Message, beside: Mapping[str, str], _: contract.Key, document: Any
+) -> Any:
     if not isinstance(document, Mapping):
         return document  # what does not fit is said later
     found, known = dict(document), dict(beside)  # a project stands before what is in it: it tells that apart
@@ -44,5 +46,5 @@ def _with_ids(references: "References", about: contract.Message, beside: Mapping
     return found
 
 
-def _id(references: "References", kind: str, beside: Mapping[str, str], value: Any) -> str:
+def _id(references: "References", kind: str, beside: Mapping[str, str], _: contract.Key, value: Any) -> str:
     return references.id_of(contract.load().kinds[kind], str(value), beside)

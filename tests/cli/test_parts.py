@@ -164,7 +164,7 @@ def test_a_file_says_parts_as_options_do(farm: Fake, bare: Kowactl, tmp_path: An
     assert made["limits"] == {"web": {"rate": "1048576", "kaktus": "id of a"}}
     assert made["health"] == {"path": "/", "protocol": "PROTOCOL_HTTP", "zone": "id of eu"}
     file.write_text("limits: {web: {rate: 1X}}\n")
-    assert "--from-file: limits.rate: '1X' is no size" in bare(*CREATE, "--from-file", str(file)).err
+    assert "--from-file: limits['web'].rate: '1X' is no size" in bare(*CREATE, "--from-file", str(file)).err
     file.write_text("members: 5\n")
     assert bare(*CREATE, "--from-file", str(file)).code == 2
 
