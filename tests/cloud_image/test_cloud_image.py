@@ -65,11 +65,11 @@ def new_key(path: Path) -> str:
     return path.with_suffix(".pub").read_text().strip()
 
 
-def house(image: tuple[str, str], key: str) -> Slice:
+def wanted(image: tuple[str, str], key: str) -> Slice:
     slice_ = slice_with_network()
     slice_.template("debian", *image)
     slice_.volume("root", DISK, "debian")
-    slice_.adapter("card", ADDRESS, MAC)
+    slice_.adapter("nic", ADDRESS, MAC)
     set_machine(slice_, key)
     return slice_
 
@@ -78,7 +78,7 @@ def set_machine(slice_: Slice, key: str, power: instance_pb2.Power = RUNNING) ->
     slice_.instance(
         "web",
         ("root",),
-        ("card",),
+        ("nic",),
         power=power,
         vcpus=2,
         memory=512 * MIB,
@@ -103,7 +103,7 @@ def answers(host: Host, key: Path) -> dict[str, str]:
 def test_debian_boots_is_set_up_by_its_seed_and_shuts_down(image: tuple[str, str], tmp_path: Path, host: Host) -> None:
     key_file = tmp_path / "key"
     key = new_key(key_file)
-    slice_ = house(image, key)
+    slice_ = wanted(image, key)
     settings = {"import_dir": str(CACHE), "tcg_cache_mib": 256, "hold_gateway": True, "shutdown_limit": SHUTDOWN}
     with host.agent(**settings) as agent:
         agent.send(slice_.objects)

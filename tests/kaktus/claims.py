@@ -1,4 +1,4 @@
-"""Somebody who says unasked, to all, that the service's address is at a card: `claims.py MAC`."""
+"""Somebody who says unasked, to all, that the service's address is at an adapter: `claims.py MAC`."""
 
 import socket
 import sys

@@ -111,7 +111,7 @@ def test_what_is_gone_asks_nothing() -> None:
         assert asker("vnet", "10.9.0.2", MAC, KINDS.parse(slice_.objects)) == ""
 
 
-def test_a_card_of_two_machines_is_nobodys() -> None:
+def test_a_adapter_of_two_machines_is_nobodys() -> None:
     slice_ = two_vnets()
     slice_.instance("copy", ("root",), ("nic",))
     assert asker("vnet", "10.9.0.2", MAC, KINDS.parse(slice_.objects)) == ""

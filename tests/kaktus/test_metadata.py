@@ -45,8 +45,8 @@ def neighbourhood(host: Host) -> Slice:
     for name in MACS:
         slice_.volume(f"{name}-disk", 128 * MIB, "guest")
         subnet = "far" if name == TWIN else "subnet"
-        slice_.adapter(f"{name}-card", ADDRESSES[name], MACS[name], subnet)
-        slice_.instance(name, (f"{name}-disk",), (f"{name}-card",), metadata={"proof": f"{name}s"})
+        slice_.adapter(f"{name}-nic", ADDRESSES[name], MACS[name], subnet)
+        slice_.instance(name, (f"{name}-disk",), (f"{name}-nic",), metadata={"proof": f"{name}s"})
     return slice_
 
 
@@ -194,7 +194,7 @@ def test_anothers_address_beside_the_own_gets_nothing(street: Street) -> None:
         street.lives(BOB)
 
 
-def test_anothers_card_gets_nothing_and_disturbs_nobody(street: Street) -> None:
+def test_anothers_adapter_gets_nothing_and_disturbs_nobody(street: Street) -> None:
     with street.alice_as(TAKE_BOBS_CARD):
         street.gets_nothing()
         street.lives(BOB)
@@ -219,7 +219,7 @@ def test_who_answers_for_others_is_not_heard(street: Street, claimed: str) -> No
 
 
 def test_even_unfiltered_another_address_gets_nothing(street: Street) -> None:
-    """Should somebody take the rules away, the card behind an address is still looked at."""
+    """Should somebody take the rules away, the adapter behind an address is still looked at."""
     table = names.filter_table(id_of("host"))
     street.run(BOB, "ip link set eth0 down")  # or it would win the race for its address
     street.host.run("nft", "delete", "table", "netdev", table)
@@ -231,8 +231,8 @@ def test_even_unfiltered_another_address_gets_nothing(street: Street) -> None:
         street.run(BOB, f"ip link set eth0 up; {ROUTE}")
         street.agent.send(street.slice.objects)
         for name in MACS:
-            tap = names.tap(id_of(f"{name}-card"))
-            until(lambda at=tap: at in street.host.run("nft", "list", "ruleset"), limit=BOOT, what=f"{name} is guarded")  # type: ignore[misc]
+            tap = names.tap(id_of(f"{name}-nic"))
+            until(lambda at=tap: at in street.host.run("nft", "list", "ruleset"), limit=BOOT, what=f"rules on {tap}")  # type: ignore[misc]
     street.lives(BOB)
 
 
@@ -267,7 +267,7 @@ def test_nothing_of_it_is_left(street: Street) -> None:
     with street.host.agent(hold_gateway=True) as agent:
         agent.send(street.slice.objects)
         until(lambda: found(street.host, agent) == (2, 2, True), limit=BOOT, what="there are services")
-        machines = [thing for name in MACS for thing in (name, f"{name}-card", f"{name}-disk")]
+        machines = [thing for name in MACS for thing in (name, f"{name}-nic", f"{name}-disk")]
         street.slice.gone(*machines)
         agent.send(street.slice.objects)
         until(

@@ -34,7 +34,7 @@ def host() -> Iterator[Host]:
 
 
 @pytest.fixture
-def house(host: Host) -> Iterator[Slice]:
+def wanted(host: Host) -> Iterator[Slice]:
     """A slice with one machine, and a host that has nothing left of it afterwards."""
     slice_ = slice_with_network()
     name, checksum = host.offer_guest()
@@ -64,22 +64,22 @@ def booted(host: Host, times: int = 1) -> str:
     return host.console(WEB)
 
 
-def up(agent: Agent, house: Slice) -> None:
-    agent.send(house.objects)
+def up(agent: Agent, wanted: Slice) -> None:
+    agent.send(wanted.objects)
     agent.until(WEB, is_running, BOOT)
 
 
-def test_a_machine_boots_answers_and_leaves_nothing(host: Host, house: Slice) -> None:
+def test_a_machine_boots_answers_and_leaves_nothing(host: Host, wanted: Slice) -> None:
     with host.agent(hold_gateway=True) as agent:
-        up(agent, house)
+        up(agent, wanted)
         told = booted(host)
         assert "kowabunga: hostname=web" in told
         assert f"kowabunga: instance-id={WEB}" in told
         assert "kowabunga: proof=mine" in told
         assert f"disk vda={128 * MIB}" in told
         assert "1 received" in host.run("ping", "-c", "1", "-W", "5", "10.9.0.2")
-        house.gone(*HOUSE)
-        agent.send(house.objects)
+        wanted.gone(*HOUSE)
+        agent.send(wanted.objects)
         for thing in HOUSE:
             agent.until(id_of(thing), lambda report: report.gone)
         assert content(agent.reports[id_of("host")]).status.strangers == []
@@ -89,29 +89,29 @@ def test_a_machine_boots_answers_and_leaves_nothing(host: Host, house: Slice) ->
     assert [path for place in (host.pools, host.machines) for path in place.iterdir()] == []
 
 
-def test_a_restart_of_the_agent_leaves_it_running(host: Host, house: Slice) -> None:
+def test_a_restart_of_the_agent_leaves_it_running(host: Host, wanted: Slice) -> None:
     with host.agent() as agent:
-        up(agent, house)
+        up(agent, wanted)
         process = host.guests()
     with host.agent() as agent:
-        up(agent, house)
+        up(agent, wanted)
         assert host.guests() == process
     assert booted(host).count("kowabunga: ready") == 1
 
 
-def test_a_killed_agent_picks_up_where_it_was(host: Host, house: Slice) -> None:
+def test_a_killed_agent_picks_up_where_it_was(host: Host, wanted: Slice) -> None:
     with host.agent() as agent:
-        agent.send(house.objects)
+        agent.send(wanted.objects)
         agent.until(WEB, lambda report: report.outcome == fleet_pb2.OUTCOME_WORKING)
         agent.kill()
     with host.agent() as agent:
-        up(agent, house)
+        up(agent, wanted)
         booted(host)
 
 
-def test_what_is_destroyed_by_hand_comes_back(host: Host, house: Slice) -> None:
+def test_what_is_destroyed_by_hand_comes_back(host: Host, wanted: Slice) -> None:
     with host.agent() as agent:
-        up(agent, house)
+        up(agent, wanted)
         booted(host)
         host.virsh("destroy", names.domain(WEB))
         agent.until(WEB, lambda report: is_running(report) and content(report).status.restarts == 1)
@@ -134,18 +134,18 @@ SENSOR = "/sys/bus/platform/drivers/pvpanic-mmio/QEMU0001:00"
 PANIC = f"until [ -e {SENSOR} ]; do usleep 20000; done; echo c >/proc/sysrq-trigger"
 
 
-def test_a_guest_that_panics_is_started_again(host: Host, house: Slice) -> None:
+def test_a_guest_that_panics_is_started_again(host: Host, wanted: Slice) -> None:
     with host.agent() as agent:
-        up(agent, house)
+        up(agent, wanted)
         booted(host)
         panic(host, host.virsh("ttyconsole", names.domain(WEB)))
         agent.until(WEB, lambda report: is_running(report) and content(report).status.restarts == 1)
         booted(host, 2)
 
 
-def test_a_guest_that_panics_while_libvirt_is_away_is_started_again(host: Host, house: Slice) -> None:
+def test_a_guest_that_panics_while_libvirt_is_away_is_started_again(host: Host, wanted: Slice) -> None:
     with host.agent() as agent:
-        up(agent, house)
+        up(agent, wanted)
         booted(host)
         console = host.virsh("ttyconsole", names.domain(WEB))
         host.kill_libvirtd()
@@ -155,29 +155,29 @@ def test_a_guest_that_panics_while_libvirt_is_away_is_started_again(host: Host, 
         booted(host, 2)
 
 
-def test_what_is_made_by_hand_is_named_and_left_alone(host: Host, house: Slice) -> None:
+def test_what_is_made_by_hand_is_named_and_left_alone(host: Host, wanted: Slice) -> None:
     stranger = "<domain type='qemu'><name>mine</name><memory>65536</memory><os><type>hvm</type></os></domain>"
     (host.base / "mine.xml").write_text(stranger)
     host.virsh("create", str(host.base / "mine.xml"))
     try:
         with host.agent() as agent:
-            up(agent, house)
+            up(agent, wanted)
             found = agent.until(id_of("host"), lambda report: bool(content(report).status.strangers))
             assert content(found).status.strangers == ["domain mine"]
-            house.forget("web")
-            agent.send(house.objects)
+            wanted.forget("web")
+            agent.send(wanted.objects)
             both = ["domain kowa-" + WEB, "domain mine"]
             agent.until(id_of("host"), lambda report: content(report).status.strangers == both)
             assert host.virsh("domstate", names.domain(WEB)) == "running"
             assert host.virsh("domstate", "mine") == "running"
     finally:
         host.virsh("destroy", "mine")
-        house.instance("web", ("root",), ("nic",))
+        wanted.instance("web", ("root",), ("nic",))
 
 
-def test_it_stops_holds_and_starts(host: Host, house: Slice) -> None:
+def test_it_stops_holds_and_starts(host: Host, wanted: Slice) -> None:
     with host.agent() as agent:
-        up(agent, house)
+        up(agent, wanted)
         booted(host)
         for power, shown in (
             (instance_pb2.POWER_SUSPENDED, "paused"),
@@ -185,100 +185,100 @@ def test_it_stops_holds_and_starts(host: Host, house: Slice) -> None:
             (STOPPED, "shut off"),
             (RUNNING, "running"),
         ):
-            house.instance("web", ("root",), ("nic",), power=power)
-            generation = house.objects[WEB].generation
-            agent.send(house.objects)
+            wanted.instance("web", ("root",), ("nic",), power=power)
+            generation = wanted.objects[WEB].generation
+            agent.send(wanted.objects)
             agent.until(WEB, lambda report, at=generation: report.observed_generation == at)  # type: ignore[misc]
             assert host.virsh("domstate", names.domain(WEB)) == shown
         booted(host, 2)
 
 
-def test_one_that_does_not_shut_down_is_cut_off(host: Host, house: Slice) -> None:
+def test_one_that_does_not_shut_down_is_cut_off(host: Host, wanted: Slice) -> None:
     with host.agent(shutdown_limit=2) as agent:
-        agent.send(house.objects)
+        agent.send(wanted.objects)
         agent.until(WEB, is_running, BOOT)  # in its boot loader, where it hears nothing
-        house.instance("web", ("root",), ("nic",), power=STOPPED)
-        agent.send(house.objects)
+        wanted.instance("web", ("root",), ("nic",), power=STOPPED)
+        agent.send(wanted.objects)
         agent.until(WEB, is_off)
 
 
-def test_a_guest_that_switches_itself_off_stays_off(host: Host, house: Slice) -> None:
+def test_a_guest_that_switches_itself_off_stays_off(host: Host, wanted: Slice) -> None:
     with host.agent() as agent:
-        up(agent, house)
+        up(agent, wanted)
         booted(host)
         host.virsh("shutdown", names.domain(WEB))
         told = agent.until(WEB, is_off)
         assert [condition.type for condition in content(told).meta.conditions] == ["GuestPoweredOff"]
     with host.agent() as agent:
-        agent.send(house.objects)
+        agent.send(wanted.objects)
         agent.until(WEB, is_off)
-        house.instance("web", ("root",), ("nic",))
-        agent.send(house.objects)
+        wanted.instance("web", ("root",), ("nic",))
+        agent.send(wanted.objects)
         agent.until(WEB, is_running)
 
 
-def test_a_process_ended_from_outside_comes_back(host: Host, house: Slice) -> None:
+def test_a_process_ended_from_outside_comes_back(host: Host, wanted: Slice) -> None:
     """Libvirt says of it what it says of a guest that switches itself off."""
     with host.agent() as agent:
-        up(agent, house)
+        up(agent, wanted)
         os.kill(host.guests()[0], signal.SIGTERM)
         agent.until(WEB, lambda report: is_running(report) and content(report).status.restarts == 1)
 
 
-def test_a_volume_grows_while_it_is_used(host: Host, house: Slice) -> None:
+def test_a_volume_grows_while_it_is_used(host: Host, wanted: Slice) -> None:
     with host.agent() as agent:
-        up(agent, house)
+        up(agent, wanted)
         booted(host)
-        house.volume("root", 256 * MIB, "guest")
-        agent.send(house.objects)
+        wanted.volume("root", 256 * MIB, "guest")
+        agent.send(wanted.objects)
         agent.until(id_of("root"), lambda report: content(report).status.size == 256 * MIB)
         assert str(256 * MIB) in host.virsh("domblkinfo", names.domain(WEB), "vda")
-        house.instance("web", ("root",), ("nic",), power=STOPPED)
-        agent.send(house.objects)
+        wanted.instance("web", ("root",), ("nic",), power=STOPPED)
+        agent.send(wanted.objects)
         agent.until(WEB, is_off, BOOT)
-        house.volume("root", 320 * MIB, "guest")
-        agent.send(house.objects)
+        wanted.volume("root", 320 * MIB, "guest")
+        agent.send(wanted.objects)
         agent.until(id_of("root"), lambda report: content(report).status.size == 320 * MIB)
 
 
-def test_a_change_of_a_running_machine_waits_for_its_next_start(host: Host, house: Slice) -> None:
+def test_a_change_of_a_running_machine_waits_for_its_next_start(host: Host, wanted: Slice) -> None:
     with host.agent() as agent:
-        up(agent, house)
+        up(agent, wanted)
         booted(host)
-        house.instance("web", ("root",), ("nic",), memory=160 * MIB)
-        agent.send(house.objects)
+        wanted.instance("web", ("root",), ("nic",), memory=160 * MIB)
+        agent.send(wanted.objects)
         told = agent.until(WEB, lambda report: report.observed_generation == 2)
         assert [condition.type for condition in content(told).meta.conditions] == ["RestartRequired"]
         for power in (STOPPED, RUNNING):
-            house.instance("web", ("root",), ("nic",), memory=160 * MIB, power=power)
-            agent.send(house.objects)
+            wanted.instance("web", ("root",), ("nic",), memory=160 * MIB, power=power)
+            agent.send(wanted.objects)
             told = agent.until(WEB, is_off if power == STOPPED else is_running, BOOT)
         assert not content(told).meta.conditions
         assert f"{160 * 1024} KiB" in host.virsh("dominfo", names.domain(WEB))
 
 
-def test_a_missing_disk_is_told_and_not_made_anew(host: Host, house: Slice) -> None:
+def test_a_missing_disk_is_told_and_not_made_anew(host: Host, wanted: Slice) -> None:
     path = host.pools / id_of("pool") / f"{id_of('root')}.qcow2"
     with host.agent() as agent:
-        house.instance("web", ("root",), ("nic",), power=STOPPED)
-        agent.send(house.objects)
+        wanted.instance("web", ("root",), ("nic",), power=STOPPED)
+        agent.send(wanted.objects)
         agent.until(WEB, is_off)
         path.rename(host.base / "away")
-        house.instance("web", ("root",), ("nic",))
-        agent.send(house.objects)
+        wanted.instance("web", ("root",), ("nic",))
+        agent.send(wanted.objects)
         told = agent.until(id_of("root"), lambda report: report.outcome == FAILED)
         assert "is missing and never made anew" in told.message
         agent.until(WEB, lambda report: report.outcome == WAITING)
         assert not path.exists()
         (host.base / "away").rename(path)
-        house.instance("web", ("root",), ("nic",))
-        agent.send(house.objects)
+        wanted.instance("web", ("root",), ("nic",))
+        agent.send(wanted.objects)
         agent.until(WEB, is_running)
 
 
-def test_libvirt_may_die_and_come_back(host: Host, house: Slice) -> None:
+def test_libvirt_may_die_and_come_back(host: Host, wanted: Slice) -> None:
     with host.agent() as agent:
-        up(agent, house)
+        up(agent, wanted)
         process = host.guests()
         host.kill_libvirtd()
         told = agent.until(WEB, lambda report: report.outcome == WAITING)
@@ -288,17 +288,17 @@ def test_libvirt_may_die_and_come_back(host: Host, house: Slice) -> None:
         assert host.guests() == process
 
 
-def test_a_guest_can_only_be_itself(host: Host, house: Slice) -> None:
+def test_a_guest_can_only_be_itself(host: Host, wanted: Slice) -> None:
     """Its rules count from before its first instruction; taken away, they come back; what is not its own is dropped."""
     with host.agent(hold_gateway=True) as agent:
-        up(agent, house)
+        up(agent, wanted)
         booted(host)
         tap = names.tap(id_of("nic"))
         assert "1 received" in host.run("ping", "-c", "1", "-W", "5", "10.9.0.2")
         host.run("nft", "flush", "table", "netdev", names.filter_table(id_of("host")))
         assert host.run("ping", "-c", "1", "-W", "1", "10.9.0.2", check=False) == ""
-        house.vnet()  # anything that moves makes it look
-        agent.send(house.objects)
+        wanted.vnet()  # anything that moves makes it look
+        agent.send(wanted.objects)
         chain = ("nft", "list", "chain", "netdev", names.filter_table(id_of("host")), tap)
         until(lambda: "10.9.0.2" in host.run(*chain), what="its tap is filtered again")
         assert "1 received" in host.run("ping", "-c", "1", "-W", "5", "10.9.0.2")

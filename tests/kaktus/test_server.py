@@ -65,12 +65,12 @@ class ServerForWeb:
 
 def run(story: Callable[[ServerForWeb], Awaitable[None]]) -> None:
     async def play() -> None:
-        house = ServerForWeb()
+        service = ServerForWeb()
         try:
             async with asyncio.timeout(10):
-                await story(house)
+                await story(service)
         finally:
-            await house.close()
+            await service.close()
 
     asyncio.run(play())
 
@@ -83,8 +83,8 @@ async def one(reader: asyncio.StreamReader) -> tuple[bytes, bytes]:
 
 
 def test_one_connection_many_requests() -> None:
-    async def story(house: ServerForWeb) -> None:
-        reader, writer = await house.connect()
+    async def story(service: ServerForWeb) -> None:
+        reader, writer = await service.connect()
         for _ in range(3):
             writer.write(GET + END)
             assert await one(reader) == (b"HTTP/1.1 200 OK", b"web")
@@ -96,8 +96,8 @@ def test_one_connection_many_requests() -> None:
 
 
 def test_head_is_an_answer_without_its_body() -> None:
-    async def story(house: ServerForWeb) -> None:
-        told = await house.ask(GET.replace(b"GET", b"HEAD") + b"Connection: close\r\n" + END)
+    async def story(service: ServerForWeb) -> None:
+        told = await service.ask(GET.replace(b"GET", b"HEAD") + b"Connection: close\r\n" + END)
         assert told.startswith(b"HTTP/1.1 200 OK")
         assert b"content-length: 3\r\n" in told
         assert told.endswith(b"\r\n\r\n")
@@ -106,8 +106,8 @@ def test_head_is_an_answer_without_its_body() -> None:
 
 
 def test_one_who_has_said_all_is_still_answered() -> None:
-    async def story(house: ServerForWeb) -> None:
-        reader, writer = await house.connect()
+    async def story(service: ServerForWeb) -> None:
+        reader, writer = await service.connect()
         writer.write(GET + END)
         writer.write_eof()
         assert await one(reader) == (b"HTTP/1.1 200 OK", b"web")
@@ -119,19 +119,19 @@ def test_one_who_has_said_all_is_still_answered() -> None:
 
 @pytest.mark.parametrize("mac", ["", "02:00:00:00:00:02"])
 def test_a_stranger_gets_no_byte(mac: str) -> None:
-    async def story(house: ServerForWeb) -> None:
-        house.mac = mac
-        assert await house.ask(GET + END) == b""
+    async def story(service: ServerForWeb) -> None:
+        service.mac = mac
+        assert await service.ask(GET + END) == b""
 
     run(story)
 
 
 def test_one_who_becomes_another_gets_no_byte_more() -> None:
-    async def story(house: ServerForWeb) -> None:
-        reader, writer = await house.connect()
+    async def story(service: ServerForWeb) -> None:
+        reader, writer = await service.connect()
         writer.write(GET + END)
         await one(reader)
-        other: Slice = house.slice
+        other: Slice = service.slice
         other.gone("web")
         other.instance("db", ("root",), ("nic",))
         writer.write(GET + END)
@@ -155,8 +155,8 @@ def test_one_who_becomes_another_gets_no_byte_more() -> None:
     ],
 )
 def test_what_is_too_much_or_no_request_ends_the_connection(request_: bytes, status: bytes) -> None:
-    async def story(house: ServerForWeb) -> None:
-        assert (await house.ask(request_)).startswith(b"HTTP/1.1 " + status)
+    async def story(service: ServerForWeb) -> None:
+        assert (await service.ask(request_)).startswith(b"HTTP/1.1 " + status)
 
     run(story)
 
@@ -164,9 +164,9 @@ def test_what_is_too_much_or_no_request_ends_the_connection(request_: bytes, sta
 def test_one_who_says_nothing_is_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(server, "REQUEST_TIMEOUT_S", 0.1)
 
-    async def story(house: ServerForWeb) -> None:
-        assert await house.ask(GET) == b""
-        assert await house.ask(b"") == b""
+    async def story(service: ServerForWeb) -> None:
+        assert await service.ask(GET) == b""
+        assert await service.ask(b"") == b""
 
     run(story)
 
@@ -175,26 +175,26 @@ def test_one_who_does_not_listen_is_not_waited_for(monkeypatch: pytest.MonkeyPat
     monkeypatch.setattr(server, "REQUEST_TIMEOUT_S", 0.5)
     monkeypatch.setattr(server, "MAX_CONNECTIONS_PER_INSTANCE", 1)
 
-    async def story(house: ServerForWeb) -> None:
-        house.slice.instance("web", ("root",), ("nic",), metadata={str(n): "x" * 100_000 for n in range(64)})
-        deaf, writer = await house.connect()
+    async def story(service: ServerForWeb) -> None:
+        service.slice.instance("web", ("root",), ("nic",), metadata={str(n): "x" * 100_000 for n in range(64)})
+        deaf, writer = await service.connect()
         writer.write(GET.replace(b"/hostname", b"") + END)
         assert await deaf.readline() == b"HTTP/1.1 200 OK\r\n"
-        await house.until_answered()
+        await service.until_answered()
         writer.transport.abort()
 
     run(story)
 
 
 def test_a_machine_has_so_many_connections_and_others_when_it_ends_these() -> None:
-    async def story(house: ServerForWeb) -> None:
-        held = [await house.connect() for _ in range(server.MAX_CONNECTIONS_PER_INSTANCE)]
+    async def story(service: ServerForWeb) -> None:
+        held = [await service.connect() for _ in range(server.MAX_CONNECTIONS_PER_INSTANCE)]
         for reader, writer in held:
             writer.write(GET + END)
             await one(reader)
-        assert await house.ask(GET + END) == b""
+        assert await service.ask(GET + END) == b""
         held[0][1].close()
-        await house.until_answered()
+        await service.until_answered()
         for _, writer in held:
             writer.close()
 
@@ -204,11 +204,11 @@ def test_a_machine_has_so_many_connections_and_others_when_it_ends_these() -> No
 def test_so_many_connections_in_all(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(server, "MAX_CONNECTIONS", 1)
 
-    async def story(house: ServerForWeb) -> None:
-        reader, writer = await house.connect()
+    async def story(service: ServerForWeb) -> None:
+        reader, writer = await service.connect()
         writer.write(GET + END)
         await one(reader)
-        assert await house.ask(GET + END) == b""
+        assert await service.ask(GET + END) == b""
         writer.close()
 
     run(story)

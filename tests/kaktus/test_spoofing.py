@@ -193,7 +193,7 @@ def test_not_with_anothers_address(guest: Guest) -> None:
     assert not guest.reaches("10.9.0.1", source="10.9.0.3")
 
 
-def test_not_with_anothers_card(guest: Guest) -> None:
+def test_not_with_anothers_adapter(guest: Guest) -> None:
     guest.be("02:00:00:00:00:99", "10.9.0.2")
     assert not guest.reaches("10.9.0.1")
 
