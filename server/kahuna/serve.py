@@ -70,7 +70,7 @@ class Kahuna:
         hasher = KeyHasher.from_file(self.settings.state / "secret.key")
         identities = Identities(self.store.view, hasher, _admin_keys(self.store))
         consoles = Consoles()
-        kinds = Kinds(Platform(self.store, hasher, consoles, random.SystemRandom()))
+        self.kinds = kinds = Kinds(Platform(self.store, hasher, consoles, random.SystemRandom()))
         self.fleet = fleet = Fleet(self.store)
         reports = Reports(self.store, kinds)
         await fleet.start()
