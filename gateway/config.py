@@ -35,8 +35,8 @@ INTERNAL_HEADERS: Final = (
     "x-envoy-original-path",
 )
 
-# What lasts as long as its caller likes, and takes little: an operation's wait, and a watch asked for in a body.
-LASTING: Final = ".*:(wait|watch)/*"
+# What lasts as long as its caller likes, and takes little: an operation's wait, a console, a watch asked for in a body.
+LASTING: Final = ".*:(wait|watch|console)/*"
 LASTING_LIMIT: Final = 64 << 10
 
 BUFFER: Final = "envoy.filters.http.buffer"
@@ -280,7 +280,10 @@ def _routes() -> Json:
                         "route": to_kahuna | {"max_stream_duration": {"max_stream_duration": CALL_WITHIN}},
                         "typed_per_filter_config": {BUFFER: _at_most(REQUEST_LIMIT), bodies.NAME: SWITCHED_ON},
                     },
-                    *({"match": {"prefix": f"/{package}."}, "route": to_kahuna} for package in contract.PACKAGES),
+                    *(
+                        {"match": {"prefix": f"/{package}."}, "route": to_kahuna}
+                        for package in (*contract.PACKAGES, "grpc.reflection")  # and what tells of them
+                    ),
                 ],
             }
         ],

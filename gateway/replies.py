@@ -42,7 +42,7 @@ def local_replies(body_limit: int, lasting_limit: int) -> Json:
         return {"status_code_filter": {"comparison": comparison}}
 
     said = (
-        f"too large: a body has {body_limit} bytes at most, {lasting_limit} that of a wait or a watch,"
+        f"too large: a body has {body_limit} bytes at most, {lasting_limit} that of a wait, a watch or a console,"
         " and none in a GET without content-length"
     )
     too_large = mapper(CODES[413], status(413), message=said)

@@ -81,11 +81,7 @@ class Fake:
         self._stopped, self._moved = asyncio.Event(), asyncio.Condition()
         server = grpc.aio.server()
         for kind in contract.load().kinds.values():
-            handlers = {
-                method.name: self._handler(kind, method)
-                for verb, method in kind.service.methods.items()
-                if not method.converses
-            }
+            handlers = {method.name: self._handler(kind, method) for method in kind.service.methods.values()}
             server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(kind.service.name, handlers),))
         self.endpoint = f"127.0.0.1:{server.add_insecure_port('127.0.0.1:0')}"
         await server.start()

@@ -3,43 +3,58 @@
 import asyncio
 import contextlib
 import os
+import termios
 from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 
 import structlog
+from asyncinotify import Inotify, Mask
+
+from kowa.runtime.feed import Refused, TerminalSize
 
 SHOWN_BYTES = 64 << 10  # of what was printed before
 MAX_HISTORY_BYTES, KEPT_BYTES = 1 << 20, 512 << 10  # a longer history is cut to what is kept
-POLL_INTERVAL_S = 0.05  # while somebody watches
+POLL_INTERVAL_S = 1.0  # for what no event tells of: a folder that is made only now
 TRIM_INTERVAL_S = 10.0
 
 log = structlog.get_logger()
 
 
 async def follow(history: Path) -> AsyncIterator[bytes]:
-    """The end of what was printed, then what is printed, until closed."""
+    """The end of what was printed, then what is printed, at once, until closed. Raises Refused when it can't be."""
     position = max(0, _size(history) - SHOWN_BYTES)
-    while True:
-        size = _size(history)
-        if size < position:  # it was cut, and what is new stands at its end
-            position = size
-        if size == position:
-            await asyncio.sleep(POLL_INTERVAL_S)
-            continue
-        with history.open("rb") as file:
-            file.seek(position)
-            data = file.read(SHOWN_BYTES)
-        position += len(data)
-        yield data
+    try:
+        inotify = Inotify()
+    except OSError as error:
+        raise Refused(f"its console can't be followed: {error}; is fs.inotify.max_user_instances used up?") from None
+    with inotify:
+        while True:
+            with contextlib.suppress(OSError):
+                inotify.add_watch(history.parent, Mask.MODIFY | Mask.CREATE)
+            size = _size(history)
+            if size < position:  # it was cut, and what is new stands at its end
+                position = size
+            if size == position:
+                with contextlib.suppress(TimeoutError):
+                    async with asyncio.timeout(POLL_INTERVAL_S):
+                        await inotify.get()
+                continue
+            with history.open("rb") as file:
+                file.seek(position)
+                data = file.read(SHOWN_BYTES)
+            position += len(data)
+            yield data
 
 
-async def type_in(keys: AsyncIterator[bytes], terminal: Callable[[], Awaitable[str]]) -> None:
+async def type_in(keys: AsyncIterator[bytes | TerminalSize], terminal: Callable[[], Awaitable[str]]) -> None:
     """Passes keys on until they end. Keys for an instance that is off are lost, as on a real one."""
     port = _Port()
     try:
         await port.open(await terminal())
         async for data in keys:
-            if not await port.write(data):
+            if isinstance(data, TerminalSize):
+                port.resize(data)
+            elif not await port.write(data):
                 await port.open(await terminal())
                 await port.write(data)
     finally:
@@ -58,6 +73,8 @@ class _Port:
 
     def __init__(self) -> None:
         self._terminal = -1
+        self._size: TerminalSize | None = None
+        self._writable = asyncio.Event()
 
     async def open(self, path: str) -> None:
         self.close()
@@ -66,6 +83,13 @@ class _Port:
         with contextlib.suppress(OSError):
             self._terminal = os.open(path, os.O_RDWR | os.O_NOCTTY | os.O_NONBLOCK | os.O_CLOEXEC)
             asyncio.get_running_loop().add_reader(self._terminal, self._discard_output)
+            if self._size:
+                self.resize(self._size)
+
+    def resize(self, size: TerminalSize) -> None:
+        self._size = size
+        with contextlib.suppress(OSError, termios.error):  # there is none now
+            termios.tcsetwinsize(self._terminal, size)
 
     async def write(self, data: bytes) -> bool:
         """Whether all of it was taken."""
@@ -73,7 +97,11 @@ class _Port:
             try:
                 data = data[os.write(self._terminal, data) :]
             except BlockingIOError:
-                await asyncio.sleep(POLL_INTERVAL_S)
+                self._writable.clear()
+                asyncio.get_running_loop().add_writer(self._terminal, self._writable.set)
+                await self._writable.wait()
+                if self._terminal >= 0:
+                    asyncio.get_running_loop().remove_writer(self._terminal)
             except OSError:
                 return False
         return True
@@ -81,8 +109,10 @@ class _Port:
     def close(self) -> None:
         if self._terminal >= 0:
             asyncio.get_running_loop().remove_reader(self._terminal)
+            asyncio.get_running_loop().remove_writer(self._terminal)
             os.close(self._terminal)
             self._terminal = -1
+            self._writable.set()
 
     def _discard_output(self) -> None:
         try:

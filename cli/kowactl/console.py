@@ -2,10 +2,10 @@
 
 import contextlib
 import os
-import queue
 import select
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
+from typing import Any
 
 import click
 
@@ -15,9 +15,9 @@ from kowactl.session import Session
 from kowactl.terminal import STDIN, STDOUT, raw_terminal
 
 LEAVE_KEY = b"\x1d"  # Ctrl-]
-MAX_QUEUED_READS = 16  # reads of the terminal that may wait to be sent
-POLL_INTERVAL_S = 0.1  # how often it is looked whether the console has ended while nobody types
-LEAVE_LIMIT_S = 1.0  # after Ctrl-], for Kahuna to take the last keys
+MAX_KEYS_BYTES = 64 << 10  # in one message
+POLL_INTERVAL_S = 0.1  # how often it is looked whether the console has ended, or the terminal has another size
+LEAVE_LIMIT_S = 1.0  # for Kahuna to take the last keys, to take a size, or to say why the console has ended
 
 
 @click.command(
@@ -28,66 +28,96 @@ LEAVE_LIMIT_S = 1.0  # after Ctrl-], for Kahuna to take the last keys
 @click.pass_obj
 def console(session: Session, instance: str) -> None:
     """A machine's serial console: the end of what it has printed, then all it prints. Ctrl-] leaves."""
-    kind = contract.load().kinds["Instance"]
-    method = kind.service.methods["console"]
-    request = contract.load().stub(method.request.name)
-    id_ = session.references.id_of(kind, instance)
-    keys: queue.Queue[bytes | None] = queue.Queue(MAX_QUEUED_READS)
+    id_ = session.references.id_of(contract.load().kinds["Instance"], instance)
     ended = threading.Event()
-
-    def requests() -> Iterator[object]:
-        yield request(id=id_)
-        while (data := keys.get()) is not None:
-            yield request(data=data)
-
-    with interruptible() as interrupt, open(STDOUT, "wb", closefd=False) as output, raw_terminal():
-        reading = (STDIN, keys, ended, lambda: interrupt(_Left()))
-        typing = threading.Thread(target=_read_keys, args=reading, daemon=True)
-        typing.start()
-        try:
-            for response in session.client.converse(method, requests()):  # type: ignore[arg-type]
-                output.write(response.data)
-                output.flush()
-        except _Left:
-            pass
-        finally:
-            ended.set()
-            with contextlib.suppress(queue.Full):  # then nobody waits for more
-                keys.put_nowait(None)
-            typing.join()
+    with contextlib.suppress(_Left), interruptible() as interrupt, open(STDOUT, "wb", closefd=False) as output:
+        shown = session.client.instances.console(id_)
+        machine = _Machine(session, {"id": id_, "session": next(shown).session}, ended, interrupt)
+        with raw_terminal():
+            typing = threading.Thread(target=_read_keys, args=(STDIN, machine, ended), daemon=True)
+            typing.start()
+            try:
+                for response in shown:
+                    output.write(response.data)
+                    output.flush()
+            finally:
+                ended.set()
+                shown.close()
+                typing.join()
 
 
 class _Left(Exception):
-    """Ctrl-], and Kahuna does not answer."""
+    """Ctrl-]."""
 
 
-def _read_keys(
-    source: int, keys: "queue.Queue[bytes | None]", ended: threading.Event, leave: Callable[[], None]
-) -> None:
+class _Machine:
+    """The machine's side of a console. Keys that come while others are sent wait in a pipe, and go together."""
+
+    def __init__(
+        self,
+        session: Session,
+        target: dict[str, str],
+        ended: threading.Event,
+        interrupt: Callable[[BaseException], None],
+    ) -> None:
+        self._session, self._target, self._ended, self.interrupt = session, target, ended, interrupt
+        self._source, self.keys = os.pipe()
+        self._sending = threading.Thread(target=self._send_keys, daemon=True)
+        self._sending.start()
+
+    def resize(self, columns: int, rows: int) -> None:
+        """Tells it the terminal's size, if it wants to hear of it."""
+        from kowa.errors import KowaError
+
+        with contextlib.suppress(KowaError):
+            self._call("resize-console", LEAVE_LIMIT_S, rows=rows, columns=columns)
+
+    def close(self) -> None:
+        """No more keys come; those that came are sent for a while yet."""
+        os.close(self.keys)
+        self._sending.join(LEAVE_LIMIT_S)
+
+    def _send_keys(self) -> None:
+        from kowa.errors import KowaError
+
+        offset = 0
+        with os.fdopen(self._source, "rb", buffering=0) as source:
+            while keys := source.read(MAX_KEYS_BYTES):
+                while keys:
+                    try:
+                        offset, keys = self._call("type-console", None, offset=offset, data=keys).offset, b""
+                    except KowaError as error:
+                        if self._ended.is_set() or self._ended.wait(0 if error.reason == "BUSY" else LEAVE_LIMIT_S):
+                            return
+                        if error.reason != "BUSY":  # the machine reads no keys now
+                            self.interrupt(error)
+                            return
+
+    def _call(self, verb: str, limit: float | None, **fields: object) -> Any:
+        method = contract.load().kinds["Instance"].service.methods[verb]
+        request: Any = contract.load().stub(method.request.name)
+        return self._session.client.call(method, request(**self._target, **fields), limit=limit).resource
+
+
+def _read_keys(source: int, machine: _Machine, ended: threading.Event) -> None:
     """Until Ctrl-], which ends the console. The end of a file that is read instead only ends the typing."""
-    while not ended.is_set():
+    size, left = (0, 0), False
+    while not (ended.is_set() or left):
+        if os.isatty(source) and size != (size := os.get_terminal_size(source)):
+            machine.resize(*size)
         if not select.select([source], [], [], POLL_INTERVAL_S)[0]:
             continue
         try:
             data = os.read(source, 4096)
         except OSError:  # closed, or a terminal that is gone
-            return
-        if not data:
-            return
-        before, left, _ = data.partition(LEAVE_KEY)
-        if before:
-            _send(keys, before, ended)
-        if left:
-            with contextlib.suppress(queue.Full):
-                keys.put(None, timeout=LEAVE_LIMIT_S)  # once what was typed before is sent, Kahuna ends the console
-            if not ended.wait(LEAVE_LIMIT_S):
-                leave()
-            return
-
-
-def _send(keys: "queue.Queue[bytes | None]", data: bytes | None, ended: threading.Event) -> None:
-    """Waits for room, or for the end of the console."""
-    while not ended.is_set():
-        with contextlib.suppress(queue.Full):
-            keys.put(data, timeout=POLL_INTERVAL_S)
             break
+        if not data:
+            break
+        keys, found, _ = data.partition(LEAVE_KEY)
+        left = bool(found)
+        while keys and not ended.is_set():
+            if select.select([], [machine.keys], [], POLL_INTERVAL_S)[1]:
+                keys = keys[os.write(machine.keys, keys) :]
+    machine.close()
+    if left and not ended.is_set():
+        machine.interrupt(_Left())

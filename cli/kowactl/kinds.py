@@ -38,13 +38,16 @@ class KindGroup(click.Group):
 
     def list_commands(self, context: click.Context) -> list[str]:
         """In the order of the contract."""
-        return [verb for verb, method in self.kind.service.methods.items() if not method.converses]
+        methods = self.kind.service.methods
+        # A stream other than a watch has a command of its own, which uses what is called after it: type-console.
+        streams = {verb for verb, method in methods.items() if method.streams and verb != "watch"}
+        return [verb for verb in methods if not {verb, verb.partition("-")[2]} & streams]
 
     def get_command(self, context: click.Context, name: str) -> click.Command | None:
         """By its verb."""
-        method = self.kind.service.methods.get(name)
-        if method is None or method.converses:
+        if name not in self.list_commands(context):
             return None
+        method = self.kind.service.methods[name]
         make: dict[str, Callable[[contract.Kind, contract.Method], click.Command]] = {
             "list": _list,
             "get": _get,

@@ -1,7 +1,7 @@
 """The same platform for asyncio: `AsyncClient`."""
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterable, Iterator
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable, Iterator
 from contextlib import aclosing, contextmanager
 from functools import cached_property, partial
 from types import TracebackType
@@ -141,12 +141,15 @@ class AsyncResource(Generic[M]):
         """What it would be after a custom verb; or raises why it can't be. Nothing is changed."""
         return await self._plan(verb, id=id, **fields)
 
-    def __getattr__(self, name: str) -> Callable[..., Awaitable[Any]]:
+    def __getattr__(self, name: str) -> Callable[..., Any]:
         form, _, rest = name.partition("_")
-        forms: dict[str, Callable[..., Awaitable[Any]]] = {"begin": self.begin, "plan": self.plan}
+        forms: dict[str, Callable[..., Any]] = {"begin": self.begin, "plan": self.plan}
         verb = rest if form in forms else name
-        self._of.method(verb)
-        return partial(forms.get(form, self.do), verb)
+        do: Callable[..., Any] = self._stream if self._of.method(verb).streams else self.do
+        return partial(forms.get(form, do), verb)
+
+    def _stream(self, verb: str, id: str = "", **fields: object) -> AsyncGenerator[Any, None]:  # noqa: A002
+        return self._client.stream(self._of.method(verb), self._of.request(verb, id=id, **fields))
 
     async def _begin(self, verb: str, request: Message) -> Begun[Any]:
         return await self._client.call(self._of.method(verb), request)

@@ -41,6 +41,7 @@ from kowa.v2 import operation_pb2
 class Resource(Generic[M]):
     """The resources of one kind. Custom verbs of the contract are methods too: `client.instances.start(id)`.
 
+    One that answers with a stream is an iterator: `client.instances.console(id)`.
     A change waits until it has come about; `begin_start` only begins it, `plan_start` says what would come of it.
     """
 
@@ -149,8 +150,11 @@ class Resource(Generic[M]):
         form, _, rest = name.partition("_")
         forms: dict[str, Callable[..., Any]] = {"begin": self.begin, "plan": self.plan}
         verb = rest if form in forms else name
-        self._of.method(verb)
-        return partial(forms.get(form, self.do), verb)
+        do: Callable[..., Any] = self._stream if self._of.method(verb).streams else self.do
+        return partial(forms.get(form, do), verb)
+
+    def _stream(self, verb: str, id: str = "", **fields: object) -> Generator[Any, None, None]:  # noqa: A002
+        return self._client.stream(self._of.method(verb), self._of.request(verb, id=id, **fields))
 
     def _begin(self, verb: str, request: Message) -> Begun[Any]:
         return self._client.call(self._of.method(verb), request)
@@ -218,15 +222,6 @@ class Client(Place):
         """One call that answers with a stream. Closing the iterator ends it."""
         with self._translated():
             call = self._channel.unary_stream(method.path, **codecs(method))(request, metadata=self.metadata)
-            try:
-                yield from call
-            finally:
-                call.cancel()
-
-    def converse(self, method: contract.Method, requests: Iterator[Message]) -> Generator[Any, None, None]:
-        """One call with a stream both ways. Closing the iterator ends it."""
-        with self._translated():
-            call = self._channel.stream_stream(method.path, **codecs(method))(requests, metadata=self.metadata)
             try:
                 yield from call
             finally:

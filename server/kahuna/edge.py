@@ -19,10 +19,12 @@ from kowa.v2 import options_pb2
 
 log = structlog.get_logger()
 
-# Methods of others' contracts, which carry no option of ours.
+# Methods of others' contracts, which carry no option of ours. What the API can do is no secret, but it is told to its
+# users only: who has no key learns nothing of this Kahuna and costs it nothing, and agents speak another contract.
 FOREIGN: Mapping[str, options_pb2.Access] = {
-    f"/grpc.health.v1.Health/{method}": options_pb2.Access(role=options_pb2.ROLE_PUBLIC)
-    for method in ("Check", "Watch")
+    "/grpc.health.v1.Health/Check": options_pb2.Access(role=options_pb2.ROLE_PUBLIC),
+    "/grpc.health.v1.Health/Watch": options_pb2.Access(role=options_pb2.ROLE_PUBLIC),
+    "/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo": options_pb2.Access(role=options_pb2.ROLE_USER),
 }
 MAX_REASON = 1024
 # An answer travels in headers, of which gRPC takes 8 KiB: the message percent-encoded, the whole once more in base64.

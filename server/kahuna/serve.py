@@ -9,6 +9,7 @@ import structlog
 import uvloop
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_health.v1._async import HealthServicer
+from grpc_reflection.v1alpha.reflection import enable_server_reflection
 from prometheus_client import start_http_server
 from sqlmodel import Session, select
 
@@ -83,6 +84,7 @@ class Kahuna:
         api = grpc.aio.server(interceptors=[access], options=KEEPALIVE)
         api.add_generic_rpc_handlers(tuple(handlers(kinds, self.store.view)))
         health_pb2_grpc.add_HealthServicer_to_server(health, api)
+        enable_server_reflection(CONTRACT.services, api)
         ports = {address: _listen(api, address, secured) for address, secured in addresses.items()}
         self.api_port = ports[self.settings.api]
 

@@ -1,21 +1,24 @@
 """However kowactl ends, the terminal is as it was, and what no longer has a reader ends quietly."""
 
-import contextlib
 import os
 import signal
 import subprocess
 import sys
+import termios
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import grpc
 import pytest
+from google.protobuf import any_pb2
+from google.protobuf.empty_pb2 import Empty
+from google.rpc import error_details_pb2, status_pb2  # type: ignore[import-untyped,unused-ignore]
 
 from kowa import contract
-from kowa.v2.instance_pb2 import ConsoleInstanceResponse
+from kowa.v2.instance_pb2 import ConsoleInstanceResponse, TypeConsoleInstanceResponse
 from tests.cli.conftest import Kowactl, line, process
 from tests.cli.terminal import in_terminal
 from tests.fake_kahuna import KEY, Fake
@@ -35,39 +38,59 @@ def kahuna(fake: Fake) -> Kahuna:
 class Machine:
     """A machine whose console prints one line and is quiet from then on."""
 
-    endpoint: str
-    typed: list[bytes]
-    open: threading.Event  # while somebody looks
+    endpoint: str = ""
+    typed: bytes = b""
+    refused: int = 0
+    size: tuple[int, int] = (0, 0)
+    open: threading.Event = field(default_factory=threading.Event)  # while somebody looks
+    reads: threading.Event = field(default_factory=threading.Event)  # while it reads its keys
+    over: threading.Event = field(default_factory=threading.Event)  # Kahuna goes
 
 
 @pytest.fixture
 def machine(monkeypatch: pytest.MonkeyPatch) -> Iterator[Machine]:
     """Its Kahuna answers nothing but its console."""
-    method = contract.load().kinds["Instance"].service.methods["console"]
-    made, over = Machine("", [], threading.Event()), threading.Event()
+    made = Machine()
+    made.reads.set()
 
-    def read(requests: Iterator[Any]) -> None:
-        with contextlib.suppress(Exception):  # gRPC raises it as it is when a call is cancelled
-            made.typed.extend(request.data for request in requests)
-
-    def console(requests: Iterator[Any], context: grpc.ServicerContext) -> Iterator[bytes]:
-        next(requests)
+    def console(_: object, context: grpc.ServicerContext) -> Iterator[ConsoleInstanceResponse]:
         made.open.set()
-        threading.Thread(target=read, args=(requests,)).start()
-        yield ConsoleInstanceResponse(data=b"login: \r\n").SerializeToString()
-        until(lambda: over.is_set() or not context.is_active(), limit=60)
+        yield ConsoleInstanceResponse(session="s")
+        yield ConsoleInstanceResponse(data=b"login: \r\n")
+        until(lambda: made.over.is_set() or not context.is_active(), limit=60)
         made.open.clear()
+        context.abort(grpc.StatusCode.UNAVAILABLE, "Kahuna stops")
 
-    handler: Any = grpc.stream_stream_rpc_method_handler(console, contract.load().stub(method.request.name).FromString)
+    def type_console(request: Any, context: grpc.ServicerContext) -> TypeConsoleInstanceResponse:
+        assert (request.id, request.session, request.offset) == (SOME_ID, "s", len(made.typed))
+        if not made.reads.wait(0.1):
+            made.refused += 1
+            info = any_pb2.Any()
+            info.Pack(error_details_pb2.ErrorInfo(reason="BUSY", domain="kowabunga"))
+            status = status_pb2.Status(code=grpc.StatusCode.UNAVAILABLE.value[0], message="busy", details=[info])
+            context.set_trailing_metadata((("grpc-status-details-bin", status.SerializeToString()),))
+            context.abort(grpc.StatusCode.UNAVAILABLE, "busy")
+        made.typed += request.data
+        return TypeConsoleInstanceResponse(offset=len(made.typed))
+
+    def resize_console(request: Any, _: object) -> Empty:
+        made.size = request.rows, request.columns
+        return Empty()
+
     server = grpc.server(ThreadPoolExecutor(4))
-    service, name = method.path[1:].split("/")
-    server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(service, {name: handler}),))
+    for verb, act in {"console": console, "type-console": type_console, "resize-console": resize_console}.items():
+        method = contract.load().kinds["Instance"].service.methods[verb]
+        serve: Any = grpc.unary_stream_rpc_method_handler if method.streams else grpc.unary_unary_rpc_method_handler
+        read = contract.load().stub(method.request.name).FromString
+        handler = serve(act, read, lambda answer: answer.SerializeToString())
+        service, name = method.path[1:].split("/")
+        server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(service, {name: handler}),))
     made.endpoint = f"127.0.0.1:{server.add_insecure_port('127.0.0.1:0')}"
     server.start()
     monkeypatch.setenv("KOWABUNGA_ENDPOINT", made.endpoint)
     monkeypatch.setenv("KOWABUNGA_API_KEY", KEY)
     yield made
-    over.set()
+    made.over.set()
     server.stop(None).wait()
 
 
@@ -88,13 +111,64 @@ def test_typed_keys_go_to_the_machine_and_none_is_left_for_the_shell(machine: Ma
         before = terminal.state
         terminal.read_until(b"login: ")
         os.write(terminal.master, b"root\r\x03\x1c\x1a")
-        until(lambda: b"".join(machine.typed) == b"root\r\x03\x1c\x1a", what="the keys")
+        until(lambda: machine.typed == b"root\r\x03\x1c\x1a", what="the keys")
         os.write(terminal.master, b"\x1drm -rf /\r")
         assert terminal.wait() == 0
         assert terminal.state == before
         os.set_blocking(terminal.slave, False)
         with pytest.raises(BlockingIOError):
             os.read(terminal.slave, 100)
+
+
+def test_keys_wait_for_a_machine_that_reads_none_and_ctrl_leaves_it_all_the_same(machine: Machine) -> None:
+    with in_terminal("console", SOME_ID) as terminal:
+        terminal.read_until(b"login: ")
+        machine.reads.clear()
+        os.write(terminal.master, b"a" * 1000)
+        until(lambda: machine.refused, what="keys that are not taken")
+        machine.reads.set()
+        until(lambda: machine.typed == b"a" * 1000, what="the keys")
+        machine.reads.clear()
+        os.write(terminal.master, b"b")
+        os.write(terminal.master, b"\x1d")
+        assert terminal.wait() == 0
+    assert machine.typed == b"a" * 1000
+
+
+def test_the_machine_hears_how_large_the_terminal_is(machine: Machine) -> None:
+    with in_terminal("console", SOME_ID) as terminal:
+        for size in ((24, 80), (50, 132)):
+            termios.tcsetwinsize(terminal.slave, size)
+            until(lambda size=size: machine.size == size, what="the size")  # type: ignore[misc]
+        os.write(terminal.master, b"\x1d")
+        assert terminal.wait() == 0
+
+
+def write_all(terminal: int, keys: bytes) -> None:
+    """As a terminal's window does with a paste."""
+    while keys:
+        keys = keys[os.write(terminal, keys[:1024]) :]
+
+
+def test_a_paste_arrives_whole_and_in_order(machine: Machine) -> None:
+    paste = b"".join(b"%07d\r" % number for number in range(1 << 13))
+    with in_terminal("console", SOME_ID) as terminal:
+        terminal.read_until(b"login: ")
+        typing = threading.Thread(target=write_all, args=(terminal.master, paste))
+        typing.start()
+        until(lambda: machine.typed == paste, what="the paste")
+        typing.join()
+        os.write(terminal.master, b"\x1d")
+        assert terminal.wait() == 0
+
+
+def test_a_lost_connection_is_said(machine: Machine) -> None:
+    with in_terminal("console", SOME_ID) as terminal:
+        terminal.read_until(b"login: ")
+        machine.over.set()
+        assert terminal.wait() == 8
+        assert not terminal.raw
+        assert b"kowactl: Kahuna stops; check KOWABUNGA_ENDPOINT" in terminal.printed
 
 
 def test_a_console_that_is_stopped_gives_the_terminal_back_and_takes_it_again(machine: Machine) -> None:
@@ -138,7 +212,7 @@ def test_a_signal_that_is_ignored_stays_ignored(machine: Machine) -> None:
         terminal.read_until(b"login: ")
         terminal.process.send_signal(signal.SIGHUP)
         os.write(terminal.master, b"x")
-        until(lambda: machine.typed == [b"x"], what="it goes on")
+        until(lambda: machine.typed == b"x", what="it goes on")
         os.write(terminal.master, b"\x1d")
         assert terminal.wait() == 0
 

@@ -1,8 +1,9 @@
 """What someone at a shell may rely on when things go wrong."""
 
+import fcntl
 import json
 import os
-import queue
+import select
 import signal
 import subprocess
 import threading
@@ -11,7 +12,8 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from itertools import count
 from pathlib import Path
-from typing import NoReturn
+from types import SimpleNamespace
+from typing import Any, NoReturn
 
 import grpc
 import pytest
@@ -164,25 +166,25 @@ def test_a_console_of_a_host_that_is_away_is_no_kahuna_out_of_reach(
     def offline(*_: object) -> NoReturn:
         raise errors.Unavailable("the machine's host is not connected", code="UNAVAILABLE", reason="HOST_OFFLINE")
 
-    monkeypatch.setattr(Client, "converse", offline)
+    monkeypatch.setattr(Client, "stream", offline)
     refused = kowactl("console", "2f5c9b8e-3f2d-4b3a-9a53-0d1f7a1e6a10")
     assert (refused.code, refused.err) == (5, "kowactl: the machine's host is not connected (HOST_OFFLINE)\n")
 
 
 def test_typing_ahead_has_a_bound_and_ends_with_the_console() -> None:
-    keys: queue.Queue[bytes | None] = queue.Queue(2)
-    ended = threading.Event()
-    read, write = os.pipe()
-    with os.fdopen(read), os.fdopen(write, "wb", buffering=0) as hands:
-        typing = threading.Thread(target=console._read_keys, args=(read, keys, ended, ended.set), daemon=True)
+    ended, (read, write), (waiting, keys) = threading.Event(), os.pipe(), os.pipe()
+    machine: Any = SimpleNamespace(keys=keys, close=lambda: os.close(keys))
+    with os.fdopen(read), os.fdopen(write, "wb", buffering=0) as hands, os.fdopen(waiting, "rb") as sent:
+        typing = threading.Thread(target=console._read_keys, args=(read, machine, ended), daemon=True)
         typing.start()
-        hands.write(b"x" * 3 * 4096)
-        until(keys.full)
+        pipe = fcntl.fcntl(keys, fcntl.F_GETPIPE_SZ)
+        hands.write(b"x" * pipe)
+        until(lambda: not select.select([], [keys], [], 0)[1], what="the pipe is full")
+        hands.write(b"y" * 4096)
         ended.set()
         typing.join(10)
-    assert not typing.is_alive()
-    assert [keys.get_nowait(), keys.get_nowait()] == [b"x" * 4096] * 2
-    assert keys.empty()
+        assert not typing.is_alive()
+        assert sent.read() == b"x" * pipe
 
 
 def test_names_in_a_long_table_are_read_with_one_list(kowactl: Kowactl, fake: Fake) -> None:

@@ -18,9 +18,14 @@ from kowactl.main import cli
 METHODS = [
     (kind, verb)
     for kind in contract.load().kinds.values()
-    for verb, method in kind.service.methods.items()
-    if not method.converses
+    for verb in KindGroup(kind).list_commands(click.Context(cli))
 ]
+
+
+def test_what_a_command_of_its_own_shows_is_no_verb() -> None:
+    instance = contract.load().kinds["Instance"]
+    verbs = instance.service.methods.keys() - set(KindGroup(instance).list_commands(click.Context(cli)))
+    assert verbs == {"console", "type-console", "resize-console"}
 
 
 @pytest.mark.parametrize(("kind", "verb"), METHODS, ids=lambda part: getattr(part, "command", part))

@@ -1,20 +1,18 @@
 """What goes wrong at the edges of an agent ends there."""
 
 import asyncio
-import threading
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any, cast
 
 import grpc
 import pytest
 
-from kowa import contract, errors
+from kowa import errors
 from kowa.fleet.v1 import fleet_pb2
 from kowa.runtime import console
 from kowa.runtime.console import serve_console
-from kowa.runtime.feed import Refused
-from kowa.v2 import instance_pb2
+from kowa.runtime.feed import Refused, TerminalSize
 from tests.control_plane import FakeHost, Loop
 from tests.fleet.kahuna_by_hand import KahunaByHand
 from tests.site import Site
@@ -79,7 +77,7 @@ class Paused(FakeHost):
         super().__init__()
         self.takes, self.took = takes, 0
 
-    async def console(self, instance: str, keys: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
+    async def console(self, instance: str, keys: AsyncIterator[bytes | TerminalSize]) -> AsyncIterator[bytes]:
         async for _ in keys:
             self.took += 1
             yield b""
@@ -87,11 +85,11 @@ class Paused(FakeHost):
                 await asyncio.Event().wait()
 
 
-@pytest.mark.parametrize(("takes", "pasted", "took"), [(1, 100, 1), (1000, 100, 100)])
+@pytest.mark.parametrize(("takes", "pasted", "took"), [(1, 16, 1), (1000, 16, 16)])
 def test_who_pastes_and_leaves_is_heard_though_the_machine_is_paused(
     monkeypatch: pytest.MonkeyPatch, takes: int, pasted: int, took: int
 ) -> None:
-    monkeypatch.setattr(console, "KEYS_TIMEOUT_S", 0.05)
+    monkeypatch.setattr(console, "LAST_KEYS_TIMEOUT_S", 0.05)
 
     async def story() -> None:
         host = Paused(takes)
@@ -119,7 +117,7 @@ class Blinking(FakeHost):
         self.watched = asyncio.Event()
         self.left = asyncio.Event()
 
-    async def console(self, instance: str, keys: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
+    async def console(self, instance: str, keys: AsyncIterator[bytes | TerminalSize]) -> AsyncIterator[bytes]:
         try:
             while True:
                 yield b"_"
@@ -147,25 +145,15 @@ def test_a_console_that_is_open_when_its_session_ends_leaves_nothing_behind() ->
 @pytest.mark.parametrize("printed", [[], [b"login: "]])
 def test_who_asks_for_a_console_is_told_why_there_is_none_or_no_more(site: Site, printed: list[bytes]) -> None:
     class Broken(FakeHost):
-        async def console(self, instance: str, keys: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
+        async def console(self, instance: str, keys: AsyncIterator[bytes | TerminalSize]) -> AsyncIterator[bytes]:
             for line in printed:
                 yield line
             raise Refused("its disk can't be read")
 
     site.registered(Broken())
     web = site.client.instances.create(site.wanted("web"))
-    method = contract.load().kinds["Instance"].service.methods["console"]
-    left = threading.Event()
-
-    def watch() -> Iterator[instance_pb2.ConsoleInstanceRequest]:
-        yield instance_pb2.ConsoleInstanceRequest(id=web.meta.id)
-        left.wait(20)
-
-    try:
-        with pytest.raises(errors.Conflict, match="its disk can't be read"):
-            list(site.client.converse(method, watch()))
-    finally:
-        left.set()
+    with pytest.raises(errors.Conflict, match="its disk can't be read"):
+        list(site.client.instances.console(web.meta.id))
 
 
 class LongLine:

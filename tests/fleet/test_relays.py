@@ -4,22 +4,18 @@ import asyncio
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import AbstractAsyncContextManager
-from queue import Queue
 from typing import Any
 
 import pytest
 
 from kahuna.fleet import service
-from kahuna.fleet.session import Session
-from kahuna.store.view import View
-from kowa import contract, errors
 from kowa.fleet.v1 import fleet_pb2
 from kowa.runtime.console import RELAY
-from kowa.v2 import instance_pb2
 from tests.control_plane import ControlPlane
 from tests.fleet.conftest import Dial
 from tests.fleet.wire import ANSWER, Call, Line
 from tests.site import Site
+from tests.viewer import Viewer
 from tests.waiting import until
 
 
@@ -41,35 +37,6 @@ class Shown(Call):
         """The next keys; nothing at the end."""
         answer = self._loop.run(asyncio.wait_for(self._call.read(), ANSWER))
         return answer.data if isinstance(answer, fleet_pb2.RelayResponse) else b""
-
-
-class Viewer:
-    """A user at a console, in a thread of his own."""
-
-    def __init__(self, site: Site, instance: str) -> None:
-        self.seen = bytearray()
-        self.told = ""
-        self.keys: Queue[bytes | None] = Queue()
-        self._site, self._instance = site, instance
-        self._thread = threading.Thread(target=self._look, daemon=True)
-        self._thread.start()
-
-    def _look(self) -> None:
-        method = contract.load().kinds["Instance"].service.methods["console"]
-        try:
-            for response in self._site.client.converse(method, self._requests()):
-                self.seen += response.data
-        except errors.KowaError as error:
-            self.told = str(error)
-
-    def _requests(self) -> Iterator[instance_pb2.ConsoleInstanceRequest]:
-        yield instance_pb2.ConsoleInstanceRequest(id=self._instance)
-        while (data := self.keys.get()) is not None:
-            yield instance_pb2.ConsoleInstanceRequest(data=data)
-
-    def has_ended(self) -> bool:
-        """Whether he looks at nothing any more."""
-        return not self._thread.is_alive()
 
 
 Show = Callable[[], Shown]
@@ -95,11 +62,11 @@ def shown(site: Site, dial: Dial, show: Show) -> tuple[Line, Viewer, Shown]:
     line = dial(site.secret)
     line.sign_in()
     line.ack(line.batch())
-    viewer = Viewer(site, web.meta.id)
+    viewer = Viewer(site.cloud.settings.api, site.cloud.key, web.meta.id)
     relay = show()
     relay.say(ticket=line.hear().console.ticket)
     relay.say(data=b"login: ")
-    until(lambda: viewer.seen == b"login: ", what="what the machine has printed")
+    viewer.until(b"login: ")
     return line, viewer, relay
 
 
@@ -112,7 +79,7 @@ def revoke(site: Site) -> None:
 @pytest.mark.parametrize("how", ["revoked", "superseded", "closed"])
 def test_a_console_ends_with_the_session_that_shows_it(site: Site, dial: Dial, show: Show, how: str) -> None:
     line, viewer, relay = shown(site, dial, show)
-    viewer.keys.put(b"root\r")
+    viewer.type(b"root\r")
     assert relay.hear() == b"root\r"
 
     {"revoked": lambda: revoke(site), "superseded": lambda: dial(site.secret).sign_in(), "closed": line.hang_up}[how]()
@@ -138,7 +105,7 @@ def test_a_ticket_is_of_no_use_once_the_session_it_was_given_to_has_ended(
         return limit(seconds, what)
 
     monkeypatch.setattr(service, "_limit", note)
-    Viewer(site, web.meta.id)
+    Viewer(site.cloud.settings.api, site.cloud.key, web.meta.id)
     ticket = line.hear().console.ticket
     late = show()
     assert let_in.wait(ANSWER)
@@ -155,13 +122,3 @@ def test_what_is_no_message_ends_the_console_for_its_viewer(site: Site, dial: Di
     _, viewer, relay = shown(site, dial, show)
     relay.babble(b"\xff\xff\xff")
     until(viewer.has_ended, what="the end of the console")
-
-
-def test_a_session_that_is_ended_shows_nothing_from_that_moment_on() -> None:
-    async def end() -> bool:
-        session = Session(View(), "agent", "token", 1)
-        session.ask_for_console("ticket", "web")
-        session.end("revoked")
-        return session.over.is_set() and not session.redeem("ticket")
-
-    assert asyncio.run(end())

@@ -265,7 +265,7 @@ def test_a_stranger_at_the_end_of_the_largest_body_is_found(door: Door) -> None:
 
 
 TOO_LARGE = (
-    "too large: a body has 4194304 bytes at most, 65536 that of a wait or a watch,"
+    "too large: a body has 4194304 bytes at most, 65536 that of a wait, a watch or a console,"
     " and none in a GET without content-length"
 )
 

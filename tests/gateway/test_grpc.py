@@ -1,15 +1,21 @@
 """gRPC and gRPC-Web on the port that serves REST, behind TLS."""
 
+import base64
+import json
 import ssl
 import struct
+import subprocess
+import sys
+from pathlib import Path
 
 import grpc
 import httpx
 import pytest
 
-from kowa import errors
+from kowa import contract, errors
 from kowa.client import Client
-from kowa.v2 import meta_pb2, region_pb2, region_pb2_grpc
+from kowa.v2 import instance_pb2, meta_pb2, region_pb2, region_pb2_grpc
+from tests.control_plane import ControlPlane
 from tests.gateway.conftest import Gateway
 from tests.sdk.kahunas import Kahuna
 
@@ -69,3 +75,64 @@ def test_grpc_web(gateway: Gateway, kahuna: Kahuna) -> None:
     assert flag == 0
     assert not region_pb2.ListRegionsResponse.FromString(answer.content[5 : 5 + length]).regions
     assert b"grpc-status:0" in answer.content[5 + length :]
+
+
+def test_a_console_for_a_browser(gateway: Gateway, rest: httpx.Client, shop: instance_pb2.Instance) -> None:
+    """In REST each line of the stream is a message in JSON; in gRPC-Web the same methods are called."""
+    with Client(gateway.plain.removeprefix("http://"), key=rest.headers["authorization"][7:], insecure=True) as client:
+        web = client.of(instance_pb2.Instance).create(shop).meta.id
+    path, paste = f"/api/v2/instances/{web}", bytes(range(256)) * 256
+    with rest.stream("POST", f"{path}:console") as shown:
+        lines = map(json.loads, shown.iter_lines())
+        session = next(lines)["session"]
+        assert base64.b64decode(next(lines)["data"]) == b"login: "
+        keys = {"session": session, "data": base64.b64encode(paste).decode()}
+        assert rest.post(f"{path}:type-console", json=keys).json() == {"offset": str(len(paste))}
+        gap = rest.post(f"{path}:type-console", json=keys | {"offset": 1 << 20})
+        assert (gap.status_code, gap.json()["details"][0]["metadata"]) == (400, {"offset": str(len(paste))})
+        echoed = b""
+        while len(echoed) < len(paste):
+            echoed += base64.b64decode(next(lines)["data"])
+        assert echoed == paste.upper()
+        assert rest.post(f"{path}:resize-console", json={"session": session, "rows": 24, "columns": 80}).json() == {}
+        assert base64.b64decode(next(lines)["data"]) == b"24x80"
+    typed = instance_pb2.TypeConsoleInstanceRequest(id=web, session=session, data=b"x").SerializeToString()
+    answer = rest.post(
+        "/kowa.v2.InstanceService/TypeConsoleInstance",
+        content=b"\0" + struct.pack(">I", len(typed)) + typed,
+        headers={"content-type": "application/grpc-web+proto"},
+    )
+    assert answer.headers["grpc-status"] == "5"  # it has ended
+
+
+SERVICES = sorted(contract.load().services)
+
+
+def curl(kahuna: Kahuna, address: str, *words: str, key: str = "") -> subprocess.CompletedProcess[str]:
+    """`buf curl`, which knows nothing of the contract: it asks for it."""
+    header = ("--header", f"authorization: Bearer {key or kahuna.key}", "--reflect-header", "*")
+    command = [str(Path(sys.executable).with_name("buf")), "curl", "--protocol", "grpc", "--http2-prior-knowledge"]
+    return subprocess.run(
+        [*command, *header, *words[:-1], f"http://{address}{words[-1]}"], capture_output=True, text=True, check=False
+    )
+
+
+@pytest.mark.parametrize("through", ["Envoy", "Kahuna"])
+def test_what_kahuna_serves_is_told_to_whom_it_knows(
+    gateway: Gateway, kahuna: Kahuna, cloud: ControlPlane, through: str
+) -> None:
+    address = kahuna.endpoint if through == "Kahuna" else gateway.plain.removeprefix("http://")
+    listed = curl(kahuna, address, "--list-services", "")
+    assert listed.stdout.split() == SERVICES, listed.stderr
+    with Client(kahuna.endpoint, key=kahuna.key, insecure=True) as client:
+        region = client.of(region_pb2.Region).create(region_pb2.Region(name="eu"))
+    request = json.dumps({"id": region.meta.id})
+    got = curl(kahuna, address, "--data", request, "/kowa.v2.RegionService/GetRegion")
+    assert json.loads(got.stdout)["name"] == "eu", got.stderr
+    methods = curl(kahuna, address, "--list-methods", "").stdout.split()
+    assert set(contract.load().methods) == {f"/{method}" for method in methods if method.startswith("kowa.")}
+    _, agent = cloud.agent()
+    for key, why in (("unknown", "not authenticated"), (agent, "permission")):
+        refused = curl(kahuna, address, "--list-services", "", key=key)
+        assert (refused.returncode != 0, refused.stdout) == (True, "")
+        assert why in refused.stderr

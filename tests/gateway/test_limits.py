@@ -7,15 +7,13 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from http import HTTPStatus
 from pathlib import Path
-from queue import Queue
 
 import httpx
 import pytest
 
 from gateway import config
-from kowa import contract
 from kowa.client import Client
-from kowa.v2.instance_pb2 import ConsoleInstanceRequest, Instance
+from kowa.v2.instance_pb2 import Instance
 from kowa.v2.project_pb2 import Project
 from tests.fake_kahuna import KEY, Fake
 from tests.gateway.conftest import Certificate, limited
@@ -44,13 +42,6 @@ def answered(peers: list[socket.socket]) -> list[socket.socket]:
 
 
 def test_silence_ends_a_connection_but_no_watch_and_no_console(kahuna: Kahuna, shop: Instance, tmp_path: Path) -> None:
-    keys: Queue[bytes | None] = Queue()
-
-    def typed(machine: str) -> Iterator[ConsoleInstanceRequest]:
-        yield ConsoleInstanceRequest(id=machine)
-        while (data := keys.get()) is not None:
-            yield ConsoleInstanceRequest(data=data)
-
     with (
         limited(kahuna.endpoint, tmp_path, CONNECTION_IDLE="1s", CALL_WITHIN="1s") as (plain, _, _),
         Client(plain, key=kahuna.key, insecure=True) as client,
@@ -59,14 +50,14 @@ def test_silence_ends_a_connection_but_no_watch_and_no_console(kahuna: Kahuna, s
         rest.stream("GET", "/api/v2/projects:watch", content='{"filter": ""}') as asked_in_a_body,
     ):
         web = client.of(Instance).create(shop)
-        console = contract.load().kinds["Instance"].service.methods["console"]
-        shown = client.converse(console, typed(web.meta.id))
+        shown = client.instances.console(web.meta.id)
+        session = next(shown).session
         assert next(shown).data == b"login: "
         with peer(plain) as silent:
             assert silent.recv(1) == b""
-        keys.put(b"root")
+        client.instances.type_console(web.meta.id, session=session, data=b"root")
         assert next(shown).data == b"ROOT"
-        keys.put(None)
+        shown.close()
         client.of(Project).create(Project(name="late"))
         for answer in (watch, asked_in_a_body):
             assert any('"late"' in line for line in answer.iter_lines())
@@ -105,7 +96,7 @@ def test_an_operation_is_waited_for_as_long_as_its_caller_likes(fake: Fake, tmp_
 
 def test_what_lasts_has_a_small_body(door: Door) -> None:
     small = b" " * (config.LASTING_LIMIT - 2) + b"{}"
-    for method, path in (("POST", "operations/x:wait"), ("GET", "regions:watch")):
+    for method, path in (("POST", "operations/x:wait"), ("GET", "regions:watch"), ("POST", "instances/x:console")):
         assert door.ask(method, f"/api/v2/{path}", small).status_code == HTTPStatus.OK
         refused = door.ask(method, f"/api/v2/{path}", b" " + small)
         assert refused.status_code == HTTPStatus.REQUEST_ENTITY_TOO_LARGE

@@ -1,24 +1,18 @@
-"""What is done once: reboot and reset, begun at most once, and every one gets its end; and consoles."""
+"""What is done once: reboot and reset, begun at most once, and every one gets its end."""
 
-import json
 import threading
-from collections.abc import Callable, Iterator
-from queue import Queue
-from typing import Any
+from collections.abc import Callable
 
-import grpc
 import pytest
 from sqlmodel import Session, select
 
-from kahuna.audit import show
 from kahuna.domain.lifecycle import OPEN
 from kahuna.kinds import command as commands
 from kahuna.kinds.command import Command
 from kahuna.store.transaction import Transaction
-from kowa import contract, errors
-from kowa.client import Client
+from kowa import errors
 from kowa.fleet.v1 import fleet_pb2
-from kowa.v2 import instance_pb2, operation_pb2
+from kowa.v2 import operation_pb2
 from tests.control_plane import ControlPlane, FakeHost
 from tests.site import Site, make_site
 from tests.waiting import until
@@ -122,79 +116,3 @@ def test_a_command_that_is_being_sent_does_not_expire(site: Site) -> None:
     until(lambda: taking.done() and expiring.done(), what="both")
     assert stands(site, begun)[0] in OPEN
     assert rows(site) == [begun]
-
-
-def converse(client: Client, id_: str, keys: "Queue[bytes | None]") -> Iterator[bytes]:
-    method = contract.load().kinds["Instance"].service.methods["console"]
-
-    def requests() -> Iterator[instance_pb2.ConsoleInstanceRequest]:
-        yield instance_pb2.ConsoleInstanceRequest(id=id_)
-        while (data := keys.get()) is not None:
-            yield instance_pb2.ConsoleInstanceRequest(data=data)
-
-    return (response.data for response in client.converse(method, requests()))
-
-
-def test_a_console_shows_what_was_printed_and_passes_keys_both_ways(site: Site) -> None:
-    site.registered()
-    web = site.client.instances.create(site.wanted("web"))
-    keys: Queue[bytes | None] = Queue()
-    shown = converse(site.client, web.meta.id, keys)
-    assert next(shown) == b"login: "
-    keys.put(b"root\r")
-    assert next(shown) == b"ROOT\r"
-    other: Queue[bytes | None] = Queue()
-    assert next(converse(site.client, web.meta.id, other)) == b"login: "
-    keys.put(None)
-    other.put(None)
-    finished = threading.Thread(target=lambda: list(shown), daemon=True)
-    finished.start()
-    finished.join(10)
-    assert not finished.is_alive()
-
-
-@pytest.mark.slow
-def test_a_console_of_what_is_not_there_says_so(site: Site) -> None:
-    keys: Queue[bytes | None] = Queue()
-    keys.put(None)
-    with pytest.raises(errors.NotFound):
-        next(converse(site.client, "nothing", keys))
-    web = site.away()
-    with pytest.raises(errors.Unavailable, match="host is not connected"):
-        next(converse(site.client, web.meta.id, keys))
-
-
-def test_who_opened_a_console_is_in_the_audit_trail(site: Site, capsys: pytest.CaptureFixture[str]) -> None:
-    site.registered()
-    web = site.client.instances.create(site.wanted("web"))
-    keys: Queue[bytes | None] = Queue()
-    with Client(site.cloud.settings.api, key=site.cloud.key, insecure=True, reason="it does not boot") as client:
-        shown = converse(client, web.meta.id, keys)
-        assert next(shown) == b"login: "
-        keys.put(None)
-        list(shown)
-    capsys.readouterr()
-    show(site.cloud.settings, web.meta.id, days=1)
-    said = [json.loads(line) for line in capsys.readouterr().out.splitlines() if line.startswith("{")]
-    assert [(line["method"], line["caller"], line["target_name"], line.get("reason")) for line in said] == [
-        ("CreateInstance", "admin", "web", None),
-        ("ConsoleInstance", "admin", "web", "it does not boot"),
-    ]
-    assert "operation" not in said[-1]
-
-
-def test_keys_that_are_no_message_end_the_console_with_the_reason(site: Site) -> None:
-    site.registered()
-    web = site.client.instances.create(site.wanted("web"))
-    method = "/kowa.v2.InstanceService/ConsoleInstance"
-    sent: Queue[bytes] = Queue()
-    sent.put(instance_pb2.ConsoleInstanceRequest(id=web.meta.id).SerializeToString())
-    with grpc.insecure_channel(site.cloud.settings.api) as channel:
-        call: Any = channel.stream_stream(method, None, instance_pb2.ConsoleInstanceResponse.FromString)
-        shown = call(iter(sent.get, b""), metadata=(("authorization", f"Bearer {site.cloud.key}"),), timeout=20)
-        assert next(shown).data == b"login: "
-        sent.put(b"\xff\xff\xff")
-        with pytest.raises(grpc.RpcError) as ended:
-            next(shown)
-        assert ended.value.details() == "the request is not a ConsoleInstanceRequest"
-        sent.put(b"")

@@ -1,11 +1,9 @@
 """What people do to a host behind Kahuna's back, and what a guest does to itself."""
 
-import threading
 from collections.abc import Iterator
 
 import pytest
 
-from kowa.v2 import instance_pb2
 from tests.stack import consistency
 from tests.stack.site import BOOT_LIMIT_S, Site
 from tests.stack.workflows import RUNNING, STOPPED, Life
@@ -92,18 +90,12 @@ def test_a_guest_that_powers_itself_off_stays_off(site: Site) -> None:
 
 def types(life: Life, keys: bytes, *, after: bytes) -> None:
     """Types into a machine's console when it has printed something."""
-    prompted = threading.Event()
-
-    def requests() -> Iterator[instance_pb2.ConsoleInstanceRequest]:
-        yield instance_pb2.ConsoleInstanceRequest(id=life.machine.meta.id)
-        assert prompted.wait(BOOT_LIMIT_S)
-        yield instance_pb2.ConsoleInstanceRequest(data=keys)
-
-    printed = b""
-    client = life.site.stack.client
-    for answer in client.converse(client.instances._of.method("console"), requests()):
-        printed += answer.data
-        if after in printed:
-            prompted.set()
-        if prompted.is_set() and keys.strip() in printed.rpartition(after)[2]:
-            break
+    instances, id_ = life.site.stack.client.instances, life.machine.meta.id
+    shown = instances.console(id_)
+    session, printed = next(shown).session, b""
+    while after not in printed:
+        printed += next(shown).data
+    instances.type_console(id_, session=session, data=keys)
+    while keys.strip() not in printed.rpartition(after)[2]:
+        printed += next(shown).data
+    shown.close()

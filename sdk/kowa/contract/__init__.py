@@ -169,7 +169,6 @@ class Method:
     request: Message
     response: str  # the full name of a message, `google.protobuf.Empty` among them
     streams: bool  # answers with a stream
-    converses: bool  # and reads one, too: it has no REST form
     access: options_pb2.Access
     http: tuple[Http, ...]
     comment: str

@@ -37,7 +37,7 @@ _TYPES: Final = {
 def read(files: Iterable[descriptor_pb2.FileDescriptorProto], packages: Collection[str]) -> Contract:
     """The contract of some packages in a set of files. What it imports of others is known by its class only.
 
-    Raises ValueError when a resource has no service, or two have one name.
+    Raises ValueError when a resource has no service, two have one name, or a method reads a stream.
     """
     files = list(files)
     ours = [(file, _comments(file)) for file in files if file.package in packages]
@@ -206,6 +206,8 @@ def _method(
 ) -> Method:
     verb = proto.name.removesuffix(plural).removesuffix(kind) or proto.name
     rule = _option(proto, annotations_pb2.http)
+    if proto.client_streaming:
+        raise ValueError(f"{proto.name} reads a stream, which REST and gRPC-Web know nothing of")
     return Method(
         name=proto.name,
         path=f"/{service}/{proto.name}",
@@ -213,7 +215,6 @@ def _method(
         request=messages[proto.input_type.removeprefix(".")],
         response=proto.output_type.removeprefix("."),
         streams=proto.server_streaming,
-        converses=proto.client_streaming,
         access=_option(proto, options_pb2.access),
         http=tuple(
             Http(cast(HttpMethod, method), getattr(binding, method), binding.body)

@@ -8,12 +8,16 @@ from typing import Any
 import grpc
 
 from kowa.fleet.v1 import fleet_pb2
-from kowa.runtime.feed import Refused, Worker
+from kowa.runtime.feed import Refused, TerminalSize, Worker
 from kowa.runtime.tasks import first_done
 
 RELAY = "/kowa.fleet.v1.FleetService/Relay"
-# How many messages of keys may wait for an instance, and how long; what comes then is lost.
-MAX_PENDING_KEYS, KEYS_TIMEOUT_S = 16, 5.0
+# How many messages of keys and sizes may wait for an instance: as many as Kahuna sends ahead.
+MAX_PENDING_KEYS = 16
+MAX_UNSHOWN_BYTES = 256 << 10  # of what an instance has printed, that are under way to its viewer
+LAST_KEYS_TIMEOUT_S = (
+    5.0  # for an instance to take what was typed before its viewer left, and for Kahuna to read the end
+)
 
 
 async def serve_console(channel: grpc.aio.Channel, worker: Worker, console: fleet_pb2.Console) -> None:
@@ -22,39 +26,52 @@ async def serve_console(channel: grpc.aio.Channel, worker: Worker, console: flee
         RELAY, fleet_pb2.RelayRequest.SerializeToString, fleet_pb2.RelayResponse.FromString
     )
     call = relay()
+    typed: asyncio.Queue[fleet_pb2.RelayResponse] = asyncio.Queue(MAX_PENDING_KEYS)
+    writing, shown = asyncio.Lock(), asyncio.Event()
+    under_way = 0  # bytes of what was printed
+
+    async def say(request: fleet_pb2.RelayRequest) -> None:
+        async with writing:
+            await call.write(request)
 
     async def listen() -> None:
         """Reads on whatever becomes of the keys, since only a reader hears that the viewer has left."""
-        limit = KEYS_TIMEOUT_S
+        nonlocal under_way
         while isinstance(response := await call.read(), fleet_pb2.RelayResponse):
-            try:
-                async with asyncio.timeout(limit):
-                    await typed.put(response.data)
-                limit = KEYS_TIMEOUT_S
-            except TimeoutError:
-                limit = 0.0
+            if response.shown:
+                under_way -= response.shown
+                shown.set()
+            else:
+                typed.put_nowait(response)
         with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(KEYS_TIMEOUT_S):
+            async with asyncio.timeout(LAST_KEYS_TIMEOUT_S):
                 await typed.join()
 
-    async def keys() -> AsyncIterator[bytes]:
+    async def keys() -> AsyncIterator[bytes | TerminalSize]:
         while True:
-            yield await typed.get()
+            response = await typed.get()
+            size = response.size
+            yield TerminalSize(size.rows, size.columns) if response.HasField("size") else response.data
             typed.task_done()
+            await say(fleet_pb2.RelayRequest(done=1))
 
     async def print_all() -> None:
+        nonlocal under_way
         try:
             async for data in worker.console(console.instance, keys()):
-                await call.write(fleet_pb2.RelayRequest(data=data))
+                while under_way + len(data) > MAX_UNSHOWN_BYTES:
+                    shown.clear()
+                    await shown.wait()
+                under_way += len(data)
+                await say(fleet_pb2.RelayRequest(data=data))
         except Refused as refused:
-            await call.write(fleet_pb2.RelayRequest(refusal=str(refused)))
+            await say(fleet_pb2.RelayRequest(refusal=str(refused)))
         await call.done_writing()
         # Kahuna ends the call when it has read all of that, and the listener hears it. To end here would cut it short.
-        await asyncio.sleep(KEYS_TIMEOUT_S)
+        await asyncio.sleep(LAST_KEYS_TIMEOUT_S)
 
-    typed: asyncio.Queue[bytes] = asyncio.Queue(MAX_PENDING_KEYS)
     try:
-        await call.write(fleet_pb2.RelayRequest(ticket=console.ticket))
+        await say(fleet_pb2.RelayRequest(ticket=console.ticket))
         await first_done(print_all(), listen())
     finally:
         call.cancel()

@@ -1,13 +1,20 @@
 """What an agent's worker sees of Kahuna: what is wanted, when that changes, and where to report what is."""
 
 from collections.abc import AsyncIterator, Mapping
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from kowa.fleet.v1 import fleet_pb2
 
 
 class Refused(Exception):
     """A worker's reason not to accept a change of its slice; the last good state stays."""
+
+
+class TerminalSize(NamedTuple):
+    """How large the terminal is on which a console is shown, in characters."""
+
+    rows: int
+    columns: int
 
 
 class Feed(Protocol):
@@ -35,8 +42,11 @@ class Worker(Protocol):
     async def act(self, command: fleet_pb2.Command) -> None:
         """Does something once. Raises Refused with the reason when it can't."""
 
-    def console(self, instance: str, keys: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
-        """What an instance has printed and prints; `keys` are typed into it. Raises Refused when there is none."""
+    def console(self, instance: str, keys: AsyncIterator[bytes | TerminalSize]) -> AsyncIterator[bytes]:
+        """What an instance has printed and prints, 64 KiB at once at most; `keys` are typed into it.
+
+        Raises Refused when there is none.
+        """
 
 
 class NoInstances:
@@ -46,7 +56,7 @@ class NoInstances:
         """Refuses."""
         raise Refused(f"this agent knows no command {command.WhichOneof('action')}")
 
-    async def console(self, instance: str, keys: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
+    async def console(self, instance: str, keys: AsyncIterator[bytes | TerminalSize]) -> AsyncIterator[bytes]:
         """Refuses."""
         raise Refused("this agent has no consoles")
         yield b""

@@ -35,10 +35,6 @@ def handlers(kinds: Kinds, view: View) -> list[grpc.GenericRpcHandler]:
 
 
 def _handler(methods: Methods, method: contract.Method, view: View) -> "grpc.RpcMethodHandler[Any, Any]":
-    if method.converses:
-        # Here gRPC reads when the call asks for the next, so what is wrong is raised in the call.
-        conversing = _conversing(methods.streaming(method), method, view)
-        return grpc.stream_stream_rpc_method_handler(conversing, _parser(method), _serialize)
     if method.streams:
         return grpc.unary_stream_rpc_method_handler(
             _streaming(methods.streaming(method), method, view), None, _serialize
@@ -103,19 +99,6 @@ def _streaming(carry_out: Streaming, method: contract.Method, view: View) -> Cal
             request = parse(data)
             check_request(request)
             async for answer in carry_out(_call(method, view), request):
-                yield answer
-        except Refusal as refusal:
-            await abort(context, refusal)
-        except Exception as error:  # noqa: BLE001 - the edge
-            await abort(context, unforeseen(method.name, error))
-
-    return serve
-
-
-def _conversing(carry_out: Streaming, method: contract.Method, view: View) -> Callable[[Any, Context], Any]:
-    async def serve(requests: AsyncIterator[Message], context: Context) -> AsyncIterator[Message]:
-        try:
-            async for answer in carry_out(_call(method, view), requests):
                 yield answer
         except Refusal as refusal:
             await abort(context, refusal)

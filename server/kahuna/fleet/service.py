@@ -15,7 +15,7 @@ from kahuna.fleet.fleet import Fleet
 from kahuna.fleet.reports import Reports
 from kahuna.fleet.session import MAX_MESSAGE_BYTES, MAX_TEXT_CHARS, Session, batches
 from kahuna.kinds import command
-from kahuna.kinds.console import Console, Consoles
+from kahuna.kinds.console import Consoles
 from kahuna.kinds.node import AGENTS
 from kowa.fleet.v1 import fleet_pb2
 from kowa.runtime.crashpoint import reach
@@ -58,9 +58,11 @@ class FleetService:
         )
         return grpc.method_handlers_generic_handler("kowa.fleet.v1.FleetService", {"Connect": connect, "Relay": relay})
 
-    def _ask_for_console(self, agent: str, ticket: str, instance: str) -> bool:
+    def _ask_for_console(self, agent: str, ticket: str, instance: str) -> Session | None:
+        """The agent's session, if it is connected and reads fast enough to be asked."""
         session = self._fleet.sessions.get(agent)
-        return session is not None and session.ask_for_console(ticket, instance)
+        wanted = fleet_pb2.ConnectResponse(console=fleet_pb2.Console(ticket=ticket, instance=instance))
+        return session if session is not None and session.send_once(wanted) else None
 
     async def connect(self, requests: Requests, context: Context) -> None:
         """One session, until the agent goes, is superseded, or is revoked."""
@@ -80,40 +82,36 @@ class FleetService:
         try:
             async with _limit(SIGN_IN_TIMEOUT_S, "said which console it is"):
                 first = await anext(aiter(requests), None) or fleet_pb2.RelayRequest()
-            session, console = self._redeem(first.ticket)
+            identity = CALLER.get().identity
+            session = self._fleet.sessions.get(identity.agent)
+            own = session if session is not None and session.token == identity.token else None
+            console = self._consoles.attach(first.ticket, own)
         except Refusal as refusal:
             await abort(context, refusal)
             return
 
         async def print_all() -> None:
-            refusal = first.refusal
-            while not refusal and (said := await anext(aiter(requests), None)) is not None:
-                await console.pass_on(console.output, said.data)
-                refusal = said.refusal
-            console.end(refusal[:MAX_TEXT_CHARS])
+            said: fleet_pb2.RelayRequest | None = first
+            while said is not None and not said.refusal:
+                console.done(said.done)
+                console.print(said.data)
+                said = await anext(aiter(requests), None)
+            console.end(said.refusal[:MAX_TEXT_CHARS] if said else SESSION_ENDED)
 
         async def type_all() -> None:
-            async for keys in console.take(console.keys):
-                await context.write(fleet_pb2.RelayResponse(data=keys))
+            async for typed in console.typed():
+                await context.write(typed)
 
-        works: tuple[Coroutine[Any, Any, Any], ...] = (print_all(), type_all(), session.over.wait())
+        works: tuple[Coroutine[Any, Any, Any], ...] = (print_all(), type_all(), console.host.over.wait())
         tasks = [asyncio.create_task(work) for work in works]
         try:
             await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
         finally:
             # Also when what came is no message: the viewer hears of every end.
-            console.end(SESSION_ENDED if session.over.is_set() else "")
+            console.end(SESSION_ENDED)
             for task in tasks:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
-
-    def _redeem(self, ticket: str) -> tuple[Session, Console]:
-        """The console that the caller answers for. Raises Refusal NOT_FOUND unless his own session was asked for it."""
-        identity = CALLER.get().identity
-        session = self._fleet.sessions.get(identity.agent)
-        if session is None or session.token != identity.token or not session.redeem(ticket):
-            raise Refusal("NOT_FOUND", "nobody waits for this console")
-        return session, self._consoles.attach(ticket, identity.agent)
 
     async def _serve(self, session: Session, hello: fleet_pb2.Hello, requests: Requests, context: Context) -> None:
         await context.write(fleet_pb2.ConnectResponse(welcome=self._welcome(session)))

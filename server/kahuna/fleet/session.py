@@ -4,7 +4,6 @@ import asyncio
 import contextlib
 import time
 import uuid
-from collections import deque
 from collections.abc import Iterable, Iterator
 
 import structlog
@@ -24,7 +23,7 @@ MAX_BATCH_BYTES = 1 << 20
 MAX_MESSAGE_BYTES = 4 << 20
 # What the wire adds to each object and id at most.
 WIRE_OVERHEAD_BYTES = 8
-# How many messages may wait for an agent that reads slowly, and how many consoles for its answer.
+# How many messages may wait for an agent that reads slowly.
 MAX_OUTBOUND = 64
 # How many objects an agent may say it holds, and how long the id of one may be.
 MAX_HOLDINGS, MAX_ID_CHARS = 100_000, 36
@@ -58,7 +57,6 @@ class Session:
         self._dirty: dict[str, str] = {}
         self._whole = True
         self._outbound: list[fleet_pb2.ConnectResponse] = []
-        self._tickets: deque[str] = deque(maxlen=MAX_OUTBOUND)
         self._commands = True
         self._woken = asyncio.Event()
         self._woken.set()
@@ -104,18 +102,6 @@ class Session:
             return False
         self._outbound.append(response)
         self._woken.set()
-        return True
-
-    def ask_for_console(self, ticket: str, instance: str) -> bool:
-        """Asks the agent to show a machine. Says whether it reads fast enough for it."""
-        self._tickets.append(ticket)
-        return self.send_once(fleet_pb2.ConnectResponse(console=fleet_pb2.Console(ticket=ticket, instance=instance)))
-
-    def redeem(self, ticket: str) -> bool:
-        """Whether this session was asked for a console and has not answered yet."""
-        if self.over.is_set() or ticket not in self._tickets:
-            return False
-        self._tickets.remove(ticket)
         return True
 
     def touch_commands(self) -> None:

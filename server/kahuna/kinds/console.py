@@ -1,95 +1,196 @@
-"""Consoles under way: the user's stream on one side, the agent's on the other, a few messages between them."""
+"""Consoles under way: what a machine prints on its way to a viewer, and keys on their way to the machine."""
 
 import asyncio
+import contextlib
 import secrets
 from collections.abc import AsyncIterator, Callable
+from typing import Protocol
 
 from kahuna.domain.errors import Refusal
+from kowa.fleet.v1 import fleet_pb2
 from kowa.runtime.tasks import first_done
 
-MAX_QUEUED_MESSAGES = 16  # in each direction, before the faster side waits
-ANSWER_TIMEOUT_S = 10  # for an agent to answer that a console is wanted
+MAX_OUTPUT_BYTES = 256 << 10  # that wait for the viewer; the machine's host waits then
+MAX_KEYS_BYTES = 64 << 10  # that wait for the machine, before who types waits
+MAX_CHUNK_BYTES = 64 << 10  # of output in one message, and before its host is told that it is shown
+MAX_TYPED_BYTES = 4 << 10  # of keys in one message
+MAX_UNDONE_MESSAGES = 16  # of keys and sizes, that the host has not carried out yet
+ANSWER_TIMEOUT_S = 10  # for a host to answer that a console is wanted, and for a machine to take keys
+FLUSH_TIMEOUT_S = 5  # for a machine to take the last keys, once their viewer has left
 
-Ask = Callable[[str, str, str], bool]
+
+class HostSession(Protocol):
+    """The session of the agent that shows a console. `over` is set at its end."""
+
+    over: asyncio.Event
+
+
+Ask = Callable[[str, str, str], HostSession | None]
 
 
 class Console:
-    """One console. None in a queue is its end."""
+    """One console: it ends with its viewer's stream, with what its host sends, or with the host's session."""
 
-    def __init__(self, agent: str) -> None:
-        self.agent = agent
-        self.keys: asyncio.Queue[bytes | None] = asyncio.Queue(MAX_QUEUED_MESSAGES)
-        self.output: asyncio.Queue[bytes | None] = asyncio.Queue(MAX_QUEUED_MESSAGES)
+    def __init__(self, session: str, caller: str, instance: str, host: HostSession) -> None:
+        self.session, self.caller, self.instance, self.host = session, caller, instance, host
         self.answered = asyncio.Event()
-        self.ended = asyncio.Event()
+        self.ended = False
         self.refusal = ""
+        self._output, self._keys = bytearray(), bytearray()
+        self._taken = 0  # bytes of keys since the beginning
+        self._shown = 0  # bytes of output since the host was last told
+        self._undone = 0  # messages
+        self._size: fleet_pb2.TerminalSize | None = None
+        self._typing = asyncio.Lock()
+        self._moved = asyncio.Event()
 
     def end(self, refusal: str = "") -> None:
-        """Ends it for both sides."""
+        """Ends it for both sides. Only the first refusal counts."""
         self.refusal = self.refusal or refusal
+        self.ended = True
         self.answered.set()
-        self.ended.set()
+        self._wake()
 
-    async def pass_on(self, queue: asyncio.Queue[bytes | None], data: bytes) -> None:
-        """Waits for room, or for the end."""
-        await first_done(queue.put(data), self.ended.wait())
-
-    async def take(self, queue: asyncio.Queue[bytes | None]) -> AsyncIterator[bytes]:
-        """What comes, until the end."""
+    async def printed(self) -> AsyncIterator[bytes]:
+        """What the machine prints, to the end."""
         while True:
-            if queue.empty() and self.ended.is_set():
+            await self._until(lambda: bool(self._output))
+            if not self._output:
                 return
-            getting = asyncio.ensure_future(queue.get())
-            await first_done(getting, self.ended.wait())
-            if not getting.done() or getting.cancelled():
-                continue
-            data = getting.result()
-            if data is None:
-                return
+            data = self._cut(self._output, MAX_CHUNK_BYTES)
+            self._shown += len(data)
             yield data
+
+    def print(self, data: bytes) -> None:
+        """Passes on what the machine has printed. A host that does not wait for the viewer ends it."""
+        if len(self._output) + len(data) > MAX_OUTPUT_BYTES:
+            self.end("its host sends more than it may; upgrade its agent")
+        if not self.ended:
+            self._output += data
+            self._wake()
+
+    async def type(self, offset: int, data: bytes) -> int:
+        """Takes keys, once there is room, and says how many bytes it has taken since the beginning.
+
+        Raises Refusal CONSOLE_GAP when keys before these are missing, BUSY when the machine takes none.
+        """
+        try:
+            async with asyncio.timeout(ANSWER_TIMEOUT_S), self._typing:
+                if offset > self._taken:
+                    said = f"keys {self._taken} to {offset} are missing; send them from offset {self._taken} on"
+                    raise Refusal("CONSOLE_GAP", said, details={"offset": str(self._taken)})
+                rest = data[self._taken - offset :]
+                await self._until(lambda: len(self._keys) + len(rest) <= MAX_KEYS_BYTES)
+                if self.ended:
+                    raise _no_console()
+                self._keys += rest
+                self._taken += len(rest)
+                self._wake()
+                return self._taken
+        except TimeoutError:
+            said = f"the machine has not read its keys for {ANSWER_TIMEOUT_S} s; send these again from the same offset"
+            raise Refusal("BUSY", said) from None
+
+    def resize(self, rows: int, columns: int) -> None:
+        """Takes the size of the viewer's terminal; only the latest counts."""
+        self._size = fleet_pb2.TerminalSize(rows=rows, columns=columns)
+        self._wake()
+
+    async def typed(self) -> AsyncIterator[fleet_pb2.RelayResponse]:
+        """What the host shall carry out, no faster than it does; at the end what is left, if it takes that in time."""
+        while True:
+            await self._until(self._is_due)
+            if self.ended and self._keys:
+                with contextlib.suppress(TimeoutError):
+                    async with asyncio.timeout(FLUSH_TIMEOUT_S):
+                        await self._until(self._is_due, also_ended=True)
+            if not self._is_due():
+                return
+            yield self._due()
+
+    def done(self, messages: int) -> None:
+        """The host has carried out so many more."""
+        self._undone = max(0, self._undone - messages)
+        self._wake()
+
+    def _is_due(self) -> bool:
+        return self._shown >= MAX_CHUNK_BYTES or (bool(self._keys or self._size) and self._undone < MAX_UNDONE_MESSAGES)
+
+    def _due(self) -> fleet_pb2.RelayResponse:
+        """The next message to the host."""
+        if self._shown >= MAX_CHUNK_BYTES:
+            shown, self._shown = self._shown, 0
+            return fleet_pb2.RelayResponse(shown=shown)
+        self._undone += 1
+        if self._size:
+            size, self._size = self._size, None
+            return fleet_pb2.RelayResponse(size=size)
+        return fleet_pb2.RelayResponse(data=self._cut(self._keys, MAX_TYPED_BYTES))
+
+    def _cut(self, buffer: bytearray, most: int) -> bytes:
+        data = bytes(buffer[:most])
+        del buffer[:most]
+        self._wake()
+        return data
+
+    def _wake(self) -> None:
+        """Lets everybody look again who waits."""
+        self._moved.set()
+        self._moved = asyncio.Event()
+
+    async def _until(self, holds: Callable[[], bool], *, also_ended: bool = False) -> None:
+        """Waits until it holds, or for the end."""
+        while not holds() and (also_ended or not self.ended):
+            await self._moved.wait()
 
 
 class Consoles:
-    """All consoles. `ask` tells an agent that one is wanted, and says whether it is connected."""
+    """All consoles. `ask` tells an agent that one is wanted; its answer is the agent's session, if there is one."""
 
     def __init__(self) -> None:
-        self.ask: Ask = lambda agent, ticket, instance: False
+        self.ask: Ask = lambda agent, ticket, instance: None
         self._open: dict[str, Console] = {}
 
-    async def open(self, agent: str, instance: str) -> tuple[str, Console]:
-        """The console of an instance. Raises Refusal HOST_OFFLINE when its agent is not there to show it."""
-        ticket, console = secrets.token_hex(16), Console(agent)
-        self._open[ticket] = console
-        try:
-            if not agent or not self.ask(agent, ticket, instance):
-                raise Refusal(
-                    "HOST_OFFLINE", "the machine's host is not connected; its console is there when it is back"
-                )
-            async with asyncio.timeout(ANSWER_TIMEOUT_S):
-                await console.answered.wait()
-        except TimeoutError:
-            self.close(ticket)
-            raise Refusal(
-                "HOST_OFFLINE", f"the machine's host did not answer within {ANSWER_TIMEOUT_S} s; try again"
-            ) from None
-        except BaseException:
-            self.close(ticket)
-            raise
-        if console.ended.is_set():
-            self.close(ticket)
-            raise Refusal("CONFLICT", console.refusal or "the machine has no console now")
-        return ticket, console
+    @contextlib.asynccontextmanager
+    async def open(self, caller: str, agent: str, instance: str) -> AsyncIterator[Console]:
+        """The console of an instance, as long as it is looked at.
 
-    def attach(self, ticket: str, agent: str) -> Console:
-        """The console an agent answers for. Raises Refusal NOT_FOUND for one that is not its own or not wanted now."""
+        Raises Refusal HOST_OFFLINE when its agent is not there to show it, CONFLICT with why it doesn't.
+        """
+        session = secrets.token_hex(16)
+        host = self.ask(agent, session, instance)
+        if host is None:
+            raise Refusal("HOST_OFFLINE", "the machine's host is not connected; its console is there when it is back")
+        console = self._open[session] = Console(session, caller, instance, host)
+        try:
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(ANSWER_TIMEOUT_S):
+                    await first_done(console.answered.wait(), host.over.wait())
+            if not console.answered.is_set():
+                said = f"the machine's host did not answer within {ANSWER_TIMEOUT_S} s, or has gone; try again"
+                raise Refusal("HOST_OFFLINE", said)
+            yield console
+            if console.refusal:
+                raise Refusal("CONFLICT", console.refusal)
+        finally:
+            del self._open[session]
+            console.end()
+
+    def attach(self, ticket: str, host: HostSession | None) -> Console:
+        """The console a host answers for. Raises Refusal NOT_FOUND for one it is not asked for, or not any more."""
         console = self._open.get(ticket)
-        if console is None or console.agent != agent or console.answered.is_set():
+        if console is None or console.host is not host or console.host.over.is_set() or console.answered.is_set():
             raise Refusal("NOT_FOUND", "nobody waits for this console")
         console.answered.set()
         return console
 
-    def close(self, ticket: str) -> None:
-        """Ends a console and forgets it."""
-        console = self._open.pop(ticket, None)
-        if console is not None:
-            console.end()
+    def of(self, caller: str, instance: str, session: str) -> Console:
+        """A caller's own console. Raises Refusal NOT_FOUND for any other, like for what is not there."""
+        console = self._open.get(session)
+        if console is None or console.ended or (console.caller, console.instance) != (caller, instance):
+            raise _no_console()
+        return console
+
+
+def _no_console() -> Refusal:
+    return Refusal("NOT_FOUND", "you have no such console, or it has ended; open it again")

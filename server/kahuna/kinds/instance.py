@@ -1,9 +1,9 @@
 """Instances: virtual machines; placement, power, and what one holds."""
 
-import asyncio
 from collections.abc import AsyncIterator
 from dataclasses import replace
 
+from google.protobuf.empty_pb2 import Empty
 from sqlalchemy import BigInteger
 from sqlmodel import Field
 
@@ -111,35 +111,32 @@ class Instances(Kind[instance_pb2.Instance]):
 
     @answers_call
     async def console(
-        self, call: Call, requests: AsyncIterator[instance_pb2.ConsoleInstanceRequest]
+        self, call: Call, request: instance_pb2.ConsoleInstanceRequest
     ) -> AsyncIterator[instance_pb2.ConsoleInstanceResponse]:
         """The serial console, for as long as the caller and the instance's agent keep it open."""
-        first = await anext(aiter(requests), None)
-        instance = call.reader.find(self.name, first.id if first else "")
-        if not isinstance(instance, instance_pb2.Instance):
-            raise not_found(self.described.command, first.id if first else "")
+        instance = call.reader.find(self.name, request.id)
+        if instance is None:
+            raise not_found(self.described.command, request.id)
         await self.platform.store.run(lambda tx: tracking.audit(tx, call.cause, self.name, instance))
-        agent = next(iter(reach_of_kinds().holders(call.reader.view, self.name, instance.meta.id)), "")
-        ticket, console = await self.platform.consoles.open(agent, instance.meta.id)
-
-        async def pass_keys() -> None:
-            try:
-                async for request in requests:
-                    await console.pass_on(console.keys, request.data)
-            finally:
-                console.end()
-
-        typing = asyncio.create_task(pass_keys())
-        try:
-            async for data in console.take(console.output):
+        agent = next(iter(reach_of_kinds().holders(call.reader.view, self.name, request.id)), "")
+        async with self.platform.consoles.open(call.cause.caller, agent, request.id) as console:
+            yield instance_pb2.ConsoleInstanceResponse(session=console.session)
+            async for data in console.printed():
                 yield instance_pb2.ConsoleInstanceResponse(data=data)
-        finally:
-            typing.cancel()
-            self.platform.consoles.close(ticket)
-        if typing.done() and isinstance(wrong := typing.exception(), Refusal):
-            raise wrong
-        if console.refusal:
-            raise Refusal("CONFLICT", console.refusal)
+
+    @answers_call
+    async def type_console(
+        self, call: Call, request: instance_pb2.TypeConsoleInstanceRequest
+    ) -> instance_pb2.TypeConsoleInstanceResponse:
+        """Keys for a console of the caller's."""
+        console = self.platform.consoles.of(call.cause.caller, request.id, request.session)
+        return instance_pb2.TypeConsoleInstanceResponse(offset=await console.type(request.offset, request.data))
+
+    @answers_call
+    async def resize_console(self, call: Call, request: instance_pb2.ResizeConsoleInstanceRequest) -> Empty:
+        """The size of the caller's terminal."""
+        self.platform.consoles.of(call.cause.caller, request.id, request.session).resize(request.rows, request.columns)
+        return Empty()
 
     def _pools(self, tx: Transaction, resource: instance_pb2.Instance, region: str) -> set[str]:
         """The pools of its disks. Each disk is the project's, free, and lies in the zone's region."""
