@@ -4,7 +4,7 @@ import asyncio
 
 import pytest
 
-from kowa.runtime.tasks import Tasks, first_done
+from kowa.runtime.tasks import Tasks, first_done, until_first_done
 
 
 def test_the_first_that_is_done_ends_the_others() -> None:
@@ -24,12 +24,14 @@ def test_the_first_that_is_done_ends_the_others() -> None:
         await first_done(forever(), asyncio.sleep(0))
         with pytest.raises(ValueError, match="no such disk"):
             await first_done(forever(), fail())
+        lost = await until_first_done(fail(), forever(), asyncio.sleep(0, "slept"))
+        assert [type(outcome) for outcome in lost] == [ValueError, asyncio.CancelledError, str]
         theirs = asyncio.get_running_loop().create_future()
         await first_done(asyncio.shield(theirs), asyncio.sleep(0))
         assert not theirs.cancelled()
 
     asyncio.run(story())
-    assert ended == ["cancelled", "cancelled"]
+    assert ended == ["cancelled"] * 3
 
 
 def test_what_fails_ends_no_other_and_all_end_with_their_owner() -> None:

@@ -2,7 +2,7 @@
 
 import asyncio
 import functools
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine, Iterable
 from typing import Any, ParamSpec, TypeVar
 
 import structlog
@@ -28,13 +28,24 @@ async def first_done(*works: Awaitable[Any]) -> None:
 
     Raises what the first has raised. A future that belongs to somebody else is passed in `asyncio.shield`.
     """
+    for task in await _race(works):
+        task.result()
+
+
+async def until_first_done(*works: Awaitable[Any]) -> list[Any]:
+    """As `first_done`, but returns what each work has returned or raised, in the order given."""
     tasks = [asyncio.ensure_future(work) for work in works]
+    await _race(tasks)
+    return await asyncio.gather(*tasks, return_exceptions=True)
+
+
+async def _race(works: Iterable[Awaitable[Any]]) -> set["asyncio.Future[Any]"]:
+    tasks: list[asyncio.Future[Any]] = [asyncio.ensure_future(work) for work in works]
     try:
         done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
     finally:
         await cancel(*tasks)
-    for task in done:
-        task.result()
+    return done
 
 
 async def cancel(*tasks: "asyncio.Future[Any]") -> None:

@@ -3,7 +3,7 @@
 import asyncio
 import contextlib
 import time
-from collections.abc import AsyncIterator, Coroutine
+from collections.abc import AsyncIterator
 from typing import Any, TypeAlias
 
 import grpc
@@ -19,6 +19,7 @@ from kahuna.kinds.console import Consoles
 from kahuna.kinds.node import AGENTS
 from kowa.fleet.v1 import fleet_pb2
 from kowa.runtime.crashpoint import reach
+from kowa.runtime.tasks import until_first_done
 from kowa.v2 import kaktus_pb2, kiwi_pb2, options_pb2
 
 log = structlog.get_logger()
@@ -102,32 +103,20 @@ class FleetService:
             async for typed in console.typed():
                 await context.write(typed)
 
-        works: tuple[Coroutine[Any, Any, Any], ...] = (print_all(), type_all(), console.host.over.wait())
-        tasks = [asyncio.create_task(work) for work in works]
         try:
-            await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+            await until_first_done(print_all(), type_all(), console.host.over.wait())
         finally:
             # Also when what came is no message: the viewer hears of every end.
             console.end(SESSION_ENDED)
-            for task in tasks:
-                task.cancel()
-            await asyncio.gather(*tasks, return_exceptions=True)
 
     async def _serve(self, session: Session, hello: fleet_pb2.Hello, requests: Requests, context: Context) -> None:
         await context.write(fleet_pb2.ConnectResponse(welcome=self._welcome(session)))
         acks: asyncio.Queue[fleet_pb2.Ack] = asyncio.Queue(1)
         ready = asyncio.Event()
         known = hello.incarnation == self._fleet.store.view.incarnation
-        reader = asyncio.create_task(self._read(session, requests, acks, ready, known))
-        writer = asyncio.create_task(self._write(session, context, acks, ready))
-        try:
-            endings: list[asyncio.Future[Any]] = [reader, writer, session.ended]
-            await asyncio.wait(endings, return_when=asyncio.FIRST_COMPLETED)
-        finally:
-            for task in (reader, writer):
-                task.cancel()
-            outcomes = await asyncio.gather(reader, writer, return_exceptions=True)
-        for outcome in outcomes:
+        reading = self._read(session, requests, acks, ready, known)
+        writing = self._write(session, context, acks, ready)
+        for outcome in await until_first_done(reading, writing, asyncio.shield(session.ended)):
             if isinstance(outcome, Refusal):
                 session.end(outcome.message)
             elif isinstance(outcome, Exception):
