@@ -39,7 +39,7 @@ class Process:
 @contextlib.contextmanager
 def kahuna() -> Iterator[Process]:
     """One on an empty SQLite database."""
-    with tempfile.TemporaryDirectory(prefix="kowa-bench-") as name:
+    with tempfile.TemporaryDirectory(prefix="bench-") as name:
         folder = Path(name)
         api, fleet = f"127.0.0.1:{free_port()}", f"localhost:{free_port()}"
         config = folder / "kahuna.toml"
