@@ -2,6 +2,8 @@
 
 Each commit gets a checkout of its own with its own .venv, in FOLDER, and is measured by its own bench. For each row it
 prints the medians before and after and their ratio, and flags what became more than 5 % worse; it exits 1 then.
+Beside that stands the ratio of what is left when each run's figure is divided by its own floor: when the two ratios
+differ much, the machine was busy with something else.
 Some minutes a run for all benches: choose with --bench, and what is printed with --rows.
 
     .venv/bin/python -m bench.compare 35ba30d HEAD
@@ -16,7 +18,7 @@ import shutil
 import statistics
 import subprocess
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -24,8 +26,9 @@ from bench.__main__ import ALL
 
 ROOT = Path(__file__).resolve().parents[1]
 WORSE = 1.05  # times the figure before
-# A row as `python -m bench` prints it: its name, in 44 characters at least, and the value; at the end the promise.
-ROW = re.compile(r"(?P<name>.{44,}?) +(?P<value>\d\S*) .*(?P<promise><=|>=) \S+ \S+$")
+# A row as `python -m bench` prints it: its name, in 44 characters at least, the value, its floor and their ratio if it
+# has one, and at the end the promise.
+ROW = re.compile(r"(?P<name>.{44,}?) +(?P<value>\d\S*) +(?:(?P<floor>\d\S*) +\d\S* +)?\D.*(?P<promise><=|>=) \S+ \S+$")
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,6 +37,7 @@ class Row:
 
     name: str
     value: float
+    floor: float | None
     more_is_better: bool
 
 
@@ -41,7 +45,8 @@ def rows(said: str) -> Iterator[Row]:
     """What a run of the bench printed."""
     for line in said.splitlines():
         if found := ROW.match(line):
-            yield Row(found["name"].strip(), float(found["value"]), found["promise"] == ">=")
+            floor = float(found["floor"]) if found["floor"] else None
+            yield Row(found["name"].strip(), float(found["value"]), floor, found["promise"] == ">=")
 
 
 class Checkout:
@@ -76,24 +81,28 @@ class Checkout:
 
 def table(before: Sequence[Row], after: Sequence[Row]) -> tuple[list[str], bool]:
     """A line for each row, and whether one became worse. Takes all rows of all runs."""
-    lines, worse = [f"{'figure':<44} {'before':>9} {'after':>9} {'ratio':>7}"], False
+    lines, worse = [f"{'figure':<44} {'before':>9} {'after':>9} {'ratio':>7} {'/floor':>7}"], False
     for name in dict.fromkeys(row.name for row in (*before, *after)):
-        medians = [_median(found, name) for found in (before, after)]
-        old, new = medians
+        old, new = medians = [_median(row.value for row in found if row.name == name) for found in (before, after)]
+        floors = [
+            _median(row.value / row.floor for row in found if row.name == name and row.floor)
+            for found in (before, after)
+        ]
         shown = " ".join(f"{'-' if median is None else f'{median:.4g}':>9}" for median in medians)
         if old is None or new is None or not old:
-            lines.append(f"{name:<44} {shown} {'-':>7}")
+            lines.append(f"{name:<44} {shown} {'-':>7} {'-':>7}")
             continue
         more_is_better = next(row.more_is_better for row in after if row.name == name)
         is_worse = (old / new if more_is_better and new else new / old) > WORSE
         worse = worse or is_worse
-        lines.append(f"{name:<44} {shown} {new / old:>7.3f}{'  WORSE' if is_worse else ''}")
+        of_floor = f"{floors[1] / floors[0]:.3f}" if floors[0] and floors[1] else "-"
+        lines.append(f"{name:<44} {shown} {new / old:>7.3f} {of_floor:>7}{'  WORSE' if is_worse else ''}")
     return lines, worse
 
 
-def _median(found: Sequence[Row], name: str) -> float | None:
-    values = [row.value for row in found if row.name == name]
-    return statistics.median(values) if values else None
+def _median(values: Iterable[float]) -> float | None:
+    listed = list(values)
+    return statistics.median(listed) if listed else None
 
 
 def _git(*words: str) -> str:
