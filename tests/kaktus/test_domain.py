@@ -4,11 +4,16 @@ from dataclasses import replace
 from pathlib import Path
 from xml.etree import ElementTree
 
+import pytest
+
 from agent_kaktus.actual import Mark
 from agent_kaktus.compute import domain
 from agent_kaktus.compute.desired import Devices, Instance, devices_of
 from agent_kaktus.config import HostConfig
+from agent_kaktus.disk import DiskSource
 from agent_kaktus.kinds import KINDS
+from agent_kaktus.storage import storage_pool
+from kowa.v2 import storage_pool_pb2
 
 from .slices import MIB, Slice, id_of, slice_with_network
 
@@ -158,3 +163,32 @@ def test_what_users_write_can_only_be_text() -> None:
     text = domain.marked(domain.definition(CONFIG, *web(slice_)), Mark(WEB, '"/><disk>'))
     assert "<disk>" not in text
     assert '<source bridge="br0" />' in text
+
+
+class ClusterLayout:
+    """Where a driver keeps disks that are no files."""
+
+    def __init__(self, config: HostConfig) -> None:
+        """It needs nothing of this host."""
+
+    def pool(self, pool: str) -> str:
+        return f"cluster pool {pool}"
+
+    def volume(self, pool: str, volume: str) -> DiskSource:
+        return DiskSource("network", "raw", (("protocol", "rbd"), ("name", f"{pool}/{volume}")))
+
+
+def test_a_disk_is_what_its_pools_driver_says(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(storage_pool.LAYOUTS, storage_pool_pb2.STORAGE_DRIVER_DIR, ClusterLayout)
+    element = domain.definition(CONFIG, *web(one_instance()))
+    first = element.find("devices/disk")
+    assert first is not None
+    assert ElementTree.tostring(first, encoding="unicode") == (
+        '<disk type="network" device="disk">'
+        '<driver name="qemu" type="raw" cache="writeback" discard="unmap" />'
+        f'<source protocol="rbd" name="{POOL}/{ROOT}" /><target dev="vda" bus="virtio" />'
+        f'<serial>{ROOT.replace("-", "")[:20]}</serial><boot order="1" /></disk>'
+    )
+    assert f"{POOL}/{DATA}" in domain.disks_of(element)
+    assert domain.disk_target(element, f"{POOL}/{DATA}") == "vdb"
+    assert domain.disk_target(element, "nowhere") == ""
