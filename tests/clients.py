@@ -142,7 +142,7 @@ class KowactlKind:
     def begin_update(self, resource: Any, mask: Iterable[str]) -> str:
         """From a file with what changes, and the etag."""
         document = json_format.MessageToDict(resource, preserving_proto_field_name=True)
-        kept = {name: document[name] for name in mask} | {"meta": {"etag": resource.meta.etag}}
+        kept = {name: document.get(name) for name in mask} | {"meta": {"etag": resource.meta.etag}}
         words = (self._kind.command, "update", resource.meta.id, "--no-wait", "--from-file", "-")
         return self._run(*words, stdin=json.dumps(kept))
 

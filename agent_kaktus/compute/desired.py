@@ -24,7 +24,6 @@ class Instance(DesiredObject):
     metadata: tuple[tuple[str, str], ...] = field(default=(), repr=False)
     ssh_keys: tuple[str, ...] = field(default=(), repr=False)
     project: str = ""
-    zone: str = ""
 
     @property
     def references(self) -> tuple[str, ...]:
@@ -76,5 +75,5 @@ def parse_instance(identity: Identity, sent: instance_pb2.Instance) -> Instance:
         raise ValueError(f"{sent.vcpus} vCPUs and {sent.memory} bytes of memory make no instance")
     return Instance(
         *identity, sent.vcpus, sent.memory, power, tuple(sent.volumes), tuple(sent.adapters),
-        sent.user_data, tuple(sorted(sent.metadata.items())), tuple(sent.ssh_keys), sent.project, sent.zone,
+        sent.user_data, tuple(sorted(sent.metadata.items())), tuple(sent.ssh_keys), sent.project,
     )  # fmt: skip

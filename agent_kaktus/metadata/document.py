@@ -47,7 +47,7 @@ def tree(desired: Desired, instance: Instance) -> Tree:
             "mac": first.mac if first else "",
             CUSTOM: dict(instance.metadata),
             "network": {"interfaces": {"macs": adapters}} if adapters else {},
-            "placement": _placement(desired, instance),
+            "placement": _placement(desired),
             "project": _name(desired.of(Project).get(instance.project)),
             "public-keys": keys,
         }
@@ -92,8 +92,9 @@ def _listed(name: str) -> str:
     return quote(name, safe="").replace(".", "%2E")
 
 
-def _placement(desired: Desired, instance: Instance) -> Tree:
-    zone = desired.of(Zone).get(instance.zone)
+def _placement(desired: Desired) -> Tree:
+    """Where the host stands: an agent is told of no other zone."""
+    zone = next(iter(desired.of(Zone).values()), None)
     region = desired.of(Region).get(zone.region) if zone else None
     return _filled({"availability-zone": _name(zone), "region": _name(region)})
 

@@ -34,7 +34,10 @@ def _is_shown(about: contract.Message, field: contract.Field) -> bool:
     """Whether a first example has it: what must be given, and what has a form of its own."""
     oneof = about.oneofs.get(field.oneof)
     return (
-        field.required or field.name in about.parts or bool(oneof and oneof.required and oneof.fields[0] == field.name)
+        # Also what must be given only at times: an example that leaves it out may be refused.
+        field.comment.startswith("Required")
+        or field.name in about.parts
+        or bool(oneof and oneof.required and oneof.fields[0] == field.name)
     )
 
 

@@ -39,7 +39,8 @@ TABLES = {
 PARENTS: dict[str, tuple[str, ...]] = {
     "Region": (), "Project": (), "Zone": ("region",), "Kaktus": ("zone",), "Kiwi": ("region",),
     "StoragePool": ("region", "kaktus"), "Template": ("storage_pool",), "Volume": ("storage_pool", "project"),
-    "Vnet": ("region",), "Subnet": ("vnet",), "Adapter": ("subnet", "project"), "Instance": ("zone", "project"),
+    "Vnet": ("region",), "Subnet": ("vnet",), "Adapter": ("subnet", "project"),
+    "Instance": ("region", "project", "zone"),
 }  # fmt: skip
 KIND_OF = {
     "region": "Region", "project": "Project", "zone": "Zone", "kaktus": "Kaktus", "storage_pool": "StoragePool",

@@ -60,7 +60,7 @@ def test_a_long_id_comes_back_short(cloud: ControlPlane, id_: str) -> None:
 
 def test_of_many_reasons_the_most_frequent_are_told() -> None:
     refused = {f"host-{number:02}": f"has {number} of 64 CPUs free, 100 asked" for number in range(20)}
-    refusal = no_host(refused | {f"rack-{number}": "is cordoned" for number in range(3)})
+    refusal = no_host(refused | {f"rack-{number}": "is cordoned" for number in range(3)}, "zone")
     assert refusal.message.startswith(
         "no host of the zone can hold the machine (3 hosts: is cordoned; host-00: has 0 of 64 CPUs free, 100 asked; "
     )

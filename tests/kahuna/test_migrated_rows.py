@@ -8,10 +8,12 @@ from alembic.config import Config
 from sqlalchemy import text
 from sqlmodel import Session, col, select
 
+from kahuna.kinds.instance import Instance
 from kahuna.kinds.volume import Volume
 from kahuna.store import schema
 from kahuna.store.database import Store
 from kahuna.store.reference import Reference
+from kahuna.store.resource import spec_of
 from kowa.v2 import instance_pb2, kiwi_pb2, vnet_pb2, volume_pb2
 
 SCHEMA = "0003"  # of that commit
@@ -43,7 +45,12 @@ def test_rows_of_an_earlier_release(tmp_path: Path, database: str) -> None:
     unbound = store.view.find("Kiwi", UNBOUND)
     assert isinstance(unbound, kiwi_pb2.Kiwi)
     assert not unbound.members
+    web = store.view.find("Instance", INSTANCE)
+    assert isinstance(web, instance_pb2.Instance)
+    assert (web.region, web.zone, web.meta.generation) == (REGION, ZONE, 3)
     with Session(store.engine) as session:
+        row = session.get_one(Instance, INSTANCE)
+        assert (row.region_id, row.spec) == (REGION, spec_of(web)), "to write it back moves its generation for nothing"
         assert session.exec(select(Volume.size)).all() == [3 * GIB]
         named = session.exec(select(Reference).order_by(col(Reference.field))).all()
         assert [(row.kind, row.source_id, row.field, row.target_id) for row in named] == [

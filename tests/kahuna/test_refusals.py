@@ -106,6 +106,19 @@ def web(site: Site) -> instance_pb2.Instance:
     return next(site.client.of(instance_pb2.Instance).list(filter='name = "web"'))
 
 
+def changed(message: type[Message], **fields: Any) -> Callable[[Site], object]:
+    """Asks for a change of some fields of the first of a kind."""
+
+    def ask(site: Site) -> object:
+        wanted: Any = next(site.client.of(message).list())
+        for name in fields:
+            wanted.ClearField(name)
+        wanted.MergeFrom(message(**fields))
+        return site.client.of(message).begin_update(wanted, list(fields))
+
+    return ask
+
+
 def shrink(site: Site) -> object:
     disk = site.client.of(volume_pb2.Volume).get(web(site).volumes[0])
     disk.size = GIB // 2
@@ -226,6 +239,15 @@ REFUSALS: list[tuple[str, Callable[[Site], object], str, str]] = [
     ("a Ceph pool", place(driver=2), "NOT_SERVED", "not served yet"),
     ("an agent of another host", create(kaktus_pb2.Kaktus, zone=zone, name="b", agent=agent), "IN_USE", "agent"),
     ("a shrinking disk", shrink, INVALID, "size: a volume never shrinks: it has 1 GiB, 512 MiB asked"),
+    ("another zone", changed(instance_pb2.Instance, zone=NOBODY), "NOT_SERVED", "zone: can't be changed yet; leave"),
+    ("no zone any more", changed(instance_pb2.Instance, zone=""), "NOT_SERVED", "zone: can't be changed yet"),
+    ("another region", changed(instance_pb2.Instance, region=NOBODY), INVALID, "region: can't be changed; create"),
+    ("other disks", changed(instance_pb2.Instance, volumes=[NOBODY]), "NOT_SERVED", "volumes: can't be changed yet"),
+    ("other cards", changed(instance_pb2.Instance, adapters=[]), "NOT_SERVED", "adapters: can't be changed yet"),
+    ("another router", changed(subnet_pb2.Subnet, gateway="10.20.0.9"), "NOT_SERVED", "gateway: can't be changed yet"),
+    ("another bridge", changed(vnet_pb2.Vnet, interface="br9"), "NOT_SERVED", "interface: can't be changed yet"),
+    ("another address", changed(adapter_pb2.Adapter, address="10.20.0.9"), "NOT_SERVED", "address: can't be"),
+    ("another hardware address", changed(adapter_pb2.Adapter, mac="02:00:00:00:00:09"), "NOT_SERVED", "mac: can't be"),
     ("a part of a map in the mask", masked("metadata.motd"), INVALID, "metadata.motd: name the whole field, metadata"),
     ("a part of a text in the mask", masked("description.x"), INVALID, "name the whole field, description"),
     ("a label's name", machine(labels={"a b": ""}), INVALID, "labels['a b']: its name 'a b' is no label's name"),

@@ -103,7 +103,6 @@ class Slice:
             ssh_keys=ssh_keys,
             user_data=user_data,
             project=id_of("project"),
-            zone=id_of("zone"),
         )
         return self.put(name, instance)
 

@@ -81,8 +81,8 @@ def test_a_machine_with_nothing_has_a_name() -> None:
     slice_ = Slice()
     slice_.host()
     slice_.instance("bare")
-    bare = replace(KINDS.parse(slice_.objects).of(Instance)[id_of("bare")], zone="", project="")
-    assert document.tree(desired(), bare) == {
+    bare = replace(KINDS.parse(slice_.objects).of(Instance)[id_of("bare")], project="")
+    assert document.tree(Desired(), bare) == {
         "hostname": "bare",
         "instance-id": id_of("bare"),
         "local-hostname": "bare",

@@ -40,7 +40,8 @@ class Field:
     presence: bool  # unset can be told from the default
     required: bool
     output_only: bool
-    immutable: bool
+    immutable: bool  # stays as it was created
+    change_not_served: bool  # only for now
     default_value: str  # what stands in it when it is left out; empty when nothing does
     not_served: bool  # nothing acts on it yet
     rule: options_pb2.Rule

@@ -8,7 +8,7 @@ from typing import Any
 
 from google.protobuf.message import Message
 
-from kahuna.domain.errors import invalid, quoted
+from kahuna.domain.errors import Refusal, Violation, invalid, quoted
 from kahuna.domain.validation import META, described
 from kowa import contract
 
@@ -46,7 +46,10 @@ def apply_mask(target: Message, source: Message, paths: Collection[str]) -> None
 
 def check_immutable(kind: contract.Kind, before: Message, after: Message) -> None:
     """Raises Refusal on the first field that is changed and can't be."""
-    for where in _changed(kind.message, before, after, ""):
+    for where, field in _changed(kind.message, before, after, ""):
+        if field.change_not_served:
+            said = f"can't be changed yet; leave it as it is or create another {kind.command}"
+            raise Refusal("NOT_SERVED", f"{where}: {said}", violations=[Violation(where, said)])
         raise invalid(where, f"can't be changed; create another {kind.command}")
 
 
@@ -88,13 +91,15 @@ def _alike(about: contract.Message, old: Message, new: Message) -> bool:
     return plain == new
 
 
-def _changed(about: contract.Message, before: Message, after: Message, above: str) -> Iterator[str]:
+def _changed(
+    about: contract.Message, before: Message, after: Message, above: str
+) -> Iterator[tuple[str, contract.Field]]:
     for field in about.fields.values():
         if field.output_only or field.name == META:
             continue
         if field.immutable:
             if getattr(before, field.name) != getattr(after, field.name):
-                yield contract.place(above, field.name)
+                yield contract.place(above, field.name), field
         elif field.name in about.parts:
             for key, old, new in _pairs(field, before, after):
                 yield from _changed(about.parts[field.name], old, new, contract.place(above, field.name, key))

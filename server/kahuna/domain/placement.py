@@ -46,8 +46,8 @@ class Choice:
     refused: dict[str, str]
 
 
-def choose(demand: Demand, hosts: Sequence[Host]) -> Choice:
-    """The hosts for a demand, best first.
+def choose(demand: Demand, hosts: Sequence[Host], within: str) -> Choice:
+    """The hosts for a demand, best first; all of a zone or a region, as `within` says.
 
     Raises Refusal NO_HOST with one reason for each host when none fits. Being offline never refuses a host.
     """
@@ -60,12 +60,12 @@ def choose(demand: Demand, hosts: Sequence[Host]) -> Choice:
         else:
             fits.append(host)
     if not fits:
-        raise no_host(refused)
+        raise no_host(refused, within)
     return Choice(tuple(sorted(fits, key=weight)), refused)
 
 
-def no_host(refused: Mapping[str, str]) -> Refusal:
-    """The refusal by all hosts of a zone, each by its name with its reason. The message counts those of one reason."""
+def no_host(refused: Mapping[str, str], within: str) -> Refusal:
+    """The refusal by all hosts of a zone or region, by name with the reason. The message counts those of one reason."""
     hosts: dict[str, list[str]] = {}
     for name, reason in sorted(refused.items()):
         hosts.setdefault(reason, []).append(name)
@@ -75,7 +75,7 @@ def no_host(refused: Mapping[str, str]) -> Refusal:
         said.append(f"and {sum(len(names) for _, names in groups[GROUPS:])} more")
     return Refusal(
         "NO_HOST",
-        f"no host of the zone can hold the machine ({'; '.join(said) or 'the zone has no host'}); "
+        f"no host of the {within} can hold the machine ({'; '.join(said) or f'the {within} has no host'}); "
         "ask for less or add a host",
         details=dict(sorted(refused.items())),
     )

@@ -1,13 +1,14 @@
-"""What is free on the hosts of a zone, as a transaction sees it."""
+"""What is free on the hosts of a zone or region, as a transaction sees it."""
 
 from collections.abc import Iterable
+from dataclasses import replace
 
 from sqlmodel import func, select
 
 from kahuna.domain.placement import OFFLINE, ONLINE, STALE, Host
 from kahuna.store.resource import TABLES
 from kahuna.store.transaction import Transaction
-from kowa.v2 import agent_pb2, kaktus_pb2, storage_pool_pb2
+from kowa.v2 import agent_pb2, kaktus_pb2, storage_pool_pb2, zone_pb2
 
 # What one hardware thread and one byte of memory may be promised, unless the host says otherwise.
 CPU_OVERCOMMIT = 3
@@ -15,12 +16,19 @@ MEMORY_OVERCOMMIT = 1
 _LIVENESS = {agent_pb2.STREAM_ONLINE: ONLINE, agent_pb2.STREAM_STALE: STALE}
 
 
-def hosts(tx: Transaction, zone: str) -> list[Host]:
+def hosts_of_zone(tx: Transaction, zone: str) -> list[Host]:
     """The hosts of a zone with what is free of each. Instances marked for deletion count until they are gone."""
     found = tx.each(kaktus_pb2.Kaktus, "zone", zone)
     unmarked = [host for host in found if not host.meta.HasField("delete_time")]
     used = _used(tx, [host.meta.id for host in unmarked])
     return [_host(tx, host, *used.get(host.meta.id, (0, 0))) for host in unmarked]
+
+
+def hosts_of_region(tx: Transaction, region: str) -> list[Host]:
+    """Those of all its zones, called ZONE/HOST."""
+    zones = tx.each(zone_pb2.Zone, "region", region)
+    found = [(zone, host) for zone in zones for host in hosts_of_zone(tx, zone.meta.id)]
+    return [replace(host, name=f"{zone.name}/{host.name}") for zone, host in found]
 
 
 def host(tx: Transaction, id_: str) -> Host:

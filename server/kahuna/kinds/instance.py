@@ -25,7 +25,8 @@ class Instance(Resource, table=True):
 
     project_id: str = Field(foreign_key="project.id", index=True)
     name: str
-    zone_id: str = Field(foreign_key="zone.id", index=True)
+    region_id: str | None = Field(default=None, foreign_key="region.id", index=True)
+    zone_id: str | None = Field(default=None, foreign_key="zone.id", index=True)
     kaktus_id: str | None = Field(default=None, foreign_key="kaktus.id", index=True)
     vcpus: int
     memory: int = Field(sa_type=BigInteger)
@@ -41,11 +42,19 @@ class Instances(Kind[instance_pb2.Instance]):
 
     def admit(self, tx: Transaction, resource: instance_pb2.Instance) -> None:
         """Takes a host for a new instance, or refuses with the reason of each."""
-        region = tx.one(zone_pb2.Zone, resource.zone).region
-        pools = self._pools(tx, resource, region)
-        self._check_adapters(tx, resource, region)
-        demand = Demand(resource.vcpus, resource.memory, frozenset(pools))
-        resource.kaktus = self._take(tx, demand, choose(demand, capacity.hosts(tx, resource.zone)))
+        resource.region = _region(tx, resource)
+        pools = self._pools(tx, resource)
+        self._check_adapters(tx, resource)
+        demand, within = (
+            Demand(resource.vcpus, resource.memory, frozenset(pools)),
+            "zone" if resource.zone else "region",
+        )
+        hosts = (
+            capacity.hosts_of_zone(tx, resource.zone)
+            if resource.zone
+            else capacity.hosts_of_region(tx, resource.region)
+        )
+        resource.kaktus = self._take(tx, demand, choose(demand, hosts, within), within)
 
     def created(self, tx: Transaction, resource: instance_pb2.Instance) -> None:
         """The instance holds its volumes and adapters: each names it, so that no other can."""
@@ -138,26 +147,26 @@ class Instances(Kind[instance_pb2.Instance]):
         self.platform.consoles.of(call.cause.caller, request.id, request.session).resize(request.rows, request.columns)
         return Empty()
 
-    def _pools(self, tx: Transaction, resource: instance_pb2.Instance, region: str) -> set[str]:
-        """The pools of its disks. Each disk is the project's, free, and lies in the zone's region."""
+    def _pools(self, tx: Transaction, resource: instance_pb2.Instance) -> set[str]:
+        """The pools of its disks. Each disk is the project's, free, and lies in its region."""
         pools: set[str] = set()
         for index, id_ in enumerate(resource.volumes):
             field, volume = f"volumes[{index}]", tx.one(volume_pb2.Volume, id_)
             _check_part(field, "volume", volume, resource.project)
-            if tx.one(storage_pool_pb2.StoragePool, volume.storage_pool).region != region:
-                raise invalid(field, f"volume {volume.name} lies in another region than the zone")
+            if tx.one(storage_pool_pb2.StoragePool, volume.storage_pool).region != resource.region:
+                raise invalid(field, f"volume {volume.name} lies in another region than the machine")
             pools.add(volume.storage_pool)
         return pools
 
-    def _check_adapters(self, tx: Transaction, resource: instance_pb2.Instance, region: str) -> None:
+    def _check_adapters(self, tx: Transaction, resource: instance_pb2.Instance) -> None:
         for index, id_ in enumerate(resource.adapters):
             field, adapter = f"adapters[{index}]", tx.one(adapter_pb2.Adapter, id_)
             _check_part(field, "adapter", adapter, resource.project)
             vnet = tx.one(subnet_pb2.Subnet, adapter.subnet).vnet
-            if tx.one(vnet_pb2.Vnet, vnet).region != region:
-                raise invalid(field, f"adapter {adapter.name} is in another region than the zone")
+            if tx.one(vnet_pb2.Vnet, vnet).region != resource.region:
+                raise invalid(field, f"adapter {adapter.name} is in another region than the machine")
 
-    def _take(self, tx: Transaction, demand: Demand, choice: Choice) -> str:
+    def _take(self, tx: Transaction, demand: Demand, choice: Choice, within: str) -> str:
         """The best host that still fits once it is locked."""
         refused = dict(choice.refused)
         for candidate in choice.hosts:
@@ -165,7 +174,19 @@ class Instances(Kind[instance_pb2.Instance]):
             if not reason:
                 return candidate.id
             refused[candidate.name] = reason
-        raise no_host(refused)
+        raise no_host(refused, within)
+
+
+def _region(tx: Transaction, resource: instance_pb2.Instance) -> str:
+    """The region of a new instance: the one given, and that of the zone if one is wished for."""
+    if not resource.zone:
+        if not resource.region:
+            raise invalid("region", "is required, unless a zone of it is given")
+        return resource.region
+    zone = tx.one(zone_pb2.Zone, resource.zone)
+    if resource.region not in ("", zone.region):
+        raise invalid("zone", f"zone {zone.name} lies in another region; choose one of the machine's, or leave one out")
+    return zone.region
 
 
 def _check_on(resource: instance_pb2.Instance, verb: str, remedy: str) -> None:

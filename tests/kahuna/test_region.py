@@ -1,0 +1,69 @@
+"""A machine is in a region; its zone is a wish; where it is placed is the answer."""
+
+import pytest
+
+from kowa import errors
+from kowa.v2 import instance_pb2
+from tests.control_plane import GIB, ControlPlane, FakeHost
+from tests.site import Site, make_site
+from tests.waiting import until
+
+
+@pytest.fixture
+def site(cloud: ControlPlane) -> Site:
+    """A site with a host of 16 GiB in the zone eu-a, and one of 64 GiB in eu-b, which reaches no pool."""
+    made = make_site(cloud)
+    made.registered()
+    agent, secret = cloud.agent("agent-b")
+    other = cloud.host(cloud.zone(made.region, "eu-b"), "host-1", agent.meta.id)
+    cloud.dial(secret, FakeHost(memory=64 * GIB), "b")
+    until(lambda: cloud.client.kaktuses.get(other.meta.id).status.memory, what="the other host's capacity")
+    return made
+
+
+def wanted(site: Site, name: str, **fields: str) -> instance_pb2.Instance:
+    """A machine with a region or a zone, if any."""
+    machine = site.wanted(name)
+    machine.ClearField("zone")
+    machine.MergeFrom(instance_pb2.Instance(**fields))  # type: ignore[arg-type]
+    return machine
+
+
+def test_with_a_region_alone_it_goes_to_the_best_host_of_all_its_zones(site: Site) -> None:
+    web = site.client.instances.create(wanted(site, "web", region=site.region.meta.id))
+    assert (web.region, web.zone, web.kaktus) == (site.region.meta.id, "", site.host.meta.id)
+    bare = wanted(site, "diskless", region=site.region.meta.id)
+    bare.memory = 32 * GIB
+    with pytest.raises(errors.Exhausted) as refused:
+        site.client.instances.create(bare)
+    assert refused.value.message == (
+        "no host of the region can hold the machine (eu-a/host-1: has 15 GiB of 16 GiB of memory free, 32 GiB asked; "
+        "eu-b/host-1: does not reach the storage pool of its disks); ask for less or add a host"
+    )
+
+
+def test_a_zone_says_the_region_and_holds_the_machine(site: Site) -> None:
+    web = site.client.instances.create(wanted(site, "web", zone=site.zone.meta.id))
+    assert (web.region, web.zone) == (site.region.meta.id, site.zone.meta.id)
+    both = wanted(site, "db", zone=site.zone.meta.id, region=site.region.meta.id)
+    assert site.client.instances.create(both).kaktus == site.host.meta.id
+    eu_b = next(zone.meta.id for zone in site.client.zones.list(filter="name = eu-b"))
+    with pytest.raises(errors.Exhausted, match=r"no host of the zone can hold the machine .host-1: does not reach"):
+        site.client.instances.create(wanted(site, "far", zone=eu_b))
+    assert [found.name for found in site.client.instances.list(filter=f"region = {web.region}", order_by="name")] == [
+        "db", "web",
+    ]  # fmt: skip
+
+
+def test_what_does_not_fit_together_is_refused(site: Site) -> None:
+    us = site.cloud.region("us")
+    fields = {"zone": site.zone.meta.id, "region": us.meta.id}
+    with pytest.raises(errors.Invalid, match="zone: zone eu-a lies in another region; choose one of the machine's"):
+        site.client.instances.create(wanted(site, "web", **fields))
+    with pytest.raises(errors.Invalid, match="region: is required, unless a zone of it is given"):
+        site.client.instances.create(wanted(site, "db"))
+    with pytest.raises(errors.Invalid, match=r"volumes\[0\]: volume far-os lies in another region than the machine"):
+        site.client.instances.create(wanted(site, "far", region=us.meta.id))
+    site.client.instances.create(wanted(site, "here", region=site.region.meta.id))
+    with pytest.raises(errors.Conflict, match=r"region eu has .*1 instance: here"):
+        site.client.regions.delete(site.region.meta.id)
