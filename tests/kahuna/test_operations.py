@@ -5,10 +5,11 @@ from typing import Any
 import pytest
 from sqlmodel import Session, col, select
 
+from kahuna.domain import lifecycle
 from kahuna.store.audit import Audit
 from kowa import contract, errors
 from kowa.fleet.v1 import fleet_pb2
-from kowa.v2 import instance_pb2, meta_pb2, operation_pb2
+from kowa.v2 import instance_pb2, meta_pb2, operation_pb2, region_pb2, template_pb2
 from tests.control_plane import ControlPlane, FakeHost
 from tests.packed import edited
 from tests.site import Site, make_site
@@ -51,6 +52,24 @@ def test_an_operation_says_when_its_host_goes_and_when_it_is_back(site: Site) ->
     until(lambda: stands(site, stop) == (RUNNING, ""), what="the word that its host is back")
     busy.frozen.clear()
     assert site.client.operations.wait(stop, 60).phase == DONE
+
+
+def test_what_is_under_way_has_a_deadline_by_its_kind_of_work(site: Site) -> None:
+    web = site.away()
+    wanted = template_pb2.Template(storage_pool=site.pool.meta.id, name="big", source="big.qcow2", sha256="1" * 64)
+    big = site.client.of(template_pb2.Template).begin_create(wanted)
+    begun = [site.client.instances.begin(verb, web.meta.id) for verb in ("stop", "reboot")]
+    for operation_id, seconds in zip(
+        (big.operation_id, *(b.operation_id for b in begun)), (22200, 300, 120), strict=True
+    ):
+        operation = site.client.operations.get(operation_id)
+        assert operation.deadline.ToMicroseconds() - operation.meta.create_time.ToMicroseconds() == seconds * 1_000_000
+    at_once = site.client.of(region_pb2.Region).begin_create(region_pb2.Region(name="us")).operation_id
+    done = site.client.operations.get(at_once)
+    assert (done.phase, done.HasField("deadline")) == (DONE, False)
+    soon = site.client.operations.list(filter=f"deadline <= {operation.deadline.ToJsonString()} AND phase = waiting")
+    assert [found.method for found in soon] == ["RebootInstance"]
+    assert lifecycle.WORK_LIMITS_S.keys() <= {method.name for method in contract.load().methods.values()}
 
 
 def test_the_same_wish_again_replaces_nothing(site: Site) -> None:

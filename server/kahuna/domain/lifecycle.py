@@ -4,6 +4,13 @@ from dataclasses import dataclass
 
 from kowa.v2 import meta_pb2, operation_pb2
 
+# How long work may take, by its method, until its operation is overdue.
+WORK_LIMITS_S = {
+    "CreateTemplate": 6 * 3600 + 600,  # the agent gives up an import after six hours
+    "RebootInstance": 120,  # it is begun within a minute, or not at all
+    "ResetInstance": 120,
+}
+DEFAULT_WORK_LIMIT_S = 300
 OPEN = frozenset({operation_pb2.PHASE_RUNNING, operation_pb2.PHASE_WAITING})
 
 

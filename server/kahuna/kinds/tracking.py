@@ -144,6 +144,8 @@ def _record(
     tx: Transaction, cause: Cause, operation: operation_pb2.Operation, kind: str, target: Message
 ) -> operation_pb2.Operation:
     if operation.phase in lifecycle.OPEN:
+        limit_s = lifecycle.WORK_LIMITS_S.get(cause.method, lifecycle.DEFAULT_WORK_LIMIT_S)
+        operation.deadline.CopyFrom(timestamp(tx.now + limit_s * 1_000_000))
         obstacle = _obstacle(tx, kind, target)
         if obstacle:
             operation.phase, operation.message = operation_pb2.PHASE_WAITING, obstacle
