@@ -1,4 +1,4 @@
-"""Draws the platform owner's key."""
+"""Generates the platform owner's API key."""
 
 import time
 from pathlib import Path
@@ -14,12 +14,12 @@ from kahuna.store.schema import migrate
 from kowa.files import write
 
 
-def draw(settings: Settings, out: Path) -> None:
+def generate(settings: Settings, out: Path) -> None:
     """Writes a new key to a file and its hash to the database, in place of those before. Kahuna must be stopped."""
     store = Store(settings.database_url)
     migrate(store.engine)
     hasher = keys.KeyHasher.from_file(settings.state / "secret.key")
-    key = keys.draw(keys.ADMIN)
+    key = keys.generate(keys.ADMIN)
     draft = out.with_name(out.name + ".drawn")
     write(draft, f"{key.text}\n".encode(), mode=0o600)
     with Session(store.engine) as session:

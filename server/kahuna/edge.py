@@ -1,4 +1,4 @@
-"""The one place that says who gets in, and the one place that turns what went wrong into an answer."""
+"""Access to methods, and refusals as gRPC answers: for the API and the agents' streams."""
 
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from contextvars import ContextVar
@@ -12,27 +12,27 @@ from google.protobuf import any_pb2
 from google.rpc import error_details_pb2, status_pb2
 
 from kahuna.domain.errors import Refusal
-from kahuna.security.identity import NOBODY, Identities, Identity, may
+from kahuna.security.identity import ANONYMOUS, Identities, Identity, is_allowed
 from kowa import contract
 from kowa.formats import CONTROLS
 from kowa.v2 import options_pb2
 
 log = structlog.get_logger()
 
-# Methods of others' contracts, which carry no option of ours. What the API can do is no secret, but it is told to its
+# gRPC's own services: their methods carry no access option. What the API can do is no secret, but it is told to its
 # users only: who has no key learns nothing of this Kahuna and costs it nothing, and agents speak another contract.
-FOREIGN: Mapping[str, options_pb2.Access] = {
+GRPC_METHODS: Mapping[str, options_pb2.Access] = {
     "/grpc.health.v1.Health/Check": options_pb2.Access(role=options_pb2.ROLE_PUBLIC),
     "/grpc.health.v1.Health/Watch": options_pb2.Access(role=options_pb2.ROLE_PUBLIC),
     "/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo": options_pb2.Access(role=options_pb2.ROLE_USER),
 }
-MAX_REASON = 1024
+MAX_REASON_CHARS = 1024
 # An answer travels in headers, of which gRPC takes 8 KiB: the message percent-encoded, the whole once more in base64.
-MAX_MESSAGE = 1536
-# The most bytes of the violations and of the details, and of each one's text.
-MAX_LISTED, MAX_TEXT = 1024, 512
-# What an entry of a list takes besides its texts, in bytes.
-FRAME = 8
+MAX_MESSAGE_BYTES = 1536
+# The most of the violations and of the details each, and of one text in them.
+MAX_DETAILS_BYTES, MAX_DETAIL_TEXT_BYTES = 1024, 512
+# What an entry of a list takes besides its texts.
+ENTRY_OVERHEAD_BYTES = 8
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +53,7 @@ class AccessInterceptor(grpc.aio.ServerInterceptor):
 
     def __init__(self, identities: Identities, methods: Mapping[str, options_pb2.Access]) -> None:
         self._identities = identities
-        self._methods = {**FOREIGN, **methods}
+        self._methods = {**GRPC_METHODS, **methods}
 
     async def intercept_service(
         self, continuation: Continuation, handler_call_details: grpc.HandlerCallDetails
@@ -64,31 +64,31 @@ class AccessInterceptor(grpc.aio.ServerInterceptor):
             if access is None:
                 raise Refusal("NOT_SERVED", f"there is no method {handler_call_details.method}")
             identity = self._identities.identify(metadata.get("authorization", ""))
-            if not may(identity, access):
-                raise _refusal(identity, handler_call_details.method)
+            if not is_allowed(identity, access):
+                raise _access_refusal(identity, handler_call_details.method)
         except Refusal as refusal:
-            return _refusing(refusal)
+            return _refusing_handler(refusal)
         reason = CONTROLS.sub(" ", unquote(metadata.get("kowabunga-reason", "")))
-        CALLER.set(Caller(identity, reason[:MAX_REASON]))
+        CALLER.set(Caller(identity, reason[:MAX_REASON_CHARS]))
         return await continuation(handler_call_details)
 
 
 def accesses(read: contract.Contract) -> dict[str, options_pb2.Access]:
-    """The option of every method of the platform's API."""
+    """The access option of each method of the API, by path."""
     return {path: method.access for path, method in read.methods.items()}
 
 
 def answer(refusal: Refusal) -> status_pb2.Status:
     """A refusal as callers get it: of what is long, the beginning."""
-    told = dict(_listed(refusal.details.items()))
-    violations = _listed((violation.field, violation.description) for violation in refusal.violations)
-    info = error_details_pb2.ErrorInfo(reason=refusal.reason, domain="kowabunga", metadata=told)
+    metadata = dict(_first_that_fit(refusal.details.items()))
+    violations = _first_that_fit((violation.field, violation.description) for violation in refusal.violations)
+    info = error_details_pb2.ErrorInfo(reason=refusal.reason, domain="kowabunga", metadata=metadata)
     details = [info, error_details_pb2.BadRequest(field_violations=[
         error_details_pb2.BadRequest.FieldViolation(field=field, description=description)
         for field, description in violations
     ])] if violations else [info]  # fmt: skip
     status = status_pb2.Status(
-        code=grpc.StatusCode[refusal.status].value[0], message=_shortened(refusal.message, MAX_MESSAGE)
+        code=grpc.StatusCode[refusal.status].value[0], message=_truncated(refusal.message, MAX_MESSAGE_BYTES)
     )
     for detail in details:
         packed = any_pb2.Any()
@@ -105,26 +105,26 @@ async def abort(context: "grpc.aio.ServicerContext[Any, Any]", refusal: Refusal)
     )
 
 
-def unforeseen(method: str, error: Exception) -> Refusal:
-    """What a caller hears of an error of ours: nothing of its inside."""
+def internal_error(method: str, error: Exception) -> Refusal:
+    """The refusal for a bug of ours: the caller learns nothing of its inside, the log has it."""
     log.error("call.failed", method=method, exc_info=error)
     return Refusal("INTERNAL", f"{method} failed; the server's log says why")
 
 
-def _listed(items: Iterable[tuple[str, str]]) -> list[tuple[str, str]]:
-    """The first of what is listed by name, as many as there is room for."""
+def _first_that_fit(items: Iterable[tuple[str, str]]) -> list[tuple[str, str]]:
+    """The first entries, as many as fit into MAX_DETAILS_BYTES; at least one."""
     kept: list[tuple[str, str]] = []
-    room = MAX_LISTED
+    room = MAX_DETAILS_BYTES
     for name, text in items:
-        item = _shortened(name, MAX_TEXT), _shortened(text, MAX_TEXT)
-        room -= sum(len(part.encode()) for part in item) + FRAME
+        item = _truncated(name, MAX_DETAIL_TEXT_BYTES), _truncated(text, MAX_DETAIL_TEXT_BYTES)
+        room -= sum(len(part.encode()) for part in item) + ENTRY_OVERHEAD_BYTES
         if kept and room < 0:
             break
         kept.append(item)
     return kept
 
 
-def _shortened(text: str, room: int) -> str:
+def _truncated(text: str, room: int) -> str:
     """The beginning of a text, no longer than the room when it is percent-encoded."""
     for index, character in enumerate(text):
         room -= 1 if " " <= character <= "~" and character != "%" else 3 * len(character.encode())
@@ -133,13 +133,13 @@ def _shortened(text: str, room: int) -> str:
     return text
 
 
-def _refusal(identity: Identity, method: str) -> Refusal:
-    if identity is NOBODY:
+def _access_refusal(identity: Identity, method: str) -> Refusal:
+    if identity is ANONYMOUS:
         return Refusal("UNAUTHENTICATED", "no key was sent; send `authorization: Bearer <key>`")
     return Refusal("PERMISSION_DENIED", f"{identity.subject} may not call {method}")
 
 
-def _refusing(refusal: Refusal) -> "grpc.RpcMethodHandler[Any, Any]":
+def _refusing_handler(refusal: Refusal) -> "grpc.RpcMethodHandler[Any, Any]":
     async def refuse(_: Any, context: "grpc.aio.ServicerContext[Any, Any]") -> None:
         await abort(context, refusal)
 

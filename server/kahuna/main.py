@@ -12,8 +12,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(prog="kahuna", description="Kowabunga's orchestrator.")
     parser.add_argument("--config", type=Path, help="a TOML file; KAHUNA_* in the environment goes over it")
     commands = parser.add_subparsers(dest="command", required=True)
-    commands.add_parser("serve", help="run until told to stop (SIGTERM)")
-    key = commands.add_parser("admin-key", help="draw the admin key anew; older ones stop working at the next start")
+    commands.add_parser("serve", help="run until SIGTERM")
+    key = commands.add_parser("admin-key", help="generate a new admin key; older ones stop working at the next start")
     key.add_argument("--out", type=Path, required=True, help="the file to write it to (mode 0600)")
     trail = commands.add_parser("audit", help="print who changed what and why, oldest first, one JSON object a line")
     trail.add_argument("--target", default="", help="only changes of the resource with this id")
@@ -41,13 +41,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
         show(configured, parsed.target, parsed.days)
     elif parsed.command == "restored":
-        from kahuna.restored import begin_anew
+        from kahuna.restored import start_new_incarnation
 
-        begin_anew(configured)
+        start_new_incarnation(configured)
     else:
-        from kahuna.admin_key import draw
+        from kahuna.admin_key import generate
 
-        draw(configured, parsed.out)
+        generate(configured, parsed.out)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Begins a new life of the store: after the database was put back to an earlier day."""
+"""Gives a database that was restored from a backup a new incarnation."""
 
 import sys
 import time
@@ -13,11 +13,11 @@ from kahuna.store.database import Store
 from kahuna.store.log import Head
 
 
-def begin_anew(settings: Settings) -> None:
-    """Draws a new incarnation and says so. Kahuna must be stopped. Raises SystemExit when there is no database yet.
+def start_new_incarnation(settings: Settings) -> None:
+    """Stores and prints a new incarnation. Kahuna must be stopped. Raises SystemExit when there is no database yet.
 
-    Generations count anew from where the backup stands, so what an agent holds may bear the number of what it shall
-    hold and be something else. Of another life's state it drops all, and is told all of this one's.
+    Generations count on from the backup, so an agent may hold another content under a number that is given again.
+    Agents drop what they hold of another incarnation, and are sent their whole slice.
     """
     store = Store(settings.database_url)
     try:

@@ -37,11 +37,10 @@ from kowa.signals import on_end
 
 log = structlog.get_logger()
 
-# How long calls under way may take to end when Kahuna stops, in seconds.
-GRACE = 2
-MINUTE, HOUR = 60, 3600
-# How often commands are looked through for those that were not sent in time, in seconds.
-LATE = 10
+# How long calls under way may take to end when Kahuna stops.
+SHUTDOWN_GRACE_S = 2
+MINUTE_S, HOUR_S = 60, 3600
+HOUSEKEEPING_INTERVAL_S = 10
 KEEPALIVE = (
     ("grpc.keepalive_time_ms", 20_000),
     ("grpc.keepalive_timeout_ms", 10_000),
@@ -75,7 +74,8 @@ class Kahuna:
         self.fleet = fleet = Fleet(self.store)
         reports = Reports(self.store, kinds)
         await fleet.start()
-        self._tasks += [asyncio.create_task(work) for work in (reports.run(), fleet.listen(), self._keep_house())]
+        background = (reports.run(), fleet.watch_streams(), self._housekeeping())
+        self._tasks += [asyncio.create_task(work) for work in background]
 
         access = AccessInterceptor(identities, accesses(CONTRACT))
         health = HealthServicer()
@@ -103,28 +103,28 @@ class Kahuna:
         log.info("kahuna.serving", api=self.settings.api, fleet=self.settings.fleet, revision=self.store.view.revision)
 
     async def stop(self) -> None:
-        """Lets calls under way end, then lets go of the database."""
-        await asyncio.gather(*(server.stop(GRACE) for server in self._servers))
+        """Waits for calls under way, then closes the database."""
+        await asyncio.gather(*(server.stop(SHUTDOWN_GRACE_S) for server in self._servers))
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
         await self.store.close()
         log.info("kahuna.stopped")
 
-    async def _keep_house(self) -> None:
-        """Takes out what has had its time and what was left over, now and then; ends commands that came too late."""
-        for seconds in itertools.count(0, LATE):
+    async def _housekeeping(self) -> None:
+        """Expires commands, and removes gone resources each minute, old operations and audit records each hour."""
+        for seconds in itertools.count(0, HOUSEKEEPING_INTERVAL_S):
             try:
                 await self.store.persist(command.expire)
-                if seconds % MINUTE == 0:
+                if seconds % MINUTE_S == 0:
                     await self.store.persist(lambda tx: deletion.sweep_marked(tx, deletion.RECHECK_AFTER))
-                if seconds % HOUR == 0:
+                if seconds % HOUR_S == 0:
                     await self.store.persist(prune)
                     while await self.store.persist(tracking.prune):
                         pass
             except Exception as error:  # what fails once must not end it for good
-                log.error("house.not_kept", exc_info=error)
-            await asyncio.sleep(LATE)
+                log.error("housekeeping.failed", exc_info=error)
+            await asyncio.sleep(HOUSEKEEPING_INTERVAL_S)
 
     def _credentials(self) -> grpc.ServerCredentials:
         files = certificates.ensure(self.settings.state, self.settings.names)
@@ -132,7 +132,7 @@ class Kahuna:
 
 
 def run(settings: Settings) -> None:
-    """Serves until told to end."""
+    """Serves until SIGTERM or SIGINT."""
     logs.configure(as_json=settings.log_json)
     uvloop.run(_serve(settings))
 

@@ -22,7 +22,7 @@ OPTIONS = (("grpc.use_local_subchannel_pool", 1), ("grpc.max_receive_message_len
 def enlist(cloud: ControlPlane, zone: str, count: int) -> list[str]:
     """Hosts in a zone, each with an agent. Their secrets."""
     hasher = keys.KeyHasher.from_file(cloud.settings.state / "secret.key")
-    drawn = [keys.draw(keys.AGENT) for _ in range(count)]
+    drawn = [keys.generate(keys.AGENT) for _ in range(count)]
 
     def work(tx: Transaction) -> None:
         for number, key in enumerate(drawn):

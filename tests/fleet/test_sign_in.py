@@ -277,9 +277,7 @@ def test_an_agent_offers_what_it_stored_when_it_starts_again(site: Site, tmp_pat
 
 
 @pytest.mark.slow
-def test_who_falls_silent_is_stale_until_he_is_heard_again(
-    site: Site, dial: Dial, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_silent_agent_is_stale_until_it_sends_again(site: Site, dial: Dial, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(fleet, "STALE_AFTER_S", 1.0)
     monkeypatch.setattr(session, "HEARTBEAT_INTERVAL_S", 0.1)
     # One that has nothing to say, and says that.

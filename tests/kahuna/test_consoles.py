@@ -165,7 +165,7 @@ def test_a_machine_that_reads_no_keys_holds_up_who_types_and_loses_none(
 
 def test_a_console_is_its_callers_own() -> None:
     class Session:
-        over = asyncio.Event()
+        finished = asyncio.Event()
 
     def ask(agent: str, ticket: str, instance: str) -> Session | None:
         tickets.append(ticket)

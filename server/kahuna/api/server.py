@@ -11,7 +11,7 @@ from kahuna import metrics
 from kahuna.api.methods import Methods, Streaming, Unary
 from kahuna.domain.errors import Refusal
 from kahuna.domain.validation import check_request
-from kahuna.edge import CALLER, abort, unforeseen
+from kahuna.edge import CALLER, abort, internal_error
 from kahuna.kinds.cause import Cause
 from kahuna.kinds.kind import Call, Kinds
 from kahuna.security.scope import ScopedView, scope_of
@@ -81,7 +81,7 @@ def _unary(carry_out: Unary, method: contract.Method, view: View) -> Callable[[b
         except Refusal as refused:
             refusal = refused
         except Exception as error:  # noqa: BLE001 - the edge: nothing of the inside may get out
-            refusal = unforeseen(method.name, error)
+            refusal = internal_error(method.name, error)
         finally:
             seconds.observe(time.perf_counter() - begun)
         metrics.CALLS.labels(method.name, refusal.status).inc()
@@ -103,7 +103,7 @@ def _streaming(carry_out: Streaming, method: contract.Method, view: View) -> Cal
         except Refusal as refusal:
             await abort(context, refusal)
         except Exception as error:  # noqa: BLE001 - the edge
-            await abort(context, unforeseen(method.name, error))
+            await abort(context, internal_error(method.name, error))
 
     return serve
 

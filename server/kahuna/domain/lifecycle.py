@@ -1,4 +1,4 @@
-"""Where a resource stands, and how an operation ends."""
+"""The state of a resource and the phase of an operation, from generations, deletion mark and failure."""
 
 from dataclasses import dataclass
 
@@ -15,7 +15,7 @@ OPEN = frozenset({operation_pb2.PHASE_RUNNING, operation_pb2.PHASE_WAITING})
 
 
 @dataclass(frozen=True, slots=True)
-class Standing:
+class Lifecycle:
     """What decides the state of a resource: generations, the deletion mark, and whether its agent gave it up."""
 
     generation: int
@@ -25,23 +25,23 @@ class Standing:
     converges: bool
 
 
-def state(standing: Standing) -> meta_pb2.State:
-    """The state shown."""
-    if standing.marked:
+def state(lifecycle: Lifecycle) -> meta_pb2.State:
+    """The state that clients see."""
+    if lifecycle.marked:
         return meta_pb2.STATE_DELETING
-    if not standing.converges:
+    if not lifecycle.converges:
         return meta_pb2.STATE_READY
-    if standing.failed:
+    if lifecycle.failed:
         return meta_pb2.STATE_ERROR
-    return meta_pb2.STATE_READY if standing.observed >= standing.generation else meta_pb2.STATE_PENDING
+    return meta_pb2.STATE_READY if lifecycle.observed >= lifecycle.generation else meta_pb2.STATE_PENDING
 
 
-def phase(target_generation: int, standing: Standing) -> operation_pb2.Phase:
-    """Where an open operation on a resource stands now; a deletion ends only with the row."""
-    if standing.marked:
+def phase(target_generation: int, lifecycle: Lifecycle) -> operation_pb2.Phase:
+    """The phase of an open operation on a resource; a deletion is done only when the row is removed."""
+    if lifecycle.marked:
         return operation_pb2.PHASE_RUNNING
-    if not standing.converges:
+    if not lifecycle.converges:
         return operation_pb2.PHASE_DONE
-    if standing.observed < target_generation:
+    if lifecycle.observed < target_generation:
         return operation_pb2.PHASE_RUNNING
-    return operation_pb2.PHASE_FAILED if standing.failed else operation_pb2.PHASE_DONE
+    return operation_pb2.PHASE_FAILED if lifecycle.failed else operation_pb2.PHASE_DONE

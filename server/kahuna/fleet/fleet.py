@@ -23,7 +23,7 @@ from kowa.v2 import agent_pb2, operation_pb2
 log = structlog.get_logger()
 
 SUPERSEDED = "superseded by a newer session of the same agent"
-# After how many seconds without a word an agent is STALE.
+# An agent that has sent nothing for so long is STALE.
 STALE_AFTER_S = 20.0
 # How many characters are kept of an agent's version.
 MAX_VERSION_CHARS = 64
@@ -53,7 +53,7 @@ class Fleet:
             await asyncio.shield(self._close(opening))
 
     async def end_command(self, session: Session, result: fleet_pb2.CommandResult) -> None:
-        """Takes an agent's word on one of its commands; one that never was costs no transaction."""
+        """Ends a command with its agent's result. An id that is no operation costs no transaction."""
         if self.store.view.entry("Operation", result.id) is not None:
             await self.store.run(lambda tx: command.end(tx, session.agent, result))
 
@@ -66,37 +66,36 @@ class Fleet:
 
         await self.store.run(work)
 
-    async def listen(self) -> None:
-        """Notes who falls silent and who speaks again, until cancelled."""
+    async def watch_streams(self) -> None:
+        """Marks agents STALE that send nothing for STALE_AFTER_S, and ONLINE again when they do, until cancelled."""
         while True:
             begun = time.monotonic()
             await asyncio.sleep(STALE_AFTER_S / 8)
             now = time.monotonic()
             if now - begun > STALE_AFTER_S / 2:
-                # It was this process that did not listen: what has come meanwhile is still to be read.
+                # This process itself was suspended: messages that came meanwhile have not been read yet.
                 continue
-            changed = [
-                session for session in self.sessions.values() if session.stale != (now - session.heard > STALE_AFTER_S)
-            ]
+            silent = {one for one in self.sessions.values() if now - one.last_message_at > STALE_AFTER_S}
+            changed = [session for session in self.sessions.values() if session.stale != (session in silent)]
             for session in changed:
                 session.stale = not session.stale
-                log.info("session.stale" if session.stale else "session.heard_again", agent=session.agent)
+                log.info("session.stale" if session.stale else "session.recovered", agent=session.agent)
             if changed:
-                standing = [(session.agent, session.epoch, session.stale) for session in changed]
+                changes = [(session.agent, session.epoch, session.stale) for session in changed]
                 try:
-                    await self.store.persist(partial(_set_stale, standing=standing))
+                    await self.store.persist(partial(_set_stale, changes=changes))
                 except Exception as error:  # what fails once must not end it for good
-                    log.error("session.standing_not_stored", exc_info=error)
+                    log.error("session.stale_not_stored", exc_info=error)
             await self._update_waiting_operations()
 
     async def _update_waiting_operations(self) -> None:
-        """What is under way on hosts whose streams have changed says anew what it waits for."""
+        """Updates what open operations wait for on hosts whose agents have come or gone."""
         changed, self._changed_streams = self._changed_streams, set()
         if changed:
             try:
                 await self.store.persist(lambda tx: tracking.explain_waiting(tx, agents=changed))
             except Exception as error:  # what fails once must not end it for good
-                log.error("operations.not_reconsidered", exc_info=error)
+                log.error("operations.not_updated", exc_info=error)
 
     async def _open(self, agent: str, token: str, version: str) -> Session:
         def work(tx: Transaction) -> int:
@@ -120,7 +119,7 @@ class Fleet:
         if older is not None:
             older.end(SUPERSEDED)
         self.sessions[agent] = session
-        # Or since the commit.
+        # It may also have been revoked since the commit.
         if _is_revoked(self.store.view.find("AgentToken", token)):
             session.end(REVOKED)
         log.info("session.opened", agent=agent, epoch=session.epoch, version=version[:MAX_VERSION_CHARS])
@@ -129,26 +128,26 @@ class Fleet:
     async def _close(self, opening: asyncio.Task[Session]) -> None:
         with contextlib.suppress(Refusal):
             session = await opening
-            session.over.set()
+            session.finished.set()
             if self.sessions.get(session.agent) is session:
                 del self.sessions[session.agent]
             await self.store.persist(lambda tx: _set_offline(tx, session.agent, session.epoch))
-            log.info("session.closed", agent=session.agent, epoch=session.epoch, unasked=session.unasked)
+            log.info("session.closed", agent=session.agent, epoch=session.epoch, outside_slice=session.outside_slice)
 
     def _follow(self, _: int, moves: list[Move]) -> None:
         for move in moves:
             if move.kind == "AgentToken" and _is_revoked(move.after):
-                self._end_token(move.id)
+                self._end_sessions_of(move.id)
             if isinstance(move.after, agent_pb2.Agent) and _has_stream_changed(move.before, move.after):
                 self._changed_streams.add(move.id)
             if isinstance(move.after, operation_pb2.Operation) and move.before is None and move.after.command:
-                self._announce(move.after)
+                self._notify_of_command(move.after)
         if self.sessions:
             self._dispatch(moves)
 
     def _dispatch(self, moves: list[Move]) -> None:
-        """Tells sessions which members of their slices a commit has moved, and which have joined or left."""
-        moved = [(move.kind, move.id) for move in moves if _has_moved(move)]
+        """Notes in each session which members of its slice a commit has changed, added or removed."""
+        moved = [(move.kind, move.id) for move in moves if _has_new_generation(move)]
         came = [link for move in moves for link in move.came]
         went = [link for move in moves for link in move.went]
         there, left = reach_of_kinds().affected(self.store.view, self.sessions, moved, came, went)
@@ -159,19 +158,19 @@ class Fleet:
             for agent in agents:
                 self.sessions[agent].leave(id_)
 
-    def _announce(self, operation: operation_pb2.Operation) -> None:
+    def _notify_of_command(self, operation: operation_pb2.Operation) -> None:
         for agent in reach_of_kinds().holders(self.store.view, operation.target_kind, operation.target):
             if agent in self.sessions:
                 self.sessions[agent].touch_commands()
 
-    def _end_token(self, token: str) -> None:
+    def _end_sessions_of(self, token: str) -> None:
         for session in self.sessions.values():
             if session.token == token:
                 session.end(REVOKED)
 
 
-def _has_moved(move: Move) -> bool:
-    """Whether what is wanted of a resource has moved; what is merely seen leaves the generation as it was."""
+def _has_new_generation(move: Move) -> bool:
+    """Whether the desired state has changed; a report leaves the generation as it was."""
     before, after = move.before, move.after
     return before is not None and after is not None and meta(before).generation != meta(after).generation
 
@@ -190,8 +189,8 @@ def _set_offline(tx: Transaction, agent: str, epoch: int | None) -> None:
         _set_stream(tx, record, agent_pb2.STREAM_OFFLINE)
 
 
-def _set_stale(tx: Transaction, standing: Iterable[tuple[str, int, bool]]) -> None:
-    for agent, epoch, stale in sorted(standing):
+def _set_stale(tx: Transaction, changes: Iterable[tuple[str, int, bool]]) -> None:
+    for agent, epoch, stale in sorted(changes):
         record = _connected(tx, agent)
         if record is not None and epoch == record.status.epoch:
             _set_stream(tx, record, agent_pb2.STREAM_STALE if stale else agent_pb2.STREAM_ONLINE)

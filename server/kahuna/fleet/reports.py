@@ -1,4 +1,4 @@
-"""What agents see, stored: all sessions' reports together, every 20 ms at most."""
+"""Stores what agents report: all sessions' reports in one transaction, at most every 20 ms."""
 
 import asyncio
 import contextlib
@@ -26,11 +26,11 @@ from kowa.v2 import agent_pb2, kaktus_pb2, meta_pb2
 log = structlog.get_logger()
 
 STORE_INTERVAL_S = 0.02
-# How many reports and acks are stored at once: others' changes wait for no more than that.
-MAX_ROUND_SIZE = 250
-# How many bytes of an agent's reports may wait to be stored; a message more, and its stream waits with them.
+# The most reports and acks stored in one transaction: users' changes wait for no more than that.
+MAX_TRANSACTION_SIZE = 250
+# When more of an agent's reports wait to be stored, nothing more is read from its stream.
 MAX_WAITING_BYTES = 4 << 20
-# The most bytes a report's resource may have, and those that the strangers on a host may take of it.
+# Limits of a reported resource, and of the list of unknown domains and files (strangers) in a host's.
 MAX_RESOURCE_BYTES, MAX_STRANGERS_BYTES = 64 << 10, 48 << 10
 _KINDS = {kind.message.name: name for name, kind in CONTRACT.kinds.items()}
 Pending = tuple[Session, fleet_pb2.Report]
@@ -41,7 +41,7 @@ class Reports:
 
     def __init__(self, store: Store, kinds: Kinds) -> None:
         self._store, self._kinds = store, kinds
-        # First come, first stored, so that no agent holds up another.
+        # Stored in the order of arrival, so that no agent holds up another.
         self._pending: dict[tuple[str, str], Pending] = {}
         self._waiting: Counter[str] = Counter()
         self._acks: dict[str, tuple[Session, str]] = {}
@@ -50,15 +50,15 @@ class Reports:
 
     async def add(self, session: Session, reports: Iterable[fleet_pb2.Report]) -> None:
         """Takes what an agent sees; it is stored soon. Returns when more of the agent's may come."""
-        await session.begun.wait()
+        await session.slice_known.wait()
         for report in reports:
             if session.concerns(report.id):
                 self._put(session, _shortened(session.agent, report))
         async with self._stored:
             await self._stored.wait_for(lambda: self._waiting[session.agent] <= MAX_WAITING_BYTES)
 
-    def hold(self, session: Session, refusal: str) -> None:
-        """Takes what an agent holds since its last ack, or why it refused."""
+    def add_ack(self, session: Session, refusal: str) -> None:
+        """Takes note of a batch that an agent has acked, or why it refused it."""
         self._acks[session.agent] = (session, refusal)
         self._woken.set()
 
@@ -72,7 +72,7 @@ class Reports:
                 await self._store.persist(lambda tx: _store(tx, self._kinds, pending, acks))  # noqa: B023 - awaited here
             except Exception as error:
                 log.error("reports.failed", count=len(pending), exc_info=error)
-                await self._one_by_one(pending, acks)
+                await self._store_one_by_one(pending, acks)
 
     def _put(self, session: Session, report: fleet_pb2.Report) -> None:
         key = session.agent, report.id
@@ -82,9 +82,9 @@ class Reports:
         self._woken.set()
 
     async def _take(self) -> tuple[list[Pending], list[tuple[Session, str]]]:
-        """The next round."""
-        acks = [self._acks.pop(agent) for agent in list(islice(self._acks, MAX_ROUND_SIZE))]
-        pending = [self._pending.pop(key) for key in list(islice(self._pending, MAX_ROUND_SIZE - len(acks)))]
+        """The next reports and acks to store."""
+        acks = [self._acks.pop(agent) for agent in list(islice(self._acks, MAX_TRANSACTION_SIZE))]
+        pending = [self._pending.pop(key) for key in list(islice(self._pending, MAX_TRANSACTION_SIZE - len(acks)))]
         for session, report in pending:
             self._waiting[session.agent] -= report.ByteSize()
         self._waiting = +self._waiting
@@ -94,8 +94,8 @@ class Reports:
             self._stored.notify_all()
         return pending, acks
 
-    async def _one_by_one(self, pending: Iterable[Pending], acks: Iterable[tuple[Session, str]]) -> None:
-        """So that one that can't be stored costs nobody else his."""
+    async def _store_one_by_one(self, pending: Iterable[Pending], acks: Iterable[tuple[Session, str]]) -> None:
+        """Stores each in its own transaction, so that one that can't be stored loses no other."""
         for session, refusal in acks:
             alone = partial(_store, kinds=self._kinds, pending=[], acks=[(session, refusal)])
             await self._try("ack.failed", alone, agent=session.agent)
@@ -111,10 +111,10 @@ class Reports:
 
 
 def _shortened(agent: str, report: fleet_pb2.Report) -> fleet_pb2.Report:
-    """A report with no more of the agent's words than are kept. One that is still too long is a failure."""
+    """A report with its message cut. One whose resource is too long is replaced by a failure that says so."""
     report.message = report.message[:MAX_TEXT_CHARS]
     if resources.noun_of(report.resource) == "kaktus":
-        _list_fewer(report.resource)
+        _limit_strangers(report.resource)
     size = report.resource.ByteSize()
     if size <= MAX_RESOURCE_BYTES:
         return report
@@ -131,8 +131,8 @@ def _shortened(agent: str, report: fleet_pb2.Report) -> fleet_pb2.Report:
     return failed
 
 
-def _list_fewer(packed: any_pb2.Any) -> None:
-    """After a restore there may be many strangers on a host: those that there is no room for are counted."""
+def _limit_strangers(packed: any_pb2.Any) -> None:
+    """Cuts the list of strangers, which may be long after a restore, and adds how many were cut."""
     with contextlib.suppress(DecodeError):
         host = kaktus_pb2.Kaktus.FromString(packed.value)
         strangers, room = host.status.strangers, MAX_STRANGERS_BYTES
@@ -158,10 +158,10 @@ def _store(tx: Transaction, kinds: Kinds, pending: Iterable[Pending], acks: Iter
         deletion.confirm_gone(tx, kind, id_, agents)
     for session, refusal in acks:
         if session in current:
-            _note_held(tx, session, refusal)
+            _store_ack(tx, session, refusal)
 
 
-def _note_held(tx: Transaction, session: Session, refusal: str) -> None:
+def _store_ack(tx: Transaction, session: Session, refusal: str) -> None:
     with contextlib.suppress(Refusal):  # its record may have gone since it was looked at
         agent = tx.get("Agent", session.agent)
         assert isinstance(agent, agent_pb2.Agent)
@@ -175,7 +175,7 @@ def _is_current(tx: Transaction, session: Session) -> bool:
 
 
 def _apply(tx: Transaction, kinds: Kinds, session: Session, report: fleet_pb2.Report) -> str:
-    """Takes what is seen of a resource. Its kind, if it is marked and gone from the agent's host."""
+    """Stores a report. Returns the kind if the resource is marked and the report says that it is gone from the host."""
     kind = _KINDS.get(report.resource.TypeName(), "")
     if not kind or (not report.gone and not _is_reported(kind)):
         return ""
@@ -204,11 +204,11 @@ def _is_reported(kind: str) -> bool:
 
 
 def _take(tx: Transaction, resource: Message, seen: Message, report: fleet_pb2.Report) -> None:
-    """Puts what is seen into the resource: status, generation, conditions. A generation never goes back."""
+    """Copies status, observed generation and conditions into the resource. The generation never goes back."""
     head = meta(resource)
     head.observed_generation = max(head.observed_generation, min(report.observed_generation, head.generation))
-    given_up = _stays_given_up(head, report)
-    head.state = meta_pb2.STATE_ERROR if given_up else meta_pb2.STATE_UNSPECIFIED
+    still_failed = _is_still_failed(head, report)
+    head.state = meta_pb2.STATE_ERROR if still_failed else meta_pb2.STATE_UNSPECIFIED
     # An agent that can't look says nothing of the status; what was known stays.
     if "status" in resource.DESCRIPTOR.fields_by_name and seen.HasField("status"):
         resource.status.CopyFrom(seen.status)  # type: ignore[attr-defined]
@@ -218,7 +218,7 @@ def _take(tx: Transaction, resource: Message, seen: Message, report: fleet_pb2.R
         found.append(meta_pb2.Condition(type="Failed", reason="FAILED", message=report.message[:MAX_TEXT_CHARS]))
     if report.outcome == fleet_pb2.OUTCOME_WAITING:
         found.append(meta_pb2.Condition(type="Waiting", reason="WAITING", message=report.message[:MAX_TEXT_CHARS]))
-    if given_up:
+    if still_failed:
         kept = meta_pb2.Meta(conditions=head.conditions)
         found += [condition for condition in kept.conditions if condition.type == "Failed"]
     earlier = {(condition.type, condition.reason): condition for condition in head.conditions}
@@ -230,10 +230,10 @@ def _take(tx: Transaction, resource: Message, seen: Message, report: fleet_pb2.R
     head.conditions.extend(found)
 
 
-def _stays_given_up(head: meta_pb2.Meta, report: fleet_pb2.Report) -> bool:
-    """What was given up is tried again, after a restart of its agent for one: an error until it has come about.
+def _is_still_failed(head: meta_pb2.Meta, report: fleet_pb2.Report) -> bool:
+    """Whether a failed resource that its agent tries again, as after a restart, stays in ERROR until it succeeds.
 
-    Unless something newer is wanted, which is under way. Another failure speaks for itself.
+    Not when a newer generation is wanted, nor when the report itself says APPLIED or FAILED.
     """
-    settled = report.outcome in (fleet_pb2.OUTCOME_APPLIED, fleet_pb2.OUTCOME_FAILED)
-    return head.state == meta_pb2.STATE_ERROR and not settled and head.observed_generation >= head.generation
+    final = report.outcome in (fleet_pb2.OUTCOME_APPLIED, fleet_pb2.OUTCOME_FAILED)
+    return head.state == meta_pb2.STATE_ERROR and not final and head.observed_generation >= head.generation

@@ -63,7 +63,7 @@ class FleetService:
         """The agent's session, if it is connected and reads fast enough to be asked."""
         session = self._fleet.sessions.get(agent)
         wanted = fleet_pb2.ConnectResponse(console=fleet_pb2.Console(ticket=ticket, instance=instance))
-        return session if session is not None and session.send_once(wanted) else None
+        return session if session is not None and session.enqueue(wanted) else None
 
     async def connect(self, requests: Requests, context: Context) -> None:
         """One session, until the agent goes, is superseded, or is revoked."""
@@ -75,8 +75,8 @@ class FleetService:
         except Refusal as refusal:
             await abort(context, refusal)
             return
-        if session.ended.done():
-            await abort(context, Refusal("CONFLICT", f"the session has ended: {session.ended.result()}"))
+        if session.end_reason.done():
+            await abort(context, Refusal("CONFLICT", f"the session has ended: {session.end_reason.result()}"))
 
     async def relay(self, requests: AsyncIterator[fleet_pb2.RelayRequest], context: Context) -> None:
         """One console, passed on until either side ends it."""
@@ -104,7 +104,7 @@ class FleetService:
                 await context.write(typed)
 
         try:
-            await until_first_done(print_all(), type_all(), console.host.over.wait())
+            await until_first_done(print_all(), type_all(), console.host.finished.wait())
         finally:
             # Also when what came is no message: the viewer hears of every end.
             console.end(SESSION_ENDED)
@@ -116,7 +116,7 @@ class FleetService:
         known = hello.incarnation == self._fleet.store.view.incarnation
         reading = self._read(session, requests, acks, ready, known)
         writing = self._write(session, context, acks, ready)
-        for outcome in await until_first_done(reading, writing, asyncio.shield(session.ended)):
+        for outcome in await until_first_done(reading, writing, asyncio.shield(session.end_reason)):
             if isinstance(outcome, Refusal):
                 session.end(outcome.message)
             elif isinstance(outcome, Exception):
@@ -142,11 +142,11 @@ class FleetService:
         known: bool,
     ) -> None:
         async for request in requests:
-            session.heard = time.monotonic()
+            session.last_message_at = time.monotonic()
             match request.WhichOneof("message"):
                 case "holdings" if not ready.is_set():
                     if known:
-                        session.hold(request.holdings.holdings)
+                        session.add_holdings(request.holdings.holdings)
                     if request.holdings.last:
                         ready.set()
                 case "ack" if not acks.full():
@@ -169,9 +169,9 @@ class FleetService:
         while True:
             await session.moved(again)
             again = await self._send_difference(session, context, acks)
-            for message in session.outbound():
+            for message in session.take_outbound():
                 await context.write(message)
-            if session.awaits_commands():
+            if session.take_commands_flag():
                 for wanted in await self._fleet.store.run(lambda tx: command.take(tx, session.agent, session.epoch)):
                     await self._send(session, context, wanted)
 
@@ -191,7 +191,7 @@ class FleetService:
         if not objects and not removed:
             if session.held_revision == 0:
                 session.held_revision = revision
-                self._reports.hold(session, "")
+                self._reports.add_ack(session, "")
             return None
         nonce = ""
         # Each write of its own: one that waits for the agent to read is a part, never the set.
@@ -209,7 +209,7 @@ class FleetService:
             session.refused()
         else:
             session.stored(objects, removed, revision)
-        self._reports.hold(session, ack.refusal)
+        self._reports.add_ack(session, ack.refusal)
         return RETRY_INTERVAL_S if ack.refusal else None
 
 

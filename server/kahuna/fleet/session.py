@@ -27,10 +27,11 @@ WIRE_OVERHEAD_BYTES = 8
 MAX_OUTBOUND = 64
 # How many objects an agent may say it holds, and how long the id of one may be.
 MAX_HOLDINGS, MAX_ID_CHARS = 100_000, 36
-# How many characters are kept of what an agent says in words.
+# The longest message of an agent that is kept; the rest is cut off.
 MAX_TEXT_CHARS = 1024
 
 Held = tuple[int, bool]
+"""What an agent holds of an object: its generation, and whether it is marked for deletion."""
 
 
 class Session:
@@ -43,19 +44,19 @@ class Session:
         self.agent, self.token, self.epoch = agent, token, epoch
         self.held: dict[str, Held] = {}
         self.held_revision = 0
-        self.heard = time.monotonic()
+        self.last_message_at = time.monotonic()
         self.stale = False
-        self.ended: asyncio.Future[str] = asyncio.get_running_loop().create_future()
-        self.begun = asyncio.Event()
-        """Set once the agent's slice is known, and so what it may speak of."""
-        self.over = asyncio.Event()
-        """Set once nothing may come of it any more, whether it was ended or its agent has gone."""
-        self.unasked = 0
-        """How many reports were of what is none of the agent's business."""
+        self.end_reason: asyncio.Future[str] = asyncio.get_running_loop().create_future()
+        self.slice_known = asyncio.Event()
+        """Set once the slice is known: reports are only taken of what is in it."""
+        self.finished = asyncio.Event()
+        """Set when the session has ended, by `end` or because the stream closed."""
+        self.outside_slice = 0
+        """How many reports named resources that are not in the agent's slice."""
         self._view = view
         self._slice: set[str] = set()
         self._dirty: dict[str, str] = {}
-        self._whole = True
+        self._send_all = True
         self._outbound: list[fleet_pb2.ConnectResponse] = []
         self._commands = True
         self._woken = asyncio.Event()
@@ -63,11 +64,11 @@ class Session:
 
     def end(self, why: str) -> None:
         """Ends the session; the agent is told why."""
-        if not self.ended.done():
-            self.ended.set_result(why)
-        self.over.set()
+        if not self.end_reason.done():
+            self.end_reason.set_result(why)
+        self.finished.set()
 
-    def hold(self, holdings: Iterable[fleet_pb2.Holding]) -> None:
+    def add_holdings(self, holdings: Iterable[fleet_pb2.Holding]) -> None:
         """Takes what the agent says it holds. Raises Refusal when that is more than any slice has."""
         for item in holdings:
             if len(item.id) > MAX_ID_CHARS:
@@ -78,12 +79,12 @@ class Session:
             raise Refusal("INVALID_ARGUMENT", f"the agent says it holds more than {MAX_HOLDINGS} objects; {remedy}")
 
     def concerns(self, id_: str) -> bool:
-        """Whether the agent may speak of this: it was told of it. Counts what it may not."""
+        """Whether the id is in the agent's slice. Counts and logs (once) those that are not."""
         if id_ in self._slice:
             return True
-        self.unasked += 1
-        if self.unasked == 1:
-            log.warning("report.unasked", agent=self.agent, id=id_[:MAX_ID_CHARS])
+        self.outside_slice += 1
+        if self.outside_slice == 1:
+            log.warning("report.outside_slice", agent=self.agent, id=id_[:MAX_ID_CHARS])
         return False
 
     def touch(self, kind: str, id_: str) -> None:
@@ -96,8 +97,8 @@ class Session:
         self._dirty[id_] = ""
         self._woken.set()
 
-    def send_once(self, response: fleet_pb2.ConnectResponse) -> bool:
-        """To be sent once, when nothing else is under way. Says whether the agent reads fast enough for it."""
+    def enqueue(self, response: fleet_pb2.ConnectResponse) -> bool:
+        """Queues a message, sent after the batch under way. False when the agent reads too slowly and it is full."""
         if len(self._outbound) >= MAX_OUTBOUND:
             return False
         self._outbound.append(response)
@@ -105,23 +106,23 @@ class Session:
         return True
 
     def touch_commands(self) -> None:
-        """A command may wait for the agent."""
+        """Commands for the agent may have been added."""
         self._commands = True
         self._woken.set()
 
-    def outbound(self) -> list[fleet_pb2.ConnectResponse]:
-        """What is to be sent once."""
+    def take_outbound(self) -> list[fleet_pb2.ConnectResponse]:
+        """Empties the queue of messages to send."""
         messages, self._outbound = self._outbound, []
         return messages
 
-    def awaits_commands(self) -> bool:
-        """Whether a command may wait since the last time this was asked."""
+    def take_commands_flag(self) -> bool:
+        """Whether commands may have been added since the last call."""
         awaits, self._commands = self._commands, False
         return awaits
 
     def touch_all(self) -> None:
         """What belongs to the slice may have moved."""
-        self._whole = True
+        self._send_all = True
         self._woken.set()
 
     async def moved(self, limit: float | None = None) -> None:
@@ -131,19 +132,19 @@ class Session:
                 await self._woken.wait()
 
     def difference(self) -> tuple[list[fleet_pb2.Object], list[str]]:
-        """What the agent does not hold as it shall, in the order it must know it, and what concerns it no more."""
+        """Objects that the agent lacks or holds outdated, references first, and ids to remove. Clears `_dirty`."""
         self._woken.clear()
-        if self._whole:
+        if self._send_all:
             wanted = reach_of_kinds().slice(self._view, self.agent)
             self._slice.clear()
         else:
             wanted = {(kind, id_) for id_, kind in self._dirty.items() if kind}
             self._slice.difference_update(self._dirty)
         ids = {id_ for _, id_ in wanted}
-        removed = [id_ for id_ in (self.held if self._whole else self._dirty) if id_ in self.held and id_ not in ids]
+        removed = [id_ for id_ in (self.held if self._send_all else self._dirty) if id_ in self.held and id_ not in ids]
         self._slice |= ids
-        self._dirty, self._whole = {}, False
-        self.begun.set()
+        self._dirty, self._send_all = {}, False
+        self.slice_known.set()
         ordered = sorted(wanted, key=lambda member: (reach_of_kinds().order[member[0]], member[1]))
         return [described for kind, id_ in ordered for described in self._described(kind, id_)], removed
 
@@ -156,8 +157,8 @@ class Session:
         self.held_revision = revision
 
     def refused(self) -> None:
-        """The agent has refused a difference: it goes out anew with whatever moves next."""
-        self._whole = True
+        """The agent has refused a difference: the whole slice is compared anew next time."""
+        self._send_all = True
 
     def _described(self, kind: str, id_: str) -> Iterator[fleet_pb2.Object]:
         resource = self._view.find(kind, id_)
@@ -185,7 +186,7 @@ def batches(objects: list[fleet_pb2.Object], removed: list[str], revision: int) 
     parts = [fleet_pb2.Batch(nonce=nonce, revision=revision)]
     room = MAX_BATCH_BYTES
 
-    def part_with(size: int) -> fleet_pb2.Batch:
+    def part_for(size: int) -> fleet_pb2.Batch:
         nonlocal room
         size += WIRE_OVERHEAD_BYTES
         if size > room and room < MAX_BATCH_BYTES:
@@ -195,8 +196,8 @@ def batches(objects: list[fleet_pb2.Object], removed: list[str], revision: int) 
         return parts[-1]
 
     for described in objects:
-        part_with(described.ByteSize()).objects.append(described)
+        part_for(described.ByteSize()).objects.append(described)
     for id_ in removed:
-        part_with(len(id_)).removed.append(id_)
+        part_for(len(id_)).removed.append(id_)
     parts[-1].last = True
     return (fleet_pb2.ConnectResponse(batch=part) for part in parts)

@@ -26,7 +26,7 @@ class AgentTokens(Kind[agent_token_pb2.AgentToken]):
 
     def insert(self, tx: Transaction, resource: agent_token_pb2.AgentToken) -> agent_token_pb2.AgentToken:
         """Draws the secret; only this answer holds it."""
-        key = keys.draw(keys.AGENT)
+        key = keys.generate(keys.AGENT)
         resource.prefix = key.prefix
         token = tx.add(self.name, resource, secret=self.platform.hasher.hash(key.text))
         token.secret = key.text

@@ -20,9 +20,9 @@ FLUSH_TIMEOUT_S = 5  # for a machine to take the last keys, once their viewer ha
 
 
 class HostSession(Protocol):
-    """The session of the agent that shows a console. `over` is set at its end."""
+    """The session of the agent that shows a console. `finished` is set when it ends."""
 
-    over: asyncio.Event
+    finished: asyncio.Event
 
 
 Ask = Callable[[str, str, str], HostSession | None]
@@ -165,7 +165,7 @@ class Consoles:
         try:
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(ANSWER_TIMEOUT_S):
-                    await first_done(console.answered.wait(), host.over.wait())
+                    await first_done(console.answered.wait(), host.finished.wait())
             if not console.answered.is_set():
                 said = f"the machine's host did not answer within {ANSWER_TIMEOUT_S} s, or has gone; try again"
                 raise Refusal("HOST_OFFLINE", said)
@@ -179,7 +179,7 @@ class Consoles:
     def attach(self, ticket: str, host: HostSession | None) -> Console:
         """The console a host answers for. Raises Refusal NOT_FOUND for one it is not asked for, or not any more."""
         console = self._open.get(ticket)
-        if console is None or console.host is not host or console.host.over.is_set() or console.answered.is_set():
+        if console is None or console.host is not host or console.host.finished.is_set() or console.answered.is_set():
             raise Refusal("NOT_FOUND", "nobody waits for this console")
         console.answered.set()
         return console

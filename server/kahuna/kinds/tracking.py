@@ -9,7 +9,7 @@ from kahuna.domain import lifecycle
 from kahuna.kinds.cause import Cause
 from kahuna.kinds.reach import reach_of_kinds
 from kahuna.store.audit import Audit
-from kahuna.store.resource import Resource, message_of, meta, standing_of, timestamp
+from kahuna.store.resource import Resource, lifecycle_of, message_of, meta, timestamp
 from kahuna.store.transaction import Transaction
 from kowa.v2 import agent_pb2, operation_pb2
 
@@ -36,7 +36,7 @@ def begin(tx: Transaction, cause: Cause, kind: str, target: Message) -> operatio
             end(tx, earlier, operation_pb2.PHASE_SUPERSEDED, f"superseded by {cause.method}")
     operation = _describe(cause, kind, target)
     operation.target_generation = head.generation
-    operation.phase = lifecycle.phase(head.generation, standing_of(kind, target))
+    operation.phase = lifecycle.phase(head.generation, lifecycle_of(kind, target))
     return _record(tx, cause, operation, kind, target)
 
 
@@ -70,7 +70,7 @@ def follow(tx: Transaction, kind: str, target: Message, message: str, *, waiting
     for operation in open_of(tx, meta(target).id):
         if operation.command:
             continue
-        phase = lifecycle.phase(operation.target_generation, standing_of(kind, target))
+        phase = lifecycle.phase(operation.target_generation, lifecycle_of(kind, target))
         if phase not in lifecycle.OPEN:
             end(tx, operation, phase, message if phase == operation_pb2.PHASE_FAILED else "")
             continue

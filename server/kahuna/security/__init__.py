@@ -1,1 +1,1 @@
-"""Who calls, and what he may do."""
+"""Who calls, and what they may do."""

@@ -31,7 +31,7 @@ def ensure(folder: Path, names: Sequence[str]) -> Certificates:
     ca_key_file = folder / "ca.key"
     if not (files.ca.exists() and ca_key_file.exists()):
         _make_ca(files.ca, ca_key_file)
-    if not (files.key.exists() and files.certificate.exists() and _serves(files, names)):
+    if not (files.key.exists() and files.certificate.exists() and _is_valid(files, names)):
         _make_server(files, ca_key_file, names)
     return files
 
@@ -61,7 +61,7 @@ def _make_server(files: Certificates, ca_key_file: Path, names: Sequence[str]) -
     subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "Kahuna")])
     made = (
         _builder(subject, ca.subject, key.public_key(), timedelta(days=SERVER_DAYS))
-        .add_extension(x509.SubjectAlternativeName([_alternative(name) for name in names]), critical=False)
+        .add_extension(x509.SubjectAlternativeName([_subject_alternative_name(name) for name in names]), critical=False)
         .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
         .add_extension(x509.ExtendedKeyUsage([ExtendedKeyUsageOID.SERVER_AUTH]), critical=False)
         .sign(ca_key, hashes.SHA256())
@@ -85,16 +85,16 @@ def _builder(
     )
 
 
-def _serves(files: Certificates, names: Sequence[str]) -> bool:
+def _is_valid(files: Certificates, names: Sequence[str]) -> bool:
     """Whether key and certificate belong together: they are two files, and a kill may come between them."""
     found = x509.load_pem_x509_certificate(files.certificate.read_bytes())
     key = serialization.load_pem_private_key(files.key.read_bytes(), password=None)
     held = found.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
     fresh = found.not_valid_after_utc > datetime.now(UTC) + timedelta(days=RENEW_DAYS)
-    return fresh and found.public_key() == key.public_key() and set(held) == {_alternative(name) for name in names}
+    return fresh and found.public_key() == key.public_key() and set(held) == set(map(_subject_alternative_name, names))
 
 
-def _alternative(name: str) -> x509.GeneralName:
+def _subject_alternative_name(name: str) -> x509.GeneralName:
     try:
         return x509.IPAddress(ipaddress.ip_address(name))
     except ValueError:

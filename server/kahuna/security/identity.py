@@ -1,4 +1,4 @@
-"""Identities: what a credential stands for."""
+"""Who a credential belongs to, and which methods they may call."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -19,7 +19,7 @@ class Identity:
     token: str = ""
 
 
-NOBODY = Identity("", options_pb2.ROLE_PUBLIC)
+ANONYMOUS = Identity("", options_pb2.ROLE_PUBLIC)
 ADMIN = Identity("admin", options_pb2.ROLE_SUPER_ADMIN)
 
 
@@ -38,7 +38,7 @@ class Identities:
     def identify(self, authorization: str) -> Identity:
         """Who sends this `authorization` header. Raises Refusal UNAUTHENTICATED for a key that opens nothing."""
         if not authorization:
-            return NOBODY
+            return ANONYMOUS
         scheme, _, key = authorization.partition(" ")
         if scheme.lower() != "bearer":
             raise Refusal("UNAUTHENTICATED", "the authorization header must read `Bearer <key>`")
@@ -66,7 +66,7 @@ def _token(entry: Entry) -> agent_token_pb2.AgentToken:
     return agent_token_pb2.AgentToken.FromString(entry.data)
 
 
-def may(identity: Identity, access: options_pb2.Access) -> bool:
+def is_allowed(identity: Identity, access: options_pb2.Access) -> bool:
     """Whether an identity may call a method with this option. Without an option nobody may."""
     if access.role == options_pb2.ROLE_PUBLIC:
         return True

@@ -1,4 +1,4 @@
-"""Keys: 256 random bits behind an indexed prefix, kept as a keyed hash only."""
+"""API keys: 256 random bits behind an indexed prefix; the database has their keyed hashes only."""
 
 import hashlib
 import hmac
@@ -9,7 +9,7 @@ from typing import Final
 
 from kowa.files import write
 
-# What a key begins with, so that a leaked one is recognised; then whose it is.
+# What keys of the admin and of agents begin with, so that a leaked one is recognised.
 ADMIN: Final = "kowa_admin_"
 AGENT: Final = "kowa_agent_"
 PREFIX_DIGITS: Final = 12
@@ -23,8 +23,8 @@ class Key:
     prefix: str
 
 
-def draw(family: str) -> Key:
-    """A new key of a family."""
+def generate(family: str) -> Key:
+    """A new key; `family` is ADMIN or AGENT."""
     prefix = family + secrets.token_hex(PREFIX_DIGITS // 2)
     return Key(f"{prefix}_{secrets.token_hex(32)}", prefix)
 
@@ -44,7 +44,7 @@ class KeyHasher:
 
     @classmethod
     def from_file(cls, path: Path) -> "KeyHasher":
-        """Reads the secret, drawing it first if there is none (mode 0600)."""
+        """Reads the secret, generating it first if there is none (mode 0600)."""
         if not path.exists():
             write(path, secrets.token_bytes(32), mode=0o600)
         return cls(path.read_bytes())

@@ -1,4 +1,4 @@
-"""What a caller sees: the one reader that lists, reads, watches, verbs, consoles and waiting use."""
+"""Which resources a caller sees: ScopedView is what List, Get, Watch, verbs, consoles and waiting read from."""
 
 from collections.abc import Iterator
 from typing import Protocol

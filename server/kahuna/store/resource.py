@@ -13,7 +13,7 @@ from sqlalchemy import BigInteger, Index, LargeBinary, text
 from sqlmodel import Field, SQLModel
 
 from kahuna.domain.changes import clear_output_only
-from kahuna.domain.lifecycle import Standing, state
+from kahuna.domain.lifecycle import Lifecycle, state
 from kahuna.domain.reach import Link
 from kowa import contract
 from kowa.v2 import meta_pb2
@@ -197,14 +197,14 @@ def message_of(kind: str, row: Any) -> Message:
     if row.delete_time is not None:
         head.delete_time.CopyFrom(timestamp(row.delete_time))
     head.etag = etag_of(kind, message)
-    head.state = state(standing_of(kind, message, failed))
+    head.state = state(lifecycle_of(kind, message, failed))
     return message
 
 
-def standing_of(kind: str, message: Message, failed: bool | None = None) -> Standing:
+def lifecycle_of(kind: str, message: Message, failed: bool | None = None) -> Lifecycle:
     """What decides the state of a resource."""
     head = meta(message)
-    return Standing(
+    return Lifecycle(
         generation=head.generation,
         observed=head.observed_generation,
         marked=head.HasField("delete_time"),
