@@ -99,13 +99,25 @@ class Link:
 
 
 @dataclass(frozen=True, slots=True)
+class NumaNode:
+    """A part of the host. Memory in bytes; CPUs as Linux lists them."""
+
+    id: int
+    cpus: str
+    memory: int
+
+
+@dataclass(frozen=True, slots=True)
 class HostFacts:
-    """What libvirt says of the host. Memory in bytes."""
+    """What libvirt and the kernel say of the host. Memory in bytes."""
 
     cpus: int = 0
     memory: int = 0
     version: str = ""
     architecture: str = ""
+    cpu_model: str = ""
+    cpu_flags: tuple[str, ...] = ()
+    numa_nodes: tuple[NumaNode, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -28,3 +28,7 @@ class Kaktuses(Kind[Kaktus]):
         resource.status.hypervisor = f"{facts.version} ({view.config.accelerator})"
         resource.status.version, resource.status.architecture = view.config.version, facts.architecture
         resource.status.strangers.extend(view.strangers)
+        resource.status.cpu_model = facts.cpu_model
+        resource.status.cpu_flags.extend(facts.cpu_flags)
+        for node in facts.numa_nodes:
+            resource.status.numa_nodes.add(id=node.id, cpus=node.cpus, memory=node.memory)

@@ -12,6 +12,7 @@ import functools
 import threading
 import time
 from collections.abc import Callable, Set
+from pathlib import Path
 from typing import Any, TypeVar
 from xml.etree import ElementTree
 
@@ -20,6 +21,7 @@ import structlog
 
 from agent_kaktus.actual import Domain, HostFacts, Mark, Power
 from agent_kaktus.compute import domain as definitions
+from agent_kaktus.compute import facts
 from agent_kaktus.compute.calls import Calls
 from agent_kaktus.errors import LibvirtUnavailable, StepFailed
 from kowa.backoff import Backoff
@@ -300,7 +302,16 @@ def _facts(connection: Any) -> HostFacts:
     kibibytes = connection.getMemoryStats(libvirt.VIR_NODE_MEMORY_STATS_ALL_CELLS)["total"]
     number = connection.getVersion()
     version = f"{number // 1_000_000}.{number // 1_000 % 1_000}.{number % 1_000}"
-    return HostFacts(cpus, kibibytes << 10, f"{connection.getType()} {version}", architecture)
+    capabilities = ElementTree.fromstring(connection.getCapabilities())  # noqa: S314 - libvirt's own
+    return HostFacts(
+        cpus,
+        kibibytes << 10,
+        f"{connection.getType()} {version}",
+        architecture,
+        facts.cpu_model(capabilities),
+        facts.cpu_flags(Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace")),
+        facts.numa_nodes(capabilities),
+    )
 
 
 def _is_alive(connection: Any) -> bool:

@@ -185,7 +185,9 @@ def test_of_very_many_strangers_on_a_host_the_first_are_listed_and_the_others_co
     """As after a restore: the host's own state is told all the same."""
     line = signed_in(site, dial)
     strangers = [f"file {site.pool.meta.id}/{uuid.uuid4()}" for _ in range(2000)]
-    status = kaktus_pb2.KaktusStatus(cpus=8, memory=GIB, strangers=strangers)
+    flags, endless = [f"flag{number}" for number in range(200)], [f"{number}," for number in range(9000)]
+    status = kaktus_pb2.KaktusStatus(cpus=8, memory=GIB, strangers=strangers, cpu_flags=flags, cpu_model="x" * 9000)
+    status.numa_nodes.add(cpus="".join(endless))
     report = fleet_pb2.Report(
         id=site.host.meta.id,
         observed_generation=1,
@@ -194,7 +196,9 @@ def test_of_very_many_strangers_on_a_host_the_first_are_listed_and_the_others_co
     )
     line.say(reports=fleet_pb2.Reports(reports=[report]))
     until(lambda: site.client.kaktuses.get(site.host.meta.id).status.memory, what="the host's capacity")
-    listed = site.client.kaktuses.get(site.host.meta.id).status.strangers
+    told = site.client.kaktuses.get(site.host.meta.id).status
+    assert (told.cpu_flags, told.cpu_model, list(told.numa_nodes)) == (flags, "", [])
+    listed = told.strangers
     assert list(listed[:-1]) == strangers[: len(listed) - 1]
     assert listed[-1] == f"and {2001 - len(listed)} more"
     assert 500 < len(listed) < 700

@@ -82,7 +82,10 @@ def test_a_machine_boots_answers_and_leaves_nothing(host: Host, wanted: Slice) -
         agent.send(wanted.objects)
         for thing in HOUSE:
             agent.until(id_of(thing), lambda report: report.gone)
-        assert content(agent.reports[id_of("host")]).status.strangers == []
+        status = content(agent.reports[id_of("host")]).status
+        assert status.strangers == []
+        assert status.cpu_flags == sorted(status.cpu_flags) != []
+        assert sum(node.memory for node in status.numa_nodes) == status.memory
     assert host.virsh("list", "--all", "--name") == ""
     assert host.run("nft", "list", "ruleset") == ""
     assert [line.split()[0] for line in host.run("ip", "-br", "link").splitlines()] == ["lo"]

@@ -30,8 +30,8 @@ STORE_INTERVAL_S = 0.02
 MAX_TRANSACTION_SIZE = 250
 # When more of an agent's reports wait to be stored, nothing more is read from its stream.
 MAX_WAITING_BYTES = 4 << 20
-# Limits of a reported resource, and of the list of unknown domains and files (strangers) in a host's.
-MAX_RESOURCE_BYTES, MAX_STRANGERS_BYTES = 64 << 10, 48 << 10
+# Limits of a reported resource, of the list of unknown domains and files (strangers) in a host's, and of each of its facts.
+MAX_RESOURCE_BYTES, MAX_STRANGERS_BYTES, MAX_FACT_BYTES = 64 << 10, 48 << 10, 3500
 _KINDS = {kind.message.name: name for name, kind in CONTRACT.kinds.items()}
 Pending = tuple[Session, fleet_pb2.Report]
 
@@ -114,7 +114,7 @@ def _shortened(agent: str, report: fleet_pb2.Report) -> fleet_pb2.Report:
     """A report with its message cut. One whose resource is too long is replaced by a failure that says so."""
     report.message = report.message[:MAX_TEXT_CHARS]
     if resources.noun_of(report.resource) == "kaktus":
-        _limit_strangers(report.resource)
+        _limit_host(report.resource)
     size = report.resource.ByteSize()
     if size <= MAX_RESOURCE_BYTES:
         return report
@@ -131,10 +131,14 @@ def _shortened(agent: str, report: fleet_pb2.Report) -> fleet_pb2.Report:
     return failed
 
 
-def _limit_strangers(packed: any_pb2.Any) -> None:
-    """Cuts the list of strangers, which may be long after a restore, and adds how many were cut."""
+def _limit_host(packed: any_pb2.Any) -> None:
+    """Cuts the list of strangers, which may be long after a restore, and adds how many were cut. Facts of a length that no
+    host has are left out, so that its capacity is told all the same."""
     with contextlib.suppress(DecodeError):
         host = kaktus_pb2.Kaktus.FromString(packed.value)
+        for name in ("cpu_model", "cpu_flags", "numa_nodes", "underlay_address"):
+            if kaktus_pb2.KaktusStatus(**{name: getattr(host.status, name)}).ByteSize() > MAX_FACT_BYTES:
+                host.status.ClearField(name)
         strangers, room = host.status.strangers, MAX_STRANGERS_BYTES
         for index, stranger in enumerate(strangers):
             room -= len(stranger.encode()) + WIRE_OVERHEAD_BYTES
@@ -142,8 +146,8 @@ def _limit_strangers(packed: any_pb2.Any) -> None:
                 left = len(strangers) - index
                 del strangers[index:]
                 strangers.append(f"and {left} more")
-                packed.value = host.SerializeToString()
-                return
+                break
+        packed.value = host.SerializeToString()
 
 
 def _store(tx: Transaction, kinds: Kinds, pending: Iterable[Pending], acks: Iterable[tuple[Session, str]]) -> None:

@@ -1,0 +1,34 @@
+"""What a host says it is made of."""
+
+from xml.etree import ElementTree
+
+from agent_kaktus.actual import NumaNode
+from agent_kaktus.compute.facts import cpu_flags, cpu_model, numa_nodes
+
+CAPABILITIES = """
+<capabilities><host>
+  <cpu><arch>x86_64</arch><model>EPYC-Rome</model><feature name='ht'/></cpu>
+  <topology><cells num='2'>
+    <cell id='1'><memory unit='KiB'>2048</memory><cpus num='1'><cpu id='5'/></cpus></cell>
+    <cell id='0'><memory unit='KiB'>1024</memory>
+      <cpus num='6'><cpu id='0'/><cpu id='1'/><cpu id='9'/><cpu id='2'/><cpu id='7'/><cpu id='8'/></cpus></cell>
+  </cells></topology>
+</host></capabilities>
+"""
+
+
+def test_the_processor_and_its_nodes() -> None:
+    found = ElementTree.fromstring(CAPABILITIES)  # noqa: S314 - ours
+    assert cpu_model(found) == "EPYC-Rome"
+    assert numa_nodes(found) == (NumaNode(0, "0-2,7-9", 1 << 20), NumaNode(1, "5", 2 << 20))
+    assert cpu_flags("processor\t: 0\nflags\t\t: fpu vme avx2\n\nprocessor\t: 1\nflags\t: x\n") == (
+        "avx2",
+        "fpu",
+        "vme",
+    )
+    assert cpu_flags("processor : 0\nFeatures : fp asimd\n") == ("asimd", "fp")
+
+
+def test_what_nobody_says_is_left_out() -> None:
+    found = ElementTree.fromstring("<capabilities><host/></capabilities>")  # noqa: S314 - ours
+    assert (cpu_model(found), numa_nodes(found), cpu_flags("")) == ("", (), ())
