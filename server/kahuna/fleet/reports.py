@@ -30,7 +30,7 @@ STORE_INTERVAL_S = 0.02
 MAX_TRANSACTION_SIZE = 250
 # When more of an agent's reports wait to be stored, nothing more is read from its stream.
 MAX_WAITING_BYTES = 4 << 20
-# Limits of a reported resource, of the list of unknown domains and files (strangers) in a host's, and of each of its facts.
+# Limits of a reported resource; of a host's, of the list of unknown domains and files (strangers) and of each fact.
 MAX_RESOURCE_BYTES, MAX_STRANGERS_BYTES, MAX_FACT_BYTES = 64 << 10, 48 << 10, 3500
 _KINDS = {kind.message.name: name for name, kind in CONTRACT.kinds.items()}
 Pending = tuple[Session, fleet_pb2.Report]
@@ -132,8 +132,10 @@ def _shortened(agent: str, report: fleet_pb2.Report) -> fleet_pb2.Report:
 
 
 def _limit_host(packed: any_pb2.Any) -> None:
-    """Cuts the list of strangers, which may be long after a restore, and adds how many were cut. Facts of a length that no
-    host has are left out, so that its capacity is told all the same."""
+    """Cuts the list of strangers, which may be long after a restore, and adds how many were cut.
+
+    Facts of a length that no host has are left out, so that its capacity is told all the same.
+    """
     with contextlib.suppress(DecodeError):
         host = kaktus_pb2.Kaktus.FromString(packed.value)
         for name in ("cpu_model", "cpu_flags", "numa_nodes", "underlay_address"):
