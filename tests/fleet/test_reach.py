@@ -143,7 +143,7 @@ class Books:
         revision = self.view.revision + 1
         changes = [Change(revision, kind, id_, self._entry(id_, revision)) for id_, kind in self._touched.items()]
         self._touched.clear()
-        self.view.hand_over(Commit(revision, tuple(changes)))
+        self.view.apply(Commit(revision, tuple(changes)))
 
     def _put(self, kind: str, row: Message) -> None:
         self.rows[meta(row).id] = kind, row

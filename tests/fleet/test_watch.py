@@ -85,7 +85,7 @@ def test_a_watch_goes_on_over_restarts_of_kahuna_and_ends_at_the_truth(cloud: Co
 def short_log(monkeypatch: pytest.MonkeyPatch) -> int:
     """A log of few entries: how many."""
     for module in ("view", "database"):
-        monkeypatch.setattr(f"kahuna.store.{module}.TAIL", 6)
+        monkeypatch.setattr(f"kahuna.store.{module}.MAX_TAIL_CHANGES", 6)
     return 6
 
 
@@ -139,7 +139,7 @@ def test_what_the_log_can_tell_it_tells_whole(cloud: ControlPlane, tmp_path: Pat
         store.load()
     view = store.view
     for revision in range(view.oldest, view.revision + 1):
-        told = {change.id for change in view.since("Region", revision)}
+        told = {change.id for change in view.changes_since("Region", revision)}
         assert told == set().union(*(ids for at, ids in made.items() if at > revision))
     assert view.oldest < view.revision
     cloud.loop.run(store.close())

@@ -82,12 +82,12 @@ class Graph(Reader):
         self._naming: dict[tuple[str, str, str], set[str]] = defaultdict(set)
         self.change(links, ())
 
-    def change(self, came: Iterable[Link], went: Iterable[Link]) -> None:
-        for link in went:
+    def change(self, added: Iterable[Link], dropped: Iterable[Link]) -> None:
+        for link in dropped:
             self.links.remove(link)
             self._named[link.kind, link.field, link.source].remove(link.target)
             self._naming[link.kind, link.field, link.target].remove(link.source)
-        for link in came:
+        for link in added:
             self.links.add(link)
             self._named[link.kind, link.field, link.source].add(link.target)
             self._naming[link.kind, link.field, link.target].add(link.source)
@@ -144,10 +144,10 @@ def test_increments_come_to_what_slices_are_from_scratch(
     slices = {agent: reach.slice(graph, agent) for agent in agents}
     for commit in commits:
         changed = {toggled(of, *toggle) for toggle in commit}
-        came, went = changed - graph.links, changed & graph.links
-        graph.change(came, went)
+        added, dropped = changed - graph.links, changed & graph.links
+        graph.change(added, dropped)
         moved = {(link.kind, link.source) for link in changed}
-        there, left = by_agent(reach.affected(graph, agents, moved, came, went))
+        there, left = by_agent(reach.affected(graph, agents, moved, added, dropped))
         before, slices = slices, {agent: reach.slice(graph, agent) for agent in agents}
         for agent, now in slices.items():
             assert now == (before[agent] | there.get(agent, set())) - left.get(agent, set())
@@ -208,9 +208,9 @@ def test_hosts_of_one_vnet_hear_of_each_other() -> None:
     assert reach.holders(graph, "Adapter", "db-0") == {"bob"}
     assert reach.holders(graph, "Vnet", "lan") == {"ann", "bob", "kim", "kit"}
 
-    came, went = named("Instance db kaktus h3"), named("Instance db kaktus h2")
-    graph.change(came, went)
-    there, left = by_agent(reach.affected(graph, AGENTS, [("Instance", "db")], came, went))
+    added, dropped = named("Instance db kaktus h3"), named("Instance db kaktus h2")
+    graph.change(added, dropped)
+    there, left = by_agent(reach.affected(graph, AGENTS, [("Instance", "db")], added, dropped))
     assert there["ann"] == {("Instance", "db"), ("Kaktus", "h3")}
     assert left["ann"] == {("Kaktus", "h2")}
     assert told(reach, graph, "bob") == ["Kaktus h2"]
@@ -232,13 +232,13 @@ def test_a_disk_on_a_shared_pool_reaches_the_host_that_manages_it_and_the_one_th
     assert reach.agents(graph, "StoragePool", "ceph") == {"ann", "bob"}
     assert reach.holders(graph, "StoragePool", "ceph") == {"ann"}
 
-    came, went = (
+    added, dropped = (
         named("Instance web kaktus h3", "StoragePool ceph kaktus h2"),
         named("Instance web kaktus h2", "StoragePool ceph kaktus h1"),
     )
-    graph.change(came, went)
+    graph.change(added, dropped)
     moved = [("Instance", "web"), ("StoragePool", "ceph")]
-    there, left = by_agent(reach.affected(graph, AGENTS, moved, came, went))
+    there, left = by_agent(reach.affected(graph, AGENTS, moved, added, dropped))
     assert there["cyd"] == {("Instance", "web"), ("Volume", "disk"), ("StoragePool", "ceph")}
     assert there["bob"] == {("StoragePool", "ceph"), ("Volume", "disk"), ("Volume", "spare")}
     assert left["bob"] == {("Instance", "web")}
@@ -257,9 +257,9 @@ def test_a_vnet_reaches_each_member_of_its_kiwis() -> None:
     assert reach.agents(graph, "Vnet", "lan") == {"kim", "kit"}
     assert reach.agents(graph, "Zone", "a") == {"ann", "kim", "kit"}
 
-    came, went = named("Kiwi k members.agent cyd"), named("Kiwi k members.agent kit")
-    graph.change(came, went)
-    there, left = by_agent(reach.affected(graph, AGENTS, [("Kiwi", "k")], came, went))
+    added, dropped = named("Kiwi k members.agent cyd"), named("Kiwi k members.agent kit")
+    graph.change(added, dropped)
+    there, left = by_agent(reach.affected(graph, AGENTS, [("Kiwi", "k")], added, dropped))
     whole = {("Region", "eu"), ("Zone", "a"), ("Zone", "b"), ("Vnet", "lan"), ("Kiwi", "k")}
     assert (there["cyd"], left["kit"]) == (whole, whole)
     assert there["kim"] == {("Kiwi", "k")}
@@ -290,10 +290,10 @@ def test_what_concerns_one_host_of_many_looks_at_no_other(table: str) -> None:
     reach, graph = Reach(*TABLES[table]), crowd()
     agents = {f"a{number}" for number in range(HOSTS)}
 
-    def looks(came: list[Link], went: list[Link], moved: Collection[Member] = ()) -> int:
-        graph.change(came, went)
+    def looks(added: list[Link], dropped: list[Link], moved: Collection[Member] = ()) -> int:
+        graph.change(added, dropped)
         graph.looked_at = 0
-        reach.affected(graph, agents, moved, came, went)
+        reach.affected(graph, agents, moved, added, dropped)
         return graph.looked_at
 
     assert looks([], [], [("Instance", "i5")]) < 100

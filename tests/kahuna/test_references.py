@@ -48,17 +48,17 @@ def test_the_view_knows_each_of_several_that_a_field_names() -> None:
         revision, heard = view.revision + 1, list[Move]()
         stop = view.follow(lambda _, moves: heard.extend(moves))
         entry = Entry(revision, message.SerializeToString(), b"") if message else None
-        view.hand_over(Commit(revision, (Change(revision, "Instance", "web", entry),)))
+        view.apply(Commit(revision, (Change(revision, "Instance", "web", entry),)))
         stop()
         return heard[0]
 
-    assert sorted(commit(web).came) == links("kaktus h1", "volumes a", "volumes b")
+    assert sorted(commit(web).added) == links("kaktus h1", "volumes a", "volumes b")
     web.volumes[:] = ["b", "c"]
     changed = commit(web)
-    assert (changed.came, changed.went) == (links("volumes c"), links("volumes a"))
+    assert (changed.added, changed.dropped) == (links("volumes c"), links("volumes a"))
     assert view.sources("Instance", "volumes", {"a"}) == set()
     assert view.sources("Instance", "volumes", {"b", "c"}) == {"web"}
     assert view.targets("Instance", "volumes", {"web", "db"}) == {"b", "c"}
     assert [meta(one).id for one in view.referring("Instance", "volumes", "b")] == ["web"]
-    assert sorted(commit(None).went) == links("kaktus h1", "volumes b", "volumes c")
+    assert sorted(commit(None).dropped) == links("kaktus h1", "volumes b", "volumes c")
     assert not view.sources("Instance", "kaktus", {"h1"})

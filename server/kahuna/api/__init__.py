@@ -1,1 +1,1 @@
-"""The API: one thin servicer per resource; what all of them share is in `service` and `access`."""
+"""The API on the wire: requests parsed, kinds called, answers, filters, pages and watches."""

@@ -11,7 +11,7 @@ from unicodedata import category
 
 from kahuna.domain.errors import Refusal, invalid, quoted
 
-FORM = 'name = "web"'
+EXAMPLE = 'name = "web"'
 _OPERATORS = {"=": "=", "==": "=", "!=": "!=", "<": "<", "<=": "<=", ">": ">", ">=": ">=", ":": ":"}
 _SIGNS = re.compile(r"[=!<>~:^]+")
 _WORD = re.compile(r"\w+")
@@ -24,12 +24,12 @@ _AND = re.compile(r"AND\b|&&", re.IGNORECASE)
 _NOT = re.compile(r"NOT\b|[-!]", re.IGNORECASE)
 _OR = re.compile(r"OR\b|\|\|?", re.IGNORECASE)
 _NULLS = {"null", "NULL", "Null", "nil", "None"}
-_WILDCARD = (
+_NO_WILDCARDS = (
     "there are no wildcards; : asks for a part of a text, such as name:web, and \\* in quotes is the sign itself"
 )
-_MANY = "there are no parentheses and no lists; list once for each value"
-# What stands where only an operator or AND can, and what to write instead.
-_FOREIGN = {
+_NO_LISTS = "there are no parentheses and no lists; list once for each value"
+# Operators of other languages, and what to write instead.
+_OTHER_OPERATORS = {
     "~": "there are no patterns; : asks for a part of a text, such as name:web",
     "<>": "<> is no operator; write !=",
     "in": "there is no IN; list once for each value, or ask for a part of a text with :",
@@ -61,7 +61,7 @@ def conditions(text: str) -> list[Condition]:
         value, rest = _value(path, operator, rest)
         found.append(Condition(path, operator, value))
         if rest:
-            rest = _joined(rest)
+            rest = _after_and(rest)
     return found
 
 
@@ -74,9 +74,9 @@ def names(path: str) -> list[str]:
 
 def _field(text: str) -> tuple[str, str]:
     if _NOT.match(text):
-        raise _wrong("there is no NOT; write != for what shall differ")
+        raise _refusal("there is no NOT; write != for what shall differ")
     if text[0] in "([":
-        raise _wrong(_MANY)
+        raise _refusal(_NO_LISTS)
     name = _FIELD.match(text)
     if name is None:
         raise _unreadable(text)
@@ -88,14 +88,15 @@ def _operator(path: str, text: str) -> tuple[str, str]:
     if signs is None:
         word = _WORD.match(text)
         raise (
-            _wrong(_FOREIGN.get(word[0].lower(), ""))
-            if word and word[0].lower() in _FOREIGN
+            _refusal(_OTHER_OPERATORS.get(word[0].lower(), ""))
+            if word and word[0].lower() in _OTHER_OPERATORS
             else _unreadable(f"{path} {text}".strip())
         )
     if "~" in signs[0]:
-        raise _wrong(_FOREIGN["~"])
+        raise _refusal(_OTHER_OPERATORS["~"])
     if signs[0] not in _OPERATORS:
-        raise _wrong(_FOREIGN.get(signs[0]) or f"{quoted(signs[0])} is no operator; use one of = != < <= > >= :")
+        usual = f"{quoted(signs[0])} is no operator; use one of = != < <= > >= :"
+        raise _refusal(_OTHER_OPERATORS.get(signs[0]) or usual)
     return _OPERATORS[signs[0]], text[signs.end() :].lstrip()
 
 
@@ -106,27 +107,27 @@ def _value(path: str, operator: str, text: str) -> tuple[str, str]:
     bare = _BARE.match(text)
     follows = text[bare.end() :] if bare else text
     if not follows.startswith("&&") and follows[:1].strip():
-        raise _strange(follows[0])
+        raise _stray_sign(follows[0])
     if bare is None:
-        raise _wrong(f'{path} {operator} lacks a value; for an empty one write ""')
+        raise _refusal(f'{path} {operator} lacks a value; for an empty one write ""')
     if bare[0] in _NULLS:
-        raise _wrong(f'{bare[0]} is no value; for what is not set write "", for the word itself put it in quotes')
+        raise _refusal(f'{bare[0]} is no value; for what is not set write "", for the word itself put it in quotes')
     return bare[0], follows.lstrip()
 
 
-def _strange(sign: str) -> Refusal:
-    """What is said of a sign that no value without quotes holds."""
+def _stray_sign(sign: str) -> Refusal:
+    """The refusal for a sign that a value without quotes can't contain."""
     if sign in "\"'":
-        return _wrong(f"a quote is not closed, or stands within a value; write values like {FORM}")
+        return _refusal(f"a quote is not closed, or stands within a value; write values like {EXAMPLE}")
     if sign == "*":
-        return _wrong(_WILDCARD)
+        return _refusal(_NO_WILDCARDS)
     if sign in "()[]{}":
-        return _wrong(_MANY)
+        return _refusal(_NO_LISTS)
     if sign == "`" or category(sign) in {"Pi", "Pf", "Ps"}:
-        return _wrong(f"{sign} is no quote here; write \" or '")
+        return _refusal(f"{sign} is no quote here; write \" or '")
     if sign == ",":
-        return _wrong("a comma joins nothing; join conditions with AND, or put the value in quotes")
-    return _wrong(f"a value that holds {sign} needs quotes")
+        return _refusal("a comma joins nothing; join conditions with AND, or put the value in quotes")
+    return _refusal(f"a value that holds {sign} needs quotes")
 
 
 def _unquoted(string: str) -> str:
@@ -134,34 +135,34 @@ def _unquoted(string: str) -> str:
 
     def as_json(found: re.Match[str]) -> str:
         if found[0] == "*":
-            raise _wrong(_WILDCARD)
+            raise _refusal(_NO_WILDCARDS)
         return {"\\*": "*", "\\'": "'", '"': '\\"'}.get(found[0], found[0])
 
     body = re.sub(r'\\.|[*"]', as_json, string[1:-1], flags=re.DOTALL)
     try:
         return str(json.loads(f'"{body}"', strict=False))
     except ValueError:
-        raise _wrong("a string holds a \\ that escapes nothing; write \\\\ for the sign itself") from None
+        raise _refusal("a string holds a \\ that escapes nothing; write \\\\ for the sign itself") from None
 
 
-def _joined(text: str) -> str:
-    """What stands behind the AND that is due."""
+def _after_and(text: str) -> str:
+    """The text after an AND. Raises Refusal when there is none."""
     joint = _AND.match(text)
     if joint is None:
         if _OR.match(text):
-            raise _wrong("there is no OR; list once for each condition")
+            raise _refusal("there is no OR; list once for each condition")
         if text[0] in "()[],":
-            raise _strange(text[0])
-        raise _wrong(f"conditions are joined by AND, found {quoted(text)}; a value with spaces needs quotes")
+            raise _stray_sign(text[0])
+        raise _refusal(f"conditions are joined by AND, found {quoted(text)}; a value with spaces needs quotes")
     rest = text[joint.end() :].lstrip()
     if not rest:
-        raise _wrong(f"a condition is missing behind {joint[0]}")
+        raise _refusal(f"a condition is missing behind {joint[0]}")
     return rest
 
 
 def _unreadable(text: str) -> Refusal:
-    return _wrong(f"can't be read at {quoted(text)}; write conditions like {FORM} joined by AND")
+    return _refusal(f"can't be read at {quoted(text)}; write conditions like {EXAMPLE} joined by AND")
 
 
-def _wrong(said: str) -> Refusal:
-    return invalid("filter", said)
+def _refusal(text: str) -> Refusal:
+    return invalid("filter", text)

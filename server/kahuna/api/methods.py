@@ -7,7 +7,7 @@ from google.protobuf.empty_pb2 import Empty
 from google.protobuf.message import Message
 
 from kahuna.api.mutations import Answer, mutate
-from kahuna.api.query import matcher, page, question, sorter
+from kahuna.api.query import matcher, page, query_digest, sorter
 from kahuna.api.watch import follow
 from kahuna.domain.errors import not_found
 from kahuna.kinds.kind import Call, Kind
@@ -66,7 +66,7 @@ class Methods:
         wanted = matcher(self._message, request.filter)
         order = sorter(self._message, request.order_by)
         found = (resource for resource in call.reader.all(self._kind.name) if wanted(resource))
-        asked = question(self._message, request.filter, request.order_by)
+        asked = query_digest(self._message, request.filter, request.order_by)
         part, token, total = page(found, order, request.page_size, request.page_token, asked)
         response = CONTRACT.stub(method.response)
         nouns = {self._kind.described.nouns: part}

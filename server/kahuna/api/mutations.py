@@ -37,8 +37,8 @@ async def mutate(kind: Kind[Any], method: contract.Method, cause: Cause, request
         return planned, ""
     (answer, operation), tx = await store.run(transact)
     meta(answer).revision = tx.revision or meta(answer).revision
-    # What is answered once more may have been committed unheard.
-    await store.view.reached(meta(answer).revision)
+    # A replayed answer may be of a commit that the view has not applied yet.
+    await store.view.wait_for(meta(answer).revision)
     return answer, operation
 
 

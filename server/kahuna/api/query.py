@@ -15,11 +15,10 @@ from kahuna.domain.errors import Refusal, invalid, quoted
 from kahuna.store.resource import CONTRACT, meta
 from kowa import contract, formats, sizes
 
-PAGE = 100
-# The most bytes of a page, unless its first resource alone is larger.
-PAGE_BYTES = 3 << 20
-# Texts are told apart by so many characters: a page's token holds them. Names are never longer.
-KEY = 256
+DEFAULT_PAGE_SIZE = 100
+MAX_PAGE_BYTES = 3 << 20
+# Texts are sorted by their beginning, which a page's token holds. Names are never longer.
+MAX_SORT_KEY_CHARS = 256
 _TIMESTAMP = Timestamp.DESCRIPTOR.full_name
 _OPERATORS: dict[str, Callable[[Any, Any], bool]] = {"=": eq, ":": eq, "!=": ne, "<": lt, "<=": le, ">": gt, ">=": ge}
 Predicate = Callable[[Message], bool]
@@ -39,7 +38,7 @@ def matcher(kind: type[Message], text: str) -> Predicate:
 
 
 def sorter(kind: type[Message], text: str) -> list[tuple[Read, bool]]:
-    """`order_by` as what reads its fields and whether each runs downwards. Raises Refusal on `order_by`."""
+    """`order_by` as what reads its fields and whether each runs descending. Raises Refusal on `order_by`."""
     order: dict[str, tuple[Read, bool]] = {}
     for part in filter(None, (part.strip() for part in text.split(","))):
         path, _, direction = part.partition(" ")
@@ -47,13 +46,13 @@ def sorter(kind: type[Message], text: str) -> list[tuple[Read, bool]]:
             raise invalid("order_by", f"{direction.strip()!r} is no direction; use asc or desc")
         field, read = _resolve(kind, path, "order_by")
         if field.is_repeated:
-            raise invalid("order_by", f"{path} is a {_manifold(field)}; sort by a field with one value")
+            raise invalid("order_by", f"{path} is a {_list_or_map(field)}; sort by a field with one value")
         order.setdefault(path, (read, direction.strip() == "desc"))
     return list(order.values())
 
 
-def question(kind: type[Message], filter_: str, order_by: str) -> str:
-    """What a page's token belongs to: no other list takes it."""
+def query_digest(kind: type[Message], filter_: str, order_by: str) -> str:
+    """Identifies a list: a page's token is only valid for the same kind, filter and order."""
     asked = json.dumps([kind.DESCRIPTOR.full_name, filter_, order_by])
     return hashlib.sha256(asked.encode()).hexdigest()[:16]
 
@@ -63,20 +62,20 @@ def page(
 ) -> tuple[list[Message], str, int]:
     """One page, the token of the next, and how many there are. A token names the last one seen: no page repeats it.
 
-    `asked` is the list's `question`. Raises Refusal on `page_token` when that comes from another.
+    `asked` is the list's `query_digest`. Raises Refusal on `page_token` when that comes from another.
     """
     ordered = sorted(resources, key=lambda resource: meta(resource).id)
-    for read, downwards in reversed(order):
-        ordered.sort(key=lambda resource: _key(read(resource)), reverse=downwards)
+    for read, descending in reversed(order):
+        ordered.sort(key=lambda resource: _sort_key(read(resource)), reverse=descending)
     start = _start(ordered, order, token, asked) if token else 0
-    part = _with_room(ordered[start : start + (size or PAGE)])
+    part = _first_that_fit(ordered[start : start + (size or DEFAULT_PAGE_SIZE)])
     more = start + len(part) < len(ordered)
     return part, _encode(part[-1], order, asked) if more else "", len(ordered)
 
 
-def _with_room(resources: list[Message]) -> list[Message]:
-    """The first that an answer has room for, one at least."""
-    room = PAGE_BYTES
+def _first_that_fit(resources: list[Message]) -> list[Message]:
+    """The first resources, as many as fit into MAX_PAGE_BYTES; at least one."""
+    room = MAX_PAGE_BYTES
     for count, resource in enumerate(resources):
         room -= resource.ByteSize()
         if room < 0:
@@ -88,22 +87,22 @@ def _start(ordered: list[Message], order: list[tuple[Read, bool]], token: str, a
     last = _decode(token)
     id_, keys = last.get("id"), last.get("keys")
     if last.get("of") != asked or not isinstance(id_, str) or not isinstance(keys, list) or len(keys) != len(order):
-        raise _not_returned()
+        raise _foreign_token()
 
     def after(resource: Message) -> bool:
-        for (read, downwards), key in zip(order, keys, strict=True):
-            mine = _key(read(resource))
+        for (read, descending), key in zip(order, keys, strict=True):
+            mine = _sort_key(read(resource))
             if type(mine) is not type(key):
-                raise _not_returned()
+                raise _foreign_token()
             if mine != key:
-                return bool(mine < key if downwards else mine > key)
+                return bool(mine < key if descending else mine > key)
         return meta(resource).id > id_
 
     return next((index for index, resource in enumerate(ordered) if after(resource)), len(ordered))
 
 
 def _encode(last: Message, order: list[tuple[Read, bool]], asked: str) -> str:
-    token = {"of": asked, "keys": [_key(read(last)) for read, _ in order], "id": meta(last).id}
+    token = {"of": asked, "keys": [_sort_key(read(last)) for read, _ in order], "id": meta(last).id}
     return base64.urlsafe_b64encode(json.dumps(token, ensure_ascii=False).encode()).decode()
 
 
@@ -111,13 +110,13 @@ def _decode(token: str) -> dict[str, Any]:
     try:
         found = json.loads(base64.urlsafe_b64decode(token))
     except (ValueError, RecursionError):
-        raise _not_returned() from None
+        raise _foreign_token() from None
     if not isinstance(found, dict):
-        raise _not_returned()
+        raise _foreign_token()
     return found
 
 
-def _not_returned() -> Refusal:
+def _foreign_token() -> Refusal:
     return invalid("page_token", "is not one that this list returned; start anew")
 
 
@@ -127,7 +126,7 @@ def _test(kind: type[Message], asked: Condition) -> Predicate:
     if field.is_repeated:
         if operator != ":":
             ways = f"{path}.NAME {operator} VALUE, or {path}:NAME" if _is_map(field) else f"{path}:VALUE"
-            raise invalid("filter", f"{path} is a {_manifold(field)}; ask with {ways}")
+            raise invalid("filter", f"{path} is a {_list_or_map(field)}; ask with {ways}")
         wanted = text if _is_map(field) else _parse(field, path, text)
         return lambda resource: wanted in read(resource)
     described = _described(field)
@@ -178,13 +177,13 @@ def _is_map(field: Any) -> bool:
     return value.message_type is None and key.type == key.TYPE_STRING
 
 
-def _manifold(field: Any) -> str:
+def _list_or_map(field: Any) -> str:
     return "map" if _is_map(field) else "list"
 
 
 def _parse(field: Any, path: str, text: str) -> Any:
     if field.enum_type is not None:
-        return _number(field.enum_type.full_name, path, text)
+        return _enum_value(field.enum_type.full_name, path, text)
     if field.message_type is not None:
         moment = Timestamp()
         try:
@@ -209,7 +208,7 @@ def _parse(field: Any, path: str, text: str) -> Any:
         raise invalid("filter", f"{quoted(text)} is no number, which {path} is") from None
 
 
-def _number(enum: str, path: str, text: str) -> int:
+def _enum_value(enum: str, path: str, text: str) -> int:
     """An enum's value by its full name or its short one."""
     values = CONTRACT.enums[enum].values
     for value in values:
@@ -241,10 +240,10 @@ def _described(field: Any) -> contract.Field | None:
     return message.fields[field.name] if message else None
 
 
-def _key(found: Any) -> Any:
+def _sort_key(found: Any) -> Any:
     """What a resource is sorted by, of what was read of it."""
     value = _comparable(found)
-    return value[:KEY] if isinstance(value, str) else value
+    return value[:MAX_SORT_KEY_CHARS] if isinstance(value, str) else value
 
 
 def _comparable(value: Any) -> Any:

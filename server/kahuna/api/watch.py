@@ -57,7 +57,7 @@ async def follow(
     # Without knowing what an earlier watch sent, anything unwanted is reported removed.
     shown: set[str] | None = None
     if revision:
-        ids = dict.fromkeys(change.id for change in view.since(kind.name, revision))
+        ids = dict.fromkeys(change.id for change in view.changes_since(kind.name, revision))
         first = [_event(view, kind.name, id_, synced) for id_ in ids]
     else:
         first, shown = [(synced, meta(resource).id, resource) for resource in reader.all(kind.name)], set()

@@ -110,22 +110,22 @@ class Reach:
         reader: Reader,
         among: Collection[str],
         moved: Iterable[Member],
-        came: Collection[Link],
-        went: Collection[Link],
+        added: Collection[Link],
+        dropped: Collection[Link],
     ) -> tuple[Recipients, Recipients]:
         """What a commit changes in the slices of some agents: what has joined them or moved in them, and what has left.
 
         The reader has the state after the commit. `moved` are the resources whose generation it moved and that were
-        there before, `came` and `went` the links that it made and broke.
+        there before, `added` and `dropped` the links that it made and broke.
         """
         there: dict[Member, set[str]] = defaultdict(set)
         left: dict[Member, set[str]] = defaultdict(set)
         for kind, id_ in moved:
             there[kind, id_] = {agent for agent in self.agents(reader, kind, id_) if agent in among}
-        if not came and not went:
+        if not added and not dropped:
             return there, left
-        now, earlier = _State(reader), _State(_Earlier(reader, came, went))
-        changed = {(link.kind, link.field) for link in (*came, *went)}
+        now, earlier = _State(reader), _State(_Earlier(reader, added, dropped))
+        changed = {(link.kind, link.field) for link in (*added, *dropped)}
 
         def follow(links: Iterable[Link], state: _State, other: _State, found: dict[Member, set[str]]) -> None:
             """Finds what is to be told because of links that one state has and the other has not.
@@ -142,8 +142,8 @@ class Reach:
                     if agents:
                         _spread(node, near, agents, state, other, found)
 
-        follow(came, now, earlier, there)
-        follow(went, earlier, now, left)
+        follow(added, now, earlier, there)
+        follow(dropped, earlier, now, left)
         return there, {member: self._unconcerned(now, agents, *member) for member, agents in left.items()}
 
     def _unconcerned(self, state: "_State", agents: Ids, kind: str, id_: str) -> Ids:
@@ -242,12 +242,12 @@ def _spread(node: _Node, id_: str, agents: Ids, state: _State, other: _State, fo
 
 
 class _Earlier(Reader):
-    """What a reader would have read before some links came and others went."""
+    """What a reader would have read before some links were added and others dropped."""
 
-    def __init__(self, reader: Reader, came: Iterable[Link], went: Iterable[Link]) -> None:
+    def __init__(self, reader: Reader, added: Iterable[Link], dropped: Iterable[Link]) -> None:
         self._reader = reader
-        self._came, self._went = _by_ends(came), _by_ends(went)
-        self._changed = self._came.keys() | self._went.keys()
+        self._added, self._dropped = _by_ends(added), _by_ends(dropped)
+        self._changed = self._added.keys() | self._dropped.keys()
 
     def targets(self, kind: str, field: str, sources: Ids) -> Ids:
         return self._read(self._reader.targets, kind, field, sources, "source")
@@ -262,7 +262,7 @@ class _Earlier(Reader):
         found = set(read(kind, field, ids - changed))
         for id_ in changed:
             key = kind, field, end, id_
-            found |= (read(kind, field, {id_}) - self._came.get(key, set())) | self._went.get(key, set())
+            found |= (read(kind, field, {id_}) - self._added.get(key, set())) | self._dropped.get(key, set())
         return found
 
 

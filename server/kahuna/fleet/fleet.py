@@ -73,7 +73,7 @@ class Fleet:
             await asyncio.sleep(STALE_AFTER_S / 8)
             now = time.monotonic()
             if now - begun > STALE_AFTER_S / 2:
-                # This process itself was suspended: messages that came meanwhile have not been read yet.
+                # This process itself was suspended: messages that added meanwhile have not been read yet.
                 continue
             silent = {one for one in self.sessions.values() if now - one.last_message_at > STALE_AFTER_S}
             changed = [session for session in self.sessions.values() if session.stale != (session in silent)]
@@ -148,9 +148,9 @@ class Fleet:
     def _dispatch(self, moves: list[Move]) -> None:
         """Notes in each session which members of its slice a commit has changed, added or removed."""
         moved = [(move.kind, move.id) for move in moves if _has_new_generation(move)]
-        came = [link for move in moves for link in move.came]
-        went = [link for move in moves for link in move.went]
-        there, left = reach_of_kinds().affected(self.store.view, self.sessions, moved, came, went)
+        added = [link for move in moves for link in move.added]
+        dropped = [link for move in moves for link in move.dropped]
+        there, left = reach_of_kinds().affected(self.store.view, self.sessions, moved, added, dropped)
         for (kind, id_), agents in there.items():
             for agent in agents:
                 self.sessions[agent].touch(kind, id_)

@@ -29,7 +29,7 @@ class Adapter(Resource, table=True):
         unique_unless_deleted("mac"),
     )
     lock_by_reference = Lock.EXCLUSIVE
-    let_go = frozenset({"instance"})
+    cleared_with_target = frozenset({"instance"})
     taken = {
         ("subnet_id", "address"): (_TAKEN[0], f"address: {{address}} {_TAKEN[1]}"),
         ("mac",): (_TAKEN[0], f"mac: {{mac}} {_TAKEN[1]}"),

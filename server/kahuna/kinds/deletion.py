@@ -22,7 +22,7 @@ def sweep(tx: Transaction, kind: str, id_: str) -> None:
     resource = tx.find(kind, id_)
     if resource is None or not meta(resource).HasField("delete_time") or _holders(tx, kind, resource):
         return
-    parts = list(_let_go(tx, kind, id_))
+    parts = list(_clear_references(tx, kind, id_))
     if tx.has_referring(kind, id_):
         return
     tx.remove(kind, id_)
@@ -55,16 +55,16 @@ def sweep_marked(tx: Transaction, older_than: int = 0) -> None:
 
 
 def confirm_gone(tx: Transaction, kind: str, id_: str, agents: Iterable[str]) -> None:
-    """Takes agents' word that a marked resource is not on their hosts any more."""
+    """Records that agents no longer have a marked resource on their hosts, and removes it when no other has."""
     for agent in agents:
         tx.insert_new(Gone, object_id=id_, agent_id=agent)
     sweep(tx, kind, id_)
 
 
-def _let_go(tx: Transaction, kind: str, id_: str) -> Iterable[tuple[str, str]]:
-    """Clears the references that do not keep a resource. What held them."""
+def _clear_references(tx: Transaction, kind: str, id_: str) -> Iterable[tuple[str, str]]:
+    """Clears references to a resource that go with it. Returns what held them."""
     for source, field in references_to(kind):
-        if field in TABLES[source].let_go:
+        if field in TABLES[source].cleared_with_target:
             for part in tx.referring(source, field, id_):
                 part.ClearField(field)
                 tx.put(source, part)
@@ -75,8 +75,8 @@ def _holders(tx: Transaction, kind: str, resource: Message) -> set[str]:
     """The agents that may still have a marked resource on their hosts."""
     id_ = meta(resource).id
     holders = {agent for agent in reach_of_kinds().holders(tx, kind, id_) if _has_signed_in(tx, agent)}
-    words = tx.session.exec(select(Gone.agent_id).where(Gone.object_id == id_)).all() if holders else ()
-    return holders.difference(words)
+    confirmed = tx.session.exec(select(Gone.agent_id).where(Gone.object_id == id_)).all() if holders else ()
+    return holders.difference(confirmed)
 
 
 def _has_signed_in(tx: Transaction, agent: str) -> bool:

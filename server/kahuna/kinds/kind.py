@@ -270,7 +270,7 @@ class Kind(Generic[M]):
         free: list[str] = []
         for source, field in references_to(self.name):
             names = tx.unmarked_names(source, field, meta(resource).id, MAX_NAMED_CHILDREN + 1)
-            if names and field not in TABLES[source].let_go:
+            if names and field not in TABLES[source].cleared_with_target:
                 kind = CONTRACT.kinds[source]
                 said.append(_counted(kind, names))
                 reference = next(reference for reference in kind.references if reference.name == field)

@@ -29,7 +29,7 @@ class Operations(Kind[operation_pb2.Operation]):
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(limit):
                 while self._read(call, request.id).phase in OPEN:
-                    await self.platform.store.view.moved()
+                    await self.platform.store.view.next_commit()
         return self._read(call, request.id)
 
     @answers_call

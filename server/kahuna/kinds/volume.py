@@ -23,7 +23,7 @@ class Volume(Resource, table=True):
 
     __table_args__ = (unique_unless_deleted("project_id", "name"),)
     lock_by_reference = Lock.EXCLUSIVE
-    let_go = frozenset({"instance"})
+    cleared_with_target = frozenset({"instance"})
 
 
 class Volumes(Kind[volume_pb2.Volume]):

@@ -21,7 +21,7 @@ from kahuna.domain.errors import Refusal
 from kahuna.store.log import Head, Log
 from kahuna.store.resource import TABLES, Resource, message_of
 from kahuna.store.transaction import StaleRead, Transaction
-from kahuna.store.view import TAIL, Change, Commit, Entry, View
+from kahuna.store.view import MAX_TAIL_CHANGES, Change, Commit, Entry, View
 from kowa.backoff import Backoff
 from kowa.runtime.crashpoint import reach
 
@@ -36,7 +36,7 @@ _RETRIED_ERRORS = frozenset({"40001", "40P01"})
 _LOCK_TIMEOUT_ERROR = "55P03"  # the caller may try again
 MAX_PLANS = 2  # at once: each holds locks that real changes wait for
 # Pauses until a database that does not answer is tried again.
-FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.1, 5.0
+FIRST_RECONNECT_S, LONGEST_RECONNECT_S = 0.1, 5.0
 CONNECT_TIMEOUT_S = 5  # for PostgreSQL to let a connection in
 
 
@@ -50,7 +50,7 @@ class Store:
         clock: Callable[[], int] = lambda: time.time_ns() // 1000,
         new_id: Callable[[], str] = lambda: str(uuid.uuid4()),
     ) -> None:
-        """`clock` tells microseconds since 1970, `new_id` draws a UUID."""
+        """`clock` returns microseconds since 1970, `new_id` a random UUID."""
         self.view = View()
         self._clock, self._new_id = clock, new_id
         self._url = make_url(url)
@@ -71,7 +71,7 @@ class Store:
                 session.add(head)
                 session.commit()
                 session.refresh(head)
-            tail = session.exec(select(Log).order_by(col(Log.revision).desc()).limit(TAIL)).all()
+            tail = session.exec(select(Log).order_by(col(Log.revision).desc()).limit(MAX_TAIL_CHANGES)).all()
             changes = (Change(entry.revision, entry.kind, entry.id, None) for entry in reversed(tail))
             self.view.load(head.incarnation, head.revision, _resources(session), changes)
         log.info("store.loaded", revision=self.view.revision, backend=self._url.get_backend_name())
@@ -81,12 +81,12 @@ class Store:
 
         The caller may be cancelled; the transaction, once begun, is not. What `work` raises rolls it back.
         """
-        return await asyncio.shield(self._begin(self._run(work)))
+        return await asyncio.shield(self._start(self._run(work)))
 
     async def persist(self, work: Callable[[Transaction], Result]) -> Result:
         """Runs one transaction as often as it takes the database to answer, until the store is closed.
 
-        For what nobody else would repeat. `work` may be run again after it was committed unheard.
+        For work that nobody else would repeat. It may run again after a commit whose answer was lost.
         """
         return await self._until_answered(lambda: self.run(work))
 
@@ -95,27 +95,27 @@ class Store:
 
         def dry(tx: Transaction) -> Result:
             tx.limit_locks()
-            raise RolledBack(work(tx))
+            raise DryRun(work(tx))
 
         async with self._planning:
             return await self.run(dry)
 
     async def close(self) -> None:
-        """Waits for what is under way, then lets go of the database."""
+        """Waits for transactions under way, then closes the database."""
         self._closing = True
         if self._pending:
             await asyncio.wait(self._pending)
         self.dispose()
 
     def dispose(self) -> None:
-        """Lets go of the database; nothing may be under way."""
+        """Closes the database; no transaction may be under way."""
         self._writers.shutdown()
         self.engine.dispose()
         if self._lock is not None:
             os.close(self._lock)
 
-    def _begin(self, work: Coroutine[Any, Any, Result]) -> asyncio.Task[Result]:
-        """What is begun ends before the store is closed."""
+    def _start(self, work: Coroutine[Any, Any, Result]) -> asyncio.Task[Result]:
+        """A task that `close` waits for."""
         task = asyncio.create_task(work)
         self._pending.add(task)
         task.add_done_callback(self._ended)
@@ -123,7 +123,7 @@ class Store:
 
     def _ended(self, task: asyncio.Task[Any]) -> None:
         self._pending.discard(task)
-        # Who waited has heard it; who went away does not want to.
+        # Retrieved, so that asyncio does not log it when the caller was cancelled.
         if not task.cancelled():
             task.exception()
 
@@ -133,16 +133,16 @@ class Store:
             result, commit = await loop.run_in_executor(self._writers, self._transact, work)
         except Refusal as refusal:
             if refusal.reason == "ANSWER_LOST":
-                self._begin(self._until_answered(self._catch_up))
+                self._start(self._until_answered(self._catch_up))
             raise
         if commit is not None:
             reach("kahuna.store.committed")
-            self.view.hand_over(commit)
-            await self.view.reached(commit.revision)
+            self.view.apply(commit)
+            await self.view.wait_for(commit.revision)
         return result
 
     async def _until_answered(self, attempt: Callable[[], Awaitable[Result]]) -> Result:
-        backoff = Backoff(FIRST_PAUSE_S, LONGEST_PAUSE_S)
+        backoff = Backoff(FIRST_RECONNECT_S, LONGEST_RECONNECT_S)
         while True:
             try:
                 return await attempt()
@@ -152,10 +152,10 @@ class Store:
             await asyncio.sleep(backoff.next_pause())
 
     async def _catch_up(self) -> None:
-        """Gives the view what was committed unheard. Without it, all later commits would wait for that revision."""
+        """Applies commits whose answer was lost to the view: it would wait for their revisions for ever."""
         loop = asyncio.get_running_loop()
         for commit in await loop.run_in_executor(self._writers, self._commits_after, self.view.revision):
-            self.view.hand_over(commit)
+            self.view.apply(commit)
 
     def _commits_after(self, revision: int) -> list[Commit]:
         try:
@@ -179,7 +179,7 @@ class Store:
                     reach("kahuna.store.written")
                     committing = True
                     session.commit()
-                except RolledBack as dry:
+                except DryRun as dry:
                     session.rollback()
                     return dry.result, None
                 except StaleRead:
@@ -191,7 +191,7 @@ class Store:
                         break
                     if state not in _RETRIED_ERRORS:
                         if committing and not self._sqlite:
-                            raise _lost(error) from error
+                            raise _answer_lost(error) from error
                         if isinstance(error, OperationalError):
                             raise _unavailable(error) from error
                         raise
@@ -211,15 +211,15 @@ class Store:
         return lock
 
 
-class RolledBack(Exception):
-    """Ends a transaction without effect, and says what it would have been."""
+class DryRun(Exception):
+    """Raised to roll a transaction back once its result is known."""
 
     def __init__(self, result: Any) -> None:
         super().__init__()
         self.result = result
 
 
-def _lost(error: DBAPIError) -> Refusal:
+def _answer_lost(error: DBAPIError) -> Refusal:
     log.warning("store.answer_lost", error=str(error.orig))
     said = "the database went away while it stored this, and may have done so; look, or repeat it with its request_id"
     return Refusal("ANSWER_LOST", said)
@@ -243,7 +243,7 @@ def _engine(url: str, sqlite: bool) -> Engine:
 
     @event.listens_for(engine, "connect")
     def prepare(connection: Any, _: Any) -> None:
-        # The driver's own BEGIN is deferred, which lets two writers in: take it from the driver's hands.
+        # The driver's own BEGIN is deferred, so that two writers could deadlock: `begin` below replaces it.
         connection.isolation_level = None
         for pragma in ("journal_mode = WAL", "synchronous = FULL", "foreign_keys = ON"):
             connection.execute(f"PRAGMA {pragma}")

@@ -56,8 +56,8 @@ class Resource(SQLModel):
     lock_by_reference: ClassVar[Lock] = Lock.SHARED
     """How one is locked by who names it. What is taken by that, or an address of it, is locked alone from the start:
     two who shared it first and then each wanted it alone would wait for each other."""
-    let_go: ClassVar[frozenset[str]] = frozenset()
-    """The fields that are cleared when what they name is gone, instead of keeping it."""
+    cleared_with_target: ClassVar[frozenset[str]] = frozenset()
+    """References that are cleared when their target is deleted; any other keeps its target from being deleted."""
     taken: ClassVar[Mapping[tuple[str, ...], tuple[str, str]]] = {}
     """Of a unique index, by its columns: the reason and the words of the refusal, with the message's fields in braces.
     A name that is taken needs none."""
@@ -68,7 +68,7 @@ class Resource(SQLModel):
         TABLES[cls.__name__] = cls
 
 
-OWN = frozenset(Resource.model_fields)
+COMMON_COLUMNS = frozenset(Resource.model_fields)
 
 
 def unique_unless_deleted(*columns: str, unless: str = "") -> Index:
@@ -91,7 +91,7 @@ def message_class(kind: str) -> type[Message]:
 @cache
 def own_columns(kind: str) -> Mapping[str, str]:
     """The columns a kind adds, and the field each is filled from."""
-    columns = (name for name in TABLES[kind].model_fields if name not in OWN)
+    columns = (name for name in TABLES[kind].model_fields if name not in COMMON_COLUMNS)
     return {column: column.removesuffix("_id") for column in columns}
 
 
@@ -104,14 +104,14 @@ def column_values(kind: str, message: Message) -> dict[str, Any]:
 
 def links_moved(kind: str, id_: str, before: Message | None, after: Message | None) -> tuple[list[Link], list[Link]]:
     """What a resource names since a change, and what it does not any more."""
-    came, went = [], []
+    added, dropped = [], []
     for field, read in _readers(kind).items():
         old = read(before) if before is not None else ()
         new = read(after) if after is not None else ()
         if old != new:
-            came += [Link(kind, field, id_, named) for named in dict.fromkeys(new) if named and named not in old]
-            went += [Link(kind, field, id_, named) for named in dict.fromkeys(old) if named and named not in new]
-    return came, went
+            added += [Link(kind, field, id_, named) for named in dict.fromkeys(new) if named and named not in old]
+            dropped += [Link(kind, field, id_, named) for named in dict.fromkeys(old) if named and named not in new]
+    return added, dropped
 
 
 def named_by(kind: str, field: str, message: Message) -> Iterable[str]:

@@ -7,7 +7,7 @@ from kahuna.store.audit import Audit
 from kahuna.store.log import Head, Log
 from kahuna.store.request import Request
 from kahuna.store.transaction import Transaction
-from kahuna.store.view import TAIL
+from kahuna.store.view import MAX_TAIL_CHANGES
 
 DAY = 24 * 3600 * 1_000_000  # microseconds
 REQUESTS_KEPT_FOR = DAY  # while a repeated request is recognised
@@ -19,4 +19,4 @@ def prune(tx: Transaction) -> None:
     tx.session.execute(delete(Request).where(col(Request.time) < tx.now - REQUESTS_KEPT_FOR))
     tx.session.execute(delete(Audit).where(col(Audit.time) < tx.now - AUDIT_KEPT_FOR))
     head = tx.session.exec(select(Head.revision)).one()
-    tx.session.execute(delete(Log).where(col(Log.revision) <= head - TAIL))
+    tx.session.execute(delete(Log).where(col(Log.revision) <= head - MAX_TAIL_CHANGES))

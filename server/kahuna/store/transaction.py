@@ -42,7 +42,7 @@ MAX_IDS = 10_000
 
 
 class StaleRead(Exception):
-    """What this transaction read without a lock has changed before it could write it: it is run anew."""
+    """A row read without a lock was changed by another transaction before it was written: run this one anew."""
 
 
 class Transaction(Reader):
@@ -131,7 +131,7 @@ class Transaction(Reader):
         )
         self.session.add(row)
         self._flush(kind, message)
-        self._refer(kind, row.id, None, message)
+        self._store_references(kind, row.id, None, message)
         self._touched[kind, row.id] = row
         return cast(M, message_of(kind, row))
 
@@ -141,7 +141,7 @@ class Transaction(Reader):
         spec = spec_of(message)
         if spec != row.spec:
             before = message_class(kind).FromString(row.spec)
-            self._refer(kind, row.id, before, message)
+            self._store_references(kind, row.id, before, message)
             row.generation += desired_of(message) != desired_of(before)
             row.spec, row.update_time = spec, self.now
             for column, value in column_values(kind, message).items():
@@ -178,7 +178,7 @@ class Transaction(Reader):
         return message_of(kind, row)
 
     def remove(self, kind: str, id_: str) -> None:
-        """Takes a row out for good."""
+        """Deletes a row."""
         row = self.row(kind, id_)
         project = getattr(row, "project_id", None) or ""
         self.session.execute(delete(Gone).where(col(Gone.object_id) == id_))
@@ -241,14 +241,14 @@ class Transaction(Reader):
         ] + [Change(revision, kind, id_, None) for kind, id_ in self._removed]
         return Commit(revision, tuple(changes))
 
-    def _refer(self, kind: str, id_: str, before: Message | None, after: Message) -> None:
-        """Keeps the references that no column holds as the resource has them."""
-        if kept := _kept_apart(kind):
-            came, went = links_moved(kind, id_, before, after)
-            for link in (link for link in went if link.field in kept):
+    def _store_references(self, kind: str, id_: str, before: Message | None, after: Message) -> None:
+        """Stores the references that have no column (lists, nested parts) as rows of their own."""
+        if kept := _without_column(kind):
+            added, dropped = links_moved(kind, id_, before, after)
+            for link in (link for link in dropped if link.field in kept):
                 row = self.session.get(Reference, (id_, link.field, link.target))
                 self.session.delete(row)
-            new = [link for link in came if link.field in kept]
+            new = [link for link in added if link.field in kept]
             self.session.add_all(
                 Reference(source_id=id_, field=link.field, target_id=link.target, kind=kind) for link in new
             )
@@ -284,13 +284,13 @@ def references_to(kind: str) -> Iterator[tuple[str, str]]:
     for source in CONTRACT.kinds.values():
         for reference in source.references:
             if reference.kind == kind and (
-                _column(source.name, reference.name) or reference.name in _kept_apart(source.name)
+                _column(source.name, reference.name) or reference.name in _without_column(source.name)
             ):
                 yield source.name, reference.name
 
 
 @cache
-def _kept_apart(kind: str) -> frozenset[str]:
+def _without_column(kind: str) -> frozenset[str]:
     """The references of a kind that its table has no column for: those of lists and of nested parts."""
     return frozenset(item.name for item in CONTRACT.kinds[kind].references if item.repeated or len(item.fields) > 1)
 

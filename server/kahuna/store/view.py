@@ -10,8 +10,8 @@ from google.protobuf.message import Message
 from kahuna.domain.reach import Ids, Link, Reader
 from kahuna.store.resource import CONTRACT, links_moved, message_class, named_by
 
-# How many changes a watch can fall behind before it has to start anew.
-TAIL = 100_000
+# A watch that is further behind than so many changes has to start anew.
+MAX_TAIL_CHANGES = 100_000
 
 
 class Entry(NamedTuple):
@@ -39,14 +39,14 @@ class Commit(NamedTuple):
 
 
 class Move(NamedTuple):
-    """A change as followers see it: what was, what is, and which links came and went with it."""
+    """A change as followers get it: the resource before and after, and the references it added and dropped."""
 
     kind: str
     id: str
     before: Message | None
     after: Message | None
-    came: Collection[Link] = ()
-    went: Collection[Link] = ()
+    added: Collection[Link] = ()
+    dropped: Collection[Link] = ()
 
 
 Follower = Callable[[int, list[Move]], None]
@@ -55,7 +55,7 @@ Follower = Callable[[int, list[Move]], None]
 class View(Reader):
     """All resources at one revision. Used from the event loop only.
 
-    Commits may be handed over out of order; they are applied in order, and `reached` answers when one is.
+    Commits may be handed over out of order; they are applied in order, and `wait_for` returns when one is.
     """
 
     def __init__(self) -> None:
@@ -63,14 +63,14 @@ class View(Reader):
         self.oldest = 0
         self.incarnation = ""
         self._objects: dict[str, dict[str, Entry]] = {kind: {} for kind in CONTRACT.kinds}
-        # By kind and field, the ids of those that name each id, in the order in which they came to do so.
+        # By kind and field: the ids that name each id, oldest reference first.
         self._sources: dict[tuple[str, str], dict[str, dict[str, None]]] = {
             (kind.name, reference.name): {} for kind in CONTRACT.kinds.values() for reference in kind.references
         }
-        self._tail: deque[Change] = deque(maxlen=TAIL)
-        self._early: dict[int, Commit] = {}
+        self._tail: deque[Change] = deque(maxlen=MAX_TAIL_CHANGES)
+        self._out_of_order: dict[int, Commit] = {}
         self._followers: list[Follower] = []
-        self._moved = asyncio.Event()
+        self._next_commit = asyncio.Event()
 
     def load(self, incarnation: str, revision: int, resources: Iterable[Change], tail: Iterable[Change]) -> None:
         """Fills an empty view. `tail` are the log's last changes, in order."""
@@ -80,7 +80,7 @@ class View(Reader):
         self.revision = revision
         self._tail.extend(tail)
         self.oldest = self._tail[0].revision - 1 if self._tail else revision
-        if len(self._tail) == TAIL:
+        if len(self._tail) == MAX_TAIL_CHANGES:
             # The first commit of it may have lost its beginning.
             self.oldest += 1
 
@@ -89,31 +89,31 @@ class View(Reader):
         self._followers.append(follower)
         return lambda: self._followers.remove(follower)
 
-    def hand_over(self, commit: Commit) -> None:
+    def apply(self, commit: Commit) -> None:
         """Takes a commit; applies it as soon as all before it are. One that it has already changes nothing."""
         if commit.revision <= self.revision:
             return
-        self._early[commit.revision] = commit
-        while (ready := self._early.pop(self.revision + 1, None)) is not None:
+        self._out_of_order[commit.revision] = commit
+        while (ready := self._out_of_order.pop(self.revision + 1, None)) is not None:
             moves = [self._put(change) for change in ready.changes]
-            if len(self._tail) + len(ready.changes) > TAIL and self._tail:
+            if len(self._tail) + len(ready.changes) > MAX_TAIL_CHANGES and self._tail:
                 self.oldest = self._tail[min(len(ready.changes), len(self._tail)) - 1].revision
             # Without contents: all that was ever written would stay in memory.
             self._tail.extend(change._replace(entry=None) for change in ready.changes)
             self.revision = ready.revision
             for follower in tuple(self._followers):
                 follower(ready.revision, moves)
-            self._moved.set()
-            self._moved = asyncio.Event()
+            self._next_commit.set()
+            self._next_commit = asyncio.Event()
 
-    async def reached(self, revision: int) -> None:
-        """Returns when the view has the revision."""
+    async def wait_for(self, revision: int) -> None:
+        """Waits until the view has the revision."""
         while self.revision < revision:
-            await self._moved.wait()
+            await self._next_commit.wait()
 
-    async def moved(self) -> None:
-        """Returns at the next commit."""
-        await self._moved.wait()
+    async def next_commit(self) -> None:
+        """Waits for the next commit."""
+        await self._next_commit.wait()
 
     def entry(self, kind: str, id_: str) -> Entry | None:
         """A resource as stored."""
@@ -146,8 +146,8 @@ class View(Reader):
         naming = self._sources[kind, field]
         return {id_ for target in targets for id_ in naming.get(target, ())}
 
-    def since(self, kind: str, revision: int) -> list[Change]:
-        """What the tail says of a kind after a revision, in order."""
+    def changes_since(self, kind: str, revision: int) -> list[Change]:
+        """The changes of a kind after a revision, in order, without entries."""
         return [change for change in self._tail if change.revision > revision and change.kind == kind]
 
     def _put(self, change: Change) -> Move:
@@ -160,12 +160,12 @@ class View(Reader):
             objects[change.id] = change.entry
         else:
             objects.pop(change.id, None)
-        came, went = links_moved(change.kind, change.id, before, after)
-        for kind, field, source, target in went:
+        added, dropped = links_moved(change.kind, change.id, before, after)
+        for kind, field, source, target in dropped:
             naming = self._sources[kind, field]
             del naming[target][source]
             if not naming[target]:
                 del naming[target]
-        for kind, field, source, target in came:
+        for kind, field, source, target in added:
             self._sources[kind, field].setdefault(target, {})[source] = None
-        return Move(change.kind, change.id, before, after, came, went)
+        return Move(change.kind, change.id, before, after, added, dropped)
