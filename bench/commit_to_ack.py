@@ -38,8 +38,8 @@ ECHO = "/bench.Echo/Echo"
 SHARED_MEMORY = Path("/dev/shm")  # noqa: S108 - a folder with a random name in it
 
 
-class Silent(FakeHost):
-    """A host that only holds what it is told."""
+class PassiveHost(FakeHost):
+    """A host that stores what it is sent and does nothing about it."""
 
     async def run(self, feed: object) -> None:
         await asyncio.Event().wait()
@@ -83,9 +83,9 @@ def measure(folder: Path, count: int) -> tuple[list[float], list[float], float]:
     zone = cloud.zone(region)
     secrets = enlist(cloud, zone.meta.id, count)
     vnet = cloud.client.of(vnet_pb2.Vnet).create(vnet_pb2.Vnet(region=region.meta.id, name="lan"))
-    clock = Clock(cloud.kahuna.fleet)
+    clock = ChangeTimer(cloud.kahuna.fleet)
     before = resident()
-    with alongside(run_agents, cloud.fleet_endpoint, folder, secrets):
+    with in_background(run_agents, cloud.fleet_endpoint, folder, secrets):
         cloud.loop.run(clock.all_hold(cloud.kahuna.store.view.revision, count))
         memory = (resident() - before) / count
         hosts = list(cloud.client.of(kaktus_pb2.Kaktus).list())
@@ -95,7 +95,7 @@ def measure(folder: Path, count: int) -> tuple[list[float], list[float], float]:
     return singles, to_all, memory
 
 
-class Clock:
+class ChangeTimer:
     """Changes what is wanted, and waits until the agents have it."""
 
     def __init__(self, sessions: Fleet) -> None:
@@ -154,7 +154,7 @@ def run_agents(endpoint: str, folder: Path, secrets: Sequence[str]) -> None:
         agents.append((folder / "ca.pem", token, folder / f"agent-{number}"))
 
     async def run() -> None:
-        running = (Agent(Silent(), "bench", endpoint, *where).run() for where in agents)
+        running = (Agent(PassiveHost(), "bench", endpoint, *where).run() for where in agents)
         await asyncio.gather(*running)
 
     uvloop.run(run())
@@ -188,7 +188,7 @@ def measure_floor(folder: Path, count: int) -> list[float]:
         await server.start()
         batch = fleet_pb2.Batch(nonce="n" * 32, objects=[fleet_pb2.Object(id="i" * 36)] * 3, last=True)
         message, took = batch.SerializeToString(), []
-        with alongside(run_echoes, port, folder / "ca.pem", count):
+        with in_background(run_echoes, port, folder / "ca.pem", count):
             await complete.wait()
             for number in range(CHANGES):
                 context, over = calls[number % count]
@@ -222,7 +222,7 @@ def run_echoes(port: int, ca: Path, count: int) -> None:
     uvloop.run(run())
 
 
-class alongside:  # noqa: N801 - read as a statement
+class in_background:  # noqa: N801 - read as a statement
     """A function in a process of its own, for as long as the block lasts."""
 
     def __init__(self, work: Any, *arguments: Any) -> None:

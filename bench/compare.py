@@ -25,7 +25,7 @@ from pathlib import Path
 from bench.__main__ import ALL
 
 ROOT = Path(__file__).resolve().parents[1]
-WORSE = 1.05  # times the figure before
+MAX_RATIO = 1.05  # times the figure before
 # A row as `python -m bench` prints it: its name, in 44 characters at least, the value, its floor and their ratio if it
 # has one, and at the end the promise.
 ROW = re.compile(r"(?P<name>.{44,}?) +(?P<value>\d\S*) +(?:(?P<floor>\d\S*) +\d\S* +)?\D.*(?P<promise><=|>=) \S+ \S+$")
@@ -93,10 +93,10 @@ def table(before: Sequence[Row], after: Sequence[Row]) -> tuple[list[str], bool]
             lines.append(f"{name:<44} {shown} {'-':>7} {'-':>7}")
             continue
         more_is_better = next(row.more_is_better for row in after if row.name == name)
-        is_worse = (old / new if more_is_better and new else new / old) > WORSE
+        is_worse = (old / new if more_is_better and new else new / old) > MAX_RATIO
         worse = worse or is_worse
         of_floor = f"{floors[1] / floors[0]:.3f}" if floors[0] and floors[1] else "-"
-        lines.append(f"{name:<44} {shown} {new / old:>7.3f} {of_floor:>7}{'  WORSE' if is_worse else ''}")
+        lines.append(f"{name:<44} {shown} {new / old:>7.3f} {of_floor:>7}{'  MAX_RATIO' if is_worse else ''}")
     return lines, worse
 
 

@@ -15,8 +15,8 @@ from bench.figure import HEAD, Figure, at_most, quantile
 from deploy.demo.layout import Layout
 from deploy.demo.up import up
 
-KEYS = 100
-LIMIT = 20  # seconds for the console to answer
+KEY_COUNT = 100
+LIMIT_S = 20  # for the console to answer
 PROMISED_MS = 60
 KILL_LINE, LEAVE = b"\x15", b"\x1d"
 
@@ -29,7 +29,7 @@ def figures() -> list[Figure]:
     with console(layout, "hello") as terminal:
         os.write(terminal, b"\r")
         _read_until(terminal, b"# ")
-        taken = [_echo(terminal, b"abcdefghij"[number % 10 :][:1]) for number in range(KEYS)]
+        taken = [_echo(terminal, b"abcdefghij"[number % 10 :][:1]) for number in range(KEY_COUNT)]
         os.write(terminal, KILL_LINE)
     return [
         at_most("console, key to echo, p50", quantile(taken, 0.5) * 1e3, "ms", PROMISED_MS),
@@ -62,7 +62,7 @@ def _echo(terminal: int, key: bytes) -> float:
 def _read_until(terminal: int, wanted: bytes) -> None:
     shown = b""
     while wanted not in shown:
-        if not select.select([terminal], [], [], LIMIT)[0]:
+        if not select.select([terminal], [], [], LIMIT_S)[0]:
             raise TimeoutError(f"the console does not show {wanted!r}; it shows {shown!r}")
         shown += os.read(terminal, 4096)
 

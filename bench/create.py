@@ -15,14 +15,14 @@ from xml.etree import ElementTree
 import libvirt
 
 from bench.figure import HEAD, Figure, at_most, quantile
-from deploy.demo.cloud import MEMORY, VOLUME, Cloud
+from deploy.demo.cloud import MEMORY_BYTES, VOLUME_BYTES, Cloud
 from deploy.demo.layout import Layout
 from deploy.demo.up import connect, up
 from kowa.client import Client
 from kowa.v2 import adapter_pb2, instance_pb2, volume_pb2
 
 ROUNDS = 7
-LIMIT = 60
+LIMIT_S = 60
 ALLOWED_MS = 150  # over the floor
 
 
@@ -51,7 +51,7 @@ def _through_kowabunga(client: Client, connection: Any, model: instance_pb2.Inst
     begun = time.perf_counter()
     volume = client.of(volume_pb2.Volume).begin_create(
         volume_pb2.Volume(
-            project=model.project, name=name, storage_pool=disk.storage_pool, template=disk.template, size=VOLUME
+            project=model.project, name=name, storage_pool=disk.storage_pool, template=disk.template, size=VOLUME_BYTES
         )
     )
     adapter = client.of(adapter_pb2.Adapter).begin_create(
@@ -63,7 +63,7 @@ def _through_kowabunga(client: Client, connection: Any, model: instance_pb2.Inst
             name=name,
             zone=model.zone,
             vcpus=1,
-            memory=MEMORY,
+            memory=MEMORY_BYTES,
             volumes=[volume.resource.meta.id],
             adapters=[adapter.resource.meta.id],
         )
@@ -83,8 +83,8 @@ def _by_hand(connection: Any, model: str) -> float:
     definition = ElementTree.fromstring(described)  # noqa: S314 - libvirt's own
     with _copies(definition, id_) as (disk, backing):
         begun = time.perf_counter()
-        command = ["qemu-img", "create", "-q", "-f", "qcow2", "-F", "qcow2", "-b", str(backing), str(disk), str(VOLUME)]
-        subprocess.run(command, check=True)
+        qemu_img = ["qemu-img", "create", "-q", "-f", "qcow2", "-F", "qcow2", "-b"]
+        subprocess.run([*qemu_img, str(backing), str(disk), str(VOLUME_BYTES)], check=True)
         domain = connection.defineXML(ElementTree.tostring(definition, encoding="unicode"))
         domain.create()
         _await_running(connection, id_)
@@ -127,13 +127,13 @@ def _copies(definition: ElementTree.Element, id_: str) -> Iterator[tuple[Path, P
 
 
 def _await_running(connection: Any, id_: str) -> None:
-    end = time.perf_counter() + LIMIT
+    end = time.perf_counter() + LIMIT_S
     while time.perf_counter() < end:
         with contextlib.suppress(libvirt.libvirtError):
             if connection.lookupByUUIDString(id_).state()[0] == libvirt.VIR_DOMAIN_RUNNING:
                 return
         time.sleep(0.002)
-    raise TimeoutError(f"{id_} is not running after {LIMIT} s")
+    raise TimeoutError(f"{id_} is not running after {LIMIT_S} s")
 
 
 if __name__ == "__main__":

@@ -16,7 +16,7 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from deploy.programs import end, free_port, start
 
 BIN = Path(sys.executable).parent
-LIMIT = 30
+LIMIT_S = 30
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,7 +72,7 @@ def _serving(command: list[str], api: str, folder: Path) -> Iterator[tuple["subp
 
 def await_serving(api: str) -> None:
     """Returns when the health protocol says SERVING."""
-    end = time.monotonic() + LIMIT
+    end = time.monotonic() + LIMIT_S
     options = (("grpc.initial_reconnect_backoff_ms", 20), ("grpc.max_reconnect_backoff_ms", 20))
     with grpc.insecure_channel(api, options) as channel:
         stub = health_pb2_grpc.HealthStub(channel)
@@ -84,7 +84,7 @@ def await_serving(api: str) -> None:
                 continue
             if answer.status == health_pb2.HealthCheckResponse.SERVING:
                 return
-    raise TimeoutError(f"Kahuna does not serve within {LIMIT} s")
+    raise TimeoutError(f"Kahuna does not serve within {LIMIT_S} s")
 
 
 def memory(pid: int) -> float:

@@ -16,19 +16,19 @@ from tests.stack.site import make_site
 from tests.stack.stack import stack
 from tests.waiting import until
 
-IDLE = 60
+IDLE_S = 60
 RUNS = 15
 
 
 def figures() -> list[Figure]:
     """All of them."""
     with kahuna() as server, kiwi(server) as kiwi_agent, kaktus() as kaktus_agent:
-        time.sleep(IDLE)
+        time.sleep(IDLE_S)
         return [
             at_most("Kahuna, exec to SERVING", server.started, "s", 2),
-            at_most(f"Kahuna after {IDLE} s idle", memory(server.pid), "MB", 150),
-            at_most(f"Kiwi agent after {IDLE} s idle", memory(kiwi_agent), "MB", 90),
-            at_most(f"Kaktus agent after {IDLE} s idle, one machine", memory(kaktus_agent), "MB", 90),
+            at_most(f"Kahuna after {IDLE_S} s idle", memory(server.pid), "MB", 150),
+            at_most(f"Kiwi agent after {IDLE_S} s idle", memory(kiwi_agent), "MB", 90),
+            at_most(f"Kaktus agent after {IDLE_S} s idle, one machine", memory(kaktus_agent), "MB", 90),
             at_most("kowactl --help, whole process", _help(), "ms", 200, _python()),
         ]
 

@@ -15,8 +15,8 @@ import sys
 import threading
 from pathlib import Path
 
-FIRST_WORD = b"kowabunga: "
-TRIAL_LIMIT = 5.0
+BOOT_MARKER = b"kowabunga: "
+TRIAL_LIMIT_S = 5.0
 """Seconds in which a guest must have said its first word; emulated it takes two, under KVM less than one."""
 
 BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
@@ -26,25 +26,25 @@ DEVICE = Path("/dev/kvm")
 def acceleration(guest: Path, cache: Path) -> str:
     """`kvm` or `qemu`, as libvirt names the type of a domain. `guest` holds vmlinuz and initrd.gz."""
     boot = BOOT_ID.read_text().strip()
-    known = _recall(cache, boot)
+    known = _read_cache(cache, boot)
     if known is None:
-        known = "kvm" if _opens(DEVICE) and guest_speaks(guest) else "qemu"
-        _remember(cache, boot, known)
+        known = "kvm" if _opens(DEVICE) and guest_boots(guest) else "qemu"
+        _write_cache(cache, boot, known)
     return known
 
 
-def guest_speaks(guest: Path) -> bool:
-    """Whether the guest boots under KVM within TRIAL_LIMIT."""
+def guest_boots(guest: Path) -> bool:
+    """Whether the guest boots under KVM within TRIAL_LIMIT_S."""
     files = ["-kernel", str(guest / "vmlinuz"), "-initrd", str(guest / "initrd.gz")]
     machine = ["-machine", "pc,accel=kvm", "-cpu", "host", "-m", "128", "-nodefaults", "-no-reboot", "-display", "none"]
     console = ["-serial", "stdio", "-append", "console=ttyS0 quiet panic=-1"]
     command = ["qemu-system-x86_64", *machine, *files, *console]
     with subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL) as qemu:
-        limit = threading.Timer(TRIAL_LIMIT, qemu.kill)
+        limit = threading.Timer(TRIAL_LIMIT_S, qemu.kill)
         limit.start()
         try:
             assert qemu.stdout is not None
-            return any(FIRST_WORD in line for line in qemu.stdout)
+            return any(BOOT_MARKER in line for line in qemu.stdout)
         finally:
             limit.cancel()
             qemu.kill()
@@ -58,7 +58,7 @@ def _opens(device: Path) -> bool:
     return True
 
 
-def _recall(cache: Path, boot: str) -> str | None:
+def _read_cache(cache: Path, boot: str) -> str | None:
     try:
         kept = json.loads(cache.read_text())
     except (FileNotFoundError, ValueError):
@@ -66,7 +66,7 @@ def _recall(cache: Path, boot: str) -> str | None:
     return kept.get("acceleration") if kept.get("boot") == boot else None
 
 
-def _remember(cache: Path, boot: str, answer: str) -> None:
+def _write_cache(cache: Path, boot: str, answer: str) -> None:
     cache.parent.mkdir(parents=True, exist_ok=True)
     draft = cache.with_name(f"{cache.name}.{os.getpid()}")
     draft.write_text(json.dumps({"boot": boot, "acceleration": answer}))

@@ -13,7 +13,7 @@ from typing import TypeVar
 
 T = TypeVar("T")
 
-START_LIMIT, END_LIMIT = 30.0, 15.0  # seconds
+START_LIMIT_S, END_LIMIT_S = 30.0, 15.0
 # Below those that the kernel gives to outgoing connections, which could take one before its program listens.
 PORTS = range(20_000, 32_000)
 
@@ -51,7 +51,7 @@ def await_ready(
     ready: Callable[[], object],
     name: str,
     log: Path | None = None,
-    limit: float = START_LIMIT,
+    limit: float = START_LIMIT_S,
 ) -> None:
     """Returns when it is ready. Raises NotStarted when it ends before, or is not within `limit` seconds.
 
@@ -67,7 +67,7 @@ def await_ready(
         raise NotStarted(f"{name} did not start; the last it said in {log}: {lines[-1] if lines else 'nothing'}")
 
 
-def end(process: "subprocess.Popen[bytes]", limit: float = END_LIMIT) -> bool:
+def end(process: "subprocess.Popen[bytes]", limit: float = END_LIMIT_S) -> bool:
     """Ends it, by force after `limit` seconds. Says whether it ended by itself."""
     process.send_signal(signal.SIGCONT)
     process.terminate()
@@ -94,7 +94,7 @@ def running(
 
 
 def wait(condition: Callable[[], object], limit: float, interval: float = 0.05) -> bool:
-    """Whether a condition comes about within `limit` seconds."""
+    """Whether a condition is met within `limit` seconds."""
     try:
         until(condition, limit=limit, interval=interval)
     except TimeoutError:
@@ -110,7 +110,7 @@ def until(condition: Callable[[], T], *, limit: float = 60, what: str = "", inte
         if answer:
             return answer
         if time.monotonic() > deadline:
-            raise TimeoutError(f"{what or 'the condition'} did not come about within {limit:g} s; last: {answer!r}")
+            raise TimeoutError(f"{what or 'the condition'} was not met within {limit:g} s; last: {answer!r}")
         time.sleep(interval)
 
 

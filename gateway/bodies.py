@@ -11,11 +11,11 @@ from google.protobuf.descriptor import Descriptor
 
 from kowa import contract
 
-NAME: Final = "gateway.bodies"  # of the filter, and of the metadata with its violations
-FILTER: Final = Path(__file__).with_suffix(".lua")
+FILTER_NAME: Final = "gateway.bodies"  # of the filter, and of the metadata with its violations
+FILTER_SOURCE: Final = Path(__file__).with_suffix(".lua")
 
 FIELD_MASK: Final = "google.protobuf.FieldMask"  # one in a query may be given in parts
-FREE: Final = (  # what may be in them is no matter of fields
+FREE_FORM: Final = (  # messages whose JSON has keys of the caller's own
     "google.api.HttpBody",
     "google.protobuf.Any",
     "google.protobuf.ListValue",
@@ -27,7 +27,7 @@ FREE: Final = (  # what may be in them is no matter of fields
 def script() -> str:
     """The filter's source, its tables before it."""
     tables = {"messages": _messages(), "bindings": _tables()}
-    return "".join(f"local {name} = {_lua(table)}\n" for name, table in tables.items()) + FILTER.read_text()
+    return "".join(f"local {name} = {_lua(table)}\n" for name, table in tables.items()) + FILTER_SOURCE.read_text()
 
 
 def _messages() -> dict[str, Any]:
@@ -59,7 +59,7 @@ def _message(message: Descriptor) -> dict[str, Any]:
 
 def _name(message: Descriptor | None) -> str:
     """The full name; empty where a key may be anything, or none is possible."""
-    return "" if message is None or message.full_name in FREE else message.full_name
+    return "" if message is None or message.full_name in FREE_FORM else message.full_name
 
 
 def _is_mask(message: Descriptor | None) -> bool:

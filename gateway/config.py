@@ -15,19 +15,19 @@ from kowa import contract
 Json = replies.Json
 
 MIB: Final = 1 << 20
-REQUEST_LIMIT: Final = 4 * MIB  # what Kahuna takes in one message
-RESPONSE_LIMIT: Final = 32 * MIB  # a list of everything must fit
-MEMORY_SEEN_EVERY = "0.1s"
-STREAM_IDLE: Final = "7200s"  # a watch may be silent, a wait may last an hour
-CONNECTION_IDLE = "60s"  # without a call; an open watch or console is one
-HANDSHAKE_WITHIN = "10s"
-HEADERS_WITHIN: Final = "10s"
-CALL_WITHIN = "120s"  # a call that may bring a large body, from its first byte to the end of the answer
+MAX_REQUEST_BYTES: Final = 4 * MIB  # what Kahuna takes in one message
+MAX_RESPONSE_BYTES: Final = 32 * MIB  # a list of everything must fit
+MEMORY_CHECK_INTERVAL = "0.1s"
+STREAM_IDLE_TIMEOUT: Final = "7200s"  # a watch may be silent, a wait may last an hour
+CONNECTION_IDLE_TIMEOUT = "60s"  # without a call; an open watch or console is one
+HANDSHAKE_TIMEOUT = "10s"
+HEADERS_TIMEOUT: Final = "10s"
+CALL_TIMEOUT = "120s"  # a call that may bring a large body, from its first byte to the end of the answer
 KEEPALIVE: Final = "30s"
-STREAMS_PER_CONNECTION: Final = 1000
-STREAMS_UPSTREAM: Final = 100_000  # each open watch is one
+MAX_STREAMS_PER_CONNECTION: Final = 1000
+MAX_UPSTREAM_STREAMS: Final = 100_000  # each open watch is one
 
-# What Kahuna alone may say; a client that sends it is not believed.
+# Headers that only Kahuna may set; they are removed from clients' requests.
 INTERNAL_HEADERS: Final = (
     "kowabunga-operation",
     "kowabunga-secret",
@@ -35,12 +35,12 @@ INTERNAL_HEADERS: Final = (
     "x-envoy-original-path",
 )
 
-# What lasts as long as its caller likes, and takes little: an operation's wait, a console, a watch asked for in a body.
-LASTING: Final = ".*:(wait|watch|console)/*"
-LASTING_LIMIT: Final = 64 << 10
+# Calls that last as long as their callers like, and send little: a wait, a console, a watch asked for in a body.
+LONG_CALL_PATHS: Final = ".*:(wait|watch|console)/*"
+LONG_CALL_MAX_BYTES: Final = 64 << 10
 
 BUFFER: Final = "envoy.filters.http.buffer"
-SWITCHED_ON: Final[Json] = {"@type": "type.googleapis.com/envoy.config.route.v3.FilterConfig", "config": {}}
+FILTER_ENABLED: Final[Json] = {"@type": "type.googleapis.com/envoy.config.route.v3.FilterConfig", "config": {}}
 
 # What nearly every GET is. No header tells of a chunked body or of one in HTTP/2, so none is taken there.
 NO_BODY: Final[Sequence[Json]] = (
@@ -48,7 +48,7 @@ NO_BODY: Final[Sequence[Json]] = (
     {"name": "content-length", "present_match": True, "invert_match": True},
 )
 NO_QUERY: Final[Json] = {"name": ":path", "string_match": {"contains": "?"}, "invert_match": True}
-NO_BODY_LIMIT: Final = 1  # Envoy has no smaller one; a byte is no JSON object
+NO_BODY_MAX_BYTES: Final = 1  # Envoy has no smaller one; a byte is no JSON object
 
 HTTP_OPTIONS: Final = "envoy.extensions.upstreams.http.v3.HttpProtocolOptions"
 MANAGER: Final = "envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager"
@@ -133,7 +133,7 @@ def bootstrap(settings: Settings) -> Json:
             raise ValueError(f"the {what} must be on a loopback address, not {address.host}")
     listeners = []
     if settings.tls:
-        listeners.append(_listener("tls", settings, settings.tls.address, _secured(settings.tls)))
+        listeners.append(_listener("tls", settings, settings.tls.address, _tls_context(settings.tls)))
     if settings.plain:
         listeners.append(_listener("plain", settings, settings.plain, {}))
     if not listeners:
@@ -158,18 +158,18 @@ def _listener(name: str, settings: Settings, address: Address, security: Json) -
         "forward_client_cert_details": "SANITIZE",
         "normalize_path": True,
         "merge_slashes": True,
-        "stream_idle_timeout": STREAM_IDLE,
-        "request_headers_timeout": HEADERS_WITHIN,
+        "stream_idle_timeout": STREAM_IDLE_TIMEOUT,
+        "request_headers_timeout": HEADERS_TIMEOUT,
         "common_http_protocol_options": {
             "headers_with_underscores_action": "REJECT_REQUEST",
-            "idle_timeout": CONNECTION_IDLE,
+            "idle_timeout": CONNECTION_IDLE_TIMEOUT,
         },
         "http2_protocol_options": {
-            "max_concurrent_streams": STREAMS_PER_CONNECTION,
+            "max_concurrent_streams": MAX_STREAMS_PER_CONNECTION,
             "connection_keepalive": {"interval": KEEPALIVE, "timeout": KEEPALIVE},
         },
         "early_header_mutation_extensions": [_without_internal_headers()],
-        "local_reply_config": replies.local_replies(REQUEST_LIMIT, LASTING_LIMIT),
+        "local_reply_config": replies.local_replies(MAX_REQUEST_BYTES, LONG_CALL_MAX_BYTES),
         "route_config": _routes(),
         "http_filters": [
             _extension("envoy.filters.http.grpc_web", "envoy.extensions.filters.http.grpc_web.v3.GrpcWeb", {}),
@@ -181,14 +181,14 @@ def _listener(name: str, settings: Settings, address: Address, security: Json) -
     return {
         "name": name,
         "address": address.render(),
-        "per_connection_buffer_limit_bytes": RESPONSE_LIMIT,
+        "per_connection_buffer_limit_bytes": MAX_RESPONSE_BYTES,
         "filter_chains": [
             {"filters": [_extension("envoy.filters.network.http_connection_manager", MANAGER, manager)], **security}
         ],
     }
 
 
-def _secured(tls: Tls) -> Json:
+def _tls_context(tls: Tls) -> Json:
     context = {
         "common_tls_context": {
             "alpn_protocols": ["h2", "http/1.1"],
@@ -201,7 +201,7 @@ def _secured(tls: Tls) -> Json:
     kind = "envoy.extensions.transport_sockets.tls.v3.DownstreamTlsContext"
     return {
         "transport_socket": _extension("envoy.transport_sockets.tls", kind, context),
-        "transport_socket_connect_timeout": HANDSHAKE_WITHIN,
+        "transport_socket_connect_timeout": HANDSHAKE_TIMEOUT,
     }
 
 
@@ -209,16 +209,21 @@ def _body_check(script: Path) -> list[Json]:
     """Bounds a body, and reads it and the query; each route switches on what it needs."""
     lua = {"default_source_code": {"filename": str(script)}}
     filters = [
-        _extension(BUFFER, "envoy.extensions.filters.http.buffer.v3.Buffer", {"max_request_bytes": REQUEST_LIMIT}),
-        _extension(bodies.NAME, "envoy.extensions.filters.http.lua.v3.Lua", lua),
+        _extension(BUFFER, "envoy.extensions.filters.http.buffer.v3.Buffer", {"max_request_bytes": MAX_REQUEST_BYTES}),
+        _extension(bodies.FILTER_NAME, "envoy.extensions.filters.http.lua.v3.Lua", lua),
     ]
     return [{**each, "disabled": True} for each in filters]
 
 
-def _at_most(size: int) -> Json:
-    """Bytes of a body."""
+def _body_checked(max_bytes: int) -> Json:
+    """Both filters, switched on for a route."""
+    return {BUFFER: _at_most(max_bytes), bodies.FILTER_NAME: FILTER_ENABLED}
+
+
+def _at_most(max_bytes: int) -> Json:
+    """The filter that bounds a body, switched on for a route."""
     kind = "envoy.extensions.filters.http.buffer.v3.BufferPerRoute"
-    return {"@type": f"type.googleapis.com/{kind}", "buffer": {"max_request_bytes": size}}
+    return {"@type": f"type.googleapis.com/{kind}", "buffer": {"max_request_bytes": max_bytes}}
 
 
 def _transcoder(descriptors: Path, services: Sequence[str]) -> Json:
@@ -233,8 +238,8 @@ def _transcoder(descriptors: Path, services: Sequence[str]) -> Json:
         "convert_grpc_status": True,
         "query_param_unescape_plus": True,  # as HTML forms and most clients write a space
         "match_incoming_request_route": True,
-        "max_request_body_size": REQUEST_LIMIT,
-        "max_response_body_size": RESPONSE_LIMIT,
+        "max_request_body_size": MAX_REQUEST_BYTES,
+        "max_response_body_size": MAX_RESPONSE_BYTES,
         "request_validation_options": {
             "reject_unknown_method": True,
             "reject_unknown_query_parameters": True,
@@ -262,23 +267,23 @@ def _routes() -> Json:
                     {
                         "match": {"prefix": "/api/", "headers": [replies.NOT_GRPC, *NO_BODY, NO_QUERY]},
                         "route": to_kahuna,
-                        "typed_per_filter_config": {BUFFER: _at_most(NO_BODY_LIMIT)},
+                        "typed_per_filter_config": {BUFFER: _at_most(NO_BODY_MAX_BYTES)},
                     },
                     {
                         "match": {"prefix": "/api/", "headers": [replies.NOT_GRPC, *NO_BODY]},
                         "route": to_kahuna,
-                        "typed_per_filter_config": {BUFFER: _at_most(NO_BODY_LIMIT), bodies.NAME: SWITCHED_ON},
+                        "typed_per_filter_config": _body_checked(NO_BODY_MAX_BYTES),
                     },
                     {
-                        "match": {"safe_regex": {"regex": f"/api/{LASTING}"}, "headers": [replies.NOT_GRPC]},
+                        "match": {"safe_regex": {"regex": f"/api/{LONG_CALL_PATHS}"}, "headers": [replies.NOT_GRPC]},
                         "route": to_kahuna,
-                        "typed_per_filter_config": {BUFFER: _at_most(LASTING_LIMIT), bodies.NAME: SWITCHED_ON},
+                        "typed_per_filter_config": _body_checked(LONG_CALL_MAX_BYTES),
                     },
                     {
                         "match": {"prefix": "/api/", "headers": [replies.NOT_GRPC]},
                         # No caller's grpc-timeout counts here: a body that comes slowly would last as long as it says.
-                        "route": to_kahuna | {"max_stream_duration": {"max_stream_duration": CALL_WITHIN}},
-                        "typed_per_filter_config": {BUFFER: _at_most(REQUEST_LIMIT), bodies.NAME: SWITCHED_ON},
+                        "route": to_kahuna | {"max_stream_duration": {"max_stream_duration": CALL_TIMEOUT}},
+                        "typed_per_filter_config": _body_checked(MAX_REQUEST_BYTES),
                     },
                     *(
                         {"match": {"prefix": f"/{package}."}, "route": to_kahuna}
@@ -301,9 +306,9 @@ def _cluster(replicas: Sequence[Address]) -> Json:
         "type": "STRICT_DNS",
         "lb_policy": "MAGLEV",
         "connect_timeout": "2s",
-        "per_connection_buffer_limit_bytes": RESPONSE_LIMIT,
+        "per_connection_buffer_limit_bytes": MAX_RESPONSE_BYTES,
         "circuit_breakers": {
-            "thresholds": [{"max_requests": STREAMS_UPSTREAM, "max_pending_requests": STREAMS_UPSTREAM}]
+            "thresholds": [{"max_requests": MAX_UPSTREAM_STREAMS, "max_pending_requests": MAX_UPSTREAM_STREAMS}]
         },
         "typed_extension_protocol_options": {
             HTTP_OPTIONS: {"@type": f"type.googleapis.com/{HTTP_OPTIONS}", **protocol}
@@ -322,7 +327,7 @@ def _without_internal_headers() -> Json:
 
 
 def _overload(connections: int, memory: int) -> Json:
-    """Before memory ends, calls are refused, and those that hold most of it are ended; what is quiet goes on."""
+    """Before memory ends, calls are refused, and streams that hold most of it are reset; others go on."""
     monitors = "envoy.extensions.resource_monitors"
     many = f"{monitors}.downstream_connections.v3.DownstreamConnectionsConfig"
     heap = "envoy.resource_monitors.fixed_heap"
@@ -340,7 +345,7 @@ def _overload(connections: int, memory: int) -> Json:
         "reset_high_memory_stream": from_(0.9, 0.98),  # HTTP/2 alone has it
     }
     return {
-        "refresh_interval": MEMORY_SEEN_EVERY,
+        "refresh_interval": MEMORY_CHECK_INTERVAL,
         "resource_monitors": [
             _extension(
                 "envoy.resource_monitors.global_downstream_max_connections",

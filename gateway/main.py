@@ -1,4 +1,4 @@
-"""Starts Envoy as the door of Kowabunga: `python -m gateway --help`."""
+"""Starts Envoy in front of Kahuna: `python -m gateway --help`."""
 
 import json
 import os
@@ -98,7 +98,7 @@ def prepare(options: Options) -> list[str]:
 
 
 def main() -> NoReturn:
-    """Becomes Envoy."""
+    """Writes the configuration and replaces this process by Envoy."""
     try:
         options = CliApp.run(Options)
         command = prepare(options)

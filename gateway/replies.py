@@ -18,7 +18,7 @@ NOT_GRPC: Final[Json] = {
 }
 
 
-def local_replies(body_limit: int, lasting_limit: int) -> Json:
+def local_replies(body_limit: int, long_call_limit: int) -> Json:
     """Envoy's own answers to REST callers, in the form of a converted gRPC status; the limits are in bytes."""
     rest = {
         "or_filter": {
@@ -42,7 +42,7 @@ def local_replies(body_limit: int, lasting_limit: int) -> Json:
         return {"status_code_filter": {"comparison": comparison}}
 
     said = (
-        f"too large: a body has {body_limit} bytes at most, {lasting_limit} that of a wait, a watch or a console,"
+        f"too large: a body has {body_limit} bytes at most, {long_call_limit} that of a wait, a watch or a console,"
         " and none in a GET without content-length"
     )
     too_large = mapper(CODES[413], status(413), message=said)
@@ -52,7 +52,7 @@ def local_replies(body_limit: int, lasting_limit: int) -> Json:
 
 def _wrong_requests() -> Json:
     """The refusal of what names no field or one twice, as Kahuna says INVALID_ARGUMENT."""
-    found = {"filter": bodies.NAME, "path": [{"key": "violations"}], "value": {"present_match": True}}
+    found = {"filter": bodies.FILTER_NAME, "path": [{"key": "violations"}], "value": {"present_match": True}}
     said = {
         "code": 3,
         "message": "%LOCAL_REPLY_BODY%",
@@ -65,7 +65,7 @@ def _wrong_requests() -> Json:
             },
             {
                 "@type": "type.googleapis.com/google.rpc.BadRequest",
-                "field_violations": f"%DYNAMIC_METADATA({bodies.NAME}:violations)%",
+                "field_violations": f"%DYNAMIC_METADATA({bodies.FILTER_NAME}:violations)%",
             },
         ],
     }

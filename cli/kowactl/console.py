@@ -10,7 +10,7 @@ from typing import Any
 import click
 
 from kowa import contract
-from kowactl.endings import interruptible
+from kowactl.exits import interruptible
 from kowactl.session import Session
 from kowactl.terminal import STDIN, STDOUT, raw_terminal
 
@@ -30,9 +30,10 @@ def console(session: Session, instance: str) -> None:
     """A machine's serial console: the end of what it has printed, then all it prints. Ctrl-] leaves."""
     id_ = session.references.id_of(contract.load().kinds["Instance"], instance)
     ended = threading.Event()
-    with contextlib.suppress(_Left), interruptible() as interrupt, open(STDOUT, "wb", closefd=False) as output:
+    left = contextlib.suppress(_LeaveKeyPressed)
+    with left, interruptible() as interrupt, open(STDOUT, "wb", closefd=False) as output:
         shown = session.client.instances.console(id_)
-        machine = _Machine(session, {"id": id_, "session": next(shown).session}, ended, interrupt)
+        machine = _ConsoleInput(session, {"id": id_, "session": next(shown).session}, ended, interrupt)
         with raw_terminal():
             typing = threading.Thread(target=_read_keys, args=(STDIN, machine, ended), daemon=True)
             typing.start()
@@ -46,12 +47,12 @@ def console(session: Session, instance: str) -> None:
                 typing.join()
 
 
-class _Left(Exception):
-    """Ctrl-]."""
+class _LeaveKeyPressed(Exception):
+    """Ctrl-] was typed: the console ends, the machine goes on."""
 
 
-class _Machine:
-    """The machine's side of a console. Keys that come while others are sent wait in a pipe, and go together."""
+class _ConsoleInput:
+    """Sends keys and terminal sizes to a console. Keys typed during a call wait in a pipe, and go in one message."""
 
     def __init__(
         self,
@@ -66,14 +67,14 @@ class _Machine:
         self._sending.start()
 
     def resize(self, columns: int, rows: int) -> None:
-        """Tells it the terminal's size, if it wants to hear of it."""
+        """Sends the terminal's size. That it can't be sent is no error."""
         from kowa.errors import KowaError
 
         with contextlib.suppress(KowaError):
             self._call("resize-console", LEAVE_LIMIT_S, rows=rows, columns=columns)
 
     def close(self) -> None:
-        """No more keys come; those that came are sent for a while yet."""
+        """Waits up to LEAVE_LIMIT_S until the keys typed so far are sent."""
         os.close(self.keys)
         self._sending.join(LEAVE_LIMIT_S)
 
@@ -99,8 +100,8 @@ class _Machine:
         return self._session.client.call(method, request(**self._target, **fields), limit=limit).resource
 
 
-def _read_keys(source: int, machine: _Machine, ended: threading.Event) -> None:
-    """Until Ctrl-], which ends the console. The end of a file that is read instead only ends the typing."""
+def _read_keys(source: int, machine: _ConsoleInput, ended: threading.Event) -> None:
+    """Reads keys until Ctrl-], which ends the console; at the end of a file the console goes on without keys."""
     size, left = (0, 0), False
     while not (ended.is_set() or left):
         if os.isatty(source) and size != (size := os.get_terminal_size(source)):
@@ -120,4 +121,4 @@ def _read_keys(source: int, machine: _Machine, ended: threading.Event) -> None:
                 keys = keys[os.write(machine.keys, keys) :]
     machine.close()
     if left and not ended.is_set():
-        machine.interrupt(_Left())
+        machine.interrupt(_LeaveKeyPressed())

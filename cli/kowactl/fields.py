@@ -27,7 +27,7 @@ class Size(click.ParamType[int]):
             self.fail(f"{value!r} is {error}", param, context)
 
 
-class Named(click.Choice[str]):
+class EnumName(click.Choice[str]):
     """An enum by its short names."""
 
     def __init__(self, enum: contract.Enum) -> None:
@@ -41,16 +41,16 @@ class Named(click.Choice[str]):
         return self._full[super().convert(value, param, context)]
 
 
-def kind_of_value(field: contract.Field) -> click.ParamType[Any]:
+def param_type(field: contract.Field) -> click.ParamType[Any]:
     """What one value of a field is read by; of a map, one entry."""
     part = contract.load().messages.get(field.type_name)
-    one = Part(part, _kind_of_one) if part else _kind_of_one(field)
+    one = Part(part, _single_type) if part else _single_type(field)
     return Entry(one) if field.is_map else one
 
 
-def _kind_of_one(field: contract.Field) -> click.ParamType[Any]:
+def _single_type(field: contract.Field) -> click.ParamType[Any]:
     if field.type == "enum":
-        return Named(contract.load().enums[field.type_name])
+        return EnumName(contract.load().enums[field.type_name])
     if field.type == "message":
         return Json()
     if field.type == "bool":
@@ -75,7 +75,7 @@ def changeable(kind: contract.Kind) -> list[contract.Field]:
 
 def option(field: contract.Field) -> click.Option:
     """A field as an option; left out, its value is None or empty."""
-    kind, part = kind_of_value(field), contract.load().messages.get(field.type_name)
+    kind, part = param_type(field), contract.load().messages.get(field.type_name)
     names = [f"{flag(field)}/--no-{flag(field)[2:]}"] if field.type == "bool" and not field.many else flags(field)
     return click.Option(
         [field.name, *names],
@@ -104,7 +104,7 @@ def _explained_part(part: contract.Message) -> str:
     """What its fields are."""
     fields = [field for field in part.fields.values() if not (field.output_only or field.not_served)]
     required = {field.name: " (required)" if field.required else "" for field in fields}
-    return "".join(f" {form(f, _kind_of_one(f))}{required[f.name]}: {explained(f)}" for f in fields)
+    return "".join(f" {form(f, _single_type(f))}{required[f.name]}: {explained(f)}" for f in fields)
 
 
 def flag(field: contract.Field) -> str:
@@ -200,6 +200,6 @@ def _converted_one(
     if value.endswith("_UNSPECIFIED"):
         return None
     try:
-        return _kind_of_one(field).convert(value, None, None)
+        return _single_type(field).convert(value, None, None)
     except click.BadParameter as error:
         raise click.UsageError(f"--from-file: {here}: {error.message}") from None

@@ -1,4 +1,4 @@
-"""Texts from files and from stdin, as they stand there."""
+"""Option values from files and from stdin, byte for byte."""
 
 import codecs
 from os.path import isfile
@@ -72,7 +72,7 @@ class PublicKey(Text):
 
 
 def _why_no_text(content: bytes) -> str:
-    """Why a guest could not read it. A byte order mark is part of the file: it is not dropped unasked."""
+    """Why a guest could not read it. A byte order mark is part of the file, so it is refused rather than dropped."""
     if content.startswith(codecs.BOM_UTF8):
         return "it begins with a byte order mark; save it as UTF-8 without one"
     if content.startswith(UTF_16):

@@ -8,9 +8,9 @@ from typing import Any
 import click
 
 from kowa import contract
-from kowactl import fields, words
-from kowactl.endings import interruptible
+from kowactl import fields, help_texts
 from kowactl.examples import example
+from kowactl.exits import interruptible
 from kowactl.files import Document
 from kowactl.parts import spelled
 from kowactl.requests import message
@@ -20,7 +20,7 @@ from kowactl.terminal import escaped, say
 FORMATS = ["table", "json", "yaml", "name"]
 OPERATION_LIMIT = "10m"
 EMPTY = "google.protobuf.Empty"
-OWN_FIELDS = {
+COMMON_FIELDS = {
     "id",
     "etag",
     "request_id",
@@ -33,7 +33,7 @@ class KindGroup(click.Group):
     """`kowactl KIND`: a command for each method."""
 
     def __init__(self, kind: contract.Kind) -> None:
-        super().__init__(kind.command, help=kind.comment, short_help=words.first_sentence(kind.comment))
+        super().__init__(kind.command, help=kind.comment, short_help=help_texts.first_sentence(kind.comment))
         self.kind = kind
 
     def list_commands(self, context: click.Context) -> list[str]:
@@ -85,11 +85,11 @@ def _wait_limit() -> click.Option:
     )
 
 
-def _changing(method: contract.Method) -> list[click.Parameter]:
+def _change_options(method: contract.Method) -> list[click.Parameter]:
     """What every change has. Only what has a plan can be tried, and begins what can be awaited."""
     planned: list[click.Parameter] = [
         click.Option(["--validate-only"], is_flag=True, help="Check everything and change nothing."),
-        click.Option(["--wait/--no-wait"], default=True, help="Wait until it has come about (the default)."),
+        click.Option(["--wait/--no-wait"], default=True, help="Wait until it is done (the default)."),
         _wait_limit(),
     ]
     why = click.Option(["--reason"], metavar="TEXT", help="Why; kept with the operation.")
@@ -98,7 +98,7 @@ def _changing(method: contract.Method) -> list[click.Parameter]:
     return [why, *(planned if method.mutates else ()), _output(what, named=method.response in kinds)]
 
 
-def _which(kind: contract.Kind) -> click.Argument:
+def _target_argument(kind: contract.Kind) -> click.Argument:
     return click.Argument(["which"], metavar="NAME|ID" if "name" in kind.message.fields else "ID")
 
 
@@ -109,13 +109,13 @@ def _command(
         session.reason = values.get("reason") or ""
         run(session, **values)
 
-    said = words.help_text(kind, method)
+    said = help_texts.help_text(kind, method)
     return click.Command(
         method.verb,
         params=parameters,
         callback=click.pass_obj(callback),
         help=said,
-        short_help=words.first_sentence(said),
+        short_help=help_texts.first_sentence(said),
         epilog="\b\nExample:\n  " + example(kind, method),
     )
 
@@ -147,7 +147,7 @@ def _list(kind: contract.Kind, method: contract.Method) -> click.Command:
             show_default=True,
             help="Fields to sort by, joined by commas; desc behind one turns it round.",
         ),
-        click.Option(["--limit"], type=click.IntRange(1), help="The most to print; all unless told."),
+        click.Option(["--limit"], type=click.IntRange(1), help="The most to print; all by default."),
         _output(),
     ]
     if "labels" in kind.message.fields:
@@ -162,7 +162,7 @@ def _get(kind: contract.Kind, method: contract.Method) -> click.Command:
         id_ = session.references.id_of(kind, which)
         show(kind, getattr(session.client, kind.nouns).get(id_), output, session.references)
 
-    return _command(kind, method, [_which(kind), _output()], run)
+    return _command(kind, method, [_target_argument(kind), _output()], run)
 
 
 def _create(kind: contract.Kind, method: contract.Method) -> click.Command:
@@ -174,8 +174,8 @@ def _create(kind: contract.Kind, method: contract.Method) -> click.Command:
         resource = message(session.references, kind.message, document)
         _change(session, kind, method, _request(method, **{kind.noun: resource}), options)
 
-    own = [_marked(field) for field in kind.writable]
-    return _command(kind, method, [*own, _from_file(), *_changing(method)], run)
+    own = [_create_option(field) for field in kind.writable]
+    return _command(kind, method, [*own, _from_file(), *_change_options(method)], run)
 
 
 def _update(kind: contract.Kind, method: contract.Method) -> click.Command:
@@ -205,8 +205,8 @@ def _update(kind: contract.Kind, method: contract.Method) -> click.Command:
     clear = click.Option(
         ["--clear"], type=choices, metavar="FIELD", multiple=True, help="Empty a field. Can be repeated."
     )
-    own = [_replacing(field) for field in changeable]
-    return _command(kind, method, [_which(kind), *own, clear, _from_file(), *_changing(method)], run)
+    own = [_update_option(field) for field in changeable]
+    return _command(kind, method, [_target_argument(kind), *own, clear, _from_file(), *_change_options(method)], run)
 
 
 def _delete(kind: contract.Kind, method: contract.Method) -> click.Command:
@@ -214,11 +214,11 @@ def _delete(kind: contract.Kind, method: contract.Method) -> click.Command:
         request = _request(method, id=session.references.id_of(kind, options["which"]))
         _change(session, kind, method, request, options)
 
-    return _command(kind, method, [_which(kind), *_changing(method)], run)
+    return _command(kind, method, [_target_argument(kind), *_change_options(method)], run)
 
 
 def _custom(kind: contract.Kind, method: contract.Method) -> click.Command:
-    own = [field for field in method.request.fields.values() if field.name not in OWN_FIELDS]
+    own = [field for field in method.request.fields.values() if field.name not in COMMON_FIELDS]
     has_target = "id" in method.request.fields
 
     def run(session: Session, which: str = "", **options: Any) -> None:
@@ -231,8 +231,8 @@ def _custom(kind: contract.Kind, method: contract.Method) -> click.Command:
                 beside = {field: getattr(target, field) for field in kind.parents}
         _change(session, kind, method, message(session.references, method.request, document, **beside), options)
 
-    target = [_which(kind)] if has_target else []
-    return _command(kind, method, [*target, *map(_marked, own), *_changing(method)], run)
+    target = [_target_argument(kind)] if has_target else []
+    return _command(kind, method, [*target, *map(_create_option, own), *_change_options(method)], run)
 
 
 def _wait(kind: contract.Kind, method: contract.Method) -> click.Command:
@@ -242,7 +242,7 @@ def _wait(kind: contract.Kind, method: contract.Method) -> click.Command:
 
         show(kind, follow(session.client, which, timeout), output, session.references)
 
-    return _command(kind, method, [_which(kind), _wait_limit(), _output()], run)
+    return _command(kind, method, [_target_argument(kind), _wait_limit(), _output()], run)
 
 
 def _watch(kind: contract.Kind, method: contract.Method) -> click.Command:
@@ -283,13 +283,13 @@ def _refuse_to_lose_the_secret(kind: contract.Kind, output: str) -> None:
         raise click.UsageError("-o name would throw away the secret, which is shown only once; take it from -o json")
 
 
-def _marked(field: contract.Field) -> click.Option:
+def _create_option(field: contract.Field) -> click.Option:
     option = fields.option(field)
     option.help = f"{option.help}  [required]" if field.required else option.help
     return option
 
 
-def _replacing(field: contract.Field) -> click.Option:
+def _update_option(field: contract.Field) -> click.Option:
     option = fields.option(field)
     many = field.repeated or field.is_map
     option.help = f"{option.help} Those given replace all that were there." if many else option.help
@@ -300,7 +300,7 @@ def _check_given(
     kind: contract.Kind, method: contract.Method, about: contract.Message, document: dict[str, Any]
 ) -> None:
     """Raises click.UsageError naming what is missing, or what of several is given beside another."""
-    required = [field for field in about.fields.values() if field.required and field.name not in OWN_FIELDS]
+    required = [field for field in about.fields.values() if field.required and field.name not in COMMON_FIELDS]
     missing = [fields.flag(field) for field in required if not document.get(field.name)]
     for oneof in about.oneofs.values():
         flags = [fields.flag(about.fields[name]) for name in oneof.fields]

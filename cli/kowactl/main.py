@@ -9,7 +9,7 @@ import click
 
 from kowa import contract, errors
 from kowactl.console import console
-from kowactl.endings import OutputClosed, Terminated, exit_by_signal, handle_signals, output_closed_raised
+from kowactl.exits import OutputClosed, Terminated, exit_by_signal, handle_signals, output_closed_raised
 from kowactl.kinds import KindGroup
 from kowactl.session import Session
 from kowactl.terminal import STDOUT, escaped, open_closed_standard_files, say
@@ -27,14 +27,14 @@ EXIT_CODES = {
     errors.OperationFailed: 9,
     errors.OperationPending: 10,
 }
-ASK_WHERE = "check KOWABUNGA_ENDPOINT (or --endpoint), and that Kahuna runs"
+CHECK_ENDPOINT = "check KOWABUNGA_ENDPOINT (or --endpoint), and that Kahuna runs"
 # What gRPC says when two can't agree how to speak, and what helps.
-HANDSHAKES = {
+HANDSHAKE_REMEDIES = {
     "CERTIFICATE_VERIFY_FAILED": "set KOWABUNGA_CA (or --ca) to the authority that signed Kahuna's certificate",
     "Hostname Verification Check failed": "name Kahuna as its certificate does, in KOWABUNGA_ENDPOINT or --endpoint",
     "WRONG_VERSION_NUMBER": "Kahuna speaks without TLS there: give --insecure, or the endpoint that has TLS",
     "Failed to create security handshaker": "KOWABUNGA_CA (or --ca) holds no certificate",
-    "Socket closed": f"if it speaks TLS there, leave --insecure out; else {ASK_WHERE}",
+    "Socket closed": f"if it speaks TLS there, leave --insecure out; else {CHECK_ENDPOINT}",
     "handshake failed": "set KOWABUNGA_CA (or --ca) to whom to trust, or give --insecure where there is no TLS",
 }
 EXIT_CONFLICT = EXIT_CODES[errors.Conflict]
@@ -133,10 +133,10 @@ def _run() -> int:
         say(error.format_message())
         return error.exit_code
     except click.ClickException as error:
-        say(f"kowactl: {escaped(usage(error))}")
+        say(f"kowactl: {escaped(usage_line(error))}")
         return error.exit_code
     except errors.KowaError as error:
-        say(f"kowactl: {escaped(line(error))}")
+        say(f"kowactl: {escaped(error_line(error))}")
         return exit_code(error)
     except UnicodeEncodeError as error:  # only what was typed can hold what is no text
         say(f"kowactl: {error.object!r} is not UTF-8")
@@ -160,7 +160,7 @@ def exit_code(error: errors.KowaError) -> int:
     return EXIT_CONFLICT if error.reason == "HOST_OFFLINE" else EXIT_CODES.get(type(error), 1)
 
 
-def usage(error: click.ClickException) -> str:
+def usage_line(error: click.ClickException) -> str:
     """What was typed wrongly, and where help is, in one line."""
     said = " ".join(error.format_message().split()).rstrip(".")
     if isinstance(error, click.UsageError) and error.ctx and "see: " not in said:
@@ -168,18 +168,18 @@ def usage(error: click.ClickException) -> str:
     return said
 
 
-def line(error: errors.KowaError) -> str:
+def error_line(error: errors.KowaError) -> str:
     """An error with all that helps, in one line."""
     said = " ".join(error.message.split()) or error.code
     unnamed = [each for each in error.violations if each.field not in said or each.description not in said]
     wrong = "; ".join(f"{each.field}: {each.description}" for each in unnamed)
     remedy = ""
     if isinstance(error, errors.Unavailable) and not error.reason:
-        remedy = next((remedy for sign, remedy in HANDSHAKES.items() if sign in said), ASK_WHERE)
+        remedy = next((remedy for sign, remedy in HANDSHAKE_REMEDIES.items() if sign in said), CHECK_ENDPOINT)
     if isinstance(error, errors.Denied) and error.code == "UNAUTHENTICATED":
         remedy = "check KOWABUNGA_API_KEY"
     if isinstance(error, errors.OperationFailed):
-        remedy = _newer(error.operation)
+        remedy = _superseded_remedy(error.operation)
     if isinstance(error, errors.OperationPending):
         remedy = f"wait on with: kowactl operation wait {error.operation.meta.id}"
     return "; ".join(part.rstrip(".") for part in (said, wrong, remedy) if part) + (
@@ -187,7 +187,7 @@ def line(error: errors.KowaError) -> str:
     )
 
 
-def _newer(operation: "operation_pb2.Operation") -> str:
+def _superseded_remedy(operation: "operation_pb2.Operation") -> str:
     """Where to find what has taken an operation's place, if something has."""
     from kowa.v2.operation_pb2 import PHASE_SUPERSEDED
 

@@ -86,7 +86,7 @@ def _ordered_part(field: contract.Field, message: contract.Message, value: Any) 
 
 
 def row(kind: contract.Kind, item: Any, references: "References", columns: Sequence[str] = ()) -> list[str]:
-    """The columns of a resource, its kind's unless told. None is empty: whoever counts words counts columns."""
+    """The columns of a resource, its kind's by default. None is empty: whoever counts words counts columns."""
     return [_cell(kind.message, item, path, references) or NO_VALUE for path in columns or kind.columns]
 
 

@@ -18,7 +18,7 @@ UNREACHABLE = "Kahuna is out of reach; waiting for it"
 
 @contextlib.contextmanager
 def committed(operation_id: str) -> Iterator[None]:
-    """Whoever leaves before the end is known, on whatever way, is told how to find the operation again."""
+    """On leaving before the operation has ended, for whatever reason, prints how to find it again."""
     try:
         yield
     except (errors.OperationFailed, errors.OperationPending):  # they tell of it themselves

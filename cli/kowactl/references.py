@@ -14,7 +14,7 @@ from kowa import contract, errors
 from kowa.client import Client
 from kowa.formats import ID
 from kowa.v2 import meta_pb2
-from kowactl import words
+from kowactl import help_texts
 
 MAX_CANDIDATES = 10  # named when a name is ambiguous
 MAX_SINGLE_READS = 3  # resources of a kind that are read one by one for their names, before all are read at once
@@ -50,7 +50,7 @@ class References:
         if ID.fullmatch(text):
             return text.lower()
         if "name" not in kind.message.fields:
-            raise click.UsageError(f"{text!r} is not an id, and {words.singular(kind)} has no name")
+            raise click.UsageError(f"{text!r} is not an id, and {help_texts.singular(kind)} has no name")
         found = self._called(kind, text)
         for field in (field for field in kind.parents if field in beside and len(found) > 1):
             found = self._called(kind, text, f" AND {field} = {_quoted(beside[field])}") or found

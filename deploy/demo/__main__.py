@@ -95,7 +95,7 @@ def down(layout: Layout) -> None:
             if daemon.stop():
                 print(f"{daemon.name} stopped")
             if daemon.name == "guests":
-                services.delete_traces(layout)
+                services.delete_host_objects(layout)
         subprocess.run(["sync", "-f", str(layout.root)], check=False)
 
 
@@ -125,7 +125,7 @@ def _exclusively(layout: Layout) -> Iterator[None]:
 
 
 def _handle_interrupts() -> None:
-    """From here on Ctrl-C is heard: the first one ends the command, and what it leaves is tidied up in peace.
+    """The first Ctrl-C ends the command; further ones do not interrupt its clean-up.
 
     `make` holds signals back until then, for an interpreter that starts has but a traceback for them.
     """

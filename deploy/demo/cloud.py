@@ -26,8 +26,8 @@ from kowa.v2 import (
 )
 
 MIB = 1 << 20
-VOLUME = 512 * MIB
-MEMORY = 128 * MIB
+VOLUME_BYTES = 512 * MIB
+MEMORY_BYTES = 128 * MIB
 M = TypeVar("M", bound=Message)
 
 
@@ -45,7 +45,7 @@ class Cloud:
         agent = self._ensure(agent_pb2.Agent(name="kaktus-1"))
         self._ensure(kaktus_pb2.Kaktus(zone=zone.meta.id, name="kaktus-1", agent=agent.meta.id), zone=zone.meta.id)
         if not self.layout.agent_token.exists():
-            self._draw_token(agent.meta.id)
+            self._create_token(agent.meta.id)
 
     def ensure_machine(self) -> instance_pb2.Instance:
         """A network, a disk from the guest image, and a machine of them, running."""
@@ -74,7 +74,7 @@ class Cloud:
                 name="hello-os",
                 storage_pool=pool.meta.id,
                 template=template.meta.id,
-                size=VOLUME,
+                size=VOLUME_BYTES,
             ),
             project=project.meta.id,
         )
@@ -88,7 +88,7 @@ class Cloud:
                 name="hello",
                 zone=zone.meta.id,
                 vcpus=1,
-                memory=MEMORY,
+                memory=MEMORY_BYTES,
                 volumes=[volume.meta.id],
                 adapters=[adapter.meta.id],
                 ssh_keys=[(self.layout.root / "ssh_key.pub").read_text().strip()],
@@ -103,13 +103,11 @@ class Cloud:
             return machine
         running = f'meta.id = "{machine.meta.id}" AND status.power = POWER_RUNNING'
         if not wait(lambda: list(self.client.instances.list(filter=running)), limit):
-            raise SystemExit(
-                f"demo: machine {machine.name} is not running after {limit:g} s; {self.complaint(machine)}"
-            )
+            raise SystemExit(f"demo: machine {machine.name} is not running after {limit:g} s; {self.problems(machine)}")
         found: instance_pb2.Instance = self.client.instances.get(machine.meta.id)
         return found
 
-    def complaint(self, machine: instance_pb2.Instance) -> str:
+    def problems(self, machine: instance_pb2.Instance) -> str:
         """What its conditions and open operations say."""
         found = self.client.instances.get(machine.meta.id)
         said = [condition.message for condition in found.meta.conditions]
@@ -125,7 +123,7 @@ class Cloud:
         existing = [found for found in kind.list(filter=condition) if not found.meta.HasField("delete_time")]  # type: ignore[attr-defined]
         return existing[0] if existing else kind.begin_create(wanted).resource
 
-    def _draw_token(self, agent: str) -> None:
+    def _create_token(self, agent: str) -> None:
         tokens = self.client.of(agent_token_pb2.AgentToken)
         for lost in tokens.list(filter=f'agent = "{agent}"'):
             tokens.delete(lost.meta.id)

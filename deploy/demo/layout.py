@@ -15,8 +15,8 @@ from kowa import files
 CHECKOUT = Path(__file__).resolve().parents[2]
 # Each checkout takes a free slot: ten ports from here on, and one subnet of this range.
 FIRST_PORT = 17440
-RANGE = ipaddress.IPv4Network("10.88.0.0/16")
-SLOTS = 200
+SUBNET_RANGE = ipaddress.IPv4Network("10.88.0.0/16")
+MAX_SLOTS = 200
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,7 +63,7 @@ class Layout:
         slot = next(_free_slots(self.checkout), None)
         if slot is None:
             raise SystemExit(
-                f"demo: no free ports from {FIRST_PORT} on, or no free subnet in {RANGE}; stop other demos"
+                f"demo: no free ports from {FIRST_PORT} on, or no free subnet in {SUBNET_RANGE}; stop other demos"
             )
         self.root.mkdir(mode=0o711, exist_ok=True)
         files.write(kept, json.dumps(asdict(slot)).encode(), mode=0o644)
@@ -85,9 +85,9 @@ def _free_slots(checkout: Path) -> Iterator[Slot]:
     """Each checkout begins elsewhere: another one's may be free just because its demo is down, or not up yet."""
     taken = [ipaddress.ip_network(route) for route in _routes()]
     first = zlib.crc32(bytes(checkout))
-    for number in ((first + offset) % SLOTS for offset in range(SLOTS)):
+    for number in ((first + offset) % MAX_SLOTS for offset in range(MAX_SLOTS)):
         base = FIRST_PORT + 10 * number
-        subnet = ipaddress.IPv4Network((int(RANGE.network_address) + 256 * number, 24))
+        subnet = ipaddress.IPv4Network((int(SUBNET_RANGE.network_address) + 256 * number, 24))
         ports = [base + index for index in range(5)]
         if all(map(_is_free, ports)) and not any(subnet.overlaps(network) for network in taken):
             api, metrics, fleet, gateway, rest = ports

@@ -63,7 +63,7 @@ def compare(layout: Layout) -> list[str]:
     """What is left of the demo: what `left` finds, other checkouts' apart, and processes. A line each."""
     if not layout.before.exists():
         return []
-    others = services.neighbours(layout)
+    others = services.objects_of_other_checkouts(layout)
     theirs = {
         "devices": [device for other in others for device in other.devices],
         "tables": [table for other in others for table in other.tables],

@@ -105,7 +105,7 @@ def write_configuration(layout: Layout, accelerator: str) -> None:
     )
 
 
-def draw_admin_key(layout: Layout) -> None:
+def create_admin_key(layout: Layout) -> None:
     """The admin key, once."""
     if layout.admin_key.exists():
         return
@@ -115,29 +115,29 @@ def draw_admin_key(layout: Layout) -> None:
     done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False)
     if done.returncode != 0:
         raise SystemExit(f"demo: no admin key: {done.stderr.strip().splitlines()[-1]}")
-    hand_to_caller(made)
+    chown_to_caller(made)
     made.replace(layout.admin_key)
 
 
-def hand_to_caller(path: Path) -> None:
+def chown_to_caller(path: Path) -> None:
     """Gives a file to whoever called `sudo`, to whom it belongs."""
     os.chown(path, int(os.environ.get("SUDO_UID", "0")), int(os.environ.get("SUDO_GID", "0")))
 
 
 @dataclass(frozen=True, slots=True)
-class Traces:
-    """What an agent makes on the machine, by name."""
+class HostObjects:
+    """The bridges, taps and nftables tables that an agent makes on the machine, by name."""
 
     devices: list[str]
     tables: list[str]
 
 
-def traces(state: Path) -> Traces:
+def host_objects(state: Path) -> HostObjects:
     """Those of the agent that keeps its state there, whether it runs or not."""
     from agent_kaktus import names
     from kowa.fleet.v1 import fleet_pb2
 
-    found = Traces([], [])
+    found = HostObjects([], [])
     holdings = state / "holdings.db"
     if not holdings.exists():
         return found
@@ -175,16 +175,16 @@ def _noun(described: "fleet_pb2.Object") -> str:
     return resources.noun_of(described.resource)
 
 
-def delete_traces(layout: Layout) -> None:
+def delete_host_objects(layout: Layout) -> None:
     """Bridges, taps and nftables tables of the agent, when it is not there to do it."""
-    made = traces(layout.kaktus / "state")
+    made = host_objects(layout.kaktus / "state")
     for device in made.devices:
         _quietly("ip", "link", "delete", device)
     for table in made.tables:
         _quietly("nft", "delete", *table.split())
 
 
-def neighbours(layout: Layout) -> list[Traces]:
+def objects_of_other_checkouts(layout: Layout) -> list[HostObjects]:
     """What the agents of other checkouts have made, as far as they run."""
     found = []
     for words in map(arguments, processes()):
@@ -193,7 +193,7 @@ def neighbours(layout: Layout) -> list[Traces]:
             with contextlib.suppress(OSError, ValueError, KeyError, sqlite3.Error):
                 state = Path(tomllib.loads(config.read_text())["state"])
                 if state != layout.kaktus / "state":
-                    found.append(traces(state))
+                    found.append(host_objects(state))
     return found
 
 

@@ -30,8 +30,8 @@ def up(layout: Layout) -> None:
     """Raises SystemExit with what is wrong and what helps."""
     begun = time.monotonic()
     _check_ports(layout)
-    # What a machine said before this run proves nothing, unless it has been running since.
-    heard = {} if services.guests(layout).pids() else _heard(layout)
+    # Only what machines print from now on shows that they started, unless they have been running since.
+    printed_before = {} if services.guests(layout).pids() else _console_line_counts(layout)
     with phase("guest image"):
         build(layout.guest)
     with phase("acceleration") as note:
@@ -41,7 +41,7 @@ def up(layout: Layout) -> None:
     leftovers.remember(layout)
     _make_ssh_key(layout)
     with phase("kahuna"):
-        services.draw_admin_key(layout)
+        services.create_admin_key(layout)
         _start(layout, services.kahuna(layout), lambda: _is_healthy(layout))
     _write_env(layout)
     with phase("gateway"):
@@ -65,7 +65,7 @@ def up(layout: Layout) -> None:
         machine = cloud.ensure_machine()
         machine = cloud.start(machine, BOOT_LIMIT_S)
         if machine.power == instance_pb2.POWER_RUNNING:
-            _await_proof(layout, cloud, machine, heard.get(machine.meta.id, 0))
+            _await_metadata_lines(layout, cloud, machine, printed_before.get(machine.meta.id, 0))
     report(layout, client)
     print(f"\nThe cloud is up after {time.monotonic() - begun:.1f} s.")
 
@@ -141,7 +141,7 @@ def _make_ssh_key(layout: Layout) -> None:
     command = ["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-C", "kowabunga-demo", "-f", str(draft)]
     subprocess.run(command, check=True, stdin=subprocess.DEVNULL)
     for file in drafts:
-        services.hand_to_caller(file)
+        services.chown_to_caller(file)
     # Who finds the key finds its public half, too.
     for file, name in zip(drafts, (key.with_suffix(".pub"), key), strict=True):
         file.replace(name)
@@ -157,7 +157,7 @@ def _write_env(layout: Layout) -> None:
     }
     text = "".join(f"export {name}='{value}'\n" for name, value in lines.items())
     files.write(layout.env, text.encode(), mode=0o600)
-    services.hand_to_caller(layout.env)
+    services.chown_to_caller(layout.env)
 
 
 def _start(layout: Layout, daemon: Daemon, ready: Callable[[], object]) -> None:
@@ -192,13 +192,13 @@ def _answers(client: Client) -> bool:
     return True
 
 
-def _heard(layout: Layout) -> dict[str, int]:
+def _console_line_counts(layout: Layout) -> dict[str, int]:
     """How many lines each machine has printed so far."""
     return {folder.name: len(console(layout, folder.name)) for folder in (layout.kaktus / "machines").glob("*")}
 
 
-def _await_proof(layout: Layout, cloud: Cloud, machine: instance_pb2.Instance, seen: int) -> None:
+def _await_metadata_lines(layout: Layout, cloud: Cloud, machine: instance_pb2.Instance, seen: int) -> None:
     """From the metadata service: its seed knows it too."""
     for line in (f"proof={machine.metadata['proof']}", "source=metadata"):
         if not wait(lambda shown=f"kowabunga: {line}": shown in console(layout, machine.meta.id)[seen:], BOOT_LIMIT_S):  # type: ignore[misc]
-            raise SystemExit(f"demo: the console of {machine.name} does not show {line}; {cloud.complaint(machine)}")
+            raise SystemExit(f"demo: the console of {machine.name} does not show {line}; {cloud.problems(machine)}")

@@ -10,7 +10,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import NamedTuple
 
-APT_LIMIT = 300
+APT_LIMIT_S = 300
 """Seconds for one call of apt."""
 
 
@@ -77,7 +77,7 @@ def _is_whole(file: Path, sha256: str) -> bool:
 def _run(command: list[str], cwd: Path | None = None) -> str:
     environment = {**os.environ, "LC_ALL": "C"}
     done = subprocess.run(
-        command, cwd=cwd, env=environment, check=False, capture_output=True, text=True, timeout=APT_LIMIT
+        command, cwd=cwd, env=environment, check=False, capture_output=True, text=True, timeout=APT_LIMIT_S
     )
     if done.returncode != 0:
         raise AptError(f"{' '.join(command)}: {done.stderr.strip()}")

@@ -22,7 +22,7 @@ LABEL kowa
  APPEND {KERNEL_ARGUMENTS}
 """
 
-STEADY = {"SOURCE_DATE_EPOCH": "1700000000", "MTOOLS_SKIP_CHECK": "1", "TZ": "UTC"}
+REPRODUCIBLE_ENVIRONMENT = {"SOURCE_DATE_EPOCH": "1700000000", "MTOOLS_SKIP_CHECK": "1", "TZ": "UTC"}
 """What makes the tools write the same disk each time."""
 
 
@@ -49,7 +49,7 @@ def make(work: Path) -> Path:
 
 def _run(work: Path, *command: str, stdin: str = "") -> None:
     path = f"{os.environ.get('PATH', '')}:/usr/sbin:/sbin"
-    environment = {**os.environ, **STEADY, "PATH": path}
+    environment = {**os.environ, **REPRODUCIBLE_ENVIRONMENT, "PATH": path}
     subprocess.run(
         command, cwd=work, env=environment, check=True, input=stdin, text=True, stdout=subprocess.DEVNULL, timeout=60
     )

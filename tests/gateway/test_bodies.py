@@ -229,7 +229,7 @@ def escaped(name: str) -> str:
     return "".join(f"\\u{ord(letter):04x}" for letter in name)
 
 
-ROOM = config.REQUEST_LIMIT - 1000
+ROOM = config.MAX_REQUEST_BYTES - 1000
 HOSTILE = {
     "numbers": ('{"meta": {"conditions": [', "1,", "{}]}}"),
     "objects": ('{"meta": {"conditions": [', '{"type":""},', "{}]}}"),
@@ -279,10 +279,10 @@ def chunks(size: int) -> Iterator[bytes]:
 @pytest.mark.parametrize(
     ("method", "body"),
     [
-        ("POST", b" " * (config.REQUEST_LIMIT + 1)),
-        ("POST", chunks(config.REQUEST_LIMIT + 100)),
-        ("DELETE", b" " * (config.REQUEST_LIMIT + 1)),
-        ("GET", b" " * (config.REQUEST_LIMIT + 1)),
+        ("POST", b" " * (config.MAX_REQUEST_BYTES + 1)),
+        ("POST", chunks(config.MAX_REQUEST_BYTES + 100)),
+        ("DELETE", b" " * (config.MAX_REQUEST_BYTES + 1)),
+        ("GET", b" " * (config.MAX_REQUEST_BYTES + 1)),
         ("GET", chunks(100)),
     ],
 )

@@ -50,17 +50,18 @@ def test_requests_are_read_where_a_body_or_a_query_may_be_and_nowhere_else() -> 
     def place(match: config.Json) -> str:
         return str(match["prefix"] if "prefix" in match else match["safe_regex"]["regex"])
 
-    assert [each.get("disabled", False) for each in manager["http_filters"] if each["name"] == bodies.NAME] == [True]
+    body_filters = [each for each in manager["http_filters"] if each["name"] == bodies.FILTER_NAME]
+    assert [each.get("disabled", False) for each in body_filters] == [True]
     without = (config.NO_BODY[0], config.NO_QUERY)
     reads = {
-        (place(route["match"]), *(each in route["match"].get("headers", []) for each in without)): bodies.NAME
+        (place(route["match"]), *(each in route["match"].get("headers", []) for each in without)): bodies.FILTER_NAME
         in route.get("typed_per_filter_config", {})
         for route in manager["route_config"]["virtual_hosts"][0]["routes"]
     }
     assert reads == {
         ("/api/", True, True): False,
         ("/api/", True, False): True,
-        ("/api/" + config.LASTING, False, False): True,
+        ("/api/" + config.LONG_CALL_PATHS, False, False): True,
         ("/api/", False, False): True,
         ("/kowa.v2.", False, False): False,
         ("/grpc.reflection.", False, False): False,

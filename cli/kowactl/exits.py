@@ -1,4 +1,4 @@
-"""How kowactl ends by a signal, or when nobody reads its output any more: after its clean-up, always."""
+"""Exits by a signal, or when nobody reads the output any more: by an exception, so that clean-up runs."""
 
 import contextlib
 import os
