@@ -34,7 +34,11 @@ LONG = {
     "stack": ["tests/stack/test_silence.py", "tests/stack/test_storm.py", "tests/stack/test_by_hand.py"],
     "guests": ["tests/guest", "tests/cloud_image"],
     "machines": ["tests/kaktus/test_real.py", "tests/kaktus/test_hypervisor.py"],
-    "networks": ["tests/kaktus/test_metadata.py", "tests/kaktus/test_spoofing.py", "tests/kaktus/test_wall.py"],
+    "networks": [
+        "tests/kaktus/test_metadata.py",
+        "tests/kaktus/test_spoofing.py",
+        "tests/kaktus/test_metadata_filter.py",
+    ],
     "gateway": ["tests/gateway"],
 }
 # All others, whatever will be added, on two processes.
