@@ -29,10 +29,12 @@ def figures() -> list[Figure]:
     with console(layout, "hello") as terminal:
         os.write(terminal, b"\r")
         _read_until(terminal, b"# ")
-        taken = [_echo(terminal, b"abcdefghij"[number % 10 :][:1]) for number in range(KEY_COUNT)]
+        # QEMU looks once a second whether its terminal is open, and takes no key before.
+        first, *taken = [_echo(terminal, b"abcdefghij"[number % 10 :][:1]) for number in range(KEY_COUNT)]
         os.write(terminal, KILL_LINE)
     return [
         at_most("console, key to echo, p50", quantile(taken, 0.5) * 1e3, "ms", PROMISED_MS),
+        at_most("console, first key to echo, once opened", first * 1e3, "ms", 1000 + PROMISED_MS),
         at_most("console, key to echo, p99", quantile(taken, 0.99) * 1e3, "ms", PROMISED_MS),
     ]
 

@@ -79,20 +79,20 @@ class _ConsoleInput:
         self._sending.join(LEAVE_LIMIT_S)
 
     def _send_keys(self) -> None:
-        from kowa.errors import KowaError
+        from kowa.errors import KowaError, Unavailable
 
         offset = 0
-        with os.fdopen(self._source, "rb", buffering=0) as source:
-            while keys := source.read(MAX_KEYS_BYTES):
-                while keys:
-                    try:
-                        offset, keys = self._call("type-console", None, offset=offset, data=keys).offset, b""
-                    except KowaError as error:
-                        if self._ended.is_set() or self._ended.wait(0 if error.reason == "BUSY" else LEAVE_LIMIT_S):
-                            return
-                        if error.reason != "BUSY":  # the machine reads no keys now
-                            self.interrupt(error)
-                            return
+        while keys := os.read(self._source, MAX_KEYS_BYTES):
+            while keys:
+                try:
+                    offset, keys = self._call("type-console", None, offset=offset, data=keys).offset, b""
+                except Unavailable:  # as long as the console is open it is the machine that reads no keys now
+                    if self._ended.wait(POLL_INTERVAL_S):
+                        return
+                except KowaError as error:
+                    if not self._ended.wait(LEAVE_LIMIT_S):
+                        self.interrupt(error)
+                    return
 
     def _call(self, verb: str, limit: float | None, **fields: object) -> Any:
         method = contract.load().kinds["Instance"].service.methods[verb]
