@@ -9,6 +9,8 @@ from typing import Any
 import pytest
 
 from kahuna.fleet import service
+from kahuna.fleet.session import MAX_OUTBOUND
+from kahuna.kinds.console import MAX_OUTPUT_BYTES
 from kowa.fleet.v1 import fleet_pb2
 from kowa.runtime.console import RELAY
 from tests.control_plane import ControlPlane
@@ -122,3 +124,43 @@ def test_what_is_no_message_ends_the_console_for_its_viewer(site: Site, dial: Di
     _, viewer, relay = shown(site, dial, show)
     relay.babble(b"\xff\xff\xff")
     until(viewer.has_ended, what="the end of the console")
+
+
+def test_a_host_that_sends_more_than_it_may_ends_the_console_and_costs_nothing(
+    site: Site, dial: Dial, show: Show
+) -> None:
+    _, viewer, relay = shown(site, dial, show)
+    relay.say(data=bytes(MAX_OUTPUT_BYTES + 1))
+    until(viewer.has_ended, what="the end of the console")
+    assert viewer.told.startswith("its host sends more than it may")
+    assert bytes(viewer.seen) == b"login: "
+
+
+def test_of_many_consoles_that_nobody_answers_yet_none_is_forgotten(site: Site, dial: Dial, show: Show) -> None:
+    """The first of them is answered all the same."""
+    web = site.away()
+    line = dial(site.secret)
+    line.sign_in()
+    line.ack(line.batch())
+    viewers = [Viewer(site.cloud.settings.api, site.cloud.key, web.meta.id) for _ in range(2 * MAX_OUTBOUND)]
+    first, *_ = [line.hear().console.ticket for _ in viewers]
+    relay = show()
+    relay.say(ticket=first)
+    relay.say(data=b"login: ")
+    until(lambda: any(viewer.seen == b"login: " for viewer in viewers), what="the first console")
+    for viewer in viewers:
+        viewer.leave()
+
+
+def test_what_was_typed_before_its_viewer_left_reaches_the_host(site: Site, dial: Dial, show: Show) -> None:
+    _, viewer, relay = shown(site, dial, show)
+    paste = bytes(range(256)) * 256
+    viewer.type(paste)
+    viewer.type(paste)  # waits in Kahuna until the host has carried out what it was sent
+    viewer.leave()
+    heard = b""
+    while keys := relay.hear():
+        heard += keys
+        if len(heard) <= len(paste):
+            relay.say(done=1)
+    assert heard == 2 * paste

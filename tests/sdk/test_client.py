@@ -2,6 +2,7 @@
 
 import asyncio
 import re
+from contextlib import aclosing
 from pathlib import Path
 
 import pytest
@@ -233,3 +234,16 @@ def test_white_space_and_https_around_an_endpoint_and_a_key_say_nothing(kahuna: 
     for endpoint in (f" {kahuna.endpoint}\n", f"https://{kahuna.endpoint}/"):
         with Client(endpoint, key=f"{kahuna.key}\r\n", insecure=True) as client:
             assert list(client.regions.list()) == []
+
+
+def test_a_verb_with_a_stream_of_answers_is_an_iterator(kahuna: Kahuna, shop: Instance) -> None:
+    async def story() -> None:
+        async with AsyncClient(kahuna.endpoint, key=kahuna.key, insecure=True) as client:
+            web = (await client.of(Instance).create(shop)).meta.id
+            async with aclosing(client.instances.console(web)) as shown:
+                session = (await anext(shown)).session
+                assert (await anext(shown)).data == b"login: "
+                typed = await client.instances.type_console(web, session=session, data=b"root")
+                assert (typed.offset, (await anext(shown)).data) == (4, b"ROOT")
+
+    asyncio.run(story())
