@@ -9,12 +9,13 @@ from sqlalchemy import text
 from sqlmodel import Session, col, select
 
 from kahuna.kinds.instance import Instance
+from kahuna.kinds.storage_pool import StoragePool
 from kahuna.kinds.volume import Volume
 from kahuna.store import schema
 from kahuna.store.database import Store
 from kahuna.store.reference import Reference
 from kahuna.store.resource import spec_of
-from kowa.v2 import instance_pb2, kiwi_pb2, vnet_pb2, volume_pb2
+from kowa.v2 import instance_pb2, kiwi_pb2, storage_pool_pb2, vnet_pb2, volume_pb2
 
 SCHEMA = "0003"  # of that commit
 ID = "00000000-0000-4000-8000-{:012}"
@@ -48,7 +49,11 @@ def test_rows_of_an_earlier_release(tmp_path: Path, database: str) -> None:
     web = store.view.find("Instance", INSTANCE)
     assert isinstance(web, instance_pb2.Instance)
     assert (web.region, web.zone, web.meta.generation) == (REGION, ZONE, 3)
+    pool = store.view.find("StoragePool", POOL)
+    assert isinstance(pool, storage_pool_pb2.StoragePool)
+    assert (pool.overcommit, pool.meta.generation) == (1, 3), "what has no ratio would promise nothing"
     with Session(store.engine) as session:
+        assert session.get_one(StoragePool, POOL).spec == spec_of(pool)
         row = session.get_one(Instance, INSTANCE)
         assert (row.region_id, row.spec) == (REGION, spec_of(web)), "to write it back moves its generation for nothing"
         assert session.exec(select(Volume.size)).all() == [3 * GIB]
@@ -74,7 +79,12 @@ ROWS: list[tuple[str, str, bytes, dict[str, Any]]] = [
     ("kiwi", KIWI, old_kiwi(AGENT), {"region_id": REGION, "name": "kiwi-1", "agent_id": AGENT}),
     ("kiwi", UNBOUND, old_kiwi(""), {"region_id": REGION, "name": "kiwi-2", "agent_id": None}),
     ("project", PROJECT, b"", {"name": "shop"}),
-    ("storagepool", POOL, b"", {"region_id": REGION, "name": "local"}),
+    (
+        "storagepool",
+        POOL,
+        storage_pool_pb2.StoragePool(region=REGION, name="local", driver="STORAGE_DRIVER_DIR").SerializeToString(),
+        {"region_id": REGION, "name": "local"},
+    ),
     (
         "instance",
         INSTANCE,

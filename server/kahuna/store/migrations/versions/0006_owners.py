@@ -1,4 +1,4 @@
-"""A vnet may be a project's, a Kiwi has members, a volume's size is summed."""
+"""A vnet may be a project's, a Kiwi has members, a volume's size is summed and a pool promises its capacity once."""
 
 from collections.abc import Iterator
 
@@ -11,6 +11,7 @@ branch_labels = None
 depends_on = None
 
 SIZE, MEMBERS = 7, 6  # the numbers of Volume.size and Kiwi.members in their messages
+OVERCOMMIT = b"\x39\x00\x00\x00\x00\x00\x00\xf0\x3f"  # StoragePool.overcommit, the highest of `spec`: 1.0
 
 
 def upgrade() -> None:
@@ -22,6 +23,9 @@ def upgrade() -> None:
     for id_, spec in op.get_bind().execute(sa.select(volumes.c.id, volumes.c.spec)).all():
         size = next((value for number, value in _fields(bytes(spec)) if number == SIZE), 0)
         op.execute(volumes.update().where(volumes.c.id == id_).values(size=size))
+    pools = sa.table("storagepool", sa.column("id"), sa.column("spec", sa.LargeBinary))
+    for id_, spec in op.get_bind().execute(sa.select(pools.c.id, pools.c.spec)).all():
+        op.execute(pools.update().where(pools.c.id == id_).values(spec=bytes(spec) + OVERCOMMIT))
 
 
 def downgrade() -> None:
