@@ -7,6 +7,7 @@ import pytest
 
 from kowa import errors
 from kowa.client import Client
+from kowa.fleet.v1 import fleet_pb2
 from kowa.v2 import agent_pb2, instance_pb2, meta_pb2, operation_pb2, subnet_pb2, vnet_pb2
 from tests.control_plane import LIMIT, ControlPlane, FakeHost
 from tests.site import Site, make_site
@@ -140,6 +141,26 @@ def test_a_failing_agent_fails_the_operation_and_a_later_change_supersedes_one(s
     # A delete wins over whatever was half done.
     site.client.instances.delete(web.meta.id, limit=60)
     assert not list(site.client.instances.list())
+
+
+def test_what_is_seen_of_a_guest_that_is_off_while_it_is_being_deleted_is_kept(site: Site) -> None:
+    class SlowHost(FakeHost):
+        """Has not removed yet what it was told to."""
+
+        def _report(self, described: fleet_pb2.Object) -> fleet_pb2.Report:
+            report = super()._report(described)
+            report.gone = False
+            return report
+
+    host = SlowHost()
+    site.registered(host)
+    web = site.client.instances.create(site.wanted("web"))
+    host.frozen.add("instance")
+    site.client.instances.begin_delete(web.meta.id)
+    until(lambda: host.wanted[web.meta.id].gone, what="the wish to remove it")
+    host.powered_off.add(web.meta.id)
+    host.frozen.clear()
+    until(lambda: site.client.instances.get(web.meta.id).meta.conditions, what="the report of a guest that is off")
 
 
 def test_what_a_guest_switched_off_stays_off(site: Site) -> None:

@@ -82,7 +82,8 @@ class Instances(Kind[instance_pb2.Instance]):
         """An instance that was shut down from inside is wanted stopped from now on."""
         off = any(condition.type == "GuestPoweredOff" for condition in resource.meta.conditions)
         current = resource.meta.observed_generation >= resource.meta.generation
-        if off and current and resource.power != instance_pb2.POWER_STOPPED:
+        stays = not resource.meta.HasField("delete_time")
+        if off and current and stays and resource.power != instance_pb2.POWER_STOPPED:
             cause = Cause("StopInstance", "guest", "it was shut down from inside")
             self.change(tx, cause, "stop", resource.meta.id)
 
