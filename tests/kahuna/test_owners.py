@@ -4,6 +4,7 @@ from typing import Any
 
 import pytest
 
+from kahuna.kinds.cause import Cause
 from kowa import errors
 from kowa.v2 import adapter_pb2, project_pb2, storage_pool_pb2, subnet_pb2, vnet_pb2
 from tests.control_plane import GIB, ControlPlane, FakeHost
@@ -58,6 +59,23 @@ def test_a_project_s_network_is_for_its_own_adapters(site: Site) -> None:
         site.client.vnets.begin_delete(next(iter(site.client.vnets.list(filter='name = "private"'))).meta.id)
     with pytest.raises(errors.Conflict, match=r"project shop has .*1 vnet: private"):
         site.client.projects.begin_delete(project(site, "shop"))
+
+
+def test_what_is_ensured_is_of_the_same_owner(site: Site) -> None:
+    """A name counts among the region's networks, or among those of a project."""
+    vnets, cause = site.cloud.kahuna.kinds["Vnet"], Cause("EnsureVnet", "admin")
+
+    def ensure(owner: str) -> vnet_pb2.Vnet:
+        wanted = vnet_pb2.Vnet(region=site.region.meta.id, name="dmz", project=owner and project(site, owner))
+        made: vnet_pb2.Vnet = site.cloud.loop.run(
+            site.cloud.kahuna.store.run(lambda tx: vnets.ensure(tx, cause, wanted).resource)
+        )
+        assert made.project == wanted.project
+        return made
+
+    first = [ensure(owner).meta.id for owner in ("shop", "", "bank")]
+    assert len(set(first)) == 3
+    assert [ensure(owner).meta.id for owner in ("shop", "", "bank")] == first
 
 
 @pytest.mark.parametrize(

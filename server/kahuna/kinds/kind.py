@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any, ClassVar, Generic, NamedTuple, TypeVar, cast
 
 from google.protobuf.message import Message
-from sqlmodel import col, select
+from sqlmodel import select
 
 from kahuna.domain.changes import apply_mask, check_immutable, clear_output_only, fields_of_mask, newly_named
 from kahuna.domain.errors import Refusal, invalid, not_found, quoted
@@ -23,7 +23,7 @@ from kahuna.kinds.verbs import Form, Verb, declared_verbs
 from kahuna.security.keys import KeyHasher
 from kahuna.security.scope import ScopedView
 from kahuna.store.database import Store
-from kahuna.store.resource import CONTRACT, TABLES, Resource, meta
+from kahuna.store.resource import CONTRACT, TABLES, Resource, column_values, meta, own_columns
 from kahuna.store.transaction import Transaction, references_to
 from kowa import contract
 from kowa.fleet.v1 import fleet_pb2
@@ -184,15 +184,16 @@ class Kind(Generic[M]):
 
     def named(self, tx: Transaction, cause: Cause, resource: M) -> M | None:
         """The unmarked resource that has the name of this one, where names are unique."""
+        values = {field: column_values(self.name, resource)[column] for column, field in own_columns(self.name).items()}
         for unique in self.described.uniques:
-            if "name" in unique.fields:
-                columns = {
-                    name: f"{name}_id" if self.described.message.fields[name].ref else name for name in unique.fields
-                }
-                same = (getattr(self.table, column) == getattr(resource, name) for name, column in columns.items())
-                found = tx.session.exec(
-                    select(self.table.id).where(*same, col(self.table.delete_time).is_(None))
-                ).first()
+            if (
+                "name" in unique.fields
+                and all(values[name] for name in unique.fields)
+                and not values.get(unique.unless)
+            ):
+                counted = {*unique.fields, unique.unless}
+                same = {column: values[field] for column, field in own_columns(self.name).items() if field in counted}
+                found = tx.session.exec(select(self.table.id).filter_by(**same, delete_time=None)).first()
                 return self._seen(tx, cause, found) if found else None
         return None
 
