@@ -5,9 +5,10 @@ from collections.abc import Iterable
 from google.protobuf.message import Message
 from sqlmodel import col, delete, select
 
+from kahuna.domain.reach import AGENT
 from kahuna.kinds import tracking
 from kahuna.kinds.command import Command
-from kahuna.kinds.reach import reach_of_kinds
+from kahuna.kinds.reach import PATHS, reach_of_kinds
 from kahuna.store.gone import Gone
 from kahuna.store.resource import CONTRACT, TABLES, meta
 from kahuna.store.transaction import Transaction, references_to
@@ -35,7 +36,7 @@ def sweep(tx: Transaction, kind: str, id_: str) -> None:
     for part_kind, part in parts:
         sweep(tx, part_kind, part)
     references = CONTRACT.kinds[kind].references
-    if any(reference.kind == "Agent" for reference in references):
+    if kind in PATHS and any(reference.kind == AGENT for reference in references):  # others reach agents through it
         sweep_marked(tx)
     for reference in references:
         for _, named in reference.find(resource):
