@@ -55,6 +55,33 @@ def test_what_changed_since_it_was_read_is_read_again(cloud: ControlPlane, looki
     assert runs == {"find": ["eu", "eu-west"], "get": ["eu-west"]}[looking]
 
 
+@pytest.mark.parametrize("then", ["remove", "put"])
+def test_what_went_since_it_was_read_is_looked_for_again(cloud: ControlPlane, then: str) -> None:
+    """Two remove the last children of a marked parent: the second finds it gone, and its caller hears of no other."""
+    region = cloud.region()
+    read, gone = threading.Event(), threading.Event()
+
+    def work(tx: Transaction) -> str:
+        found = tx.find("Region", region.meta.id)
+        if not isinstance(found, region_pb2.Region):
+            return "gone"
+        read.set()
+        assert gone.wait(60)
+        found.description = "described"
+        if then == "remove":
+            tx.remove("Region", found.meta.id)
+        else:
+            tx.put("Region", found)
+        return "there"
+
+    slow = cloud.loop.start(cloud.kahuna.store.run(work))
+    assert read.wait(60)
+    cloud.client.regions.delete(region.meta.id)
+    gone.set()
+    until(slow.done, what="the slower of the two")
+    assert slow.result() == "gone"
+
+
 def test_an_address_taken_in_a_run_that_did_not_commit_is_not_kept(
     cloud: ControlPlane, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -4,6 +4,7 @@ import hashlib
 from typing import Any
 
 from google.protobuf.message import Message
+from sqlalchemy import update
 
 from kahuna.domain.changes import fields_of_mask
 from kahuna.domain.errors import Refusal, not_found
@@ -81,6 +82,5 @@ def _replay(tx: Transaction, cause: Cause, kind: Kind[Any], method: contract.Met
 
 def _remember(tx: Transaction, cause: Cause, request: Any, target: str, operation: str) -> None:
     if request.request_id and not request.validate_only:
-        first = tx.session.get_one(Request, (cause.caller, cause.method, request.request_id))
-        first.target, first.operation = target, operation
-        tx.session.flush()
+        first = update(Request).filter_by(caller=cause.caller, method=cause.method, request_id=request.request_id)
+        tx.session.execute(first.values(target=target, operation=operation))

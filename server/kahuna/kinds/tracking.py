@@ -1,6 +1,7 @@
 """Operations as transactions see them: begun with a change, moved on by reports, ended."""
 
 from collections.abc import Collection
+from typing import cast
 
 from google.protobuf.message import Message
 from sqlmodel import Field, col, select
@@ -100,11 +101,8 @@ def explain_waiting(tx: Transaction, *, agents: Collection[str] = (), targets: C
 
 def open_of(tx: Transaction, target: str) -> list[operation_pb2.Operation]:
     """The operations under way on a resource, locked."""
-    rows = tx.session.exec(
-        select(Operation).where(Operation.target == target, col(Operation.phase).in_(lifecycle.OPEN)).with_for_update()
-    ).all()
-    found = [message_of("Operation", row) for row in rows]
-    return [operation for operation in found if isinstance(operation, operation_pb2.Operation)]
+    wanted = select(Operation).where(Operation.target == target, col(Operation.phase).in_(lifecycle.OPEN))
+    return cast(list[operation_pb2.Operation], tx.lock_found("Operation", wanted))
 
 
 def end(tx: Transaction, operation: operation_pb2.Operation, phase: operation_pb2.Phase, message: str) -> None:

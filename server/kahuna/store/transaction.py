@@ -58,6 +58,7 @@ class Transaction(Reader):
         self.revision = 0
         self._touched: dict[tuple[str, str], Resource] = {}
         self._removed: dict[tuple[str, str], str] = {}
+        self._locked: dict[tuple[str, str], tuple[Lock, Resource]] = {}
 
     def limit_locks(self) -> None:
         """Waits a second at most for what others hold; SQLite's one writer waits for nobody."""
@@ -86,7 +87,9 @@ class Transaction(Reader):
         table = TABLES[kind]
         column = getattr(table, f"{field}_id", None)
         if column is not None:
-            return set(self._read(select(column).where(column.is_not(None)), table.id, sources))
+            held = {id_: self._locked[kind, id_][1] for id_ in sources if (kind, id_) in self._locked}
+            named = {getattr(row, column.key) for row in held.values()} - {None}
+            return named.union(self._read(select(column).where(column.is_not(None)), table.id, sources - held.keys()))
         rows = self._read(select(table), table.id, sources)
         return {named for row in rows for named in named_by(kind, field, message_of(kind, row)) if named}
 
@@ -96,6 +99,12 @@ class Transaction(Reader):
     def each(self, kind: type[M], field: str, target: str) -> Iterator[M]:
         """The resources of a kind whose field names the target, typed."""
         return cast(Iterator[M], self.referring(kind.DESCRIPTOR.name, field, target))
+
+    def lock_found(self, kind: str, query: Any) -> list[Message]:
+        """The resources that a query for rows of a kind finds, locked exclusively."""
+        rows = self.session.exec(query.with_for_update().execution_options(populate_existing=True)).all()
+        self._locked |= {(kind, row.id): (Lock.EXCLUSIVE, row) for row in rows}
+        return [message_of(kind, row) for row in rows]
 
     def row(self, kind: str, id_: str) -> Resource:
         """A row, locked exclusively. Raises Refusal NOT_FOUND."""
@@ -133,6 +142,7 @@ class Transaction(Reader):
         self._flush(kind, message)
         self._store_references(kind, row.id, None, message)
         self._touched[kind, row.id] = row
+        self._locked[kind, row.id] = Lock.EXCLUSIVE, row
         return cast(M, message_of(kind, row))
 
     def put(self, kind: str, message: M) -> M:
@@ -178,14 +188,17 @@ class Transaction(Reader):
         return message_of(kind, row)
 
     def remove(self, kind: str, id_: str) -> None:
-        """Deletes a row."""
-        row = self.row(kind, id_)
+        """Deletes a row. Raises StaleRead when another transaction has done so."""
+        row = self._row(kind, id_, Lock.EXCLUSIVE)
+        if row is None:
+            raise StaleRead
         project = getattr(row, "project_id", None) or ""
         self.session.execute(delete(Gone).where(col(Gone.object_id) == id_))
         self.session.execute(delete(Reference).where(col(Reference.source_id) == id_))
         self.session.delete(row)
         self.session.flush()
         self._touched.pop((kind, id_), None)
+        self._locked.pop((kind, id_), None)
         self._removed[kind, id_] = project
 
     def has_referring(self, kind: str, id_: str) -> bool:
@@ -261,14 +274,21 @@ class Transaction(Reader):
             yield from self.session.exec(query.where(column.in_(wanted[begin : begin + MAX_IDS]))).all()
 
     def _row(self, kind: str, id_: str, lock: Lock | None = None) -> Resource | None:
+        """A row; what is locked already is as it was then, or as this transaction has made it."""
+        held, row = self._locked.get((kind, id_), (None, None))
+        if held is not None and lock in (None, held, Lock.SHARED):
+            return row
         # PostgreSQL refuses to be asked for a text with a NUL.
         how = {None: None, Lock.SHARED: {"read": True}, Lock.EXCLUSIVE: True}[lock]
-        return None if "\0" in id_ else self.session.get(TABLES[kind], id_, with_for_update=how)
+        row = None if "\0" in id_ else self.session.get(TABLES[kind], id_, with_for_update=how)
+        if row is not None and lock is not None:
+            self._locked[kind, id_] = lock, row
+        return row
 
     def _row_as_read(self, kind: str, message: Message) -> Resource:
         """The row of a message, locked. Raises StaleRead when another transaction has changed it since it was read."""
-        row = self.row(kind, meta(message).id)
-        if row.revision != meta(message).revision:
+        row = self._row(kind, meta(message).id, Lock.EXCLUSIVE)
+        if row is None or row.revision != meta(message).revision:
             raise StaleRead
         return row
 
