@@ -28,7 +28,7 @@ from kowa.fleet.v1 import fleet_pb2
 from kowa.runtime.agent import Agent
 from kowa.v2 import kaktus_pb2, vnet_pb2
 from tests.control_plane import ControlPlane, FakeHost
-from tests.fleet.crowd import enlist
+from tests.fleet.many_agents import create_hosts
 
 T = TypeVar("T")
 
@@ -81,7 +81,7 @@ def measure(folder: Path, count: int) -> tuple[list[float], list[float], float]:
     cloud = ControlPlane(folder)
     region = cloud.region()
     zone = cloud.zone(region)
-    secrets = enlist(cloud, zone.meta.id, count)
+    secrets = create_hosts(cloud, zone.meta.id, count)
     vnet = cloud.client.of(vnet_pb2.Vnet).create(vnet_pb2.Vnet(region=region.meta.id, name="lan"))
     clock = ChangeTimer(cloud.kahuna.fleet)
     before = resident()

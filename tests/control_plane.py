@@ -212,7 +212,7 @@ class ControlPlane:
         self._agents.append(task)
         return task
 
-    def hang_up(self, task: "asyncio.Task[None]") -> None:
+    def disconnect(self, task: "asyncio.Task[None]") -> None:
         """Stops an agent."""
         self._agents.remove(task)
         self.loop.stop(task)

@@ -66,14 +66,14 @@ class Site:
         return self.cloud.client.of(volume_pb2.Volume).begin_create(wanted)
 
     def adapter(self, name: str, address: str = "") -> Begun[adapter_pb2.Adapter]:
-        """A network card in the subnet."""
+        """An adapter in the subnet."""
         wanted = adapter_pb2.Adapter(
             project=self.project.meta.id, name=name, subnet=self.subnet.meta.id, address=address
         )
         return self.cloud.client.of(adapter_pb2.Adapter).begin_create(wanted)
 
     def wanted(self, name: str, *, vcpus: int = 1, memory: int = GIB) -> instance_pb2.Instance:
-        """A machine to ask for, with a disk and a card of its own that are there."""
+        """A machine to ask for, with a disk and an adapter of its own that exist."""
         return instance_pb2.Instance(
             project=self.project.meta.id,
             name=name,
@@ -94,7 +94,7 @@ class Site:
         agent = self.cloud.dial(self.secret, FakeHost())
         until(lambda: self.client.kaktuses.get(self.host.meta.id).status.memory, what="the host's capacity")
         machine = self.cloud.client.of(instance_pb2.Instance).create(self.wanted("web"))
-        self.cloud.hang_up(agent)
+        self.cloud.disconnect(agent)
         until(lambda: not self.cloud.fleet_sessions(), what="the end of the session")
         return machine
 

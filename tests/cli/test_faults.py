@@ -174,13 +174,13 @@ def test_a_console_of_a_host_that_is_away_is_no_kahuna_out_of_reach(
 def test_typing_ahead_has_a_bound_and_ends_with_the_console() -> None:
     ended, (read, write), (waiting, keys) = threading.Event(), os.pipe(), os.pipe()
     machine: Any = SimpleNamespace(keys=keys, close=lambda: os.close(keys))
-    with os.fdopen(read), os.fdopen(write, "wb", buffering=0) as hands, os.fdopen(waiting, "rb") as sent:
+    with os.fdopen(read), os.fdopen(write, "wb", buffering=0) as typed, os.fdopen(waiting, "rb") as sent:
         typing = threading.Thread(target=console._read_keys, args=(read, machine, ended), daemon=True)
         typing.start()
         pipe = fcntl.fcntl(keys, fcntl.F_GETPIPE_SZ)
-        hands.write(b"x" * pipe)
+        typed.write(b"x" * pipe)
         until(lambda: not select.select([], [keys], [], 0)[1], what="the pipe is full")
-        hands.write(b"y" * 4096)
+        typed.write(b"y" * 4096)
         ended.set()
         typing.join(10)
         assert not typing.is_alive()
@@ -216,7 +216,7 @@ def certificate(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def sealed(certificate: Path) -> Iterator[str]:
+def tls_endpoint(certificate: Path) -> Iterator[str]:
     """Where something listens with TLS."""
     both = certificate.read_bytes()
     server = grpc.server(ThreadPoolExecutor(1))
@@ -227,20 +227,20 @@ def sealed(certificate: Path) -> Iterator[str]:
 
 
 def test_a_handshake_that_fails_names_what_helps(
-    bare: Kowactl, fake: Fake, sealed: str, certificate: Path, monkeypatch: pytest.MonkeyPatch
+    bare: Kowactl, fake: Fake, tls_endpoint: str, certificate: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("KOWABUNGA_API_KEY", KEY)
     monkeypatch.setattr("kowa.client.OPTIONS", [("grpc.enable_retries", 0)])
-    nameless, trusted = sealed.replace("localhost", "127.0.0.1"), ("--ca", str(certificate))
+    nameless, trusted = tls_endpoint.replace("localhost", "127.0.0.1"), ("--ca", str(certificate))
     helps = {
-        ("--endpoint", sealed): "set KOWABUNGA_CA (or --ca) to the authority that signed",
+        ("--endpoint", tls_endpoint): "set KOWABUNGA_CA (or --ca) to the authority that signed",
         ("--endpoint", nameless, *trusted): "name Kahuna as its certificate does",
         ("--endpoint", fake.endpoint): "give --insecure",
-        ("--insecure", "--endpoint", sealed): "leave --insecure out",
-        ("--endpoint", sealed, "--ca", "/etc/passwd"): "KOWABUNGA_CA (or --ca) holds no certificate",
+        ("--insecure", "--endpoint", tls_endpoint): "leave --insecure out",
+        ("--endpoint", tls_endpoint, "--ca", "/etc/passwd"): "KOWABUNGA_CA (or --ca) holds no certificate",
     }
     for options, remedy in helps.items():
         failed = bare(*options, "region", "list")
         assert (failed.code, failed.out) == (8, "")
         assert remedy in failed.err.splitlines()[-1]
-    assert bare("--endpoint", sealed, *trusted, "region", "list").code != 8
+    assert bare("--endpoint", tls_endpoint, *trusted, "region", "list").code != 8

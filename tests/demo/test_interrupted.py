@@ -1,4 +1,4 @@
-"""Whatever stops `make demo`, a person is told in one line, and the next `make demo` goes on from there."""
+"""Whatever stops `make demo`, one line says why, and the next `make demo` goes on from there."""
 
 import socket
 from collections.abc import Iterator

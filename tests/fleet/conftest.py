@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from tests.control_plane import ControlPlane, control_plane
-from tests.fleet.wire import Line
+from tests.fleet.manual_agent import AgentStream
 from tests.kahuna.conftest import server
 from tests.site import Site, make_site
 
@@ -26,18 +26,18 @@ def site(cloud: ControlPlane) -> Site:
     return make_site(cloud)
 
 
-Dial = Callable[..., Line]
+Dial = Callable[..., AgentStream]
 
 
 @pytest.fixture
 def dial(cloud: ControlPlane) -> Iterator[Dial]:
     """Opens lines by hand, and hangs them all up."""
-    lines: list[Line] = []
+    lines: list[AgentStream] = []
 
-    def open_line(secret: str, *, ca: Path | None = None) -> Line:
-        lines.append(Line(cloud, secret, ca=ca))
+    def open_line(secret: str, *, ca: Path | None = None) -> AgentStream:
+        lines.append(AgentStream(cloud, secret, ca=ca))
         return lines[-1]
 
     yield open_line
     for line in lines:
-        line.hang_up()
+        line.close()

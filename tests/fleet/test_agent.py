@@ -17,7 +17,7 @@ from kowa.runtime.session import Session
 from kowa.runtime.state_lock import lock_state
 from kowa.runtime.store import Holdings
 from tests.control_plane import FakeHost
-from tests.fleet.kahuna_by_hand import KahunaByHand, vnet
+from tests.fleet.manual_kahuna import ManualKahuna, vnet
 from tests.packed import content, edited
 from tests.waiting import until
 
@@ -26,14 +26,14 @@ MANY = [vnet(number) for number in range(5)]
 
 
 @pytest.fixture
-def kahuna(tmp_path: Path) -> Iterator[KahunaByHand]:
+def kahuna(tmp_path: Path) -> Iterator[ManualKahuna]:
     """A Kahuna that says what the test says."""
-    made = KahunaByHand(tmp_path)
+    made = ManualKahuna(tmp_path)
     yield made
     made.close()
 
 
-def held(kahuna: KahunaByHand) -> dict[str, fleet_pb2.Object]:
+def held(kahuna: ManualKahuna) -> dict[str, fleet_pb2.Object]:
     """What lies in the agent's store, once it has stopped."""
     holdings = Holdings(kahuna.folder / "agent")
     try:
@@ -54,21 +54,21 @@ class Destroyer(FakeHost):
         self.destroyed |= {described.id for described in desired.values() if described.gone}
 
 
-def test_half_a_set_counts_for_nothing(kahuna: KahunaByHand) -> None:
+def test_half_a_set_counts_for_nothing(kahuna: ManualKahuna) -> None:
     host = Destroyer()
     agent = kahuna.agent(host)
     session = kahuna.session()
     session.welcome(ONE)
-    session.say(batch=fleet_pb2.Batch(nonce="1", objects=MANY, last=True))
+    session.send(batch=fleet_pb2.Batch(nonce="1", objects=MANY, last=True))
     assert session.ack().refusal == ""
-    session.say(batch=fleet_pb2.Batch(nonce="2", objects=[vnet(1, 2, gone=True)]))
-    session.say(batch=fleet_pb2.Batch(nonce="2", removed=[MANY[2].id]))
+    session.send(batch=fleet_pb2.Batch(nonce="2", objects=[vnet(1, 2, gone=True)]))
+    session.send(batch=fleet_pb2.Batch(nonce="2", removed=[MANY[2].id]))
     session.cut()
     session = kahuna.session()
     assert len(session.welcome(ONE)) == len(MANY)
     # A set that was given up in the middle for another.
-    session.say(batch=fleet_pb2.Batch(nonce="3", objects=[vnet(3, 2, gone=True)]))
-    session.say(batch=fleet_pb2.Batch(nonce="4", objects=[vnet(4, 2)], last=True))
+    session.send(batch=fleet_pb2.Batch(nonce="3", objects=[vnet(3, 2, gone=True)]))
+    session.send(batch=fleet_pb2.Batch(nonce="4", objects=[vnet(4, 2)], last=True))
     assert session.ack() == fleet_pb2.Ack(nonce="4")
     until(lambda: host.wanted[MANY[4].id].generation == 2, what="the whole set")
     kahuna.stop(agent)
@@ -76,47 +76,47 @@ def test_half_a_set_counts_for_nothing(kahuna: KahunaByHand) -> None:
     assert host.destroyed == set()
 
 
-def test_an_empty_set_takes_nothing_away(kahuna: KahunaByHand) -> None:
+def test_an_empty_set_takes_nothing_away(kahuna: ManualKahuna) -> None:
     host = Destroyer()
     agent = kahuna.agent(host)
     session = kahuna.session()
     session.welcome(ONE)
-    session.say(batch=fleet_pb2.Batch(nonce="1", objects=MANY, last=True))
+    session.send(batch=fleet_pb2.Batch(nonce="1", objects=MANY, last=True))
     session.ack()
-    session.say(batch=fleet_pb2.Batch(nonce="2", last=True))
+    session.send(batch=fleet_pb2.Batch(nonce="2", last=True))
     assert session.ack() == fleet_pb2.Ack(nonce="2")
     kahuna.stop(agent)
     assert held(kahuna) == {one.id: one for one in MANY}
     assert host.destroyed == set()
 
 
-def test_the_state_of_another_life_of_the_store_is_dropped_and_nothing_destroyed(kahuna: KahunaByHand) -> None:
+def test_the_state_of_another_life_of_the_store_is_dropped_and_nothing_destroyed(kahuna: ManualKahuna) -> None:
     host = Destroyer()
     kahuna.agent(host)
     session = kahuna.session()
     assert session.welcome(ONE) == []
-    session.say(batch=fleet_pb2.Batch(nonce="1", objects=MANY, last=True))
+    session.send(batch=fleet_pb2.Batch(nonce="1", objects=MANY, last=True))
     session.ack()
     until(lambda: len(host.wanted) == len(MANY), what="the slice")
     session.cut()
     session = kahuna.session()
     assert session.welcome("another life") == []
     # What it saw of the other life's generations is not said in this one.
-    session.say(batch=fleet_pb2.Batch(nonce="2", objects=[vnet(9)], last=True))
+    session.send(batch=fleet_pb2.Batch(nonce="2", objects=[vnet(9)], last=True))
     reported = set()
     while vnet(9).id not in reported:
-        said = session.hear()
+        said = session.receive()
         reported |= {report.id for report in said.reports.reports}
     assert reported == {vnet(9).id}
     until(lambda: list(host.wanted) == [vnet(9).id], what="the new slice")
     assert host.destroyed == set()
 
 
-def test_an_agent_works_from_its_store_while_kahuna_is_away(kahuna: KahunaByHand) -> None:
+def test_an_agent_works_from_its_store_while_kahuna_is_away(kahuna: ManualKahuna) -> None:
     agent = kahuna.agent(FakeHost())
     session = kahuna.session()
     session.welcome(ONE)
-    session.say(batch=fleet_pb2.Batch(nonce="1", objects=MANY, last=True))
+    session.send(batch=fleet_pb2.Batch(nonce="1", objects=MANY, last=True))
     session.ack()
     kahuna.stop(agent)
     host = FakeHost()
@@ -142,12 +142,12 @@ class Older(Destroyer):
 
 @pytest.mark.parametrize("error", [Refused, KeyError])
 def test_what_a_newer_version_stored_is_asked_for_anew_and_nothing_destroyed(
-    kahuna: KahunaByHand, error: type[Exception]
+    kahuna: ManualKahuna, error: type[Exception]
 ) -> None:
     newer = kahuna.agent(FakeHost())
     session = kahuna.session()
     session.welcome(ONE)
-    session.say(batch=fleet_pb2.Batch(nonce="1", objects=MANY, last=True))
+    session.send(batch=fleet_pb2.Batch(nonce="1", objects=MANY, last=True))
     session.ack()
     kahuna.stop(newer)
     host = Older("vnet-3", error)
@@ -155,11 +155,11 @@ def test_what_a_newer_version_stored_is_asked_for_anew_and_nothing_destroyed(
     session = kahuna.session()
     assert {(one.id, one.generation) for one in session.welcome(ONE)} == {(one.id, 0) for one in MANY}
     # Kahuna, which sees no generation that it knows, sends all of it, and says what it does not know itself.
-    session.say(batch=fleet_pb2.Batch(nonce="2", objects=MANY[1:], removed=[MANY[0].id], last=True))
+    session.send(batch=fleet_pb2.Batch(nonce="2", objects=MANY[1:], removed=[MANY[0].id], last=True))
     assert "vnet-3" in session.ack().refusal
     better = [*MANY[1:3], vnet(9)]
     removed = [one.id for one in MANY if one not in better]
-    session.say(batch=fleet_pb2.Batch(nonce="3", objects=better, removed=removed, last=True))
+    session.send(batch=fleet_pb2.Batch(nonce="3", objects=better, removed=removed, last=True))
     assert session.ack() == fleet_pb2.Ack(nonce="3")
     until(lambda: set(host.wanted) == {one.id for one in better}, what="the better slice")
     session.cut()
@@ -171,7 +171,7 @@ def test_what_a_newer_version_stored_is_asked_for_anew_and_nothing_destroyed(
 
 
 def test_the_worker_hears_of_what_is_stored_though_the_session_ends_over_its_ack(
-    kahuna: KahunaByHand, monkeypatch: pytest.MonkeyPatch
+    kahuna: ManualKahuna, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("kowa.runtime.agent.FIRST_PAUSE_S", 60)
     write = Session._write
@@ -195,11 +195,11 @@ def test_the_worker_hears_of_what_is_stored_though_the_session_ends_over_its_ack
     kahuna.agent(host)
     session = kahuna.session()
     session.welcome(ONE)
-    session.say(batch=fleet_pb2.Batch(nonce="1", objects=MANY, last=True))
+    session.send(batch=fleet_pb2.Batch(nonce="1", objects=MANY, last=True))
     until(lambda: len(host.wanted) == len(MANY), limit=5, what="what is stored")
 
 
-def test_what_the_worker_stumbles_over_is_refused_and_the_agent_goes_on(kahuna: KahunaByHand) -> None:
+def test_what_the_worker_stumbles_over_is_refused_and_the_agent_goes_on(kahuna: ManualKahuna) -> None:
     class Clumsy(FakeHost):
         def accept(self, desired: Mapping[str, fleet_pb2.Object]) -> None:
             if vnet(9).id in desired:
@@ -208,15 +208,15 @@ def test_what_the_worker_stumbles_over_is_refused_and_the_agent_goes_on(kahuna: 
     agent = kahuna.agent(Clumsy())
     session = kahuna.session()
     session.welcome(ONE)
-    session.say(batch=fleet_pb2.Batch(nonce="1", objects=[vnet(9)], last=True))
+    session.send(batch=fleet_pb2.Batch(nonce="1", objects=[vnet(9)], last=True))
     assert session.ack().refusal == "the agent failed on it, its log says where: KeyError: 'vnet-9'"
-    session.say(batch=fleet_pb2.Batch(nonce="2", objects=MANY, last=True))
+    session.send(batch=fleet_pb2.Batch(nonce="2", objects=MANY, last=True))
     assert session.ack() == fleet_pb2.Ack(nonce="2")
     assert not agent.done()
 
 
 def test_a_stream_that_ends_while_the_agent_writes_is_only_a_reason_to_dial_again(
-    kahuna: KahunaByHand, monkeypatch: pytest.MonkeyPatch
+    kahuna: ManualKahuna, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("kowa.runtime.agent.FIRST_PAUSE_S", 0.02)
     monkeypatch.setattr("kowa.runtime.agent.LONGEST_PAUSE_S", 0.02)
@@ -233,7 +233,7 @@ def test_a_stream_that_ends_while_the_agent_writes_is_only_a_reason_to_dial_agai
     for round_ in range(20):
         session = kahuna.session()
         session.welcome(ONE)
-        session.say(batch=fleet_pb2.Batch(nonce=f"{round_}", objects=[vnet(round_)], last=True))
+        session.send(batch=fleet_pb2.Batch(nonce=f"{round_}", objects=[vnet(round_)], last=True))
         session.ack()
         session.cut()
     kahuna.session()
@@ -288,7 +288,7 @@ def test_a_damaged_store_is_put_aside_and_the_agent_starts_with_nothing(tmp_path
         sqlite3.connect(tmp_path / "holdings.db.damaged").execute("SELECT * FROM object")
 
 
-def test_reports_go_out_in_messages_that_kahuna_takes(kahuna: KahunaByHand) -> None:
+def test_reports_go_out_in_messages_that_kahuna_takes(kahuna: ManualKahuna) -> None:
     outbox = Outbox()
     for number in range(100):
         outbox.put(fleet_pb2.Report(id=f"{number}", message="m" * 50_000))

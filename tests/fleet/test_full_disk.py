@@ -13,7 +13,7 @@ from kowa.fleet.v1 import fleet_pb2
 from kowa.runtime.commands import Commands, Journal
 from kowa.runtime.store import Holdings
 from tests.control_plane import FakeHost
-from tests.fleet.kahuna_by_hand import vnet
+from tests.fleet.manual_kahuna import vnet
 
 ONE = vnet(1)
 HELD = {ONE.id: ONE}

@@ -134,7 +134,7 @@ def test_the_real_agent_from_its_first_sign_in_to_a_vnet_deleted(site: Site, con
         # It is asked to be gone, and nobody but the agent can say that it is.
         assert site.client.vnets.get(away.resource.meta.id).meta.state == meta_pb2.STATE_DELETING
         program.send_signal(signal.SIGCONT)
-        until(lambda: not list(site.client.vnets.list()), what="the segment gone")
+        until(lambda: not list(site.client.vnets.list()), what="the vnet gone")
     finally:
         program.send_signal(signal.SIGCONT)
         program.terminate()
@@ -178,7 +178,7 @@ def test_it_heals_a_slice_that_it_stored_and_does_not_take_any_more(site: Site, 
     holdings.close()
 
 
-def test_a_segment_waits_for_the_machines_hosts_and_the_network_nodes_alike(site: Site, config: Path) -> None:
+def test_a_vnet_waits_for_the_machines_hosts_and_the_network_nodes_alike(site: Site, config: Path) -> None:
     site.registered()
     deletion = site.client.subnets.begin_delete(site.subnet.meta.id)
     site.client.operations.wait(deletion.operation_id, 60)

@@ -25,7 +25,7 @@ AGENTS = ("ann", "bob", "cyd")
 KINDS = tuple(reach_of_kinds().order)
 SAME_VNET = "subnet.vnet.Subnet(vnet).Adapter(subnet).instance.kaktus.agent"
 # What is to come: who shares a vnet hears of each other, and a pool's disks reach the hosts that use them, too.
-TO_COME = PATHS | {
+FUTURE_PATHS = PATHS | {
     "Kaktus": Paths(informs=("agent", f"Instance(kaktus).Adapter(instance).{SAME_VNET}")),
     "Instance": Paths(reaches=("kaktus.agent",), informs=(f"Adapter(instance).{SAME_VNET}",)),
     "Adapter": Paths(reaches=("instance.kaktus.agent",), informs=(SAME_VNET,)),
@@ -33,7 +33,7 @@ TO_COME = PATHS | {
 }
 TABLES = {
     "today": reach_of_kinds(),
-    "to come": Reach({name: kind.references for name, kind in CONTRACT.kinds.items()}, TO_COME),
+    "to come": Reach({name: kind.references for name, kind in CONTRACT.kinds.items()}, FUTURE_PATHS),
 }
 # What each kind hangs from. The first of them must be there; the others may be empty.
 PARENTS: dict[str, tuple[str, ...]] = {
@@ -66,7 +66,7 @@ def _name(row: Any, field_: str, target: str) -> None:
         setattr(row, field_, target)
 
 
-class Books:
+class Database:
     """The resources as a database would have them, and the view that hears of each change."""
 
     def __init__(self) -> None:
@@ -241,58 +241,58 @@ STEPS = st.lists(
 SITE = [("create", kind, pick) for pick in (0, 7) for kind in range(len(KINDS))]
 
 
-async def live(reach: Reach, steps: Sequence[Step]) -> None:
-    """Goes through a history, checking at each quiet point and at the end."""
-    books = Books()
-    fleet = Fleet(cast(Store, SimpleNamespace(view=books.view)))
+async def run_steps(reach: Reach, steps: Sequence[Step]) -> None:
+    """Goes through a history, checking at each "quiet" step and at the end."""
+    database = Database()
+    fleet = Fleet(cast(Store, SimpleNamespace(view=database.view)))
     agents = [Agent(name, fleet) for name in AGENTS]
     for what, one, other in (*SITE, *steps):
         agent = agents[one % len(agents)]
         match what:
             case "create":
-                books.create(KINDS[one % len(KINDS)], other)
+                database.create(KINDS[one % len(KINDS)], other)
             case "commit":
-                books.commit()
+                database.commit()
             case "send":
                 await agent.send()
             case "ack" | "refuse" | "connect":
                 getattr(agent, what)()
             case "quiet":
-                await quiet(reach, books, agents)
-            case _ if books.rows:
-                id_ = list(books.rows)[one % len(books.rows)]
+                await check_all(reach, database, agents)
+            case _ if database.rows:
+                id_ = list(database.rows)[one % len(database.rows)]
                 more = [other] if what == "move" else []
-                getattr(books, what)(id_, *more)
+                getattr(database, what)(id_, *more)
             case _:
                 pass
-    await quiet(reach, books, agents)
+    await check_all(reach, database, agents)
 
 
-def heal(books: Books, agent: Agent) -> None:
+def heal(database: Database, agent: Agent) -> None:
     """What was refused comes with the next change, or after a while."""
-    nodes = [id_ for id_, (_, row) in books.rows.items() if getattr(row, "agent", "") == agent.name]
+    nodes = [id_ for id_, (_, row) in database.rows.items() if getattr(row, "agent", "") == agent.name]
     if nodes:
-        books.change(nodes[0])
-        books.commit()
+        database.change(nodes[0])
+        database.commit()
     else:
         agent.session.touch_all()
 
 
-async def quiet(reach: Reach, books: Books, agents: list[Agent]) -> None:
+async def check_all(reach: Reach, database: Database, agents: list[Agent]) -> None:
     """Lets all that is under way arrive; then what is held is what shall be."""
-    books.commit()
+    database.commit()
     for agent in agents:
         agent.ack()
         if agent.has_refused:
             agent.has_refused = False
-            heal(books, agent)
+            heal(database, agent)
         while await agent.send():
             agent.ack()
-    around = concerned(reach, books.view)
+    around = concerned(reach, database.view)
     for agent in agents:
-        assert reach.slice(books.view, agent.name) == around[agent.name]
-        assert all(reach.concerns(books.view, agent.name, kind, id_) for kind, id_ in around[agent.name])
-        assert agent.store == expected(reach, books.view, agent.name)
+        assert reach.slice(database.view, agent.name) == around[agent.name]
+        assert all(reach.concerns(database.view, agent.name, kind, id_) for kind, id_ in around[agent.name])
+        assert agent.store == expected(reach, database.view, agent.name)
         assert agent.session.held == {id_: (held.generation, held.gone) for id_, held in agent.store.items()}
 
 
@@ -305,4 +305,4 @@ def test_increments_come_to_what_the_slice_is_from_scratch(table: str, steps: li
         mock.patch("kahuna.fleet.fleet.reach_of_kinds", return_value=reach),
         mock.patch("kahuna.fleet.session.reach_of_kinds", return_value=reach),
     ):
-        asyncio.run(live(reach, steps))
+        asyncio.run(run_steps(reach, steps))

@@ -15,7 +15,7 @@ from kowa.fleet.v1 import fleet_pb2
 from kowa.runtime.console import RELAY
 from tests.control_plane import ControlPlane
 from tests.fleet.conftest import Dial
-from tests.fleet.wire import ANSWER, Call, Line
+from tests.fleet.manual_agent import ANSWER_LIMIT_S, AgentStream, Call
 from tests.site import Site
 from tests.viewer import Viewer
 from tests.waiting import until
@@ -27,17 +27,17 @@ class Shown(Call):
     def __init__(self, cloud: ControlPlane, secret: str) -> None:
         super().__init__(cloud, secret, RELAY, None, fleet_pb2.RelayResponse.FromString)
 
-    def say(self, **message: Any) -> None:
+    def send(self, **message: Any) -> None:
         """Sends a message, e.g. `data=...`."""
-        self.babble(fleet_pb2.RelayRequest(**message).SerializeToString())
+        self.send_bytes(fleet_pb2.RelayRequest(**message).SerializeToString())
 
-    def babble(self, data: bytes) -> None:
+    def send_bytes(self, data: bytes) -> None:
         """Sends bytes, be they no message."""
         self._loop.run(self._call.write(data))
 
-    def hear(self) -> bytes:
+    def receive(self) -> bytes:
         """The next keys; nothing at the end."""
-        answer = self._loop.run(asyncio.wait_for(self._call.read(), ANSWER))
+        answer = self._loop.run(asyncio.wait_for(self._call.read(), ANSWER_LIMIT_S))
         return answer.data if isinstance(answer, fleet_pb2.RelayResponse) else b""
 
 
@@ -55,10 +55,10 @@ def show(site: Site) -> Iterator[Show]:
 
     yield open_call
     for call in calls:
-        call.hang_up()
+        call.close()
 
 
-def shown(site: Site, dial: Dial, show: Show) -> tuple[Line, Viewer, Shown]:
+def shown(site: Site, dial: Dial, show: Show) -> tuple[AgentStream, Viewer, Shown]:
     """An agent's session, who looks at a console of its host, and the call that shows it."""
     web = site.away()
     line = dial(site.secret)
@@ -66,8 +66,8 @@ def shown(site: Site, dial: Dial, show: Show) -> tuple[Line, Viewer, Shown]:
     line.ack(line.batch())
     viewer = Viewer(site.cloud.settings.api, site.cloud.key, web.meta.id)
     relay = show()
-    relay.say(ticket=line.hear().console.ticket)
-    relay.say(data=b"login: ")
+    relay.send(ticket=line.receive().console.ticket)
+    relay.send(data=b"login: ")
     viewer.until(b"login: ")
     return line, viewer, relay
 
@@ -82,10 +82,10 @@ def revoke(site: Site) -> None:
 def test_a_console_ends_with_the_session_that_shows_it(site: Site, dial: Dial, show: Show, how: str) -> None:
     line, viewer, relay = shown(site, dial, show)
     viewer.type(b"root\r")
-    assert relay.hear() == b"root\r"
+    assert relay.receive() == b"root\r"
 
-    {"revoked": lambda: revoke(site), "superseded": lambda: dial(site.secret).sign_in(), "closed": line.hang_up}[how]()
-    assert relay.hear() == b""
+    {"revoked": lambda: revoke(site), "superseded": lambda: dial(site.secret).sign_in(), "closed": line.close}[how]()
+    assert relay.receive() == b""
     until(viewer.has_ended, what="the end of the console")
     assert "its host's session has ended" in viewer.told
 
@@ -108,21 +108,21 @@ def test_a_ticket_is_of_no_use_once_the_session_it_was_given_to_has_ended(
 
     monkeypatch.setattr(service, "_limit", note)
     Viewer(site.cloud.settings.api, site.cloud.key, web.meta.id)
-    ticket = line.hear().console.ticket
+    ticket = line.receive().console.ticket
     late = show()
-    assert let_in.wait(ANSWER)
+    assert let_in.wait(ANSWER_LIMIT_S)
     if how == "revoked":
         revoke(site)
     else:
         dial(site.secret).sign_in()
-    line.ended()
-    late.say(ticket=ticket)
-    assert late.ended() == ("NOT_FOUND", "nobody waits for this console")
+    line.status()
+    late.send(ticket=ticket)
+    assert late.status() == ("NOT_FOUND", "nobody waits for this console")
 
 
 def test_what_is_no_message_ends_the_console_for_its_viewer(site: Site, dial: Dial, show: Show) -> None:
     _, viewer, relay = shown(site, dial, show)
-    relay.babble(b"\xff\xff\xff")
+    relay.send_bytes(b"\xff\xff\xff")
     until(viewer.has_ended, what="the end of the console")
 
 

@@ -1,4 +1,4 @@
-"""What one agent says has a bound, and costs nobody else anything."""
+"""Limits of what one agent may report, so that it neither slows nor fails others."""
 
 import asyncio
 import threading
@@ -20,15 +20,15 @@ from kowa.fleet.v1 import fleet_pb2
 from kowa.v2 import agent_pb2, kaktus_pb2, meta_pb2, template_pb2, volume_pb2
 from tests.control_plane import GIB, ControlPlane
 from tests.fleet.conftest import Dial
-from tests.fleet.wire import Line
+from tests.fleet.manual_agent import AgentStream
 from tests.site import Site
 from tests.waiting import until
 
 APPLIED = fleet_pb2.OUTCOME_APPLIED
 
 
-class Rounds:
-    """Notes what is stored together, and holds the writer up until it is let go."""
+class Transactions:
+    """Notes what is stored together, and blocks the writer until `unblock`."""
 
     def __init__(self, cloud: ControlPlane, monkeypatch: pytest.MonkeyPatch) -> None:
         self._cloud, self._gate = cloud, threading.Event()
@@ -50,7 +50,7 @@ class Rounds:
         monkeypatch.setattr(reports, "_store", note)
         monkeypatch.setattr(reports.Reports, "_put", look)
 
-    def hold_up(self) -> None:
+    def block(self) -> None:
         """Nothing is stored from now on."""
         self._gate.clear()
         self._cloud.loop.start(self._cloud.kahuna.store.run(lambda _: self._gate.wait(20)))
@@ -59,15 +59,15 @@ class Rounds:
         """Somebody else's change, begun now."""
         return self._cloud.loop.start(self._cloud.kahuna.store.run(lambda _: self.order.append("change")))
 
-    def let_go(self) -> None:
+    def unblock(self) -> None:
         """Whatever waits is stored."""
         self._gate.set()
 
 
 @pytest.fixture
-def rounds(cloud: ControlPlane, monkeypatch: pytest.MonkeyPatch) -> Rounds:
+def transactions(cloud: ControlPlane, monkeypatch: pytest.MonkeyPatch) -> Transactions:
     """What is stored, from now on."""
-    return Rounds(cloud, monkeypatch)
+    return Transactions(cloud, monkeypatch)
 
 
 def templates(site: Site, count: int) -> list[str]:
@@ -91,7 +91,7 @@ def seen(ids: Iterable[str], *, padding: int = 0) -> fleet_pb2.Reports:
     )  # fmt: skip
 
 
-def signed_in(site: Site, dial: Dial) -> Line:
+def signed_in(site: Site, dial: Dial) -> AgentStream:
     """The host's agent, by hand, with its slice."""
     line = dial(site.secret)
     line.sign_in()
@@ -104,7 +104,7 @@ def ready(site: Site, ids: Iterable[str]) -> bool:
     return all(site.client.templates.get(id_).meta.state == meta_pb2.STATE_READY for id_ in ids)
 
 
-def test_what_is_none_of_its_business_is_counted_and_costs_nothing(site: Site, dial: Dial, rounds: Rounds) -> None:
+def test_reports_outside_the_slice_are_counted_not_stored(site: Site, dial: Dial, transactions: Transactions) -> None:
     """Of an agent that is bound to nothing, and of one that is, in many messages or in one."""
     spare, secret = site.cloud.agent("agent-2")
     unbound, bound = dial(secret), signed_in(site, dial)
@@ -113,54 +113,54 @@ def test_what_is_none_of_its_business_is_counted_and_costs_nothing(site: Site, d
     sessions = site.cloud.kahuna.fleet.sessions
     with capture_logs() as said:
         for line in (unbound, bound):
-            line.say(reports=seen(invented))
-            line.say(reports=seen([site.template.meta.id, *invented]))
+            line.send(reports=seen(invented))
+            line.send(reports=seen([site.template.meta.id, *invented]))
         until(lambda: sessions[site.agent.meta.id].outside_slice == 2000, what="the bound agent's")
         until(lambda: sessions[spare.meta.id].outside_slice == 2001, what="the other's")
     until(lambda: ready(site, [site.template.meta.id]), what="the one that was asked for")
-    assert sum(rounds.sizes) == 3  # two acks and that one
-    assert 0 not in rounds.sizes
+    assert sum(transactions.sizes) == 3  # two acks and that one
+    assert 0 not in transactions.sizes
     outside = [line["agent"] for line in said if line["event"] == "report.outside_slice"]
     assert sorted(outside) == sorted([spare.meta.id, site.agent.meta.id])  # each once, in any order
 
 
-def test_many_reports_are_stored_a_round_at_a_time_and_others_come_in_between(
-    site: Site, dial: Dial, rounds: Rounds, monkeypatch: pytest.MonkeyPatch
+def test_many_reports_are_stored_in_small_transactions_and_other_changes_come_in_between(
+    site: Site, dial: Dial, transactions: Transactions, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(reports, "MAX_TRANSACTION_SIZE", 5)
     made = templates(site, 30)
     line = signed_in(site, dial)
-    until(lambda: rounds.sizes, what="the ack")
-    rounds.order.clear()
-    rounds.hold_up()
-    line.say(reports=seen(made))
-    until(lambda: len(rounds.pending) == 25, what="one round under way and five that wait")
-    change = rounds.change()
-    rounds.let_go()
+    until(lambda: transactions.sizes, what="the ack")
+    transactions.order.clear()
+    transactions.block()
+    line.send(reports=seen(made))
+    until(lambda: len(transactions.pending) == 25, what="one round under way and five that wait")
+    change = transactions.change()
+    transactions.unblock()
     until(change.done, what="the change")
     until(lambda: ready(site, made), what="all that was reported")
-    assert rounds.order == ["reports", "change", *["reports"] * 5]
-    assert max(rounds.sizes) == 5
+    assert transactions.order == ["reports", "change", *["reports"] * 5]
+    assert max(transactions.sizes) == 5
 
 
-def test_an_agent_that_says_too_much_is_not_listened_to_until_it_is_stored(
-    site: Site, dial: Dial, rounds: Rounds, monkeypatch: pytest.MonkeyPatch
+def test_the_stream_of_an_agent_that_reports_too_much_is_not_read_until_it_is_stored(
+    site: Site, dial: Dial, transactions: Transactions, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(reports, "MAX_WAITING_BYTES", 10_000)
     made = templates(site, 20)
     _, secret = site.cloud.agent("agent-2")
     line, other = signed_in(site, dial), dial(secret)
     other.sign_in()
-    rounds.hold_up()
+    transactions.block()
     for id_ in made:
-        line.say(reports=seen([id_], padding=2000))
-    until(lambda: rounds.waiting.get(site.agent.meta.id, 0) > 10_000, what="as much as may wait")
+        line.send(reports=seen([id_], padding=2000))
+    until(lambda: transactions.waiting.get(site.agent.meta.id, 0) > 10_000, what="as much as may wait")
     before = site.cloud.kahuna.fleet.sessions[site.agent.meta.id].last_message_at
-    other.say(reports=fleet_pb2.Reports())
+    other.send(reports=fleet_pb2.Reports())
     sessions = site.cloud.kahuna.fleet.sessions.values()
     until(lambda: max(one.last_message_at for one in sessions) > before, what="the other agent")
-    assert rounds.waiting[site.agent.meta.id] < 13_000
-    rounds.let_go()
+    assert transactions.waiting[site.agent.meta.id] < 13_000
+    transactions.unblock()
     until(lambda: ready(site, made), what="all that was reported")
 
 
@@ -173,7 +173,7 @@ def test_a_report_that_is_too_long_is_a_failure_with_the_reason(site: Site, dial
     report = fleet_pb2.Report(
         id=begun.resource.meta.id, observed_generation=1, outcome=APPLIED, resource=resources.pack(endless)
     )
-    line.say(reports=fleet_pb2.Reports(reports=[report]))
+    line.send(reports=fleet_pb2.Reports(reports=[report]))
     with pytest.raises(errors.OperationFailed, match="bytes of it, and at most 65536 are taken"):
         site.client.operations.wait(begun.operation_id, 60)
     told = site.client.volumes.get(begun.resource.meta.id)
@@ -181,7 +181,7 @@ def test_a_report_that_is_too_long_is_a_failure_with_the_reason(site: Site, dial
     assert told.ByteSize() < 1000
 
 
-def test_of_very_many_strangers_on_a_host_the_first_are_listed_and_the_others_counted(site: Site, dial: Dial) -> None:
+def test_a_long_list_of_strangers_is_cut_and_the_rest_counted(site: Site, dial: Dial) -> None:
     """As after a restore: the host's own state is told all the same."""
     line = signed_in(site, dial)
     strangers = [f"file {site.pool.meta.id}/{uuid.uuid4()}" for _ in range(2000)]
@@ -194,7 +194,7 @@ def test_of_very_many_strangers_on_a_host_the_first_are_listed_and_the_others_co
         outcome=APPLIED,
         resource=resources.pack(kaktus_pb2.Kaktus(status=status)),
     )
-    line.say(reports=fleet_pb2.Reports(reports=[report]))
+    line.send(reports=fleet_pb2.Reports(reports=[report]))
     until(lambda: site.client.kaktuses.get(site.host.meta.id).status.memory, what="the host's capacity")
     told = site.client.kaktuses.get(site.host.meta.id).status
     assert (told.cpu_flags, told.cpu_model, list(told.numa_nodes)) == (flags, "", [])
@@ -211,7 +211,7 @@ def test_of_very_many_strangers_on_a_host_the_first_are_listed_and_the_others_co
         (["x" * 37], "the agent holds something with an id of 37 characters"),
     ],
 )
-def test_who_holds_more_than_any_slice_is_refused(
+def test_an_agent_that_holds_more_than_any_slice_is_refused(
     site: Site, dial: Dial, monkeypatch: pytest.MonkeyPatch, holdings: list[str], words: str
 ) -> None:
     monkeypatch.setattr(session, "MAX_HOLDINGS", 10)
@@ -220,22 +220,20 @@ def test_who_holds_more_than_any_slice_is_refused(
         incarnation=site.cloud.kahuna.store.view.incarnation,
         holdings=[fleet_pb2.Holding(id=id_, generation=1) for id_ in holdings],
     )
-    code, said = line.ended()
+    code, said = line.status()
     assert code == "ABORTED"
     assert words in said
 
 
-def test_of_a_long_version_the_beginning_is_noted(site: Site, dial: Dial) -> None:
+def test_a_long_version_is_cut(site: Site, dial: Dial) -> None:
     line = dial(site.secret)
     with capture_logs() as said:
-        line.say(hello=fleet_pb2.Hello(protocol=1, version="v" * 100_000))
-        assert line.hear().welcome.epoch
+        line.send(hello=fleet_pb2.Hello(protocol=1, version="v" * 100_000))
+        assert line.receive().welcome.epoch
     assert [line["version"] for line in said if line["event"] == "session.opened"] == ["v" * 64]
 
 
-def test_one_ack_that_cannot_be_stored_costs_nobody_else_his(
-    site: Site, dial: Dial, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_one_ack_that_cannot_be_stored_costs_no_other(site: Site, dial: Dial, monkeypatch: pytest.MonkeyPatch) -> None:
     spare, secret = site.cloud.agent("agent-2")
     monkeypatch.setattr(reports, "STORE_INTERVAL_S", 0.3)  # both in one round
     report = Transaction.report
@@ -270,4 +268,4 @@ def test_who_connects_and_never_calls_is_cut_off(site: Site, dial: Dial, monkeyp
 
     cloud.loop.run(idle())
     # Who has a call is not idle, be there nothing to say.
-    assert line.hears_nothing()
+    assert line.receives_nothing()

@@ -20,7 +20,7 @@ from kowa.runtime import session
 from kowa.v2 import agent_pb2, kaktus_pb2, operation_pb2, template_pb2
 from tests.control_plane import GIB, ControlPlane, FakeHost
 from tests.fleet.conftest import Dial
-from tests.fleet.wire import held, objects
+from tests.fleet.manual_agent import held, objects
 from tests.site import Site
 from tests.waiting import until
 
@@ -54,8 +54,8 @@ def test_the_newer_session_of_an_agent_wins_and_the_older_is_told_why(site: Site
     older.ack(older.batch())
     second = newer.sign_in()
     assert second.epoch == first.epoch + 1
-    assert older.ended() == ("ABORTED", "the session has ended: superseded by a newer session of the same agent")
-    newer.say(**seen(site, 7))
+    assert older.status() == ("ABORTED", "the session has ended: superseded by a newer session of the same agent")
+    newer.send(**seen(site, 7))
     until(lambda: memory(site) == 7, what="the newer session's report")
     assert stream(site).stream == agent_pb2.STREAM_ONLINE
     assert stream(site).epoch == second.epoch
@@ -68,7 +68,7 @@ def test_what_an_older_session_has_said_is_ignored_once_there_is_a_newer(site: S
     reports, wait = "kahuna.fleet.reports.STORE_INTERVAL_S", 0.5
     with pytest.MonkeyPatch.context() as patched:
         patched.setattr(reports, wait)
-        older.say(**seen(site, 13))
+        older.send(**seen(site, 13))
         newer.sign_in()
         newer.ack(newer.batch())
         until(lambda: stream(site).held_revision, what="the newer session's ack, stored with the older one's report")
@@ -100,7 +100,7 @@ def test_a_revoked_token_cuts_its_session_at_once_even_under_load(site: Site, di
         until(lambda: len(list(site.client.templates.list())) > 20, what="load")
         site.client.agent_tokens.begin_delete(token.meta.id)
         revoked = time.monotonic()
-        assert line.ended() == ("ABORTED", "the session has ended: its token has been revoked")
+        assert line.status() == ("ABORTED", "the session has ended: its token has been revoked")
         took = time.monotonic() - revoked
     finally:
         enough.set()
@@ -108,7 +108,7 @@ def test_a_revoked_token_cuts_its_session_at_once_even_under_load(site: Site, di
             thread.join()
     # A machine that is busy with other things is slow with all: what the slowest call has taken meanwhile is its part.
     assert took < 1 + max(ended - begun for begun, ended in calls if ended > revoked)
-    assert dial(secret).ended() == (
+    assert dial(secret).status() == (
         "UNAUTHENTICATED", "the key is unknown or has been revoked; use one that is valid"
     )  # fmt: skip
 
@@ -127,8 +127,8 @@ def test_a_token_revoked_between_the_call_and_the_hello_opens_nothing(
     assert let_in.wait(60)
     token = next(site.client.agent_tokens.list(filter=f'agent = "{site.agent.meta.id}"'))
     site.client.agent_tokens.delete(token.meta.id)
-    line.say(hello=fleet_pb2.Hello(protocol=1))
-    assert line.ended() == ("UNAUTHENTICATED", "the key has been revoked; use one that is valid")
+    line.send(hello=fleet_pb2.Hello(protocol=1))
+    assert line.status() == ("UNAUTHENTICATED", "the key has been revoked; use one that is valid")
     assert stream(site).epoch == 0
 
 
@@ -146,13 +146,13 @@ def test_a_message_may_be_as_long_as_the_limit_and_no_byte_longer(site: Site, di
             whole.reports.reports[0].message += "m" * max(1, missing - 16)
         return whole.reports
 
-    line.say(reports=padded(LARGEST))
-    line.say(**seen(site, 5))
+    line.send(reports=padded(LARGEST))
+    line.send(**seen(site, 5))
     until(lambda: memory(site) == 5, what="the report after the longest message")
-    line.say(reports=padded(LARGEST + 1))
-    code, why = line.ended()
+    line.send(reports=padded(LARGEST + 1))
+    code, why = line.status()
     assert (code, why.partition(" (")[0]) == ("RESOURCE_EXHAUSTED", "SERVER: Received message larger than max")
-    assert bystander.hears_nothing()
+    assert bystander.receives_nothing()
 
 
 @pytest.mark.parametrize(
@@ -164,22 +164,22 @@ def test_a_message_may_be_as_long_as_the_limit_and_no_byte_longer(site: Site, di
 )
 def test_another_protocol_is_refused_with_what_to_do(site: Site, dial: Dial, spoken: int, words: str) -> None:
     line = dial(site.secret)
-    line.say(hello=fleet_pb2.Hello(protocol=spoken))
-    assert line.ended() == ("INVALID_ARGUMENT", words)
+    line.send(hello=fleet_pb2.Hello(protocol=spoken))
+    assert line.status() == ("INVALID_ARGUMENT", words)
     assert stream(site).epoch == 0
 
 
 def test_who_says_anything_before_hello_is_refused(site: Site, dial: Dial) -> None:
     line = dial(site.secret)
-    line.say(ack=fleet_pb2.Ack(nonce="x"))
-    assert line.ended() == ("INVALID_ARGUMENT", "the first message must be a hello")
+    line.send(ack=fleet_pb2.Ack(nonce="x"))
+    assert line.status() == ("INVALID_ARGUMENT", "the first message must be a hello")
 
 
 def test_an_agent_that_trusts_another_authority_does_not_talk_to_us(site: Site, dial: Dial, tmp_path: Path) -> None:
     elsewhere = tmp_path / "elsewhere"
     elsewhere.mkdir()
     certificates.ensure(elsewhere, ["localhost"])
-    code, why = dial(site.secret, ca=elsewhere / "ca.pem").ended()
+    code, why = dial(site.secret, ca=elsewhere / "ca.pem").status()
     assert code == "UNAVAILABLE"
     assert "certificate" in why
     assert stream(site).epoch == 0
@@ -196,7 +196,7 @@ def test_only_an_agent_token_opens_the_fleet_port(site: Site, dial: Dial, whose:
         ),
         "the admin's": (site.cloud.key, "PERMISSION_DENIED", "admin may not call /kowa.fleet.v1.FleetService/Connect"),
     }[whose]
-    assert dial(secret).ended() == (code, words)
+    assert dial(secret).status() == (code, words)
 
 
 def test_an_agent_token_opens_nothing_of_the_api(site: Site) -> None:
@@ -246,9 +246,9 @@ def test_an_agent_that_goes_while_it_signs_in_is_not_shown_online(
     monkeypatch.setattr(Fleet, "_close", note_close)
     site.cloud.loop.start(site.cloud.kahuna.store.run(lambda _: gate.wait(15)))
     line = dial(site.secret)
-    line.say(hello=fleet_pb2.Hello(protocol=1))
+    line.send(hello=fleet_pb2.Hello(protocol=1))
     assert come.wait(60)
-    line.hang_up()
+    line.close()
     assert gone.wait(60)
     gate.set()
     until(lambda: stream(site).epoch, what="the sign-in")
@@ -259,7 +259,7 @@ def test_an_agent_offers_what_it_stored_when_it_starts_again(site: Site, tmp_pat
     host = FakeHost()
     task = site.cloud.dial(site.secret, host, state="agent")
     until(lambda: site.template.meta.id in host.wanted, what="the slice")
-    site.cloud.hang_up(task)
+    site.cloud.disconnect(task)
     stored = host.wanted
     looked_at: list[Mapping[str, fleet_pb2.Object]] = []
 
@@ -287,14 +287,14 @@ def test_a_silent_agent_is_stale_until_it_sends_again(site: Site, dial: Dial, mo
     line = dial(site.secret)
     line.sign_in()
     line.ack(line.batch())
-    line.say(**seen(site, 4 * GIB))
+    line.send(**seen(site, 4 * GIB))
     until(lambda: stream(site).stream == agent_pb2.STREAM_STALE, what="STALE")
     waiting = site.client.operations.get(site.machine("web").operation_id)
     assert (waiting.phase, waiting.message.partition(":")[0]) == (operation_pb2.PHASE_WAITING, "HOST_STALE")
-    line.say(**seen(site, 4 * GIB))
+    line.send(**seen(site, 4 * GIB))
     until(lambda: stream(site).stream == agent_pb2.STREAM_ONLINE, what="ONLINE")
     until(lambda: stream(site).stream == agent_pb2.STREAM_STALE, what="STALE once more")
-    line.hang_up()
+    line.close()
     until(lambda: stream(site).stream == agent_pb2.STREAM_OFFLINE, what="OFFLINE")
 
     status = site.client.agents.get(quiet.meta.id).status

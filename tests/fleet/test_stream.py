@@ -13,7 +13,7 @@ from kowa.runtime.feed import Refused
 from kowa.v2 import agent_pb2, instance_pb2, vnet_pb2
 from tests.control_plane import GIB, FakeHost
 from tests.fleet.conftest import Dial
-from tests.fleet.wire import held, objects
+from tests.fleet.manual_agent import held, objects
 from tests.packed import content
 from tests.site import Site
 from tests.ssh_keys import long_key
@@ -46,13 +46,13 @@ def test_after_a_reconnect_only_the_difference_comes(site: Site, dial: Dial) -> 
     whole = line.batch()
     line.ack(whole)
     until(lambda: status(site).held_revision == whole[-1].revision, what="the ack")
-    line.hang_up()
+    line.close()
 
     same = dial(site.secret)
     same.sign_in(incarnation=incarnation, holdings=held(objects(whole)))
     until(lambda: status(site).epoch == 2 and status(site).held_revision > whole[-1].revision, what="in step")
-    assert same.hears_nothing()
-    same.hang_up()
+    assert same.receives_nothing()
+    same.close()
 
     site.vnet.description = "changed while it was away"
     site.client.vnets.begin_update(site.vnet, ["description"])
@@ -68,7 +68,7 @@ def test_what_concerns_an_agent_no_more_is_removed_at_the_reconnect(site: Site, 
     line = dial(site.secret)
     incarnation = line.sign_in().incarnation
     whole = objects(line.batch())
-    line.hang_up()
+    line.close()
     ghost = fleet_pb2.Holding(id="00000000-0000-4000-8000-000000000000", generation=3)
     line = dial(site.secret)
     line.sign_in(incarnation=incarnation, holdings=[*held(whole), ghost])
@@ -105,7 +105,7 @@ def test_an_agent_that_was_put_back_to_an_older_version_says_what_it_does_not_ta
     new = vnet_pb2.Vnet(region=site.region.meta.id, name="dmz", description="too new")
     dmz = site.client.vnets.create(new)
     until(lambda: status(site).held_revision >= dmz.meta.revision, what="it held")
-    site.cloud.hang_up(task)
+    site.cloud.disconnect(task)
     host = Older()
     site.cloud.dial(site.secret, host)
     until(lambda: status(site).refusal == "vnet dmz: too new", what="the refusal")
@@ -128,7 +128,7 @@ def test_what_was_refused_is_sent_again_after_a_while(site: Site, monkeypatch: p
 
 
 def test_a_large_set_comes_in_parts_and_counts_as_one(site: Site, dial: Dial) -> None:
-    site.cloud.hang_up(_registered(site))
+    site.cloud.disconnect(_registered(site))
     with ThreadPoolExecutor(8) as many:
         machines = list(many.map(lambda number: _large(site, number), range(20)))
     line = dial(site.secret)
@@ -140,7 +140,7 @@ def test_a_large_set_comes_in_parts_and_counts_as_one(site: Site, dial: Dial) ->
     assert max(part.ByteSize() for part in parts) <= MIB
     sent = {described.id for described in objects(parts)}
     assert {machine.meta.id for machine in machines} <= sent
-    line.hang_up()
+    line.close()
 
     host = FakeHost()
     host.frozen = {"instance"}

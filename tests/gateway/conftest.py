@@ -20,7 +20,7 @@ from pydantic_settings import CliApp
 from deploy.programs import free_port, running
 from gateway import config
 from gateway.main import Options, prepare
-from tests.gateway.recorder import Door, recording
+from tests.gateway.recorder import Recording, recording
 from tests.sdk.kahunas import Kahuna, cloud, fake, kahuna, shop
 
 __all__ = ["cloud", "fake", "kahuna", "shop"]
@@ -81,9 +81,9 @@ def gateway(kahuna: Kahuna, certificate: Certificate, tmp_path: Path) -> Iterato
 
 
 @pytest.fixture(scope="session")
-def door(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Door]:
+def recorded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Recording]:
     """An Envoy in front of a Kahuna that only keeps what it is sent."""
-    made = Door(httpx.Client(), [])
+    made = Recording(httpx.Client(), [])
     with recording(made.calls) as kahuna, serving(kahuna, tmp_path_factory.mktemp("gateway")) as (plain, _, _):
         made.rest.base_url = httpx.URL(f"http://{plain}")
         with made.rest:

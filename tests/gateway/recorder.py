@@ -14,7 +14,7 @@ from kowa import contract
 
 
 @dataclass(frozen=True)
-class Door:
+class Recording:
     """A gateway, and what went through it."""
 
     rest: httpx.Client

@@ -17,17 +17,17 @@ from gateway import config
 from gateway.main import Options, prepare
 from kowa.v2.instance_pb2 import Instance
 from tests.gateway.conftest import envoy
-from tests.gateway.recorder import Door, recording
+from tests.gateway.recorder import Recording, recording
 
 pytestmark = pytest.mark.gateway
 
 INSTANCES, REGIONS = "POST /api/v2/instances", "POST /api/v2/regions"
 
 
-def ask(door: Door, asked: str) -> httpx.Response:
+def ask(recorded: Recording, asked: str) -> httpx.Response:
     """`POST /api/v2/regions {"name": "eu"}`."""
     method, path, *body = asked.split(" ", 2)
-    return door.ask(method, path, *body)
+    return recorded.ask(method, path, *body)
 
 
 REFUSED = [
@@ -72,13 +72,13 @@ REFUSED = [
 
 
 @pytest.mark.parametrize(("asked", "field", "of"), REFUSED, ids=[row[0][:90] for row in REFUSED])
-def test_what_names_no_field_is_refused(door: Door, asked: str, field: str, of: str) -> None:
-    answer = ask(door, asked)
+def test_what_names_no_field_is_refused(recorded: Recording, asked: str, field: str, of: str) -> None:
+    answer = ask(recorded, asked)
     assert answer.status_code == HTTPStatus.BAD_REQUEST
     error = answer.json()
     assert error["message"].startswith(f"{field}: is no field of {of}, which has ")
     assert [violation["field"] for violation in error["details"][1]["field_violations"]] == [field]
-    assert not door.calls
+    assert not recorded.calls
 
 
 ACCEPTED = [
@@ -106,10 +106,10 @@ ACCEPTED = [
 
 
 @pytest.mark.parametrize("asked", ACCEPTED)
-def test_what_names_fields_goes_through(door: Door, asked: str) -> None:
-    answer = ask(door, asked)
+def test_what_names_fields_goes_through(recorded: Recording, asked: str) -> None:
+    answer = ask(recorded, asked)
     assert answer.status_code == HTTPStatus.OK, answer.text
-    assert len(door.calls) == 1
+    assert len(recorded.calls) == 1
 
 
 TWICE = [
@@ -150,20 +150,20 @@ TWICE = [
 
 
 @pytest.mark.parametrize(("asked", "field", "says"), TWICE, ids=[row[0][:90] for row in TWICE])
-def test_what_is_given_twice_is_refused(door: Door, asked: str, field: str, says: str) -> None:
-    answer = ask(door, asked)
-    assert answer.status_code == HTTPStatus.BAD_REQUEST, door.calls
+def test_what_is_given_twice_is_refused(recorded: Recording, asked: str, field: str, says: str) -> None:
+    answer = ask(recorded, asked)
+    assert answer.status_code == HTTPStatus.BAD_REQUEST, recorded.calls
     (violation,) = answer.json()["details"][1]["field_violations"]
     assert violation["field"] == field
     assert says in violation["description"]
-    assert not door.calls
+    assert not recorded.calls
 
 
-def test_a_name_twice_in_a_map_is_refused_by_the_transcoder(door: Door) -> None:
-    answer = ask(door, INSTANCES + ' {"metadata": {"a": "1", "a": "2"}}')
+def test_a_name_twice_in_a_map_is_refused_by_the_transcoder(recorded: Recording) -> None:
+    answer = ask(recorded, INSTANCES + ' {"metadata": {"a": "1", "a": "2"}}')
     assert answer.status_code == HTTPStatus.BAD_REQUEST
     assert "Repeated map key: 'a'" in answer.json()["message"]
-    assert not door.calls
+    assert not recorded.calls
 
 
 DEEP = "Message too deep"
@@ -187,15 +187,15 @@ MALFORMED = [
 
 
 @pytest.mark.parametrize(("body", "says"), MALFORMED, ids=[row[0][:30] for row in MALFORMED])
-def test_what_is_malformed_is_answered_by_the_transcoder(door: Door, body: str, says: str) -> None:
-    answer = ask(door, REGIONS + body)
+def test_what_is_malformed_is_answered_by_the_transcoder(recorded: Recording, body: str, says: str) -> None:
+    answer = ask(recorded, REGIONS + body)
     assert (answer.status_code, answer.json()["details"]) == (HTTPStatus.BAD_REQUEST, [])
     assert says in answer.json()["message"]
-    assert not door.calls
+    assert not recorded.calls
 
 
-def test_a_refusal_has_the_form_of_all_refusals(door: Door) -> None:
-    answer = ask(door, REGIONS + ' {"nmae": "eu", "meta": {"ids": 1}}')
+def test_a_refusal_has_the_form_of_all_refusals(recorded: Recording) -> None:
+    answer = ask(recorded, REGIONS + ' {"nmae": "eu", "meta": {"ids": 1}}')
     assert answer.headers["content-type"] == "application/json"
     region, meta = answer.json()["details"][1]["field_violations"]
     assert region == {
@@ -218,9 +218,9 @@ def test_a_refusal_has_the_form_of_all_refusals(door: Door) -> None:
     }
 
 
-def test_the_first_few_are_named(door: Door) -> None:
+def test_the_first_few_are_named(recorded: Recording) -> None:
     body = json.dumps({f"foo{number}": number for number in range(1000)})
-    violations = ask(door, f"{REGIONS} {body}").json()["details"][1]["field_violations"]
+    violations = ask(recorded, f"{REGIONS} {body}").json()["details"][1]["field_violations"]
     assert [violation["field"] for violation in violations] == [f"foo{number}" for number in range(8)]
 
 
@@ -252,15 +252,15 @@ HOSTILE = {
 
 
 @pytest.mark.parametrize("shape", HOSTILE)
-def test_the_largest_body_is_answered_at_once(door: Door, shape: str) -> None:
+def test_the_largest_body_is_answered_at_once(recorded: Recording, shape: str) -> None:
     head, part, tail = HOSTILE[shape]
     body = head + part * (ROOM // len(part)) + tail
-    answer = door.rest.post("/api/v2/instances", content=body, timeout=5)
+    answer = recorded.rest.post("/api/v2/instances", content=body, timeout=5)
     assert answer.status_code in (HTTPStatus.OK, HTTPStatus.BAD_REQUEST)
 
 
-def test_a_stranger_at_the_end_of_the_largest_body_is_found(door: Door) -> None:
-    answer = ask(door, REGIONS + ' {"description": "' + "x" * ROOM + '", "foo": 1}')
+def test_a_stranger_at_the_end_of_the_largest_body_is_found(recorded: Recording) -> None:
+    answer = ask(recorded, REGIONS + ' {"description": "' + "x" * ROOM + '", "foo": 1}')
     assert answer.json()["message"].startswith("foo: is no field of Region")
 
 
@@ -286,11 +286,11 @@ def chunks(size: int) -> Iterator[bytes]:
         ("GET", chunks(100)),
     ],
 )
-def test_a_body_too_large_or_where_none_belongs_is_refused(door: Door, method: str, body: Any) -> None:
-    answer = door.ask(method, "/api/v2/regions", body)
+def test_a_body_too_large_or_where_none_belongs_is_refused(recorded: Recording, method: str, body: Any) -> None:
+    answer = recorded.ask(method, "/api/v2/regions", body)
     assert answer.status_code == HTTPStatus.REQUEST_ENTITY_TOO_LARGE
     assert answer.json() == {"code": 8, "message": TOO_LARGE, "details": []}
-    assert not door.calls
+    assert not recorded.calls
 
 
 def test_nothing_goes_through_when_the_check_breaks(tmp_path: Path) -> None:

@@ -18,7 +18,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from kowa import contract
-from tests.gateway.recorder import Door
+from tests.gateway.recorder import Recording
 
 pytestmark = pytest.mark.gateway
 
@@ -114,7 +114,7 @@ def _string(text: str, random: Random) -> str:
 @pytest.mark.parametrize("binding", BINDINGS)
 @settings(max_examples=8, deadline=None, suppress_health_check=list(HealthCheck))
 @given(st.data())
-def test_fields_go_through_and_strangers_do_not(door: Door, binding: str, data: st.DataObject) -> None:
+def test_fields_go_through_and_strangers_do_not(recorded: Recording, binding: str, data: st.DataObject) -> None:
     method, http = BINDINGS[binding]
     request: Any = contract.load().stub(method.request.name)()
     part = request if http.body in ("", "*") else getattr(request, http.body)
@@ -130,9 +130,9 @@ def test_fields_go_through_and_strangers_do_not(door: Door, binding: str, data: 
 
     path = re.sub("{.*?}", "x", http.path)
     text = random.choice([json.dumps(body), spelled(body, random)])
-    answer = door.ask(http.method.upper(), path, text)
+    answer = recorded.ask(http.method.upper(), path, text)
     assert answer.status_code == HTTPStatus.OK, (text, answer.text)
-    assert door.calls == [request]
+    assert recorded.calls == [request]
 
     filled = [(kind, prefix, place) for kind, prefix, place in objects(part.DESCRIPTOR, body) if place]
     for kind, prefix, place in random.sample(filled, min(2, len(filled))):
@@ -140,10 +140,10 @@ def test_fields_go_through_and_strangers_do_not(door: Door, binding: str, data: 
         again = Again(random.choice([field.name, field.json_name]))
         place[again] = random.choice([None, "a", {"name": [1]}])
         text = spelled(body, random)
-        answer = door.ask(http.method.upper(), path, text)
+        answer = recorded.ask(http.method.upper(), path, text)
         assert answer.status_code == HTTPStatus.BAD_REQUEST, text
         assert f"{prefix}{again}" in {each["field"] for each in answer.json()["details"][1]["field_violations"]}, text
-        assert not door.calls
+        assert not recorded.calls
         del place[again]
 
     everywhere = [(prefix, place) for _, prefix, place in objects(part.DESCRIPTOR, body)]
@@ -151,15 +151,15 @@ def test_fields_go_through_and_strangers_do_not(door: Door, binding: str, data: 
     for _, place in places:
         place[STRANGER] = random.choice([None, "a", {"name": [1]}])
     text = spelled(body, random)
-    answer = door.ask(http.method.upper(), path, text)
+    answer = recorded.ask(http.method.upper(), path, text)
     assert answer.status_code == HTTPStatus.BAD_REQUEST, text
     found = {violation["field"] for violation in answer.json()["details"][1]["field_violations"]}
     assert found == {prefix + STRANGER for prefix, _ in places}
-    assert not door.calls
+    assert not recorded.calls
 
 
 @pytest.mark.parametrize("binding", BINDINGS)
-def test_a_field_has_one_place_in_a_query_and_none_where_the_path_or_the_body_has_it(door: Door, binding: str) -> None:
+def test_a_query_has_a_field_once_and_none_that_the_path_or_the_body_has(recorded: Recording, binding: str) -> None:
     method, http = BINDINGS[binding]
     bound = re.findall(r"{(.*?)}", http.path)
     path = re.sub("{.*?}", "x", http.path)
@@ -172,7 +172,7 @@ def test_a_field_has_one_place_in_a_query_and_none_where_the_path_or_the_body_ha
         elif field.name not in bound and not repeats:
             queries[f"{field.name}=1&{field.json_name}=2"] = field.json_name
     for query, name in queries.items():
-        answer = door.ask(http.method.upper(), f"{path}?{query}")
+        answer = recorded.ask(http.method.upper(), f"{path}?{query}")
         assert answer.status_code == HTTPStatus.BAD_REQUEST, query
         assert [each["field"] for each in answer.json()["details"][1]["field_violations"]] == [name]
-        assert not door.calls
+        assert not recorded.calls

@@ -17,7 +17,7 @@ from kowa.v2.instance_pb2 import Instance
 from kowa.v2.project_pb2 import Project
 from tests.fake_kahuna import KEY, Fake
 from tests.gateway.conftest import Certificate, limited
-from tests.gateway.recorder import Door
+from tests.gateway.recorder import Recording
 from tests.sdk.kahunas import Kahuna
 from tests.waiting import until
 
@@ -94,11 +94,11 @@ def test_an_operation_is_waited_for_as_long_as_its_caller_likes(fake: Fake, tmp_
         assert waiting.result().json()["phase"] == "PHASE_DONE"
 
 
-def test_what_lasts_has_a_small_body(door: Door) -> None:
+def test_what_lasts_has_a_small_body(recorded: Recording) -> None:
     small = b" " * (config.LONG_CALL_MAX_BYTES - 2) + b"{}"
     for method, path in (("POST", "operations/x:wait"), ("GET", "regions:watch"), ("POST", "instances/x:console")):
-        assert door.ask(method, f"/api/v2/{path}", small).status_code == HTTPStatus.OK
-        refused = door.ask(method, f"/api/v2/{path}", b" " + small)
+        assert recorded.ask(method, f"/api/v2/{path}", small).status_code == HTTPStatus.OK
+        refused = recorded.ask(method, f"/api/v2/{path}", b" " + small)
         assert refused.status_code == HTTPStatus.REQUEST_ENTITY_TOO_LARGE
 
 

@@ -13,7 +13,7 @@ from gateway.main import Options, prepare
 from kowa import contract
 from tests import made_up
 from tests.gateway.conftest import envoy
-from tests.gateway.recorder import Door, recording
+from tests.gateway.recorder import Recording, recording
 
 pytestmark = pytest.mark.gateway
 
@@ -21,9 +21,9 @@ BALANCERS = "/api/v2/balancers"
 
 
 @pytest.fixture(scope="module")
-def door(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Door]:
+def recorded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Recording]:
     """An Envoy that knows the made-up kinds, in front of a Kahuna that only keeps what it is sent."""
-    made = Door(httpx.Client(), [])
+    made = Recording(httpx.Client(), [])
     with pytest.MonkeyPatch.context() as patch:
         for name, value in made_up.attributes().items():
             patch.setattr(contract, name, value)
@@ -51,12 +51,12 @@ REFUSED = [
 
 @pytest.mark.parametrize(("path", "body", "field", "of"), REFUSED, ids=[row[2] for row in REFUSED])
 def test_what_names_no_field_of_a_part_is_refused_with_its_place(
-    door: Door, path: str, body: str, field: str, of: str
+    recorded: Recording, path: str, body: str, field: str, of: str
 ) -> None:
-    answer = door.ask("POST", path, body)
+    answer = recorded.ask("POST", path, body)
     assert answer.status_code == HTTPStatus.BAD_REQUEST
     assert answer.json()["message"].startswith(f"{field}: is no field of {of}, which has ")
-    assert not door.calls
+    assert not recorded.calls
 
 
 WHOLE = (
@@ -65,10 +65,10 @@ WHOLE = (
 )
 
 
-def test_parts_go_through_as_they_are(door: Door) -> None:
-    answer = door.ask("POST", BALANCERS, WHOLE)
+def test_parts_go_through_as_they_are(recorded: Recording) -> None:
+    answer = recorded.ask("POST", BALANCERS, WHOLE)
     assert answer.status_code == HTTPStatus.OK, answer.text
-    (call,) = door.calls
+    (call,) = recorded.calls
     sent = MessageToDict(call, preserving_proto_field_name=True)["balancer"]
     assert sent == {
         "farm": "f",
@@ -80,13 +80,14 @@ def test_parts_go_through_as_they_are(door: Door) -> None:
     }
 
 
-def test_a_mask_may_lead_into_a_part(door: Door) -> None:
-    answer = door.ask("PATCH", f"{BALANCERS}/x?update_mask=health.host_name,labels", '{"health": {"host_name": "h"}}')
+def test_a_mask_may_lead_into_a_part(recorded: Recording) -> None:
+    path = f"{BALANCERS}/x?update_mask=health.host_name,labels"
+    answer = recorded.ask("PATCH", path, '{"health": {"host_name": "h"}}')
     assert answer.status_code == HTTPStatus.OK, answer.text
-    (call,) = door.calls
+    (call,) = recorded.calls
     assert MessageToDict(call, preserving_proto_field_name=True)["update_mask"] == "health.hostName,labels"
 
 
-def test_of_what_excludes_each_other_one_is_taken(door: Door) -> None:
-    answer = door.ask("POST", BALANCERS, '{"address": "10.0.0.1", "network": "::/0"}')
-    assert (answer.status_code, door.calls) == (HTTPStatus.BAD_REQUEST, [])
+def test_of_what_excludes_each_other_one_is_taken(recorded: Recording) -> None:
+    answer = recorded.ask("POST", BALANCERS, '{"address": "10.0.0.1", "network": "::/0"}')
+    assert (answer.status_code, recorded.calls) == (HTTPStatus.BAD_REQUEST, [])

@@ -16,8 +16,8 @@ def site(cloud: ControlPlane) -> Site:
     return make_site(cloud)
 
 
-def card(site: Site, subnet: subnet_pb2.Subnet, name: str, address: str = "") -> str:
-    """The address of a new card."""
+def new_adapter(site: Site, subnet: subnet_pb2.Subnet, name: str, address: str = "") -> str:
+    """The address of a new adapter."""
     wanted = adapter_pb2.Adapter(project=site.project.meta.id, name=name, subnet=subnet.meta.id, address=address)
     return site.client.of(adapter_pb2.Adapter).begin_create(wanted).resource.address
 
@@ -27,8 +27,8 @@ def test_no_machine_is_given_its_name_servers_address_and_one_that_asks_may_be_i
         vnet=site.vnet.meta.id, name="b", cidr="10.30.0.0/24", dns=["10.30.0.2", "9.9.9.9", "10.30.0.4"]
     )
     subnet = site.client.of(subnet_pb2.Subnet).begin_create(wanted).resource
-    assert [card(site, subnet, name) for name in ("one", "two")] == ["10.30.0.3", "10.30.0.5"]
-    assert card(site, subnet, "resolver", "10.30.0.4") == "10.30.0.4"
+    assert [new_adapter(site, subnet, name) for name in ("one", "two")] == ["10.30.0.3", "10.30.0.5"]
+    assert new_adapter(site, subnet, "resolver", "10.30.0.4") == "10.30.0.4"
 
 
 def test_a_subnet_of_name_servers_has_no_address_to_give() -> None:

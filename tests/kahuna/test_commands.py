@@ -49,7 +49,7 @@ def test_a_command_interrupted_by_the_end_of_its_agent_is_unknown_and_not_done_a
     web = site.client.instances.create(site.wanted("web"))
     begun = site.client.instances.begin("reset", web.meta.id)
     until(lambda: host.done, what="the command to be begun")
-    site.cloud.hang_up(agent)
+    site.cloud.disconnect(agent)
     again = FakeHost()
     site.cloud.dial(site.secret, again)
     until(lambda: site.client.operations.get(begun.operation_id).phase != operation_pb2.PHASE_RUNNING, what="its end")

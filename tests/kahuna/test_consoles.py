@@ -215,7 +215,7 @@ def test_when_one_party_ends_so_do_the_others(site: Site, viewers: list[Viewer],
     instances, session = site.client.instances, viewer.session
     parties: dict[str, Callable[[], object]] = {
         "viewer": viewer.leave,
-        "agent": lambda: site.cloud.hang_up(agent),
+        "agent": lambda: site.cloud.disconnect(agent),
         "Kahuna": site.cloud.stop,
         "machine": lambda: viewer.type(b"exit"),
     }

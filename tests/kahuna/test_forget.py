@@ -83,7 +83,7 @@ def test_a_forgotten_host_gets_no_machines_and_what_waited_on_it_says_why(cloud:
     site = make_site(cloud)
     agent = cloud.dial(site.secret, FakeHost())
     until(lambda: site.client.kaktuses.get(site.host.meta.id).status.memory, what="the host's capacity")
-    cloud.hang_up(agent)
+    cloud.disconnect(agent)
     waiting = site.machine("web").operation_id
     wanted = site.wanted("db")
     forget(site, yes_host_is_gone=True)
@@ -132,7 +132,7 @@ def test_what_was_sent_to_a_forgotten_host_ends_though_nobody_says_how(cloud: Co
     web = site.client.instances.create(site.wanted("web"))
     sent = site.client.instances.begin("reset", web.meta.id).operation_id
     until(lambda: host.done, what="the command to be begun")
-    cloud.hang_up(agent)
+    cloud.disconnect(agent)
     until(lambda: not cloud.fleet_sessions(), what="the end of the session")
     unsent = site.client.instances.begin("reboot", web.meta.id).operation_id
 

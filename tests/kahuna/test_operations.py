@@ -44,7 +44,7 @@ def test_an_operation_says_when_its_host_goes_and_when_it_is_back(site: Site) ->
     host.frozen.add("instance")
     stop = site.client.instances.begin("stop", web.meta.id).operation_id
     assert stands(site, stop) == (RUNNING, "")
-    site.cloud.hang_up(agent)
+    site.cloud.disconnect(agent)
     until(lambda: stands(site, stop) == (WAITING, "HOST_OFFLINE"), what="the word that its host is away")
     busy = FakeHost()
     busy.frozen.add("instance")

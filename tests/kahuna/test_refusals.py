@@ -170,11 +170,11 @@ def drop_agent(site: Site) -> object:
     return site.client.agents.begin_delete(agent(site))
 
 
-def range_(**fields: object) -> Callable[[Site], object]:
+def new_subnet(**fields: object) -> Callable[[Site], object]:
     return create(subnet_pb2.Subnet, vnet=vnet, name="b", **fields)
 
 
-def card(**fields: object) -> Callable[[Site], object]:
+def new_adapter(**fields: object) -> Callable[[Site], object]:
     return create(adapter_pb2.Adapter, project=project, subnet=subnet, name="b", **fields)
 
 
@@ -207,24 +207,27 @@ REFUSALS: list[tuple[str, Callable[[Site], object], str, str]] = [
     ("a disk twice", lambda site: twice(site), INVALID, "names the same thing twice"),
     ("a disk without an id", machine(volumes=[""]), INVALID, "volumes[1]: names nothing"),
     ("a disk of another machine", lambda site: others(site), "IN_USE", "belongs to another instance"),
-    ("a range with host bits", range_(cidr="10.1.0.1/24"), INVALID, "cidr"),
-    ("a range of loopback", range_(cidr="127.1.0.0/24"), INVALID, "127.0.0.0/8, which a host keeps for itself"),
-    ("a range of link-local", range_(cidr="169.254.0.0/16"), INVALID, "169.254.0.0/16, which is link-local"),
-    ("a range around link-local", range_(cidr="169.0.0.0/8"), INVALID, "cidr: 169.0.0.0/8 overlaps 169.254.0.0/16"),
-    ("a range of groups", range_(cidr="224.0.0.0/24"), INVALID, "224.0.0.0/4, which is for multicast"),
-    ("a reserved range", range_(cidr="240.0.0.0/8"), INVALID, "240.0.0.0/4, which is reserved"),
-    ("a range of nothing", range_(cidr="0.0.0.0/8"), INVALID, "0.0.0.0/8, which is no host's"),
-    ("a name server nowhere", range_(cidr="10.1.0.0/24", dns=["0.0.0.53"]), INVALID, "dns[0]: '0.0.0.53' is no IPv4"),
-    ("a group of name servers", range_(cidr="10.1.0.0/24", dns=["224.0.0.251"]), INVALID, "dns[0]"),
-    ("all as a name server", range_(cidr="10.1.0.0/24", dns=["1.1.1.1", "255.255.255.255"]), INVALID, "dns[1]"),
-    ("an overlap", range_(cidr="10.20.0.128/25"), INVALID, "10.20.0.0/24 of subnet lan"),
-    ("a gateway outside", range_(cidr="10.1.0.0/24", gateway="10.2.0.1"), INVALID, "gateway: 10.2.0.1"),
-    ("an address outside", card(address="10.9.0.9"), INVALID, "address: 10.9.0.9"),
-    ("an address taken", card(address="10.20.0.2"), "ADDRESS_TAKEN", "10.20.0.2"),
-    ("the gateway's address", card(address="10.20.0.1"), INVALID, "gateway"),
-    ("a group MAC", card(mac="01:00:5e:00:00:01"), INVALID, "mac"),
-    ("no MAC at all", card(mac="00:00:00:00:00:00"), INVALID, "mac"),
-    ("a MAC of VRRP", card(mac="00:00:5E:00:01:0a"), INVALID, "mac: 00:00:5E:00:01:0a is of 00:00:5e, which routers"),
+    ("a subnet with host bits", new_subnet(cidr="10.1.0.1/24"), INVALID, "cidr"),
+    ("a subnet of loopback", new_subnet(cidr="127.1.0.0/24"), INVALID, "127.0.0.0/8, which a host keeps for itself"),
+    ("a subnet of link-local", new_subnet(cidr="169.254.0.0/16"), INVALID, "169.254.0.0/16, which is link-local"),
+    ("a subnet around link-local", new_subnet(cidr="169.0.0.0/8"), INVALID,
+     "cidr: 169.0.0.0/8 overlaps 169.254.0.0/16"),
+    ("a subnet of groups", new_subnet(cidr="224.0.0.0/24"), INVALID, "224.0.0.0/4, which is for multicast"),
+    ("a reserved subnet", new_subnet(cidr="240.0.0.0/8"), INVALID, "240.0.0.0/4, which is reserved"),
+    ("a subnet of nothing", new_subnet(cidr="0.0.0.0/8"), INVALID, "0.0.0.0/8, which is no host's"),
+    ("a name server nowhere", new_subnet(cidr="10.1.0.0/24", dns=["0.0.0.53"]), INVALID,
+     "dns[0]: '0.0.0.53' is no IPv4"),
+    ("a group of name servers", new_subnet(cidr="10.1.0.0/24", dns=["224.0.0.251"]), INVALID, "dns[0]"),
+    ("all as a name server", new_subnet(cidr="10.1.0.0/24", dns=["1.1.1.1", "255.255.255.255"]), INVALID, "dns[1]"),
+    ("an overlap", new_subnet(cidr="10.20.0.128/25"), INVALID, "10.20.0.0/24 of subnet lan"),
+    ("a gateway outside", new_subnet(cidr="10.1.0.0/24", gateway="10.2.0.1"), INVALID, "gateway: 10.2.0.1"),
+    ("an address outside", new_adapter(address="10.9.0.9"), INVALID, "address: 10.9.0.9"),
+    ("an address taken", new_adapter(address="10.20.0.2"), "ADDRESS_TAKEN", "10.20.0.2"),
+    ("the gateway's address", new_adapter(address="10.20.0.1"), INVALID, "gateway"),
+    ("a group MAC", new_adapter(mac="01:00:5e:00:00:01"), INVALID, "mac"),
+    ("no MAC at all", new_adapter(mac="00:00:00:00:00:00"), INVALID, "mac"),
+    ("a MAC of VRRP", new_adapter(mac="00:00:5E:00:01:0a"), INVALID,
+     "mac: 00:00:5E:00:01:0a is of 00:00:5e, which routers"),
     ("a path as a template", image(source="../etc/passwd"), INVALID, "source"),
     ("a file URL", image(source="file:///etc/passwd"), INVALID, "source"),
     ("a template without checksum", image(source="x.img", sha256=""), INVALID, "sha256: is required"),

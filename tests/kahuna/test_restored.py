@@ -17,7 +17,7 @@ from tests.waiting import until
 
 
 class Backup:
-    """A copy of a world's database, made while Kahuna is stopped."""
+    """A copy of a control plane's database, made while Kahuna is stopped."""
 
     def __init__(self, cloud: ControlPlane) -> None:
         self._cloud = cloud
@@ -41,7 +41,7 @@ class Backup:
 
 
 def kahuna(cloud: ControlPlane, command: str) -> None:
-    """Runs the program in the world's configuration."""
+    """Runs the program in the control plane's configuration."""
     config = cloud.folder / "kahuna.toml"
     config.write_text(f'state = "{cloud.folder}"\ndatabase = "{cloud.settings.database}"\n')
     main(["--config", str(config), command])
@@ -89,7 +89,7 @@ def test_what_was_lost_with_the_database_is_replaced_in_agents_that_hold_it(
     assert describe(site, "lost with the database").meta.generation == 2
     until(lambda: in_step(site), what="the lost change at its host")
     made = site.client.instances.create(site.wanted("made-since"))
-    cloud.hang_up(agent)
+    cloud.disconnect(agent)
     cloud.stop()
 
     backup.restore()

@@ -38,7 +38,7 @@ def test_deleted_in_a_row_while_the_agent_is_away_and_made_again(site: Site) -> 
     agent = site.cloud.dial(site.secret, FakeHost())
     until(lambda: client.kaktuses.get(site.host.meta.id).status.memory, what="the host's capacity")
     web = client.instances.create(site.wanted("web"))
-    site.cloud.hang_up(agent)
+    site.cloud.disconnect(agent)
     until(lambda: client.agents.get(site.agent.meta.id).status.stream == agent_pb2.STREAM_OFFLINE, what="OFFLINE")
     begun = [
         client.instances.begin_delete(web.meta.id),
@@ -106,7 +106,7 @@ def test_who_waits_and_who_watches_goes_on_after_a_restart(site: Site) -> None:
 def test_a_machine_asked_of_an_offline_host_waits_and_says_so(site: Site) -> None:
     agent = site.cloud.dial(site.secret, FakeHost())
     until(lambda: site.client.kaktuses.get(site.host.meta.id).status.memory, what="the host's capacity")
-    site.cloud.hang_up(agent)
+    site.cloud.disconnect(agent)
     until(lambda: site.client.agents.get(site.agent.meta.id).status.stream == agent_pb2.STREAM_OFFLINE, what="OFFLINE")
     begun = site.machine("web")
     assert begun.resource.meta.state == meta_pb2.STATE_PENDING

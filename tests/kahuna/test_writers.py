@@ -118,7 +118,7 @@ def test_two_who_each_leave_the_last_to_the_other_leave_nothing(cloud: ControlPl
     site = make_site(cloud)
     agent = site.cloud.dial(site.secret, FakeHost())
     until(lambda: site.client.kaktuses.get(site.host.meta.id).status.memory, what="the host's capacity")
-    site.cloud.hang_up(agent)
+    site.cloud.disconnect(agent)
     second = site.client.subnets.begin_create(subnet_pb2.Subnet(vnet=site.vnet.meta.id, name="b", cidr="10.21.0.0/24"))
     subnets = [site.subnet.meta.id, second.resource.meta.id]
     for subnet in subnets:

@@ -22,11 +22,11 @@ from kowa.v2 import (
 from tests.stack.stack import Stack
 from tests.waiting import until
 
-SETTLE_LIMIT_S = 90.0
+CONVERGE_LIMIT_S = 90.0
 ON = (instance_pb2.POWER_RUNNING, instance_pb2.POWER_SUSPENDED)
 
 
-def await_equal(stack: Stack, limit: float = SETTLE_LIMIT_S) -> None:
+def await_equal(stack: Stack, limit: float = CONVERGE_LIMIT_S) -> None:
     """Waits until nothing is under way and both sides are the same. Raises TimeoutError with what differs.
 
     A program that has ended by itself is not waited for.

@@ -14,7 +14,7 @@ from tests.waiting import until
 
 pytestmark = [pytest.mark.libvirt, pytest.mark.slow]
 
-SILENCE = 20.0  # seconds
+SILENCE_S = 20.0  # seconds
 BACK = 60.0  # seconds to dial in again, and to end
 Silence = Callable[[Stack], AbstractContextManager[None]]
 
@@ -53,7 +53,7 @@ def test_each_workflow_outlives_a_silence(lives: list[Life], silence: Silence) -
     coming: list[Came] = [larger.resize(), off.stop(), gone.delete(), new.create()]
     until(lambda: len(stack.agent.passed()) > 2, what="the agent is in the midst of it")
     with silence(stack):
-        time.sleep(SILENCE)  # that long is the promise
+        time.sleep(SILENCE_S)  # that long is the promise
         assert len(consistency.processes(stack)) == len(set(consistency.processes(stack)))
     for came in coming:
         until(came, limit=BACK, what="what was asked for")

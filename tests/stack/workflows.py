@@ -1,4 +1,4 @@
-"""What people do with a cloud. Each asks for something and says how to see that it has come about."""
+"""What people do with a cloud. Each asks for something and says how to see that it is done."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -31,7 +31,7 @@ Came = Callable[[], bool]
 
 @dataclass
 class Life:
-    """A machine with a network, a disk and a card of its own."""
+    """A machine with a network, a disk and an adapter of its own."""
 
     site: Site
     name: str

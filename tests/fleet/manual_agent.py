@@ -11,8 +11,8 @@ from kowa.fleet.v1 import fleet_pb2
 from kowa.runtime.session import CONNECT
 from tests.control_plane import ControlPlane
 
-# How long to wait for an answer that must come, and for one that must not, in seconds.
-ANSWER, SILENCE = 10.0, 0.3
+# How long to wait for an answer that must come, and for one that must not.
+ANSWER_LIMIT_S, SILENCE_S = 10.0, 0.3
 
 
 class Call:
@@ -32,43 +32,43 @@ class Call:
 
         self._channel, self._call = self._loop.run(dial())
 
-    def ended(self) -> tuple[str, str]:
+    def status(self) -> tuple[str, str]:
         """The status the call ends with, and the words."""
 
         async def end() -> tuple[str, str]:
-            async with asyncio.timeout(ANSWER):
+            async with asyncio.timeout(ANSWER_LIMIT_S):
                 return (await self._call.code()).name, await self._call.details()
 
         return self._loop.run(end())
 
-    def hang_up(self) -> None:
+    def close(self) -> None:
         """Cuts the connection."""
         self._loop.run(self._channel.close(None))
 
 
-class Line(Call):
+class AgentStream(Call):
     """A session: every message of it is the test's own."""
 
     def __init__(self, cloud: ControlPlane, secret: str, *, ca: Path | None = None) -> None:
         send, receive = fleet_pb2.ConnectRequest.SerializeToString, fleet_pb2.ConnectResponse.FromString
         super().__init__(cloud, secret, CONNECT, send, receive, ca)
 
-    def say(self, **message: Any) -> None:
+    def send(self, **message: Any) -> None:
         """Sends one message, e.g. `hello=...`."""
         self._loop.run(self._call.write(fleet_pb2.ConnectRequest(**message)))
 
-    def hear(self) -> fleet_pb2.ConnectResponse:
+    def receive(self) -> fleet_pb2.ConnectResponse:
         """The next message. Raises AssertionError when the call ends instead."""
-        answer = self._loop.run(asyncio.wait_for(self._call.read(), ANSWER))
-        assert isinstance(answer, fleet_pb2.ConnectResponse), self.ended()
+        answer = self._loop.run(asyncio.wait_for(self._call.read(), ANSWER_LIMIT_S))
+        assert isinstance(answer, fleet_pb2.ConnectResponse), self.status()
         return answer
 
-    def hears_nothing(self) -> bool:
+    def receives_nothing(self) -> bool:
         """Whether nothing comes for a while; the line is of no use afterwards."""
 
         async def listen() -> bool:
             reading = asyncio.ensure_future(self._call.read())
-            done, _ = await asyncio.wait([reading], timeout=SILENCE)
+            done, _ = await asyncio.wait([reading], timeout=SILENCE_S)
             return not done
 
         return self._loop.run(listen())
@@ -77,21 +77,21 @@ class Line(Call):
         self, *, incarnation: str = "", holdings: Iterable[fleet_pb2.Holding] = (), protocol: int = 1
     ) -> fleet_pb2.Welcome:
         """Says hello and what is held."""
-        self.say(hello=fleet_pb2.Hello(protocol=protocol, version="by hand", incarnation=incarnation))
-        welcome = self.hear().welcome
-        self.say(holdings=fleet_pb2.Holdings(holdings=holdings, last=True))
+        self.send(hello=fleet_pb2.Hello(protocol=protocol, version="by hand", incarnation=incarnation))
+        welcome = self.receive().welcome
+        self.send(holdings=fleet_pb2.Holdings(holdings=holdings, last=True))
         return welcome
 
     def batch(self) -> list[fleet_pb2.Batch]:
         """The parts of the next batch, up to its end mark."""
-        parts = [self.hear().batch]
+        parts = [self.receive().batch]
         while not parts[-1].last:
-            parts.append(self.hear().batch)
+            parts.append(self.receive().batch)
         return parts
 
     def ack(self, parts: list[fleet_pb2.Batch], refusal: str = "") -> None:
         """Answers a batch."""
-        self.say(ack=fleet_pb2.Ack(nonce=parts[-1].nonce, refusal=refusal))
+        self.send(ack=fleet_pb2.Ack(nonce=parts[-1].nonce, refusal=refusal))
 
 
 def objects(parts: Iterable[fleet_pb2.Batch]) -> list[fleet_pb2.Object]:

@@ -19,7 +19,7 @@ from tests.control_plane import ControlPlane
 OPTIONS = (("grpc.use_local_subchannel_pool", 1), ("grpc.max_receive_message_length", 8 << 20))
 
 
-def enlist(cloud: ControlPlane, zone: str, count: int) -> list[str]:
+def create_hosts(cloud: ControlPlane, zone: str, count: int) -> list[str]:
     """Hosts in a zone, each with an agent. Their secrets."""
     hasher = keys.KeyHasher.from_file(cloud.settings.state / "secret.key")
     drawn = [keys.generate(keys.AGENT) for _ in range(count)]
@@ -36,7 +36,7 @@ def enlist(cloud: ControlPlane, zone: str, count: int) -> list[str]:
     return [key.text for key in drawn]
 
 
-class Listener:
+class AckingAgent:
     """One agent of a crowd: it holds what it is told in memory, and acks at once."""
 
     def __init__(self, endpoint: str, ca: Path, secret: str) -> None:
@@ -66,9 +66,9 @@ class Listener:
 
 
 @contextlib.contextmanager
-def listening(cloud: ControlPlane, secrets: Iterable[str]) -> Iterator[list[Listener]]:
-    """A crowd in the world's loop, each member with its slice."""
-    crowd = [Listener(cloud.fleet_endpoint, cloud.folder / "ca.pem", secret) for secret in secrets]
+def connected_agents(cloud: ControlPlane, secrets: Iterable[str]) -> Iterator[list[AckingAgent]]:
+    """A crowd in the control plane's loop, each member with its slice."""
+    crowd = [AckingAgent(cloud.fleet_endpoint, cloud.folder / "ca.pem", secret) for secret in secrets]
     tasks = [cloud.loop.start(listener.run()) for listener in crowd]
     try:
         for listener in crowd:

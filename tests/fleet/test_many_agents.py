@@ -9,8 +9,8 @@ import pytest
 from kowa.v2 import agent_pb2, instance_pb2, vnet_pb2
 from tests.control_plane import GIB, FakeHost
 from tests.fleet.conftest import Dial
-from tests.fleet.crowd import Listener, enlist, listening
-from tests.fleet.wire import objects
+from tests.fleet.manual_agent import objects
+from tests.fleet.many_agents import AckingAgent, connected_agents, create_hosts
 from tests.site import Site
 from tests.ssh_keys import long_key
 from tests.waiting import until
@@ -25,7 +25,7 @@ def test_an_agent_that_stopped_reading_slows_nobody_and_nothing_is_queued_for_it
     stopped.sign_in()
     stopped.ack(stopped.batch())
     vnet, took = site.vnet, []
-    with listening(site.cloud, enlist(site.cloud, site.zone.meta.id, OTHERS)) as crowd:
+    with connected_agents(site.cloud, create_hosts(site.cloud, site.zone.meta.id, OTHERS)) as crowd:
         for number in range(CHANGES):
             # As long as a description may be: thirty of them queued would be seen.
             vnet.description = f"{number}".rjust(1024, "x")
@@ -44,7 +44,7 @@ def test_an_agent_that_stopped_reading_slows_nobody_and_nothing_is_queued_for_it
     assert [described.generation for described in latest] == [vnet.meta.generation]
 
 
-def _all_hold(crowd: list[Listener], vnet: vnet_pb2.Vnet) -> bool:
+def _all_hold(crowd: list[AckingAgent], vnet: vnet_pb2.Vnet) -> bool:
     return all(listener.held[vnet.meta.id] == vnet.meta.generation for listener in crowd)
 
 
@@ -56,7 +56,7 @@ def test_an_agent_that_reads_nothing_of_a_large_set_is_cut_off(
     monkeypatch.setattr("kahuna.fleet.service.ACK_TIMEOUT_S", 1)
     task = site.cloud.dial(site.secret, FakeHost(cpus=64, memory=64 * GIB), state="first")
     until(lambda: site.client.kaktuses.get(site.host.meta.id).status.memory, what="the host's capacity")
-    site.cloud.hang_up(task)
+    site.cloud.disconnect(task)
     with ThreadPoolExecutor(4) as many:
         list(many.map(lambda number: _huge(site, number), range(8)))
     line = dial(site.secret)

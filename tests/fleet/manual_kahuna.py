@@ -15,7 +15,7 @@ from kowa.runtime.feed import Worker
 from kowa.v2 import vnet_pb2
 from tests.control_plane import Loop
 
-ANSWER = 10.0
+ANSWER_LIMIT_S = 10.0
 
 
 class Session:
@@ -25,25 +25,25 @@ class Session:
         self._loop, self._requests, self._context = loop, requests, context
         self.over = asyncio.Event()
 
-    def hear(self) -> fleet_pb2.ConnectRequest:
+    def receive(self) -> fleet_pb2.ConnectRequest:
         """What the agent says next."""
-        return self._loop.run(asyncio.wait_for(anext(aiter(self._requests)), ANSWER))
+        return self._loop.run(asyncio.wait_for(anext(aiter(self._requests)), ANSWER_LIMIT_S))
 
-    def say(self, **message: Any) -> None:
+    def send(self, **message: Any) -> None:
         """Sends one message, e.g. `batch=...`."""
         self._loop.run(self._context.write(fleet_pb2.ConnectResponse(**message)))
 
     def welcome(self, incarnation: str, epoch: int = 1) -> list[fleet_pb2.Holding]:
         """Lets the agent in. What it says it holds."""
-        assert self.hear().hello.protocol == 1
-        self.say(welcome=fleet_pb2.Welcome(epoch=epoch, incarnation=incarnation, max_message=4 << 20))
-        held = self.hear().holdings
+        assert self.receive().hello.protocol == 1
+        self.send(welcome=fleet_pb2.Welcome(epoch=epoch, incarnation=incarnation, max_message=4 << 20))
+        held = self.receive().holdings
         assert held.last
         return list(held.holdings)
 
     def ack(self) -> fleet_pb2.Ack:
         """The agent's next answer to a batch, whatever it reports meanwhile."""
-        while (said := self.hear()).WhichOneof("message") != "ack":
+        while (said := self.receive()).WhichOneof("message") != "ack":
             pass
         return said.ack
 
@@ -56,7 +56,7 @@ class Session:
         self._loop.run(end())
 
 
-class KahunaByHand:
+class ManualKahuna:
     """Where agents dial in."""
 
     def __init__(self, folder: Path) -> None:
@@ -87,7 +87,7 @@ class KahunaByHand:
 
     def session(self) -> Session:
         """The next call of an agent."""
-        return self._sessions.get(timeout=ANSWER)
+        return self._sessions.get(timeout=ANSWER_LIMIT_S)
 
     def agent(self, worker: Worker) -> "asyncio.Task[None]":
         """Starts an agent, always on the same state."""

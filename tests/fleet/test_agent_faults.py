@@ -1,4 +1,4 @@
-"""What goes wrong at the edges of an agent ends there."""
+"""Faults of an agent's consoles, tokens and connection end there, and not the agent."""
 
 import asyncio
 from collections.abc import AsyncIterator, Callable
@@ -14,7 +14,7 @@ from kowa.runtime import console
 from kowa.runtime.console import serve_console
 from kowa.runtime.feed import Refused, TerminalSize
 from tests.control_plane import FakeHost, Loop
-from tests.fleet.kahuna_by_hand import KahunaByHand
+from tests.fleet.manual_kahuna import ManualKahuna
 from tests.site import Site
 from tests.waiting import until
 
@@ -25,7 +25,7 @@ def test_a_token_that_is_no_text_ends_a_session_and_not_the_agent(
     monkeypatch.setattr("kowa.runtime.agent.FIRST_PAUSE_S", 0.02)
     failed: list[str] = []
     monkeypatch.setattr("kowa.runtime.agent.log.exception", failed.append)
-    kahuna = KahunaByHand(tmp_path)
+    kahuna = ManualKahuna(tmp_path)
     try:
         with monkeypatch.context() as spoilt:
             spoilt.setattr(Path, "write_text", lambda path, _: path.write_bytes(b"\xff\xfe"))
@@ -86,7 +86,7 @@ class Paused(FakeHost):
 
 
 @pytest.mark.parametrize(("takes", "pasted", "took"), [(1, 16, 1), (1000, 16, 16)])
-def test_who_pastes_and_leaves_is_heard_though_the_machine_is_paused(
+def test_the_end_of_a_viewer_is_noticed_though_a_paused_machine_reads_no_keys(
     monkeypatch: pytest.MonkeyPatch, takes: int, pasted: int, took: int
 ) -> None:
     monkeypatch.setattr(console, "LAST_KEYS_TIMEOUT_S", 0.05)
@@ -156,7 +156,7 @@ def test_who_asks_for_a_console_is_told_why_there_is_none_or_no_more(site: Site,
         list(site.client.instances.console(web.meta.id))
 
 
-class LongLine:
+class SlowLine:
     """A line to a port of this machine on which every byte is under way for a while, each way."""
 
     def __init__(self, loop: Loop, port: int, seconds: float) -> None:
@@ -191,10 +191,10 @@ class LongLine:
             loop.call_later(self._seconds, sink.close)
 
 
-def test_an_agent_at_the_other_end_of_the_world_gets_through(tmp_path: Path) -> None:
+def test_an_agent_connects_over_a_slow_line(tmp_path: Path) -> None:
     """TCP, TLS and HTTP/2 take their turns before the first byte: each lasts there and back."""
-    kahuna = KahunaByHand(tmp_path)
-    line = LongLine(kahuna.loop, kahuna.port, 0.2)
+    kahuna = ManualKahuna(tmp_path)
+    line = SlowLine(kahuna.loop, kahuna.port, 0.2)
     try:
         kahuna.port = line.port
         kahuna.agent(FakeHost())
