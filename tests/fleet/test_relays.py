@@ -130,7 +130,7 @@ def test_a_host_that_sends_more_than_it_may_ends_the_console_and_costs_nothing(
     site: Site, dial: Dial, show: Show
 ) -> None:
     _, viewer, relay = shown(site, dial, show)
-    relay.say(data=bytes(MAX_OUTPUT_BYTES + 1))
+    relay.send(data=bytes(MAX_OUTPUT_BYTES + 1))
     until(viewer.has_ended, what="the end of the console")
     assert viewer.told.startswith("its host sends more than it may")
     assert bytes(viewer.seen) == b"login: "
@@ -143,10 +143,10 @@ def test_of_many_consoles_that_nobody_answers_yet_none_is_forgotten(site: Site, 
     line.sign_in()
     line.ack(line.batch())
     viewers = [Viewer(site.cloud.settings.api, site.cloud.key, web.meta.id) for _ in range(2 * MAX_OUTBOUND)]
-    first, *_ = [line.hear().console.ticket for _ in viewers]
+    first, *_ = [line.receive().console.ticket for _ in viewers]
     relay = show()
-    relay.say(ticket=first)
-    relay.say(data=b"login: ")
+    relay.send(ticket=first)
+    relay.send(data=b"login: ")
     until(lambda: any(viewer.seen == b"login: " for viewer in viewers), what="the first console")
     for viewer in viewers:
         viewer.leave()
@@ -159,8 +159,8 @@ def test_what_was_typed_before_its_viewer_left_reaches_the_host(site: Site, dial
     viewer.type(paste)  # waits in Kahuna until the host has carried out what it was sent
     viewer.leave()
     heard = b""
-    while keys := relay.hear():
+    while keys := relay.receive():
         heard += keys
         if len(heard) <= len(paste):
-            relay.say(done=1)
+            relay.send(done=1)
     assert heard == 2 * paste
