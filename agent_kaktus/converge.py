@@ -22,8 +22,8 @@ from kowa.runtime import crashpoint
 from kowa.runtime.desired import Desired, DesiredObject, Kinds
 from kowa.runtime.feed import Feed, Refused
 
-LOOK_INTERVAL_S = 30.0  # though nothing is heard
-RETRY_INTERVAL_S = 1.0  # while nothing can be seen
+LOOK_INTERVAL_S = 30.0  # when no event comes
+RETRY_INTERVAL_S = 1.0  # while the host can't be looked at
 MAX_PARALLEL = 4  # objects worked on
 MAX_ROUNDS = 50  # of look, plan and do before others may speak
 

@@ -16,7 +16,7 @@ from kowa.v2 import kiwi_pb2
 log = structlog.get_logger()
 
 VERSION = version("kowa")
-LOOK_INTERVAL_S = 60.0  # though nothing moves
+LOOK_INTERVAL_S = 60.0  # when no event comes
 
 
 class KiwiWorker(NoInstances):

@@ -22,17 +22,17 @@ class Namespace:
     def __init__(self) -> None:
         self.descriptor: int = _in_thread(_unshare)
 
-    def run(self, verb: Callable[[], T]) -> T:
+    def run(self, work: Callable[[], T]) -> T:
         """Does something inside. What it opens there stays there."""
 
         def enter() -> T:
             _check("setns", _libc.setns(self.descriptor, _NEW_NETWORK))
-            return verb()
+            return work()
 
         return _in_thread(enter)
 
     def close(self) -> None:
-        """Lets go of it: with all sockets in it closed too, all devices in it are gone."""
+        """Closes it: once all sockets in it are closed, too, the kernel removes it with its devices."""
         os.close(self.descriptor)
 
 
@@ -46,14 +46,14 @@ def _check(call: str, result: int) -> None:
         raise StepFailed(f"{call}: {os.strerror(ctypes.get_errno())}")
 
 
-def _in_thread(verb: Callable[[], T]) -> T:
+def _in_thread(work: Callable[[], T]) -> T:
     """In a thread of its own that ends with it, since a thread that has changed its namespace is of no other use."""
     results: list[T] = []
     failures: list[BaseException] = []
 
     def run() -> None:
         try:
-            results.append(verb())
+            results.append(work())
         except BaseException as why:  # noqa: BLE001 - raised by who waits
             failures.append(why)
 

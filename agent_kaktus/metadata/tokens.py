@@ -40,7 +40,7 @@ class Tokens:
 
 
 def load_key(path: Path) -> bytes:
-    """The key in a file, drawn at the first call."""
+    """The key in a file, generated at the first call."""
     try:
         found = path.read_bytes()
     except FileNotFoundError:

@@ -21,7 +21,7 @@ def help_text(kind: contract.Kind, method: contract.Method) -> str:
         "list": f"Shows {many}. All of them, or those that match a filter.",
         "get": f"Shows all of {one}.",
         "create": f"Creates {one}. Waits until it is there.",
-        "update": f"Changes {one}. What is not given stays as it is; waits until the change has come about.",
+        "update": f"Changes {one}. What is not given stays as it is; waits until the change is done.",
         "delete": f"Deletes {one}. Waits until it is gone.",
         "watch": f"Shows {many} as they change. First those that are there, then each change, until you end it.",
     }

@@ -15,18 +15,18 @@ from kowa import contract, errors
 from kowa.calls import (
     OPTIONS,
     Begun,
+    ConnectionSettings,
     Event,
     M,
-    Place,
     Requests,
     Wait,
-    Watched,
+    WatchPosition,
     codecs,
     id_of,
-    judged,
     kind_of,
+    kowa_error,
     operation_id,
-    translated,
+    raise_unless_done,
 )
 from kowa.v2 import operation_pb2
 
@@ -54,7 +54,7 @@ class AsyncResource(Generic[M]):
             request.page_token = page.next_page_token
 
     async def create(self, resource: M, *, request_id: str = "", limit: float | None = None) -> M:
-        """Creates one and waits for it to come about.
+        """Creates one and waits until it is done.
 
         After Unavailable it may be repeated with the same `request_id`: it is done once. So may every change.
         """
@@ -73,7 +73,7 @@ class AsyncResource(Generic[M]):
     async def update(
         self, resource: M, mask: Iterable[str] = (), *, request_id: str = "", limit: float | None = None
     ) -> M:
-        """Changes the fields of the mask and waits for that to come about.
+        """Changes the fields of the mask and waits until that is done.
 
         Without a mask, what was read from the platform (it has an etag) is sent as a whole, and what was emptied in it
         is emptied; of any other resource what is set is taken.
@@ -116,7 +116,7 @@ class AsyncResource(Generic[M]):
         A stream that breaks is resumed from there, however long Kahuna is away: what came after it comes again. Raises
         Invalid with the reason REVISION_COMPACTED when that is too long ago: start anew.
         """
-        place = Watched(revision)
+        place = WatchPosition(revision)
         while True:
             try:
                 request = self._of.request("watch", filter=filter, revision=place.revision)
@@ -134,7 +134,7 @@ class AsyncResource(Generic[M]):
         return await self._begin(verb, self._of.request(verb, id=id, **fields))
 
     async def do(self, verb: str, id: str = "", *, limit: float | None = None, **fields: object) -> M:  # noqa: A002
-        """A custom verb, waiting for it to come about."""
+        """A custom verb, waiting until it is done."""
         return await self._finish(await self.begin(verb, id, **fields), limit)
 
     async def plan(self, verb: str, id: str = "", **fields: object) -> M:  # noqa: A002
@@ -183,10 +183,10 @@ class AsyncOperations(AsyncResource[operation_pb2.Operation]):
                 await client.pause(pause)
                 continue
             if waiting.ended(operation):
-                return judged(operation)
+                return raise_unless_done(operation)
 
 
-class AsyncClient(Place):
+class AsyncClient(ConnectionSettings):
     """A connection to Kahuna for asyncio; made when first used. Each kind is an attribute: `client.instances`."""
 
     def of(self, message: type[M]) -> AsyncResource[M]:
@@ -229,7 +229,7 @@ class AsyncClient(Place):
         try:
             yield
         except grpc.RpcError as error:
-            raise (errors.Closed() if self._closed.is_set() else translated(error)) from None
+            raise (errors.Closed() if self._closed.is_set() else kowa_error(error)) from None
         except grpc.aio.UsageError:
             raise errors.Closed() from None
         except asyncio.CancelledError:

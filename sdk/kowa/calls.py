@@ -24,7 +24,7 @@ from kowa.v2 import meta_pb2, operation_pb2
 M = TypeVar("M", bound=Message)
 
 CALL_LIMIT: Final = 60.0  # seconds for one answer, unless the client is told otherwise
-OPERATION_LIMIT: Final = 3600.0  # seconds for a change to come about, unless the client or the call is told otherwise
+OPERATION_LIMIT: Final = 3600.0  # seconds for a change to be carried out, unless the client or the call says otherwise
 POLL: Final = 60.0  # seconds that one WaitOperation waits at most
 PAUSES_S: Final = 0.2, 5.0  # before what waits for Kahuna to come back tries again: the first, the longest
 MESSAGE_LIMIT: Final = 32 << 20
@@ -72,7 +72,7 @@ CHANGES: Final[dict[int, Literal["put", "removed", "synced"]]] = {
 
 @dataclass(frozen=True, slots=True)
 class Begun(Generic[M]):
-    """A change that is committed: the answer, and the operation that brings it about."""
+    """A change that is committed: the answer, and the operation that carries it out."""
 
     resource: M
     operation_id: str  # empty when nothing was to be done
@@ -88,7 +88,7 @@ class Event(Generic[M]):
     resource: M | None  # what is there now, if it was put
 
 
-class Place:
+class ConnectionSettings:
     """Where Kahuna is and how it is spoken to."""
 
     def __init__(
@@ -192,7 +192,7 @@ class Requests(Generic[M]):
         return answer.DESCRIPTOR.full_name == self.kind.message.name
 
     def items(self, page: Any) -> Iterable[M]:
-        """What is on a page."""
+        """The resources on a page of a list."""
         items: Iterable[M] = getattr(page, self.kind.nouns)
         return items
 
@@ -206,7 +206,7 @@ class Wait:
 
     @property
     def left(self) -> float:
-        """The seconds left; less than none when it is over."""
+        """Seconds left; negative when the time is up."""
         return self._deadline - monotonic()
 
     def request(self, operation_id: str) -> operation_pb2.WaitOperationRequest:
@@ -220,7 +220,7 @@ class Wait:
         return max(min(self.left, POLL), 0.0) + call_limit
 
     def ended(self, operation: operation_pb2.Operation) -> bool:
-        """Whether there is nothing more to wait for, now that it stands so."""
+        """Whether the operation has ended, or the time is up."""
         self._backoff.reset()
         return operation.phase in ENDED or self.left <= 0
 
@@ -229,19 +229,19 @@ class Wait:
         return min(self._backoff.next_pause(), max(self.left, 0.0))
 
 
-class Watched:
-    """How far a watch has come."""
+class WatchPosition:
+    """Where to resume a watch that breaks off."""
 
     def __init__(self, revision: int) -> None:
         # Where to go on, once it is known. A revision may be several events: only `synced` counts.
         self.revision = revision
         self._known = revision > 0
-        self._heard = False
+        self._has_begun = False
         self._backoff = Backoff(*PAUSES_S)
 
     def seen(self, event: Event[M]) -> Event[M]:
-        """Notes the event."""
-        self._heard = True
+        """Takes note of an event and returns it."""
+        self._has_begun = True
         self._backoff.reset()
         if event.change == "synced":
             self.revision, self._known = event.revision, True
@@ -249,7 +249,7 @@ class Watched:
 
     def pause(self) -> float:
         """The seconds until a broken stream is taken up; none when it never began or has no place to go on from."""
-        return self._backoff.next_pause() if self._heard and self._known else 0.0
+        return self._backoff.next_pause() if self._has_begun and self._known else 0.0
 
 
 def codecs(method: contract.Method) -> dict[str, Any]:
@@ -260,8 +260,8 @@ def codecs(method: contract.Method) -> dict[str, Any]:
     }
 
 
-def translated(error: grpc.RpcError) -> errors.KowaError:
-    """What was refused, from a call of either kind."""
+def kowa_error(error: grpc.RpcError) -> errors.KowaError:
+    """The KowaError for a failed call, of grpc or grpc.aio."""
     call: Any = error
     trailing = dict(call.trailing_metadata() or ())
     return errors.from_status(call.code().name, call.details() or "", trailing.get("grpc-status-details-bin", b""))
@@ -275,7 +275,7 @@ def operation_id(metadata: Any) -> str:
     return str(dict(metadata or ()).get("kowabunga-operation", ""))
 
 
-def judged(operation: operation_pb2.Operation) -> operation_pb2.Operation:
+def raise_unless_done(operation: operation_pb2.Operation) -> operation_pb2.Operation:
     """The operation, if it is done.
 
     Raises OperationFailed or OperationPending otherwise.

@@ -22,18 +22,18 @@ from kowa import contract, errors
 from kowa.calls import (
     OPTIONS,
     Begun,
+    ConnectionSettings,
     Event,
     M,
-    Place,
     Requests,
     Wait,
-    Watched,
+    WatchPosition,
     codecs,
     id_of,
-    judged,
     kind_of,
+    kowa_error,
     operation_id,
-    translated,
+    raise_unless_done,
 )
 from kowa.v2 import operation_pb2
 
@@ -42,7 +42,7 @@ class Resource(Generic[M]):
     """The resources of one kind. Custom verbs of the contract are methods too: `client.instances.start(id)`.
 
     One that answers with a stream is an iterator: `client.instances.console(id)`.
-    A change waits until it has come about; `begin_start` only begins it, `plan_start` says what would come of it.
+    A change waits until it is done; `begin_start` only begins it, `plan_start` says what would come of it.
     """
 
     def __init__(self, client: "Client", kind: contract.Kind) -> None:
@@ -64,7 +64,7 @@ class Resource(Generic[M]):
             request.page_token = page.next_page_token
 
     def create(self, resource: M, *, request_id: str = "", limit: float | None = None) -> M:
-        """Creates one and waits for it to come about.
+        """Creates one and waits until it is done.
 
         After Unavailable it may be repeated with the same `request_id`: it is done once. So may every change.
         """
@@ -79,7 +79,7 @@ class Resource(Generic[M]):
         return self._plan("create", **self._of.create(resource))
 
     def update(self, resource: M, mask: Iterable[str] = (), *, request_id: str = "", limit: float | None = None) -> M:
-        """Changes the fields of the mask and waits for that to come about.
+        """Changes the fields of the mask and waits until that is done.
 
         Without a mask, what was read from the platform (it has an etag) is sent as a whole, and what was emptied in it
         is emptied; of any other resource what is set is taken.
@@ -122,7 +122,7 @@ class Resource(Generic[M]):
         A stream that breaks is resumed from there, however long Kahuna is away: what came after it comes again. Raises
         Invalid with the reason REVISION_COMPACTED when that is too long ago: start anew.
         """
-        place = Watched(revision)
+        place = WatchPosition(revision)
         while True:
             try:
                 request = self._of.request("watch", filter=filter, revision=place.revision)
@@ -139,7 +139,7 @@ class Resource(Generic[M]):
         return self._begin(verb, self._of.request(verb, id=id, **fields))
 
     def do(self, verb: str, id: str = "", *, limit: float | None = None, **fields: object) -> M:  # noqa: A002
-        """A custom verb, waiting for it to come about."""
+        """A custom verb, waiting until it is done."""
         return self._finish(self.begin(verb, id, **fields), limit)
 
     def plan(self, verb: str, id: str = "", **fields: object) -> M:  # noqa: A002
@@ -192,10 +192,10 @@ class Operations(Resource[operation_pb2.Operation]):
                 client.pause(pause)
                 continue
             if waiting.ended(operation):
-                return judged(operation)
+                return raise_unless_done(operation)
 
 
-class Client(Place):
+class Client(ConnectionSettings):
     """A connection to Kahuna; made when first used. Each kind is an attribute: `client.instances`."""
 
     def of(self, message: type[M]) -> Resource[M]:
@@ -240,7 +240,7 @@ class Client(Place):
             if self._closed.is_set():
                 raise errors.Closed() from None
             if isinstance(error, grpc.RpcError):
-                raise translated(error) from None
+                raise kowa_error(error) from None
             raise
 
     @cached_property

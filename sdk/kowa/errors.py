@@ -72,7 +72,7 @@ class Closed(KowaError):
 
 
 class OperationFailed(KowaError):
-    """What was asked for was committed and did not come about."""
+    """What was asked for was committed and then failed."""
 
     def __init__(self, message: str, operation: "operation_pb2.Operation") -> None:
         super().__init__(message, code="ABORTED", reason="OPERATION_FAILED")

@@ -10,12 +10,12 @@ from sqlmodel import Session, col, create_engine, select
 
 from kahuna.settings import Settings
 from kahuna.store.audit import Audit
-from kahuna.store.retention import DAY
+from kahuna.store.retention import DAY_US
 
 
 def show(settings: Settings, target: str, days: int) -> None:
     """Prints it, also while Kahuna runs. Raises SystemExit when there is no database yet."""
-    since = time.time_ns() // 1000 - days * DAY
+    since = time.time_ns() // 1000 - days * DAY_US
     wanted = select(Audit).where(Audit.time >= since).order_by(col(Audit.id))
     if target:
         wanted = wanted.where(Audit.target == target)

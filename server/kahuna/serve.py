@@ -117,7 +117,7 @@ class Kahuna:
             try:
                 await self.store.persist(command.expire)
                 if seconds % MINUTE_S == 0:
-                    await self.store.persist(lambda tx: deletion.sweep_marked(tx, deletion.RECHECK_AFTER))
+                    await self.store.persist(lambda tx: deletion.sweep_marked(tx, deletion.RECHECK_AFTER_US))
                 if seconds % HOUR_S == 0:
                     await self.store.persist(prune)
                     while await self.store.persist(tracking.prune):

@@ -108,7 +108,7 @@ def test_a_command_that_is_being_sent_does_not_expire(site: Site) -> None:
 
     taking = site.cloud.loop.start(store.run(take))
     assert taken.wait(60)
-    clock, store._clock = store._clock, lambda: clock() + 2 * commands.TIME_TO_LIVE
+    clock, store._clock = store._clock, lambda: clock() + 2 * commands.TIME_TO_LIVE_US
     expiring = site.cloud.loop.start(store.run(commands.expire))
     with pytest.raises(TimeoutError):  # it is held up by the one that takes
         until(expiring.done, limit=0.2)

@@ -13,7 +13,7 @@ from kahuna.kinds import tracking
 from kahuna.store.audit import Audit
 from kahuna.store.database import Store
 from kahuna.store.request import Request
-from kahuna.store.retention import DAY, prune
+from kahuna.store.retention import DAY_US, prune
 from kowa.client import Client
 from kowa.v2 import region_pb2
 from tests.control_plane import ControlPlane
@@ -38,7 +38,7 @@ def test_each_goes_when_it_has_had_its_time(cloud: ControlPlane, days: float, le
     cloud.client.regions.update(region_pb2.Region(meta=region.meta, description="the first"), ["description"])
     store = cloud.kahuna.store
     assert kept(store) == (2, 2, 2)
-    store._clock = lambda: NOW + int(days * DAY)
+    store._clock = lambda: NOW + int(days * DAY_US)
     cloud.loop.run(store.run(prune))
     assert cloud.loop.run(store.run(tracking.prune)) is False
     assert kept(store) == left

@@ -138,7 +138,7 @@ def test_two_who_each_leave_the_last_to_the_other_leave_nothing(cloud: ControlPl
     for task in [cloud.loop.start(store.run(confirm(subnet))) for subnet in subnets]:
         until(task.done, what="both")
     assert [vnet.name for vnet in site.client.vnets.list()] == ["lan"]
-    store._clock = lambda: time.time_ns() // 1000 + 2 * deletion.RECHECK_AFTER
-    cloud.loop.run(store.run(lambda tx: deletion.sweep_marked(tx, deletion.RECHECK_AFTER)))
+    store._clock = lambda: time.time_ns() // 1000 + 2 * deletion.RECHECK_AFTER_US
+    cloud.loop.run(store.run(lambda tx: deletion.sweep_marked(tx, deletion.RECHECK_AFTER_US)))
     assert list(site.client.vnets.list()) == []
     assert site.client.operations.get(begun.operation_id).phase == operation_pb2.PHASE_DONE

@@ -12,7 +12,7 @@ import pytest
 
 from kowa import calls, errors
 from kowa.aio import AsyncClient
-from kowa.calls import Event, judged
+from kowa.calls import Event, raise_unless_done
 from kowa.client import Client
 from kowa.v2.operation_pb2 import PHASE_DONE, PHASE_SUPERSEDED, Operation
 from kowa.v2.region_pb2 import Region
@@ -93,7 +93,7 @@ def test_what_another_change_overtook_is_an_error_that_names_it() -> None:
     stop = Operation(method="StopInstance", target_name="web", phase=PHASE_SUPERSEDED)
     stop.message = "superseded by UpdateInstance"
     with pytest.raises(errors.OperationFailed, match=r"^StopInstance web superseded by UpdateInstance$"):
-        judged(stop)
+        raise_unless_done(stop)
 
 
 def test_a_refusal_may_be_long(monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) -> None:

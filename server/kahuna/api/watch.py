@@ -9,7 +9,7 @@ from google.protobuf.message import Message
 from kahuna.domain.errors import Refusal
 from kahuna.security.scope import ScopedView
 from kahuna.store.resource import meta
-from kahuna.store.view import Move, View
+from kahuna.store.view import Move
 from kowa import contract
 from kowa.v2 import meta_pb2
 
@@ -58,7 +58,7 @@ async def follow(
     shown: set[str] | None = None
     if revision:
         ids = dict.fromkeys(change.id for change in view.changes_since(kind.name, revision))
-        first = [_event(view, kind.name, id_, synced) for id_ in ids]
+        first = [(synced, id_, view.find(kind.name, id_)) for id_ in ids]
     else:
         first, shown = [(synced, meta(resource).id, resource) for resource in reader.all(kind.name)], set()
     stop = view.follow(note)
@@ -82,7 +82,3 @@ async def follow(
             synced = batch[-1][0]
     finally:
         stop()
-
-
-def _event(view: View, kind: str, id_: str, synced: int) -> Event:
-    return synced, id_, view.find(kind, id_)

@@ -9,7 +9,7 @@ from kowa import sizes
 # How soon a host can start a machine, best first.
 ONLINE, STALE, OFFLINE = 0, 1, 2
 # How many reasons a refusal's message gives.
-GROUPS = 8
+MAX_REASONS = 8
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,9 +70,10 @@ def no_host(refused: Mapping[str, str], within: str) -> Refusal:
     for name, reason in sorted(refused.items()):
         hosts.setdefault(reason, []).append(name)
     groups = sorted(hosts.items(), key=lambda group: -len(group[1]))
-    said = [f"{names[0] if len(names) == 1 else f'{len(names)} hosts'}: {reason}" for reason, names in groups[:GROUPS]]
-    if len(groups) > GROUPS:
-        said.append(f"and {sum(len(names) for _, names in groups[GROUPS:])} more")
+    shown = groups[:MAX_REASONS]
+    said = [f"{names[0] if len(names) == 1 else f'{len(names)} hosts'}: {reason}" for reason, names in shown]
+    if len(groups) > MAX_REASONS:
+        said.append(f"and {sum(len(names) for _, names in groups[MAX_REASONS:])} more")
     return Refusal(
         "NO_HOST",
         f"no host of the {within} can hold the machine ({'; '.join(said) or f'the {within} has no host'}); "

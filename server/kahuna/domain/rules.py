@@ -38,14 +38,6 @@ def _max_len(value: Any, most: int) -> str:
     return f"has {len(value)} {unit}, {most} at most" if len(value) > most else ""
 
 
-def _min(value: int, least: int) -> str:
-    return f"is {value}, {least} at least" if value < least else ""
-
-
-def _max(value: int, most: int) -> str:
-    return f"is {value}, {most} at most" if value > most else ""
-
-
 def _cidr(value: str, family: int) -> str:
     versions, what, _ = _FAMILIES[family]
     reason = f"{quoted(value)} is no {what} without host bits"
@@ -90,20 +82,12 @@ def _is_host_name(value: str) -> bool:
     return len(value) <= _MAX_HOST_NAME and not labels[-1].isdecimal() and all(map(formats.DNS_LABEL.fullmatch, labels))
 
 
-def _is_name(value: str) -> bool:
-    return 1 <= len(value) <= 255 and not formats.CONTROLS.search(value)
-
-
-def _is_request_id(value: str) -> bool:
-    return 1 <= len(value) <= 64 and not formats.CONTROLS.search(value)
-
-
-def _is_label_value(value: str) -> bool:
-    return len(value) <= 255 and not formats.CONTROLS.search(value)
+def _text(least: int, most: int) -> Callable[[str], bool]:
+    return lambda value: least <= len(value) <= most and not formats.CONTROLS.search(value)
 
 
 def _user_data(value: str) -> str:
-    """What a guest would ignore as a whole, and never say so."""
+    """Refuses what a guest would silently ignore as a whole."""
     if value.startswith("\ufeff"):
         return "begins with a byte order mark, for which a guest ignores it; give it without one"
     return "is in base64; give it as it is, uncompressed" if value.startswith(_IN_BASE64) else ""
@@ -114,12 +98,12 @@ def _form(holds: Callable[[str], object], words: str) -> Callable[[Any, Any], st
 
 
 CHECKS: Mapping[str, Callable[[Any, Any], str]] = {
-    "name": _form(_is_name, "no name: 1 to 255 characters without control characters"),
+    "name": _form(_text(1, 255), "no name: 1 to 255 characters without control characters"),
     "dns_label": _form(formats.DNS_LABEL.fullmatch, "no DNS label: 1 to 63 of a-z, 0-9 and inner hyphens"),
     "host_name": _form(_is_host_name, "no host name like www.example.net, in lower case"),
     "max_len": _max_len,
-    "min": _min,
-    "max": _max,
+    "min": lambda value, least: f"is {value}, {least} at least" if value < least else "",
+    "max": lambda value, most: f"is {value}, {most} at most" if value > most else "",
     "cidr": _cidr,
     "ip": _ip,
     "ports": _ports,
@@ -127,10 +111,10 @@ CHECKS: Mapping[str, Callable[[Any, Any], str]] = {
     "sha256": _form(formats.SHA256.fullmatch, "no SHA-256 checksum of 64 lower-case hexadecimal digits"),
     "interface": _form(formats.INTERFACE.fullmatch, "no interface name: 1 to 15 of letters, digits, _ . -"),
     "label_name": _form(formats.LABEL_NAME.fullmatch, "no label's name: 1 to 63 of letters, digits, . _ - /"),
-    "label_value": _form(_is_label_value, "no label's value: at most 255 characters without control characters"),
-    "request_id": _form(_is_request_id, "no request id: 1 to 64 characters without control characters"),
+    "label_value": _form(_text(0, 255), "no label's value: at most 255 characters without control characters"),
+    "request_id": _form(_text(1, 64), "no request id: 1 to 64 characters without control characters"),
     "user_data": lambda value, _: _user_data(value),
     "ssh_public_key": lambda value, _: why_no_public_key(value),  # not repeated: it may be a private key
 }
-OF_THE_WHOLE = frozenset({"max_items", "keys", "unique_by"})
+OF_WHOLE_FIELD = frozenset({"max_items", "keys", "unique_by"})
 """The rules that a list or a map meets as a whole."""

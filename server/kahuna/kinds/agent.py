@@ -23,7 +23,7 @@ class Agents(Kind[agent_pb2.Agent]):
     table = Agent
 
     def release(self, tx: Transaction, resource: agent_pb2.Agent) -> None:
-        """What its node still has to let go of, only this agent can report gone."""
+        """Refuses while its node is being deleted: only this agent can report what is gone from it."""
         for _, node in nodes_of(tx, resource.meta.id):
             if node.meta.HasField("delete_time"):
                 raise Refusal(

@@ -18,7 +18,7 @@ from kowa.fleet.v1 import fleet_pb2
 from kowa.v2 import agent_pb2, operation_pb2
 
 # How long a command may wait to be begun, in microseconds.
-TIME_TO_LIVE = 60 * 1_000_000
+TIME_TO_LIVE_US = 60 * 1_000_000
 _PHASES = {
     fleet_pb2.ENDING_DONE: operation_pb2.PHASE_DONE,
     fleet_pb2.ENDING_FAILED: operation_pb2.PHASE_FAILED,
@@ -57,7 +57,7 @@ def ask(
         id=command.id,
         agent_id=agent,
         target_id=head.id,
-        deadline=tx.now + TIME_TO_LIVE,
+        deadline=tx.now + TIME_TO_LIVE_US,
         data=command.SerializeToString(),
     )
     tx.session.add(row)

@@ -15,7 +15,7 @@ from kahuna.store.transaction import Transaction, references_to
 from kowa.v2 import agent_pb2, operation_pb2
 
 # How long a marked resource may wait to be looked at again, in microseconds.
-RECHECK_AFTER = 60 * 1_000_000
+RECHECK_AFTER_US = 60 * 1_000_000
 
 
 def sweep(tx: Transaction, kind: str, id_: str) -> None:

@@ -126,7 +126,7 @@ class Kind(Generic[M]):
         """Does what follows from what an agent has seen."""
 
     def progress(self, resource: M) -> int:
-        """How much of what is wanted has come about, in percent, as its agent says."""
+        """How far its agent has come with the desired state, in percent."""
         return 0
 
     def planned(self, resource: M) -> None:
@@ -225,9 +225,9 @@ class Kind(Generic[M]):
         changed = tx.put(self.name, after)
         if retry and meta(changed).generation == meta(before).generation:
             changed = cast(M, tx.move_generation(self.name, meta(before).id))
-        # Of what only clients see, such as labels, no agent is told: it has come about with the commit.
-        is_told = meta(changed).generation > meta(before).generation or meta(changed).etag == meta(before).etag
-        record = tracking.begin if is_told else tracking.record_done
+        # What only clients see, such as labels, concerns no agent: such a change is done with the commit.
+        concerns_agents = meta(changed).generation > meta(before).generation or meta(changed).etag == meta(before).etag
+        record = tracking.begin if concerns_agents else tracking.record_done
         operation = record(tx, cause, self.name, changed)
         self.changed(tx, before, changed)
         return Outcome(changed, operation)
@@ -284,7 +284,7 @@ class Kind(Generic[M]):
 
 
 def copy_of(message: M) -> M:
-    """A copy: a transaction may be run anew, and what its last run has filled in is not the caller's wish."""
+    """A copy: a transaction may be run anew, and what its last run has filled in was not in the caller's request."""
     made = type(message)()
     made.CopyFrom(message)
     return made

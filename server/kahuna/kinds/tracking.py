@@ -17,8 +17,8 @@ from kowa.v2 import agent_pb2, operation_pb2
 # Why an operation waits, as its message begins.
 _OFFLINE, _STALE, _UNBOUND = _UNREACHED = ("HOST_OFFLINE", "HOST_STALE", "no agent is bound to its host")
 # How long an ended operation can be read, in microseconds, and how many are removed in one transaction.
-KEPT_FOR = 30 * 24 * 3600 * 1_000_000
-PRUNED_AT_ONCE = 500
+RETENTION_US = 30 * 24 * 3600 * 1_000_000
+PRUNE_BATCH_SIZE = 500
 
 
 class Operation(Resource, table=True):
@@ -42,7 +42,7 @@ def begin(tx: Transaction, cause: Cause, kind: str, target: Message) -> operatio
 
 
 def record_done(tx: Transaction, cause: Cause, kind: str, target: Message) -> operation_pb2.Operation:
-    """Records a change that has come about with its commit. What is under way goes on."""
+    """Records a change that is done with its commit. Open operations go on."""
     operation = _describe(cause, kind, target)
     operation.target_generation, operation.phase = meta(target).generation, operation_pb2.PHASE_DONE
     return _record(tx, cause, operation, kind, target)
@@ -116,13 +116,13 @@ def prune(tx: Transaction) -> bool:
     """Removes ended operations that have had their time. Says whether there may be more."""
     ended = (
         select(Operation.id)
-        .where(col(Operation.phase).not_in(lifecycle.OPEN), col(Operation.update_time) < tx.now - KEPT_FOR)
-        .limit(PRUNED_AT_ONCE)
+        .where(col(Operation.phase).not_in(lifecycle.OPEN), col(Operation.update_time) < tx.now - RETENTION_US)
+        .limit(PRUNE_BATCH_SIZE)
     )
     ids = tx.session.exec(ended).all()
     for id_ in ids:
         tx.remove("Operation", id_)
-    return len(ids) == PRUNED_AT_ONCE
+    return len(ids) == PRUNE_BATCH_SIZE
 
 
 def _describe(cause: Cause, kind: str, target: Message) -> operation_pb2.Operation:
