@@ -17,7 +17,7 @@ from kahuna.kinds import deletion, tracking
 from kahuna.kinds.kind import Kinds
 from kahuna.kinds.reach import reach_of_kinds
 from kahuna.store.database import Store
-from kahuna.store.resource import CONTRACT, message_class, meta, timestamp
+from kahuna.store.resource import CONTRACT, Lock, message_class, meta, timestamp
 from kahuna.store.transaction import Transaction
 from kowa import resources
 from kowa.fleet.v1 import fleet_pb2
@@ -196,7 +196,9 @@ def _apply(tx: Transaction, kinds: Kinds, session: Session, report: fleet_pb2.Re
         log.warning("report.unreadable", agent=session.agent, id=report.id)
         return ""
     _take(tx, resource, seen, report)
-    rules, reported = kinds[kind], tx.report(kind, resource)
+    rules = kinds[kind]
+    rules.whole(tx, resource, Lock.EXCLUSIVE)  # before its parts, as who changes it does: neither waits for the other
+    reported = tx.report(kind, resource)
     waiting, progress = report.outcome == fleet_pb2.OUTCOME_WAITING, rules.progress(reported)
     tracking.follow(tx, kind, reported, report.message[:MAX_TEXT_CHARS], waiting=waiting, progress=progress)
     rules.reported(tx, reported)

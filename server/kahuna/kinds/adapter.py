@@ -22,6 +22,7 @@ class Adapter(Resource, table=True):
     mac: str
     address: str
     instance_id: str | None = Field(default=None, foreign_key="instance.id", index=True)
+    kompute_id: str | None = Field(default=None, foreign_key="kompute.id", index=True)
 
     __table_args__ = (
         unique_unless_deleted("project_id", "name"),
@@ -30,6 +31,7 @@ class Adapter(Resource, table=True):
     )
     lock_by_reference = Lock.EXCLUSIVE
     cleared_with_target = frozenset({"instance"})
+    part_of = "Kompute"
     taken = {
         ("subnet_id", "address"): (_TAKEN[0], f"address: {{address}} {_TAKEN[1]}"),
         ("mac",): (_TAKEN[0], f"mac: {{mac}} {_TAKEN[1]}"),

@@ -2,6 +2,7 @@
 
 from sqlmodel import Field
 
+from kahuna.kinds.cause import Cause
 from kahuna.kinds.kind import Kind
 from kahuna.security import keys
 from kahuna.store.resource import Resource, unique_unless_deleted
@@ -24,7 +25,7 @@ class AgentTokens(Kind[agent_token_pb2.AgentToken]):
 
     table = AgentToken
 
-    def insert(self, tx: Transaction, resource: agent_token_pb2.AgentToken) -> agent_token_pb2.AgentToken:
+    def insert(self, tx: Transaction, cause: Cause, resource: agent_token_pb2.AgentToken) -> agent_token_pb2.AgentToken:
         """Draws the secret; only this answer holds it."""
         key = keys.generate(keys.AGENT)
         resource.prefix = key.prefix

@@ -17,7 +17,7 @@ from kahuna.kinds.verbs import answers_call, changes_state, commands_agent
 from kahuna.store.resource import Resource, unique_unless_deleted
 from kahuna.store.transaction import Transaction
 from kowa.fleet.v1 import fleet_pb2
-from kowa.v2 import adapter_pb2, instance_pb2, storage_pool_pb2, subnet_pb2, vnet_pb2, volume_pb2, zone_pb2
+from kowa.v2 import adapter_pb2, instance_pb2, kompute_pb2, storage_pool_pb2, subnet_pb2, vnet_pb2, volume_pb2, zone_pb2
 
 
 class Instance(Resource, table=True):
@@ -30,8 +30,10 @@ class Instance(Resource, table=True):
     kaktus_id: str | None = Field(default=None, foreign_key="kaktus.id", index=True)
     vcpus: int
     memory: int = Field(sa_type=BigInteger)
+    kompute_id: str | None = Field(default=None, foreign_key="kompute.id", index=True)
 
     __table_args__ = (unique_unless_deleted("project_id", "name"),)
+    part_of = "Kompute"
 
 
 class Instances(Kind[instance_pb2.Instance]):
@@ -42,7 +44,7 @@ class Instances(Kind[instance_pb2.Instance]):
 
     def admit(self, tx: Transaction, resource: instance_pb2.Instance) -> None:
         """Takes a host for a new instance, or refuses with the reason of each."""
-        resource.region = _region(tx, resource)
+        resource.region = region_of(tx, resource)
         pools = self._pools(tx, resource)
         self._check_adapters(tx, resource)
         demand, within = (
@@ -86,6 +88,7 @@ class Instances(Kind[instance_pb2.Instance]):
         if off and current and stays and resource.power != instance_pb2.POWER_STOPPED:
             cause = Cause("StopInstance", "guest", "it was shut down from inside")
             self.change(tx, cause, "stop", resource.meta.id)
+        super().reported(tx, resource)
 
     @changes_state
     def start(self, tx: Transaction, resource: instance_pb2.Instance, request: object) -> None:
@@ -178,8 +181,8 @@ class Instances(Kind[instance_pb2.Instance]):
         raise no_host(refused, within)
 
 
-def _region(tx: Transaction, resource: instance_pb2.Instance) -> str:
-    """The region of a new instance: the one given, and that of the zone if one is wished for."""
+def region_of(tx: Transaction, resource: instance_pb2.Instance | kompute_pb2.Kompute) -> str:
+    """The region of a new machine: the one given, and that of the zone if one is wished for."""
     if not resource.zone:
         if not resource.region:
             raise invalid("region", "is required, unless a zone of it is given")

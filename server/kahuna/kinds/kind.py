@@ -23,7 +23,7 @@ from kahuna.kinds.verbs import Form, Verb, declared_verbs
 from kahuna.security.keys import KeyHasher
 from kahuna.security.scope import ScopedView
 from kahuna.store.database import Store
-from kahuna.store.resource import CONTRACT, TABLES, Resource, column_values, meta, own_columns
+from kahuna.store.resource import CONTRACT, TABLES, Lock, Resource, column_values, meta, own_columns
 from kahuna.store.transaction import Transaction, references_to
 from kowa import contract
 from kowa.fleet.v1 import fleet_pb2
@@ -106,9 +106,13 @@ class Kind(Generic[M]):
     def admit(self, tx: Transaction, resource: M) -> None:
         """Completes a new resource, or refuses it."""
 
-    def insert(self, tx: Transaction, resource: M) -> M:
+    def insert(self, tx: Transaction, cause: Cause, resource: M) -> M:
         """Adds the row. Its answer is the caller's."""
         return tx.add(self.name, resource)
+
+    def replace(self, tx: Transaction, cause: Cause, before: M, after: M) -> M:
+        """Writes the row of a changed resource. Its answer is the caller's."""
+        return tx.put(self.name, after)
 
     def created(self, tx: Transaction, resource: M) -> None:
         """Does what follows from a resource that is now there."""
@@ -123,7 +127,16 @@ class Kind(Generic[M]):
         """Refuses to mark a resource for deletion that is still needed."""
 
     def reported(self, tx: Transaction, resource: M) -> None:
-        """Does what follows from what an agent has seen."""
+        """Does what follows from what an agent has seen: what it is a part of is as its parts are."""
+        whole = self.whole(tx, resource)
+        if whole is not None:
+            self.kinds[self.table.part_of].part_reported(tx, meta(whole).id)
+
+    def part_changed(self, whole: M, before: Message, after: Message) -> None:
+        """Refuses a change of a part that its whole does not want."""
+
+    def part_reported(self, tx: Transaction, id_: str) -> None:
+        """Does what follows from what is seen of a part."""
 
     def progress(self, resource: M) -> int:
         """How far its agent has come with the desired state, in percent."""
@@ -134,16 +147,18 @@ class Kind(Generic[M]):
 
     # The standard methods.
 
-    def create(self, tx: Transaction, cause: Cause, resource: M) -> Outcome[M]:
-        """A new resource. Raises Refusal."""
+    def create(self, tx: Transaction, cause: Cause, resource: M, *, whole: str = "") -> Outcome[M]:
+        """A new resource; `whole` is the id of what it is a part of, if any. Raises Refusal."""
         wanted = copy_of(resource)
         clear_output_only(wanted)
+        if whole:
+            setattr(wanted, CONTRACT.kinds[self.table.part_of].noun, whole)
         set_defaults(wanted)
         wanted.ClearField("meta")
         check_resource(wanted)
         self._lock_references(tx, cause, wanted)
         self.admit(tx, wanted)
-        made = self.insert(tx, wanted)
+        made = self.insert(tx, cause, wanted)
         self.created(tx, made)
         return Outcome(made, tracking.begin(tx, cause, self.name, made))
 
@@ -157,6 +172,9 @@ class Kind(Generic[M]):
         check_resource(after, before)
         self._lock_references(tx, cause, after, before)
         self.amend(tx, before, after)
+        whole = self.whole(tx, before)
+        if whole is not None and not meta(whole).HasField("delete_time"):
+            self.kinds[self.table.part_of].part_changed(whole, before, after)
         return self._put(tx, cause, before, after)
 
     def delete(self, tx: Transaction, cause: Cause, id_: str, etag: str = "") -> Outcome[M]:
@@ -164,6 +182,7 @@ class Kind(Generic[M]):
         resource = self._seen(tx, cause, id_)
         self._check_etag(resource, etag)
         if not meta(resource).HasField("delete_time"):
+            self._check_whole(tx, resource)
             self.release(tx, resource)
             self._check_children(tx, resource)
         marked = cast(M, tx.mark(self.name, id_))
@@ -221,8 +240,14 @@ class Kind(Generic[M]):
 
     # What they stand on.
 
+    def whole(self, tx: Transaction, part: M, lock: Lock | None = None) -> Message | None:
+        """What a resource is a part of, if anything."""
+        kind = self.table.part_of
+        id_ = getattr(part, CONTRACT.kinds[kind].noun) if kind else ""
+        return tx.find(kind, id_, lock) if id_ else None
+
     def _put(self, tx: Transaction, cause: Cause, before: M, after: M, *, retry: bool = False) -> Outcome[M]:
-        changed = tx.put(self.name, after)
+        changed = self.replace(tx, cause, before, after)
         if retry and meta(changed).generation == meta(before).generation:
             changed = cast(M, tx.move_generation(self.name, meta(before).id))
         # What only clients see, such as labels, concerns no agent: such a change is done with the commit.
@@ -265,13 +290,21 @@ class Kind(Generic[M]):
         if meta(found).HasField("delete_time"):
             raise Refusal("DELETING", f"{place}: {noun} {id_} is being deleted; choose another")
 
+    def _check_whole(self, tx: Transaction, resource: M) -> None:
+        """Raises Refusal IN_USE while what the resource is a part of stays."""
+        whole = self.whole(tx, resource)
+        if whole is not None and not meta(whole).HasField("delete_time"):
+            noun, name = CONTRACT.kinds[self.table.part_of].command, getattr(whole, "name", meta(whole).id)
+            part = f"{self.described.command} {getattr(resource, 'name', meta(resource).id)}"
+            raise Refusal("IN_USE", f"{part} is a part of {noun} {name}; delete that, and it goes with it")
+
     def _check_children(self, tx: Transaction, resource: M) -> None:
         """Raises Refusal HAS_CHILDREN while something unmarked names the resource."""
         said: list[str] = []
         free: list[str] = []
         for source, field in references_to(self.name):
             names = tx.unmarked_names(source, field, meta(resource).id, MAX_NAMED_CHILDREN + 1)
-            if names and field not in TABLES[source].cleared_with_target:
+            if names and field not in TABLES[source].cleared_with_target and TABLES[source].part_of != self.name:
                 kind = CONTRACT.kinds[source]
                 said.append(_counted(kind, names))
                 reference = next(reference for reference in kind.references if reference.name == field)

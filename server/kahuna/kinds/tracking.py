@@ -1,6 +1,6 @@
 """Operations as transactions see them: begun with a change, moved on by reports, ended."""
 
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
 from typing import cast
 
 from google.protobuf.message import Message
@@ -11,7 +11,7 @@ from kahuna.kinds.cause import Cause
 from kahuna.kinds.reach import reach_of_kinds
 from kahuna.store.audit import Audit
 from kahuna.store.resource import Resource, lifecycle_of, message_of, meta, timestamp
-from kahuna.store.transaction import Transaction
+from kahuna.store.transaction import Transaction, parts_of
 from kowa.v2 import agent_pb2, operation_pb2
 
 # Why an operation waits, as its message begins.
@@ -89,8 +89,8 @@ def explain_waiting(tx: Transaction, *, agents: Collection[str] = (), targets: C
         target = tx.find(operation.target_kind, operation.target)
         if target is None:
             continue
-        concerned = reach_of_kinds().agents(tx, operation.target_kind, operation.target)
-        if operation.target not in targets and concerned.isdisjoint(agents):
+        parts = _with_parts(tx, operation.target_kind, operation.target)
+        if all(id_ not in targets for _, id_ in parts) and _concerned(tx, parts).isdisjoint(agents):
             continue
         obstacle = _obstacle(tx, operation.target_kind, target)
         if obstacle or operation.message.startswith(_UNREACHED):
@@ -172,7 +172,7 @@ def _audit(tx: Transaction, cause: Cause, operation: operation_pb2.Operation) ->
 
 def _obstacle(tx: Transaction, kind: str, target: Message) -> str:
     """Why nothing will happen for now, in words, or nothing."""
-    concerned = reach_of_kinds().agents(tx, kind, meta(target).id)
+    concerned = _concerned(tx, _with_parts(tx, kind, meta(target).id))
     if not concerned:
         return f"{_UNBOUND}; bind one"
     for id_ in sorted(concerned):
@@ -183,6 +183,16 @@ def _obstacle(tx: Transaction, kind: str, target: Message) -> str:
             return f"{_STALE}: agent {agent.name} is connected and silent; it is done when it is heard of again"
         return f"{_OFFLINE}: agent {agent.name} is not connected; it is done when it comes back"
     return ""
+
+
+def _with_parts(tx: Transaction, kind: str, id_: str) -> list[tuple[str, str]]:
+    """A resource and its parts: kinds and ids."""
+    return [(kind, id_), *((part, found) for part, field in parts_of(kind) for found in tx.sources(part, field, {id_}))]
+
+
+def _concerned(tx: Transaction, resources: Iterable[tuple[str, str]]) -> set[str]:
+    """The agents that bring resources about."""
+    return set().union(*(reach_of_kinds().agents(tx, kind, id_) for kind, id_ in resources))
 
 
 def _close(tx: Transaction, operation: operation_pb2.Operation) -> None:

@@ -19,11 +19,13 @@ class Volume(Resource, table=True):
     storage_pool_id: str = Field(foreign_key="storagepool.id", index=True)
     template_id: str | None = Field(default=None, foreign_key="template.id", index=True)
     instance_id: str | None = Field(default=None, foreign_key="instance.id", index=True)
+    kompute_id: str | None = Field(default=None, foreign_key="kompute.id", index=True)
     size: int = Field(sa_type=BigInteger)
 
     __table_args__ = (unique_unless_deleted("project_id", "name"),)
     lock_by_reference = Lock.EXCLUSIVE
     cleared_with_target = frozenset({"instance"})
+    part_of = "Kompute"
 
 
 class Volumes(Kind[volume_pb2.Volume]):

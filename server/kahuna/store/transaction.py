@@ -1,7 +1,7 @@
 """One transaction: rows, the log entry, the revision. An ordinary function of it runs, then it commits as a whole."""
 
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from functools import cache
 from typing import Any, NoReturn, TypeVar, cast
 
@@ -65,9 +65,9 @@ class Transaction(Reader):
         if self.session.get_bind().dialect.name == "postgresql":
             self.session.execute(text("SET LOCAL lock_timeout = '1s'"))
 
-    def find(self, kind: str, id_: str) -> Message | None:
+    def find(self, kind: str, id_: str, lock: Lock | None = None) -> Message | None:
         """A resource, or nothing."""
-        row = self._row(kind, id_)
+        row = self._row(kind, id_, lock)
         return message_of(kind, row) if row else None
 
     def one(self, kind: type[M], id_: str) -> M:
@@ -307,6 +307,12 @@ def references_to(kind: str) -> Iterator[tuple[str, str]]:
                 _column(source.name, reference.name) or reference.name in _without_column(source.name)
             ):
                 yield source.name, reference.name
+
+
+@cache
+def parts_of(kind: str) -> Collection[tuple[str, str]]:
+    """Each kind that can be a part of one of a kind, and the field that says so."""
+    return tuple((source, field) for source, field in references_to(kind) if TABLES[source].part_of == kind)
 
 
 @cache

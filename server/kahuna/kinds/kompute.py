@@ -1,0 +1,203 @@
+"""Komputes: machines with their disks and adapters, made, changed and deleted as one."""
+
+import re
+from collections import defaultdict
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import replace
+
+from google.protobuf.message import Message
+from sqlmodel import Field
+
+from kahuna.domain import lifecycle
+from kahuna.domain.errors import Refusal, Violation, invalid
+from kahuna.kinds import tracking
+from kahuna.kinds.cause import Cause
+from kahuna.kinds.instance import region_of
+from kahuna.kinds.kind import Kind, Outcome
+from kahuna.store.resource import Resource, lifecycle_of, meta, unique_unless_deleted
+from kahuna.store.transaction import Transaction
+from kowa.v2 import adapter_pb2, instance_pb2, kompute_pb2, meta_pb2, operation_pb2, template_pb2, volume_pb2
+
+# In the order in which they are deleted: an instance holds the others.
+_PARTS = (instance_pb2.Instance, volume_pb2.Volume, adapter_pb2.Adapter)
+_OF_INSTANCE = ("name", "description", "vcpus", "memory", "user_data", "metadata", "ssh_keys")
+# What a part has as its kompute says, for as long as it is one.
+_FOLLOWED: Mapping[str, tuple[str, ...]] = {"Instance": _OF_INSTANCE, "Volume": ("name", "size"), "Adapter": ("name",)}
+# What a refusal that names no field is about.
+_ABOUT = {"NAME_TAKEN": "name", "NO_ADDRESS": "subnet", "NO_SPACE": "size"}
+MAX_ADAPTERS = 24
+_PLACE = re.compile(r"[a-z_]+(\[\d+\])?")
+
+
+class Kompute(Resource, table=True):
+    """Komputes of a project; their parts name them."""
+
+    project_id: str = Field(foreign_key="project.id", index=True)
+    name: str
+    region_id: str | None = Field(default=None, foreign_key="region.id", index=True)
+    zone_id: str | None = Field(default=None, foreign_key="zone.id", index=True)
+    template_id: str = Field(foreign_key="template.id", index=True)
+
+    __table_args__ = (unique_unless_deleted("project_id", "name"),)
+
+
+class Komputes(Kind[kompute_pb2.Kompute]):
+    """Instances, volumes and adapters that follow what their kompute says; whatever else counts is theirs."""
+
+    table = Kompute
+
+    def admit(self, tx: Transaction, resource: kompute_pb2.Kompute) -> None:
+        """Its region is its zone's unless given."""
+        resource.region = region_of(tx, resource)
+
+    def amend(self, tx: Transaction, before: kompute_pb2.Kompute, after: kompute_pb2.Kompute) -> None:
+        """An instance keeps the volumes it was made with."""
+        if bool(before.data_disk) != bool(after.data_disk):
+            raise invalid("data_disk", "can't be added or taken away; create another kompute")
+
+    def insert(self, tx: Transaction, cause: Cause, resource: kompute_pb2.Kompute) -> kompute_pb2.Kompute:
+        """Adds the row and the parts, each as anybody would create it."""
+        id_ = super().insert(tx, cause, resource).meta.id
+        pool = tx.one(template_pb2.Template, resource.template).storage_pool
+        ids: dict[str, list[str]] = defaultdict(list)
+        for role, part in _wanted(resource, pool).items():
+            if isinstance(part, instance_pb2.Instance):
+                part.volumes.extend(ids["Volume"])
+                part.adapters.extend(ids["Adapter"])
+            kind = part.DESCRIPTOR.name
+            with _in_its_words(role, {"NO_HOST": "zone"}):
+                made = self.kinds[kind].create(tx, _by(cause, "Create", kind), part, whole=id_)
+            ids[kind].append(meta(made.resource).id)
+        return self._as_parts_are(tx, id_, list(self._parts(tx, id_)))
+
+    def replace(
+        self, tx: Transaction, cause: Cause, before: kompute_pb2.Kompute, after: kompute_pb2.Kompute
+    ) -> kompute_pb2.Kompute:
+        """Writes the row, then changes the parts that don't follow it yet."""
+        id_ = super().replace(tx, cause, before, after).meta.id
+        for part in self._parts(tx, id_):
+            kind, role = part.DESCRIPTOR.name, _role(part)
+            wanted = _wanted(after)[role]
+            paths = [field for field in _FOLLOWED[kind] if getattr(part, field) != getattr(wanted, field)]
+            if paths:
+                meta(wanted).id = meta(part).id
+                with _in_its_words(role):
+                    self.kinds[kind].update(tx, _by(cause, "Update", kind), wanted, paths)
+        return self._as_parts_are(tx, id_, list(self._parts(tx, id_)))
+
+    def delete(self, tx: Transaction, cause: Cause, id_: str, etag: str = "") -> Outcome[kompute_pb2.Kompute]:
+        """Marks it and its parts; the row goes after theirs."""
+        outcome = super().delete(tx, cause, id_, etag)
+        for part in self._parts(tx, id_):
+            if not meta(part).HasField("delete_time"):
+                kind = part.DESCRIPTOR.name
+                self.kinds[kind].delete(tx, _by(cause, "Delete", kind), meta(part).id)
+        return outcome
+
+    def part_changed(self, whole: kompute_pb2.Kompute, before: Message, after: Message) -> None:
+        """A part follows its kompute, which says so first when it changes one."""
+        role = _role(before)
+        wanted, named = _wanted(whole)[role], _names(role)
+        for field in _FOLLOWED[after.DESCRIPTOR.name]:
+            if getattr(after, field) not in (getattr(before, field), getattr(wanted, field)):
+                said = f"is as kompute {whole.name} says, of which this is a part; change its {named.get(field, field)}"
+                raise Refusal("IN_USE", f"{field}: {said}", violations=[Violation(field, said)])
+
+    def part_reported(self, tx: Transaction, id_: str) -> None:
+        """It stands where its parts stand, and so do its operations."""
+        parts = list(self._parts(tx, id_))
+        kompute = self._as_parts_are(tx, id_, parts)
+        found = [operation for part in parts for operation in tracking.open_of(tx, meta(part).id)]
+        under_way = [operation for operation in found if not operation.command]
+        failed = [condition.message for condition in kompute.meta.conditions if condition.type == "Failed"]
+        tracking.follow(
+            tx,
+            self.name,
+            kompute,
+            next(filter(None, [*failed, *(operation.message for operation in under_way)]), ""),
+            waiting=any(operation.phase == operation_pb2.PHASE_WAITING for operation in under_way),
+            progress=min((operation.progress for operation in under_way), default=0),
+        )
+
+    def _as_parts_are(self, tx: Transaction, id_: str, parts: list[Message]) -> kompute_pb2.Kompute:
+        """Stores what is seen of a kompute: READY when all its parts are, ERROR when one has been given up."""
+        kompute = tx.one(kompute_pb2.Kompute, id_)
+        head = kompute.meta
+        found = [lifecycle_of(part.DESCRIPTOR.name, part) for part in parts]
+        phases = {lifecycle.phase(one.generation, one) for one in found}
+        if operation_pb2.PHASE_FAILED in phases or phases == {operation_pb2.PHASE_DONE}:
+            head.observed_generation = head.generation
+        head.state = meta_pb2.STATE_ERROR if any(one.failed for one in found) else meta_pb2.STATE_UNSPECIFIED
+        del head.conditions[:]
+        kompute.ClearField("status")
+        addresses = {meta(part).id: part.address for part in parts if isinstance(part, adapter_pb2.Adapter)}
+        for part in parts:
+            for condition in meta(part).conditions:
+                said = f"{self.kinds[part.DESCRIPTOR.name].described.command} {getattr(part, 'name', '')}: "
+                head.conditions.add().CopyFrom(condition)
+                head.conditions[-1].message = said + condition.message
+            if isinstance(part, instance_pb2.Instance):
+                kompute.status.power, kompute.status.restarts = part.status.power, part.status.restarts
+                kompute.status.addresses.extend(addresses[id_] for id_ in part.adapters if id_ in addresses)
+        return tx.report(self.name, kompute)
+
+    def _parts(self, tx: Transaction, id_: str) -> Iterator[Message]:
+        for kind in _PARTS:
+            yield from tx.each(kind, "kompute", id_)
+
+
+def _wanted(kompute: kompute_pb2.Kompute, pool: str = "") -> dict[str, Message]:
+    """The parts as a kompute wants them, by what stands behind its name in theirs, in the order of their making."""
+    name, project = kompute.name, kompute.project
+    disk = volume_pb2.Volume(project=project, storage_pool=pool, template=kompute.template, size=kompute.disk)
+    parts: dict[str, volume_pb2.Volume | adapter_pb2.Adapter] = {"os": disk}
+    if kompute.data_disk:
+        parts["data"] = volume_pb2.Volume(project=project, storage_pool=pool, size=kompute.data_disk)
+    for index, asked in enumerate(kompute.adapters):
+        parts[f"eth{index}"] = adapter_pb2.Adapter(project=project, subnet=asked.subnet, address=asked.address)
+    for role, part in parts.items():
+        part.name = f"{name}-{role}"
+    fields = {field: getattr(kompute, field) for field in ("project", "region", "zone", *_OF_INSTANCE)}
+    return {**parts, "": instance_pb2.Instance(**fields)}
+
+
+def _role(part: Message) -> str:
+    """What stands behind the kompute's name in a part's."""
+    return "" if isinstance(part, instance_pb2.Instance) else str(getattr(part, "name", "")).rpartition("-")[2]
+
+
+def _names(role: str) -> Mapping[str, str]:
+    """What a part's fields are called in its kompute, where it is not the same."""
+    if role.startswith("eth"):
+        place = f"adapters[{role.removeprefix('eth')}]"
+        return {field: f"{place}.{field}" for field in ("subnet", "address")}
+    if role:
+        return {"size": "disk" if role == "os" else "data_disk", "storage_pool": "template"}
+    return {field: f"{field}.subnet" for field in (f"adapters[{index}]" for index in range(MAX_ADAPTERS))} | {
+        "volumes[0]": "template",
+        "volumes[1]": "template",
+    }
+
+
+@contextmanager
+def _in_its_words(role: str, about: Mapping[str, str] | None = None) -> Iterator[None]:
+    """Says what a part refuses of the kompute's fields."""
+    try:
+        yield
+    except Refusal as refusal:
+        place, _, said = refusal.message.partition(": ")
+        if not _PLACE.fullmatch(place):
+            place, said = (_ABOUT | dict(about or {})).get(refusal.reason, ""), refusal.message
+        if not place:
+            raise
+        names = _names(role)
+        found = refusal.violations or (Violation(place, said),)
+        violations = [Violation(names.get(wrong.field, wrong.field), wrong.description) for wrong in found]
+        said = "; ".join(f"{wrong.field}: {wrong.description}" for wrong in violations)
+        raise Refusal(refusal.reason, said, details=refusal.details, violations=violations) from refusal
+
+
+def _by(cause: Cause, verb: str, kind: str) -> Cause:
+    """The same cause, of the part's own method."""
+    return replace(cause, method=f"{verb}{kind}")

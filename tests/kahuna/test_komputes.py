@@ -1,0 +1,454 @@
+"""Komputes: a machine, its disks and its adapters in one call, all or nothing, in every client."""
+
+import queue
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import pytest
+from sqlmodel import Session, col, select
+
+from kahuna.kinds.cause import Cause
+from kahuna.store.audit import Audit
+from kahuna.store.transaction import Transaction
+from kowa import contract, errors
+from kowa.client import Client
+from kowa.v2 import (
+    instance_pb2,
+    kompute_pb2,
+    meta_pb2,
+    operation_pb2,
+    storage_pool_pb2,
+    subnet_pb2,
+    template_pb2,
+    vnet_pb2,
+)
+from tests.control_plane import GIB, LIMIT, ControlPlane, FakeHost
+from tests.kahuna.test_refusals import TRANSPORTS, calling_through
+from tests.site import Site, make_site
+from tests.waiting import until
+
+PB = 10**15
+DONE, WAITING = operation_pb2.PHASE_DONE, operation_pb2.PHASE_WAITING
+PARTS = ("instances", "volumes", "adapters")
+
+
+@pytest.fixture
+def site(cloud: ControlPlane) -> Site:
+    """A site whose host has not dialled in."""
+    return make_site(cloud)
+
+
+def adapter(site: Site, subnet: str = "", address: str = "") -> kompute_pb2.KomputeAdapter:
+    """One in the site's subnet, or another."""
+    return kompute_pb2.KomputeAdapter(subnet=subnet or site.subnet.meta.id, address=address)
+
+
+def wanted(site: Site, name: str = "web", **changes: Any) -> kompute_pb2.Kompute:
+    """A kompute to ask for, with two disks and two adapters."""
+    fields: dict[str, Any] = {
+        "project": site.project.meta.id,
+        "name": name,
+        "zone": site.zone.meta.id,
+        "vcpus": 1,
+        "memory": GIB,
+        "template": site.template.meta.id,
+        "disk": GIB,
+        "data_disk": 2 * GIB,
+        "adapters": [adapter(site), adapter(site, address="10.20.0.9")],
+    }
+    return kompute_pb2.Kompute(**fields | changes)
+
+
+def parts(site: Site) -> dict[str, Any]:
+    """All instances, volumes and adapters, by name."""
+    found = {part.name: part for kind in PARTS for part in getattr(site.cloud.client, kind).list()}
+    return dict(sorted(found.items()))
+
+
+def run(site: Site, work: Callable[[Transaction], Any]) -> Any:
+    """Runs a transaction inside Kahuna."""
+    return site.cloud.loop.run(site.cloud.kahuna.store.run(work))
+
+
+def quiet(site: Site) -> int:
+    """The revision, once all that was begun has ended."""
+    running = "phase = PHASE_RUNNING"
+    until(lambda: not list(site.cloud.client.operations.list(filter=running)), what="quiet")
+    return site.cloud.kahuna.store.view.revision
+
+
+def moved(site: Site, revision: int) -> list[str]:
+    """The kinds of all that was written since; agents may still have said what they hold."""
+    view = site.cloud.kahuna.store.view
+    return [kind for kind in contract.load().kinds if kind != "Agent" for _ in view.changes_since(kind, revision)]
+
+
+@pytest.mark.parametrize("transport", TRANSPORTS)
+def test_one_call_makes_it_and_one_takes_it_away(site: Site, transport: str, tmp_path: Path) -> None:
+    site.registered()
+    with calling_through(site, transport, tmp_path):
+        site.client.komputes.begin_create(wanted(site, description="the shop", ssh_keys=[]))
+        quiet(site)
+        (web,) = site.client.komputes.list(filter='name = "web" AND status.power = running')
+        assert site.client.komputes.get(web.meta.id) == web
+        assert (web.meta.state, web.vcpus, web.disk) == (meta_pb2.STATE_READY, 1, GIB)
+        assert list(web.status.addresses) == ["10.20.0.2", "10.20.0.9"]
+
+        made = parts(site)
+        assert list(made) == ["web", "web-data", "web-eth0", "web-eth1", "web-os"]
+        assert {part.kompute for part in made.values()} == {web.meta.id}
+        machine = made["web"]
+        assert (machine.memory, machine.description, machine.zone) == (GIB, "the shop", web.zone)
+        assert list(machine.volumes) == [made["web-os"].meta.id, made["web-data"].meta.id]
+        assert list(machine.adapters) == [made["web-eth0"].meta.id, made["web-eth1"].meta.id]
+        assert (made["web-os"].template, made["web-data"].template) == (web.template, "")
+        assert {part.meta.state for part in made.values()} == {meta_pb2.STATE_READY}
+
+        web.disk, web.description = 4 * GIB, "the old shop"
+        site.client.komputes.begin_update(web, ["disk", "description"])
+        quiet(site)
+        assert (parts(site)["web-os"].size, parts(site)["web"].description) == (4 * GIB, "the old shop")
+
+        site.client.komputes.begin_delete(web.meta.id)
+        until(lambda: not list(site.client.komputes.list()), what="the end of it")
+        assert parts(site) == {}
+
+
+def test_its_parts_are_made_as_by_anybody_with_operation_and_audit(site: Site) -> None:
+    site.registered()
+    web = site.client.komputes.create(wanted(site, data_disk=0, adapters=[]))
+    assert {operation.phase for operation in site.client.operations.list(filter=f"project = {web.project}")} == {DONE}
+    with Session(site.cloud.kahuna.store.engine) as session:
+        trail = session.exec(select(Audit).where(Audit.project == web.project).order_by(col(Audit.id))).all()
+    said = [(entry.method, entry.caller) for entry in trail][-3:]
+    assert said == [(f"Create{kind}", said[0][1]) for kind in ("Volume", "Instance", "Kompute")]
+
+
+def elsewhere(site: Site) -> tuple[str, str]:
+    """A zone and a subnet of another region."""
+    client = site.cloud.client
+    region = site.cloud.region(f"far-{len(list(client.regions.list()))}")
+    lan = client.vnets.create(vnet_pb2.Vnet(region=region.meta.id, name="lan"))
+    subnet = client.subnets.create(subnet_pb2.Subnet(vnet=lan.meta.id, name="lan", cidr="10.30.0.0/24"))
+    return site.cloud.zone(region).meta.id, subnet.meta.id
+
+
+def grown_template(site: Site) -> None:
+    """The template turns out to be larger than a GiB."""
+
+    def work(tx: Transaction) -> None:
+        template = tx.lock(template_pb2.Template, site.template.meta.id)
+        template.status.size = 3 * GIB
+        tx.report("Template", template)
+
+    run(site, work)
+
+
+def full_subnet(site: Site) -> dict[str, Any]:
+    """Adapters in a subnet with room for one."""
+    lan = vnet_pb2.Vnet(region=site.region.meta.id, name="small")
+    small = subnet_pb2.Subnet(vnet=site.cloud.client.vnets.create(lan).meta.id, name="small", cidr="10.40.0.0/30")
+    subnet = site.cloud.client.subnets.create(small).meta.id
+    return {"adapters": [adapter(site, subnet), adapter(site, subnet)]}
+
+
+def small_pool(site: Site) -> None:
+    """The pool turns out to be no larger than what it has promised."""
+
+    def work(tx: Transaction) -> None:
+        pool = tx.lock(storage_pool_pb2.StoragePool, site.pool.meta.id)
+        pool.status.capacity = GIB
+        tx.report("StoragePool", pool)
+
+    run(site, work)
+
+
+def taken_address(site: Site) -> dict[str, Any]:
+    """A second adapter that asks for what another adapter has."""
+    site.adapter("other", "10.20.0.9")
+    return {"adapters": [adapter(site), adapter(site, address="10.20.0.9")]}
+
+
+def held_template(site: Site) -> None:
+    """The template is marked for deletion while a disk keeps it."""
+    run(site, lambda tx: tx.mark("Template", site.template.meta.id))
+
+
+# What stands in the way of a kompute that is called so, what is asked for then; the reason, the field, some words.
+Row = tuple[str, Callable[[Site], Any], str, str, str]
+REFUSALS: list[Row] = [
+    ("no-cpu", lambda site: {"vcpus": 0}, "INVALID_ARGUMENT", "vcpus", "is required"),
+    ("tiny", lambda site: {"data_disk": 1}, "INVALID_ARGUMENT", "data_disk", "1048576 at least"),
+    ("a-nothing", lambda site: {"template": "x"}, "INVALID_ARGUMENT", "template", "no template has the id"),
+    (
+        "b-nothing",
+        lambda site: {"adapters": [adapter(site, "x")]},
+        "INVALID_ARGUMENT",
+        "adapters[0].subnet",
+        "no subnet",
+    ),
+    ("no-host", lambda site: {"memory": 100 * PB}, "NO_HOST", "zone", "host-1"),
+    (
+        "a-name",
+        lambda site: site.client.komputes.create(wanted(site, "a-name", adapters=[])) and {},
+        "NAME_TAKEN",
+        "",
+        "",
+    ),
+    ("b-name", lambda site: site.volume("b-name-os") and {}, "NAME_TAKEN", "name", "another volume"),
+    ("c-name", lambda site: site.volume("c-name-data") and {}, "NAME_TAKEN", "name", "'c-name-data'"),
+    ("d-name", lambda site: site.adapter("d-name-eth1") and {}, "NAME_TAKEN", "name", "another adapter"),
+    ("e-name", lambda site: site.machine("e-name") and {}, "NAME_TAKEN", "name", "'e-name-os'"),
+    ("full", full_subnet, "NO_ADDRESS", "adapters[1].subnet", "has no free address"),
+    ("taken", taken_address, "ADDRESS_TAKEN", "adapters[1].address", "10.20.0.9 belongs to another adapter"),
+    (
+        "twice",
+        lambda site: {"adapters": [adapter(site, "", "10.20.0.8")] * 2},
+        "ADDRESS_TAKEN",
+        "adapters[1].address",
+        "",
+    ),
+    (
+        "out",
+        lambda site: {"adapters": [adapter(site, "", "10.9.0.9")]},
+        "INVALID_ARGUMENT",
+        "adapters[0].address",
+        "host",
+    ),
+    ("a-far", lambda site: {"zone": elsewhere(site)[0]}, "INVALID_ARGUMENT", "template", "in another region"),
+    (
+        "b-far",
+        lambda site: {"adapters": [adapter(site, elsewhere(site)[1])]},
+        "INVALID_ARGUMENT",
+        "adapters[0].subnet",
+        "",
+    ),
+    ("small", grown_template, "INVALID_ARGUMENT", "disk", "less than the 3 GiB of template"),
+    ("room", small_pool, "NO_SPACE", "disk", "storage pool local has 0 bytes"),
+    ("going", held_template, "DELETING", "", "template: template "),
+]
+
+
+def test_whatever_is_refused_leaves_nothing_and_is_said_of_its_field(site: Site) -> None:
+    site.registered()
+    for name, before, reason, field, words in REFUSALS:
+        changes = before(site) or {}
+        asked = wanted(site, name, **{"adapters": [adapter(site), adapter(site)]} | changes)
+        revision = quiet(site)
+        with pytest.raises(errors.KowaError) as refused:
+            site.client.komputes.begin_create(asked)
+        said = refused.value
+        assert (said.reason, said.message[: len(field)]) == (reason, field), name
+        assert words in said.message, name
+        assert not field or [wrong.field for wrong in said.violations] == [field], name
+        assert moved(site, revision) == [], name
+
+
+@pytest.mark.parametrize("database", ["sqlite"], indirect=True)
+@pytest.mark.parametrize("transport", TRANSPORTS[1:])
+def test_a_refusal_is_heard_in_every_client(site: Site, transport: str, tmp_path: Path) -> None:
+    site.registered()
+    asked = wanted(site, adapters=[adapter(site, address="10.9.0.9")])
+    revision = quiet(site)
+    with calling_through(site, transport, tmp_path), pytest.raises(errors.KowaError) as refused:
+        site.client.komputes.begin_create(asked)
+    assert "adapters[0].address: 10.9.0.9 is not a host address" in refused.value.message
+    assert moved(site, revision) == []
+
+
+def test_a_change_reaches_its_parts_and_its_name_theirs(site: Site) -> None:
+    site.registered()
+    web = site.client.komputes.create(wanted(site))
+    generations = {name: part.meta.generation for name, part in parts(site).items()}
+    web.name, web.vcpus, web.memory, web.data_disk = "shop", 2, 2 * GIB, 3 * GIB
+    web.metadata["role"] = "shop"
+    web = site.client.komputes.update(web, ["name", "vcpus", "memory", "data_disk", "metadata"])
+    assert (web.meta.generation, web.meta.state) == (2, meta_pb2.STATE_READY)
+    changed = parts(site)
+    assert list(changed) == ["shop", "shop-data", "shop-eth0", "shop-eth1", "shop-os"]
+    assert {part.meta.generation - 1 for part in changed.values()} == set(generations.values())
+    machine = changed["shop"]
+    assert (machine.vcpus, machine.memory, dict(machine.metadata)) == (2, 2 * GIB, {"role": "shop"})
+    assert (changed["shop-os"].size, changed["shop-data"].size) == (GIB, 3 * GIB)
+    # What no part follows is there at once.
+    web.labels["env"] = "prod"
+    labelled = site.client.komputes.begin_update(web, ["labels"])
+    assert labelled.resource.meta.state == meta_pb2.STATE_READY
+    assert site.client.operations.get(labelled.operation_id).phase == DONE
+    assert parts(site) == changed
+
+
+def test_a_refused_change_changes_no_part(site: Site) -> None:
+    site.registered()
+    web = site.client.komputes.create(wanted(site))
+    bare = site.client.komputes.create(wanted(site, "bare", data_disk=0, adapters=[]))
+    site.volume("new-data")
+    revision = quiet(site)
+    for target, field, value, words in [
+        (web, "disk", GIB // 2, "disk: a volume never shrinks: it has 1 GiB"),
+        (web, "data_disk", GIB, "data_disk: a volume never shrinks"),
+        (web, "data_disk", 0, "data_disk: can't be added or taken away"),
+        (bare, "data_disk", GIB, "data_disk: can't be added or taken away"),
+        (web, "memory", 100 * PB, "host host-1 can't hold the growth"),
+        (web, "name", "new", "name: another volume of its project is called 'new-data'"),
+        (web, "zone", site.region.meta.id, "zone: can't be changed yet"),
+        (web, "adapters", [], "adapters: can't be changed"),
+    ]:
+        change: dict[str, Any] = {field: value}
+        sent = kompute_pb2.Kompute(meta=meta_pb2.Meta(id=target.meta.id), **change)
+        with pytest.raises(errors.KowaError) as refused:
+            site.client.komputes.begin_update(sent, [field, "description"])
+        assert words in refused.value.message
+    stale = kompute_pb2.Kompute(meta=meta_pb2.Meta(id=web.meta.id, etag="0" * 16), vcpus=2)
+    with pytest.raises(errors.KowaError, match="the etag is"):
+        site.client.komputes.begin_update(stale, ["vcpus"])
+    assert moved(site, revision) == []
+
+
+def test_what_it_says_of_a_part_is_changed_with_it_alone(site: Site) -> None:
+    site.registered()
+    site.client.komputes.create(wanted(site))
+    made, client = parts(site), site.client
+    revision = quiet(site)
+    for kind, name, field, value, remedy in [
+        ("instances", "web", "vcpus", 4, "change its vcpus"),
+        ("instances", "web", "name", "db", "change its name"),
+        ("volumes", "web-data", "size", 8 * GIB, "change its data_disk"),
+        ("adapters", "web-eth0", "name", "eth0", "change its name"),
+    ]:
+        part = made[name]
+        with pytest.raises(errors.KowaError) as refused:
+            getattr(client, kind).begin_update(type(part)(meta=part.meta, **{field: value}), [field])
+        assert refused.value.reason == "IN_USE"
+        assert f"{field}: is as kompute web says, of which this is a part; {remedy}" in refused.value.message
+        with pytest.raises(errors.KowaError, match=f"{name} is a part of kompute web; delete that") as refused:
+            getattr(client, kind).begin_delete(part.meta.id)
+        assert refused.value.reason == "IN_USE"
+    assert moved(site, revision) == []
+    # What it says nothing of is theirs.
+    disk = made["web-os"]
+    disk.description = "boots"
+    assert client.volumes.update(disk, ["description", "name"]).description == "boots"
+    client.instances.stop(made["web"].meta.id)
+    (web,) = client.komputes.list()
+    assert (web.status.power, web.meta.state) == (instance_pb2.POWER_STOPPED, meta_pb2.STATE_READY)
+
+
+def test_it_waits_for_its_host_and_says_so_and_goes_half_made(site: Site) -> None:
+    client, agent = site.client, site.cloud.dial(site.secret, FakeHost())
+    until(lambda: client.kaktuses.get(site.host.meta.id).status.memory, what="the host's capacity")
+    site.cloud.hang_up(agent)
+    until(lambda: not site.cloud.fleet_sessions(), what="the end of the session")
+    creating = client.komputes.begin_create(wanted(site))
+    assert creating.resource.meta.state == meta_pb2.STATE_PENDING
+    said = client.operations.get(creating.operation_id)
+    assert (said.phase, said.message.partition(":")[0]) == (WAITING, "HOST_OFFLINE")
+
+    deleting = client.komputes.begin_delete(creating.resource.meta.id)
+    assert client.operations.get(creating.operation_id).phase == operation_pb2.PHASE_SUPERSEDED
+    states = {part.meta.state for part in [*parts(site).values(), *client.komputes.list()]}
+    assert states == {meta_pb2.STATE_DELETING}
+    again = client.komputes.begin_create(wanted(site, adapters=[]))  # its name is free at once
+    client.komputes.begin_delete(creating.resource.meta.id)
+    waiting = client.operations.get(deleting.operation_id)
+    assert (waiting.phase, waiting.message.partition(":")[0]) == (WAITING, "HOST_OFFLINE")
+
+    site.registered()
+    for operation in (deleting, again):
+        assert client.operations.wait(operation.operation_id, LIMIT).phase == DONE
+    assert [kompute.meta.id for kompute in client.komputes.list()] == [again.resource.meta.id]
+    assert list(parts(site)) == ["web", "web-data", "web-os"]
+
+
+def test_what_was_never_told_to_a_host_goes_at_once(site: Site) -> None:
+    run(site, lambda tx: _seen_once(tx, site))
+    begun = site.client.komputes.begin_create(wanted(site))
+    deleting = site.client.komputes.begin_delete(begun.resource.meta.id)
+    assert site.client.operations.get(deleting.operation_id).phase == DONE
+    assert parts(site) == {}
+    assert list(site.client.komputes.list()) == []
+
+
+def _seen_once(tx: Transaction, site: Site) -> None:
+    host: Any = tx.get("Kaktus", site.host.meta.id)
+    host.status.cpus, host.status.memory = 8, 16 * GIB
+    tx.report("Kaktus", host)
+
+
+def test_what_goes_wrong_with_a_part_is_said_of_it(site: Site) -> None:
+    host = FakeHost()
+    host.frozen |= {"volume", "instance"}
+    site.registered(host)
+    begun = site.client.komputes.begin_create(wanted(site))
+    disk = parts(site)["web-os"]
+    host.failures[disk.meta.id] = "the pool is full"
+    host.frozen.clear()
+    with pytest.raises(errors.OperationFailed, match="CreateKompute web failed: volume web-os: the pool is full"):
+        site.client.operations.wait(begun.operation_id, LIMIT)
+    web = site.client.komputes.get(begun.resource.meta.id)
+    assert web.meta.state == meta_pb2.STATE_ERROR
+    assert [condition.message for condition in web.meta.conditions] == ["volume web-os: the pool is full"]
+    host.failures.clear()
+    until(lambda: site.client.komputes.get(web.meta.id).meta.state == meta_pb2.STATE_READY, what="the mended kompute")
+    assert list(site.client.komputes.get(web.meta.id).meta.conditions) == []
+
+
+def test_who_watches_hears_of_it_and_of_its_parts(site: Site) -> None:
+    site.registered()
+    heard: queue.SimpleQueue[Any] = queue.SimpleQueue()
+    with (
+        ThreadPoolExecutor(1) as watching,
+        Client(site.cloud.settings.api, key=site.cloud.key, insecure=True) as client,
+    ):
+
+        def watch() -> None:
+            for event in client.of(kompute_pb2.Kompute).watch(filter="vcpus = 1"):
+                heard.put(event)
+
+        watching.submit(watch)
+        assert heard.get(timeout=LIMIT).change == "synced"
+
+        def hear(holds: Callable[[Any], bool], what: str) -> None:
+            until(lambda: any(holds(heard.get(timeout=LIMIT)) for _ in range(1)), what=what)
+
+        web = site.client.komputes.create(wanted(site))
+        hear(
+            lambda event: event.resource and event.resource.meta.state == meta_pb2.STATE_READY,
+            "a kompute that is there",
+        )
+        (machine,) = site.client.instances.list()
+        site.client.instances.stop(machine.meta.id)
+        stopped = instance_pb2.POWER_STOPPED
+        hear(lambda event: event.resource and event.resource.status.power == stopped, "the machine that is off")
+        web.vcpus = 2
+        site.client.komputes.update(web, ["vcpus"])
+        hear(lambda event: event.change == "removed", "a kompute that does not match any more")
+        client.close()
+
+
+@pytest.mark.parametrize("database", ["sqlite"], indirect=True)
+def test_a_plan_shows_what_would_be_and_a_repeat_makes_no_second(site: Site) -> None:
+    site.registered()
+    revision = quiet(site)
+    planned = site.client.komputes.plan_create(wanted(site))
+    assert list(planned.status.addresses) == ["10.20.0.2", "10.20.0.9"]
+    assert (moved(site, revision), parts(site)) == ([], {})
+    first, again = (site.client.komputes.begin_create(wanted(site), request_id="one") for _ in range(2))
+    assert (first.operation_id, first.resource.meta.id) == (again.operation_id, again.resource.meta.id)
+    assert len(parts(site)) == 5
+
+
+def test_what_runs_inside_kahuna_says_it_as_often_as_it_likes(site: Site) -> None:
+    """By name and content: made, left alone, brought to what is wanted."""
+    site.registered()
+    komputes = site.cloud.kahuna.kinds["Kompute"]
+    cause = Cause("CreateKompute", "timer", "every night")
+    first = run(site, lambda tx: komputes.ensure(tx, cause, wanted(site)))
+    revision = quiet(site)
+    assert run(site, lambda tx: komputes.ensure(tx, cause, wanted(site))).operation is None
+    assert moved(site, revision) == []
+    grown = run(site, lambda tx: komputes.ensure(tx, cause, wanted(site, vcpus=3)))
+    assert (grown.resource.meta.id, grown.operation.caller) == (first.resource.meta.id, "timer")
+    assert parts(site)["web"].vcpus == 3
