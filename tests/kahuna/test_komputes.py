@@ -339,7 +339,7 @@ def test_what_it_says_of_a_part_is_changed_with_it_alone(site: Site) -> None:
 def test_it_waits_for_its_host_and_says_so_and_goes_half_made(site: Site) -> None:
     client, agent = site.client, site.cloud.dial(site.secret, FakeHost())
     until(lambda: client.kaktuses.get(site.host.meta.id).status.memory, what="the host's capacity")
-    site.cloud.hang_up(agent)
+    site.cloud.disconnect(agent)
     until(lambda: not site.cloud.fleet_sessions(), what="the end of the session")
     creating = client.komputes.begin_create(wanted(site))
     assert creating.resource.meta.state == meta_pb2.STATE_PENDING
