@@ -1,4 +1,4 @@
-"""Kinds that ask nothing of this host, and are there to be named: regions, zones, projects, network nodes."""
+"""Kinds that need no steps on this host and are only referred to: regions, zones, projects, network nodes."""
 
 from dataclasses import dataclass
 from typing import Any

@@ -10,7 +10,7 @@ from kowa.runtime.desired import DesiredObject
 
 D = TypeVar("D", bound=DesiredObject)
 
-SPACE_GRAIN = 16 << 20  # bytes: used and free space is reported no finer, or each look would be news
+SPACE_GRAIN = 16 << 20  # bytes: space is reported rounded to this, or each look would send a report
 
 
 class Kind(desired.Kind[D]):

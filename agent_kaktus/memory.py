@@ -9,7 +9,7 @@ from kowa.runtime.desired import DesiredObject
 
 MAX_ATTEMPTS = 5  # then an object is reported as failed, and tried on
 FIRST_RETRY_S, LONGEST_RETRY_S = 1.0, 60.0
-MAX_REPEATS = 3  # of the same steps, done and yet needed again at once
+MAX_REPEATS = 3  # of the same steps, which succeed and are needed again at once
 
 Generation = tuple[str, int]
 """An object's id and the number of its generation."""
@@ -72,7 +72,7 @@ class Memory:
         return id_ in self.failures and now < self.failures[id_].retry_at
 
     def note_rest(self, id_: str) -> None:
-        """An object needs nothing now."""
+        """An object has no steps now: forgets its failures."""
         self.failures.pop(id_, None)
         self.repeats.pop(id_, None)
 

@@ -9,7 +9,7 @@ MAX_REASON_CHARS = 500  # of what a program says
 
 
 async def run(program: str, *arguments: str, say: str = "") -> str:
-    """What it prints. Raises StepFailed with what it complains of."""
+    """Returns its standard output. Raises StepFailed with the end of its standard error."""
     pipe = asyncio.subprocess.PIPE
     # A program that is given no input may end before an empty one could be written.
     stdin = pipe if say else asyncio.subprocess.DEVNULL

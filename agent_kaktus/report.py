@@ -18,7 +18,7 @@ from kowa.v2 import meta_pb2
 
 
 class Reports:
-    """Makes reports; the same for the same facts, so that telling them again costs nothing."""
+    """Makes reports; equal facts make equal reports, so that they are not sent again."""
 
     def __init__(self, kinds: Kinds[Kind[Any]]) -> None:
         self._kinds = kinds

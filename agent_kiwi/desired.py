@@ -13,7 +13,7 @@ class Kiwi(DesiredObject):
 
 
 class Region(DesiredObject):
-    """It asks nothing of this node."""
+    """A region; needs no steps on this node."""
 
 
 class Vnet(DesiredObject):

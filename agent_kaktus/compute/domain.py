@@ -134,7 +134,7 @@ def _cpu(domain: Element, config: HostConfig) -> None:
 
 
 def _no_sleep(domain: Element) -> None:
-    """A guest that sleeps hears nothing, not even that it shall shut down."""
+    """Turns guest sleep off: a sleeping guest does not react to a shutdown request."""
     management = SubElement(domain, "pm")
     SubElement(management, "suspend-to-mem", enabled="no")
     SubElement(management, "suspend-to-disk", enabled="no")

@@ -80,7 +80,7 @@ class Hypervisor:
         return await self._call(_HOST, lambda connection: _look(connection, self._killed))
 
     async def facts(self) -> HostFacts:
-        """Asked once: libvirt may probe QEMU to answer."""
+        """Cached after the first call: libvirt may start QEMU to answer."""
         if self._facts is None:
             self._facts = await self._call(_HOST, _facts)
         return self._facts
@@ -89,7 +89,7 @@ class Hypervisor:
         await self._call(_HOST, lambda connection: connection.defineXML(text))
 
     async def start(self, id_: str) -> None:
-        """Paused."""
+        """Starts the domain paused."""
         await self._on(id_, lambda domain: domain.isActive() or domain.createWithFlags(libvirt.VIR_DOMAIN_START_PAUSED))
 
     async def resume(self, id_: str) -> None:

@@ -18,11 +18,11 @@ class PowerNotes(Notes):
     restarts: dict[Generation, tuple[float, ...]] = field(default_factory=dict)
 
     def restarts_of(self, instance: DesiredObject) -> tuple[float, ...]:
-        """When its present generation was started again because it fell over."""
+        """When its present generation was restarted after a crash."""
         return self.restarts.get((instance.id, instance.generation), ())
 
     def crashes_too_often(self, instance: DesiredObject) -> bool:
-        """Stays so until its generation moves: no clock is asked."""
+        """Stays true until its generation changes, however long ago the crashes are."""
         last = self.restarts_of(instance)[-MAX_RESTARTS:]
         return len(last) == MAX_RESTARTS and last[-1] - last[0] <= RESTART_WINDOW_S
 
@@ -31,11 +31,11 @@ class PowerNotes(Notes):
         return sum(now - time <= RESTART_WINDOW_S for time in self.restarts_of(instance))
 
     def note_restart(self, instance: DesiredObject, now: float) -> None:
-        """It fell over, and was started again."""
+        """Records a restart after a crash."""
         self.restarts[instance.id, instance.generation] = (*self.restarts_of(instance), now)[-MAX_RESTARTS:]
 
     def note_running(self, instance: DesiredObject, now: float) -> None:
-        """One that has run ever since the window of its last restart begins anew."""
+        """Clears the restarts of an instance that has run for a whole RESTART_WINDOW_S."""
         if self.restarts_of(instance) and not self.count_recent_restarts(instance, now):
             del self.restarts[instance.id, instance.generation]
 

@@ -25,7 +25,7 @@ class WriteSeed(ObjectStep[Instance]):
 
 
 class RemoveSeed(ObjectStep[Instance]):
-    """And the console log with it."""
+    """Removes the seed and the console log."""
 
     verb = "remove seed"
 
@@ -49,7 +49,7 @@ class Define(ObjectStep[Instance]):
 
 @dataclass(frozen=True, slots=True)
 class Start(ObjectStep[Instance]):
-    """Paused: no instruction of the guest is run yet."""
+    """Starts it paused: the guest runs only once its taps are filtered."""
 
     again: bool  # it fell over by itself
 
@@ -66,7 +66,7 @@ class Start(ObjectStep[Instance]):
 
 @dataclass(frozen=True, slots=True)
 class FilterTaps(ObjectStep[Instance]):
-    """Before the guest runs: it shall speak with its own addresses only."""
+    """Before the guest runs, so that it can send with its own addresses only."""
 
     verb = "filter taps of"
     adapters: tuple[Adapter, ...]
@@ -94,7 +94,7 @@ class Suspend(ObjectStep[Instance]):
 
 
 class Shutdown(ObjectStep[Instance]):
-    """Asks the guest; it takes its time."""
+    """Asks the guest to shut down; it may take up to shutdown_limit, then power is cut."""
 
     verb = "shutdown"
 

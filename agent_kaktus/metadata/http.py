@@ -9,12 +9,12 @@ from agent_kaktus.metadata.answer import Answer, Request, refused
 
 MAX_HEAD_BYTES = 8192
 MAX_HEADERS = 32
-MAX_BODY_BYTES = 1024  # nothing in it is read
+MAX_BODY_BYTES = 1024  # bodies are read to their end and ignored
 _CHUNK_BYTES = 4096
 
 
 class Malformed(Exception):
-    """It is answered, and the connection closed."""
+    """A request that is no HTTP: answered with an error, then the connection is closed."""
 
     def __init__(self, status: int, reason: str) -> None:
         super().__init__(reason)

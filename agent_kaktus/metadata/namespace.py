@@ -17,7 +17,7 @@ _libc = ctypes.CDLL(None, use_errno=True)
 
 
 class Namespace:
-    """One of them."""
+    """One network namespace."""
 
     def __init__(self) -> None:
         self.descriptor: int = _in_thread(_unshare)

@@ -41,7 +41,7 @@ class Server:
         return await asyncio.start_server(partial(self._accept, vnet, neighbours), sock=listener)
 
     async def close(self) -> None:
-        """Of those still talking nobody is waited for."""
+        """Closes listeners and connections without waiting for open requests."""
         await self._tasks.close()
 
     def _accept(

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class ServeMetadata(ObjectStep[Vnet]):
-    """With what keeps the service apart; one that is there gets what it lacks."""
+    """Starts a vnet's service and the filter around it; of what is there already only the missing parts are made."""
 
     verb = "serve metadata on"
     networks: frozenset[IPv4Network]

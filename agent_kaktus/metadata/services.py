@@ -15,7 +15,7 @@ from agent_kaktus.network.vnet import Vnet
 
 @dataclass(slots=True)
 class Service:
-    """What there is of one. All of it goes when the agent does, since nobody else holds its namespace."""
+    """The parts of one service. The kernel removes them when the agent ends: nothing else holds the namespace."""
 
     namespace: Namespace
     port: int  # its index
@@ -25,7 +25,7 @@ class Service:
 
 
 class MetadataServices:
-    """All of them, by vnet."""
+    """The services by vnet."""
 
     def __init__(self, server: Server) -> None:
         self._server = server
@@ -35,10 +35,10 @@ class MetadataServices:
     def look(self) -> dict[str, frozenset[IPv4Network]]:
         return {id_: service.networks for id_, service in self._services.items()}
 
-    async def serve(self, vnet: Vnet, networks: frozenset[IPv4Network], around: MetadataFilter) -> None:
+    async def serve(self, vnet: Vnet, networks: frozenset[IPv4Network], metadata_filter: MetadataFilter) -> None:
         """The filter first. What is there of a service stays; if its veth is gone, so is the rest."""
         async with self._changing:
-            await around.put()
+            await metadata_filter.put()
             service = self._services.get(vnet.id)
             if service is None or not await asyncio.to_thread(veth.is_joined, vnet.metadata_port, service.port):
                 await self._drop(vnet.id)
@@ -48,12 +48,12 @@ class MetadataServices:
             service.networks = networks
             await asyncio.to_thread(veth.plug, vnet)
 
-    async def remove(self, vnet: Vnet, around: MetadataFilter) -> None:
+    async def remove(self, vnet: Vnet, metadata_filter: MetadataFilter) -> None:
         async with self._changing:
             await asyncio.to_thread(veth.remove, vnet.metadata_port)
             await self._drop(vnet.id)
             if not self._services:
-                await around.remove()
+                await metadata_filter.remove()
 
     async def close(self) -> None:
         async with self._changing:

@@ -16,7 +16,7 @@ _EXPIRY_SIZE = 8
 
 
 class Tokens:
-    """Those of one host. Times are seconds of the wall clock, since a token outlives the agent."""
+    """Issues and checks tokens of one host. Times are seconds of the wall clock, since a token outlives the agent."""
 
     def __init__(self, key: bytes) -> None:
         self._key = key

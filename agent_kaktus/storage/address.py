@@ -8,12 +8,12 @@ Address = IPv4Address | IPv6Address
 Network = IPv4Network | IPv6Network
 
 _NAT64 = ip_network("64:ff9b::/96")
-_GIVEN_OUT = (ip_network("2000::/3"), _NAT64)  # of version six; what else Python calls global may lead inside
+_GLOBAL_IPV6 = (ip_network("2000::/3"), _NAT64)  # Python's is_global also takes addresses that may lead inside
 
 
 @dataclass(frozen=True, slots=True)
 class Allowed:
-    """What the operator has named."""
+    """Private host names and networks that the operator lets templates be fetched from."""
 
     names: frozenset[str] = frozenset()
     networks: tuple[Network, ...] = ()
@@ -22,7 +22,7 @@ class Allowed:
 def choose(host: str, found: Iterable[str], allowed: Allowed) -> str:
     """The address to connect to. Raises ValueError when one of them is not to be reached from here.
 
-    All must be fit: a name that leads outside and inside at once is not to be trusted with either.
+    Every address must be allowed: a name that resolves to public and private ones is refused.
     """
     addresses = [ip_address(text.split("%", 1)[0]) for text in found]
     if not addresses:
@@ -43,7 +43,7 @@ def _is_fit(address: Address, networks: Iterable[Network]) -> bool:
 
 
 def _is_public(address: Address) -> bool:
-    is_given_out = address.version == 4 or any(address in network for network in _GIVEN_OUT)
+    is_given_out = address.version == 4 or any(address in network for network in _GLOBAL_IPV6)
     return is_given_out and address.is_global and not address.is_multicast
 
 

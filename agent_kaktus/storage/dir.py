@@ -74,7 +74,7 @@ class DirDriver:
         self._remember(volume)
 
     async def grow(self, pool: str, volume: str, size: int) -> None:
-        """While no domain has it open."""
+        """Only while no domain has it open."""
         path = self._path(pool, volume)
         await image.resize(path, size)
         await asyncio.to_thread(files.sync, path)
