@@ -8,18 +8,18 @@ TIMEOUT_S = 60.0
 MAX_REASON_CHARS = 500  # of what a program says
 
 
-async def run(program: str, *arguments: str, say: str = "") -> str:
-    """Returns its standard output. Raises StepFailed with the end of its standard error."""
+async def run(program: str, *arguments: str, stdin_text: str = "") -> str:
+    """Returns its standard output. Raises StepFailed with the beginning of its standard error."""
     pipe = asyncio.subprocess.PIPE
     # A program that is given no input may end before an empty one could be written.
-    stdin = pipe if say else asyncio.subprocess.DEVNULL
+    stdin = pipe if stdin_text else asyncio.subprocess.DEVNULL
     try:
         process = await asyncio.create_subprocess_exec(program, *arguments, stdin=stdin, stdout=pipe, stderr=pipe)
     except OSError as why:
         raise StepFailed(f"{program} can't be run: {why.strerror}") from why
     try:
         async with asyncio.timeout(TIMEOUT_S):
-            output, errors = await process.communicate(say.encode() or None)
+            output, errors = await process.communicate(stdin_text.encode() or None)
     except TimeoutError as why:
         raise StepFailed(f"{program} took longer than {TIMEOUT_S:.0f} s") from why
     finally:

@@ -14,7 +14,7 @@ def fingerprint(rules: str) -> str:
 
 async def load(script: str) -> None:
     """Carries out a script as one transaction. Raises StepFailed."""
-    await process.run("nft", "-f", "-", say=script)
+    await process.run("nft", "-f", "-", stdin_text=script)
 
 
 async def list_table(family: str, name: str) -> list[dict[str, Any]] | None:

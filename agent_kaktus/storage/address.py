@@ -36,18 +36,18 @@ def choose(host: str, found: Iterable[str], allowed: Allowed) -> str:
 
 
 def _is_fit(address: Address, networks: Iterable[Network]) -> bool:
-    meant = _meant(address)
+    meant = _embedded_ipv4(address)
     if any(each in network for network in networks for each in (address, meant)):
         return True
     return all(_is_public(each) for each in (address, meant))
 
 
 def _is_public(address: Address) -> bool:
-    is_given_out = address.version == 4 or any(address in network for network in _GLOBAL_IPV6)
-    return is_given_out and address.is_global and not address.is_multicast
+    in_global_range = address.version == 4 or any(address in network for network in _GLOBAL_IPV6)
+    return in_global_range and address.is_global and not address.is_multicast
 
 
-def _meant(address: Address) -> Address:
+def _embedded_ipv4(address: Address) -> Address:
     """The IPv4 address that an IPv6 address stands for, if it does."""
     if isinstance(address, IPv4Address):
         return address
