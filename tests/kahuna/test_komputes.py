@@ -40,9 +40,9 @@ def site(cloud: ControlPlane) -> Site:
     return make_site(cloud)
 
 
-def adapter(site: Site, subnet: str = "", address: str = "") -> kompute_pb2.KomputeAdapter:
+def adapter(site: Site, subnet: str = "", address: str = "") -> kompute_pb2.Kompute.Adapter:
     """One in the site's subnet, or another."""
-    return kompute_pb2.KomputeAdapter(subnet=subnet or site.subnet.meta.id, address=address)
+    return kompute_pb2.Kompute.Adapter(subnet=subnet or site.subnet.meta.id, address=address)
 
 
 def wanted(site: Site, name: str = "web", **changes: Any) -> kompute_pb2.Kompute:
@@ -188,6 +188,13 @@ REFUSALS: list[Row] = [
         "INVALID_ARGUMENT",
         "adapters[0].subnet",
         "no subnet",
+    ),
+    (
+        "nowhere",
+        lambda site: {"zone": "", "region": site.region.meta.id, "memory": 100 * PB},
+        "NO_HOST",
+        "region",
+        "host-1",
     ),
     ("no-host", lambda site: {"memory": 100 * PB}, "NO_HOST", "zone", "host-1"),
     (

@@ -66,7 +66,7 @@ class Komputes(Kind[kompute_pb2.Kompute]):
                 part.volumes.extend(ids["Volume"])
                 part.adapters.extend(ids["Adapter"])
             kind = part.DESCRIPTOR.name
-            with _in_its_words(role, {"NO_HOST": "zone"}):
+            with _in_its_words(role, {"NO_HOST": "zone" if resource.zone else "region"}):
                 made = self.kinds[kind].create(tx, _by(cause, "Create", kind), part, whole=id_)
             ids[kind].append(meta(made.resource).id)
         return self._as_parts_are(tx, id_, list(self._parts(tx, id_)))
