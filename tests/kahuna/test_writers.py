@@ -55,6 +55,26 @@ def test_what_changed_since_it_was_read_is_read_again(cloud: ControlPlane, looki
     assert runs == {"find": ["eu", "eu-west"], "get": ["eu-west"]}[looking]
 
 
+def test_who_takes_room_of_a_pool_holds_up_nothing_that_lies_in_it(cloud: ControlPlane) -> None:
+    """Each would wait for the other: one for the pool that its volume names, the other for its turn to commit."""
+    site = make_site(cloud)
+    volume = site.volume("data").resource
+    held, changed = threading.Event(), threading.Event()
+
+    def hold(tx: Transaction) -> bool:
+        tx.lock_reference("StoragePool", site.pool.meta.id)
+        held.set()
+        return changed.wait(10)
+
+    holding = cloud.loop.start(cloud.kahuna.store.run(hold))
+    assert held.wait(60)
+    volume.description = "described"
+    site.client.volumes.begin_update(volume, ["description"])
+    changed.set()
+    until(holding.done, what="the end of the other transaction")
+    assert holding.result(), "the change of the volume waited for its pool"
+
+
 @pytest.mark.parametrize("then", ["remove", "put"])
 def test_what_went_since_it_was_read_is_looked_for_again(cloud: ControlPlane, then: str) -> None:
     """Two remove the last children of a marked parent: the second finds it gone, and its caller hears of no other."""

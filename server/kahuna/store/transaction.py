@@ -102,7 +102,7 @@ class Transaction(Reader):
 
     def lock_found(self, kind: str, query: Any) -> list[Message]:
         """The resources that a query for rows of a kind finds, locked exclusively."""
-        rows = self.session.exec(query.with_for_update().execution_options(populate_existing=True)).all()
+        rows = self.session.exec(query.with_for_update(key_share=True).execution_options(populate_existing=True)).all()
         self._locked |= {(kind, row.id): (Lock.EXCLUSIVE, row) for row in rows}
         return [message_of(kind, row) for row in rows]
 
@@ -279,7 +279,8 @@ class Transaction(Reader):
         if held is not None and lock in (None, held, Lock.SHARED):
             return row
         # PostgreSQL refuses to be asked for a text with a NUL.
-        how = {None: None, Lock.SHARED: {"read": True}, Lock.EXCLUSIVE: True}[lock]
+        # Rows that name this one are checked against its key at each commit, which an exclusive lock leaves alone.
+        how = {None: None, Lock.SHARED: {"read": True}, Lock.EXCLUSIVE: {"key_share": True}}[lock]
         row = None if "\0" in id_ else self.session.get(TABLES[kind], id_, with_for_update=how)
         if row is not None and lock is not None:
             self._locked[kind, id_] = lock, row
