@@ -11,6 +11,7 @@ import pytest
 from kahuna.kinds import deletion
 from kahuna.kinds.adapter import Adapters
 from kahuna.kinds.cause import Cause
+from kahuna.kinds.region import Region
 from kahuna.store.transaction import StaleRead, Transaction
 from kowa.v2 import adapter_pb2, operation_pb2, region_pb2, subnet_pb2
 from tests.control_plane import ControlPlane, FakeHost, control_plane
@@ -35,6 +36,7 @@ def test_what_changed_since_it_was_read_is_read_again(cloud: ControlPlane, looki
     runs: list[str] = []
 
     def describe(tx: Transaction) -> None:
+        row = tx.session.get(Region, region.meta.id)  # held, for what nobody holds the session forgets
         found = tx.find("Region", region.meta.id)
         read.set()
         assert changed.wait(60)
@@ -44,6 +46,7 @@ def test_what_changed_since_it_was_read_is_read_again(cloud: ControlPlane, looki
         runs.append(found.name)
         found.description = "described"
         tx.put("Region", found)
+        assert row is not None
 
     slow = cloud.loop.start(cloud.kahuna.store.run(describe))
     assert read.wait(60)

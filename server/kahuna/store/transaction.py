@@ -281,7 +281,8 @@ class Transaction(Reader):
         # PostgreSQL refuses to be asked for a text with a NUL.
         # Rows that name this one are checked against its key at each commit, which an exclusive lock leaves alone.
         how = {None: None, Lock.SHARED: {"read": True}, Lock.EXCLUSIVE: {"key_share": True}}[lock]
-        row = None if "\0" in id_ else self.session.get(TABLES[kind], id_, with_for_update=how)
+        fresh = lock is not None  # or a row that the session still holds would be as it was read before
+        row = None if "\0" in id_ else self.session.get(TABLES[kind], id_, with_for_update=how, populate_existing=fresh)
         if row is not None and lock is not None:
             self._locked[kind, id_] = lock, row
         return row
