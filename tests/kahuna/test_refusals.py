@@ -1,6 +1,7 @@
 """Bad input: what is refused, in which words, and that a refused call changes nothing, in every transport."""
 
 import contextlib
+import math
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -239,6 +240,9 @@ REFUSALS: list[tuple[str, Callable[[Site], object], str, str]] = [
     ("a URL with a port that is none", image(source="http://h:abc/x"), INVALID, "source"),
     ("a URL with a host that is none", image(source="http://a..b/x"), INVALID, "source: must have a host: 'a..b'"),
     ("a pool without host", place(driver=DIR), INVALID, "kaktus: is required"),
+    ("a pool that promises half", place(driver=DIR, overcommit=0.5), INVALID, "overcommit: is 0.5, 1 at least"),
+    ("a pool that promises all", place(driver=DIR, overcommit=math.inf), INVALID, "overcommit: is inf, 100 at most"),
+    ("a pool that promises no number", place(driver=DIR, overcommit=math.nan), INVALID, "overcommit: is nan, 1 at"),
     ("a Ceph pool", place(driver=2), "NOT_SERVED", "not served yet"),
     ("an agent of another host", create(kaktus_pb2.Kaktus, zone=zone, name="b", agent=agent), "IN_USE", "agent"),
     ("a shrinking disk", shrink, INVALID, "size: a volume never shrinks: it has 1 GiB, 512 MiB asked"),

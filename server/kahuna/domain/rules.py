@@ -102,8 +102,8 @@ CHECKS: Mapping[str, Callable[[Any, Any], str]] = {
     "dns_label": _form(formats.DNS_LABEL.fullmatch, "no DNS label: 1 to 63 of a-z, 0-9 and inner hyphens"),
     "host_name": _form(_is_host_name, "no host name like www.example.net, in lower case"),
     "max_len": _max_len,
-    "min": lambda value, least: f"is {value}, {least} at least" if value < least else "",
-    "max": lambda value, most: f"is {value}, {most} at most" if value > most else "",
+    "min": lambda value, least: f"is {value}, {least} at least" if not value >= least else "",  # also NaN
+    "max": lambda value, most: f"is {value}, {most} at most" if not value <= most else "",
     "cidr": _cidr,
     "ip": _ip,
     "ports": _ports,
