@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Any
 
-from agent_kaktus.kind import D, Kind
+from agent_kaktus.plan import D, Kind
 from kowa.runtime.desired import DesiredObject, Identity
 from kowa.v2 import kiwi_pb2, project_pb2, region_pb2, zone_pb2
 
@@ -26,7 +26,7 @@ class Kiwi(DesiredObject):
 
 
 class Context(Kind[D]):
-    is_context = True
+    needs_host = False
 
     def parse(self, identity: Identity, sent: Any) -> D:
         return self.value(*identity)

@@ -11,13 +11,9 @@ import structlog
 from agent_kaktus.actual import Actual
 from agent_kaktus.config import HostConfig
 from agent_kaktus.errors import PermanentFailure, StepFailed
-from agent_kaktus.kind import Kind
 from agent_kaktus.memory import LONGEST_RETRY_S, MAX_REPEATS, Failure, Memory
-from agent_kaktus.plan import plan
+from agent_kaktus.plan import Kind, Step, Verdict, View, plan
 from agent_kaktus.report import Reports
-from agent_kaktus.step import Step
-from agent_kaktus.verdict import Verdict
-from agent_kaktus.view import View
 from kowa.runtime import crashpoint
 from kowa.runtime.desired import Desired, DesiredObject, Kinds
 from kowa.runtime.feed import Feed, Refused
@@ -33,7 +29,7 @@ log = structlog.get_logger()
 class Host(Protocol):
     """What the loop needs of a host; what steps need of it they say themselves."""
 
-    async def look(self, node: str) -> Actual: ...
+    async def observe(self, node: str) -> Actual: ...
 
 
 async def carry_out(step: Step, host: Any) -> None:
@@ -87,10 +83,10 @@ class Loop:
             self._memory.given_up[wanted.id, wanted.generation] = reason
         self._wake.set()
 
-    def background_progressed(self, wanted: DesiredObject, works: str) -> None:
+    def background_progressed(self, wanted: DesiredObject, working: str) -> None:
         """Reports how far it has come."""
         if self._view is not None and self._view.desired.of(type(wanted)).get(wanted.id) == wanted:
-            self._feed.report(self._reports.one(self._view, wanted, Verdict(works=works)))
+            self._feed.report(self._reports.one(self._view, wanted, Verdict(working=working)))
 
     async def _listen(self) -> None:
         while True:
@@ -122,7 +118,7 @@ class Loop:
             if desired.node is None:
                 return LOOK_INTERVAL_S
             try:
-                actual = await self._look(desired.node.id)
+                actual = await self._observe_host(desired.node.id)
             except Exception as why:
                 if not isinstance(why, StepFailed | OSError):
                     log.exception("look.failed")
@@ -137,9 +133,9 @@ class Loop:
             await self._do_all(due)
         return RETRY_INTERVAL_S
 
-    async def _look(self, node: str) -> Actual:
-        actual = await self._host.look(node)
-        seen = {kind.value: found for kind in self._kinds if (found := await kind.look(self._host)) is not None}
+    async def _observe_host(self, node: str) -> Actual:
+        actual = await self._host.observe(node)
+        seen = {kind.value: found for kind in self._kinds if (found := await kind.observe(self._host)) is not None}
         return replace(actual, by_kind=seen)
 
     def _observe(self, desired: Desired, actual: Actual) -> View:
@@ -147,7 +143,7 @@ class Loop:
         self._memory.keep_only({wanted.id for wanted in desired})
         view = View(self._config, desired, actual, self._memory, self._clock())
         for kind in self._kinds:
-            kind.observe(view)
+            kind.update_memory(view)
         return view
 
     def _decide(self, view: View) -> dict[DesiredObject, Verdict]:

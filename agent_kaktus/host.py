@@ -39,12 +39,12 @@ class LocalHost:
         self.bridges = Bridges()
         self._node = ""
 
-    async def look(self, node: str) -> Actual:
+    async def observe(self, node: str) -> Actual:
         """All that is on the host of a Kaktus. Raises LibvirtUnavailable, StepFailed or OSError with the reason."""
         if node != self._node:
             table = names.filter_table(node)
             self._node, self.tap_filters, self.metadata_filter = node, TapFilters(table), MetadataFilter(table)
-        domains = await self.hypervisor.look()
+        domains = await self.hypervisor.observe()
         storage = await self.storage.look()
         tap_filters, metadata_filter, unseen = await self._look_at_filters()
         return Actual(
@@ -60,7 +60,7 @@ class LocalHost:
             filters_unseen=unseen,
             metadata_services=self.metadata_services.look(),
             metadata_filter=metadata_filter,
-            seeds=await self.seeds.look(),
+            seeds=await self.seeds.observe(),
         )
 
     async def _look_at_filters(self) -> tuple[dict[str, str], str, str]:

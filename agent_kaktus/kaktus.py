@@ -1,10 +1,8 @@
 """The host's own record: what it has, and what on it belongs to no object any more."""
 
-from agent_kaktus.kind import Kind
 from agent_kaktus.metadata.service import remove_stale_filter
 from agent_kaktus.network.adapter import remove_stale_filters
-from agent_kaktus.verdict import GONE, Verdict
-from agent_kaktus.view import View
+from agent_kaktus.plan import GONE, Kind, Verdict, View
 from kowa.runtime.desired import DesiredObject, Identity
 from kowa.v2 import kaktus_pb2
 

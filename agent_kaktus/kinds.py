@@ -5,10 +5,10 @@ from typing import Any
 from agent_kaktus.compute.instance import Instances
 from agent_kaktus.context import Kiwis, Projects, Regions, Zones
 from agent_kaktus.kaktus import Kaktuses
-from agent_kaktus.kind import Kind
 from agent_kaktus.metadata.service import VnetsWithMetadata
 from agent_kaktus.network.adapter import Adapters
 from agent_kaktus.network.subnet import Subnets
+from agent_kaktus.plan import Kind
 from agent_kaktus.storage.storage_pool import StoragePools
 from agent_kaktus.storage.template import Templates
 from agent_kaktus.storage.volume import Volumes

@@ -1,15 +1,147 @@
-"""The least steps that turn what is into what is wanted. Pure: the text of it is the test.
+"""Plans: for each object of the slice the least steps that turn what is into what is wanted, or why there are none now.
 
-Only an explicit GONE removes anything. What bears our mark, or a name as we give them, and is in no slice is named as a
-stranger and left alone. A step is planned when all it stands on is there; what stands on it follows with the next look.
+Each noun's module says it for its own kind, and nothing else knows a kind by name. Plans are pure: their text is the
+test. Only an explicit GONE removes anything. What bears our mark, or a name as we give them, and is in no slice is
+named as a stranger and left alone. A step is planned when all it stands on is there; what stands on it follows with
+the next observation.
 """
 
-from typing import Any
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, ClassVar, Generic, TypeVar
 
-from agent_kaktus.kind import Kind
-from agent_kaktus.verdict import Plan, Verdict
-from agent_kaktus.view import View
-from kowa.runtime.desired import Kinds
+from agent_kaktus.actual import Actual
+from agent_kaktus.config import HostConfig
+from agent_kaktus.memory import Memory
+from kowa.runtime import desired
+from kowa.runtime.desired import Desired, DesiredObject, Kinds
+
+D = TypeVar("D", bound=DesiredObject)
+
+SPACE_UNIT_BYTES = 16 << 20  # space is reported in whole units, or each observation would send a report
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """One change of the host, a value that carries itself out and can be repeated.
+
+    Its text is in tests, logs and reports; its class names the crash point behind it.
+    """
+
+    async def do(self, host: Any) -> None:
+        """Carries it out with the drivers of a LocalHost, or of a simulation that has the same.
+
+        Raises StepFailed or OSError with the reason.
+        """
+        raise NotImplementedError
+
+    def before(self, memory: Memory, now: float) -> None:
+        """Notes what must be known though it fails."""
+
+    def after(self, memory: Memory, now: float) -> None:
+        """Notes what must be known once it is done."""
+
+
+@dataclass(frozen=True, slots=True)
+class ObjectStep(Step, Generic[D]):
+    """A step for one object. Its text is a verb and the object's name."""
+
+    verb: ClassVar[str]
+    wanted: D
+
+    def __str__(self) -> str:
+        return f"{self.verb} {self.wanted.name}"
+
+
+@dataclass(frozen=True, slots=True)
+class Condition:
+    """Worth knowing about an object though it is as wanted. Kahuna adds since when it holds."""
+
+    type: str
+    reason: str
+    message: str
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """The steps that an object needs, or why it can have none now. With nothing set it is as wanted."""
+
+    steps: tuple[Step, ...] = ()
+    working: str = ""  # what goes on by itself and is awaited
+    waits: str = ""  # for another object
+    fails: str = ""
+    gone: bool = False
+    conditions: tuple[Condition, ...] = ()
+
+    def __str__(self) -> str:
+        if self.steps:
+            return ", ".join(str(step) for step in self.steps)
+        for word in ("working", "waits", "fails"):
+            if text := getattr(self, word):
+                return f"{word}: {text}"
+        if self.gone:
+            return "gone"
+        return " ".join(condition.type for condition in self.conditions) or "-"
+
+
+AS_WANTED = Verdict()
+GONE = Verdict(gone=True)
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """A verdict on each object of the slice, and what is on the host and in no slice."""
+
+    verdicts: Mapping[str, Verdict]
+    strangers: tuple[str, ...] = ()
+
+    @property
+    def steps(self) -> list[Step]:
+        """All of them."""
+        return [step for verdict in self.verdicts.values() for step in verdict.steps]
+
+
+@dataclass(frozen=True, slots=True)
+class View:
+    """Everything that a plan may look at: what is wanted and what is, at one time."""
+
+    config: HostConfig
+    desired: Desired
+    actual: Actual
+    memory: Memory = field(default_factory=Memory)
+    now: float = 0.0  # seconds of the loop's clock
+    strangers: tuple[str, ...] = ()  # what is on the host and in no slice, once that is planned
+
+
+class Kind(desired.Kind[D]):
+    """One kind of object. What is not overridden is right for a kind that asks nothing of the host."""
+
+    needs_host = True  # otherwise it is as wanted though the host can't be observed
+
+    async def observe(self, host: Any) -> Any:
+        """What this kind sees on a host beside what all share; it stands in `actual.by_kind` under the kind's value."""
+        return None
+
+    def plan(self, view: View, wanted: D) -> Verdict:
+        """The least steps that turn what is into what is wanted. Pure."""
+        return GONE if wanted.gone else AS_WANTED
+
+    def fill_status(self, view: View, wanted: D, resource: Any) -> None:
+        """Puts what is seen of an object into the status of a resource to report."""
+
+    def clear_unseen(self, resource: Any) -> None:
+        """Takes from a last report what may have changed while the host can't be observed."""
+
+    def strangers(self, view: View) -> Iterable[str]:
+        """What is on the host like objects of this kind, and in no slice."""
+        return ()
+
+    def update_memory(self, view: View) -> None:
+        """Brings the memory of this kind up to what is seen."""
+
+    def deadlines(self, view: View) -> Iterable[float]:
+        """When something is due though nothing moves, in seconds of the loop's clock."""
+        return ()
 
 
 def plan(kinds: Kinds[Kind[Any]], view: View) -> Plan:
@@ -19,3 +151,8 @@ def plan(kinds: Kinds[Kind[Any]], view: View) -> Plan:
         given_up = "" if wanted.gone else view.memory.why_given_up(wanted)
         verdicts[wanted.id] = Verdict(fails=given_up) if given_up else kinds.of(wanted).plan(view, wanted)
     return Plan(verdicts, tuple(sorted(found for kind in kinds for found in kind.strangers(view))))
+
+
+def rounded_space(size: int) -> int:
+    """A number of bytes as it is reported."""
+    return size // SPACE_UNIT_BYTES * SPACE_UNIT_BYTES

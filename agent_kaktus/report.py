@@ -7,10 +7,8 @@ from google.protobuf.message import Message
 
 from agent_kaktus.actual import Actual
 from agent_kaktus.config import HostConfig
-from agent_kaktus.kind import Kind
 from agent_kaktus.memory import MAX_ATTEMPTS, Memory
-from agent_kaktus.verdict import Condition, Plan, Verdict
-from agent_kaktus.view import View
+from agent_kaktus.plan import Condition, Kind, Plan, Verdict, View
 from kowa import resources
 from kowa.fleet.v1 import fleet_pb2
 from kowa.runtime.desired import Desired, DesiredObject, Kinds
@@ -59,7 +57,7 @@ class Reports:
         """
         for wanted in desired:
             kind = self._kinds.of(wanted)
-            if kind.is_context:
+            if not kind.needs_host:
                 yield self.one(View(config, desired, Actual(), memory), wanted, Verdict(gone=wanted.gone))
                 continue
             resource: Any = kind.message()
@@ -83,8 +81,8 @@ def _outcome(memory: Memory, wanted: DesiredObject, verdict: Verdict) -> tuple[f
         return fleet_pb2.OUTCOME_WAITING, f"tries again: {failure.reason}"
     if verdict.steps:
         return fleet_pb2.OUTCOME_WORKING, str(verdict)
-    if verdict.works:
-        return fleet_pb2.OUTCOME_WORKING, verdict.works
+    if verdict.working:
+        return fleet_pb2.OUTCOME_WORKING, verdict.working
     if verdict.waits:
         return fleet_pb2.OUTCOME_WAITING, f"waits for {verdict.waits}"
     if verdict.fails:

@@ -76,7 +76,7 @@ class Hypervisor:
         self._backoff = Backoff(_FIRST_RETRY_S, _LONGEST_RETRY_S)
         self._why_away = ""
 
-    async def look(self) -> list[Domain]:
+    async def observe(self) -> list[Domain]:
         return await self._call(_HOST, lambda connection: _look(connection, self._killed))
 
     async def facts(self) -> HostFacts:

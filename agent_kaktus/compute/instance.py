@@ -20,13 +20,10 @@ from agent_kaktus.compute.steps import (
     Undefine,
     WriteSeed,
 )
-from agent_kaktus.kind import Kind
 from agent_kaktus.network.adapter import Adapter, is_filtered, why_not_plugged
 from agent_kaktus.network.vnet import why_no_bridge
-from agent_kaktus.step import Step
+from agent_kaktus.plan import GONE, Condition, Kind, Step, Verdict, View
 from agent_kaktus.storage.volume import why_no_disk
-from agent_kaktus.verdict import GONE, Condition, Verdict
-from agent_kaktus.view import View
 from kowa.runtime.desired import Identity, MissingReference
 from kowa.v2 import instance_pb2
 
@@ -75,7 +72,7 @@ class Instances(Kind[Instance]):
         found = (*view.actual.foreign_domains.values(), *(ours for ours in domains if ours.id not in known))
         return [f"domain {domain.name}" for domain in found]
 
-    def observe(self, view: View) -> None:
+    def update_memory(self, view: View) -> None:
         """Forgets that an instance was asked to stop once it is off, or is wanted and its time has run out."""
         notes = view.memory.of(PowerNotes)
         instances = view.desired.of(Instance)
@@ -128,7 +125,7 @@ def _fit(view: View, wanted: Instance, devices: Devices, found: Domain | None) -
     if found.power is Power.IO_ERROR and _is_full(view, devices):
         return Verdict(steps, fails="" if steps else "paused, since a disk could not be written: its pool is full")
     if wanted.id in view.memory.of(PowerNotes).stopping:
-        return Verdict(steps, works="" if steps else "it is still shutting down")
+        return Verdict(steps, working="" if steps else "it is still shutting down")
     return Verdict((*steps, *_keep_up(view, wanted, devices, found, mark)), conditions=conditions)
 
 
@@ -194,7 +191,7 @@ def _power_down(view: View, wanted: Instance, found: Domain | None) -> Verdict |
     if found.persistent and found.mark is not None and found.mark.stop_asked_at != wanted.generation:
         note = (SetMark(wanted, replace(found.mark, stop_asked_at=wanted.generation)),)
     if asked is not None and not note:
-        return Verdict(works="it is shutting down")
+        return Verdict(working="it is shutting down")
     return Verdict((Shutdown(wanted), *note))
 
 

@@ -34,7 +34,7 @@ class Seeds:
         self._config = config
 
     @in_thread
-    def look(self) -> dict[str, str]:
+    def observe(self) -> dict[str, str]:
         """Instance -> fingerprint of its seed, for each instance with a folder; empty if there is no seed in it."""
         return {path.name: _read_fingerprint(path / "seed.iso") for path in ids.named_by_id(self._config.instances)}
 

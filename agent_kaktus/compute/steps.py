@@ -9,7 +9,7 @@ from agent_kaktus.compute.desired import Devices, Instance
 from agent_kaktus.compute.notes import PowerNotes
 from agent_kaktus.memory import Memory
 from agent_kaktus.network.adapter import Adapter, put_filters
-from agent_kaktus.step import ObjectStep
+from agent_kaktus.plan import ObjectStep
 
 if TYPE_CHECKING:
     from agent_kaktus.host import LocalHost

@@ -9,9 +9,7 @@ from agent_kaktus import names
 from agent_kaktus.metadata import filter as metadata_filter
 from agent_kaktus.network.subnet import used_networks
 from agent_kaktus.network.vnet import Vnet, Vnets, is_metadata_plugged
-from agent_kaktus.step import ObjectStep, Step
-from agent_kaktus.verdict import Verdict
-from agent_kaktus.view import View
+from agent_kaktus.plan import ObjectStep, Step, Verdict, View
 
 if TYPE_CHECKING:
     from agent_kaktus.host import LocalHost

@@ -7,13 +7,10 @@ from typing import TYPE_CHECKING
 
 from agent_kaktus import names
 from agent_kaktus.errors import StepFailed
-from agent_kaktus.kind import Kind
 from agent_kaktus.network import tap_filter
 from agent_kaktus.network.subnet import Subnet
 from agent_kaktus.network.vnet import Vnet
-from agent_kaktus.step import Step
-from agent_kaktus.verdict import AS_WANTED, GONE, Verdict
-from agent_kaktus.view import View
+from agent_kaktus.plan import AS_WANTED, GONE, Kind, Step, Verdict, View
 from kowa import formats
 from kowa.reserved import METADATA_ADDRESS, metadata_mac
 from kowa.runtime.desired import Desired, DesiredObject, Identity, parse_address

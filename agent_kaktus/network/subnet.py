@@ -4,9 +4,7 @@ from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv4Network
 
 from agent_kaktus import names
-from agent_kaktus.kind import Kind
-from agent_kaktus.verdict import AS_WANTED, GONE, Verdict
-from agent_kaktus.view import View
+from agent_kaktus.plan import AS_WANTED, GONE, Kind, Verdict, View
 from kowa.runtime.desired import Desired, DesiredObject, Identity, parse_address, parse_network
 from kowa.v2 import subnet_pb2
 

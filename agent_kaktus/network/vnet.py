@@ -5,11 +5,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from agent_kaktus import names
-from agent_kaktus.kind import Kind
 from agent_kaktus.network.subnet import dropped_gateways, held_gateways, used_networks
-from agent_kaktus.step import ObjectStep
-from agent_kaktus.verdict import AS_WANTED, GONE, Verdict
-from agent_kaktus.view import View
+from agent_kaktus.plan import AS_WANTED, GONE, Kind, ObjectStep, Verdict, View
 from kowa import formats
 from kowa.reserved import bridge_mac
 from kowa.runtime.desired import DesiredObject, Identity

@@ -5,12 +5,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from agent_kaktus.config import HostConfig
-from agent_kaktus.kind import Kind, coarse
-from agent_kaktus.step import ObjectStep
+from agent_kaktus.plan import AS_WANTED, GONE, Kind, ObjectStep, Verdict, View, rounded_space
 from agent_kaktus.storage.dir import DirLayout
 from agent_kaktus.storage.driver import Layout
-from agent_kaktus.verdict import AS_WANTED, GONE, Verdict
-from agent_kaktus.view import View
 from kowa.runtime.desired import DesiredObject, Identity
 from kowa.v2 import storage_pool_pb2
 
@@ -67,7 +64,7 @@ class StoragePools(Kind[StoragePool]):
 
     def fill_status(self, view: View, wanted: StoragePool, resource: storage_pool_pb2.StoragePool) -> None:
         if space := view.actual.pools.get(wanted.id):
-            resource.status.capacity, resource.status.available = space.capacity, coarse(space.available)
+            resource.status.capacity, resource.status.available = space.capacity, rounded_space(space.available)
 
     def strangers(self, view: View) -> Iterable[str]:
         return [f"pool {id_}" for id_ in view.actual.pools.keys() - view.desired.of(StoragePool).keys()]

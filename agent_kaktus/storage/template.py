@@ -4,11 +4,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from agent_kaktus.actual import Image
-from agent_kaktus.kind import Kind
-from agent_kaktus.step import ObjectStep
+from agent_kaktus.plan import AS_WANTED, GONE, Kind, ObjectStep, Verdict, View
 from agent_kaktus.storage.storage_pool import why_closed, why_unseen
-from agent_kaktus.verdict import AS_WANTED, GONE, Verdict
-from agent_kaktus.view import View
 from kowa import formats
 from kowa.runtime.desired import DesiredObject, Identity
 from kowa.v2 import template_pb2
@@ -71,7 +68,7 @@ class Templates(Kind[Template]):
         if closed := why_closed(view, wanted.pool):
             return Verdict(waits=closed)
         if wanted.id in view.actual.importing:
-            return Verdict(works=importing(view.actual.importing[wanted.id]))
+            return Verdict(working=importing(view.actual.importing[wanted.id]))
         if image is None:
             return Verdict((ImportTemplate(wanted),))
         if image.pool != wanted.pool:

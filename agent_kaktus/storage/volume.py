@@ -7,12 +7,9 @@ from typing import TYPE_CHECKING
 from agent_kaktus.actual import Image
 from agent_kaktus.config import HostConfig
 from agent_kaktus.disk import DiskSource
-from agent_kaktus.kind import Kind, coarse
-from agent_kaktus.step import ObjectStep
+from agent_kaktus.plan import AS_WANTED, GONE, Kind, ObjectStep, Verdict, View, rounded_space
 from agent_kaktus.storage.storage_pool import StoragePool, why_closed, why_unseen
 from agent_kaktus.storage.template import Template
-from agent_kaktus.verdict import AS_WANTED, GONE, Verdict
-from agent_kaktus.view import View
 from kowa import sizes
 from kowa.runtime.desired import Desired, DesiredObject, Identity, MissingReference
 from kowa.v2 import volume_pb2
@@ -108,7 +105,7 @@ class Volumes(Kind[Volume]):
 
     def fill_status(self, view: View, wanted: Volume, resource: volume_pb2.Volume) -> None:
         if image := view.actual.images.get(wanted.id):
-            resource.status.size, resource.status.allocation = image.size, coarse(image.allocation)
+            resource.status.size, resource.status.allocation = image.size, rounded_space(image.allocation)
 
     def strangers(self, view: View) -> Iterable[str]:
         known = view.desired.of(Volume).keys() | view.desired.of(Template).keys()

@@ -18,12 +18,9 @@ from agent_kaktus.metadata import filter as metadata_filter
 from agent_kaktus.network import tap_filter
 from agent_kaktus.network.adapter import Adapter
 from agent_kaktus.network.vnet import Vnet
-from agent_kaktus.plan import plan
-from agent_kaktus.step import Step
+from agent_kaktus.plan import Plan, Step, View, plan
 from agent_kaktus.storage.dir import DirLayout
 from agent_kaktus.storage.template import Template
-from agent_kaktus.verdict import Plan
-from agent_kaktus.view import View
 from kowa.runtime.desired import Desired
 
 ROUNDS = 30
@@ -62,7 +59,7 @@ class FakeHost:
     def power_notes(self) -> PowerNotes:
         return self.memory.of(PowerNotes)
 
-    def look(self) -> Actual:
+    def observe(self) -> Actual:
         return Actual(
             domains=dict(self.domains),
             foreign_domains=dict(self.foreign_domains),
@@ -78,7 +75,7 @@ class FakeHost:
         )
 
     def plan(self, desired: Desired) -> Plan:
-        return plan(KINDS, View(self.config, desired, self.look(), self.memory, self.now))
+        return plan(KINDS, View(self.config, desired, self.observe(), self.memory, self.now))
 
     def restart_agent(self) -> None:
         """It forgets, and takes its services with it; of their ports the kernel may have some still."""

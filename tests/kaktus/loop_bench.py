@@ -10,9 +10,8 @@ from agent_kaktus.actual import Actual
 from agent_kaktus.config import HostConfig
 from agent_kaktus.converge import Loop
 from agent_kaktus.errors import LibvirtUnavailable
-from agent_kaktus.kind import Kind
 from agent_kaktus.kinds import KINDS
-from agent_kaktus.step import Step
+from agent_kaktus.plan import Kind, Step
 from kowa.fleet.v1 import fleet_pb2
 from kowa.runtime.desired import Kinds
 
@@ -65,13 +64,13 @@ class BenchHost:
         self.unavailable = ""
         self.crash: Exception | None = None
 
-    async def look(self, node: str) -> Actual:
+    async def observe(self, node: str) -> Actual:
         assert node == id_of("host")
         if self.unavailable:
             raise LibvirtUnavailable(self.unavailable)
         if self.crash:
             raise self.crash
-        return self.host.look()
+        return self.host.observe()
 
 
 class Bench:

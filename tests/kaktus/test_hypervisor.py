@@ -95,7 +95,7 @@ async def ended(made: Hypervisor, id_: str) -> bool:
     """Whether it left by itself, once it is off."""
     async with asyncio.timeout(20):
         while True:
-            found = next(domain for domain in await made.look() if domain.id == id_)
+            found = next(domain for domain in await made.observe() if domain.id == id_)
             if not found.is_on:
                 return found.powered_off
             await asyncio.sleep(0.05)
@@ -103,7 +103,7 @@ async def ended(made: Hypervisor, id_: str) -> bool:
 
 def test_one_machine_that_hangs_holds_up_no_other(host: Host, machines: None, monkeypatch: pytest.MonkeyPatch) -> None:
     async def story(made: Hypervisor) -> None:
-        await made.look()
+        await made.observe()
         os.kill(process(host, WEB), signal.SIGSTOP)
         monkeypatch.setattr(hypervisor, "_CALL_TIMEOUT_S", 1.0)
         with pytest.raises(StepFailed, match="libvirt did not answer within 1 s"):
@@ -114,7 +114,7 @@ def test_one_machine_that_hangs_holds_up_no_other(host: Host, machines: None, mo
             await made.reset(WEB)
         await made.suspend(DB)
         await made.resume(DB)
-        assert {domain.id: domain.is_on for domain in await made.look()} == {WEB: True, DB: True}
+        assert {domain.id: domain.is_on for domain in await made.observe()} == {WEB: True, DB: True}
         assert time.monotonic() - began < 10
         await made.cut_power(WEB)
         assert not await ended(made, WEB)
@@ -131,7 +131,7 @@ def test_one_machine_that_hangs_holds_up_no_other(host: Host, machines: None, mo
 
 def test_a_process_that_is_killed_is_no_guest_that_leaves(host: Host, machines: None) -> None:
     async def story(made: Hypervisor) -> None:
-        await made.look()
+        await made.observe()
         os.kill(process(host, WEB), signal.SIGTERM)
         assert not await ended(made, WEB)
         await made.start(WEB)
@@ -150,16 +150,16 @@ def test_a_libvirt_that_hangs_is_away(host: Host, monkeypatch: pytest.MonkeyPatc
         os.kill(daemon, signal.SIGSTOP)
         try:
             with pytest.raises(LibvirtUnavailable, match=r"can't be reached: libvirt did not answer within 0\.5 s"):
-                await made.look()
+                await made.observe()
             with pytest.raises(LibvirtUnavailable, match="has not answered an earlier call yet"):
-                await made.look()
+                await made.observe()
             began = time.monotonic()
             await made.close()
             assert time.monotonic() - began < 2
         finally:
             os.kill(daemon, signal.SIGCONT)
         await asyncio.sleep(0.5)
-        assert await made.look() == []
+        assert await made.observe() == []
 
     tell(host, story)
 

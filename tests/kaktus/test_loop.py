@@ -6,8 +6,8 @@ from dataclasses import replace
 import pytest
 
 from agent_kaktus.errors import PermanentFailure, StepFailed
-from agent_kaktus.kind import SPACE_GRAIN
 from agent_kaktus.memory import MAX_ATTEMPTS, Memory
+from agent_kaktus.plan import SPACE_UNIT_BYTES
 from kowa.v2 import instance_pb2
 from tests.packed import content
 
@@ -144,10 +144,10 @@ def test_what_a_volume_takes_is_told_coarsely() -> None:
     async def story(bench: Bench) -> None:
         await bench.converge()
         images = bench.host.images
-        for allocation in (SPACE_GRAIN, SPACE_GRAIN + 1, 2 * SPACE_GRAIN - 1):
+        for allocation in (SPACE_UNIT_BYTES, SPACE_UNIT_BYTES + 1, 2 * SPACE_UNIT_BYTES - 1):
             images[id_of("root")] = replace(images[id_of("root")], allocation=allocation)
             await bench.converge()
-            assert content(bench.report("root")).status.allocation == SPACE_GRAIN
+            assert content(bench.report("root")).status.allocation == SPACE_UNIT_BYTES
 
     on_a_bench(story)
 

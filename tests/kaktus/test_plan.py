@@ -185,7 +185,7 @@ root, web again                  | root, web held                     | web: res
 root, web 8G                     | root, web 4G                       | web: redefine web
 root, web 8G again               | root, web 4G off                   | web: redefine web, start web, mark web running, resume web
 root, web off again              | root, web                          | web: shutdown web, mark web stopping
-root, web off again              | root, web; asked to stop           | web: works: it is shutting down
+root, web off again              | root, web; asked to stop           | web: working: it is shutting down
 root, web off again              | root, web; asked long ago          | web: cut power web
 root, web off again              | root, web; asked in vain           | web: shutdown web, mark web stopping
 root, web 8G off again           | root, web 4G                       | web: shutdown web, mark web stopping

@@ -60,7 +60,7 @@ def write(config: HostConfig) -> None:
 
 
 def look(config: HostConfig) -> dict[str, str]:
-    return asyncio.run(Seeds(config).look())
+    return asyncio.run(Seeds(config).observe())
 
 
 def remove(config: HostConfig) -> None:

@@ -4,10 +4,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from agent_kaktus.kind import Kind
-from agent_kaktus.step import ObjectStep
-from agent_kaktus.verdict import AS_WANTED, GONE, Verdict
-from agent_kaktus.view import View
+from agent_kaktus.plan import AS_WANTED, GONE, Kind, ObjectStep, Verdict, View
 from kowa.runtime.desired import DesiredObject, Identity
 from tests.made_up import made_up
 
@@ -40,7 +37,7 @@ class Balancers(Kind[Balancer]):
     def parse(self, identity: Identity, sent: Any) -> Balancer:
         return Balancer(*identity, tuple((member.kaktus, member.weight) for member in sent.members))
 
-    async def look(self, host: Any) -> Mapping[str, Members]:
+    async def observe(self, host: Any) -> Mapping[str, Members]:
         return dict(host.balancers)
 
     def plan(self, view: View, wanted: Balancer) -> Verdict:

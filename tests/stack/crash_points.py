@@ -3,7 +3,7 @@
 import re
 
 from agent_kaktus.kinds import KINDS
-from agent_kaktus.step import ObjectStep, Step
+from agent_kaktus.plan import ObjectStep, Step
 from tests.kaktus.hosts import REPOSITORY
 
 # The programs of the stack, and what both stand on.

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from agent_kaktus.config import HostConfig
-from agent_kaktus.step import Step
+from agent_kaktus.plan import Step
 from agent_kaktus.storage.dir import DirDriver
 from agent_kaktus.storage.imports import Imports
 from agent_kaktus.storage.source import Sources

@@ -9,9 +9,7 @@ from agent_kaktus.compute import domain, seed
 from agent_kaktus.compute.desired import Instance, devices_of
 from agent_kaktus.config import HostConfig
 from agent_kaktus.kinds import KINDS
-from agent_kaktus.plan import plan
-from agent_kaktus.verdict import Verdict
-from agent_kaktus.view import View
+from agent_kaktus.plan import Verdict, View, plan
 from kowa.v2 import instance_pb2
 from tests.kaktus.slices import Slice, id_of, slice_with_network
 
