@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 
 import uvloop
 
-from kahuna import admin_key
+from kahuna import maintenance
 from kahuna.security import certificates
 from kahuna.serve import Kahuna
 from kahuna.settings import Settings
@@ -145,7 +145,7 @@ class ControlPlane:
             state=folder, database=database, api="127.0.0.1:0", fleet="127.0.0.1:0", metrics="", names=["localhost"]
         )
         if database:
-            admin_key.generate(self.settings, folder / "admin.key")
+            maintenance.generate_admin_key(self.settings, folder / "admin.key")
         else:
             for name, content in _drawn().items():
                 files.write(folder / name, content, mode=0o600)
@@ -233,7 +233,7 @@ def _drawn() -> dict[str, bytes]:
     """The files that a new Kahuna on SQLite makes before it first serves, made once for all tests of a run."""
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        admin_key.generate(Settings(state=folder), folder / "admin.key")
+        maintenance.generate_admin_key(Settings(state=folder), folder / "admin.key")
         certificates.ensure(folder, ["localhost"])
         return {path.name: path.read_bytes() for path in folder.iterdir()}
 

@@ -22,13 +22,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
     commands.add_parser("restored", help=again)
     parsed = parser.parse_args(arguments)
 
-    from pydantic import ValidationError
-
     from kahuna.settings import Settings
 
     try:
         configured = Settings.load(parsed.config)
-    except (ValidationError, OSError) as error:
+    except (ValueError, OSError) as error:
         sys.exit(f"kahuna: {error}")
     os.umask(0o077)
     configured.state.mkdir(parents=True, exist_ok=True)
@@ -36,18 +34,17 @@ def main(arguments: Sequence[str] | None = None) -> None:
         from kahuna.serve import run
 
         run(configured)
-    elif parsed.command == "audit":
-        from kahuna.audit import show
+        return
 
-        show(configured, parsed.target, parsed.days)
-    elif parsed.command == "restored":
-        from kahuna.restored import start_new_incarnation
+    from kahuna import maintenance
 
-        start_new_incarnation(configured)
-    else:
-        from kahuna.admin_key import generate
-
-        generate(configured, parsed.out)
+    match parsed.command:
+        case "admin-key":
+            maintenance.generate_admin_key(configured, parsed.out)
+        case "audit":
+            maintenance.show_audit_trail(configured, parsed.target, parsed.days)
+        case "restored":
+            maintenance.start_new_incarnation(configured)
 
 
 if __name__ == "__main__":

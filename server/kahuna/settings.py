@@ -1,18 +1,17 @@
 """Kahuna's configuration: a TOML file, and the environment over it (KAHUNA_DATABASE, ...)."""
 
 import ipaddress
+import json
+import os
 import tomllib
 from pathlib import Path
-from typing import Self
+from typing import Any, Self
 
-from pydantic import field_validator
-from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
+from pydantic import BaseModel, field_validator
 
 
-class Settings(BaseSettings):
+class Settings(BaseModel, extra="forbid"):
     """Where Kahuna listens and what it stands on."""
-
-    model_config = SettingsConfigDict(env_prefix="KAHUNA_", extra="forbid")
 
     # What only Kahuna may read: the secret that keys are hashed with, the platform's own CA, SQLite's file.
     state: Path = Path("/var/lib/kahuna")
@@ -32,20 +31,12 @@ class Settings(BaseSettings):
 
     @classmethod
     def load(cls, config: Path | None) -> Self:
-        """The settings in force. Raises ValidationError, or OSError for a named file that can't be read."""
-        return cls(**(tomllib.loads(config.read_text()) if config else {}))
-
-    @classmethod
-    def settings_customise_sources(
-        cls,
-        settings_cls: type[BaseSettings],
-        init_settings: PydanticBaseSettingsSource,
-        env_settings: PydanticBaseSettingsSource,
-        dotenv_settings: PydanticBaseSettingsSource,
-        file_secret_settings: PydanticBaseSettingsSource,
-    ) -> tuple[PydanticBaseSettingsSource, ...]:
-        """The environment goes over what `load` has read."""
-        return env_settings, init_settings
+        """The settings in force. Raises ValueError with what is wrong, or OSError for a file that can't be read."""
+        given: dict[str, Any] = tomllib.loads(config.read_text()) if config else {}
+        for name in cls.model_fields:
+            if (value := os.environ.get(f"KAHUNA_{name.upper()}")) is not None:
+                given[name] = json.loads(value) if name == "names" else value
+        return cls(**given)
 
     @field_validator("api", "metrics")
     @classmethod

@@ -9,10 +9,10 @@ from typing import Any
 import grpc
 import pytest
 
-from kahuna.audit import show
 from kahuna.domain.errors import Refusal
 from kahuna.kinds import console
 from kahuna.kinds.console import Console, Consoles
+from kahuna.maintenance import show_audit_trail
 from kowa import errors
 from kowa.runtime.feed import Refused, TerminalSize
 from kowa.v2 import instance_pb2
@@ -97,7 +97,7 @@ def test_who_opened_a_console_is_in_the_audit_trail(
     web = site.client.instances.create(site.wanted("web"))
     view(site, viewers, web.meta.id, reason="it does not boot").type(b"x")
     capsys.readouterr()
-    show(site.cloud.settings, web.meta.id, days=1)
+    show_audit_trail(site.cloud.settings, web.meta.id, days=1)
     said = [json.loads(line) for line in capsys.readouterr().out.splitlines() if line.startswith("{")]
     assert [(line["method"], line["caller"], line["target_name"], line.get("reason")) for line in said] == [
         ("CreateInstance", "admin", "web", None),

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 from google.protobuf.json_format import MessageToDict, ParseDict
 
-from kahuna import admin_key
+from kahuna import maintenance
 from kahuna.domain.errors import REASONS
 from kahuna.domain.validation import set_defaults
 from kahuna.settings import Settings
@@ -69,7 +69,7 @@ def known() -> Iterator[None]:
 def kahuna(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, str]]:
     """Where one listens that serves the made-up kinds, and its key."""
     folder = tmp_path_factory.mktemp("kahuna")
-    admin_key.generate(Settings(state=folder), folder / "admin.key")
+    maintenance.generate_admin_key(Settings(state=folder), folder / "admin.key")
     with socket.create_server(("127.0.0.1", 0)) as api, socket.create_server(("127.0.0.1", 0)) as fleet:
         ports = {"api": api.getsockname()[1], "fleet": fleet.getsockname()[1]}
     lines = [f'{name} = "127.0.0.1:{port}"\n' for name, port in ports.items()]

@@ -8,8 +8,8 @@ from sqlalchemy import text
 from sqlalchemy.exc import DBAPIError
 from sqlmodel import Session, select
 
-from kahuna.audit import show
 from kahuna.kinds import tracking
+from kahuna.maintenance import show_audit_trail
 from kahuna.store.audit import Audit
 from kahuna.store.database import Store
 from kahuna.store.request import Request
@@ -66,7 +66,7 @@ def test_who_did_what_and_why_is_read_while_kahuna_runs(
     with Client(cloud.settings.api, key=cloud.key, insecure=True, reason="moved out") as client:
         client.regions.delete(region.meta.id)
     capsys.readouterr()
-    show(cloud.settings, region.meta.id, days=1)
+    show_audit_trail(cloud.settings, region.meta.id, days=1)
     said = [json.loads(line) for line in capsys.readouterr().out.splitlines() if line.startswith("{")]
     assert [(line["method"], line["caller"], line["target_name"], line.get("reason")) for line in said] == [
         ("CreateRegion", "admin", "eu", None),
