@@ -36,7 +36,7 @@ async def follow(
                 woken.set()
 
     def wanted(resource: Message) -> bool:
-        return reader.sees(kind.name, resource) and matches(resource)
+        return reader.scope.sees(kind.name, resource) and matches(resource)
 
     def put(at: int, resource: Message) -> Message:
         event: Message = response(change=meta_pb2.CHANGE_PUT, revision=at, **{kind.noun: resource})

@@ -1,7 +1,7 @@
 """The platform's own CA and the server's certificate."""
 
 import ipaddress
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -13,7 +13,11 @@ from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from kowa.files import write
 
-CA_YEARS, SERVER_DAYS, RENEW_DAYS = 10, 397, 30
+CA_DAYS, SERVER_DAYS, RENEW_DAYS = 3650, 397, 30
+_CA_USAGE = x509.KeyUsage(
+    digital_signature=True, key_cert_sign=True, crl_sign=True, content_commitment=False, key_encipherment=False,
+    data_encipherment=False, key_agreement=False, encipher_only=False, decipher_only=False,
+)  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,61 +32,45 @@ class Certificates:
 def ensure(folder: Path, names: Sequence[str]) -> Certificates:
     """The certificates below a folder, made where missing; the server's anew when its names change or its end nears."""
     files = Certificates(folder / "ca.pem", folder / "server.pem", folder / "server.key")
-    ca_key_file = folder / "ca.key"
-    if not (files.ca.exists() and ca_key_file.exists()):
-        _make_ca(files.ca, ca_key_file)
+    ca_key = folder / "ca.key"
+    if not (files.ca.exists() and ca_key.exists()):
+        about = {x509.BasicConstraints(ca=True, path_length=0): True, _CA_USAGE: True}
+        _issue("Kowabunga CA", CA_DAYS, about, files.ca, ca_key)
     if not (files.key.exists() and files.certificate.exists() and _is_valid(files, names)):
-        _make_server(files, ca_key_file, names)
+        about = {
+            x509.SubjectAlternativeName(map(_alternative_name, names)): False,
+            x509.BasicConstraints(ca=False, path_length=None): True,
+            x509.ExtendedKeyUsage([ExtendedKeyUsageOID.SERVER_AUTH]): False,
+        }
+        _issue("Kahuna", SERVER_DAYS, about, files.certificate, files.key, (files.ca, ca_key))
     return files
 
 
-def _make_ca(certificate: Path, key_file: Path) -> None:
-    key = ec.generate_private_key(ec.SECP256R1())
-    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "Kowabunga CA")])
-    usage = x509.KeyUsage(
-        digital_signature=True, key_cert_sign=True, crl_sign=True, content_commitment=False, key_encipherment=False,
-        data_encipherment=False, key_agreement=False, encipher_only=False, decipher_only=False,
-    )  # fmt: skip
-    made = (
-        _builder(name, name, key.public_key(), timedelta(days=365 * CA_YEARS))
-        .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
-        .add_extension(usage, critical=True)
-        .sign(key, hashes.SHA256())
-    )
-    _write_key(key_file, key)
-    write(certificate, made.public_bytes(serialization.Encoding.PEM), mode=0o644)
-
-
-def _make_server(files: Certificates, ca_key_file: Path, names: Sequence[str]) -> None:
-    ca = x509.load_pem_x509_certificate(files.ca.read_bytes())
-    ca_key = serialization.load_pem_private_key(ca_key_file.read_bytes(), password=None)
-    assert isinstance(ca_key, ec.EllipticCurvePrivateKey)
-    key = ec.generate_private_key(ec.SECP256R1())
-    subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "Kahuna")])
-    made = (
-        _builder(subject, ca.subject, key.public_key(), timedelta(days=SERVER_DAYS))
-        .add_extension(x509.SubjectAlternativeName([_subject_alternative_name(name) for name in names]), critical=False)
-        .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
-        .add_extension(x509.ExtendedKeyUsage([ExtendedKeyUsageOID.SERVER_AUTH]), critical=False)
-        .sign(ca_key, hashes.SHA256())
-    )
-    _write_key(files.key, key)
-    write(files.certificate, made.public_bytes(serialization.Encoding.PEM), mode=0o644)
-
-
-def _builder(
-    subject: x509.Name, issuer: x509.Name, key: ec.EllipticCurvePublicKey, life: timedelta
-) -> x509.CertificateBuilder:
+def _issue(
+    common_name: str,
+    days: int,
+    extensions: Mapping[x509.ExtensionType, bool],
+    certificate_file: Path,
+    key_file: Path,
+    ca_files: tuple[Path, Path] | None = None,
+) -> None:
+    """Makes a key and its certificate, self-signed unless there is a CA. Extensions are critical or not."""
+    key = signing_key = ec.generate_private_key(ec.SECP256R1())
+    subject = issuer = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, common_name)])
+    if ca_files is not None:
+        issuer = x509.load_pem_x509_certificate(ca_files[0].read_bytes()).subject
+        ca_key = serialization.load_pem_private_key(ca_files[1].read_bytes(), password=None)
+        assert isinstance(ca_key, ec.EllipticCurvePrivateKey)
+        signing_key = ca_key
     now = datetime.now(UTC)
-    return (
-        x509.CertificateBuilder()
-        .subject_name(subject)
-        .issuer_name(issuer)
-        .public_key(key)
-        .serial_number(x509.random_serial_number())
-        .not_valid_before(now - timedelta(minutes=5))
-        .not_valid_after(now + life)
-    )
+    builder = x509.CertificateBuilder().subject_name(subject).issuer_name(issuer).public_key(key.public_key())
+    builder = builder.serial_number(x509.random_serial_number())
+    builder = builder.not_valid_before(now - timedelta(minutes=5)).not_valid_after(now + timedelta(days))
+    for extension, critical in extensions.items():
+        builder = builder.add_extension(extension, critical)
+    pem, format_ = serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8
+    write(key_file, key.private_bytes(pem, format_, serialization.NoEncryption()), mode=0o600)
+    write(certificate_file, builder.sign(signing_key, hashes.SHA256()).public_bytes(pem), mode=0o644)
 
 
 def _is_valid(files: Certificates, names: Sequence[str]) -> bool:
@@ -91,16 +79,11 @@ def _is_valid(files: Certificates, names: Sequence[str]) -> bool:
     key = serialization.load_pem_private_key(files.key.read_bytes(), password=None)
     held = found.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
     fresh = found.not_valid_after_utc > datetime.now(UTC) + timedelta(days=RENEW_DAYS)
-    return fresh and found.public_key() == key.public_key() and set(held) == set(map(_subject_alternative_name, names))
+    return fresh and found.public_key() == key.public_key() and set(held) == set(map(_alternative_name, names))
 
 
-def _subject_alternative_name(name: str) -> x509.GeneralName:
+def _alternative_name(name: str) -> x509.GeneralName:
     try:
         return x509.IPAddress(ipaddress.ip_address(name))
     except ValueError:
         return x509.DNSName(name)
-
-
-def _write_key(path: Path, key: ec.EllipticCurvePrivateKey) -> None:
-    pem = key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
-    write(path, pem, mode=0o600)

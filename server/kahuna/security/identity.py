@@ -30,9 +30,7 @@ class Identities:
         self._hasher = hasher
         self._admin_keys = dict(admin_keys)
         self._view = view
-        self._tokens: dict[str, str] = {}
-        for id_, entry in view.entries("AgentToken").items():
-            self._tokens[_token(entry).prefix] = id_
+        self._token_ids = {_token(entry).prefix: id_ for id_, entry in view.entries("AgentToken").items()}
         view.follow(self._follow)
 
     def identify(self, authorization: str) -> Identity:
@@ -45,7 +43,7 @@ class Identities:
         prefix = prefix_of(key)
         if prefix in self._admin_keys and self._hasher.matches(key, self._admin_keys[prefix]):
             return ADMIN
-        entry = self._view.entry("AgentToken", self._tokens.get(prefix, ""))
+        entry = self._view.entry("AgentToken", self._token_ids.get(prefix, ""))
         if entry is not None and self._hasher.matches(key, entry.secret):
             token = _token(entry)
             if not token.meta.HasField("delete_time"):
@@ -54,12 +52,10 @@ class Identities:
 
     def _follow(self, _: int, moves: list[Move]) -> None:
         for move in moves:
-            if move.kind != "AgentToken":
-                continue
-            if isinstance(move.before, agent_token_pb2.AgentToken):
-                self._tokens.pop(move.before.prefix, None)
             if isinstance(move.after, agent_token_pb2.AgentToken):
-                self._tokens[move.after.prefix] = move.id
+                self._token_ids[move.after.prefix] = move.id
+            elif isinstance(move.before, agent_token_pb2.AgentToken):
+                self._token_ids.pop(move.before.prefix, None)
 
 
 def _token(entry: Entry) -> agent_token_pb2.AgentToken:

@@ -1,7 +1,6 @@
 """Which resources a caller sees: ScopedView is what List, Get, Watch, verbs, consoles and waiting read from."""
 
 from collections.abc import Iterator
-from typing import Protocol
 
 from google.protobuf.message import Message
 
@@ -9,22 +8,16 @@ from kahuna.security.identity import Identity
 from kahuna.store.view import View
 
 
-class Scope(Protocol):
-    """Which resources a caller sees. What is not seen is answered like what does not exist."""
+class Scope:
+    """Which resources a caller sees: all of them. What is not seen is answered like what does not exist."""
 
     def sees(self, kind: str, resource: Message) -> bool:
         """Whether the caller may know of a resource."""
-
-
-class Everything:
-    """The scope of the platform's owner, and of Kahuna's own rules and timers."""
-
-    def sees(self, kind: str, resource: Message) -> bool:
-        """All of it."""
         return True
 
 
-EVERYTHING: Scope = Everything()
+EVERYTHING = Scope()
+"""What the platform's owner sees, and what Kahuna's own rules and timers do."""
 
 
 def scope_of(identity: Identity) -> Scope:
@@ -44,15 +37,11 @@ class ScopedView:
         """The revision it stands at."""
         return self.view.revision
 
-    def sees(self, kind: str, resource: Message) -> bool:
-        """Whether the caller may know of a resource."""
-        return self.scope.sees(kind, resource)
-
     def find(self, kind: str, id_: str) -> Message | None:
         """A resource, or nothing."""
         found = self.view.find(kind, id_)
-        return found if found is not None and self.sees(kind, found) else None
+        return found if found is not None and self.scope.sees(kind, found) else None
 
     def all(self, kind: str) -> Iterator[Message]:
         """The resources of a kind, by id."""
-        return (resource for resource in self.view.all(kind) if self.sees(kind, resource))
+        return (resource for resource in self.view.all(kind) if self.scope.sees(kind, resource))
