@@ -10,7 +10,6 @@ class HostConfig:
 
     pools: Path  # a directory with one for each dir pool
     instances: Path  # a directory with one for each instance: its seed and its console log
-    version: str = ""  # of the agent
     accelerator: str = "kvm"
     machine_type: str = "pc-i440fx-7.2"
     tcg_cache_mib: int = 64

@@ -3,7 +3,8 @@
 from agent_kaktus.metadata.service import remove_stale_filter
 from agent_kaktus.network.adapter import remove_stale_filters
 from agent_kaktus.plan import GONE, Kind, Verdict, View
-from kowa.runtime.desired import DesiredObject, Identity
+from kowa.runtime.desired import DesiredObject
+from kowa.runtime.settings import VERSION
 from kowa.v2 import kaktus_pb2
 
 
@@ -14,9 +15,6 @@ class Kaktus(DesiredObject):
 class Kaktuses(Kind[Kaktus]):
     message, value, is_node = kaktus_pb2.Kaktus, Kaktus, True
 
-    def parse(self, identity: Identity, sent: kaktus_pb2.Kaktus) -> Kaktus:
-        return Kaktus(*identity)
-
     def plan(self, view: View, wanted: Kaktus) -> Verdict:
         return GONE if wanted.gone else Verdict((*remove_stale_filters(view), *remove_stale_filter(view)))
 
@@ -24,7 +22,7 @@ class Kaktuses(Kind[Kaktus]):
         facts = view.actual.facts
         resource.status.cpus, resource.status.memory = facts.cpus, facts.memory
         resource.status.hypervisor = f"{facts.version} ({view.config.accelerator})"
-        resource.status.version, resource.status.architecture = view.config.version, facts.architecture
+        resource.status.version, resource.status.architecture = VERSION, facts.architecture
         resource.status.strangers.extend(view.strangers)
         resource.status.cpu_model = facts.cpu_model
         resource.status.cpu_flags.extend(facts.cpu_flags)

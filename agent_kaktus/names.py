@@ -1,6 +1,12 @@
-"""Names of devices, domains and tables on the host. They come from ids, so that a renamed resource keeps its own."""
+"""Names on the host: ids name directories and files; devices, domains and tables have names that come from ids.
+
+So a resource that is renamed keeps its own.
+"""
 
 import re
+from collections.abc import Iterator
+from pathlib import Path
+from uuid import UUID
 
 DIGITS = 12  # of an id; with two letters in front it fits the 15 characters of a network device
 
@@ -38,5 +44,27 @@ def filter_table(kaktus: str) -> str:
     return "kaktus_" + _digits(kaktus)
 
 
+def is_id(text: str) -> bool:
+    """Whether it is an id, written as ids are."""
+    try:
+        return text == str(UUID(text))
+    except ValueError:
+        return False
+
+
+def named_by_id(directory: Path) -> Iterator[Path]:
+    """The directories in a directory that an id names. Of a directory that isn't there, none."""
+    if directory.is_dir():
+        yield from (path for path in directory.iterdir() if is_id(path.name) and _may_be_directory(path))
+
+
 def _digits(id_: str) -> str:
     return id_.replace("-", "")[:DIGITS]
+
+
+def _may_be_directory(path: Path) -> bool:
+    """What can't be looked at counts as one: whoever reads it hears why not."""
+    try:
+        return path.is_dir()
+    except OSError:
+        return True

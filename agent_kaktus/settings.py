@@ -1,25 +1,24 @@
 """The agent's settings: environment variables `KAKTUS_...`, and a TOML file whose values they override."""
 
-from importlib.metadata import version
-from ipaddress import IPv4Network, IPv6Network, ip_network
+import dataclasses
+from ipaddress import ip_network
 from pathlib import Path
 from typing import Annotated, Literal
 
+import msgspec
 from msgspec import Meta
 
 from agent_kaktus.config import HostConfig
-from agent_kaktus.storage.address import Allowed
+from agent_kaktus.storage.address import Allowed, Network
 from agent_kaktus.storage.source import Sources
 from kowa import sources
 from kowa.runtime.settings import AgentSettings
-
-Network = IPv4Network | IPv6Network
 
 
 class Settings(AgentSettings, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """The agent's settings."""
 
-    prefix = "KAKTUS_"
+    agent = "kaktus"
 
     pools: Path  # a directory in which each dir pool has one, named by the pool's id
     machines: Path | None = None  # seeds and console logs; unless set, `machines` beside the pools
@@ -34,45 +33,27 @@ class Settings(AgentSettings, frozen=True, kw_only=True, forbid_unknown_fields=T
     metadata_route: bool = True  # seeds tell instances that the metadata service is on their link
     shutdown_limit: Annotated[float, Meta(gt=0)] = 60.0  # seconds until an instance that does not shut down is cut off
 
-    @property
-    def version(self) -> str:
-        """Of the program."""
-        return version("kowa")
+    def host_config(self) -> HostConfig:
+        """What plans and steps depend on."""
+        instances = self.machines or self.pools.parent / "machines"
+        values = msgspec.structs.asdict(self) | {"pools": self.pools.absolute(), "instances": instances.absolute()}
+        return HostConfig(**{field.name: values[field.name] for field in dataclasses.fields(HostConfig)})
 
     def sources(self) -> Sources:
         """What templates may come from."""
-        return Sources(self.import_dir, Allowed(self.allowed_names(), self.allowed_networks()))
-
-    def host_config(self) -> HostConfig:
-        return HostConfig(
-            version=self.version,
-            pools=self.pools.absolute(),
-            instances=(self.machines or self.pools.parent / "machines").absolute(),
-            accelerator=self.accelerator,
-            machine_type=self.machine_type,
-            tcg_cache_mib=self.tcg_cache_mib,
-            hold_gateway=self.hold_gateway,
-            metadata_route=self.metadata_route,
-            shutdown_limit=self.shutdown_limit,
-        )
-
-    def allowed_names(self) -> frozenset[str]:
-        return frozenset(_name(host) for host in self.import_hosts if _network(host) is None)
-
-    def allowed_networks(self) -> tuple[Network, ...]:
-        return tuple(network for host in self.import_hosts if (network := _network(host)) is not None)
+        host_names: set[str] = set()
+        networks: list[Network] = []
+        for host in self.import_hosts:
+            try:
+                networks.append(ip_network(host, strict=False))
+            except ValueError:
+                host_names.add(_host_name(host))
+        return Sources(self.import_dir, Allowed(frozenset(host_names), tuple(networks)))
 
 
-def _network(text: str) -> Network | None:
-    try:
-        return ip_network(text, strict=False)
-    except ValueError:
-        return None
-
-
-def _name(host: str) -> str:
+def _host_name(text: str) -> str:
     """As hosts of sources are written; what can't be one names none."""
     try:
-        return sources.parse_host(host)
+        return sources.parse_host(text)
     except ValueError:
-        return host.lower()
+        return text.lower()

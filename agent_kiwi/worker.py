@@ -1,26 +1,77 @@
-"""The Kiwi agent as the stream sees it."""
+"""The Kiwi agent: the kinds that it knows, and what it reports of them. It makes nothing on its host yet."""
 
 from collections.abc import Iterator, Mapping
-from importlib.metadata import version
+from dataclasses import dataclass
+from ipaddress import IPv4Address, IPv4Network
+from typing import Any
 
 import structlog
 from google.protobuf.message import Message
 
-from agent_kiwi.desired import KINDS, Subnet, Vnet
 from kowa import resources
 from kowa.fleet.v1 import fleet_pb2
-from kowa.runtime.desired import Desired, DesiredObject
+from kowa.runtime.desired import Desired, DesiredObject, Identity, Kind, Kinds, parse_address, parse_network
 from kowa.runtime.feed import Feed, NoInstances, Refused
-from kowa.v2 import kiwi_pb2
+from kowa.runtime.settings import VERSION
+from kowa.v2 import kiwi_pb2, region_pb2, subnet_pb2, vnet_pb2
 
 log = structlog.get_logger()
 
-VERSION = version("kowa")
-LOOK_INTERVAL_S = 60.0  # when no event comes
+REPORT_INTERVAL_S = 60.0  # when no event comes
+
+
+class Region(DesiredObject):
+    """A region; needs no steps on this node."""
+
+
+class Kiwi(DesiredObject):
+    """This node."""
+
+
+class Vnet(DesiredObject):
+    """A network of the region, or of a project in it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Subnet(DesiredObject):
+    """One that is gone has no addresses any more, and is not asked for them."""
+
+    network: IPv4Network | None
+    gateway: IPv4Address | None
+    dns: tuple[IPv4Address, ...]
+
+
+class Regions(Kind[Region]):
+    message, value = region_pb2.Region, Region
+
+
+class Kiwis(Kind[Kiwi]):
+    message, value, is_node = kiwi_pb2.Kiwi, Kiwi, True
+
+
+class Vnets(Kind[Vnet]):
+    message, value = vnet_pb2.Vnet, Vnet
+
+
+class Subnets(Kind[Subnet]):
+    message, value = subnet_pb2.Subnet, Subnet
+
+    def parse(self, identity: Identity, sent: subnet_pb2.Subnet) -> Subnet:
+        _, _, gone, _ = identity
+        if gone:
+            return Subnet(*identity, None, None, ())
+        network = parse_network(sent.cidr)
+        gateway = parse_address("gateway", sent.gateway) if sent.gateway else None
+        if gateway and (gateway not in network or gateway in (network.network_address, network.broadcast_address)):
+            raise ValueError(f"gateway {gateway} is not a host address of {network}")
+        return Subnet(*identity, network, gateway, tuple(parse_address("dns", server) for server in sent.dns))
+
+
+KINDS: Kinds[Kind[Any]] = Kinds(Regions(), Kiwis(), Vnets(), Subnets())
 
 
 class KiwiWorker(NoInstances):
-    """Knows the networks of its region. It makes nothing of them on its host yet."""
+    """Knows the networks of its region."""
 
     def accept(self, desired: Mapping[str, fleet_pb2.Object]) -> None:
         """Raises Refused when an object can't be understood."""
@@ -33,14 +84,13 @@ class KiwiWorker(NoInstances):
                     feed.report(report)
             except Refused as why:  # a stored slice that this version does not take; Kahuna sends a better one
                 log.warning("slice.refused", reason=str(why))
-            await feed.wait_for_change(LOOK_INTERVAL_S)
+            await feed.wait_for_change(REPORT_INTERVAL_S)
 
 
 def reports(desired: Desired) -> Iterator[fleet_pb2.Report]:
     """What Kahuna learns: the node is as wanted, and what shall be gone is gone, for nothing was made."""
     if node := desired.node:
-        kiwi = kiwi_pb2.Kiwi(status=kiwi_pb2.KiwiStatus(version=VERSION))
-        yield _applied(node, kiwi, gone=False)
+        yield _applied(node, kiwi_pb2.Kiwi(status=kiwi_pb2.KiwiStatus(version=VERSION)), gone=False)
     for wanted in desired:
         if wanted.gone and isinstance(wanted, Vnet | Subnet):
             yield _applied(wanted, KINDS.of(wanted).message(), gone=True)

@@ -11,7 +11,7 @@ from pathlib import Path
 import pycdlib
 import yaml
 
-from agent_kaktus import ids
+from agent_kaktus import names
 from agent_kaktus.compute.desired import Devices, Instance
 from agent_kaktus.config import HostConfig
 from agent_kaktus.network.adapter import Attachment
@@ -36,7 +36,7 @@ class Seeds:
     @in_thread
     def observe(self) -> dict[str, str]:
         """Instance -> fingerprint of its seed, for each instance with a folder; empty if there is no seed in it."""
-        return {path.name: _read_fingerprint(path / "seed.iso") for path in ids.named_by_id(self._config.instances)}
+        return {path.name: _read_fingerprint(path / "seed.iso") for path in names.named_by_id(self._config.instances)}
 
     @in_thread
     def write(self, instance: Instance, devices: Devices) -> None:

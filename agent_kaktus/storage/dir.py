@@ -13,7 +13,7 @@ from pathlib import Path
 
 import structlog
 
-from agent_kaktus import ids
+from agent_kaktus import names
 from agent_kaktus.actual import Image, PoolSpace
 from agent_kaktus.config import HostConfig
 from agent_kaktus.disk import DiskSource
@@ -98,7 +98,7 @@ class DirDriver:
         for pool in pools:
             try:
                 for path in (self._pools / pool).glob(f"*{files.DRAFT_SUFFIX}"):
-                    if ids.is_id(path.name.split(".", 1)[0]):
+                    if names.is_id(path.name.split(".", 1)[0]):
                         path.unlink(missing_ok=True)
             except OSError as why:
                 log.warning("pool.not_cleaned", id=pool, reason=str(why))
@@ -108,7 +108,7 @@ class DirDriver:
         self._created.mkdir(mode=0o700, parents=True, exist_ok=True)
         pools: dict[str, PoolSpace] = {}
         images: dict[str, Image] = {}
-        for directory in ids.named_by_id(self._pools):
+        for directory in names.named_by_id(self._pools):
             try:
                 if (directory / MARK).exists():
                     space, found = _space(directory), {each.id: each for each in _images(directory)}
@@ -180,7 +180,7 @@ def _space(directory: Path) -> PoolSpace:
 
 def _images(directory: Path) -> Iterable[Image]:
     for path in directory.iterdir():
-        if ids.is_id(path.stem) and path.suffix[1:] in _FORMATS:
+        if names.is_id(path.stem) and path.suffix[1:] in _FORMATS:
             try:
                 yield _image(path)
             except FileNotFoundError:

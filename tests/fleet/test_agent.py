@@ -14,6 +14,7 @@ from kowa.runtime.agent import serve
 from kowa.runtime.feed import Feed, Refused
 from kowa.runtime.outbox import MAX_BYTES, Outbox
 from kowa.runtime.session import Session
+from kowa.runtime.settings import AgentSettings
 from kowa.runtime.state_lock import lock_state
 from kowa.runtime.store import Holdings
 from tests.control_plane import FakeHost
@@ -245,7 +246,7 @@ def test_two_agents_never_work_from_one_state(tmp_path: Path) -> None:
     with lock_state(tmp_path / "state"):
         child = subprocess.Popen(["sleep", "60"], close_fds=False)
         with pytest.raises(SystemExit, match=r"another agent uses .*state; stop it first"):
-            serve(FakeHost(), name="a", version="1", server="", ca=nothing, token=nothing, state=tmp_path / "state")
+            serve(FakeHost(), AgentSettings(server="", ca=nothing, token=nothing, state=tmp_path / "state"))
     try:
         with lock_state(tmp_path / "state"):
             """What an agent that died had started does not hold its place."""

@@ -10,11 +10,11 @@ from pathlib import Path
 import pytest
 from google.protobuf.message import Message
 
-from agent_kiwi.desired import KINDS, Kiwi, Subnet, Vnet
-from agent_kiwi.worker import VERSION, reports
+from agent_kiwi.worker import KINDS, Kiwi, Subnet, Vnet, reports
 from kowa import resources
 from kowa.fleet.v1 import fleet_pb2
 from kowa.runtime.feed import Refused
+from kowa.runtime.settings import VERSION
 from kowa.runtime.store import Holdings
 from kowa.v2 import agent_pb2, kiwi_pb2, meta_pb2, subnet_pb2, vnet_pb2
 from tests.packed import content, edited

@@ -18,7 +18,7 @@ from kowa.runtime.desired import Kinds
 from .fake_host import FakeHost
 from .slices import Slice, id_of, slice_with_network
 
-CONFIG = HostConfig(Path("/pools"), Path("/instances"), version="1.0")
+CONFIG = HostConfig(Path("/pools"), Path("/instances"))
 APPLIED, WAITING, FAILED = fleet_pb2.OUTCOME_APPLIED, fleet_pb2.OUTCOME_WAITING, fleet_pb2.OUTCOME_FAILED
 
 

@@ -8,6 +8,7 @@ import pytest
 from agent_kaktus.errors import PermanentFailure, StepFailed
 from agent_kaktus.memory import MAX_ATTEMPTS, Memory
 from agent_kaktus.plan import SPACE_UNIT_BYTES
+from kowa.runtime.settings import VERSION
 from kowa.v2 import instance_pb2
 from tests.packed import content
 
@@ -23,7 +24,7 @@ def test_all_is_applied_and_told() -> None:
         assert content(bench.report("web")).status == instance_pb2.InstanceStatus(
             power=instance_pb2.POWER_RUNNING, addresses=["10.9.0.2"]
         )
-        assert content(bench.report("host")).status.version == "1.0"
+        assert content(bench.report("host")).status.version == VERSION
         told = dict(bench.feed.reports)
         bench.feed.sent.clear()
         await bench.converge(later=30)

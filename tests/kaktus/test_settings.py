@@ -32,8 +32,9 @@ def test_from_a_file(config: Path) -> None:
     settings = Settings.load(config)
     assert settings.host_config().instances == Path("/srv/machines")
     assert settings.host_config().hold_gateway
-    assert settings.allowed_names() == {"mirror.lan"}
-    assert {str(network) for network in settings.allowed_networks()} == {"10.0.0.0/8", "fd00::1/128"}
+    allowed = settings.sources().allowed
+    assert allowed.names == {"mirror.lan"}
+    assert {str(network) for network in allowed.networks} == {"10.0.0.0/8", "fd00::1/128"}
 
 
 def test_the_environment_counts_more(config: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -18,6 +18,7 @@ from kowa.runtime.commands import Commands, Journal
 from kowa.runtime.feed import Worker
 from kowa.runtime.outbox import Outbox
 from kowa.runtime.session import run_session
+from kowa.runtime.settings import VERSION, AgentSettings
 from kowa.runtime.state_lock import lock_state
 from kowa.runtime.store import Holdings
 from kowa.signals import on_end
@@ -122,19 +123,18 @@ class Agent:
         return grpc.aio.secure_channel(self._server, credentials, options=KEEPALIVE)
 
 
-def serve(worker: Worker, *, name: str, version: str, server: str, ca: Path, token: Path, state: Path) -> None:
+def serve(worker: Worker, settings: AgentSettings) -> None:
     """Runs an agent until told to end, alone on its state."""
-    with lock_state(state):
+    with lock_state(settings.state):
         logs.configure()
-        log.info("agent.started", agent=name, version=version, server=server)
-        uvloop.run(_serve(Agent, worker, version, server, ca, token, state))
-        log.info("agent.stopped", agent=name)
+        log.info("agent.started", agent=settings.agent, version=VERSION, server=settings.server)
+        uvloop.run(_serve(worker, settings))
+        log.info("agent.stopped", agent=settings.agent)
 
 
-async def _serve(
-    make: type[Agent], worker: Worker, version: str, server: str, ca: Path, token: Path, state: Path
-) -> None:
-    running = asyncio.create_task(make(worker, version, server, ca, token, state).run())
+async def _serve(worker: Worker, settings: AgentSettings) -> None:
+    agent = Agent(worker, VERSION, settings.server, settings.ca, settings.token, settings.state)
+    running = asyncio.create_task(agent.run())
     on_end(running.cancel)
     with contextlib.suppress(asyncio.CancelledError):
         await running

@@ -44,7 +44,7 @@ class Kind(Generic[D]):
 
     def parse(self, identity: Identity, sent: Any) -> D:
         """The value of a resource. Raises ValueError in words when it makes no sense."""
-        raise NotImplementedError
+        return self.value(*identity)
 
 
 K = TypeVar("K", bound=Kind[Any])
