@@ -9,8 +9,7 @@ import msgspec
 from msgspec import Meta
 
 from agent_kaktus.config import HostConfig
-from agent_kaktus.storage.address import Allowed, Network
-from agent_kaktus.storage.source import Sources
+from agent_kaktus.storage.source import Allowed, Network, Sources
 from kowa import sources
 from kowa.runtime.settings import AgentSettings
 

@@ -1,4 +1,4 @@
-"""Disk images: what a file says of itself, and what qemu-img does."""
+"""Disk images: what a file's header says, what makes a bootable image, and what qemu-img does."""
 
 import asyncio
 import json
@@ -7,9 +7,9 @@ import struct
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from agent_kaktus import process
+from agent_kaktus.actual import Image
 from agent_kaktus.errors import PermanentFailure, StepFailed
 
 MAX_SIZE_BYTES = 16 << 40  # bytes a template may claim to have
@@ -26,7 +26,7 @@ _TEXT = frozenset(b"\t\n\r") | frozenset(range(0x20, 0x7F)) | frozenset(range(0x
 _CONVERT = "convert it with `qemu-img convert -O qcow2 OLD NEW`"
 _DECRYPT = "decrypt it with `qemu-img convert`, which takes its key as --object secret"
 # What else people have for an image: where it says so, how, what it is, what to do.
-_OTHERS = (
+_OTHER_FORMATS = (
     (0, b"KDMV", "is a VMware disk (vmdk)", _CONVERT),
     (0, b"# Disk DescriptorFile", "describes a VMware disk (vmdk)", "convert the disk with `qemu-img convert`"),
     (0, b"vhdxfile", "is a Hyper-V disk (vhdx)", _CONVERT),
@@ -47,13 +47,13 @@ _OTHERS = (
 )
 _START_BYTES = 33 << 10  # with all of these in it
 _BOOT_MARK = b"\x55\xaa"
-_INFO = ("info", "--output=json", "-f", "qcow2")
+_REFERS = "the image refers to another file; flatten it with `qemu-img convert`"
 _MAX_MEMORY_BYTES = 1 << 30  # address space, of which a sound image needs a quarter
 _MAX_CPU_SECONDS = 30  # of a processor
 
 
-class NoImage(Exception):
-    """What a file is instead."""
+class NotAnImage(Exception):
+    """A file that is no disk image we take; its text says what it is instead."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,115 +70,97 @@ def is_qcow2(path: Path) -> bool:
 
 
 def read_header(path: Path) -> Header:
-    """Read directly: an image that QEMU has open can be looked at too, and a hundred of them cost nothing."""
+    """Without qemu-img, so that a hundred images cost little and one that QEMU has open can be read."""
     with path.open("rb") as file:
         start = os.pread(file.fileno(), _FEATURES_AT + _FEATURES.size, 0)
         if len(start) < _HEADER.size or not start.startswith(_MAGIC):
-            raise NoImage("is not a qcow2 image")
+            raise NotAnImage("is not a qcow2 image")
         _, version, at, length, _, size, encryption, snapshots = _HEADER.unpack_from(start)
         if version == 1:
-            raise NoImage(f"is a qcow disk of version 1; {_CONVERT}")
+            raise NotAnImage(f"is a qcow disk of version 1; {_CONVERT}")
         if version not in (2, 3) or length > _MAX_NAME_BYTES:
-            raise NoImage(f"is a damaged qcow2 image, or one of version {version}")
+            raise NotAnImage(f"is a damaged qcow2 image, or one of version {version}")
         if encryption:
-            raise NoImage(f"is an encrypted qcow2 image{_ENCRYPTIONS.get(encryption, '')}; {_DECRYPT}")
+            raise NotAnImage(f"is an encrypted qcow2 image{_ENCRYPTIONS.get(encryption, '')}; {_DECRYPT}")
         if at + length > os.lseek(file.fileno(), 0, os.SEEK_END):
-            raise NoImage("is a damaged qcow2 image: the name of what it stands on lies behind its end")
+            raise NotAnImage("is a damaged qcow2 image: the name of what it stands on lies behind its end")
         backing = os.pread(file.fileno(), length, at).decode(errors="replace") if at else ""
     features = _FEATURES.unpack_from(start, _FEATURES_AT)[0] if version == 3 else 0
     return Header(size, backing, features, snapshots)
 
 
-async def verify(path: Path) -> tuple[str, int]:
-    """Format and virtual size of what came from elsewhere.
-
-    Raises PermanentFailure if no instance can start from it.
-    """
+async def verify(path: Path) -> str:
+    """The format of what was downloaded. Raises PermanentFailure if no instance can start from it."""
     try:
         if not await asyncio.to_thread(is_qcow2, path):
-            return "raw", await asyncio.to_thread(_verify_raw, path)
+            await asyncio.to_thread(_verify_raw, path)
+            return "raw"
         header = await asyncio.to_thread(read_header, path)
-    except NoImage as what:
+    except NotAnImage as what:
         raise PermanentFailure(f"what the source holds {what}") from what
     if header.backing or header.features & _EXTERNAL_DATA:
-        raise PermanentFailure("the image refers to another file; flatten it with `qemu-img convert`")
+        raise PermanentFailure(_REFERS)
     if header.features & _CORRUPT:
         raise PermanentFailure("the image is marked as corrupt; repair it with `qemu-img check -r all`")
     try:
-        found = dict(json.loads(await _read_stranger(*_INFO, str(path))))
-        if found.get("format") != "qcow2" or "backing-filename" in found or "data-file" in _specific(found):
-            raise PermanentFailure("the image refers to another file; flatten it with `qemu-img convert`")
-        size = _sane(int(found["virtual-size"]))
+        found = json.loads(await _run_limited("info", "--output=json", "-f", "qcow2", str(path)))
+        specific = found.get("format-specific", {}).get("data", {})
+        if found.get("format") != "qcow2" or "backing-filename" in found or "data-file" in specific:
+            raise PermanentFailure(_REFERS)
+        _verify_size(int(found["virtual-size"]))
         start = await _first_sector(path)
     except StepFailed as why:
         raise PermanentFailure(f"the image can't be read: {why}") from why
     if not start.endswith(_BOOT_MARK):
-        taken = f"; it has {header.snapshots} snapshots; `qemu-img convert -l NAME` makes an image of one"
-        raise PermanentFailure(
-            f"the image has no boot sector, so no machine starts from it{taken if header.snapshots else ''}"
-        )
-    return "qcow2", size
+        snapshots = f"; it has {header.snapshots} snapshots; `qemu-img convert -l NAME` makes an image of one"
+        reason = "the image has no boot sector, so no machine starts from it"
+        raise PermanentFailure(reason + (snapshots if header.snapshots else ""))
+    return "qcow2"
 
 
-def _specific(found: dict[str, Any]) -> dict[str, Any]:
-    return dict(found.get("format-specific", {}).get("data", {}))
-
-
-def _verify_raw(path: Path) -> int:
+def _verify_raw(path: Path) -> None:
     """Anything can be a raw image; one that a machine can boot from ends its first sector with a boot mark."""
     size = path.stat().st_size
     with path.open("rb") as file:
         start = file.read(_START_BYTES)
     boots = start[:SECTOR].endswith(_BOOT_MARK) and len(start) >= SECTOR
-    for at, magic, what, remedy in _OTHERS:
+    for at, magic, what, remedy in _OTHER_FORMATS:
         if start.startswith(magic, at) and not (boots and at > SECTOR):  # a CD may be a disk, too
-            raise NoImage(f"{what}; {remedy}")
+            raise NotAnImage(f"{what}; {remedy}")
     if boots and size % SECTOR:
-        raise NoImage(f"has {size} bytes, no multiple of {SECTOR}: it was cut off")
-    if boots:
-        return _sane(size)
-    looks = "text" if start and not set(start[:SECTOR]) - _TEXT else "data"
-    raise NoImage(f"is {looks}, no disk image: neither qcow2 nor raw with a boot sector")
+        raise NotAnImage(f"has {size} bytes, no multiple of {SECTOR}: it was cut off")
+    if not boots:
+        looks = "text" if start and not set(start[:SECTOR]) - _TEXT else "data"
+        raise NotAnImage(f"is {looks}, no disk image: neither qcow2 nor raw with a boot sector")
+    _verify_size(size)
 
 
-def _sane(size: int) -> int:
+def _verify_size(size: int) -> None:
     if not SECTOR <= size <= MAX_SIZE_BYTES:
         raise PermanentFailure(
             f"the image claims to have {size} bytes; {SECTOR} bytes to {MAX_SIZE_BYTES >> 40} TiB are possible"
         )
-    return size
-
-
-async def info(path: Path) -> dict[str, Any]:
-    return dict(json.loads(await qemu_img(*_INFO, str(path))))
 
 
 async def _first_sector(path: Path) -> bytes:
     """Of what the image holds: compressed, if it is, and mapped as QEMU will read it."""
     with tempfile.TemporaryDirectory() as folder:
         start = Path(folder, "start")
-        await _read_stranger("dd", "-f", "qcow2", "-O", "raw", f"bs={SECTOR}", "count=1", f"if={path}", f"of={start}")
+        await _run_limited("dd", "-f", "qcow2", "-O", "raw", f"bs={SECTOR}", "count=1", f"if={path}", f"of={start}")
         return await asyncio.to_thread(start.read_bytes)
 
 
-async def _read_stranger(*arguments: str) -> str:
-    """What qemu-img says of an image. Whoever made it may have meant qemu-img to eat the host."""
+async def _run_limited(*arguments: str) -> str:
+    """Runs qemu-img on an image from elsewhere, which may be made to exhaust the host's memory or processors."""
     limits = (f"--as={_MAX_MEMORY_BYTES}", f"--cpu={_MAX_CPU_SECONDS}", "--core=0")
     return await process.run("prlimit", *limits, "qemu-img", *arguments)
 
 
-async def create(path: Path, size: int) -> None:
-    await qemu_img("create", "-q", "-f", "qcow2", str(path), str(size))
-
-
-async def overlay(path: Path, size: int, backing: str, backing_format: str) -> None:
-    """A thin image on another of the same directory."""
-    await qemu_img("create", "-q", "-f", "qcow2", "-b", backing, "-F", backing_format, str(path), str(size))
+async def create(path: Path, size: int, backing: Image | None = None) -> None:
+    """A thin image, on another of the same directory if one is given."""
+    base = ("-b", backing.file, "-F", backing.format) if backing else ()
+    await process.run("qemu-img", "create", "-q", "-f", "qcow2", *base, str(path), str(size))
 
 
 async def resize(path: Path, size: int) -> None:
-    await qemu_img("resize", "-q", "-f", "qcow2", str(path), str(size))
-
-
-async def qemu_img(*arguments: str) -> str:
-    return await process.run("qemu-img", *arguments)
+    await process.run("qemu-img", "resize", "-q", "-f", "qcow2", str(path), str(size))

@@ -9,7 +9,6 @@ import time
 from collections.abc import AsyncGenerator, Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import BinaryIO
 
 import structlog
 
@@ -21,11 +20,12 @@ from agent_kaktus.storage.source import CHUNK_BYTES, Sources
 from agent_kaktus.storage.template import Template
 from kowa.backoff import delay
 from kowa.runtime import crashpoint
+from kowa.runtime.tasks import cancel
 
 MAX_PARALLEL = 2  # imports; others wait
 ATTEMPTS = 4  # of a download that breaks off
 FIRST_RETRY_S, LONGEST_RETRY_S, RETRY_FACTOR = 2.0, 20.0, 4.0
-PART_TIMEOUT_S = 30.0  # for each part of CHUNK_BYTES bytes
+CHUNK_TIMEOUT_S = 30.0  # for each chunk of CHUNK_BYTES bytes
 IMPORT_TIMEOUT_S = 6 * 3600.0  # for all of it
 MAX_SOURCE_BYTES = 1 << 40
 # Of a pool's capacity one part in RESERVED_SHARE stays free, if that is not more than MAX_RESERVED_BYTES: instances
@@ -36,7 +36,7 @@ NO_ROOM_RETRY_S = 60.0  # until an import that had no room is begun anew, if the
 log = structlog.get_logger()
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class RoomWait:
     """An import that waits until its pool has room."""
 
@@ -71,14 +71,11 @@ class Imports:
         self._tasks[template.id] = asyncio.create_task(self._import(template), name=f"import {template.id}")
 
     async def stop(self, id_: str) -> None:
-        task = self._tasks.get(id_)
-        if task is not None:
-            task.cancel()
-            await asyncio.wait([task])
+        if task := self._tasks.get(id_):
+            await cancel(task)
 
     async def close(self) -> None:
-        for id_ in list(self._tasks):
-            await self.stop(id_)
+        await cancel(*self._tasks.values())
 
     async def _import(self, template: Template) -> None:
         part = self.storage.staging_file(template.pool, template.id)
@@ -112,7 +109,7 @@ class Imports:
                 await self._download(template, part)
         except TimeoutError as why:
             raise PermanentFailure(f"it took longer than {IMPORT_TIMEOUT_S / 3600:.0f} hours") from why
-        format_, _ = await image.verify(part)
+        format_ = await image.verify(part)
         try:
             await asyncio.to_thread(self.storage.add_template, template.pool, template.id, format_)
         except FileExistsError:
@@ -122,7 +119,7 @@ class Imports:
         log.info("template.imported", id=template.id, format=format_)
 
     async def _download(self, template: Template, part: Path) -> None:
-        """Brings its bytes, as they were promised."""
+        """Fetches its bytes and compares their checksum."""
         for attempt in range(1, ATTEMPTS + 1):
             try:
                 found = await self._copy(template, part)
@@ -136,23 +133,24 @@ class Imports:
             raise PermanentFailure(f"the source holds something else: its SHA-256 is {found}, not {template.sha256}")
 
     async def _copy(self, template: Template, part: Path) -> str:
-        """Returns the checksum of what came."""
+        """Returns the checksum of what was received."""
         digest = hashlib.sha256()
-        came = whole = 0
+        received = total = 0
 
-        def take(data: bytes, file: BinaryIO) -> None:
-            _check_room(self.storage.space(template.pool), max(whole - came, len(data)))
-            digest.update(data)
-            file.write(data)
+        def write(chunk: bytes) -> None:
+            _check_room(self.storage.space(template.pool), max(total - received, len(chunk)))
+            digest.update(chunk)
+            file.write(chunk)
 
         with os.fdopen(os.open(part, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as file:
-            async with contextlib.aclosing(self.sources.read(template.source)) as parts:
-                async for data, whole in _in_time(parts):
-                    if max(whole, came + len(data)) > MAX_SOURCE_BYTES:
+            async with contextlib.aclosing(self.sources.read(template.source)) as chunks:
+                while chunk := await _next(chunks):
+                    data, total = chunk
+                    if max(total, received + len(data)) > MAX_SOURCE_BYTES:
                         raise PermanentFailure(f"the source holds more than {MAX_SOURCE_BYTES >> 30} GiB")
-                    await asyncio.to_thread(take, data, file)
-                    came += len(data)
-                    self._note_progress(template, came * 100 // whole if whole else 0)
+                    await asyncio.to_thread(write, data)
+                    received += len(data)
+                    self._note_progress(template, received * 100 // total if total else 0)
         return digest.hexdigest()
 
     def _wait_for_room(self, template: Template, part: Path, reason: str) -> None:
@@ -171,18 +169,16 @@ class Imports:
             self.progressed(template)
 
 
-async def _in_time(parts: AsyncGenerator[tuple[bytes, int]]) -> AsyncGenerator[tuple[bytes, int]]:
-    while True:
-        try:
-            async with asyncio.timeout(PART_TIMEOUT_S):
-                part = await anext(parts)
-        except StopAsyncIteration:
-            return
-        except TimeoutError as why:
-            raise TransferInterrupted(
-                f"the source takes longer than {PART_TIMEOUT_S:.0f} s for {CHUNK_BYTES >> 10} KiB"
-            ) from why
-        yield part
+async def _next(chunks: AsyncGenerator[tuple[bytes, int]]) -> tuple[bytes, int] | None:
+    """The next chunk of a source; None at its end. Raises TransferInterrupted when it takes too long."""
+    try:
+        async with asyncio.timeout(CHUNK_TIMEOUT_S):
+            return await anext(chunks)
+    except StopAsyncIteration:
+        return None
+    except TimeoutError as why:
+        reason = f"the source takes longer than {CHUNK_TIMEOUT_S:.0f} s for {CHUNK_BYTES >> 10} KiB"
+        raise TransferInterrupted(reason) from why
 
 
 def _check_room(space: PoolSpace, more: int) -> None:

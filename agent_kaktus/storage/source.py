@@ -1,17 +1,30 @@
-"""Where a template's bytes come from: a web server, or a file in the import folder."""
+"""Where a template's bytes may come from: a file in the import folder, or a web server with an allowed address."""
 
 import asyncio
 import os
 import stat
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Iterable
 from dataclasses import dataclass, field
+from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
 from pathlib import Path
 
 from agent_kaktus.errors import PermanentFailure
-from agent_kaktus.storage import address
 from kowa import sources
 
-CHUNK_BYTES = 1 << 18  # bytes read at once; of larger parts malloc keeps megabytes when all are read
+Address = IPv4Address | IPv6Address
+Network = IPv4Network | IPv6Network
+
+CHUNK_BYTES = 1 << 18  # read at once; of larger chunks malloc keeps megabytes when all are read
+_NAT64 = ip_network("64:ff9b::/96")
+_GLOBAL_IPV6 = (ip_network("2000::/3"), _NAT64)  # Python's is_global also takes addresses that may lead inside
+
+
+@dataclass(frozen=True, slots=True)
+class Allowed:
+    """Private host names and networks that the operator lets templates be fetched from."""
+
+    names: frozenset[str] = frozenset()
+    networks: tuple[Network, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,26 +32,29 @@ class Sources:
     """What the operator lets templates come from."""
 
     folder: Path | None = None
-    allowed: address.Allowed = field(default_factory=address.Allowed)
+    allowed: Allowed = field(default_factory=Allowed)
 
-    async def read(self, source: str) -> AsyncGenerator[tuple[bytes, int]]:
-        """Its bytes in order, each part with how many there are in all (0: not known)."""
+    def read(self, source: str) -> AsyncGenerator[tuple[bytes, int]]:
+        """Its bytes in chunks, each with the size of the whole (0: not known). Raises PermanentFailure."""
         try:
-            meant = sources.parse(source)
+            parsed = sources.parse(source)
         except ValueError as why:
             raise PermanentFailure(f"the source {why}") from why
-        async for part in self._fetch(meant) if "://" in meant else self._open(meant):
-            yield part
+        if "://" not in parsed:
+            return self._read_file(parsed)
+        from agent_kaktus.storage.web import fetch  # late: few agents need it, and it takes memory
 
-    async def _open(self, name: str) -> AsyncGenerator[tuple[bytes, int]]:
-        descriptor = self._descriptor(name)
+        return fetch(parsed, self.allowed)
+
+    async def _read_file(self, name: str) -> AsyncGenerator[tuple[bytes, int]]:
+        descriptor = self._open(name)
         with os.fdopen(descriptor, "rb") as file:
             size = os.fstat(descriptor).st_size
-            while part := await asyncio.to_thread(file.read, CHUNK_BYTES):
-                yield part, size
+            while chunk := await asyncio.to_thread(file.read, CHUNK_BYTES):
+                yield chunk, size
 
-    def _descriptor(self, name: str) -> int:
-        """Opened with all links followed first, and only if that stays inside the folder."""
+    def _open(self, name: str) -> int:
+        """Opens a file with all links followed first, and only if that stays inside the folder."""
         if self.folder is None:
             raise PermanentFailure("this host has no import folder; an operator sets import_dir")
         try:
@@ -48,15 +64,45 @@ class Sources:
                 raise PermanentFailure(f"{name} leads out of the import folder")
             descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
         except OSError as why:
-            raise PermanentFailure(
-                f"the import folder {self.folder} has no readable file {name}: {why.strerror}"
-            ) from why
+            reason = f"the import folder {self.folder} has no readable file {name}: {why.strerror}"
+            raise PermanentFailure(reason) from why
         if not stat.S_ISREG(os.fstat(descriptor).st_mode):
             os.close(descriptor)
             raise PermanentFailure(f"{name} in the import folder is no file")
         return descriptor
 
-    def _fetch(self, source: str) -> AsyncGenerator[tuple[bytes, int]]:
-        from agent_kaktus.storage.web import fetch
 
-        return fetch(source, self.allowed)
+def choose_address(host: str, found: Iterable[str], allowed: Allowed) -> str:
+    """The address to connect to, of those that a host's name resolves to.
+
+    Raises ValueError unless each of them is allowed: a name with public and private addresses is refused.
+    """
+    addresses = [ip_address(text.split("%", 1)[0]) for text in found]
+    if not addresses:
+        raise ValueError(f"{host} has no address")
+    for address in addresses:
+        if host.lower() not in allowed.names and not _is_allowed(address, allowed.networks):
+            raise ValueError(
+                f"{host} leads to {address}, which is no public address; an operator may allow it with import_hosts"
+            )
+    return str(addresses[0])
+
+
+def _is_allowed(address: Address, networks: Iterable[Network]) -> bool:
+    both = (address, _embedded_ipv4(address))
+    return any(each in network for network in networks for each in both) or all(_is_public(each) for each in both)
+
+
+def _is_public(address: Address) -> bool:
+    in_global_range = address.version == 4 or any(address in network for network in _GLOBAL_IPV6)
+    return in_global_range and address.is_global and not address.is_multicast
+
+
+def _embedded_ipv4(address: Address) -> Address:
+    """The IPv4 address that an IPv6 address stands for; any other address itself."""
+    if isinstance(address, IPv4Address):
+        return address
+    if address in _NAT64:
+        return IPv4Address(int(address) & 0xFFFFFFFF)
+    teredo = address.teredo
+    return address.ipv4_mapped or address.sixtofour or (teredo[1] if teredo else address)

@@ -1,20 +1,23 @@
 """Storage pools of this host."""
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from agent_kaktus.config import HostConfig
+from agent_kaktus.disk import DiskSource
 from agent_kaktus.plan import AS_WANTED, GONE, Kind, ObjectStep, Verdict, View, rounded_space
-from agent_kaktus.storage.dir import DirLayout
-from agent_kaktus.storage.driver import Layout
+from agent_kaktus.storage.dir import disk_source
 from kowa.runtime.desired import DesiredObject, Identity
 from kowa.v2 import storage_pool_pb2
 
 if TYPE_CHECKING:
     from agent_kaktus.host import LocalHost
 
-LAYOUTS: dict[int, type[Layout]] = {storage_pool_pb2.STORAGE_DRIVER_DIR: DirLayout}
+# The drivers that this agent has: where each keeps a volume of a pool.
+DISK_SOURCES: dict[int, Callable[[HostConfig, str, str], DiskSource]] = {
+    storage_pool_pb2.STORAGE_DRIVER_DIR: disk_source
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,11 +27,7 @@ class StoragePool(DesiredObject):
     @property
     def is_served(self) -> bool:
         """Whether this agent has its driver."""
-        return self.driver in LAYOUTS
-
-    def layout(self, config: HostConfig) -> Layout:
-        """Where its driver keeps images; only for one that is served."""
-        return LAYOUTS[self.driver](config)
+        return self.driver in DISK_SOURCES
 
 
 class CreatePool(ObjectStep[StoragePool]):
@@ -60,7 +59,7 @@ class StoragePools(Kind[StoragePool]):
             return Verdict((CreatePool(wanted),))
         if wanted.id in view.actual.pools:
             return AS_WANTED
-        return Verdict(fails=f"its {wanted.layout(view.config).pool(wanted.id)} is missing; mount or restore it")
+        return Verdict(fails=f"its directory {view.config.pools / wanted.id} is missing; mount or restore it")
 
     def fill_status(self, view: View, wanted: StoragePool, resource: storage_pool_pb2.StoragePool) -> None:
         if space := view.actual.pools.get(wanted.id):
@@ -71,7 +70,7 @@ class StoragePools(Kind[StoragePool]):
 
 
 def why_closed(view: View, id_: str) -> str:
-    """Why nothing can be put into a pool now, in words that follow "waits for"; empty if it can."""
+    """What to wait for until something can be put into a pool; empty if it can be now."""
     pool = view.desired.of(StoragePool).get(id_)
     if pool is None or pool.gone:
         return f"storage pool {id_}"
@@ -79,7 +78,7 @@ def why_closed(view: View, id_: str) -> str:
 
 
 def why_unseen(view: View, id_: str) -> str:
-    """Why the absence of a file proves nothing: its pool is away. Empty if it proves that there is none."""
+    """What to wait for where the absence of a file proves nothing, since its pool is away; empty if it proves it."""
     is_missing = id_ in view.actual.created and id_ not in view.actual.pools
     return f"storage pool {id_}, which is missing" if is_missing else ""
 

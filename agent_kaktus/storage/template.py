@@ -26,12 +26,12 @@ class Template(DesiredObject):
 
 
 class ImportTemplate(ObjectStep[Template]):
-    """Begins it; it goes on beside everything else."""
+    """Begins the import, which goes on in the background."""
 
     verb = "import"
 
     async def do(self, host: "LocalHost") -> None:
-        # The look that asks for it may be older than the end of its import.
+        # It may have been imported since the host was looked at.
         if not host.storage.holds(self.wanted.pool, self.wanted.id):
             host.imports.begin(self.wanted)
 
@@ -96,7 +96,7 @@ def _plan_gone(view: View, wanted: Template, image: Image | None) -> Verdict:
         return Verdict(waits=away) if (away := why_unseen(view, wanted.pool)) else GONE
     if image.pool != wanted.pool:
         return Verdict(fails=f"its file lies in pool {image.pool}")
-    # By whatever path it is named: no other file has this name.
+    # A backing file may be named by any path that ends with this name; no other file has it.
     standing = [other.id for other in view.actual.images.values() if image.file in other.backing]
     if standing:
         return Verdict(waits=f"{len(standing)} volumes that stand on it: {', '.join(sorted(standing)[:3])}")

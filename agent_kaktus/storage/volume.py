@@ -8,7 +8,7 @@ from agent_kaktus.actual import Image
 from agent_kaktus.config import HostConfig
 from agent_kaktus.disk import DiskSource
 from agent_kaktus.plan import AS_WANTED, GONE, Kind, ObjectStep, Verdict, View, rounded_space
-from agent_kaktus.storage.storage_pool import StoragePool, why_closed, why_unseen
+from agent_kaktus.storage.storage_pool import DISK_SOURCES, StoragePool, why_closed, why_unseen
 from agent_kaktus.storage.template import Template
 from kowa import sizes
 from kowa.runtime.desired import Desired, DesiredObject, Identity, MissingReference
@@ -41,7 +41,7 @@ class CreateVolume(ObjectStep[Volume]):
 
 
 class RecordVolume(ObjectStep[Volume]):
-    """Remembers that the file was made, so that it is never made anew."""
+    """Records that the file was made, so that it is never made anew."""
 
     verb = "record volume"
 
@@ -117,11 +117,11 @@ def source_of(config: HostConfig, desired: Desired, volume: Volume) -> DiskSourc
     pool = desired.get(StoragePool, volume.pool, "storage pool")
     if not pool.is_served:
         raise MissingReference(f"storage pool {pool.name}, whose driver this agent does not have")
-    return pool.layout(config).volume(pool.id, volume.id)
+    return DISK_SOURCES[pool.driver](config, pool.id, volume.id)
 
 
 def why_no_disk(view: View, wanted: Volume) -> str:
-    """Why an instance can't have a volume as its disk, in words that follow "waits for"; empty if it can."""
+    """What an instance waits for until it can have a volume as its disk; empty if it can now."""
     image = view.actual.images.get(wanted.id)
     if image is None or image.broken or image.pool != wanted.pool or wanted.id not in view.actual.created:
         verdict = Volumes().plan(view, wanted)

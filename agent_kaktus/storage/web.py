@@ -1,4 +1,4 @@
-"""Templates from web servers. Imported late: few agents need it, and then seldom, and it takes memory."""
+"""Templates from web servers."""
 
 import asyncio
 import socket
@@ -7,8 +7,7 @@ from collections.abc import AsyncGenerator
 import httpx
 
 from agent_kaktus.errors import PermanentFailure, TransferInterrupted
-from agent_kaktus.storage import address
-from agent_kaktus.storage.source import CHUNK_BYTES
+from agent_kaktus.storage.source import CHUNK_BYTES, Allowed, choose_address
 from kowa import sources
 
 _MAX_REDIRECTS = 5
@@ -16,8 +15,8 @@ _MAX_LENGTH_DIGITS = 20
 _TIMEOUT = httpx.Timeout(30.0, connect=10.0)
 
 
-async def fetch(source: str, allowed: address.Allowed) -> AsyncGenerator[tuple[bytes, int]]:
-    """The body of a URL as `sources.parse` gives it, in parts, each with the size of it all (0: not known)."""
+async def fetch(source: str, allowed: Allowed) -> AsyncGenerator[tuple[bytes, int]]:
+    """The body of a URL as `sources.parse` gives it, in chunks, each with the size of the whole (0: not known)."""
     url = httpx.URL(source)
     async with httpx.AsyncClient(timeout=_TIMEOUT, trust_env=False, follow_redirects=False) as client:
         for _ in range(_MAX_REDIRECTS + 1):
@@ -26,28 +25,31 @@ async def fetch(source: str, allowed: address.Allowed) -> AsyncGenerator[tuple[b
                 answer = await client.send(request, stream=True)
             except httpx.TransportError as why:
                 raise TransferInterrupted(f"{url.host}: {why or type(why).__name__}") from why
-            except (httpx.InvalidURL, ValueError) as why:  # httpx looks ahead, whether it is to follow or not
+            except (
+                httpx.InvalidURL,
+                ValueError,
+            ) as why:  # httpx parses every redirect
                 raise PermanentFailure(f"{url.host} redirects to what is no URL: {why}") from why
             try:
                 if not answer.has_redirect_location:
-                    async for part in _body(answer, url):
-                        yield part
+                    async for chunk in _body(answer, url):
+                        yield chunk
                     return
-                url = _joined(url, answer.headers["location"])
+                url = _redirected(url, answer.headers["location"])
             finally:
                 await answer.aclose()
     raise PermanentFailure(f"the source redirects more than {_MAX_REDIRECTS} times")
 
 
-async def _request(client: httpx.AsyncClient, url: httpx.URL, allowed: address.Allowed) -> httpx.Request:
-    """To the address that was checked and to no other, whatever the name leads to by then."""
+async def _request(client: httpx.AsyncClient, url: httpx.URL, allowed: Allowed) -> httpx.Request:
+    """A request to the very address that was checked, whatever the name resolves to later."""
     host, port = url.raw_host.decode(), url.port or (443 if url.scheme == "https" else 80)
     try:
         found = await asyncio.get_running_loop().getaddrinfo(host, port, type=socket.SOCK_STREAM)
     except OSError as why:
         raise TransferInterrupted(f"{url.host} can't be resolved: {why.strerror}") from why
     try:
-        chosen = address.choose(host, [str(entry[4][0]) for entry in found], allowed)
+        chosen = choose_address(host, [str(entry[4][0]) for entry in found], allowed)
     except ValueError as why:
         raise PermanentFailure(str(why)) from why
     headers = {"host": url.netloc.decode(), "accept-encoding": "identity"}
@@ -55,8 +57,8 @@ async def _request(client: httpx.AsyncClient, url: httpx.URL, allowed: address.A
     return client.build_request("GET", url.copy_with(host=chosen), headers=headers, extensions=extensions)
 
 
-def _joined(base: httpx.URL, location: str) -> httpx.URL:
-    """Where a redirect leads to, by the rule for sources."""
+def _redirected(base: httpx.URL, location: str) -> httpx.URL:
+    """Where a redirect leads to. It must be what a source may be."""
     try:
         return httpx.URL(sources.parse(str(base.join(location))))
     except (httpx.InvalidURL, ValueError) as why:
@@ -71,7 +73,7 @@ async def _body(answer: httpx.Response, url: httpx.URL) -> AsyncGenerator[tuple[
     length = answer.headers.get("content-length", "")
     size = int(length) if length.isdecimal() and len(length) < _MAX_LENGTH_DIGITS else 0
     try:
-        async for part in answer.aiter_raw(CHUNK_BYTES):
-            yield part, size
+        async for chunk in answer.aiter_raw(CHUNK_BYTES):
+            yield chunk, size
     except httpx.TransportError as why:
         raise TransferInterrupted(f"{url.host} broke off: {why or type(why).__name__}") from why

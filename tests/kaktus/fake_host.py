@@ -19,7 +19,7 @@ from agent_kaktus.network import tap_filter
 from agent_kaktus.network.adapter import Adapter
 from agent_kaktus.network.vnet import Vnet
 from agent_kaktus.plan import Plan, Step, View, plan
-from agent_kaktus.storage.dir import DirLayout
+from agent_kaktus.storage.dir import disk_source
 from agent_kaktus.storage.template import Template
 from kowa.runtime.desired import Desired
 
@@ -205,7 +205,7 @@ class FakeStorage:
         self.host.created.discard(pool)
 
     async def create_volume(self, pool: str, volume: str, size: int, backing: Image | None) -> None:
-        key = DirLayout(self.host.config).volume(pool, volume).key
+        key = disk_source(self.host.config, pool, volume).key
         file = backing.file if backing else ""
         self.host.images[volume] = Image(volume, pool, "qcow2", size, backing=file, disk_key=key)
         self.host.created.add(volume)

@@ -2,6 +2,7 @@
 
 import asyncio
 import errno
+import json
 import os
 import struct
 from collections.abc import Awaitable, Callable, Iterator
@@ -9,11 +10,12 @@ from pathlib import Path
 
 import pytest
 
+from agent_kaktus import process
 from agent_kaktus.actual import Image
 from agent_kaktus.config import HostConfig
 from agent_kaktus.errors import StepFailed
 from agent_kaktus.storage import image
-from agent_kaktus.storage.dir import MARK, DirDriver
+from agent_kaktus.storage.dir import MARKER, DirDriver
 from agent_kaktus.storage.driver import StorageState
 
 from .slices import MIB, id_of
@@ -49,7 +51,7 @@ def test_a_pool_tells_its_room(pools: DirDriver) -> None:
 
 
 def test_an_empty_mount_point_is_no_pool(pools: DirDriver, tmp_path: Path) -> None:
-    (tmp_path / "pools" / POOL / MARK).unlink()
+    (tmp_path / "pools" / POOL / MARKER).unlink()
     state = look(pools)
     assert state.pools == {}
     assert state.created == {POOL}
@@ -69,7 +71,7 @@ def test_a_volume_is_made_grown_and_removed(pools: DirDriver, tmp_path: Path) ->
     state = look(pools)
     assert not state.images
     assert state.created == {POOL}
-    assert [path.name for path in (tmp_path / "pools" / POOL).iterdir()] == [MARK]
+    assert [path.name for path in (tmp_path / "pools" / POOL).iterdir()] == [MARKER]
 
 
 def test_a_disk_that_is_there_is_never_replaced(
@@ -78,7 +80,7 @@ def test_a_disk_that_is_there_is_never_replaced(
     """Whoever made it, and however late it came."""
     disk = tmp_path / "pools" / POOL / f"{ROOT}.qcow2"
 
-    def create(path: Path, size: int) -> Awaitable[None]:
+    def create(path: Path, size: int, _: Image | None) -> Awaitable[None]:
         path.write_bytes(b"new")
         disk.write_bytes(b"a guest has written here")
         return asyncio.sleep(0)
@@ -110,7 +112,7 @@ def test_what_a_killed_run_left_is_cleaned_and_nothing_else(pools: DirDriver, tm
     for name in (f"{ROOT}.qcow2.part", f"{DEBIAN}.part", f"{ROOT}.qcow2", "notes.part", f"{ROOT}.txt"):
         (directory / name).write_bytes(b"")
     pools.clean([POOL])
-    assert {path.name for path in directory.iterdir()} == {MARK, f"{ROOT}.qcow2", "notes.part", f"{ROOT}.txt"}
+    assert {path.name for path in directory.iterdir()} == {MARKER, f"{ROOT}.qcow2", "notes.part", f"{ROOT}.txt"}
 
 
 def test_a_file_that_is_no_image_is_told(pools: DirDriver, tmp_path: Path) -> None:
@@ -205,4 +207,5 @@ def test_nobody_else_may_read_a_disk(pools: DirDriver, tmp_path: Path) -> None:
 def test_the_header_is_read_as_qemu_img_reads_it(tmp_path: Path) -> None:
     path = tmp_path / "image.qcow2"
     asyncio.run(image.create(path, 3 * MIB))
-    assert image.read_header(path).size == asyncio.run(image.info(path))["virtual-size"] == 3 * MIB
+    told = asyncio.run(process.run("qemu-img", "info", "--output=json", str(path)))
+    assert image.read_header(path).size == json.loads(told)["virtual-size"] == 3 * MIB

@@ -165,21 +165,13 @@ def test_what_users_write_can_only_be_text() -> None:
     assert '<source bridge="br0" />' in text
 
 
-class ClusterLayout:
+def cluster_disk(_: HostConfig, pool: str, volume: str) -> DiskSource:
     """Where a driver keeps disks that are no files."""
-
-    def __init__(self, config: HostConfig) -> None:
-        """It needs nothing of this host."""
-
-    def pool(self, pool: str) -> str:
-        return f"cluster pool {pool}"
-
-    def volume(self, pool: str, volume: str) -> DiskSource:
-        return DiskSource("network", "raw", (("protocol", "rbd"), ("name", f"{pool}/{volume}")))
+    return DiskSource("network", "raw", (("protocol", "rbd"), ("name", f"{pool}/{volume}")))
 
 
 def test_a_disk_is_what_its_pools_driver_says(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(storage_pool.LAYOUTS, storage_pool_pb2.STORAGE_DRIVER_DIR, ClusterLayout)
+    monkeypatch.setitem(storage_pool.DISK_SOURCES, storage_pool_pb2.STORAGE_DRIVER_DIR, cluster_disk)
     element = domain.definition(CONFIG, *web(one_instance()))
     first = element.find("devices/disk")
     assert first is not None

@@ -96,7 +96,7 @@ def test_an_encrypted_image_of_qemu_itself_is_refused(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(("command", "format_"), TAKEN)
 def test_what_boots_is_taken_however_it_was_made(tmp_path: Path, command: str, format_: str) -> None:
-    assert asyncio.run(image.verify(made(tmp_path, command)))[0] == format_
+    assert asyncio.run(image.verify(made(tmp_path, command))) == format_
 
 
 @pytest.mark.parametrize(("at", "value", "reason"), HEADERS)

@@ -12,15 +12,15 @@ from pathlib import Path
 
 import pytest
 
+from agent_kaktus import process
 from agent_kaktus.config import HostConfig
 from agent_kaktus.errors import StepFailed
 from agent_kaktus.kinds import KINDS
 from agent_kaktus.storage import image
 from agent_kaktus.storage import imports as importing
-from agent_kaktus.storage.address import Allowed, choose
 from agent_kaktus.storage.dir import DirDriver
 from agent_kaktus.storage.imports import Imports
-from agent_kaktus.storage.source import Sources
+from agent_kaktus.storage.source import Allowed, Sources, choose_address
 from agent_kaktus.storage.template import Template
 from tests.waiting import until
 
@@ -249,10 +249,11 @@ def test_an_image_that_refers_to_another_file_is_refused(tmp_path: Path) -> None
     folder = tmp_path / "import"
     folder.mkdir()
     (tmp_path / "secret").write_bytes(RAW)
-    asyncio.run(image.overlay(folder / "d", 8 * MIB, str(tmp_path / "secret"), "raw"))
+    create = ("create", "-q", "-f", "qcow2")
+    asyncio.run(process.run("qemu-img", *create, "-b", str(tmp_path / "secret"), "-F", "raw", str(folder / "d"), "8M"))
     assert "refers to another file" in Outcome(tmp_path, "d", (folder / "d").read_bytes()).reason
     external = f"data_file={tmp_path}/secret2,data_file_raw=on"
-    asyncio.run(image.qemu_img("create", "-q", "-f", "qcow2", "-o", external, str(folder / "e"), "1M"))
+    asyncio.run(process.run("qemu-img", *create, "-o", external, str(folder / "e"), "1M"))
     assert "refers to another file" in Outcome(tmp_path, "e", (folder / "e").read_bytes()).reason
 
 
@@ -292,7 +293,7 @@ def test_an_import_ends_though_nothing_can_be_cleaned_up(
 def test_a_source_that_dawdles_is_not_waited_for(
     tmp_path: Path, server: Server, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(importing, "PART_TIMEOUT_S", 0.05)
+    monkeypatch.setattr(importing, "CHUNK_TIMEOUT_S", 0.05)
     assert "takes longer than 0 s for 256 KiB; tried 4 times" in Outcome(tmp_path, server.url("/silent"), RAW).reason
     monkeypatch.setattr(importing, "IMPORT_TIMEOUT_S", 0.01)
     assert "it took longer than 0 hours" in Outcome(tmp_path, server.url("/silent"), RAW).reason
@@ -316,7 +317,7 @@ class Patient(Outcome):
         with pytest.raises(StepFailed, match=r"no room: .* of them kept for instances"):
             self.imports.begin(wanted)
         for wait in self.imports._waits.values():
-            object.__setattr__(wait, "until", 0.0)
+            wait.until = 0.0
         with pytest.raises(OSError, match="no room"):
             self.imports.begin(wanted)
         self.monkeypatch.undo()
@@ -358,12 +359,12 @@ def test_few_imports_go_on_at_once(tmp_path: Path, server: Server) -> None:
 
 
 def test_an_address_is_public_or_allowed() -> None:
-    assert choose("example.org", ["93.184.216.34"], Allowed()) == "93.184.216.34"
-    assert choose("example.org", ["2606:2800:220:1::1"], Allowed()) == "2606:2800:220:1::1"
-    assert choose("example.org", ["64:ff9b::5db8:d822"], Allowed()) == "64:ff9b::5db8:d822"
-    assert choose("mirror", ["fec0::5"], Allowed(networks=(ip_network("fec0::/10"),))) == "fec0::5"
-    assert choose("mirror", ["10.0.0.5"], Allowed(names=frozenset({"mirror"}))) == "10.0.0.5"
-    assert choose("mirror", ["10.0.0.5"], Allowed(networks=(ip_network("10.0.0.0/8"),))) == "10.0.0.5"
+    assert choose_address("example.org", ["93.184.216.34"], Allowed()) == "93.184.216.34"
+    assert choose_address("example.org", ["2606:2800:220:1::1"], Allowed()) == "2606:2800:220:1::1"
+    assert choose_address("example.org", ["64:ff9b::5db8:d822"], Allowed()) == "64:ff9b::5db8:d822"
+    assert choose_address("mirror", ["fec0::5"], Allowed(networks=(ip_network("fec0::/10"),))) == "fec0::5"
+    assert choose_address("mirror", ["10.0.0.5"], Allowed(names=frozenset({"mirror"}))) == "10.0.0.5"
+    assert choose_address("mirror", ["10.0.0.5"], Allowed(networks=(ip_network("10.0.0.0/8"),))) == "10.0.0.5"
     for inside in (
         "10.0.0.5",
         "127.0.0.1",
@@ -384,8 +385,8 @@ def test_an_address_is_public_or_allowed() -> None:
         "64:ff9b:1::a00:1",
     ):
         with pytest.raises(ValueError, match="no public address"):
-            choose("example.org", [inside], Allowed())
+            choose_address("example.org", [inside], Allowed())
     with pytest.raises(ValueError, match="no public address"):
-        choose("example.org", ["93.184.216.34", "127.0.0.1"], Allowed())
+        choose_address("example.org", ["93.184.216.34", "127.0.0.1"], Allowed())
     with pytest.raises(ValueError, match="has no address"):
-        choose("example.org", [], Allowed())
+        choose_address("example.org", [], Allowed())
