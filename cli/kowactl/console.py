@@ -10,14 +10,13 @@ from typing import Any
 import click
 
 from kowa import contract
-from kowactl.exits import interruptible
 from kowactl.session import Session
-from kowactl.terminal import STDIN, STDOUT, raw_terminal
+from kowactl.terminal import STDIN, STDOUT, interruptible, raw_terminal
 
 LEAVE_KEY = b"\x1d"  # Ctrl-]
-MAX_KEYS_BYTES = 64 << 10  # in one message
-POLL_INTERVAL_S = 0.1  # how often it is looked whether the console has ended, or the terminal has another size
-LEAVE_LIMIT_S = 1.0  # for Kahuna to take the last keys, to take a size, or to say why the console has ended
+MAX_KEYS_BYTES = 64 << 10  # in one message, and that wait for the machine
+POLL_INTERVAL_S = 0.1  # how often it is checked whether the console has ended, or the terminal has another size
+CALL_LIMIT_S = 1.0  # for Kahuna to take keys or a size, and to say why the console has ended; Ctrl-] waits for it
 
 
 @click.command(
@@ -28,22 +27,28 @@ LEAVE_LIMIT_S = 1.0  # for Kahuna to take the last keys, to take a size, or to s
 @click.pass_obj
 def console(session: Session, instance: str) -> None:
     """A machine's serial console: the end of what it has printed, then all it prints. Ctrl-] leaves."""
-    id_ = session.references.id_of(contract.load().kinds["Instance"], instance)
-    ended = threading.Event()
+    kind = contract.load().kinds["Instance"]
+    id_, ended = session.references.id_of(kind, instance), threading.Event()
     left = contextlib.suppress(_LeaveKeyPressed)
     with left, interruptible() as interrupt, open(STDOUT, "wb", closefd=False) as output:
-        shown = session.client.instances.console(id_)
-        machine = _ConsoleInput(session, {"id": id_, "session": next(shown).session}, ended, interrupt)
+        responses = session.client.instances.console(id_)
+        target = {"id": id_, "session": next(responses).session}
+
+        def call(verb: str, **fields: object) -> Any:
+            method = kind.service.methods[verb]
+            request: Any = contract.load().stub(method.request.name)
+            return session.client.call(method, request(**target, **fields), limit=CALL_LIMIT_S).resource
+
+        typing = threading.Thread(target=_send_keys, args=(STDIN, call, ended, interrupt), daemon=True)
         with raw_terminal():
-            typing = threading.Thread(target=_read_keys, args=(STDIN, machine, ended), daemon=True)
             typing.start()
             try:
-                for response in shown:
+                for response in responses:
                     output.write(response.data)
                     output.flush()
             finally:
                 ended.set()
-                shown.close()
+                responses.close()
                 typing.join()
 
 
@@ -51,74 +56,42 @@ class _LeaveKeyPressed(Exception):
     """Ctrl-] was typed: the console ends, the machine goes on."""
 
 
-class _ConsoleInput:
-    """Sends keys and terminal sizes to a console. Keys typed during a call wait in a pipe, and go in one message."""
+def _send_keys(
+    source: int, call: Callable[..., Any], ended: threading.Event, interrupt: Callable[[BaseException], None]
+) -> None:
+    """Sends keys and the terminal's size until Ctrl-], which ends the console; after the end of a file it goes on.
 
-    def __init__(
-        self,
-        session: Session,
-        target: dict[str, str],
-        ended: threading.Event,
-        interrupt: Callable[[BaseException], None],
-    ) -> None:
-        self._session, self._target, self._ended, self.interrupt = session, target, ended, interrupt
-        self._source, self.keys = os.pipe()
-        self._sending = threading.Thread(target=self._send_keys, daemon=True)
-        self._sending.start()
+    Keys that the machine does not take yet wait here and go in one message; to send one again does no harm.
+    """
+    from kowa.errors import KowaError, Unavailable
 
-    def resize(self, columns: int, rows: int) -> None:
-        """Sends the terminal's size. That it can't be sent is no error."""
-        from kowa.errors import KowaError
-
-        with contextlib.suppress(KowaError):
-            self._call("resize-console", LEAVE_LIMIT_S, rows=rows, columns=columns)
-
-    def close(self) -> None:
-        """Waits up to LEAVE_LIMIT_S until the keys typed so far are sent."""
-        os.close(self.keys)
-        self._sending.join(LEAVE_LIMIT_S)
-
-    def _send_keys(self) -> None:
-        from kowa.errors import KowaError, Unavailable
-
-        offset = 0
-        while keys := os.read(self._source, MAX_KEYS_BYTES):
-            while keys:
-                try:
-                    offset, keys = self._call("type-console", None, offset=offset, data=keys).offset, b""
-                except Unavailable:  # as long as the console is open it is the machine that reads no keys now
-                    if self._ended.wait(POLL_INTERVAL_S):
-                        return
-                except KowaError as error:
-                    if not self._ended.wait(LEAVE_LIMIT_S):
-                        self.interrupt(error)
-                    return
-
-    def _call(self, verb: str, limit: float | None, **fields: object) -> Any:
-        method = contract.load().kinds["Instance"].service.methods[verb]
-        request: Any = contract.load().stub(method.request.name)
-        return self._session.client.call(method, request(**self._target, **fields), limit=limit).resource
-
-
-def _read_keys(source: int, machine: _ConsoleInput, ended: threading.Event) -> None:
-    """Reads keys until Ctrl-], which ends the console; at the end of a file the console goes on without keys."""
-    size, left = (0, 0), False
-    while not (ended.is_set() or left):
+    size, offset, keys, leave, is_open = (0, 0), 0, b"", b"", True
+    while not ended.is_set() and (is_open or keys):
         if os.isatty(source) and size != (size := os.get_terminal_size(source)):
-            machine.resize(*size)
-        if not select.select([source], [], [], POLL_INTERVAL_S)[0]:
-            continue
+            with contextlib.suppress(KowaError):
+                call("resize-console", columns=size[0], rows=size[1])
+        while is_open and len(keys) < MAX_KEYS_BYTES:
+            if not select.select([source], [], [], 0 if keys else POLL_INTERVAL_S)[0]:
+                break
+            typed, leave, _ = _read(source, MAX_KEYS_BYTES - len(keys)).partition(LEAVE_KEY)
+            keys, is_open = keys + typed, bool(typed and not leave)
         try:
-            data = os.read(source, 4096)
-        except OSError:  # closed, or a terminal that is gone
-            break
-        if not data:
-            break
-        keys, found, _ = data.partition(LEAVE_KEY)
-        left = bool(found)
-        while keys and not ended.is_set():
-            if select.select([], [machine.keys], [], POLL_INTERVAL_S)[1]:
-                keys = keys[os.write(machine.keys, keys) :]
-    machine.close()
-    if left and not ended.is_set():
-        machine.interrupt(_LeaveKeyPressed())
+            if keys:
+                offset, keys = call("type-console", offset=offset, data=keys).offset, b""
+        except Unavailable:  # as long as the console is open it is the machine that reads no keys now
+            if leave or ended.wait(POLL_INTERVAL_S):
+                break
+        except KowaError as error:
+            if not ended.wait(CALL_LIMIT_S):
+                interrupt(error)
+            return
+    if leave and not ended.is_set():
+        interrupt(_LeaveKeyPressed())
+
+
+def _read(source: int, size: int) -> bytes:
+    """What is typed; nothing when the file is closed, or a terminal that is gone."""
+    try:
+        return os.read(source, size)
+    except OSError:
+        return b""

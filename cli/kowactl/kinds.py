@@ -10,12 +10,11 @@ import click
 from kowa import contract
 from kowactl import fields, help_texts
 from kowactl.examples import example
-from kowactl.exits import interruptible
 from kowactl.files import Document
 from kowactl.parts import spelled
 from kowactl.requests import message
 from kowactl.session import Session
-from kowactl.terminal import escaped, say
+from kowactl.terminal import escaped, interruptible, print_message
 
 FORMATS = ["table", "json", "yaml", "name"]
 OPERATION_LIMIT = "10m"
@@ -330,9 +329,9 @@ def _change(
     begun = session.client.call(method, request)
     answer, operation, output = begun.resource, begun.operation_id, options["output"]
     if plan:
-        say("valid; nothing was changed")
+        print_message("valid; nothing was changed")
     elif operation and not following:
-        say(f"begun; wait for it with: kowactl operation wait {operation}")
+        print_message(f"begun; wait for it with: kowactl operation wait {operation}")
     elif operation:
         from kowactl.progress import committed, follow
 
@@ -341,7 +340,7 @@ def _change(
             if kind.converges and method.response == kind.message.name:
                 answer = getattr(session.client, kind.nouns).get(answer.meta.id)
         if method.verb == "delete":
-            say(escaped(f"{kind.command} {done.target_name or options['which']} is gone"))
+            print_message(escaped(f"{kind.command} {done.target_name or options['which']} is gone"))
     if method.response != EMPTY:
         show(kind, answer, output, session.references)
     elif operation and output != "table":  # nothing is left to be shown but what was done

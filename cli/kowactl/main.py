@@ -3,19 +3,23 @@
 import io
 import os
 import sys
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import NoReturn
 
 import click
 
 from kowa import contract, errors
 from kowactl.console import console
-from kowactl.exits import OutputClosed, Terminated, exit_by_signal, handle_signals, output_closed_raised
 from kowactl.kinds import KindGroup
 from kowactl.session import Session
-from kowactl.terminal import STDOUT, escaped, open_closed_standard_files, say
-
-if TYPE_CHECKING:
-    from kowa.v2 import operation_pb2
+from kowactl.terminal import (
+    STDOUT,
+    Terminated,
+    escaped,
+    exit_by_signal,
+    handle_signals,
+    open_closed_standard_files,
+    print_message,
+)
 
 EXIT_CODES = {
     errors.NotFound: 3,
@@ -39,6 +43,7 @@ HANDSHAKE_REMEDIES = {
 }
 EXIT_CONFLICT = EXIT_CODES[errors.Conflict]
 EXIT_INTERRUPTED = 130
+COMPLETE_VARIABLE = "_KOWACTL_COMPLETE"
 
 EPILOG = """\b
 Environment:
@@ -66,16 +71,6 @@ Examples:
 
 class Kinds(click.Group):
     """One command group for each kind of the contract."""
-
-    def make_context(self, *args: Any, **options: Any) -> click.Context:
-        """Reads the command line, and prints help."""
-        with output_closed_raised():
-            return super().make_context(*args, **options)
-
-    def invoke(self, context: click.Context) -> Any:
-        """Does what is asked."""
-        with output_closed_raised():
-            return super().invoke(context)
 
     def list_commands(self, context: click.Context) -> list[str]:
         """Their names, in the singular."""
@@ -118,41 +113,44 @@ def main() -> NoReturn:
             stream.reconfigure(errors="backslashreplace")
     try:
         sys.exit(_run())
-    except (click.Abort, KeyboardInterrupt):
+    except KeyboardInterrupt:
+        print_message("")  # a terminal shows ^C
         sys.exit(EXIT_INTERRUPTED)
     except Terminated as error:
         exit_by_signal(error.number)
 
 
 def _run() -> int:
-    """Does what the command line says; the exit code."""
+    """Runs the command line; the exit code. As click's own `main`, but for what becomes of exceptions."""
     try:
-        code = cli.main(prog_name="kowactl", standalone_mode=False)
-        return code if isinstance(code, int) else 0
+        if instruction := os.environ.get(COMPLETE_VARIABLE):
+            from click.shell_completion import shell_complete
+
+            return shell_complete(cli, {}, "kowactl", COMPLETE_VARIABLE, instruction)
+        with cli.make_context("kowactl", sys.argv[1:]) as context:
+            cli.invoke(context)
+        return 0
+    except click.exceptions.Exit as error:
+        return error.exit_code
     except click.exceptions.NoArgsIsHelpError as error:
-        say(error.format_message())
+        print_message(error.format_message())
         return error.exit_code
     except click.ClickException as error:
-        say(f"kowactl: {escaped(usage_line(error))}")
+        print_message(f"kowactl: {escaped(usage_line(error))}")
         return error.exit_code
     except errors.KowaError as error:
-        say(f"kowactl: {escaped(error_line(error))}")
+        print_message(f"kowactl: {escaped(error_line(error))}")
         return exit_code(error)
     except UnicodeEncodeError as error:  # only what was typed can hold what is no text
-        say(f"kowactl: {error.object!r} is not UTF-8")
+        print_message(f"kowactl: {error.object!r} is not UTF-8")
         return click.UsageError.exit_code
-    except (OutputClosed, BrokenPipeError):  # whoever reads has seen enough: what was asked is done
-        _stop_printing()
-        return 0
     except OSError as error:
-        _stop_printing()
-        say(f"kowactl: can't write: {error.strerror}")
+        # What is left to be printed would be tried again at the end, where nobody could say what is wrong.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), STDOUT)
+        if isinstance(error, BrokenPipeError):  # whoever reads has seen enough: what was asked is done
+            return 0
+        print_message(f"kowactl: can't write: {error.strerror}")
         return 1
-
-
-def _stop_printing() -> None:
-    """What is left to be printed is tried again at the end, where nobody could say what is wrong."""
-    os.dup2(os.open(os.devnull, os.O_WRONLY), STDOUT)
 
 
 def exit_code(error: errors.KowaError) -> int:
@@ -162,38 +160,37 @@ def exit_code(error: errors.KowaError) -> int:
 
 def usage_line(error: click.ClickException) -> str:
     """What was typed wrongly, and where help is, in one line."""
-    said = " ".join(error.format_message().split()).rstrip(".")
-    if isinstance(error, click.UsageError) and error.ctx and "see: " not in said:
-        said += f"; see: {error.ctx.command_path} --help"
-    return said
+    line = " ".join(error.format_message().split()).rstrip(".")
+    if isinstance(error, click.UsageError) and error.ctx and "see: " not in line:
+        line += f"; see: {error.ctx.command_path} --help"
+    return line
 
 
 def error_line(error: errors.KowaError) -> str:
     """An error with all that helps, in one line."""
-    said = " ".join(error.message.split()) or error.code
-    unnamed = [each for each in error.violations if each.field not in said or each.description not in said]
-    wrong = "; ".join(f"{each.field}: {each.description}" for each in unnamed)
-    remedy = ""
-    if isinstance(error, errors.Unavailable) and not error.reason:
-        remedy = next((remedy for sign, remedy in HANDSHAKE_REMEDIES.items() if sign in said), CHECK_ENDPOINT)
-    if isinstance(error, errors.Denied) and error.code == "UNAUTHENTICATED":
-        remedy = "check KOWABUNGA_API_KEY"
-    if isinstance(error, errors.OperationFailed):
-        remedy = _superseded_remedy(error.operation)
-    if isinstance(error, errors.OperationPending):
-        remedy = f"wait on with: kowactl operation wait {error.operation.meta.id}"
-    return "; ".join(part.rstrip(".") for part in (said, wrong, remedy) if part) + (
-        f" ({error.reason})" if error.reason else ""
-    )
+    message = " ".join(error.message.split()) or error.code
+    unnamed = [each for each in error.violations if each.field not in message or each.description not in message]
+    violations = "; ".join(f"{each.field}: {each.description}" for each in unnamed)
+    line = "; ".join(part.rstrip(".") for part in (message, violations, _remedy(error)) if part)
+    return f"{line} ({error.reason})" if error.reason else line
 
 
-def _superseded_remedy(operation: "operation_pb2.Operation") -> str:
-    """Where to find what has taken an operation's place, if something has."""
+def _remedy(error: errors.KowaError) -> str:
     from kowa.v2.operation_pb2 import PHASE_SUPERSEDED
 
-    if operation.phase != PHASE_SUPERSEDED:
-        return ""
-    return f"the newer change goes on: kowactl operation list --filter 'target = \"{operation.target}\"'"
+    match error:
+        case errors.Unavailable(reason=""):
+            return next(
+                (remedy for sign, remedy in HANDSHAKE_REMEDIES.items() if sign in error.message), CHECK_ENDPOINT
+            )
+        case errors.Denied(code="UNAUTHENTICATED"):
+            return "check KOWABUNGA_API_KEY"
+        case errors.OperationFailed(operation=operation) if operation.phase == PHASE_SUPERSEDED:
+            return f"the newer change goes on: kowactl operation list --filter 'target = \"{operation.target}\"'"
+        case errors.OperationPending(operation=operation):
+            return f"wait on with: kowactl operation wait {operation.meta.id}"
+        case _:
+            return ""
 
 
 if __name__ == "__main__":

@@ -6,7 +6,7 @@ from time import monotonic
 from typing import TYPE_CHECKING
 
 from kowa import errors
-from kowactl.terminal import escaped, say
+from kowactl.terminal import escaped, print_message
 
 if TYPE_CHECKING:
     from kowa.client import Client
@@ -25,7 +25,7 @@ def committed(operation_id: str) -> Iterator[None]:
         raise
     except BaseException:
         found_with = f"kowactl operation wait {operation_id}"
-        say(f"the change is committed and goes on; wait for it with: {found_with}")
+        print_message(f"the change is committed and goes on; wait for it with: {found_with}")
         raise
 
 
@@ -50,7 +50,7 @@ def follow(client: "Client", operation_id: str, limit: float) -> "operation_pb2.
                 state = sentence(error.operation) if isinstance(error, errors.OperationPending) else UNREACHABLE
             status.update(Text(state))
             if state != said and not console.is_terminal:
-                say(state)
+                print_message(state)
             said = state
 
 

@@ -1,32 +1,44 @@
-"""The terminal: what may be printed on it, and that it is left as it was found."""
+"""The terminal and the process in it: what may be printed, that it is left as it was found, how signals end it."""
 
 import contextlib
 import os
+import select
 import signal
 import sys
 import termios
 import tty
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from types import FrameType
+from typing import NoReturn
 
 import click
 
 STDIN, STDOUT, STDERR = range(3)
-_CONTROL_CATEGORIES = frozenset({"Cc", "Cf", "Zl", "Zp"})  # signs that move, colour, hide or turn round
+# Signals that end a process by default. SIGINT is Python's own: KeyboardInterrupt.
+SIGNALS = (signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT)
+CHECK_INTERVAL_S = 0.1
+_CONTROL_CATEGORIES = frozenset({"Cc", "Cf", "Zl", "Zp"})  # characters that move, colour, hide or turn round
+
+
+class Terminated(BaseException):
+    """A signal came: raised in the main thread, so that every `finally` runs."""
+
+    def __init__(self, number: int) -> None:
+        self.number = number
 
 
 def escaped(text: str) -> str:
-    r"""The text with each sign that a terminal would act on written out: `\x1b`, `\u202e`, `\n`."""
+    r"""The text with each character that a terminal would act on written out: `\x1b`, `\u202e`, `\n`."""
     if text.isprintable():
         return text
     from unicodedata import category
 
     return "".join(
-        sign.encode("unicode_escape").decode() if category(sign) in _CONTROL_CATEGORIES else sign for sign in text
+        char.encode("unicode_escape").decode() if category(char) in _CONTROL_CATEGORIES else char for char in text
     )
 
 
-def say(text: str) -> None:
+def print_message(text: str) -> None:
     """Prints a line on stderr. That nobody reads it changes nothing: neither what is done nor the exit code."""
     with contextlib.suppress(OSError):
         click.echo(text, err=True)
@@ -41,6 +53,47 @@ def open_closed_standard_files() -> None:
             os.open(os.devnull, os.O_WRONLY)  # the lowest number that is free
     sys.stdout = sys.stdout or open(STDOUT, "w", closefd=False)  # noqa: SIM115 - as long as we live
     sys.stderr = sys.stderr or open(STDERR, "w", closefd=False)  # noqa: SIM115
+
+
+def handle_signals() -> None:
+    """Lets signals end the program by an exception; a second one ends it at once. What is ignored (nohup) stays so."""
+    for number in SIGNALS:
+        if signal.getsignal(number) == signal.SIG_DFL:
+            signal.signal(number, _terminate)
+
+
+def exit_by_signal(number: int) -> NoReturn:
+    """Ends as the signal would have: whoever waits for this process sees it."""
+    signal.signal(number, signal.SIG_DFL)
+    os.kill(os.getpid(), number)
+    raise SystemExit(128 + number)
+
+
+@contextlib.contextmanager
+def interruptible() -> Iterator[Callable[[BaseException], None]]:
+    """For the main thread: whatever waits inside ends with BrokenPipeError when nobody reads stdout any more.
+
+    Yields what lets any thread end it with another exception.
+    """
+    errors: list[BaseException] = []
+    output = select.poll()
+    if not os.isatty(STDOUT):  # a terminal's end is a SIGHUP
+        output.register(STDOUT, 0)  # errors only: the reader has gone
+
+    def check(_: int, __: FrameType | None) -> None:
+        if not errors and output.poll(0):
+            errors.append(BrokenPipeError())
+        if errors:
+            signal.setitimer(signal.ITIMER_REAL, 0)  # once: cleaning up is not interrupted
+            raise errors[0]
+
+    signal.signal(signal.SIGALRM, check)
+    signal.setitimer(signal.ITIMER_REAL, CHECK_INTERVAL_S, CHECK_INTERVAL_S)
+    try:
+        yield errors.append
+    finally:
+        signal.signal(signal.SIGALRM, signal.SIG_IGN)
+        signal.setitimer(signal.ITIMER_REAL, 0)
 
 
 @contextlib.contextmanager
@@ -69,12 +122,19 @@ def raw_terminal() -> Iterator[None]:
 
     handlers = {signal.SIGTSTP: stop, signal.SIGCONT: go_on}
     old = {number: signal.signal(number, handler) for number, handler in handlers.items()}
-    say("Ctrl-] leaves.")
+    print_message("Ctrl-] leaves.")
     try:
         tty.setraw(STDIN)
         yield
     finally:
         restore()
-        say("")
+        print_message("")
         for number, handler in old.items():
             signal.signal(number, handler)
+
+
+def _terminate(number: int, _: FrameType | None) -> NoReturn:
+    for each in SIGNALS:
+        if signal.getsignal(each) == _terminate:
+            signal.signal(each, signal.SIG_DFL)
+    raise Terminated(number)

@@ -1,9 +1,7 @@
 """What someone at a shell may rely on when things go wrong."""
 
-import fcntl
 import json
 import os
-import select
 import signal
 import subprocess
 import threading
@@ -12,8 +10,7 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from itertools import count
 from pathlib import Path
-from types import SimpleNamespace
-from typing import Any, NoReturn
+from typing import NoReturn
 
 import grpc
 import pytest
@@ -172,19 +169,25 @@ def test_a_console_of_a_host_that_is_away_is_no_kahuna_out_of_reach(
 
 
 def test_typing_ahead_has_a_bound_and_ends_with_the_console() -> None:
-    ended, (read, write), (waiting, keys) = threading.Event(), os.pipe(), os.pipe()
-    machine: Any = SimpleNamespace(keys=keys, close=lambda: os.close(keys))
-    with os.fdopen(read), os.fdopen(write, "wb", buffering=0) as typed, os.fdopen(waiting, "rb") as sent:
-        typing = threading.Thread(target=console._read_keys, args=(read, machine, ended), daemon=True)
+    ended, (read, write), sent = threading.Event(), os.pipe(), list[bytes]()
+
+    def call(_: str, *, offset: int, data: bytes) -> NoReturn:
+        assert offset == 0
+        sent.append(data)
+        raise errors.Unavailable("the machine reads no keys", code="UNAVAILABLE", reason="BUSY")
+
+    with os.fdopen(read), os.fdopen(write, "wb", buffering=0) as typed:
+        typing = threading.Thread(target=console._send_keys, args=(read, call, ended, pytest.fail), daemon=True)
         typing.start()
-        pipe = fcntl.fcntl(keys, fcntl.F_GETPIPE_SZ)
-        typed.write(b"x" * pipe)
-        until(lambda: not select.select([], [keys], [], 0)[1], what="the pipe is full")
-        typed.write(b"y" * 4096)
+        for _ in range(3):
+            typed.write(b"x" * (console.MAX_KEYS_BYTES // 2))
+        until(lambda: sent and len(sent[-1]) == console.MAX_KEYS_BYTES, what="all keys that may wait")
+        again = len(sent)
+        until(lambda: len(sent) > again, what="another try")
+        assert sent[-1] == b"x" * console.MAX_KEYS_BYTES
         ended.set()
         typing.join(10)
         assert not typing.is_alive()
-        assert sent.read() == b"x" * pipe
 
 
 def test_names_in_a_long_table_are_read_with_one_list(kowactl: Kowactl, fake: Fake) -> None:
