@@ -7,7 +7,7 @@ from google.protobuf.message import Message
 
 from kahuna.kinds.cause import Cause
 from kahuna.store.transaction import Transaction
-from kowa.calls import Begun
+from kowa.calls import Answer
 from kowa.client import Client
 from kowa.v2 import (
     adapter_pb2,
@@ -54,7 +54,7 @@ class Site:
         """Of the control plane, after a restart the new one; or the other client in its place."""
         return cast(Client, self.other_client) if self.other_client else self.cloud.client
 
-    def volume(self, name: str, size: int = GIB) -> Begun[volume_pb2.Volume]:
+    def volume(self, name: str, size: int = GIB) -> Answer[volume_pb2.Volume]:
         """A disk from the template."""
         wanted = volume_pb2.Volume(
             project=self.project.meta.id,
@@ -65,7 +65,7 @@ class Site:
         )
         return self.cloud.client.of(volume_pb2.Volume).begin_create(wanted)
 
-    def adapter(self, name: str, address: str = "") -> Begun[adapter_pb2.Adapter]:
+    def adapter(self, name: str, address: str = "") -> Answer[adapter_pb2.Adapter]:
         """An adapter in the subnet."""
         wanted = adapter_pb2.Adapter(
             project=self.project.meta.id, name=name, subnet=self.subnet.meta.id, address=address
@@ -84,7 +84,7 @@ class Site:
             adapters=[self.adapter(f"{name}-eth0").resource.meta.id],
         )
 
-    def machine(self, name: str, *, vcpus: int = 1, memory: int = GIB) -> Begun[instance_pb2.Instance]:
+    def machine(self, name: str, *, vcpus: int = 1, memory: int = GIB) -> Answer[instance_pb2.Instance]:
         """A machine, asked for."""
         wanted = self.wanted(name, vcpus=vcpus, memory=memory)
         return self.cloud.client.of(instance_pb2.Instance).begin_create(wanted)

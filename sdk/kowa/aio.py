@@ -1,57 +1,82 @@
-"""The same platform for asyncio: `AsyncClient`."""
+"""The platform for asyncio: `AsyncClient`. `Client` has the same methods, which wait by blocking."""
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable, Iterator
+from collections.abc import AsyncGenerator, Callable, Iterable, Iterator
 from contextlib import aclosing, contextmanager
+from datetime import timedelta
 from functools import cached_property, partial
+from time import monotonic
 from types import TracebackType
-from typing import Any, Generic, Self
+from typing import Any, Generic, Protocol, Self
 
 import grpc
 import grpc.aio
+from google.protobuf import field_mask_pb2
 from google.protobuf.message import Message
 
 from kowa import contract, errors
+from kowa.backoff import Backoff
 from kowa.calls import (
+    ENDED,
     OPTIONS,
-    Begun,
+    PAUSES_S,
+    POLL_S,
+    Answer,
     ConnectionSettings,
     Event,
     M,
-    Requests,
-    Wait,
-    WatchPosition,
     codecs,
-    id_of,
+    event_of,
     kind_of,
     kowa_error,
     operation_id,
+    prepare,
     raise_unless_done,
 )
 from kowa.v2 import operation_pb2
 
 
+class Connection(Protocol):
+    """What calls go out on."""
+
+    call_limit: float
+    operation_limit: float
+
+    async def call(self, method: contract.Method, request: Message, *, limit: float | None = None) -> Answer[Any]:
+        """One call, as it is in the contract."""
+
+    def stream(self, method: contract.Method, request: Message) -> AsyncGenerator[Any, None]:
+        """One call that answers with a stream. Closing the iterator ends it."""
+
+    async def pause(self, seconds: float) -> None:
+        """Waits."""
+
+
 class AsyncResource(Generic[M]):
-    """The resources of one kind, for asyncio. The same methods as `Resource`."""
+    """The resources of one kind. Custom verbs of the contract are methods too: `client.instances.start(id)`.
 
-    def __init__(self, client: "AsyncClient", kind: contract.Kind) -> None:
-        self._client, self._of = client, Requests[M](kind)
+    One that answers with a stream is an iterator: `client.instances.console(id)`.
+    A change waits until it is done; `begin_start` only begins it, `plan_start` says what would come of it.
+    """
 
-    async def get(self, id: str) -> M:  # noqa: A002
+    def __init__(self, connection: Connection, kind: contract.Kind) -> None:
+        self._connection, self._kind = connection, kind
+
+    async def get(self, id: str) -> M:
         """One, by its id."""
-        resource: M = (await self._begin("get", self._of.request("get", id=id))).resource
+        resource: M = (await self._call("get", id=id)).resource
         return resource
 
-    async def list(self, *, filter: str = "", order_by: str = "", page_size: int = 0) -> AsyncIterator[M]:  # noqa: A002
+    async def list(self, *, filter: str = "", order_by: str = "", page_size: int = 0) -> AsyncGenerator[M, None]:
         """All that match, read a page at a time."""
-        request = self._of.request("list", filter=filter, order_by=order_by, page_size=page_size)
+        fields = {"filter": filter, "order_by": order_by, "page_size": page_size}
+        page: Any = (await self._call("list", **fields)).resource
         while True:
-            page: Any = (await self._begin("list", request)).resource
-            for item in self._of.items(page):
-                yield item
+            for resource in getattr(page, self._kind.nouns):
+                yield resource
             if not page.next_page_token:
                 return
-            request.page_token = page.next_page_token
+            page = (await self._call("list", **fields, page_token=page.next_page_token)).resource
 
     async def create(self, resource: M, *, request_id: str = "", limit: float | None = None) -> M:
         """Creates one and waits until it is done.
@@ -60,15 +85,14 @@ class AsyncResource(Generic[M]):
         """
         return await self._finish(await self.begin_create(resource, request_id=request_id), limit)
 
-    async def begin_create(self, resource: M, *, request_id: str = "") -> Begun[M]:
+    async def begin_create(self, resource: M, *, request_id: str = "") -> Answer[M]:
         """Creates one; its operation goes on."""
-        return await self._begin(
-            "create", self._of.request("create", request_id=request_id, **self._of.create(resource))
-        )
+        return await self._call("create", request_id=request_id, **{self._kind.noun: resource})
 
     async def plan_create(self, resource: M) -> M:
         """What would be created; or raises why it can't be. Nothing is changed."""
-        return await self._plan("create", **self._of.create(resource))
+        fields: dict[str, Any] = {self._kind.noun: resource}
+        return await self.plan("create", **fields)
 
     async def update(
         self, resource: M, mask: Iterable[str] = (), *, request_id: str = "", limit: float | None = None
@@ -80,109 +104,131 @@ class AsyncResource(Generic[M]):
         """
         return await self._finish(await self.begin_update(resource, mask, request_id=request_id), limit)
 
-    async def begin_update(self, resource: M, mask: Iterable[str] = (), *, request_id: str = "") -> Begun[M]:
+    async def begin_update(self, resource: M, mask: Iterable[str] = (), *, request_id: str = "") -> Answer[M]:
         """Changes it; its operation goes on."""
-        fields = self._of.update(resource, mask)
-        return await self._begin("update", self._of.request("update", request_id=request_id, **fields))
+        return await self._call("update", request_id=request_id, **self._changes(resource, mask))
 
     async def plan_update(self, resource: M, mask: Iterable[str] = ()) -> M:
         """What it would be; or raises why it can't be. Nothing is changed."""
-        return await self._plan("update", **self._of.update(resource, mask))
+        return await self.plan("update", **self._changes(resource, mask))
 
-    async def delete(
-        self,
-        id: str,  # noqa: A002
-        *,
-        etag: str = "",
-        request_id: str = "",
-        limit: float | None = None,
-    ) -> None:
+    async def delete(self, id: str, *, etag: str = "", request_id: str = "", limit: float | None = None) -> None:
         """Deletes one and waits until it is gone."""
-        begun = await self.begin_delete(id, etag=etag, request_id=request_id)
-        if begun.operation_id:
-            await self._client.operations.wait(begun.operation_id, limit)
+        await self._finish(await self.begin_delete(id, etag=etag, request_id=request_id), limit)
 
-    async def begin_delete(self, id: str, *, etag: str = "", request_id: str = "") -> Begun[Any]:  # noqa: A002
+    async def begin_delete(self, id: str, *, etag: str = "", request_id: str = "") -> Answer[Any]:
         """Marks one for deletion; its operation goes on."""
-        return await self._begin("delete", self._of.request("delete", id=id, etag=etag, request_id=request_id))
+        return await self._call("delete", id=id, etag=etag, request_id=request_id)
 
-    async def plan_delete(self, id: str, *, etag: str = "") -> None:  # noqa: A002
+    async def plan_delete(self, id: str, *, etag: str = "") -> None:
         """Raises why one can't be deleted, if it can't. Nothing is changed."""
-        await self._plan("delete", id=id, etag=etag)
+        await self.plan("delete", id, etag=etag)
 
-    async def watch(self, filter: str = "", revision: int = 0) -> AsyncGenerator[Event[M], None]:  # noqa: A002
+    async def watch(self, filter: str = "", revision: int = 0) -> AsyncGenerator[Event[M], None]:
         """The set, then its changes; or only those after a revision. `synced` says that all up to its revision is sent.
 
         A stream that breaks is resumed from there, however long Kahuna is away: what came after it comes again. Raises
         Invalid with the reason REVISION_COMPACTED when that is too long ago: start anew.
         """
-        place = WatchPosition(revision)
+        backoff, resumable = Backoff(*PAUSES_S), False
         while True:
             try:
-                request = self._of.request("watch", filter=filter, revision=place.revision)
-                async with aclosing(self._client.stream(self._of.method("watch"), request)) as responses:
+                async with aclosing(self._stream("watch", filter=filter, revision=revision)) as responses:
                     async for response in responses:
-                        yield place.seen(self._of.event(response))
+                        backoff.reset()
+                        event: Event[M] = event_of(self._kind, response)
+                        # A revision may be several events: only `synced` says that there are no more of it.
+                        if event.change == "synced":
+                            revision = event.revision
+                        resumable = resumable or event.change == "synced" or revision > 0
+                        yield event
                 return
             except errors.Unavailable:
-                if not (pause := place.pause()):
+                if not resumable:
                     raise
-                await self._client.pause(pause)
+                await self._connection.pause(backoff.next_pause())
 
-    async def begin(self, verb: str, id: str = "", **fields: object) -> Begun[M]:  # noqa: A002
+    async def begin(self, /, verb: str, id: str = "", **fields: object) -> Answer[M]:
         """A custom verb, of one or, if it has no id, of the kind; its operation goes on."""
-        return await self._begin(verb, self._of.request(verb, id=id, **fields))
+        return await self._call(verb, id=id, **fields)
 
-    async def do(self, verb: str, id: str = "", *, limit: float | None = None, **fields: object) -> M:  # noqa: A002
+    async def do(self, /, verb: str, id: str = "", *, limit: float | None = None, **fields: object) -> M:
         """A custom verb, waiting until it is done."""
         return await self._finish(await self.begin(verb, id, **fields), limit)
 
-    async def plan(self, verb: str, id: str = "", **fields: object) -> M:  # noqa: A002
+    async def plan(self, /, verb: str, id: str = "", **fields: object) -> M:
         """What it would be after a custom verb; or raises why it can't be. Nothing is changed."""
-        return await self._plan(verb, id=id, **fields)
+        if not self._method(verb).mutates:
+            raise AttributeError(f"{verb} of {self._kind.plural} has no plan")
+        planned: M = (await self._call(verb, id=id, validate_only=True, **fields)).resource
+        return planned
 
     def __getattr__(self, name: str) -> Callable[..., Any]:
         form, _, rest = name.partition("_")
         forms: dict[str, Callable[..., Any]] = {"begin": self.begin, "plan": self.plan}
         verb = rest if form in forms else name
-        do: Callable[..., Any] = self._stream if self._of.method(verb).streams else self.do
+        do: Callable[..., Any] = self._stream if self._method(verb).streams else self.do
         return partial(forms.get(form, do), verb)
 
-    def _stream(self, verb: str, id: str = "", **fields: object) -> AsyncGenerator[Any, None]:  # noqa: A002
-        return self._client.stream(self._of.method(verb), self._of.request(verb, id=id, **fields))
+    def _method(self, verb: str) -> contract.Method:
+        try:
+            return self._kind.service.methods[verb.replace("_", "-")]
+        except KeyError:
+            raise AttributeError(f"{self._kind.plural} have no method {verb}") from None
 
-    async def _begin(self, verb: str, request: Message) -> Begun[Any]:
-        return await self._client.call(self._of.method(verb), request)
+    async def _call(self, verb: str, **fields: object) -> Answer[Any]:
+        method = self._method(verb)
+        return await self._connection.call(method, prepare(method, **fields))
 
-    async def _plan(self, verb: str, **fields: object) -> M:
-        planned: M = (await self._begin(verb, self._of.plan(verb, **fields))).resource
-        return planned
+    def _stream(self, verb: str, id: str = "", **fields: object) -> AsyncGenerator[Any, None]:
+        method = self._method(verb)
+        return self._connection.stream(method, prepare(method, id=id, **fields))
 
-    async def _finish(self, begun: Begun[M], limit: float | None) -> M:
-        if begun.operation_id:
-            await self._client.operations.wait(begun.operation_id, limit)
-        if self._of.kind.converges and begun.operation_id and self._of.is_one(begun.resource):
-            return await self.get(id_of(begun.resource))
-        return begun.resource
+    def _changes(self, resource: Any, mask: Iterable[str]) -> dict[str, Any]:
+        """What an update says. An etag tells that the resource was read, so that all that is in it counts.
+
+        Fields that can't be changed are named, too: who edited one shall hear of it.
+        """
+        paths = list(mask) or ([field.name for field in self._kind.writable] if resource.meta.etag else [])
+        return {self._kind.noun: resource, "update_mask": field_mask_pb2.FieldMask(paths=paths)}
+
+    async def _finish(self, answer: Answer[M], limit: float | None) -> M:
+        """The resource once the operation is done, read again where that has changed it."""
+        resource: Any = answer.resource
+        if answer.operation_id:
+            operations = AsyncOperations(self._connection, contract.load().kinds["Operation"])
+            await operations.wait(answer.operation_id, limit)
+            if self._kind.converges and resource.DESCRIPTOR.full_name == self._kind.message.name:
+                return await self.get(resource.meta.id)
+        return answer.resource
 
 
 class AsyncOperations(AsyncResource[operation_pb2.Operation]):
-    """What was asked for and how it goes, for asyncio."""
+    """What was asked for and how it goes."""
 
-    async def wait(self, id: str, limit: float | None = None) -> operation_pb2.Operation:  # noqa: A002
-        """As `Operations.wait`."""
-        method, client = self._of.method("wait"), self._client
-        waiting = Wait(client.operation_limit if limit is None else limit)
+    async def wait(
+        self: AsyncResource[operation_pb2.Operation], id: str, limit: float | None = None
+    ) -> operation_pb2.Operation:
+        """Returns the operation when it is done. Kahuna may be away meanwhile.
+
+        Raises OperationFailed when it ended otherwise, OperationPending when the time is up, Unavailable when Kahuna is
+        away then.
+        """
+        connection, method, backoff = self._connection, self._method("wait"), Backoff(*PAUSES_S)
+        deadline = monotonic() + (connection.operation_limit if limit is None else limit)
         while True:
-            call_limit = waiting.call_limit(client.call_limit)
+            poll = min(max(deadline - monotonic(), 0.001), POLL_S)
+            request = prepare(method, id=id, timeout=timedelta(seconds=poll))
             try:
-                operation = (await client.call(method, waiting.request(id), limit=call_limit)).resource
+                operation = (await connection.call(method, request, limit=poll + connection.call_limit)).resource
             except errors.Unavailable:
-                if not (pause := waiting.pause()):
+                pause = min(backoff.next_pause(), deadline - monotonic())
+                if pause <= 0:
                     raise
-                await client.pause(pause)
+                await connection.pause(pause)
                 continue
-            if waiting.ended(operation):
+            backoff.reset()
+            if operation.phase in ENDED or monotonic() >= deadline:
                 return raise_unless_done(operation)
 
 
@@ -201,13 +247,12 @@ class AsyncClient(ConnectionSettings):
     def __getattr__(self, name: str) -> AsyncResource[Any]:
         return AsyncResource(self, kind_of(name))
 
-    async def call(self, method: contract.Method, request: Message, *, limit: float | None = None) -> Begun[Any]:
-        """One call, as it is in the contract."""
+    async def call(self, method: contract.Method, request: Message, *, limit: float | None = None) -> Answer[Any]:
+        """One call, as it is in the contract. `limit` is in seconds."""
         with self._translated():
             send = self._channel.unary_unary(method.path, **codecs(method))
-            seconds = self.call_limit if limit is None else limit
-            call = send(request, timeout=seconds, metadata=self._metadata)
-            return Begun(await call, operation_id(await call.initial_metadata()))
+            call = send(request, timeout=self.call_limit if limit is None else limit, metadata=self._metadata)
+            return Answer(await call, operation_id(await call.initial_metadata()))
 
     async def stream(self, method: contract.Method, request: Message) -> AsyncGenerator[Any, None]:
         """One call that answers with a stream. Closing the iterator ends it."""
@@ -225,7 +270,7 @@ class AsyncClient(ConnectionSettings):
 
     @contextmanager
     def _translated(self) -> Iterator[None]:
-        """What goes wrong, in our words. Closing the channel cancels its calls, which is no wish to end our task."""
+        """Errors as ours. Closing the channel cancels its calls, which is no wish to end our task."""
         try:
             yield
         except grpc.RpcError as error:

@@ -119,7 +119,7 @@ def test_what_others_write_reaches_no_terminal_as_it_is(
     region = Region(name=EVIL, description=f"{EVIL}\n{EVIL}")
     kowactl("region", "create", "--name", region.name, "--description", region.description)
     event = WatchRegionsResponse(change=CHANGE_PUT, region=region)
-    monkeypatch.setattr(Client, "stream", lambda *_: iter([event]))
+    monkeypatch.setattr(Client, "stream", lambda *_: (each for each in [event]))
     for verb in (["list"], ["get", "it"], ["watch"]):
         shown = kowactl("region", *verb, "-o", form)
         assert shown.code == 0

@@ -16,7 +16,7 @@ from google.protobuf.message import Message
 
 from deploy.programs import free_port
 from kowa import contract, errors
-from kowa.calls import Begun, Requests
+from kowa.calls import Answer, prepare
 from kowa.client import Client
 from tests.kaktus.hosts import Host, private_host
 from tests.stack.program import Program
@@ -73,11 +73,11 @@ class Stack:
         """What ended though nobody killed it."""
         return [fault for program in self.programs for fault in program.faults]
 
-    def call(self, verb: str, kind: type[M], **fields: Any) -> Begun[Any]:
+    def call(self, verb: str, kind: type[M], **fields: Any) -> Answer[Any]:
         """One call, repeated as the same until Kahuna answers, as a careful caller does."""
-        described = contract.load().kinds[kind.DESCRIPTOR.name]
-        request = Requests[M](described).request(verb, **fields)
-        return self.retry(lambda: self.client.call(described.service.methods[verb], request))
+        method = contract.load().kinds[kind.DESCRIPTOR.name].service.methods[verb]
+        request = prepare(method, **fields)
+        return self.retry(lambda: self.client.call(method, request))
 
     def create(self, resource: M) -> M:
         """A new resource, committed."""
