@@ -11,8 +11,7 @@ from google.protobuf.descriptor import Descriptor
 
 from kowa import contract
 
-FILTER_NAME: Final = "gateway.bodies"  # of the filter, and of the metadata with its violations
-FILTER_SOURCE: Final = Path(__file__).with_suffix(".lua")
+FILTER_SOURCE: Final = Path(__file__).with_name("bodies.lua")  # what envoy.yaml calls gateway.bodies
 
 FIELD_MASK: Final = "google.protobuf.FieldMask"  # one in a query may be given in parts
 FREE_FORM: Final = (  # messages whose JSON has keys of the caller's own

@@ -48,10 +48,11 @@ def test_a_wheel_from_a_clean_clone_imports_elsewhere(tmp_path: Path) -> None:
     run(sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--target", str(site), str(wheel))
     modules = (
         "kowa.client, kowa.aio, kowa.fleet.v1.fleet_pb2, kahuna.serve, agent_kaktus.worker, agent_kiwi.main, "
-        "kowactl.main, gateway.config"
+        "kowactl.main, gateway.main"
     )
     packages = next(path for path in sys.path if path.endswith("site-packages"))
     # -S and a path of its own: nothing of the checkout is found by accident.
     script = f"import sys; sys.path[:0] = [{str(site)!r}, {packages!r}]; import {modules}"
     run(sys.executable, "-S", "-c", script, cwd=tmp_path)
+    assert (site / "gateway" / "envoy.yaml").is_file(), "the gateway would have no configuration"
     assert (site / "kowa" / "py.typed").is_file(), "type checkers would not look at the SDK"

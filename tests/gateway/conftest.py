@@ -3,6 +3,7 @@
 import contextlib
 import datetime
 import ipaddress
+import re
 import sys
 from collections.abc import Iterator
 from contextlib import AbstractContextManager
@@ -18,8 +19,8 @@ from cryptography.x509.oid import NameOID
 from pydantic_settings import CliApp
 
 from deploy.programs import free_port, running
-from gateway import config
-from gateway.main import Options, prepare
+from gateway.config import Options
+from gateway.main import prepare
 from tests.gateway.recorder import Recording, recording
 from tests.sdk.kahunas import Kahuna, cloud, fake, kahuna, shop
 
@@ -100,12 +101,14 @@ def serving(kahuna: str, run_dir: Path, *options: str) -> Iterator[tuple[str, st
 
 @contextlib.contextmanager
 def limited(kahuna: str, run_dir: Path, *options: str, **limits: str) -> Iterator[tuple[str, str, str]]:
-    """One with other limits, by the names they have in gateway.config."""
+    """One with other limits, by the names that Envoy has for them."""
     words, places = _words(kahuna, run_dir, *options)
-    with pytest.MonkeyPatch.context() as patch:
-        for name, value in limits.items():
-            patch.setattr(config, name, value)
-        command = prepare(CliApp.run(Options, cli_args=words))
+    command = prepare(CliApp.run(Options, cli_args=words))
+    config = run_dir / "envoy.json"
+    for name, value in limits.items():
+        changed, count = re.subn(rf'"{name}": ".*?"', f'"{name}": "{value}"', config.read_text())
+        assert count, f"envoy.yaml has no {name}"
+        config.write_text(changed)
     with envoy(command, places[2]):
         yield places
 

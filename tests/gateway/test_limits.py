@@ -11,7 +11,6 @@ from pathlib import Path
 import httpx
 import pytest
 
-from gateway import config
 from kowa.client import Client
 from kowa.v2.instance_pb2 import Instance
 from kowa.v2.project_pb2 import Project
@@ -23,6 +22,8 @@ from tests.waiting import until
 
 pytestmark = pytest.mark.gateway
 
+MIB = 1 << 20
+LONG_CALL_MAX_BYTES = 64 << 10
 PATIENCE = 10  # seconds: far more than the limits here, far less than those that are not meant
 BEGUN = b"POST /api/v2/regions HTTP/1.1\r\nhost: x\r\ncontent-length: 4000000\r\n\r\n"
 
@@ -43,7 +44,7 @@ def answered(peers: list[socket.socket]) -> list[socket.socket]:
 
 def test_silence_ends_a_connection_but_no_watch_and_no_console(kahuna: Kahuna, shop: Instance, tmp_path: Path) -> None:
     with (
-        limited(kahuna.endpoint, tmp_path, CONNECTION_IDLE_TIMEOUT="1s", CALL_TIMEOUT="1s") as (plain, _, _),
+        limited(kahuna.endpoint, tmp_path, idle_timeout="1s", max_stream_duration="1s") as (plain, _, _),
         Client(plain, key=kahuna.key, insecure=True) as client,
         httpx.Client(base_url=f"http://{plain}", headers={"authorization": f"Bearer {kahuna.key}"}) as rest,
         rest.stream("GET", "/api/v2/projects:watch") as watch,
@@ -66,14 +67,14 @@ def test_silence_ends_a_connection_but_no_watch_and_no_console(kahuna: Kahuna, s
 def test_who_does_not_shake_hands_is_sent_away(fake: Fake, certificate: Certificate, tmp_path: Path) -> None:
     options = ["--certificate", str(certificate.certificate), "--key", str(certificate.key)]
     with (
-        limited(fake.endpoint, tmp_path, *options, HANDSHAKE_TIMEOUT="0.5s") as (_, tls, _),
+        limited(fake.endpoint, tmp_path, *options, transport_socket_connect_timeout="0.5s") as (_, tls, _),
         peer(tls) as silent,
     ):
         assert silent.recv(1) == b""
 
 
 def test_a_body_that_does_not_come_is_not_waited_for(fake: Fake, tmp_path: Path) -> None:
-    with limited(fake.endpoint, tmp_path, CALL_TIMEOUT="1s") as (plain, _, _):
+    with limited(fake.endpoint, tmp_path, max_stream_duration="1s") as (plain, _, _):
         for slow in (BEGUN, BEGUN.replace(b"host", b"grpc-timeout: 1H\r\nhost")):
             with peer(plain, slow) as slacker:
                 assert slacker.recv(100).startswith(b"HTTP/1.1 408 ")
@@ -81,7 +82,7 @@ def test_a_body_that_does_not_come_is_not_waited_for(fake: Fake, tmp_path: Path)
 
 def test_an_operation_is_waited_for_as_long_as_its_caller_likes(fake: Fake, tmp_path: Path) -> None:
     with (
-        limited(fake.endpoint, tmp_path, CALL_TIMEOUT="1s") as (plain, _, _),
+        limited(fake.endpoint, tmp_path, max_stream_duration="1s") as (plain, _, _),
         httpx.Client(base_url=f"http://{plain}", headers={"authorization": f"Bearer {KEY}"}) as rest,
         ThreadPoolExecutor() as beside,
     ):
@@ -95,7 +96,7 @@ def test_an_operation_is_waited_for_as_long_as_its_caller_likes(fake: Fake, tmp_
 
 
 def test_what_lasts_has_a_small_body(recorded: Recording) -> None:
-    small = b" " * (config.LONG_CALL_MAX_BYTES - 2) + b"{}"
+    small = b" " * (LONG_CALL_MAX_BYTES - 2) + b"{}"
     for method, path in (("POST", "operations/x:wait"), ("GET", "regions:watch"), ("POST", "instances/x:console")):
         assert recorded.ask(method, f"/api/v2/{path}", small).status_code == HTTPStatus.OK
         refused = recorded.ask(method, f"/api/v2/{path}", b" " + small)
@@ -106,7 +107,7 @@ def test_unfinished_calls_hold_so_much_memory_and_no_more(fake: Fake, tmp_path: 
     most = 128
     options = ("--max-memory-mib", str(most))
     with (
-        limited(fake.endpoint, tmp_path, *options, MEMORY_CHECK_INTERVAL="0.01s") as (plain, _, admin),
+        limited(fake.endpoint, tmp_path, *options, refresh_interval="0.01s") as (plain, _, admin),
         httpx.Client(base_url=f"http://{plain}", headers={"authorization": f"Bearer {KEY}"}) as rest,
         rest.stream("GET", "/api/v2/regions:watch") as watch,
     ):
@@ -125,7 +126,7 @@ def test_unfinished_calls_hold_so_much_memory_and_no_more(fake: Fake, tmp_path: 
                 if answered(peers):
                     break
             assert answered(peers)[0].recv(100).startswith(b"HTTP/1.1 500 ")
-            assert held() < most * 1.2 * config.MIB
+            assert held() < most * 1.2 * MIB
             assert rest.get("/api/v2/regions").is_server_error
         until(lambda: rest.post("/api/v2/regions", json={"name": "late"}).is_success, what="calls are taken again")
         assert any('"late"' in line for line in watch.iter_lines())

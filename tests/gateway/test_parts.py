@@ -9,7 +9,8 @@ from google.protobuf.json_format import MessageToDict
 from pydantic_settings import CliApp
 
 from deploy.programs import free_port
-from gateway.main import Options, prepare
+from gateway.config import Options
+from gateway.main import prepare
 from kowa import contract
 from tests import made_up
 from tests.gateway.conftest import envoy
