@@ -4,10 +4,10 @@
 local byte, find, match, sub = string.byte, string.find, string.match, string.sub
 local BACKSLASH, QUOTE, TICK, COLON, COMMA = byte("\\\"':,", 1, 5)
 local OPEN, CLOSE, OPEN_LIST, CLOSE_LIST = byte("{}[]", 1, 4)
-local DEEPEST = 128 -- the transcoder itself takes 100 levels
-local LONGEST = 512 -- bytes of a key: beyond any name, were each of its letters escaped
-local SHOWN = 64 -- bytes of a key
-local REPORTED = 8 -- violations, at most
+local MAX_DEPTH = 128 -- the transcoder itself takes 100 levels
+local MAX_KEY_BYTES = 512 -- beyond any name, were each of its letters escaped
+local SHOWN_KEY_BYTES = 64 -- of a key in a message
+local MAX_VIOLATIONS = 8
 
 local function string_end(text, at, quote)
   local char = byte(text, at)
@@ -32,7 +32,7 @@ end
 
 -- The violations of a text that stands for a message. It reads whatever the transcoder reads, which is more than JSON:
 -- single quotes, keys without quotes, a comma too many. What is malformed has none: the transcoder refuses it.
-local function wrong_in_body(text, message)
+local function violations_in_body(text, message)
   local found = {}
   local depth, kind, within, index = 0, {}, {}, {} -- a level: `{` or `[`, its message, the place in it
   local named, from, to = {}, {}, {} -- of a level, too: whether this part of an object has its key, and where that is
@@ -40,14 +40,14 @@ local function wrong_in_body(text, message)
   local given, objects, object = {}, 0, {} -- in which object of a level a name stood last; how many there are, and which
 
   local function key(level)
-    local raw = sub(text, from[level], math.min(to[level], from[level] + LONGEST))
+    local raw = sub(text, from[level], math.min(to[level], from[level] + MAX_KEY_BYTES))
     return find(raw, "\\", 1, true) and raw:gsub("\\u00(%x%x)", letters) or raw
   end
 
   local function path()
     local steps = {}
     for level = 1, depth do
-      local name = kind[level] == OPEN and sub(key(level), 1, SHOWN)
+      local name = kind[level] == OPEN and sub(key(level), 1, SHOWN_KEY_BYTES)
       steps[level] = name and (level > 1 and "." or "") .. (name ~= "" and name or '""') or "[" .. index[level] .. "]"
     end
     return table.concat(steps)
@@ -77,13 +77,13 @@ local function wrong_in_body(text, message)
   end
 
   local at = 1
-  while at <= #text and #found < REPORTED do
+  while at <= #text and #found < MAX_VIOLATIONS do
     local char = byte(text, at)
     if char == QUOTE or char == TICK then
       first, last = at + 1, string_end(text, at + 1, char) - 1
       at = last + 1
     elseif char == OPEN or char == OPEN_LIST then
-      if depth == DEEPEST or kind[depth] == OPEN and not named[depth] then
+      if depth == MAX_DEPTH or kind[depth] == OPEN and not named[depth] then
         return {}
       end
       depth = depth + 1
@@ -115,7 +115,7 @@ local function wrong_in_body(text, message)
     end
     at = at + 1
   end
-  return (depth == 0 or #found == REPORTED) and found or {}
+  return (depth == 0 or #found == MAX_VIOLATIONS) and found or {}
 end
 
 -- A name in a query as the contract writes it, and whether it may be given often; nothing if it names no field.
@@ -150,21 +150,21 @@ local function overlaps_any(field, fields)
 end
 
 -- The violations of a query: each field has one place. What names none is the transcoder's to refuse.
-local function wrong_in_query(query, binding)
+local function violations_in_query(query, binding)
   local found, given = {}, {}
   for written in string.gmatch("&" .. query, "&([^&=]*)") do
     local name = written:gsub("%%(%x%x)", function(code)
       return string.char(tonumber(code, 16))
     end)
     local field, often = field_of(name, messages[binding.request])
-    local said = field
+    local reason = field
       and (
         match(field, "^[^.]*") == binding.part and "belongs in the body; leave it out of the query"
         or binding.bound[field] and "stands in the path; leave it out of the query"
         or not often and overlaps_any(field, given) and "is given twice; give " .. field .. " once"
       )
-    if said and #found < REPORTED then
-      found[#found + 1] = violation(sub(name, 1, SHOWN), said)
+    if reason and #found < MAX_VIOLATIONS then
+      found[#found + 1] = violation(sub(name, 1, SHOWN_KEY_BYTES), reason)
     end
     if field then
       given[field] = true
@@ -181,38 +181,38 @@ local function binding_of(headers, path)
   end
 end
 
-local function wrong_in(handle)
+local function violations_of(handle)
   local path, query = match(handle:headers():get(":path"), "^([^?]*)%??(.*)")
   local binding = binding_of(handle:headers(), path)
   if not binding then
     return {}
   end
-  local found = query ~= "" and wrong_in_query(query, binding) or {}
+  local found = query ~= "" and violations_in_query(query, binding) or {}
   local message = messages[binding.body]
   local body = #found == 0 and message and handle:body()
-  return body and wrong_in_body(body:getBytes(0, body:length()), message) or found
+  return body and violations_in_body(body:getBytes(0, body:length()), message) or found
 end
 
--- What is said against a request, if anything.
+-- The message that refuses a request, if it is refused.
 local function refusal(handle)
-  local found = wrong_in(handle)
+  local found = violations_of(handle)
   if #found == 0 then
     return nil
   end
   handle:streamInfo():dynamicMetadata():set("gateway.bodies", "violations", found)
-  local said = {}
+  local lines = {}
   for number, each in ipairs(found) do
-    said[number] = each.field .. ": " .. each.description
+    lines[number] = each.field .. ": " .. each.description
   end
-  return table.concat(said, "; ")
+  return table.concat(lines, "; ")
 end
 
 function envoy_on_request(handle)
-  local checked, said = pcall(refusal, handle)
+  local checked, message = pcall(refusal, handle)
   if not checked then
-    handle:logErr(said)
+    handle:logErr(message)
     handle:respond({ [":status"] = "500" }, "the gateway can't check the request, so nothing was done; its log says why")
-  elseif said then
-    handle:respond({ [":status"] = "400" }, said)
+  elseif message then
+    handle:respond({ [":status"] = "400" }, message)
   end
 end

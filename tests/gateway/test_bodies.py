@@ -114,7 +114,7 @@ def test_what_names_fields_goes_through(recorded: Recording, asked: str) -> None
 
 
 TWICE = [
-    # what is asked                                                         the place         what is said of it
+    # what is asked                                                         the place         message
     (INSTANCES + ' {"ssh_keys": ["a"], "sshKeys": ["b"]}', "sshKeys", "is given twice; give ssh_keys once"),
     (INSTANCES + ' {"sshKeys": ["a"], "ssh_keys": ["b"]}', "ssh_keys", "is given twice; give ssh_keys once"),
     (INSTANCES + ' {"sshKeys": [], "sshKeys": []}', "sshKeys", "is given twice"),
@@ -260,7 +260,7 @@ def test_the_largest_body_is_answered_at_once(recorded: Recording, shape: str) -
     assert answer.status_code in (HTTPStatus.OK, HTTPStatus.BAD_REQUEST)
 
 
-def test_a_stranger_at_the_end_of_the_largest_body_is_found(recorded: Recording) -> None:
+def test_an_unknown_field_at_the_end_of_the_largest_body_is_found(recorded: Recording) -> None:
     answer = ask(recorded, REGIONS + ' {"description": "' + "x" * ROOM + '", "foo": 1}')
     assert answer.json()["message"].startswith("foo: is no field of Region")
 
@@ -316,8 +316,8 @@ def test_nothing_goes_through_when_the_check_breaks(tmp_path: Path) -> None:
         with envoy(command, admin), httpx.Client(base_url=f"http://{plain}") as rest:
             broken = rest.post("/api/v2/regions", json={"name": "eu"})
             assert broken.status_code == HTTPStatus.INTERNAL_SERVER_ERROR
-            said = "the gateway can't check the request, so nothing was done; its log says why"
-            assert broken.json() == {"code": 13, "message": said, "details": []}
+            message = "the gateway can't check the request, so nothing was done; its log says why"
+            assert broken.json() == {"code": 13, "message": message, "details": []}
             assert not calls
             assert rest.get("/api/v2/regions").status_code == HTTPStatus.OK
 

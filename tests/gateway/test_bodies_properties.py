@@ -1,4 +1,4 @@
-"""Every REST method: what protobuf writes goes through whole, in any spelling Envoy takes; a stranger is refused."""
+"""Every REST method: what protobuf writes goes through whole, in any spelling Envoy takes; an unknown field is refused."""
 
 import json
 import re
@@ -115,7 +115,7 @@ def _string(text: str, random: Random) -> str:
 @pytest.mark.parametrize("binding", BINDINGS)
 @settings(max_examples=8, deadline=None, suppress_health_check=list(HealthCheck))
 @given(st.data())
-def test_fields_go_through_and_strangers_do_not(recorded: Recording, binding: str, data: st.DataObject) -> None:
+def test_fields_go_through_and_unknown_ones_do_not(recorded: Recording, binding: str, data: st.DataObject) -> None:
     method, http = BINDINGS[binding]
     request: Any = contract.load().stub(method.request.name)()
     part = request if http.body in ("", "*") else getattr(request, http.body)
