@@ -102,8 +102,7 @@ def serving(kahuna: str, run_dir: Path, *options: str) -> Iterator[tuple[str, st
 @contextlib.contextmanager
 def limited(kahuna: str, run_dir: Path, *options: str, **limits: str) -> Iterator[tuple[str, str, str]]:
     """One with other limits, by the names that Envoy has for them."""
-    words, places = _words(kahuna, run_dir, *options)
-    command = prepare(CliApp.run(Options, cli_args=words))
+    command, places = prepared(kahuna, run_dir, *options)
     config = run_dir / "envoy.json"
     for name, value in limits.items():
         changed, count = re.subn(rf'"{name}": ".*?"', f'"{name}": "{value}"', config.read_text())
@@ -111,6 +110,12 @@ def limited(kahuna: str, run_dir: Path, *options: str, **limits: str) -> Iterato
         config.write_text(changed)
     with envoy(command, places[2]):
         yield places
+
+
+def prepared(kahuna: str, run_dir: Path, *options: str) -> tuple[list[str], tuple[str, str, str]]:
+    """The command that serves a configuration which stands in files, and where it will listen."""
+    words, places = _words(kahuna, run_dir, *options)
+    return prepare(CliApp.run(Options, cli_args=words)), places
 
 
 def envoy(command: list[str], admin: str) -> AbstractContextManager[object]:

@@ -10,13 +10,9 @@ from typing import Any
 import httpx
 import pytest
 from google.protobuf.json_format import MessageToDict
-from pydantic_settings import CliApp
 
-from deploy.programs import free_port
-from gateway.config import Options
-from gateway.main import prepare
 from kowa.v2.instance_pb2 import Instance
-from tests.gateway.conftest import envoy
+from tests.gateway.conftest import envoy, prepared
 from tests.gateway.recorder import Recording, recording
 
 pytestmark = pytest.mark.gateway
@@ -295,24 +291,11 @@ def test_a_body_too_large_or_where_none_belongs_is_refused(recorded: Recording, 
 
 
 def test_nothing_goes_through_when_the_check_breaks(tmp_path: Path) -> None:
-    plain, admin = f"127.0.0.1:{free_port()}", f"127.0.0.1:{free_port()}"
     calls: list[Any] = []
     with recording(calls) as kahuna:
-        words = [
-            "--plain",
-            plain,
-            "--admin",
-            admin,
-            "--kahuna",
-            kahuna,
-            "--run-dir",
-            str(tmp_path),
-            "--log-level",
-            "off",
-        ]
-        command = prepare(CliApp.run(Options, cli_args=words))
+        command, (plain, _, admin) = prepared(kahuna, tmp_path, "--log-level", "off")
         script = tmp_path / "bodies.lua"
-        script.write_text(re.sub(r"(function wrong_in_body\(.*\)\n)", r'\1 error("broken") ', script.read_text()))
+        script.write_text(re.sub(r"(function violations_in_body\(.*\)\n)", r'\1 error("broken") ', script.read_text()))
         with envoy(command, admin), httpx.Client(base_url=f"http://{plain}") as rest:
             broken = rest.post("/api/v2/regions", json={"name": "eu"})
             assert broken.status_code == HTTPStatus.INTERNAL_SERVER_ERROR

@@ -1,4 +1,4 @@
-"""Every REST method: what protobuf writes goes through whole, in any spelling Envoy takes; an unknown field is refused."""
+"""Every REST method: what protobuf writes goes through in any spelling, and unknown fields are refused."""
 
 import json
 import re

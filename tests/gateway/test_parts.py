@@ -6,14 +6,10 @@ from http import HTTPStatus
 import httpx
 import pytest
 from google.protobuf.json_format import MessageToDict
-from pydantic_settings import CliApp
 
-from deploy.programs import free_port
-from gateway.config import Options
-from gateway.main import prepare
 from kowa import contract
 from tests import made_up
-from tests.gateway.conftest import envoy
+from tests.gateway.conftest import envoy, prepared
 from tests.gateway.recorder import Recording, recording
 
 pytestmark = pytest.mark.gateway
@@ -28,11 +24,8 @@ def recorded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Recording]:
     with pytest.MonkeyPatch.context() as patch:
         for name, value in made_up.attributes().items():
             patch.setattr(contract, name, value)
-        plain, admin = f"127.0.0.1:{free_port()}", f"127.0.0.1:{free_port()}"
         with recording(made.calls) as kahuna:
-            words = ["--kahuna", kahuna, "--plain", plain, "--admin", admin, "--concurrency", "1"]
-            folder = tmp_path_factory.mktemp("gateway")
-            command = prepare(CliApp.run(Options, cli_args=[*words, "--run-dir", str(folder)]))
+            command, (plain, _, admin) = prepared(kahuna, tmp_path_factory.mktemp("gateway"))
             made.rest.base_url = httpx.URL(f"http://{plain}")
             with envoy(command, admin), made.rest:
                 yield made
