@@ -50,4 +50,4 @@ def test_a_violated_index_has_words(kind: str) -> None:
     for index in mapper(kind).local_table.indexes:  # type: ignore[attr-defined]
         columns = tuple(index.columns.keys())
         if index.unique and "name" not in columns and columns != ("prefix",):
-            assert columns in TABLES[kind].taken
+            assert columns in TABLES[kind].constraint_messages

@@ -111,10 +111,10 @@ def test_an_address_taken_in_a_run_that_did_not_commit_is_not_kept(
     site = make_site(cloud)
     again, taken = threading.Event(), threading.Event()
     runs: list[str] = []
-    admit, lock = Adapters.admit, Adapters._lock_references
+    before_create, lock = Adapters.before_create, Adapters._lock_references
 
     def fail_once(adapters: Adapters, tx: Transaction, resource: adapter_pb2.Adapter) -> None:
-        admit(adapters, tx, resource)
+        before_create(adapters, tx, resource)
         if resource.name == "slow":
             runs.append(resource.address)
             if len(runs) == 1:
@@ -126,7 +126,7 @@ def test_an_address_taken_in_a_run_that_did_not_commit_is_not_kept(
             assert taken.wait(60)
         lock(adapters, tx, cause, resource)
 
-    monkeypatch.setattr(Adapters, "admit", fail_once)
+    monkeypatch.setattr(Adapters, "before_create", fail_once)
     monkeypatch.setattr(Adapters, "_lock_references", wait_once)
     with ThreadPoolExecutor(1) as pool:
         slow = pool.submit(site.adapter, "slow")

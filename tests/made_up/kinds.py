@@ -36,7 +36,9 @@ class Balancer(Resource, table=True):
     address: str | None = None
 
     __table_args__ = (unique_unless_deleted("farm_id", "name"), unique_unless_deleted("address"))
-    taken = {("address",): ("ADDRESS_TAKEN", "address: {address} belongs to another balancer; choose another")}
+    constraint_messages = {
+        ("address",): ("ADDRESS_TAKEN", "address: {address} belongs to another balancer; choose another")
+    }
 
 
 class Balancers(Kind[Any]):

@@ -34,7 +34,7 @@ async def mutate(kind: Kind[Any], method: contract.Method, cause: Cause, request
     store = kind.platform.store
     if request.validate_only:
         (planned, _), _ = await store.plan(transact)
-        kind.planned(planned)
+        kind.redact_plan(planned)
         return planned, ""
     (answer, operation), tx = await store.run(transact)
     meta(answer).revision = tx.revision or meta(answer).revision

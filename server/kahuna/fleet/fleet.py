@@ -37,7 +37,7 @@ class Fleet:
     def __init__(self, store: Store) -> None:
         self.store = store
         self.sessions: dict[str, Session] = {}
-        self._changed_streams: set[str] = set()
+        self._streams_changed = False
         store.view.follow(self._follow)
 
     @contextlib.asynccontextmanager
@@ -90,10 +90,10 @@ class Fleet:
 
     async def _update_waiting_operations(self) -> None:
         """Updates what open operations wait for on hosts whose agents have come or gone."""
-        changed, self._changed_streams = self._changed_streams, set()
-        if changed:
+        if self._streams_changed:
+            self._streams_changed = False
             try:
-                await self.store.persist(lambda tx: tracking.explain_waiting(tx, agents=changed))
+                await self.store.persist(tracking.explain_waiting)
             except Exception as error:  # what fails once must not end it for good
                 log.error("operations.not_updated", exc_info=error)
 
@@ -139,7 +139,7 @@ class Fleet:
             if move.kind == "AgentToken" and _is_revoked(move.after):
                 self._end_sessions_of(move.id)
             if isinstance(move.after, agent_pb2.Agent) and _has_stream_changed(move.before, move.after):
-                self._changed_streams.add(move.id)
+                self._streams_changed = True
             if isinstance(move.after, operation_pb2.Operation) and move.before is None and move.after.command:
                 self._notify_of_command(move.after)
         if self.sessions:

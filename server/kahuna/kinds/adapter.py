@@ -32,7 +32,7 @@ class Adapter(Resource, table=True):
     lock_by_reference = Lock.EXCLUSIVE
     cleared_with_target = frozenset({"instance"})
     part_of = "Kompute"
-    taken = {
+    constraint_messages = {
         ("subnet_id", "address"): (_TAKEN[0], f"address: {{address}} {_TAKEN[1]}"),
         ("mac",): (_TAKEN[0], f"mac: {{mac}} {_TAKEN[1]}"),
     }
@@ -44,7 +44,7 @@ class Adapters(Kind[adapter_pb2.Adapter]):
     table = Adapter
     reaches = ("instance.kaktus.agent",)
 
-    def admit(self, tx: Transaction, resource: adapter_pb2.Adapter) -> None:
+    def before_create(self, tx: Transaction, resource: adapter_pb2.Adapter) -> None:
         """Takes an address under the subnet's lock; the database says no to a second taker."""
         subnet = tx.lock(subnet_pb2.Subnet, resource.subnet)
         owner = tx.one(vnet_pb2.Vnet, subnet.vnet).project
@@ -61,13 +61,13 @@ class Adapters(Kind[adapter_pb2.Adapter]):
             check_mac(resource.mac, *_neighbours(tx, subnet.vnet))
         resource.mac = resource.mac.lower() or self._free_mac(tx)
 
-    def release(self, tx: Transaction, resource: adapter_pb2.Adapter) -> None:
+    def before_delete(self, tx: Transaction, resource: adapter_pb2.Adapter) -> None:
         """An adapter that an instance holds stays."""
         refuse_while_held(tx, "adapter", resource.name, resource.instance)
 
     def _free_mac(self, tx: Transaction) -> str:
         while True:
-            mac = mac_of(self.platform.draw.randbytes(3))
+            mac = mac_of(self.platform.random.randbytes(3))
             if tx.session.exec(select(Adapter.id).where(Adapter.mac == mac)).first() is None:
                 return mac
 

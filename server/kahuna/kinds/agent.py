@@ -22,7 +22,7 @@ class Agents(Kind[agent_pb2.Agent]):
 
     table = Agent
 
-    def release(self, tx: Transaction, resource: agent_pb2.Agent) -> None:
+    def before_delete(self, tx: Transaction, resource: agent_pb2.Agent) -> None:
         """Refuses while its node is being deleted: only this agent can report what is gone from it."""
         for _, node in nodes_of(tx, resource.meta.id):
             if node.meta.HasField("delete_time"):

@@ -2,7 +2,6 @@
 
 from sqlmodel import Field
 
-from kahuna.kinds.cause import Cause
 from kahuna.kinds.kind import Kind
 from kahuna.security import keys
 from kahuna.store.resource import Resource, unique_unless_deleted
@@ -25,7 +24,7 @@ class AgentTokens(Kind[agent_token_pb2.AgentToken]):
 
     table = AgentToken
 
-    def insert(self, tx: Transaction, cause: Cause, resource: agent_token_pb2.AgentToken) -> agent_token_pb2.AgentToken:
+    def add_row(self, tx: Transaction, resource: agent_token_pb2.AgentToken) -> agent_token_pb2.AgentToken:
         """Draws the secret; only this answer holds it."""
         key = keys.generate(keys.AGENT)
         resource.prefix = key.prefix
@@ -33,6 +32,6 @@ class AgentTokens(Kind[agent_token_pb2.AgentToken]):
         token.secret = key.text
         return token
 
-    def planned(self, resource: agent_token_pb2.AgentToken) -> None:
+    def redact_plan(self, resource: agent_token_pb2.AgentToken) -> None:
         """What a plan would draw opens nothing, so it is not shown."""
         resource.ClearField("secret")

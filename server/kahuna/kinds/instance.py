@@ -42,7 +42,7 @@ class Instances(Kind[instance_pb2.Instance]):
     table = Instance
     reaches = ("kaktus.agent",)
 
-    def admit(self, tx: Transaction, resource: instance_pb2.Instance) -> None:
+    def before_create(self, tx: Transaction, resource: instance_pb2.Instance) -> None:
         """Takes a host for a new instance, or refuses with the reason of each."""
         resource.region = region_of(tx, resource)
         pools = self._pools(tx, resource)
@@ -58,7 +58,7 @@ class Instances(Kind[instance_pb2.Instance]):
         )
         resource.kaktus = self._take(tx, demand, choose(demand, hosts, within), within)
 
-    def created(self, tx: Transaction, resource: instance_pb2.Instance) -> None:
+    def after_create(self, tx: Transaction, cause: Cause, resource: instance_pb2.Instance) -> None:
         """The instance holds its volumes and adapters: each names it, so that no other can."""
         for id_ in resource.volumes:
             volume = tx.lock(volume_pb2.Volume, id_)
@@ -69,7 +69,7 @@ class Instances(Kind[instance_pb2.Instance]):
             adapter.instance = resource.meta.id
             tx.put("Adapter", adapter)
 
-    def amend(self, tx: Transaction, before: instance_pb2.Instance, after: instance_pb2.Instance) -> None:
+    def before_update(self, tx: Transaction, before: instance_pb2.Instance, after: instance_pb2.Instance) -> None:
         """What an instance grows by is taken on its host."""
         more = Demand(max(after.vcpus - before.vcpus, 0), max(after.memory - before.memory, 0))
         if more.vcpus or more.memory:
@@ -80,7 +80,7 @@ class Instances(Kind[instance_pb2.Instance]):
                     "NO_HOST", f"host {found.name} can't hold the growth: it {reason}", details={found.name: reason}
                 )
 
-    def reported(self, tx: Transaction, resource: instance_pb2.Instance) -> None:
+    def after_report(self, tx: Transaction, resource: instance_pb2.Instance) -> None:
         """An instance that was shut down from inside is wanted stopped from now on."""
         off = any(condition.type == "GuestPoweredOff" for condition in resource.meta.conditions)
         current = resource.meta.observed_generation >= resource.meta.generation
@@ -88,7 +88,7 @@ class Instances(Kind[instance_pb2.Instance]):
         if off and current and stays and resource.power != instance_pb2.POWER_STOPPED:
             cause = Cause("StopInstance", "guest", "it was shut down from inside")
             self.change(tx, cause, "stop", resource.meta.id)
-        super().reported(tx, resource)
+        super().after_report(tx, resource)
 
     @changes_state
     def start(self, tx: Transaction, resource: instance_pb2.Instance, request: object) -> None:

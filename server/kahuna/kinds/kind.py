@@ -3,9 +3,9 @@
 Users' calls, rules, timers and other kinds come in by the same methods: the same checks, operation and audit.
 """
 
-import random
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
+from random import Random
 from typing import Any, ClassVar, Generic, NamedTuple, TypeVar, cast
 
 from google.protobuf.message import Message
@@ -13,7 +13,7 @@ from sqlmodel import select
 
 from kahuna.domain.changes import apply_mask, check_immutable, clear_output_only, fields_of_mask, newly_named
 from kahuna.domain.errors import Refusal, invalid, not_found, quoted
-from kahuna.domain.reach import Paths
+from kahuna.domain.reach import AGENT, Paths
 from kahuna.domain.validation import check_resource, set_defaults
 from kahuna.kinds import command, deletion, tracking
 from kahuna.kinds.cause import Cause
@@ -52,12 +52,12 @@ class Call:
 
 @dataclass(frozen=True, slots=True)
 class Platform:
-    """What the kinds stand on. `draw` is a source of randomness that nobody can foresee."""
+    """What the kinds stand on. Nobody can foresee what `random` draws."""
 
     store: Store
     hasher: KeyHasher
     consoles: Consoles
-    draw: random.Random
+    random: Random
 
 
 class Kinds:
@@ -79,7 +79,17 @@ class Kinds:
 
 
 class Kind(Generic[M]):
-    """The rules of one kind. A kind's class names its table, fills the hooks and declares verbs (kinds/verbs.py)."""
+    """The rules of one kind. A kind's class names its table, fills hooks and declares verbs (kinds/verbs.py).
+
+    All of it runs in one transaction, in this order, and any step may raise Refusal:
+
+    - create: defaults, the contract's rules, locks on what it names; `before_create`; `add_row`; `after_create`; its
+      operation begins.
+    - update: mask, the contract's rules, locks; `before_update` (and `before_part_update` of what it is a part of); the
+      row; `after_update`; its operation. A verb that changes state stands in for what is before the row.
+    - delete: `before_delete`; the mark; its operation. The row goes when its agents say that nothing is left.
+    - an agent's report: the row's status and operations; `after_report`; `after_part_report` of what it is a part of.
+    """
 
     table: ClassVar[type[Resource]]
     reaches: ClassVar[tuple[str, ...]] = ()
@@ -101,48 +111,40 @@ class Kind(Generic[M]):
         self.name = self.table.kind
         self.described = CONTRACT.kinds[self.name]
 
-    # Hooks: what a kind may say of its own, each in the transaction and before any side effect outside of it.
+    # Hooks, when the class's docstring says.
 
-    def admit(self, tx: Transaction, resource: M) -> None:
+    def before_create(self, tx: Transaction, resource: M) -> None:
         """Completes a new resource, or refuses it."""
 
-    def insert(self, tx: Transaction, cause: Cause, resource: M) -> M:
-        """Adds the row. Its answer is the caller's."""
+    def add_row(self, tx: Transaction, resource: M) -> M:
+        """Adds the row. What it returns is the caller's answer."""
         return tx.add(self.name, resource)
 
-    def replace(self, tx: Transaction, cause: Cause, before: M, after: M) -> M:
-        """Writes the row of a changed resource. Its answer is the caller's."""
-        return tx.put(self.name, after)
+    def after_create(self, tx: Transaction, cause: Cause, resource: M) -> None:
+        """Does what follows from a new resource, which is also the caller's answer."""
 
-    def created(self, tx: Transaction, resource: M) -> None:
-        """Does what follows from a resource that is now there."""
-
-    def amend(self, tx: Transaction, before: M, after: M) -> None:
+    def before_update(self, tx: Transaction, before: M, after: M) -> None:
         """Completes a changed resource, or refuses the change."""
 
-    def changed(self, tx: Transaction, before: M, after: M) -> None:
-        """Does what follows from a change."""
+    def before_part_update(self, whole: M, before: Message, after: Message) -> None:
+        """Refuses a change of a part of one of this kind that does not fit the whole."""
 
-    def release(self, tx: Transaction, resource: M) -> None:
+    def after_update(self, tx: Transaction, cause: Cause, before: M, after: M) -> None:
+        """Does what follows from a change; `after` is also the caller's answer."""
+
+    def before_delete(self, tx: Transaction, resource: M) -> None:
         """Refuses to mark a resource for deletion that is still needed."""
 
-    def reported(self, tx: Transaction, resource: M) -> None:
-        """Does what follows from what an agent has seen: what it is a part of is as its parts are."""
+    def after_report(self, tx: Transaction, resource: M) -> None:
+        """Does what follows from what an agent has seen."""
         whole = self.whole(tx, resource)
         if whole is not None:
-            self.kinds[self.table.part_of].part_reported(tx, meta(whole).id)
+            self.kinds[self.table.part_of].after_part_report(tx, meta(whole).id)
 
-    def part_changed(self, whole: M, before: Message, after: Message) -> None:
-        """Refuses a change of a part that its whole does not want."""
+    def after_part_report(self, tx: Transaction, id_: str) -> None:
+        """Does what follows from what an agent has seen of a part of one of this kind."""
 
-    def part_reported(self, tx: Transaction, id_: str) -> None:
-        """Does what follows from what is seen of a part."""
-
-    def progress(self, resource: M) -> int:
-        """How far its agent has come with the desired state, in percent."""
-        return 0
-
-    def planned(self, resource: M) -> None:
+    def redact_plan(self, resource: M) -> None:
         """Takes from the answer to `validate_only` what only a real change may show."""
 
     # The standard methods.
@@ -157,9 +159,9 @@ class Kind(Generic[M]):
         wanted.ClearField("meta")
         check_resource(wanted)
         self._lock_references(tx, cause, wanted)
-        self.admit(tx, wanted)
-        made = self.insert(tx, cause, wanted)
-        self.created(tx, made)
+        self.before_create(tx, wanted)
+        made = self.add_row(tx, wanted)
+        self.after_create(tx, cause, made)
         return Outcome(made, tracking.begin(tx, cause, self.name, made))
 
     def update(self, tx: Transaction, cause: Cause, sent: M, paths: Collection[str]) -> Outcome[M]:
@@ -171,10 +173,10 @@ class Kind(Generic[M]):
         check_immutable(self.described, before, after)
         check_resource(after, before)
         self._lock_references(tx, cause, after, before)
-        self.amend(tx, before, after)
+        self.before_update(tx, before, after)
         whole = self.whole(tx, before)
         if whole is not None and not meta(whole).HasField("delete_time"):
-            self.kinds[self.table.part_of].part_changed(whole, before, after)
+            self.kinds[self.table.part_of].before_part_update(whole, before, after)
         return self._put(tx, cause, before, after)
 
     def delete(self, tx: Transaction, cause: Cause, id_: str, etag: str = "") -> Outcome[M]:
@@ -183,7 +185,7 @@ class Kind(Generic[M]):
         self._check_etag(resource, etag)
         if not meta(resource).HasField("delete_time"):
             self._check_whole(tx, resource)
-            self.release(tx, resource)
+            self.before_delete(tx, resource)
             self._check_children(tx, resource)
         marked = cast(M, tx.mark(self.name, id_))
         operation = tracking.begin(tx, cause, self.name, marked)
@@ -247,14 +249,17 @@ class Kind(Generic[M]):
         return tx.find(kind, id_, lock) if id_ else None
 
     def _put(self, tx: Transaction, cause: Cause, before: M, after: M, *, retry: bool = False) -> Outcome[M]:
-        changed = self.replace(tx, cause, before, after)
+        changed = tx.put(self.name, after)
         if retry and meta(changed).generation == meta(before).generation:
             changed = cast(M, tx.move_generation(self.name, meta(before).id))
+        self.after_update(tx, cause, before, changed)
         # What only clients see, such as labels, concerns no agent: such a change is done with the commit.
         concerns_agents = meta(changed).generation > meta(before).generation or meta(changed).etag == meta(before).etag
         record = tracking.begin if concerns_agents else tracking.record_done
         operation = record(tx, cause, self.name, changed)
-        self.changed(tx, before, changed)
+        if any(kind == AGENT for _, kind, _ in newly_named(changed, before)):  # whose word nothing waits for any more
+            tracking.explain_waiting(tx)
+            deletion.sweep_marked(tx)
         return Outcome(changed, operation)
 
     def _seen(self, tx: Transaction, cause: Cause, id_: str) -> M:

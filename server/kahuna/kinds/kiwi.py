@@ -30,14 +30,14 @@ class Kiwis(NodeKind[kiwi_pb2.Kiwi]):
     table = Kiwi
     informs = ("members.agent",)
 
-    def admit(self, tx: Transaction, resource: kiwi_pb2.Kiwi) -> None:
+    def before_create(self, tx: Transaction, resource: kiwi_pb2.Kiwi) -> None:
         """Refuses members of another region, and agents that serve another node."""
-        super().admit(tx, resource)
+        super().before_create(tx, resource)
         _check_zones(tx, resource)
 
-    def amend(self, tx: Transaction, before: kiwi_pb2.Kiwi, after: kiwi_pb2.Kiwi) -> None:
+    def before_update(self, tx: Transaction, before: kiwi_pb2.Kiwi, after: kiwi_pb2.Kiwi) -> None:
         """Members are looked at as at first."""
-        super().amend(tx, before, after)
+        super().before_update(tx, before, after)
         _check_zones(tx, after)
 
 

@@ -47,18 +47,17 @@ class Komputes(Kind[kompute_pb2.Kompute]):
 
     table = Kompute
 
-    def admit(self, tx: Transaction, resource: kompute_pb2.Kompute) -> None:
+    def before_create(self, tx: Transaction, resource: kompute_pb2.Kompute) -> None:
         """Its region is its zone's unless given."""
         resource.region = region_of(tx, resource)
 
-    def amend(self, tx: Transaction, before: kompute_pb2.Kompute, after: kompute_pb2.Kompute) -> None:
+    def before_update(self, tx: Transaction, before: kompute_pb2.Kompute, after: kompute_pb2.Kompute) -> None:
         """An instance keeps the volumes it was made with."""
         if bool(before.data_disk) != bool(after.data_disk):
             raise invalid("data_disk", "can't be added or taken away; create another kompute")
 
-    def insert(self, tx: Transaction, cause: Cause, resource: kompute_pb2.Kompute) -> kompute_pb2.Kompute:
-        """Adds the row and the parts, each as anybody would create it."""
-        id_ = super().insert(tx, cause, resource).meta.id
+    def after_create(self, tx: Transaction, cause: Cause, resource: kompute_pb2.Kompute) -> None:
+        """Creates the parts, each as anybody would."""
         pool = tx.one(template_pb2.Template, resource.template).storage_pool
         ids: dict[str, list[str]] = defaultdict(list)
         for role, part in _wanted(resource, pool).items():
@@ -67,16 +66,15 @@ class Komputes(Kind[kompute_pb2.Kompute]):
                 part.adapters.extend(ids["Adapter"])
             kind = part.DESCRIPTOR.name
             with _in_its_words(role, {"NO_HOST": "zone" if resource.zone else "region"}):
-                made = self.kinds[kind].create(tx, _by(cause, "Create", kind), part, whole=id_)
+                made = self.kinds[kind].create(tx, _by(cause, "Create", kind), part, whole=resource.meta.id)
             ids[kind].append(meta(made.resource).id)
-        return self._as_parts_are(tx, id_, list(self._parts(tx, id_)))
+        self._report(tx, resource, list(self._parts(tx, resource.meta.id)))
 
-    def replace(
+    def after_update(
         self, tx: Transaction, cause: Cause, before: kompute_pb2.Kompute, after: kompute_pb2.Kompute
-    ) -> kompute_pb2.Kompute:
-        """Writes the row, then changes the parts that don't follow it yet."""
-        id_ = super().replace(tx, cause, before, after).meta.id
-        for part in self._parts(tx, id_):
+    ) -> None:
+        """Changes the parts that don't follow yet."""
+        for part in self._parts(tx, after.meta.id):
             kind, role = part.DESCRIPTOR.name, _role(part)
             wanted = _wanted(after)[role]
             paths = [field for field in _FOLLOWED[kind] if getattr(part, field) != getattr(wanted, field)]
@@ -84,7 +82,7 @@ class Komputes(Kind[kompute_pb2.Kompute]):
                 meta(wanted).id = meta(part).id
                 with _in_its_words(role):
                     self.kinds[kind].update(tx, _by(cause, "Update", kind), wanted, paths)
-        return self._as_parts_are(tx, id_, list(self._parts(tx, id_)))
+        self._report(tx, after, list(self._parts(tx, after.meta.id)))
 
     def delete(self, tx: Transaction, cause: Cause, id_: str, etag: str = "") -> Outcome[kompute_pb2.Kompute]:
         """Marks it and its parts; the row goes after theirs."""
@@ -95,7 +93,7 @@ class Komputes(Kind[kompute_pb2.Kompute]):
                 self.kinds[kind].delete(tx, _by(cause, "Delete", kind), meta(part).id)
         return outcome
 
-    def part_changed(self, whole: kompute_pb2.Kompute, before: Message, after: Message) -> None:
+    def before_part_update(self, whole: kompute_pb2.Kompute, before: Message, after: Message) -> None:
         """A part follows its kompute, which says so first when it changes one."""
         role = _role(before)
         wanted, named = _wanted(whole)[role], _names(role)
@@ -104,10 +102,10 @@ class Komputes(Kind[kompute_pb2.Kompute]):
                 said = f"is as kompute {whole.name} says, of which this is a part; change its {named.get(field, field)}"
                 raise Refusal("IN_USE", f"{field}: {said}", violations=[Violation(field, said)])
 
-    def part_reported(self, tx: Transaction, id_: str) -> None:
+    def after_part_report(self, tx: Transaction, id_: str) -> None:
         """It stands where its parts stand, and so do its operations."""
-        parts = list(self._parts(tx, id_))
-        kompute = self._as_parts_are(tx, id_, parts)
+        kompute, parts = tx.one(kompute_pb2.Kompute, id_), list(self._parts(tx, id_))
+        self._report(tx, kompute, parts)
         found = [operation for part in parts for operation in tracking.open_of(tx, meta(part).id)]
         under_way = [operation for operation in found if not operation.command]
         failed = [condition.message for condition in kompute.meta.conditions if condition.type == "Failed"]
@@ -120,9 +118,8 @@ class Komputes(Kind[kompute_pb2.Kompute]):
             progress=min((operation.progress for operation in under_way), default=0),
         )
 
-    def _as_parts_are(self, tx: Transaction, id_: str, parts: list[Message]) -> kompute_pb2.Kompute:
+    def _report(self, tx: Transaction, kompute: kompute_pb2.Kompute, parts: list[Message]) -> None:
         """Stores what is seen of a kompute: READY when all its parts are, ERROR when one has been given up."""
-        kompute = tx.one(kompute_pb2.Kompute, id_)
         head = kompute.meta
         found = [lifecycle_of(part.DESCRIPTOR.name, part) for part in parts]
         phases = {lifecycle.phase(one.generation, one) for one in found}
@@ -140,7 +137,7 @@ class Komputes(Kind[kompute_pb2.Kompute]):
             if isinstance(part, instance_pb2.Instance):
                 kompute.status.power, kompute.status.restarts = part.status.power, part.status.restarts
                 kompute.status.addresses.extend(addresses[id_] for id_ in part.adapters if id_ in addresses)
-        return tx.report(self.name, kompute)
+        kompute.CopyFrom(tx.report(self.name, kompute))
 
     def _parts(self, tx: Transaction, id_: str) -> Iterator[Message]:
         for kind in _PARTS:

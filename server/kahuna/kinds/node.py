@@ -19,11 +19,11 @@ AGENTS = {"Kaktus": "agent", "Kiwi": "members.agent"}
 class NodeKind(Kind[N]):
     """Whoever names an agent has locked it, so that what is seen here stays so."""
 
-    def admit(self, tx: Transaction, resource: N) -> None:
+    def before_create(self, tx: Transaction, resource: N) -> None:
         """Refuses an agent that serves another node, be that one going."""
         self._check_agents(tx, resource, None)
 
-    def amend(self, tx: Transaction, before: N, after: N) -> None:
+    def before_update(self, tx: Transaction, before: N, after: N) -> None:
         """Another agent is looked at as at first."""
         self._check_agents(tx, after, before)
 

@@ -26,7 +26,7 @@ class StoragePools(Kind[storage_pool_pb2.StoragePool]):
     table = StoragePool
     reaches = ("kaktus.agent",)
 
-    def admit(self, tx: Transaction, resource: storage_pool_pb2.StoragePool) -> None:
+    def before_create(self, tx: Transaction, resource: storage_pool_pb2.StoragePool) -> None:
         """A directory names its host, which stands in the pool's region."""
         if not resource.kaktus:
             raise invalid("kaktus", "is required for STORAGE_DRIVER_DIR: the host whose directory it is")

@@ -26,7 +26,7 @@ class Subnets(Kind[subnet_pb2.Subnet]):
     table = Subnet
     reaches = ("vnet.region.Zone(region).Kaktus(zone).agent", "vnet.region.Kiwi(region).members.agent")
 
-    def admit(self, tx: Transaction, resource: subnet_pb2.Subnet) -> None:
+    def before_create(self, tx: Transaction, resource: subnet_pb2.Subnet) -> None:
         """Locks the routing domain's owner, so that two overlapping ranges can't be taken at once."""
         vnet = tx.one(vnet_pb2.Vnet, resource.vnet)
         owner: project_pb2.Project | region_pb2.Region

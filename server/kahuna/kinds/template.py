@@ -25,13 +25,9 @@ class Templates(Kind[template_pb2.Template]):
     table = Template
     reaches = ("storage_pool.kaktus.agent",)
 
-    def admit(self, tx: Transaction, resource: template_pb2.Template) -> None:
+    def before_create(self, tx: Transaction, resource: template_pb2.Template) -> None:
         """The source is a URL or a plain file name; which of them may be read, the agent's configuration says."""
         try:
             sources.parse(resource.source)
         except ValueError as why:
             raise invalid("source", str(why)) from why
-
-    def progress(self, resource: template_pb2.Template) -> int:
-        """How much has been imported."""
-        return resource.status.progress

@@ -1,6 +1,5 @@
 """Operations as transactions see them: begun with a change, moved on by reports, ended."""
 
-from collections.abc import Collection, Iterable
 from typing import cast
 
 from google.protobuf.message import Message
@@ -32,7 +31,7 @@ def begin(tx: Transaction, cause: Cause, kind: str, target: Message) -> operatio
     """Records what was asked for of a resource; what was under way for it is superseded."""
     head = meta(target)
     for earlier in open_of(tx, head.id):
-        # A command is not replaced by a state, and the same wish again replaces nothing.
+        # A command is not replaced by a state, and the same state again replaces nothing.
         if head.HasField("delete_time") if earlier.command else earlier.target_generation < head.generation:
             end(tx, earlier, operation_pb2.PHASE_SUPERSEDED, f"superseded by {cause.method}")
     operation = _describe(cause, kind, target)
@@ -66,8 +65,12 @@ def cancel(tx: Transaction, cause: Cause, operation: operation_pb2.Operation) ->
     _audit(tx, cause, operation)
 
 
-def follow(tx: Transaction, kind: str, target: Message, message: str, *, waiting: bool, progress: int = 0) -> None:
-    """Moves the open operations of a resource to where a report has brought it."""
+def follow(
+    tx: Transaction, kind: str, target: Message, message: str, *, waiting: bool, progress: int | None = None
+) -> None:
+    """Moves the open operations of a resource to where a report has brought it; its status may say the percentage."""
+    if progress is None:
+        progress = getattr(getattr(target, "status", None), "progress", 0)
     for operation in open_of(tx, meta(target).id):
         if operation.command:
             continue
@@ -80,8 +83,8 @@ def follow(tx: Transaction, kind: str, target: Message, message: str, *, waiting
         tx.put("Operation", operation)
 
 
-def explain_waiting(tx: Transaction, *, agents: Collection[str] = (), targets: Collection[str] = ()) -> None:
-    """Says anew what open operations wait for: those on agents whose streams have turned, or on these targets."""
+def explain_waiting(tx: Transaction) -> None:
+    """Says anew what open operations wait for, since agents have come or gone."""
     rows = tx.session.exec(select(Operation).where(col(Operation.phase).in_(lifecycle.OPEN))).all()
     for row in rows:
         operation = message_of("Operation", row)
@@ -89,11 +92,8 @@ def explain_waiting(tx: Transaction, *, agents: Collection[str] = (), targets: C
         target = tx.find(operation.target_kind, operation.target)
         if target is None:
             continue
-        parts = _with_parts(tx, operation.target_kind, operation.target)
-        if all(id_ not in targets for _, id_ in parts) and _concerned(tx, parts).isdisjoint(agents):
-            continue
         obstacle = _obstacle(tx, operation.target_kind, target)
-        if obstacle or operation.message.startswith(_UNREACHED):
+        if obstacle != operation.message and (obstacle or operation.message.startswith(_UNREACHED)):
             operation.phase = operation_pb2.PHASE_WAITING if obstacle else operation_pb2.PHASE_RUNNING
             operation.message = obstacle
             tx.put("Operation", operation)
@@ -172,7 +172,9 @@ def _audit(tx: Transaction, cause: Cause, operation: operation_pb2.Operation) ->
 
 def _obstacle(tx: Transaction, kind: str, target: Message) -> str:
     """Why nothing will happen for now, in words, or nothing."""
-    concerned = _concerned(tx, _with_parts(tx, kind, meta(target).id))
+    id_ = meta(target).id
+    parts = [(part, found) for part, field in parts_of(kind) for found in tx.sources(part, field, {id_})]
+    concerned = set().union(*(reach_of_kinds().agents(tx, *one) for one in ((kind, id_), *parts)))
     if not concerned:
         return f"{_UNBOUND}; bind one"
     for id_ in sorted(concerned):
@@ -183,16 +185,6 @@ def _obstacle(tx: Transaction, kind: str, target: Message) -> str:
             return f"{_STALE}: agent {agent.name} is connected and silent; it is done when it is heard of again"
         return f"{_OFFLINE}: agent {agent.name} is not connected; it is done when it comes back"
     return ""
-
-
-def _with_parts(tx: Transaction, kind: str, id_: str) -> list[tuple[str, str]]:
-    """A resource and its parts: kinds and ids."""
-    return [(kind, id_), *((part, found) for part, field in parts_of(kind) for found in tx.sources(part, field, {id_}))]
-
-
-def _concerned(tx: Transaction, resources: Iterable[tuple[str, str]]) -> set[str]:
-    """The agents that bring resources about."""
-    return set().union(*(reach_of_kinds().agents(tx, kind, id_) for kind, id_ in resources))
 
 
 def _close(tx: Transaction, operation: operation_pb2.Operation) -> None:

@@ -34,7 +34,7 @@ class Volumes(Kind[volume_pb2.Volume]):
     table = Volume
     reaches = ("storage_pool.kaktus.agent",)
 
-    def admit(self, tx: Transaction, resource: volume_pb2.Volume) -> None:
+    def before_create(self, tx: Transaction, resource: volume_pb2.Volume) -> None:
         """Its pool has room; a template lies in the same pool and is no larger."""
         _check_room(tx, resource.storage_pool, resource.size)
         if not resource.template:
@@ -46,7 +46,7 @@ class Volumes(Kind[volume_pb2.Volume]):
             asked, needed = sizes.in_words(resource.size, template.status.size)
             raise invalid("size", f"{asked} is less than the {needed} of template {template.name}")
 
-    def amend(self, tx: Transaction, before: volume_pb2.Volume, after: volume_pb2.Volume) -> None:
+    def before_update(self, tx: Transaction, before: volume_pb2.Volume, after: volume_pb2.Volume) -> None:
         """Only growth."""
         if after.size < before.size:
             has, asked = sizes.in_words(before.size, after.size)
@@ -54,7 +54,7 @@ class Volumes(Kind[volume_pb2.Volume]):
         if after.size > before.size:
             _check_room(tx, after.storage_pool, after.size - before.size)
 
-    def release(self, tx: Transaction, resource: volume_pb2.Volume) -> None:
+    def before_delete(self, tx: Transaction, resource: volume_pb2.Volume) -> None:
         """A volume that an instance holds stays."""
         refuse_while_held(tx, "volume", resource.name, resource.instance)
 

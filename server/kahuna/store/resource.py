@@ -60,7 +60,7 @@ class Resource(SQLModel):
     """References that are cleared when their target is deleted; any other keeps its target from being deleted."""
     part_of: ClassVar[str] = ""
     """The kind of what one may be a part of, which its field of that noun names: it is deleted with that, not alone."""
-    taken: ClassVar[Mapping[tuple[str, ...], tuple[str, str]]] = {}
+    constraint_messages: ClassVar[Mapping[tuple[str, ...], tuple[str, str]]] = {}
     """Of a unique index, by its columns: the reason and the words of the refusal, with the message's fields in braces.
     A name that is taken needs none."""
 

@@ -343,7 +343,7 @@ def _target(kind: str, field: str) -> Any:
 def _refuse(kind: str, message: Message, error: IntegrityError) -> NoReturn:
     """Says in the user's words which constraint was in the way."""
     command, columns = CONTRACT.kinds[kind].command, _violated(TABLES[kind], error)
-    reason, words = TABLES[kind].taken.get(columns, ("", ""))
+    reason, words = TABLES[kind].constraint_messages.get(columns, ("", ""))
     if reason:
         fields = {field: getattr(message, field) for field in own_columns(kind).values()}
         raise Refusal(reason, words.format(**fields)) from error
