@@ -1,11 +1,16 @@
 """The migrations lead to exactly the tables that the code has, on both databases."""
 
+from pathlib import Path
 from typing import Any
 
+import pytest
 from alembic.autogenerate import compare_metadata
 from alembic.runtime.migration import MigrationContext
+from sqlalchemy import text
 from sqlmodel import SQLModel
 
+from kahuna.store.database import Store
+from kahuna.store.schema import migrate
 from tests.control_plane import ControlPlane
 
 
@@ -14,3 +19,17 @@ def test_the_migrations_make_what_the_code_has(cloud: ControlPlane) -> None:
         context = MigrationContext.configure(connection)
         differences: list[Any] = compare_metadata(context, SQLModel.metadata)
     assert differences == []
+
+
+@pytest.mark.parametrize("version", ["0005", "9999"])
+def test_a_schema_that_is_not_known_is_left_alone(tmp_path: Path, version: str) -> None:
+    """One of a newer Kahuna, or of one between two releases."""
+    store = Store(f"sqlite:///{tmp_path / 'kahuna.db'}")
+    migrate(store.engine)
+    with store.engine.connect() as connection:
+        connection.execute(text("UPDATE alembic_version SET version_num = :version"), {"version": version})
+        connection.commit()
+    refused = f"schema {version}, which this Kahuna does not know; use the one that made it"
+    with pytest.raises(SystemExit, match=refused):
+        migrate(store.engine)
+    store.dispose()

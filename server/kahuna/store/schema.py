@@ -11,14 +11,14 @@ MIGRATIONS = Path(__file__).parent / "migrations"
 
 
 def migrate(engine: Engine) -> None:
-    """Upgrades an older or empty database. Raises SystemExit for one of a newer Kahuna."""
+    """Upgrades an older or empty database. Raises SystemExit for one of an unknown schema."""
     newest, known = _versions()
     current = _current(engine)
     if current == newest:
         return
     if current and current not in known:
         raise SystemExit(
-            f"kahuna: the database is at schema {current}, which this Kahuna does not know; use a newer Kahuna"
+            f"kahuna: the database is at schema {current}, which this Kahuna does not know; use the one that made it"
         )
     from alembic import command
     from alembic.config import Config
