@@ -150,11 +150,11 @@ class Fleet:
         moved = [(move.kind, move.id) for move in moves if _has_new_generation(move)]
         added = [link for move in moves for link in move.added]
         dropped = [link for move in moves for link in move.dropped]
-        there, left = reach_of_kinds().affected(self.store.view, self.sessions, moved, added, dropped)
-        for (kind, id_), agents in there.items():
+        to_send, to_remove = reach_of_kinds().affected(self.store.view, self.sessions, moved, added, dropped)
+        for (kind, id_), agents in to_send.items():
             for agent in agents:
                 self.sessions[agent].touch(kind, id_)
-        for (_, id_), agents in left.items():
+        for (_, id_), agents in to_remove.items():
             for agent in agents:
                 self.sessions[agent].leave(id_)
 
