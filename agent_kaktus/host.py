@@ -8,10 +8,9 @@ from agent_kaktus.compute.hypervisor import Hypervisor
 from agent_kaktus.compute.seed import Seeds
 from agent_kaktus.config import HostConfig
 from agent_kaktus.errors import StepFailed
-from agent_kaktus.metadata.filter import MetadataFilter
 from agent_kaktus.metadata.services import MetadataServices
 from agent_kaktus.network.bridge import Bridges
-from agent_kaktus.network.tap_filter import TapFilters
+from agent_kaktus.network.nftables import MetadataFilter, TapFilters
 from agent_kaktus.storage.driver import StorageDriver
 from agent_kaktus.storage.imports import Imports
 
@@ -45,8 +44,8 @@ class LocalHost:
             table = names.filter_table(node)
             self._node, self.tap_filters, self.metadata_filter = node, TapFilters(table), MetadataFilter(table)
         domains = await self.hypervisor.observe()
-        storage = await self.storage.look()
-        tap_filters, metadata_filter, unseen = await self._look_at_filters()
+        storage = await self.storage.observe()
+        tap_filters, metadata_filter, unseen = await self._observe_filters()
         return Actual(
             facts=await self.hypervisor.facts(),
             domains={found.id: found for found in domains if found.mark and found.mark.id == found.id},
@@ -55,17 +54,17 @@ class LocalHost:
             images=storage.images,
             created=storage.created,
             importing=self.imports.percent,
-            links=await self.bridges.look(),
+            links=await self.bridges.observe(),
             tap_filters=tap_filters,
             filters_unseen=unseen,
-            metadata_services=self.metadata_services.look(),
+            metadata_services=self.metadata_services.observe(),
             metadata_filter=metadata_filter,
             seeds=await self.seeds.observe(),
         )
 
-    async def _look_at_filters(self) -> tuple[dict[str, str], str, str]:
+    async def _observe_filters(self) -> tuple[dict[str, str], str, str]:
         """Those on taps, that around metadata services, and why they can't be seen."""
         try:
-            return *(await asyncio.gather(self.tap_filters.look(), self.metadata_filter.look())), ""
+            return *(await asyncio.gather(self.tap_filters.observe(), self.metadata_filter.observe())), ""
         except StepFailed as why:
             return {}, "", str(why)

@@ -1,7 +1,7 @@
 """The host's own record: what it has, and what on it belongs to no object any more."""
 
-from agent_kaktus.metadata.service import remove_stale_filter
-from agent_kaktus.network.adapter import remove_stale_filters
+from agent_kaktus.network.adapter import remove_stale_tap_filters
+from agent_kaktus.network.vnet import remove_stale_metadata_filter
 from agent_kaktus.plan import GONE, Kind, Verdict, View
 from kowa.runtime.desired import DesiredObject
 from kowa.runtime.settings import VERSION
@@ -16,7 +16,7 @@ class Kaktuses(Kind[Kaktus]):
     message, value, is_node = kaktus_pb2.Kaktus, Kaktus, True
 
     def plan(self, view: View, wanted: Kaktus) -> Verdict:
-        return GONE if wanted.gone else Verdict((*remove_stale_filters(view), *remove_stale_filter(view)))
+        return GONE if wanted.gone else Verdict((*remove_stale_tap_filters(view), *remove_stale_metadata_filter(view)))
 
     def fill_status(self, view: View, wanted: Kaktus, resource: kaktus_pb2.Kaktus) -> None:
         facts = view.actual.facts

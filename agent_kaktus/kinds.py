@@ -5,9 +5,8 @@ from typing import Any
 from agent_kaktus.compute.instance import Instances
 from agent_kaktus.context import Kiwis, Projects, Regions, Zones
 from agent_kaktus.kaktus import Kaktuses
-from agent_kaktus.metadata.service import VnetsWithMetadata
 from agent_kaktus.network.adapter import Adapters
-from agent_kaktus.network.subnet import Subnets
+from agent_kaktus.network.vnet import Subnets, Vnets
 from agent_kaktus.plan import Kind
 from agent_kaktus.storage.storage_pool import StoragePools
 from agent_kaktus.storage.template import Templates
@@ -23,7 +22,7 @@ KINDS: Kinds[Kind[Any]] = Kinds(
     StoragePools(),
     Templates(),
     Volumes(),
-    VnetsWithMetadata(),
+    Vnets(),
     Subnets(),
     Adapters(),
     Instances(),

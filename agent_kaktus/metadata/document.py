@@ -8,7 +8,7 @@ from urllib.parse import quote
 from agent_kaktus.compute.desired import Instance
 from agent_kaktus.context import Project, Region, Zone
 from agent_kaktus.network.adapter import Adapter, Attachment, attachment
-from agent_kaktus.network.subnet import Subnet
+from agent_kaktus.network.vnet import Subnet
 from kowa.runtime.desired import Desired, MissingReference
 
 CUSTOM = "metadata"  # the directory of what users give

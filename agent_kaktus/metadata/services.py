@@ -7,9 +7,9 @@ from ipaddress import IPv4Network
 from typing import TextIO
 
 from agent_kaktus.metadata import veth
-from agent_kaktus.metadata.filter import MetadataFilter
 from agent_kaktus.metadata.namespace import Namespace
 from agent_kaktus.metadata.server import Server
+from agent_kaktus.network.nftables import MetadataFilter
 from agent_kaktus.network.vnet import Vnet
 
 
@@ -32,7 +32,7 @@ class MetadataServices:
         self._services: dict[str, Service] = {}
         self._changing = asyncio.Lock()
 
-    def look(self) -> dict[str, frozenset[IPv4Network]]:
+    def observe(self) -> dict[str, frozenset[IPv4Network]]:
         return {id_: service.networks for id_, service in self._services.items()}
 
     async def serve(self, vnet: Vnet, networks: frozenset[IPv4Network], metadata_filter: MetadataFilter) -> None:

@@ -8,7 +8,7 @@ from typing import TextIO
 
 from agent_kaktus.errors import StepFailed
 from agent_kaktus.metadata.namespace import Namespace
-from agent_kaktus.network.netlink import index_of, kind_of, open_netlink
+from agent_kaktus.network.bridge import index_of, kind_of, open_netlink
 from agent_kaktus.network.vnet import Vnet
 from kowa.reserved import METADATA_ADDRESS, metadata_mac, metadata_port_mac
 

@@ -7,9 +7,8 @@ from typing import TYPE_CHECKING
 
 from agent_kaktus import names
 from agent_kaktus.errors import StepFailed
-from agent_kaktus.network import tap_filter
-from agent_kaktus.network.subnet import Subnet
-from agent_kaktus.network.vnet import Vnet
+from agent_kaktus.network.nftables import tap_fingerprint
+from agent_kaktus.network.vnet import Subnet, Vnet
 from agent_kaktus.plan import AS_WANTED, GONE, Kind, Step, Verdict, View
 from kowa import formats
 from kowa.reserved import METADATA_ADDRESS, metadata_mac
@@ -46,9 +45,7 @@ class Attachment:
 
 @dataclass(frozen=True, slots=True)
 class RemoveTapFilters(Step):
-    """Removes the rules of taps that are gone."""
-
-    taps: tuple[str, ...]
+    taps: tuple[str, ...]  # that are gone
 
     async def do(self, host: "LocalHost") -> None:
         await host.tap_filters.remove(self.taps)
@@ -78,7 +75,7 @@ class Adapters(Kind[Adapter]):
 
 async def put_filters(host: "LocalHost", adapters: Iterable[Adapter]) -> None:
     """Raises StepFailed, also when an adapter has no tap."""
-    links = await host.bridges.look()
+    links = await host.bridges.observe()
     for adapter in adapters:
         if adapter.tap not in links:
             raise StepFailed(f"tap {adapter.tap} is not there")
@@ -88,7 +85,7 @@ async def put_filters(host: "LocalHost", adapters: Iterable[Adapter]) -> None:
 def is_filtered(view: View, adapter: Adapter) -> bool:
     """Whether the tap of an adapter is there and has its filter."""
     link = view.actual.links.get(adapter.tap)
-    return link is not None and view.actual.tap_filters.get(adapter.tap) == tap_filter.fingerprint(adapter, link.index)
+    return link is not None and view.actual.tap_filters.get(adapter.tap) == tap_fingerprint(adapter, link.index)
 
 
 def attachment(desired: Desired, adapter: Adapter) -> Attachment:
@@ -98,9 +95,9 @@ def attachment(desired: Desired, adapter: Adapter) -> Attachment:
 
 
 def why_not_plugged(view: View, plugged: Attachment) -> str:
-    """Why an adapter would take from this host, or from a metadata service, what is theirs; empty if it would not.
+    """Why an adapter can't be used: its address is this host's or a metadata service's. Empty if it can be.
 
-    Kahuna admits no such adapter; records from before it looked may ask for one.
+    Kahuna admits no such adapter, but older releases did.
     """
     adapter, bridge = plugged.adapter, plugged.vnet.bridge
     vnets = [vnet for vnet in view.desired.of(Vnet).values() if vnet.bridge == bridge]
@@ -115,8 +112,8 @@ def why_not_plugged(view: View, plugged: Attachment) -> str:
     return f"adapter {adapter.name}: {reason}; replace it by another adapter"
 
 
-def remove_stale_filters(view: View) -> tuple[Step, ...]:
-    """Rules of taps that are gone, once nobody knows the adapter. Of one that is known, they go with it."""
+def remove_stale_tap_filters(view: View) -> tuple[Step, ...]:
+    """Rules of taps that are gone, of adapters that are not in the slice; those of others go with the adapter."""
     known = {adapter.tap for adapter in view.desired.of(Adapter).values()}
     stale = tuple(sorted(view.actual.tap_filters.keys() - view.actual.links.keys() - known))
     return (RemoveTapFilters(stale),) if stale else ()

@@ -2,61 +2,81 @@
 
 import errno
 import socket
-from collections import Counter
-from collections.abc import Iterable
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from pyroute2 import NetlinkError
+from pyroute2 import IPRoute, NetlinkError
 from pyroute2.netlink.rtnl.ifinfmsg import IFF_UP
 
 from agent_kaktus import names
 from agent_kaktus.actual import Link
 from agent_kaktus.errors import StepFailed
-from agent_kaktus.network.netlink import index_of, kind_of, open_netlink
 from kowa.runtime.tasks import in_thread
 
 # Without them a guest reaches, over a bridge that has no address, what the host has on any other device.
 _STRICT = {"rp_filter": "1", "arp_ignore": "1"}
 
 
+@contextmanager
+def open_netlink() -> Iterator[Any]:
+    """An IPRoute. What it refuses inside is raised as StepFailed."""
+    try:
+        with IPRoute() as netlink:
+            yield netlink
+    except NetlinkError as why:
+        raise StepFailed(f"netlink: {why}") from why
+
+
+def index_of(netlink: Any, name: str) -> int:
+    """The index of a device. Raises StepFailed when there is none."""
+    found = netlink.link_lookup(ifname=name)
+    if not found:
+        raise StepFailed(f"{name} is not there")
+    return int(found[0])
+
+
+def kind_of(link: Any) -> str:
+    """What a link is, such as `bridge`; empty for a plain device."""
+    info = link.get_attr("IFLA_LINKINFO")
+    return str(info.get_attr("IFLA_INFO_KIND")) if info else ""
+
+
 class Bridges:
     """The bridges of the network namespace that the agent runs in."""
 
     @in_thread
-    def look(self) -> dict[str, Link]:
+    def observe(self) -> dict[str, Link]:
         """All devices, by name. A bridge of ours that is not strict is shown as not up: it is set anew."""
         with open_netlink() as netlink:
-            links = list(netlink.get_links())
-            addresses = list(netlink.get_addr(family=socket.AF_INET))
-        ports = Counter(link.get_attr("IFLA_MASTER") for link in links)
-        known = {link["index"]: link.get_attr("IFLA_IFNAME") for link in links}
-        held: dict[int, set[str]] = {}
-        for address in addresses:
-            held.setdefault(address["index"], set()).add(f"{address.get_attr('IFA_ADDRESS')}/{address['prefixlen']}")
+            links = {link.get_attr("IFLA_IFNAME"): link for link in netlink.get_links()}
+            addresses: dict[int, set[str]] = defaultdict(set)
+            for held in netlink.get_addr(family=socket.AF_INET):
+                addresses[held["index"]].add(f"{held.get_attr('IFA_ADDRESS')}/{held['prefixlen']}")
+        ports = Counter(link.get_attr("IFLA_MASTER") for link in links.values())
+        by_index = {link["index"]: name for name, link in links.items()}
         return {
-            link.get_attr("IFLA_IFNAME"): Link(
-                name=link.get_attr("IFLA_IFNAME"),
+            name: Link(
+                name=name,
                 index=link["index"],
                 is_bridge=kind_of(link) == "bridge",
-                is_up=bool(link["flags"] & IFF_UP) and _is_strict(link.get_attr("IFLA_IFNAME")),
+                is_up=bool(link["flags"] & IFF_UP) and _is_strict(name),
                 ports=ports[link["index"]],
-                bridge=known.get(link.get_attr("IFLA_MASTER"), ""),
-                addresses=frozenset(held.get(link["index"], ())),
+                bridge=by_index.get(link.get_attr("IFLA_MASTER"), ""),
+                addresses=frozenset(addresses[link["index"]]),
                 mac=link.get_attr("IFLA_ADDRESS") or "",
             )
-            for link in links
+            for name, link in links.items()
         }
 
     @in_thread
     def create(self, name: str, mac: str) -> None:
         with open_netlink() as netlink:
-            try:
+            with _already(errno.EEXIST):
                 netlink.link("add", ifname=name, kind="bridge", address=mac, br_stp_state=0, br_forward_delay=0)
-            except NetlinkError as why:
-                if why.code != errno.EEXIST:
-                    raise
-            _be_strict(name)
+            _make_strict(name)
             netlink.link("set", index=index_of(netlink, name), state="up")
 
     @in_thread
@@ -64,11 +84,12 @@ class Bridges:
         """Sets it up and gives and takes addresses; others that it has are left."""
         with open_netlink() as netlink:
             index = index_of(netlink, name)
-            _be_strict(name)
+            _make_strict(name)
             netlink.link("set", index=index, state="up")
             for verb, addresses in (("add", add), ("del", drop)):
-                for address in addresses:
-                    _set_address(netlink, verb, index, address)
+                for address, length in (each.split("/") for each in addresses):
+                    with _already(errno.EEXIST, errno.ENODEV, errno.EADDRNOTAVAIL):
+                        netlink.addr(verb, index=index, address=address, prefixlen=int(length))
 
     @in_thread
     def remove(self, name: str) -> None:
@@ -76,15 +97,23 @@ class Bridges:
         if not names.is_bridge(name):
             raise StepFailed(f"{name} is no bridge of ours")
         with open_netlink() as netlink:
-            found = netlink.link_lookup(ifname=name)
-            if not found:
-                return
-            if any(link.get_attr("IFLA_MASTER") == found[0] for link in netlink.get_links()):
-                raise StepFailed(f"{name} has devices on it")
-            netlink.link("del", index=found[0])
+            for index in netlink.link_lookup(ifname=name):
+                if any(link.get_attr("IFLA_MASTER") == index for link in netlink.get_links()):
+                    raise StepFailed(f"{name} has devices on it")
+                netlink.link("del", index=index)
 
 
-def _be_strict(name: str) -> None:
+@contextmanager
+def _already(*codes: int) -> Iterator[None]:
+    """Passes over what netlink refuses because it is so already."""
+    try:
+        yield
+    except NetlinkError as why:
+        if why.code not in codes:
+            raise
+
+
+def _make_strict(name: str) -> None:
     """Against what does not belong on it; where net.ipv4.conf.all has more, the kernel takes that."""
     try:
         for setting, value in _STRICT.items():
@@ -105,12 +134,3 @@ def _is_strict(name: str) -> bool:
 
 def _setting(name: str, setting: str) -> Path:
     return Path("/proc/sys/net/ipv4/conf", name, setting)
-
-
-def _set_address(netlink: Any, verb: str, index: int, address: str) -> None:
-    host, length = address.split("/")
-    try:
-        netlink.addr(verb, index=index, address=host, prefixlen=int(length))
-    except NetlinkError as why:
-        if why.code not in (errno.EEXIST, errno.ENODEV, errno.EADDRNOTAVAIL):
-            raise

@@ -1,30 +1,172 @@
-"""nftables: what a table of ours holds, and fingerprints of rules, which stand as a comment on each rule."""
+"""Packet filters: rules on taps and around metadata services, each kind in an nftables table of the agent's own.
 
+Each rule has a fingerprint of all its kind's rules as a comment, by which rules that are there are recognised.
+"""
+
+import asyncio
 import hashlib
 import json
-from typing import Any
+from collections import defaultdict
+from collections.abc import Iterable, Mapping
+from typing import TYPE_CHECKING, Any
 
 from agent_kaktus import process
+from agent_kaktus.errors import StepFailed
+from kowa.reserved import METADATA_ADDRESS
+
+if TYPE_CHECKING:
+    from agent_kaktus.network.adapter import Adapter
+
+# Anti-spoofing on a tap: a guest sends with its own hardware and network address only. All else is dropped.
+_TAP_RULES = (
+    "ether saddr != {mac} drop",
+    "ether type {{ 8021q, 8021ad }} drop",
+    "udp dport 68 drop",  # what a DHCP server says, from whatever port: clients ask for no other
+    "ip saddr {address} accept",
+    "ip saddr 0.0.0.0 ip daddr 255.255.255.255 udp sport 68 udp dport 67 accept",
+    "arp saddr ether {mac} arp saddr ip {{ 0.0.0.0, {address} }} accept",
+)
+_PORTS, _TAPS = '"km*"', '"kt*"'
+# How many connections an instance may open at once and from then on: to refuse more would cost the agent its time.
+_CONNECTIONS = "asking { type ifname; size 4096; flags dynamic; timeout 1m; }"
+_TOO_MANY = "update @asking { iifname limit rate over 50/second burst 200 packets }"
+# Metadata services exchange packets with instances of this host only, and nobody else takes their address.
+_METADATA_RULES = {
+    "forward": (
+        f"iifname {_PORTS} oifname != {_TAPS} drop",
+        f"oifname {_PORTS} iifname != {_TAPS} drop",
+        f"iifname {_TAPS} oifname {_PORTS} tcp flags & (syn | ack) == syn {_TOO_MANY} drop",
+        f"oifname {_TAPS} iifname != {_PORTS} arp saddr ip {METADATA_ADDRESS} drop",
+        f"iifname {_TAPS} oifname != {_PORTS} arp daddr ip {METADATA_ADDRESS} drop",
+    ),
+    "input": (f"iifname {_PORTS} drop",),
+    "output": (f"oifname {_PORTS} drop", f"oifname {_TAPS} arp saddr ip {METADATA_ADDRESS} drop"),
+}
 
 
-def fingerprint(rules: str) -> str:
-    """A short digest of the text of rules."""
+def _fingerprint(rules: str) -> str:
     return hashlib.sha256(rules.encode()).hexdigest()[:16]
 
 
-async def load(script: str) -> None:
-    """Carries out a script as one transaction. Raises StepFailed."""
+METADATA_FINGERPRINT = _fingerprint(repr((_CONNECTIONS, _METADATA_RULES)))
+
+
+def tap_rules(adapter: "Adapter") -> list[str]:
+    """What passes from the guest, in nft's words. Built from parsed addresses only."""
+    return [rule.format(mac=adapter.mac, address=adapter.address) for rule in _TAP_RULES]
+
+
+def tap_fingerprint(adapter: "Adapter", index: int) -> str:
+    """Of the rules on a tap and its index: a tap made anew has the name but not the index."""
+    return f"{_fingerprint(chr(10).join(tap_rules(adapter)))}/{index}"
+
+
+def tap_script(table: str, adapter: "Adapter", index: int, *, replace: bool) -> str:
+    """One transaction that makes the chain of a tap: where there is none, or in place of whatever there is."""
+    chain = f"netdev {table} {adapter.tap}"
+    hook = f'{{ type filter hook ingress device "{adapter.tap}" priority -500; policy drop; }}'
+    lines = [f"add table netdev {table}"]
+    lines += [f"add chain {chain} {hook}", f"delete chain {chain}"] if replace else []
+    lines += [f"create chain {chain} {hook}"]
+    lines += [f'add rule {chain} {rule} comment "{tap_fingerprint(adapter, index)}"' for rule in tap_rules(adapter)]
+    return "\n".join(lines) + "\n"
+
+
+def tap_fingerprints(listing: Iterable[Mapping[str, Any]]) -> dict[str, str]:
+    """Tap -> fingerprint, of what is in a table; empty for a chain with other rules than ours."""
+    policies: dict[str, str] = {}
+    comments: dict[str, list[str]] = defaultdict(list)
+    for item in listing:
+        if chain := item.get("chain"):
+            policies[chain["name"]] = chain.get("policy", "")
+        elif rule := item.get("rule"):
+            comments[rule["chain"]].append(rule.get("comment", ""))
+    return {
+        tap: own[0] if policy == "drop" and len(own) == len(_TAP_RULES) and len(set(own)) == 1 else ""
+        for tap, policy in policies.items()
+        for own in [comments[tap]]
+    }
+
+
+def metadata_script(table: str) -> str:
+    """One transaction that makes the table around metadata services anew, whatever there was."""
+    lines = [f"add table bridge {table}", f"delete table bridge {table}", f"add table bridge {table}"]
+    lines.append(f"add set bridge {table} {_CONNECTIONS}")
+    for chain, rules in _METADATA_RULES.items():
+        lines.append(f"add chain bridge {table} {chain} {{ type filter hook {chain} priority 0; policy accept; }}")
+        lines += [f'add rule bridge {table} {chain} {rule} comment "{METADATA_FINGERPRINT}"' for rule in rules]
+    return "\n".join(lines) + "\n"
+
+
+def metadata_fingerprint(listing: Iterable[Mapping[str, Any]]) -> str:
+    """Of what is in a table: our own if it has each rule once and no other."""
+    rules = [item["rule"] for item in listing if "rule" in item]
+    found = sorted((rule["chain"], rule.get("comment", "")) for rule in rules)
+    ours = sorted((chain, METADATA_FINGERPRINT) for chain, rules in _METADATA_RULES.items() for _ in rules)
+    return METADATA_FINGERPRINT if found == ours else "broken"
+
+
+class TapFilters:
+    """The agent's table of the netdev family, with a chain a tap; it goes with its last chain."""
+
+    def __init__(self, table: str) -> None:
+        self._table = table
+        self._changing = asyncio.Lock()
+
+    async def observe(self) -> dict[str, str]:
+        """Tap -> fingerprint."""
+        return tap_fingerprints(await _list_table("netdev", self._table) or ())
+
+    async def put(self, adapter: "Adapter", index: int) -> None:
+        """A chain that is there is made anew, which takes the kernel several times as long as a first one."""
+        async with self._changing:
+            try:
+                await _load(tap_script(self._table, adapter, index, replace=False))
+            except StepFailed:
+                await _load(tap_script(self._table, adapter, index, replace=True))
+
+    async def remove(self, taps: Iterable[str]) -> None:
+        """Those that are there."""
+        async with self._changing:
+            found = await self.observe()
+            gone = found.keys() & set(taps)
+            lines = [f"delete chain netdev {self._table} {tap}" for tap in sorted(gone)]
+            if found.keys() == gone:
+                lines.append(f"delete table netdev {self._table}")
+            if lines and found:
+                await _load("\n".join(lines) + "\n")
+
+
+class MetadataFilter:
+    """The agent's table of the bridge family."""
+
+    def __init__(self, table: str) -> None:
+        self._table = table
+
+    async def observe(self) -> str:
+        """Its fingerprint; empty where there is no such table."""
+        listing = await _list_table("bridge", self._table)
+        return "" if listing is None else metadata_fingerprint(listing)
+
+    async def put(self) -> None:
+        if await self.observe() != METADATA_FINGERPRINT:
+            await _load(metadata_script(self._table))
+
+    async def remove(self) -> None:
+        if await self.observe():
+            await _load(f"delete table bridge {self._table}\n")
+
+
+async def _load(script: str) -> None:
     await process.run("nft", "-f", "-", stdin_text=script)
 
 
-async def list_table(family: str, name: str) -> list[dict[str, Any]] | None:
-    """The chains, rules and sets in a table; None where there is no such table. Raises StepFailed."""
-    tables = _items(await process.run("nft", "-j", "list", "tables", family))
+async def _list_table(family: str, name: str) -> list[dict[str, Any]] | None:
+    """The chains, rules and sets in a table; None where there is no such table."""
+    tables = json.loads(await process.run("nft", "-j", "list", "tables", family))["nftables"]
     if not any(item.get("table", {}).get("name") == name for item in tables):
         return None
-    return _items(await process.run("nft", "-j", "list", "table", family, name))
-
-
-def _items(listing: str) -> list[dict[str, Any]]:
-    items: list[dict[str, Any]] = json.loads(listing)["nftables"]
-    return items
+    listing: list[dict[str, Any]] = json.loads(await process.run("nft", "-j", "list", "table", family, name))[
+        "nftables"
+    ]
+    return listing

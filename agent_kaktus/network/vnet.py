@@ -1,16 +1,21 @@
-"""Vnets: each is a bridge on this host, made by the agent unless the vnet names one that exists."""
+"""Vnets and their subnets: bridges on this host, and what instances on them find there.
+
+A bridge is made by the agent unless the vnet names one that exists. A metadata service stands on it for as long as an
+instance of this host is to be plugged in.
+"""
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from ipaddress import IPv4Address, IPv4Network
 from typing import TYPE_CHECKING
 
 from agent_kaktus import names
-from agent_kaktus.network.subnet import dropped_gateways, held_gateways, used_networks
-from agent_kaktus.plan import AS_WANTED, GONE, Kind, ObjectStep, Verdict, View
+from agent_kaktus.network.nftables import METADATA_FINGERPRINT
+from agent_kaktus.plan import AS_WANTED, GONE, Kind, ObjectStep, Step, Verdict, View
 from kowa import formats
 from kowa.reserved import bridge_mac
-from kowa.runtime.desired import DesiredObject, Identity
-from kowa.v2 import vnet_pb2
+from kowa.runtime.desired import Desired, DesiredObject, Identity, parse_address, parse_network
+from kowa.v2 import subnet_pb2, vnet_pb2
 
 if TYPE_CHECKING:
     from agent_kaktus.host import LocalHost
@@ -27,6 +32,23 @@ class Vnet(DesiredObject):
     @property
     def metadata_port(self) -> str:
         return names.metadata_port(self.id)
+
+
+@dataclass(frozen=True, slots=True)
+class Subnet(DesiredObject):
+    vnet: str
+    network: IPv4Network
+    gateway: IPv4Address | None
+    dns: tuple[str, ...]
+
+    @property
+    def references(self) -> tuple[str, ...]:
+        return (self.vnet,)
+
+    @property
+    def gateway_on_bridge(self) -> str:
+        """The gateway's address as a bridge has it."""
+        return f"{self.gateway}/{self.network.prefixlen}" if self.gateway else ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +80,35 @@ class RemoveBridge(ObjectStep[Vnet]):
         await host.bridges.remove(self.wanted.bridge)
 
 
+@dataclass(frozen=True, slots=True)
+class ServeMetadata(ObjectStep[Vnet]):
+    """Starts a vnet's service and the filter around it; of what is there already only the missing parts are made."""
+
+    verb = "serve metadata on"
+    networks: frozenset[IPv4Network]
+
+    async def do(self, host: "LocalHost") -> None:
+        await host.metadata_services.serve(self.wanted, self.networks, host.metadata_filter)
+
+
+class RemoveMetadata(ObjectStep[Vnet]):
+    verb = "remove metadata from"
+
+    async def do(self, host: "LocalHost") -> None:
+        await host.metadata_services.remove(self.wanted, host.metadata_filter)
+
+
+@dataclass(frozen=True, slots=True)
+class RemoveMetadataFilter(Step):
+    """Removes the rules around metadata services when there is none."""
+
+    async def do(self, host: "LocalHost") -> None:
+        await host.metadata_filter.remove()
+
+    def __str__(self) -> str:
+        return "remove metadata filter"
+
+
 class Vnets(Kind[Vnet]):
     message, value = vnet_pb2.Vnet, Vnet
 
@@ -67,53 +118,123 @@ class Vnets(Kind[Vnet]):
         return Vnet(*identity, sent.interface)
 
     def plan(self, view: View, wanted: Vnet) -> Verdict:
-        if wanted.gone:
-            return _plan_gone(view, wanted)
-        if wanted.interface:  # somebody else's: never changed
-            return AS_WANTED
-        link = view.actual.links.get(wanted.bridge)
-        if link is None:
-            return (
-                Verdict((CreateBridge(wanted, _bridge_mac(view, wanted)),)) if _is_needed(view, wanted) else AS_WANTED
-            )
-        if not link.is_bridge:
-            return Verdict(fails=f"{link.name} is there and no bridge; rename or remove it")
-        add = tuple(sorted(held_gateways(view, wanted.id) - link.addresses))
-        drop = tuple(sorted(dropped_gateways(view, wanted.id) & link.addresses))
-        return AS_WANTED if link.is_up and not add and not drop else Verdict((SetBridge(wanted, add, drop),))
+        bridge = _plan_bridge_gone(view, wanted) if wanted.gone else _plan_bridge(view, wanted)
+        if bridge.waits or bridge.fails:
+            return bridge
+        if not wanted.gone and (networks := used_networks(view.desired, wanted.id)):
+            return replace(bridge, steps=bridge.steps + _serve_metadata(view, wanted, networks))
+        # An agent that ended has left no service, but perhaps its port, which goes with it.
+        if wanted.id in view.actual.metadata_services or wanted.metadata_port in view.actual.links:
+            return Verdict((RemoveMetadata(wanted), *bridge.steps))
+        return bridge
 
     def strangers(self, view: View) -> Iterable[str]:
-        known = {names.bridge(id_) for id_ in view.desired.of(Vnet)}
-        return [f"bridge {name}" for name in view.actual.links if names.is_bridge(name) and name not in known]
+        vnets, links = view.desired.of(Vnet), view.actual.links
+        known = {names.bridge(id_) for id_ in vnets} | {vnet.metadata_port for vnet in vnets.values()}
+        left = links.keys() - known
+        ports = [f"metadata port {name}" for name in left if names.is_metadata_port(name)]
+        return ports + [f"bridge {name}" for name in left if names.is_bridge(name)]
+
+
+class Subnets(Kind[Subnet]):
+    message, value = subnet_pb2.Subnet, Subnet
+
+    def parse(self, identity: Identity, sent: subnet_pb2.Subnet) -> Subnet:
+        gateway = parse_address("gateway", sent.gateway) if sent.gateway else None
+        dns = tuple(str(parse_address("dns", server)) for server in sent.dns)
+        return Subnet(*identity, sent.vnet, parse_network(sent.cidr), gateway, dns)
+
+    def plan(self, view: View, wanted: Subnet) -> Verdict:
+        if not wanted.gone:
+            return AS_WANTED
+        link = view.actual.links.get(names.bridge(wanted.vnet))
+        if link is not None and wanted.gateway_on_bridge in dropped_gateways(view, wanted.vnet) & link.addresses:
+            return Verdict(waits=f"its gateway address, which {link.name} has")
+        return GONE
+
+
+def used_networks(desired: Desired, vnet: str) -> frozenset[IPv4Network]:
+    """All networks of a vnet, if something on this host has an adapter in one of them; otherwise none."""
+    subnets = [user for user in desired.users(vnet) if isinstance(user, Subnet)]
+    adapters = [adapter for subnet in subnets for adapter in desired.users(subnet.id)]
+    is_used = any(desired.users(adapter.id) for adapter in adapters)
+    return frozenset(subnet.network for subnet in subnets) if is_used else frozenset()
+
+
+def held_gateways(view: View, vnet: str) -> set[str]:
+    """The gateway addresses that the bridge of a vnet shall have."""
+    return _gateways(view, vnet, gone=False)
+
+
+def dropped_gateways(view: View, vnet: str) -> set[str]:
+    """The gateway addresses that the bridge of a vnet shall lose."""
+    return _gateways(view, vnet, gone=True) - held_gateways(view, vnet)
 
 
 def why_no_bridge(view: View, vnet: Vnet) -> str:
-    """Why nothing can be plugged into a vnet, in words that follow "waits for"; empty if it can."""
+    """What to wait for until something can be plugged into a vnet; empty if it can be now."""
     link = view.actual.links.get(vnet.bridge)
     return "" if link is not None and link.is_bridge else f"vnet {vnet.name}: no bridge {vnet.bridge}"
 
 
-def is_metadata_plugged(view: View, vnet: Vnet) -> bool:
-    """Whether the port of its metadata service is on its bridge."""
-    port = view.actual.links.get(vnet.metadata_port)
-    return port is not None and port.bridge == vnet.bridge
+def remove_stale_metadata_filter(view: View) -> tuple[Step, ...]:
+    """The filter goes with the last service; here it does where an agent ended before that."""
+    if not view.actual.metadata_filter or view.actual.metadata_services:
+        return ()
+    is_needed = any(
+        vnet.metadata_port in view.actual.links or (not vnet.gone and used_networks(view.desired, vnet.id))
+        for vnet in view.desired.of(Vnet).values()
+    )
+    return () if is_needed else (RemoveMetadataFilter(),)
 
 
-def _plan_gone(view: View, wanted: Vnet) -> Verdict:
+def _plan_bridge(view: View, wanted: Vnet) -> Verdict:
+    if wanted.interface:  # somebody else's: never changed
+        return AS_WANTED
+    link, held = view.actual.links.get(wanted.bridge), held_gateways(view, wanted.id)
+    if link is None:
+        if not held and not used_networks(view.desired, wanted.id):
+            return AS_WANTED
+        # An address of its own, or it would change with the taps on it.
+        mac = bridge_mac(view.desired.node.id if view.desired.node else "", wanted.id)
+        return Verdict((CreateBridge(wanted, mac),))
+    if not link.is_bridge:
+        return Verdict(fails=f"{link.name} is there and no bridge; rename or remove it")
+    add = tuple(sorted(held - link.addresses))
+    drop = tuple(sorted(dropped_gateways(view, wanted.id) & link.addresses))
+    return AS_WANTED if link.is_up and not add and not drop else Verdict((SetBridge(wanted, add, drop),))
+
+
+def _plan_bridge_gone(view: View, wanted: Vnet) -> Verdict:
     link = view.actual.links.get(wanted.bridge)
     if wanted.interface or link is None:
         return GONE
     if not link.is_bridge:
         return Verdict(waits=f"{link.name}, which is there and no bridge of ours")
-    if ports := link.ports - is_metadata_plugged(view, wanted):
+    if ports := link.ports - _is_metadata_plugged(view, wanted):
         return Verdict(waits=f"{ports} devices on its bridge {link.name}")
     return Verdict((RemoveBridge(wanted),))
 
 
-def _is_needed(view: View, wanted: Vnet) -> bool:
-    return bool(held_gateways(view, wanted.id) or used_networks(view.desired, wanted.id))
+def _serve_metadata(view: View, wanted: Vnet, networks: frozenset[IPv4Network]) -> tuple[Step, ...]:
+    """Nothing while the vnet has no bridge, or where all of its service is there."""
+    link, actual = view.actual.links.get(wanted.bridge), view.actual
+    is_complete = (
+        actual.metadata_services.get(wanted.id) == networks
+        and actual.metadata_filter == METADATA_FINGERPRINT
+        and _is_metadata_plugged(view, wanted)
+        and actual.links[wanted.metadata_port].is_up
+    )
+    return () if link is None or not link.is_bridge or is_complete else (ServeMetadata(wanted, networks),)
 
 
-def _bridge_mac(view: View, wanted: Vnet) -> str:
-    """The bridge's own, or it would change with the taps on it."""
-    return bridge_mac(view.desired.node.id if view.desired.node else "", wanted.id)
+def _is_metadata_plugged(view: View, vnet: Vnet) -> bool:
+    port = view.actual.links.get(vnet.metadata_port)
+    return port is not None and port.bridge == vnet.bridge
+
+
+def _gateways(view: View, vnet: str, *, gone: bool) -> set[str]:
+    if not view.config.hold_gateway:
+        return set()
+    subnets = [user for user in view.desired.referring(vnet) if isinstance(user, Subnet)]
+    return {subnet.gateway_on_bridge for subnet in subnets if subnet.gateway and subnet.gone == gone}

@@ -49,7 +49,7 @@ class DirDriver:
         self._created = created
 
     @in_thread
-    def look(self) -> StorageState:
+    def observe(self) -> StorageState:
         self._created.mkdir(mode=0o700, parents=True, exist_ok=True)
         pools: dict[str, PoolSpace] = {}
         images: dict[str, Image] = {}

@@ -14,8 +14,7 @@ from agent_kaktus.compute.notes import PowerNotes
 from agent_kaktus.config import HostConfig
 from agent_kaktus.kinds import KINDS
 from agent_kaktus.memory import Memory
-from agent_kaktus.metadata import filter as metadata_filter
-from agent_kaktus.network import tap_filter
+from agent_kaktus.network import nftables
 from agent_kaktus.network.adapter import Adapter
 from agent_kaktus.network.vnet import Vnet
 from agent_kaktus.plan import Plan, Step, View, plan
@@ -250,7 +249,7 @@ class FakeSeeds:
 class FakeBridges:
     host: FakeHost
 
-    async def look(self) -> dict[str, Link]:
+    async def observe(self) -> dict[str, Link]:
         return self.host.links
 
     async def create(self, bridge: str, mac: str) -> None:
@@ -271,7 +270,7 @@ class FakeTapFilters:
 
     async def put(self, adapter: Adapter, index: int) -> None:
         assert self.host.links[adapter.tap].index == index
-        self.host.filters[adapter.tap] = tap_filter.fingerprint(adapter, index)
+        self.host.filters[adapter.tap] = nftables.tap_fingerprint(adapter, index)
 
     async def remove(self, taps: Iterable[str]) -> None:
         for tap in taps:
@@ -302,7 +301,7 @@ class FakeMetadataFilter:
     host: FakeHost
 
     async def put(self) -> None:
-        self.host.metadata_rules = metadata_filter.FINGERPRINT
+        self.host.metadata_rules = nftables.METADATA_FINGERPRINT
 
     async def remove(self) -> None:
         assert not self.host.services

@@ -5,10 +5,10 @@ import sys
 from ipaddress import IPv4Network
 
 from agent_kaktus.kinds import KINDS
-from agent_kaktus.metadata.filter import FINGERPRINT, MetadataFilter
 from agent_kaktus.metadata.server import Server
 from agent_kaktus.metadata.services import MetadataServices
 from agent_kaktus.metadata.tokens import Tokens
+from agent_kaktus.network.nftables import METADATA_FINGERPRINT, MetadataFilter
 from agent_kaktus.network.vnet import Vnet
 from tests.kaktus.slices import id_of, slice_with_network
 
@@ -26,13 +26,13 @@ async def main(bridge: str, vnet: str, address: str, mac: str) -> None:
     # Whatever order, however often: the last word counts.
     for wanted in (networks, frozenset({IPv4Network("10.8.0.0/24")}), networks, networks):
         await services.serve(served, wanted, around)
-        assert (services.look(), await around.look()) == ({served.id: wanted}, FINGERPRINT)
+        assert (services.observe(), await around.observe()) == ({served.id: wanted}, METADATA_FINGERPRINT)
     sys.stdout.write("ready\n")
     sys.stdout.flush()
     await asyncio.to_thread(sys.stdin.read)
     for _ in range(2):
         await services.remove(served, around)
-        assert (services.look(), await around.look()) == ({}, "")
+        assert (services.observe(), await around.observe()) == ({}, "")
     await services.close()
 
 

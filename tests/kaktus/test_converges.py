@@ -12,8 +12,7 @@ from agent_kaktus.compute.desired import Instance
 from agent_kaktus.config import HostConfig
 from agent_kaktus.kinds import KINDS
 from agent_kaktus.network.adapter import Adapter
-from agent_kaktus.network.subnet import Subnet
-from agent_kaktus.network.vnet import Vnet
+from agent_kaktus.network.vnet import Subnet, Vnet
 from kowa.runtime.desired import Desired
 from kowa.v2 import instance_pb2
 

@@ -26,7 +26,7 @@ POOL, ROOT, DEBIAN = id_of("pool"), id_of("root"), id_of("debian")
 @pytest.fixture
 def pools(tmp_path: Path) -> DirDriver:
     driver = DirDriver(HostConfig(tmp_path / "pools", tmp_path / "instances"), tmp_path / "created")
-    asyncio.run(driver.look())
+    asyncio.run(driver.observe())
     asyncio.run(driver.create_pool(POOL))
     return driver
 
@@ -36,7 +36,7 @@ def create_root(pools: DirDriver, size: int = 64 * MIB, template: Image | None =
 
 
 def look(pools: DirDriver) -> StorageState:
-    return asyncio.run(pools.look())
+    return asyncio.run(pools.observe())
 
 
 def seen(pools: DirDriver, id_: str = ROOT) -> Image | None:

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from agent_kaktus import names
-from agent_kaktus.metadata import filter as metadata_filter
+from agent_kaktus.network import nftables
 from kowa import reserved
 
 from .hosts import REPOSITORY
@@ -20,7 +20,9 @@ from .slices import id_of
 SERVICE = "169.254.169.254"
 PORT = names.metadata_port(id_of("vnet"))
 HERE = Path(__file__).parent
-LISTING = [{"rule": {"chain": chain, "comment": metadata_filter.FINGERPRINT}} for chain in ["forward"] * 5 + ["input"]]
+LISTING = [
+    {"rule": {"chain": chain, "comment": nftables.METADATA_FINGERPRINT}} for chain in ["forward"] * 5 + ["input"]
+]
 KNOCK = """
 import select, socket, sys
 doors = [socket.socket() for _ in range(int(sys.argv[1]))]
@@ -53,16 +55,16 @@ def test_the_whole_transaction() -> None:
     expected.append("add set bridge t asking { type ifname; size 4096; flags dynamic; timeout 1m; }")
     for chain, lines in rules.items():
         expected.append(f"add chain bridge t {chain} {hook.format(chain)}")
-        expected += [f'add rule bridge t {chain} {line} comment "{metadata_filter.FINGERPRINT}"' for line in lines]
-    assert metadata_filter.script("t").splitlines() == expected
+        expected += [f'add rule bridge t {chain} {line} comment "{nftables.METADATA_FINGERPRINT}"' for line in lines]
+    assert nftables.metadata_script("t").splitlines() == expected
 
 
 def test_only_a_whole_table_has_the_fingerprint() -> None:
-    output = {"rule": {"chain": "output", "comment": metadata_filter.FINGERPRINT}}
+    output = {"rule": {"chain": "output", "comment": nftables.METADATA_FINGERPRINT}}
     stray = {"rule": {"chain": "output"}}
     for more, is_ours in (([output] * 2, True), ([output], False), ([output] * 3, False), ([output, stray], False)):
-        found = metadata_filter.fingerprint([*LISTING, *more])
-        assert (found == metadata_filter.FINGERPRINT) == is_ours
+        found = nftables.metadata_fingerprint([*LISTING, *more])
+        assert (found == nftables.METADATA_FINGERPRINT) == is_ours
 
 
 class Wire:

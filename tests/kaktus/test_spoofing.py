@@ -50,23 +50,23 @@ for source, target in ast.literal_eval(sys.argv[1]):
 SET = f"""
 import asyncio
 from agent_kaktus.network.bridge import Bridges
-found = asyncio.run(Bridges().look())[{BRIDGE!r}]
+found = asyncio.run(Bridges().observe())[{BRIDGE!r}]
 asyncio.run(Bridges().change({BRIDGE!r}, (), ()))
-print(found.is_up, asyncio.run(Bridges().look())[{BRIDGE!r}].is_up)
+print(found.is_up, asyncio.run(Bridges().observe())[{BRIDGE!r}].is_up)
 """
 PUT = """
 import asyncio, socket, sys
 from ipaddress import IPv4Address
 from agent_kaktus import names
 from agent_kaktus.network.adapter import Adapter
-from agent_kaktus.network.tap_filter import TapFilters
+from agent_kaktus.network.nftables import TapFilters
 async def main():
     nic = Adapter(sys.argv[1], 1, False, "nic", "", sys.argv[2], IPv4Address(sys.argv[3]))
     index = socket.if_nametoindex(nic.tap)
     filters = TapFilters(names.filter_table("6e5a1936-6806-5eb2-ba17-0e0235a2a13b"))
     await filters.put(nic, index)
     await filters.put(nic, index)
-    assert list(await filters.look()) == [nic.tap]
+    assert list(await filters.observe()) == [nic.tap]
 asyncio.run(main())
 """
 

@@ -3,7 +3,7 @@
 from typing import Any
 
 from agent_kaktus.kinds import KINDS
-from agent_kaktus.network import tap_filter
+from agent_kaktus.network import nftables
 from agent_kaktus.network.adapter import Adapter
 
 from .slices import id_of, slice_with_network
@@ -19,7 +19,7 @@ def nic() -> Adapter:
 
 def test_the_whole_transaction() -> None:
     hook = f'{{ type filter hook ingress device "{TAP}" priority -500; policy drop; }}'
-    fingerprint = tap_filter.fingerprint(nic(), 7)
+    fingerprint = nftables.tap_fingerprint(nic(), 7)
     first = [
         "add table netdev kaktus_x",
         f"create chain netdev kaktus_x {TAP} {hook}",
@@ -32,8 +32,8 @@ def test_the_whole_transaction() -> None:
         f"add rule netdev kaktus_x {TAP} arp saddr ether 02:00:00:00:00:01 arp saddr ip {{ 0.0.0.0, 10.9.0.2 }} accept"
         f' comment "{fingerprint}"',
     ]
-    assert tap_filter.script("kaktus_x", nic(), 7, replace=False).splitlines() == first
-    assert tap_filter.script("kaktus_x", nic(), 7, replace=True).splitlines() == [
+    assert nftables.tap_script("kaktus_x", nic(), 7, replace=False).splitlines() == first
+    assert nftables.tap_script("kaktus_x", nic(), 7, replace=True).splitlines() == [
         first[0],
         f"add chain netdev kaktus_x {TAP} {hook}",
         f"delete chain netdev kaktus_x {TAP}",
@@ -42,7 +42,7 @@ def test_the_whole_transaction() -> None:
 
 
 def test_a_tap_made_anew_is_not_filtered_yet() -> None:
-    assert tap_filter.fingerprint(nic(), 7) != tap_filter.fingerprint(nic(), 8)
+    assert nftables.tap_fingerprint(nic(), 7) != nftables.tap_fingerprint(nic(), 8)
 
 
 def listing(comments: list[str], policy: str = "drop") -> list[dict[str, Any]]:
@@ -51,13 +51,13 @@ def listing(comments: list[str], policy: str = "drop") -> list[dict[str, Any]]:
 
 
 def test_only_a_whole_chain_has_a_fingerprint() -> None:
-    fingerprint, count = tap_filter.fingerprint(nic(), 7), len(tap_filter.rules(nic()))
-    assert tap_filter.fingerprints(listing([fingerprint] * count)) == {TAP: fingerprint}
+    fingerprint, count = nftables.tap_fingerprint(nic(), 7), len(nftables.tap_rules(nic()))
+    assert nftables.tap_fingerprints(listing([fingerprint] * count)) == {TAP: fingerprint}
     for spoilt in (
         listing([fingerprint] * (count - 1)),
         listing([fingerprint] * (count + 1)),
         listing([*[fingerprint] * (count - 1), "x"]),
         listing([fingerprint] * count, "accept"),
     ):
-        assert tap_filter.fingerprints(spoilt) == {TAP: ""}
-    assert tap_filter.fingerprints(listing([])) == {TAP: ""}
+        assert nftables.tap_fingerprints(spoilt) == {TAP: ""}
+    assert nftables.tap_fingerprints(listing([])) == {TAP: ""}

@@ -112,7 +112,7 @@ class Outcome:
 
     async def _run(self, tmp_path: Path, wanted: Template, allowed: Allowed) -> None:
         pools = DirDriver(HostConfig(tmp_path / "pools", tmp_path / "instances"), tmp_path / "created")
-        await pools.look()
+        await pools.observe()
         await pools.create_pool(POOL)
         done = asyncio.Event()
 
@@ -343,7 +343,7 @@ def test_few_imports_go_on_at_once(tmp_path: Path, server: Server) -> None:
 
     async def run() -> None:
         pools = DirDriver(HostConfig(tmp_path / "pools", tmp_path / "instances"), tmp_path / "created")
-        await pools.look()
+        await pools.observe()
         await pools.create_pool(POOL)
         imports = Imports(pools, Sources(None, LOCAL), lambda *_: None, lambda _: None)
         for wanted in KINDS.parse(slice_.objects).of(Template).values():

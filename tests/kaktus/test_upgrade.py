@@ -6,11 +6,9 @@ from pathlib import Path
 from agent_kaktus.compute import seed
 from agent_kaktus.compute.desired import Devices, Instance
 from agent_kaktus.config import HostConfig
-from agent_kaktus.metadata import filter as metadata_filter
-from agent_kaktus.network import tap_filter
+from agent_kaktus.network import nftables
 from agent_kaktus.network.adapter import Adapter, Attachment
-from agent_kaktus.network.subnet import Subnet
-from agent_kaktus.network.vnet import Vnet
+from agent_kaktus.network.vnet import Subnet, Vnet
 from kowa.v2 import instance_pb2
 
 NIC = Adapter(
@@ -33,8 +31,8 @@ WEB = Instance(
 
 
 def test_rules_on_taps_and_around_metadata_services() -> None:
-    assert tap_filter.fingerprint(NIC, 7) == "dd4f761ff4d52fbb/7"
-    assert metadata_filter.FINGERPRINT == "83a321d8646a4ae6"
+    assert nftables.tap_fingerprint(NIC, 7) == "dd4f761ff4d52fbb/7"
+    assert nftables.METADATA_FINGERPRINT == "83a321d8646a4ae6"
 
 
 def test_seeds() -> None:

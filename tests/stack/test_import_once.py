@@ -37,7 +37,7 @@ def test_asked_for_again_it_is_not_fetched_again(tmp_path: Path) -> None:
             ends.append(reason)
             ended.set()
 
-        await pools.look()
+        await pools.observe()
         await pools.create_pool(id_of("pool"))
         host = Host(pools, Imports(pools, Sources(tmp_path), end, lambda _: None))
         step: Step = ImportTemplate(template)
