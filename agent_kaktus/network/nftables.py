@@ -163,10 +163,11 @@ async def _load(script: str) -> None:
 
 async def _list_table(family: str, name: str) -> list[dict[str, Any]] | None:
     """The chains, rules and sets in a table; None where there is no such table."""
-    tables = json.loads(await process.run("nft", "-j", "list", "tables", family))["nftables"]
-    if not any(item.get("table", {}).get("name") == name for item in tables):
-        return None
-    listing: list[dict[str, Any]] = json.loads(await process.run("nft", "-j", "list", "table", family, name))[
-        "nftables"
-    ]
-    return listing
+    tables = await _list("tables", family)
+    is_there = any(item.get("table", {}).get("name") == name for item in tables)
+    return await _list("table", family, name) if is_there else None
+
+
+async def _list(*what: str) -> list[dict[str, Any]]:
+    items: list[dict[str, Any]] = json.loads(await process.run("nft", "-j", "list", *what))["nftables"]
+    return items
