@@ -9,10 +9,12 @@ from dataclasses import dataclass
 from dataclasses import field as dataclass_field
 from functools import cache, cached_property
 from importlib import import_module
+from operator import attrgetter
 from pathlib import Path
 from typing import Any, Final, Literal, cast
 
 from google.protobuf import descriptor_pb2
+from google.protobuf.descriptor_pool import DescriptorPool
 from google.protobuf.message import Message as Stub
 
 from kowa.formats import quoted
@@ -247,15 +249,13 @@ class Contract:
     methods: Mapping[str, Method]  # by path: `/kowa.v2.InstanceService/GetInstance`
     messages: Mapping[str, Message]  # by full name
     enums: Mapping[str, Enum]  # by full name
-    classes: Mapping[str, tuple[str, str]]  # module and name in it of each message and enum, third-party ones included
+    pool: DescriptorPool = dataclass_field(repr=False, compare=False)  # what it is read from
 
     def stub(self, name: str) -> type[Stub]:
-        """The generated class of a message, imported when asked for."""
-        module, inner = self.classes[name]
-        found: Any = import_module(module)
-        for part in inner.split("."):
-            found = getattr(found, part)
-        return cast(type[Stub], found)
+        """The generated class of a message, of a third party's too, imported when asked for."""
+        file = self.pool.FindMessageTypeByName(name).file
+        module = import_module(file.name.removesuffix(".proto").replace("/", ".") + "_pb2")
+        return cast(type[Stub], attrgetter(name.removeprefix(f"{file.package}."))(module))
 
 
 @cache

@@ -1,11 +1,12 @@
 """Contracts from descriptors, as protoc writes them."""
 
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
-from types import MappingProxyType
-from typing import Any, Final, TypeVar, cast
+from collections.abc import Collection, Iterable, Iterator, Mapping
+from typing import Any, Final, cast
 
 from google.api import annotations_pb2, field_behavior_pb2  # type: ignore[import-untyped,unused-ignore]
 from google.protobuf import descriptor_pb2
+from google.protobuf.descriptor import Descriptor, EnumDescriptor, FieldDescriptor, MethodDescriptor, ServiceDescriptor
+from google.protobuf.descriptor_pool import DescriptorPool
 
 from kowa.contract import (
     Contract,
@@ -25,111 +26,114 @@ from kowa.contract import (
 )
 from kowa.v2 import options_pb2
 
-_Path = tuple[int, ...]
-_Comments = Callable[[_Path], str]
-_Named = TypeVar("_Named", Message, Enum, Service, Kind)
+_Comments = Mapping[str, str]  # by the full names of what they stand before
 
-_TYPES: Final = {
+_TYPES: Final[Mapping[int, str]] = {
     number: name.removeprefix("TYPE_").lower() for name, number in descriptor_pb2.FieldDescriptorProto.Type.items()
+}
+# What stands in a file, a message, an enum, a service: field numbers of the descriptors, which comments are found by.
+_DECLARATIONS: Final[Mapping[type, Mapping[int, str]]] = {
+    descriptor_pb2.FileDescriptorProto: {4: "message_type", 5: "enum_type", 6: "service"},
+    descriptor_pb2.DescriptorProto: {2: "field", 3: "nested_type", 4: "enum_type"},
+    descriptor_pb2.EnumDescriptorProto: {2: "value"},
+    descriptor_pb2.ServiceDescriptorProto: {2: "method"},
 }
 
 
 def read(files: Iterable[descriptor_pb2.FileDescriptorProto], packages: Collection[str]) -> Contract:
-    """The contract of some packages in a set of files. What it imports of others is known by its class only.
+    """The contract of some packages in a set of files, each of which stands after those it imports.
 
     Raises ValueError when a resource has no service, two have one name, or a method reads a stream.
     """
-    files = list(files)
-    ours = [(file, _comments(file)) for file in files if file.package in packages]
+    pool, comments = DescriptorPool(), dict[str, str]()
+    names: list[str] = []
+    for proto in files:
+        pool.Add(proto)
+        if proto.package in packages:
+            names.append(proto.name)
+            comments |= _comments(proto)
+    ours = [pool.FindFileByName(name) for name in names]
+    declared = [each for file in ours for each in _nested(file.message_types_by_name.values())]
     messages: dict[str, Message] = {}
-    for file, comments in ours:
-        messages |= _named(_messages(file, comments, messages))
-    services = _named(service for file, comments in ours for service in _services(file, comments, messages))
-    kinds = [kind for file, _ in ours for kind in _kinds(file, messages, services)]
+    messages |= {each.full_name: _message(each, comments, messages) for each in declared}
+    enums = [enum for file in ours for enum in file.enum_types_by_name.values()]
+    enums += [enum for message in declared for enum in message.enum_types]
+    services = [_service(each, messages, comments) for file in ours for each in file.services_by_name.values()]
+    by_name = {service.name: service for service in services}
+    kinds = [_kind(each, messages, by_name) for each in declared if _option(each, options_pb2.kind).plural]
     if twice := {kind.name for kind in kinds if sum(kind.name == other.name for other in kinds) > 1}:
         raise ValueError(f"more than one resource is called {', '.join(sorted(twice))}")
     return Contract(
-        kinds=_named(kinds),
-        services=services,
-        methods=MappingProxyType({m.path: m for service in services.values() for m in service.methods.values()}),
-        messages=MappingProxyType(messages),
-        enums=_named(enum for file, comments in ours for enum in _enums(file, comments)),
-        classes=MappingProxyType(dict(entry for file in files for entry in _classes(file))),
+        kinds={kind.name: kind for kind in kinds},
+        services=by_name,
+        methods={method.path: method for service in services for method in service.methods.values()},
+        messages=messages,
+        enums={enum.full_name: _enum(enum, comments) for enum in enums},
+        pool=pool,
     )
 
 
-def _named(items: Iterable[_Named]) -> Mapping[str, _Named]:
-    return MappingProxyType({item.name: item for item in items})
+def _comments(file: descriptor_pb2.FileDescriptorProto) -> Iterator[tuple[str, str]]:
+    """What stands before elements, by their full names (see SourceCodeInfo)."""
+    for location in file.source_code_info.location:
+        if not (comment := location.leading_comments):
+            continue
+        path, element, name = list(location.path), cast(Any, file), file.package
+        while path and (declared := _DECLARATIONS.get(type(element), {}).get(path[0])):
+            element, path = getattr(element, declared)[path[1]], path[2:]
+            name += f".{element.name}"
+        if not path:
+            yield name, "\n".join(line.strip() for line in comment.strip().splitlines())
 
 
-def _comments(file: descriptor_pb2.FileDescriptorProto) -> _Comments:
-    """Looks up what stands before an element, by its path in the file (see SourceCodeInfo)."""
-    found = {tuple(at.path): at.leading_comments for at in file.source_code_info.location if at.leading_comments}
-    return lambda path: "\n".join(line.strip() for line in found.get(path, "").strip().splitlines())
-
-
-def _option(proto: Any, extension: Any) -> Any:
+def _option(of: Any, extension: Any) -> Any:
     """What the contract says with one of its options; its default when it doesn't."""
-    return proto.options.Extensions[extension]
+    return of.GetOptions().Extensions[extension]
 
 
-def _nested(
-    messages: Iterable[descriptor_pb2.DescriptorProto], outer: str, path: _Path
-) -> Iterator[tuple[str, _Path, descriptor_pb2.DescriptorProto]]:
-    """Messages and those declared in them, with their full names and their paths in the file; no entries of maps."""
-    for index, proto in enumerate(messages):
-        if not proto.options.map_entry:
-            name, here = f"{outer}.{proto.name}", (*path, index)
-            yield name, here, proto
-            yield from _nested(proto.nested_type, name, (*here, 3))
+def _nested(messages: Iterable[Descriptor]) -> Iterator[Descriptor]:
+    """Messages and those declared in them; no entries of maps."""
+    for message in messages:
+        if not message.GetOptions().map_entry:
+            yield message
+            yield from _nested(message.nested_types)
 
 
-def _messages(
-    file: descriptor_pb2.FileDescriptorProto, comments: _Comments, known: Mapping[str, Message]
-) -> Iterator[Message]:
-    for name, path, proto in _nested(file.message_type, file.package, (4,)):
-        entries = {f".{name}.{entry.name}": entry for entry in proto.nested_type if entry.options.map_entry}
-        fields = [
-            _field(proto, field, entries.get(field.type_name), comments((*path, 2, index)))
-            for index, field in enumerate(proto.field)
-        ]
-        oneofs = (
-            Oneof(
-                name=oneof.name,
-                fields=tuple(field.name for field in fields if field.oneof == oneof.name),
-                required=_option(oneof, options_pb2.one_required),
-            )
-            for oneof in proto.oneof_decl
+def _message(of: Descriptor, comments: _Comments, known: Mapping[str, Message]) -> Message:
+    fields = {field.name: _field(field, comments) for field in of.fields}
+    oneofs = (
+        Oneof(
+            name=oneof.name,
+            fields=tuple(field.name for field in fields.values() if field.oneof == oneof.name),
+            required=_option(oneof, options_pb2.one_required),
         )
-        yield Message(
-            name=name,
-            fields=MappingProxyType({field.name: field for field in fields}),
-            oneofs=MappingProxyType({oneof.name: oneof for oneof in oneofs if oneof.fields}),
-            comment=comments(path),
-            known=known,
-        )
+        for oneof in of.oneofs
+    )
+    return Message(
+        name=of.full_name,
+        fields=fields,
+        oneofs={oneof.name: oneof for oneof in oneofs if oneof.fields},
+        comment=comments.get(of.full_name, ""),
+        known=known,
+    )
 
 
-def _field(
-    message: descriptor_pb2.DescriptorProto,
-    proto: descriptor_pb2.FieldDescriptorProto,
-    entry: descriptor_pb2.DescriptorProto | None,
-    comment: str,
-) -> Field:
-    said: Any = proto.options.Extensions
+def _field(of: FieldDescriptor, comments: _Comments) -> Field:
+    said: Any = of.GetOptions().Extensions
     behaviours = said[field_behavior_pb2.field_behavior]
-    one = proto if entry is None else entry.field[1]
-    repeated = proto.label == descriptor_pb2.FieldDescriptorProto.LABEL_REPEATED
-    in_oneof = proto.HasField("oneof_index") and not proto.proto3_optional
+    entry = of.message_type if of.message_type and of.message_type.GetOptions().map_entry else None
+    one = entry.fields_by_name["value"] if entry else of
+    about = one.message_type or one.enum_type
+    oneof = of.containing_oneof.name if of.containing_oneof else ""
     return Field(
-        name=proto.name,
-        number=proto.number,
+        name=of.name,
+        number=of.number,
         type=_type(one),
-        type_name=one.type_name.removeprefix("."),
-        repeated=repeated and entry is None,
-        key_type=_type(entry.field[0]) if entry is not None else "",
-        oneof=message.oneof_decl[proto.oneof_index].name if in_oneof else "",
-        presence=proto.proto3_optional or in_oneof or (_type(one) == "message" and not repeated),
+        type_name=about.full_name if about else "",
+        repeated=of.is_repeated and not entry,
+        key_type=_type(entry.fields_by_name["key"]) if entry else "",
+        oneof="" if oneof.startswith("_") else oneof,  # what protoc makes of an `optional` field
+        presence=of.has_presence,
         required=field_behavior_pb2.REQUIRED in behaviours,
         output_only=field_behavior_pb2.OUTPUT_ONLY in behaviours,
         immutable=field_behavior_pb2.IMMUTABLE in behaviours or said[options_pb2.change_not_served],
@@ -140,111 +144,77 @@ def _field(
         ref=said[options_pb2.ref],
         in_bytes=said[options_pb2.in_bytes],
         long_text=said[options_pb2.long_text],
-        comment=comment,
+        comment=comments.get(of.full_name, ""),
     )
 
 
-def _type(proto: descriptor_pb2.FieldDescriptorProto) -> Type:
-    return cast(Type, _TYPES[proto.type])
+def _type(of: FieldDescriptor) -> Type:
+    return cast(Type, _TYPES[of.type])
 
 
-def _enums(file: descriptor_pb2.FileDescriptorProto, comments: _Comments) -> Iterator[Enum]:
-    declared: list[tuple[str, _Path, Any]] = [(file.package, (5,), file.enum_type)]
-    declared += [(name, (*path, 4), p.enum_type) for name, path, p in _nested(file.message_type, file.package, (4,))]
-    for outer, path, enums in declared:
-        for index, proto in enumerate(enums):
-            yield _enum(proto, outer, (*path, index), comments)
-
-
-def _enum(proto: descriptor_pb2.EnumDescriptorProto, outer: str, path: _Path, comments: _Comments) -> Enum:
-    prefix = snake(proto.name).upper() + "_"
+def _enum(of: EnumDescriptor, comments: _Comments) -> Enum:
+    prefix = snake(of.name).upper() + "_"
     return Enum(
-        name=f"{outer}.{proto.name}",
+        name=of.full_name,
         values=tuple(
             Value(
                 name=value.name,
                 short=value.name.removeprefix(prefix).lower().replace("_", "-"),
                 number=value.number,
                 not_served=_option(value, options_pb2.value_not_served),
-                comment=comments((*path, 2, index)),
+                comment=comments.get(f"{of.full_name}.{value.name}", ""),
             )
-            for index, value in enumerate(proto.value)
+            for value in of.values
         ),
-        comment=comments(path),
+        comment=comments.get(of.full_name, ""),
     )
 
 
-def _classes(file: descriptor_pb2.FileDescriptorProto) -> Iterator[tuple[str, tuple[str, str]]]:
-    """Where the generated code of each message and enum is."""
-    module = file.name.removesuffix(".proto").replace("/", ".") + "_pb2"
-    names = [f"{file.package}.{enum.name}" for enum in file.enum_type]
-    for name, _, proto in _nested(file.message_type, file.package, ()):
-        names += [name, *(f"{name}.{enum.name}" for enum in proto.enum_type)]
-    return ((name, (module, name.removeprefix(f"{file.package}."))) for name in names)
-
-
-def _services(
-    file: descriptor_pb2.FileDescriptorProto, comments: _Comments, messages: Mapping[str, Message]
-) -> Iterator[Service]:
-    plurals = {message.name: _option(message, options_pb2.kind).plural for message in file.message_type}
-    for index, proto in enumerate(file.service):
-        name, kind = f"{file.package}.{proto.name}", proto.name.removesuffix("Service")
-        plural = plurals.get(kind, "").title().replace("-", "")
-        methods = (
-            _method(method, name, kind, plural, comments((6, index, 2, position)), messages)
-            for position, method in enumerate(proto.method)
-        )
-        yield Service(name, MappingProxyType({m.verb: m for m in methods}), comments((6, index)))
+def _service(of: ServiceDescriptor, messages: Mapping[str, Message], comments: _Comments) -> Service:
+    kind = of.name.removesuffix("Service")
+    message = of.file.message_types_by_name.get(kind)
+    plural = _option(message, options_pb2.kind).plural.title().replace("-", "") if message else ""
+    methods = (_method(method, kind, plural, messages, comments) for method in of.methods)
+    return Service(of.full_name, {method.verb: method for method in methods}, comments.get(of.full_name, ""))
 
 
 def _method(
-    proto: descriptor_pb2.MethodDescriptorProto,
-    service: str,
-    kind: str,
-    plural: str,
-    comment: str,
-    messages: Mapping[str, Message],
+    of: MethodDescriptor, kind: str, plural: str, messages: Mapping[str, Message], comments: _Comments
 ) -> Method:
-    verb = proto.name.removesuffix(plural).removesuffix(kind) or proto.name
-    rule = _option(proto, annotations_pb2.http)
-    if proto.client_streaming:
-        raise ValueError(f"{proto.name} reads a stream, which REST and gRPC-Web know nothing of")
+    if of.client_streaming:
+        raise ValueError(f"{of.name} reads a stream, which REST and gRPC-Web know nothing of")
+    verb = of.name.removesuffix(plural).removesuffix(kind) or of.name
+    http = _option(of, annotations_pb2.http)
     return Method(
-        name=proto.name,
-        path=f"/{service}/{proto.name}",
+        name=of.name,
+        path=f"/{of.containing_service.full_name}/{of.name}",
         verb=snake(verb).replace("_", "-"),
-        request=messages[proto.input_type.removeprefix(".")],
-        response=proto.output_type.removeprefix("."),
-        streams=proto.server_streaming,
-        access=_option(proto, options_pb2.access),
+        request=messages[of.input_type.full_name],
+        response=of.output_type.full_name,
+        streams=of.server_streaming,
+        access=_option(of, options_pb2.access),
         http=tuple(
             Http(cast(HttpMethod, method), getattr(binding, method), binding.body)
-            for binding in (rule, *rule.additional_bindings)
+            for binding in (http, *http.additional_bindings)
             if (method := binding.WhichOneof("pattern"))
         ),
-        comment=comment,
+        comment=comments.get(of.full_name, ""),
     )
 
 
-def _kinds(
-    file: descriptor_pb2.FileDescriptorProto, messages: Mapping[str, Message], services: Mapping[str, Service]
-) -> Iterator[Kind]:
-    for proto in file.message_type:
-        option = _option(proto, options_pb2.kind)
-        if not option.plural:
-            continue
-        name = f"{file.package}.{proto.name}"
-        service = services.get(f"{name}Service")
-        if service is None:
-            raise ValueError(f"the resource {proto.name} has no {proto.name}Service in its package")
-        yield Kind(
-            name=proto.name,
-            noun=snake(proto.name),
-            nouns=option.plural.replace("-", "_"),
-            plural=option.plural,
-            message=messages[name],
-            service=service,
-            columns=tuple(option.columns),
-            uniques=tuple(Unique(tuple(unique.fields), unique.unless) for unique in option.unique),
-            converges=option.converges,
-        )
+def _kind(of: Descriptor, messages: Mapping[str, Message], services: Mapping[str, Service]) -> Kind:
+    option = _option(of, options_pb2.kind)
+    service = services.get(f"{of.full_name}Service")
+    if service is None:
+        raise ValueError(f"the resource {of.name} has no {of.name}Service in its package")
+    return Kind(
+        name=of.name,
+        noun=snake(of.name),
+        nouns=option.plural.replace("-", "_"),
+        plural=option.plural,
+        message=messages[of.full_name],
+        service=service,
+        columns=tuple(option.columns),
+        uniques=tuple(Unique(tuple(unique.fields), unique.unless) for unique in option.unique),
+        converges=option.converges,
+    )
