@@ -20,13 +20,13 @@ from agent_kaktus.storage.imports import Imports
 from agent_kaktus.storage.storage_pool import StoragePool
 from agent_kaktus.storage.template import Template, importing
 from kowa.fleet.v1 import fleet_pb2
-from kowa.runtime.feed import Feed, Refused, TerminalSize
+from kowa.runtime.feed import Feed, Refused, TerminalSize, Worker
 from kowa.runtime.tasks import Tasks
 
 log = structlog.get_logger()
 
 
-class KaktusWorker:
+class KaktusWorker(Worker):
     """Runs the instances of one host."""
 
     def __init__(self, settings: Settings) -> None:

@@ -11,7 +11,7 @@ from google.protobuf.message import Message
 from kowa import resources
 from kowa.fleet.v1 import fleet_pb2
 from kowa.runtime.desired import Desired, DesiredObject, Identity, Kind, Kinds, parse_address, parse_network
-from kowa.runtime.feed import Feed, NoInstances, Refused
+from kowa.runtime.feed import Feed, Refused, Worker
 from kowa.runtime.settings import VERSION
 from kowa.v2 import kiwi_pb2, region_pb2, subnet_pb2, vnet_pb2
 
@@ -70,7 +70,7 @@ class Subnets(Kind[Subnet]):
 KINDS: Kinds[Kind[Any]] = Kinds(Regions(), Kiwis(), Vnets(), Subnets())
 
 
-class KiwiWorker(NoInstances):
+class KiwiWorker(Worker):
     """Knows the networks of its region."""
 
     def accept(self, desired: Mapping[str, fleet_pb2.Object]) -> None:

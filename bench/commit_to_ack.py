@@ -26,6 +26,7 @@ from kahuna.security import certificates
 from kahuna.store.transaction import Transaction
 from kowa.fleet.v1 import fleet_pb2
 from kowa.runtime.agent import Agent
+from kowa.runtime.settings import AgentSettings
 from kowa.v2 import kaktus_pb2, vnet_pb2
 from tests.control_plane import ControlPlane, FakeHost
 from tests.fleet.many_agents import create_hosts
@@ -151,10 +152,11 @@ def run_agents(endpoint: str, folder: Path, secrets: Sequence[str]) -> None:
     for number, secret in enumerate(secrets):
         token = folder / f"token-{number}"
         token.write_text(secret)
-        agents.append((folder / "ca.pem", token, folder / f"agent-{number}"))
+        state = folder / f"agent-{number}"
+        agents.append(AgentSettings(server=endpoint, ca=folder / "ca.pem", token=token, state=state))
 
     async def run() -> None:
-        running = (Agent(PassiveHost(), "bench", endpoint, *where).run() for where in agents)
+        running = (Agent(PassiveHost(), settings).run() for settings in agents)
         await asyncio.gather(*running)
 
     uvloop.run(run())

@@ -19,7 +19,8 @@ from kowa import files, resources
 from kowa.client import Client
 from kowa.fleet.v1 import fleet_pb2
 from kowa.runtime.agent import Agent
-from kowa.runtime.feed import Feed, NoInstances, Refused, TerminalSize
+from kowa.runtime.feed import Feed, Refused, TerminalSize, Worker
+from kowa.runtime.settings import AgentSettings
 from kowa.v2 import agent_pb2, agent_token_pb2, instance_pb2, kaktus_pb2, region_pb2, zone_pb2
 
 LIMIT = 60  # seconds; what takes long on a busy machine is no failure
@@ -65,7 +66,7 @@ class Loop:
         self._loop.close()
 
 
-class FakeHost(NoInstances):
+class FakeHost(Worker):
     """A worker that reports everything it is told as applied, `frozen` kinds apart."""
 
     def __init__(self, cpus: int = 8, memory: int = 16 * GIB) -> None:
@@ -206,7 +207,8 @@ class ControlPlane:
 
         async def run() -> None:
             ca = self.folder / "ca.pem"
-            await Agent(worker, "0.test", self.fleet_endpoint, ca, token, self.folder / state).run()
+            settings = AgentSettings(server=self.fleet_endpoint, ca=ca, token=token, state=self.folder / state)
+            await Agent(worker, settings).run()
 
         task = self.loop.start(run())
         self._agents.append(task)

@@ -12,6 +12,7 @@ from kahuna.security import certificates
 from kowa.fleet.v1 import fleet_pb2
 from kowa.runtime.agent import Agent
 from kowa.runtime.feed import Worker
+from kowa.runtime.settings import AgentSettings
 from kowa.v2 import vnet_pb2
 from tests.control_plane import Loop
 
@@ -96,7 +97,8 @@ class ManualKahuna:
 
         async def run() -> None:
             server, ca = f"localhost:{self.port}", self.folder / "ca.pem"
-            await Agent(worker, "0.test", server, ca, token, self.folder / "agent").run()
+            settings = AgentSettings(server=server, ca=ca, token=token, state=self.folder / "agent")
+            await Agent(worker, settings).run()
 
         self._agents.append(self.loop.start(run()))
         return self._agents[-1]

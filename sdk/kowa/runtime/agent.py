@@ -5,7 +5,6 @@ import contextlib
 import random
 import time
 from collections.abc import Callable, Mapping
-from pathlib import Path
 
 import grpc
 import structlog
@@ -17,7 +16,7 @@ from kowa.runtime import logs
 from kowa.runtime.commands import Commands, Journal
 from kowa.runtime.feed import Worker
 from kowa.runtime.outbox import Outbox
-from kowa.runtime.session import run_session
+from kowa.runtime.session import Session
 from kowa.runtime.settings import VERSION, AgentSettings
 from kowa.runtime.state_lock import lock_state
 from kowa.runtime.store import Holdings
@@ -45,21 +44,16 @@ class Agent:
     def __init__(
         self,
         worker: Worker,
-        version: str,
-        server: str,
-        ca: Path,
-        token: Path,
-        state: Path,
+        settings: AgentSettings,
         *,
         clock: Callable[[], float] = time.monotonic,
-        draw: Callable[[float, float], float] = random.uniform,
+        uniform: Callable[[float, float], float] = random.uniform,
     ) -> None:
-        """`clock` returns seconds, `draw` a random number between two."""
-        self._clock, self._draw = clock, draw
-        self._worker, self._version = worker, version
-        self._server, self._ca, self._token = server, ca, token
-        self._holdings = Holdings(state)
-        self._journal = Journal(state)
+        """`clock` returns seconds, `uniform` a random number between two."""
+        self._clock, self._uniform = clock, uniform
+        self._worker, self._settings = worker, settings
+        self._holdings = Holdings(settings.state)
+        self._journal = Journal(settings.state)
         self._commands = Commands(worker, self._journal)
         self._outbox = Outbox()
         self._changed = asyncio.Event()
@@ -95,14 +89,13 @@ class Agent:
         self._changed.set()
 
     async def _stay_connected(self) -> None:
-        backoff = Backoff(FIRST_PAUSE_S, LONGEST_PAUSE_S, self._draw)
+        backoff = Backoff(FIRST_PAUSE_S, LONGEST_PAUSE_S, self._uniform)
         while True:
             since = self._clock()
             try:
                 async with self._channel() as channel:
-                    await run_session(
-                        channel, self._version, self._holdings, self._worker, self._outbox, self._commands, self._wake
-                    )
+                    session = Session(channel, self._worker, self._holdings, self._outbox, self._commands, self._wake)
+                    await session.run()
             except grpc.aio.AioRpcError as error:
                 log.warning("session.ended", code=error.code().name, reason=error.details())
             except (TimeoutError, OSError) as error:
@@ -116,11 +109,10 @@ class Agent:
 
     def _channel(self) -> grpc.aio.Channel:
         """A channel of its own for each session, so that a new token or CA counts at the next."""
-        token = self._token.read_text().strip()
-        credentials = grpc.composite_channel_credentials(
-            grpc.ssl_channel_credentials(self._ca.read_bytes()), grpc.access_token_call_credentials(token)
-        )
-        return grpc.aio.secure_channel(self._server, credentials, options=KEEPALIVE)
+        token = grpc.access_token_call_credentials(self._settings.token.read_text().strip())
+        tls = grpc.ssl_channel_credentials(self._settings.ca.read_bytes())
+        credentials = grpc.composite_channel_credentials(tls, token)
+        return grpc.aio.secure_channel(self._settings.server, credentials, options=KEEPALIVE)
 
 
 def serve(worker: Worker, settings: AgentSettings) -> None:
@@ -133,8 +125,7 @@ def serve(worker: Worker, settings: AgentSettings) -> None:
 
 
 async def _serve(worker: Worker, settings: AgentSettings) -> None:
-    agent = Agent(worker, VERSION, settings.server, settings.ca, settings.token, settings.state)
-    running = asyncio.create_task(agent.run())
+    running = asyncio.create_task(Agent(worker, settings).run())
     on_end(running.cancel)
     with contextlib.suppress(asyncio.CancelledError):
         await running

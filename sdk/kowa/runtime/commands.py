@@ -101,15 +101,14 @@ class Commands:
         try:
             known = self._journal.recall(command.id) if command.recall else self._journal.find(command.id)
         except OSError as error:
-            if command.recall:
-                return fleet_pb2.CommandResult(id=command.id, ending=fleet_pb2.ENDING_UNKNOWN, message=str(error))
-            return _failed(command, str(error))
+            ending = fleet_pb2.ENDING_UNKNOWN if command.recall else fleet_pb2.ENDING_FAILED
+            return _result(command, ending, str(error))
         if known is not None:
             return known
         if command.time_to_live.ToNanoseconds() <= 0 or command.epoch != epoch:
-            return fleet_pb2.CommandResult(id=command.id, ending=fleet_pb2.ENDING_EXPIRED)
+            return _result(command, fleet_pb2.ENDING_EXPIRED)
         if command.target not in held or held[command.target].generation < command.generation:
-            return _failed(command, "the agent does not hold what the command is about")
+            return _result(command, fleet_pb2.ENDING_FAILED, "the agent does not hold what the command is about")
         task = asyncio.create_task(self._carry_out(command))
         self._running[command.id] = task
         task.add_done_callback(lambda _: self._running.pop(command.id, None))
@@ -120,17 +119,17 @@ class Commands:
             self._journal.begin(command.id)
         except OSError as error:
             log.warning("command.refused", id=command.id, reason=str(error))
-            return _failed(command, str(error))
+            return _result(command, fleet_pb2.ENDING_FAILED, str(error))
         reach("agent.command.begun")
-        result = fleet_pb2.CommandResult(id=command.id, ending=fleet_pb2.ENDING_DONE)
         try:
             await self._worker.act(command)
+            result = _result(command, fleet_pb2.ENDING_DONE)
         except Refused as refused:
-            result = _failed(command, str(refused))
+            result = _result(command, fleet_pb2.ENDING_FAILED, str(refused))
         except Exception as error:
             # The edge: whatever goes wrong, the command ends and says so.
             log.error("command.failed", id=command.id, exc_info=error)
-            result = _failed(command, f"{type(error).__name__}: {error}")
+            result = _result(command, fleet_pb2.ENDING_FAILED, f"{type(error).__name__}: {error}")
         reach("agent.command.acted")
         try:
             self._journal.end(result)
@@ -141,5 +140,5 @@ class Commands:
         return result
 
 
-def _failed(command: fleet_pb2.Command, why: str) -> fleet_pb2.CommandResult:
-    return fleet_pb2.CommandResult(id=command.id, ending=fleet_pb2.ENDING_FAILED, message=why)
+def _result(command: fleet_pb2.Command, ending: fleet_pb2.Ending, message: str = "") -> fleet_pb2.CommandResult:
+    return fleet_pb2.CommandResult(id=command.id, ending=ending, message=message)

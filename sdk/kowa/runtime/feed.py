@@ -30,33 +30,25 @@ class Feed(Protocol):
         """Reports what is seen of one object: the latest counts and is sent again after a reconnect."""
 
 
-class Worker(Protocol):
-    """What an agent does with its slice."""
+class Worker:
+    """What an agent does with its slice. One that runs no instances leaves out commands and consoles."""
 
     def accept(self, desired: Mapping[str, fleet_pb2.Object]) -> None:
-        """Looks at a slice before it is stored. Raises Refused when it can't be carried out; touches nothing."""
+        """Checks a slice before it is stored. Raises Refused when it can't be carried out; touches nothing."""
+        raise NotImplementedError
 
     async def run(self, feed: Feed) -> None:
         """Converges until cancelled."""
+        raise NotImplementedError
 
     async def act(self, command: fleet_pb2.Command) -> None:
         """Does something once. Raises Refused with the reason when it can't."""
+        raise Refused(f"this agent knows no command {command.WhichOneof('action')}")
 
-    def console(self, instance: str, keys: AsyncIterator[bytes | TerminalSize]) -> AsyncIterator[bytes]:
+    async def console(self, instance: str, keys: AsyncIterator[bytes | TerminalSize]) -> AsyncIterator[bytes]:
         """What an instance has printed and prints, 64 KiB at once at most; `keys` are typed into it.
 
         Raises Refused when there is none.
         """
-
-
-class NoInstances:
-    """The part of a worker that runs no instances: no commands, no consoles."""
-
-    async def act(self, command: fleet_pb2.Command) -> None:
-        """Refuses."""
-        raise Refused(f"this agent knows no command {command.WhichOneof('action')}")
-
-    async def console(self, instance: str, keys: AsyncIterator[bytes | TerminalSize]) -> AsyncIterator[bytes]:
-        """Refuses."""
         raise Refused("this agent has no consoles")
         yield b""
