@@ -1,15 +1,14 @@
 """The platform for asyncio: `AsyncClient`. `Client` has the same methods, which wait by blocking."""
 
 import asyncio
-from collections.abc import AsyncGenerator, Callable, Iterable, Iterator
-from contextlib import aclosing, contextmanager
+from collections.abc import AsyncGenerator, Callable, Iterable
+from contextlib import aclosing
 from datetime import timedelta
 from functools import cached_property, partial
 from time import monotonic
 from types import TracebackType
-from typing import Any, Generic, Protocol, Self
+from typing import TYPE_CHECKING, Any, Generic, Self
 
-import grpc
 import grpc.aio
 from google.protobuf import field_mask_pb2
 from google.protobuf.message import Message
@@ -22,34 +21,20 @@ from kowa.calls import (
     PAUSES_S,
     POLL_S,
     Answer,
-    ConnectionSettings,
+    Connection,
     Event,
     M,
     codecs,
     event_of,
     kind_of,
-    kowa_error,
     operation_id,
     prepare,
     raise_unless_done,
 )
 from kowa.v2 import operation_pb2
 
-
-class Connection(Protocol):
-    """What calls go out on."""
-
-    call_limit: float
-    operation_limit: float
-
-    async def call(self, method: contract.Method, request: Message, *, limit: float | None = None) -> Answer[Any]:
-        """One call, as it is in the contract."""
-
-    def stream(self, method: contract.Method, request: Message) -> AsyncGenerator[Any, None]:
-        """One call that answers with a stream. Closing the iterator ends it."""
-
-    async def pause(self, seconds: float) -> None:
-        """Waits."""
+if TYPE_CHECKING:
+    from kowa.client import Client
 
 
 class AsyncResource(Generic[M]):
@@ -59,8 +44,8 @@ class AsyncResource(Generic[M]):
     A change waits until it is done; `begin_start` only begins it, `plan_start` says what would come of it.
     """
 
-    def __init__(self, connection: Connection, kind: contract.Kind) -> None:
-        self._connection, self._kind = connection, kind
+    def __init__(self, client: "AsyncClient | Client", kind: contract.Kind) -> None:
+        self._client, self._kind = client, kind
 
     async def get(self, id: str) -> M:
         """One, by its id."""
@@ -146,7 +131,7 @@ class AsyncResource(Generic[M]):
             except errors.Unavailable:
                 if not resumable:
                     raise
-                await self._connection.pause(backoff.next_pause())
+                await self._client.pause(backoff.next_pause())
 
     async def begin(self, /, verb: str, id: str = "", **fields: object) -> Answer[M]:
         """A custom verb, of one or, if it has no id, of the kind; its operation goes on."""
@@ -178,11 +163,11 @@ class AsyncResource(Generic[M]):
 
     async def _call(self, verb: str, **fields: object) -> Answer[Any]:
         method = self._method(verb)
-        return await self._connection.call(method, prepare(method, **fields))
+        return await self._client.unary_unary(method, prepare(method, **fields))
 
     def _stream(self, verb: str, id: str = "", **fields: object) -> AsyncGenerator[Any, None]:
         method = self._method(verb)
-        return self._connection.stream(method, prepare(method, id=id, **fields))
+        return self._client.unary_stream(method, prepare(method, id=id, **fields))
 
     def _changes(self, resource: Any, mask: Iterable[str]) -> dict[str, Any]:
         """What an update says. An etag tells that the resource was read, so that all that is in it counts.
@@ -196,7 +181,7 @@ class AsyncResource(Generic[M]):
         """The resource once the operation is done, read again where that has changed it."""
         resource: Any = answer.resource
         if answer.operation_id:
-            operations = AsyncOperations(self._connection, contract.load().kinds["Operation"])
+            operations = AsyncOperations(self._client, contract.load().kinds["Operation"])
             await operations.wait(answer.operation_id, limit)
             if self._kind.converges and resource.DESCRIPTOR.full_name == self._kind.message.name:
                 return await self.get(resource.meta.id)
@@ -214,25 +199,25 @@ class AsyncOperations(AsyncResource[operation_pb2.Operation]):
         Raises OperationFailed when it ended otherwise, OperationPending when the time is up, Unavailable when Kahuna is
         away then.
         """
-        connection, method, backoff = self._connection, self._method("wait"), Backoff(*PAUSES_S)
-        deadline = monotonic() + (connection.operation_limit if limit is None else limit)
+        client, method, backoff = self._client, self._method("wait"), Backoff(*PAUSES_S)
+        deadline = monotonic() + (client.operation_limit if limit is None else limit)
         while True:
             poll = min(max(deadline - monotonic(), 0.001), POLL_S)
             request = prepare(method, id=id, timeout=timedelta(seconds=poll))
             try:
-                operation = (await connection.call(method, request, limit=poll + connection.call_limit)).resource
+                operation = (await client.unary_unary(method, request, limit=poll + client.call_limit)).resource
             except errors.Unavailable:
                 pause = min(backoff.next_pause(), deadline - monotonic())
                 if pause <= 0:
                     raise
-                await connection.pause(pause)
+                await client.pause(pause)
                 continue
             backoff.reset()
             if operation.phase in ENDED or monotonic() >= deadline:
                 return raise_unless_done(operation)
 
 
-class AsyncClient(ConnectionSettings):
+class AsyncClient(Connection):
     """A connection to Kahuna for asyncio; made when first used. Each kind is an attribute: `client.instances`."""
 
     def of(self, message: type[M]) -> AsyncResource[M]:
@@ -248,44 +233,27 @@ class AsyncClient(ConnectionSettings):
         return AsyncResource(self, kind_of(name))
 
     async def call(self, method: contract.Method, request: Message, *, limit: float | None = None) -> Answer[Any]:
-        """One call, as it is in the contract. `limit` is in seconds."""
-        with self._translated():
+        """One call that answers once. `limit` is in seconds."""
+        with self.translated():
             send = self._channel.unary_unary(method.path, **codecs(method))
-            call = send(request, timeout=self.call_limit if limit is None else limit, metadata=self._metadata)
+            call = send(request, timeout=self.call_limit if limit is None else limit, metadata=self.metadata)
             return Answer(await call, operation_id(await call.initial_metadata()))
 
     async def stream(self, method: contract.Method, request: Message) -> AsyncGenerator[Any, None]:
         """One call that answers with a stream. Closing the iterator ends it."""
-        with self._translated():
-            call = self._channel.unary_stream(method.path, **codecs(method))(request, metadata=self._metadata)
+        with self.translated():
+            call = self._channel.unary_stream(method.path, **codecs(method))(request, metadata=self.metadata)
             try:
                 async for response in call:
                     yield response
             finally:
                 call.cancel()
 
+    unary_unary, unary_stream = call, stream
+
     async def pause(self, seconds: float) -> None:
         """Waits."""
         await asyncio.sleep(seconds)
-
-    @contextmanager
-    def _translated(self) -> Iterator[None]:
-        """Errors as ours. Closing the channel cancels its calls, which is no wish to end our task."""
-        try:
-            yield
-        except grpc.RpcError as error:
-            raise (errors.Closed() if self._closed.is_set() else kowa_error(error)) from None
-        except grpc.aio.UsageError:
-            raise errors.Closed() from None
-        except asyncio.CancelledError:
-            task = asyncio.current_task()
-            if self._closed.is_set() and task is not None and not task.cancelling():
-                raise errors.Closed() from None
-            raise
-
-    @cached_property
-    def _metadata(self) -> grpc.aio.Metadata:
-        return grpc.aio.Metadata(*self.metadata)
 
     @cached_property
     def _channel(self) -> grpc.aio.Channel:

@@ -1,9 +1,11 @@
 """What both clients share: where the platform is, how a call is written, what an answer means."""
 
-import json
+import asyncio
 import os
 import threading
 import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from difflib import get_close_matches
 from pathlib import Path
@@ -11,6 +13,7 @@ from typing import Any, Final, Generic, Literal, TypeVar
 from urllib.parse import quote
 
 import grpc
+import grpc.aio
 from google.protobuf.message import Message
 
 from kowa import contract, errors
@@ -27,22 +30,12 @@ METADATA_LIMIT: Final = 1 << 20
 
 # gRPC retries by itself: what can't be reached is tried again after a random part of a growing pause, four times.
 # Nothing is done twice, because each change carries a request id.
-RETRIES: Final = {
-    "methodConfig": [
-        {
-            "name": [{}],
-            "retryPolicy": {
-                "maxAttempts": 5,
-                "initialBackoff": "0.2s",
-                "maxBackoff": "3s",
-                "backoffMultiplier": 2,
-                "retryableStatusCodes": ["UNAVAILABLE"],
-            },
-        }
-    ]
-}
+RETRIES: Final = """{"methodConfig": [{"name": [{}], "retryPolicy": {
+    "maxAttempts": 5, "initialBackoff": "0.2s", "maxBackoff": "3s", "backoffMultiplier": 2,
+    "retryableStatusCodes": ["UNAVAILABLE"]
+}}]}"""
 OPTIONS: Final = (
-    ("grpc.service_config", json.dumps(RETRIES)),
+    ("grpc.service_config", RETRIES),
     ("grpc.initial_reconnect_backoff_ms", 200),
     ("grpc.max_reconnect_backoff_ms", 3000),
     ("grpc.keepalive_time_ms", 330_000),  # gRPC servers take more than one ping in five minutes of silence for abuse
@@ -83,7 +76,7 @@ class Event(Generic[M]):
     resource: M | None  # what is there now, if it was put
 
 
-class ConnectionSettings:
+class Connection:
     """Where Kahuna is and how it is spoken to."""
 
     def __init__(
@@ -114,6 +107,24 @@ class ConnectionSettings:
             metadata.append(("kowabunga-reason", quote(reason, safe=" !\"#$&'()*+,-./:;<=>?@[\\]^_`{|}~")))
         self.metadata = tuple(metadata)
         self.credentials = None if insecure else grpc.ssl_channel_credentials(Path(ca).read_bytes() if ca else None)
+
+    @contextmanager
+    def translated(self) -> Iterator[None]:
+        """Errors as ours. When the channel is closed, gRPC raises a ValueError or UsageError, or cancels the task."""
+        try:
+            yield
+        except (grpc.RpcError, grpc.aio.UsageError, ValueError, asyncio.CancelledError) as error:
+            is_cancelled = isinstance(error, asyncio.CancelledError) and _is_cancelled_by_its_owner()
+            if self._closed.is_set() and not is_cancelled:
+                raise errors.Closed() from None
+            if isinstance(error, grpc.RpcError):
+                raise kowa_error(error) from None
+            raise
+
+
+def _is_cancelled_by_its_owner() -> bool:
+    task = asyncio.current_task()
+    return task is None or task.cancelling() > 0
 
 
 def _target(endpoint: str) -> str:

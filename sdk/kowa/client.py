@@ -8,8 +8,7 @@
 Every kind of the contract is an attribute, in the plural; `client.of(Region)` is the same, known to type checkers.
 """
 
-from collections.abc import AsyncGenerator, Callable, Coroutine, Generator, Iterator
-from contextlib import closing, contextmanager
+from collections.abc import AsyncGenerator, Callable, Coroutine, Generator
 from functools import cached_property, wraps
 from inspect import iscoroutine
 from types import TracebackType
@@ -18,9 +17,9 @@ from typing import Any, Concatenate, Generic, ParamSpec, Self, TypeVar, overload
 import grpc
 from google.protobuf.message import Message
 
-from kowa import contract, errors
+from kowa import contract
 from kowa.aio import AsyncOperations, AsyncResource
-from kowa.calls import OPTIONS, Answer, ConnectionSettings, M, codecs, kind_of, kowa_error, operation_id
+from kowa.calls import OPTIONS, Answer, Connection, M, codecs, kind_of, operation_id
 from kowa.v2 import operation_pb2
 
 P = ParamSpec("P")
@@ -49,7 +48,7 @@ class Resource(Generic[M]):
     __doc__ = AsyncResource.__doc__
 
     def __init__(self, client: "Client", kind: contract.Kind) -> None:
-        self.for_asyncio: AsyncResource[M] = AsyncResource(_BlockingConnection(client), kind)
+        self.for_asyncio: AsyncResource[M] = AsyncResource(client, kind)
 
     get = blocking(AsyncResource[M].get)
     list = blocking(AsyncResource[M].list)
@@ -78,7 +77,7 @@ class Operations(Resource[operation_pb2.Operation]):
     wait = blocking(AsyncOperations.wait)
 
 
-class Client(ConnectionSettings):
+class Client(Connection):
     """A connection to Kahuna; made when first used. Each kind is an attribute: `client.instances`."""
 
     def of(self, message: type[M]) -> Resource[M]:
@@ -94,37 +93,36 @@ class Client(ConnectionSettings):
         return Resource(self, kind_of(name))
 
     def call(self, method: contract.Method, request: Message, *, limit: float | None = None) -> Answer[Any]:
-        """One call, as it is in the contract. `limit` is in seconds."""
-        with self._translated():
+        """One call that answers once. `limit` is in seconds."""
+        return _run(self.unary_unary(method, request, limit=limit))
+
+    def stream(self, method: contract.Method, request: Message) -> Generator[Any, None, None]:
+        """One call that answers with a stream. Closing the iterator ends it."""
+        return _iterate(self.unary_stream(method, request))
+
+    # What AsyncResource calls. Here it blocks instead of suspending, and so needs no event loop.
+
+    async def unary_unary(self, method: contract.Method, request: Message, limit: float | None = None) -> Answer[Any]:
+        """As `call`."""
+        with self.translated():
             send = self._channel.unary_unary(method.path, **codecs(method))
             seconds = self.call_limit if limit is None else limit
             response, call = send.with_call(request, timeout=seconds, metadata=self.metadata)
             return Answer(response, operation_id(call.initial_metadata()))
 
-    def stream(self, method: contract.Method, request: Message) -> Generator[Any, None, None]:
-        """One call that answers with a stream. Closing the iterator ends it."""
-        with self._translated():
+    async def unary_stream(self, method: contract.Method, request: Message) -> AsyncGenerator[Any, None]:
+        """As `stream`."""
+        with self.translated():
             call = self._channel.unary_stream(method.path, **codecs(method))(request, metadata=self.metadata)
             try:
-                yield from call
+                for response in call:
+                    yield response
             finally:
                 call.cancel()
 
-    def pause(self, seconds: float) -> None:
+    async def pause(self, seconds: float) -> None:
         """Waits; not any longer when the client is closed."""
         self._closed.wait(seconds)
-
-    @contextmanager
-    def _translated(self) -> Iterator[None]:
-        """Errors as ours. A call on a closed channel is a ValueError for gRPC."""
-        try:
-            yield
-        except (grpc.RpcError, ValueError) as error:
-            if self._closed.is_set():
-                raise errors.Closed() from None
-            if isinstance(error, grpc.RpcError):
-                raise kowa_error(error) from None
-            raise
 
     @cached_property
     def _channel(self) -> grpc.Channel:
@@ -144,27 +142,8 @@ class Client(ConnectionSettings):
         self.close()
 
 
-class _BlockingConnection:
-    """A client as AsyncResource calls it: whatever is awaited is done already, so that nothing ever suspends."""
-
-    def __init__(self, client: Client) -> None:
-        self._client = client
-        self.call_limit, self.operation_limit = client.call_limit, client.operation_limit
-
-    async def call(self, method: contract.Method, request: Message, *, limit: float | None = None) -> Answer[Any]:
-        return self._client.call(method, request, limit=limit)
-
-    async def stream(self, method: contract.Method, request: Message) -> AsyncGenerator[Any, None]:
-        with closing(self._client.stream(method, request)) as responses:
-            for response in responses:
-                yield response
-
-    async def pause(self, seconds: float) -> None:
-        self._client.pause(seconds)
-
-
 def _finished(work: Any) -> Any:
-    """What a coroutine on a blocking connection returns, or an iterator of what a generator on one yields."""
+    """What a coroutine of a blocking client returns, or an iterator of what its generator yields."""
     return _run(work) if iscoroutine(work) else _iterate(work)
 
 
@@ -174,7 +153,7 @@ def _run(coroutine: Coroutine[Any, Any, T]) -> T:
     except StopIteration as done:
         result: T = done.value
         return result
-    raise RuntimeError("a coroutine on a blocking connection waits for an event loop")
+    raise RuntimeError("a blocking client waits for an event loop")
 
 
 def _iterate(items: AsyncGenerator[T, None]) -> Generator[T, None, None]:

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, Self
 
 if TYPE_CHECKING:
     from kowa.v2 import operation_pb2
@@ -64,33 +64,34 @@ class Unavailable(KowaError):
 class Closed(KowaError):
     """The client was closed, before the call or during it; what was asked may have been done."""
 
-    def __init__(self) -> None:
-        super().__init__("the client is closed; make another", code="CANCELLED", reason="CLIENT_CLOSED")
-
-    def __reduce__(self) -> tuple[type["Closed"], tuple[()]]:
-        return type(self), ()
+    def __init__(self, message: str = "the client is closed; make another") -> None:
+        super().__init__(message, code="CANCELLED", reason="CLIENT_CLOSED")
 
 
-class OperationFailed(KowaError):
+class OperationError(KowaError):
+    """What was asked for was committed, and did not come about."""
+
+    STATUS = "", ""  # its code and its reason
+
+    def __init__(self, message: str, operation: "operation_pb2.Operation") -> None:
+        code, reason = self.STATUS
+        super().__init__(message, code=code, reason=reason)
+        self.operation = operation
+
+    def __reduce__(self) -> tuple[type[Self], tuple[str, "operation_pb2.Operation"]]:
+        return type(self), (self.message, self.operation)
+
+
+class OperationFailed(OperationError):
     """What was asked for was committed and then failed."""
 
-    def __init__(self, message: str, operation: "operation_pb2.Operation") -> None:
-        super().__init__(message, code="ABORTED", reason="OPERATION_FAILED")
-        self.operation = operation
-
-    def __reduce__(self) -> tuple[type["OperationFailed"], tuple[str, "operation_pb2.Operation"]]:
-        return type(self), (self.message, self.operation)
+    STATUS = "ABORTED", "OPERATION_FAILED"
 
 
-class OperationPending(KowaError):
+class OperationPending(OperationError):
     """What was asked for was committed and is still under way."""
 
-    def __init__(self, message: str, operation: "operation_pb2.Operation") -> None:
-        super().__init__(message, code="DEADLINE_EXCEEDED", reason="OPERATION_PENDING")
-        self.operation = operation
-
-    def __reduce__(self) -> tuple[type["OperationPending"], tuple[str, "operation_pb2.Operation"]]:
-        return type(self), (self.message, self.operation)
+    STATUS = "DEADLINE_EXCEEDED", "OPERATION_PENDING"
 
 
 CLASSES: Final[Mapping[str, type[KowaError]]] = {

@@ -6,7 +6,7 @@ import signal
 import subprocess
 import threading
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import AsyncGenerator, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from itertools import count
 from pathlib import Path
@@ -119,7 +119,11 @@ def test_what_others_write_reaches_no_terminal_as_it_is(
     region = Region(name=EVIL, description=f"{EVIL}\n{EVIL}")
     kowactl("region", "create", "--name", region.name, "--description", region.description)
     event = WatchRegionsResponse(change=CHANGE_PUT, region=region)
-    monkeypatch.setattr(Client, "stream", lambda *_: (each for each in [event]))
+
+    async def watched(*_: object) -> AsyncGenerator[WatchRegionsResponse, None]:
+        yield event
+
+    monkeypatch.setattr(Client, "unary_stream", watched)
     for verb in (["list"], ["get", "it"], ["watch"]):
         shown = kowactl("region", *verb, "-o", form)
         assert shown.code == 0
@@ -163,7 +167,7 @@ def test_a_console_of_a_host_that_is_away_is_no_kahuna_out_of_reach(
     def offline(*_: object) -> NoReturn:
         raise errors.Unavailable("the machine's host is not connected", code="UNAVAILABLE", reason="HOST_OFFLINE")
 
-    monkeypatch.setattr(Client, "stream", offline)
+    monkeypatch.setattr(Client, "unary_stream", offline)
     refused = kowactl("console", "2f5c9b8e-3f2d-4b3a-9a53-0d1f7a1e6a10")
     assert (refused.code, refused.err) == (5, "kowactl: the machine's host is not connected (HOST_OFFLINE)\n")
 
