@@ -9,6 +9,7 @@ from typing import Any
 import click
 
 from kowa import contract, sizes
+from kowa.formats import snake
 from kowa.ssh_keys import why_no_public_key
 from kowactl.files import PublicKey, Text
 from kowactl.parts import Entry, Json, Part, each, form, joined, spelled
@@ -119,7 +120,7 @@ def flags(field: contract.Field) -> list[str]:
         kind = contract.load().kinds[field.ref]
         one = kind.command if field.name == kind.nouns else ""
     elif field.type == "message":
-        one = contract.snake(field.type_name.rpartition(".")[2]).replace("_", "-")
+        one = snake(field.type_name.rpartition(".")[2]).replace("_", "-")
     elif field.is_map:
         one = spelled(field).removesuffix("s")
     if field.many and one and spelled(field).startswith(one) and one != spelled(field):

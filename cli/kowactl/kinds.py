@@ -32,7 +32,8 @@ class KindGroup(click.Group):
     """`kowactl KIND`: a command for each method."""
 
     def __init__(self, kind: contract.Kind) -> None:
-        super().__init__(kind.command, help=kind.comment, short_help=help_texts.first_sentence(kind.comment))
+        comment = kind.message.comment
+        super().__init__(kind.command, help=comment, short_help=help_texts.first_sentence(comment))
         self.kind = kind
 
     def list_commands(self, context: click.Context) -> list[str]:

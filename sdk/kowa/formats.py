@@ -22,3 +22,8 @@ def quoted(text: str) -> str:
 def shortened(text: str) -> str:
     """The beginning of a text that may be of any length."""
     return text if len(text) <= MAX_QUOTED else f"{text[: MAX_QUOTED - 3]}..."
+
+
+def snake(name: str) -> str:
+    """`AgentToken` as `agent_token`."""
+    return re.sub(r"(?<!^)(?=[A-Z])", "_", name).lower()

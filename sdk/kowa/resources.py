@@ -1,12 +1,13 @@
 """Resources as messages between Kahuna and its agents carry them: any kind, by the full name of its message."""
 
-import re
 from functools import cache
 from importlib import import_module
 from typing import cast
 
 from google.protobuf import any_pb2
 from google.protobuf.message import Message
+
+from kowa.formats import snake
 
 TYPE_URL_PREFIX = "type.googleapis.com/"
 
@@ -24,16 +25,15 @@ def unpack(packed: any_pb2.Any) -> Message:
 
 def noun_of(packed: any_pb2.Any) -> str:
     """What fields that hold one are called: `storage_pool` for a `kowa.v2.StoragePool`; empty when nothing was sent."""
-    return re.sub(r"(?<!^)(?=[A-Z])", "_", packed.TypeName().rpartition(".")[2]).lower()
+    return snake(packed.TypeName().rpartition(".")[2])
 
 
 @cache
 def _message_class(full_name: str) -> type[Message]:
     """By the rule of the contract: a kind's message stands in the file named after its noun."""
     package, _, name = full_name.rpartition(".")
-    noun = noun_of(any_pb2.Any(type_url=TYPE_URL_PREFIX + full_name))
     try:
-        found = getattr(import_module(f"{package}.{noun}_pb2"), name)
+        found = getattr(import_module(f"{package}.{snake(name)}_pb2"), name)
     except (ImportError, AttributeError, TypeError):
         raise ValueError("this agent knows no such kind; a newer one may") from None
     return cast(type[Message], found)

@@ -7,6 +7,8 @@ from urllib.parse import SplitResult, urlsplit
 
 import idna
 
+from kowa.formats import quoted
+
 _FILE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]{0,254}")
 _BLANK = re.compile(r"[\s\x00-\x1f\x7f-\x9f]")
 _LABEL = re.compile(r"[a-z0-9_]([a-z0-9_-]{0,61}[a-z0-9_])?")
@@ -77,5 +79,4 @@ def _port(url: SplitResult) -> str:
 
 
 def _refuse(host: str) -> NoReturn:
-    shown = host if len(host) <= 64 else f"{host[:61]}..."
-    raise ValueError(f"must have a host: {shown!r} can't be a name or an address") from None
+    raise ValueError(f"must have a host: {quoted(host)} can't be a name or an address") from None

@@ -15,7 +15,7 @@ from kowa.runtime.feed import Feed, Refused
 from kowa.runtime.outbox import MAX_BYTES, Outbox
 from kowa.runtime.session import Session
 from kowa.runtime.settings import AgentSettings
-from kowa.runtime.state_lock import lock_state
+from kowa.runtime.state import lock_state
 from kowa.runtime.store import Holdings
 from tests.control_plane import FakeHost
 from tests.fleet.manual_kahuna import ManualKahuna, vnet

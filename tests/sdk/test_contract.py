@@ -23,7 +23,7 @@ def test_a_kind_and_its_names() -> None:
     )
     assert kind.uniques == (contract.Unique(("agent", "name"), unless=""),)
     assert kind.parents == {"agent": "Agent"}
-    assert kind.comment.startswith("What an agent signs in with.")
+    assert kind.message.comment.startswith("What an agent signs in with.")
     assert list(kind.service.methods) == ["list", "get", "create", "delete", "watch"]
 
 

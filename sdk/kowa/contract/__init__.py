@@ -3,7 +3,6 @@
 SDK, kowactl, gateway and server all derive from here what the contracts say. Nothing of it needs grpc.
 """
 
-import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from dataclasses import field as dataclass_field
@@ -18,6 +17,7 @@ from google.protobuf.descriptor_pool import DescriptorPool
 from google.protobuf.message import Message as Stub
 
 from kowa.formats import quoted
+from kowa.formats import snake as snake
 from kowa.v2 import options_pb2
 
 DESCRIPTORS: Final = Path(__file__).parent.parent / "descriptors.binpb"
@@ -68,31 +68,11 @@ class Reference:
     """A field that holds ids of a kind, anywhere in a message."""
 
     fields: tuple[Field, ...]  # from the message's own down to the one that holds them
-
-    @property
-    def name(self) -> str:
-        """Its path as masks and filters write it: `members.agent`."""
-        return ".".join(field.name for field in self.fields)
-
-    @property
-    def kind(self) -> str:
-        """Whose ids it holds."""
-        return self.fields[-1].ref
-
-    @property
-    def repeated(self) -> bool:
-        """Whether there may be several: it, or what it is in, is a list or a map."""
-        return any(field.many for field in self.fields)
-
-    @property
-    def output_only(self) -> bool:
-        """Whether it, or what it is in, is the server's to fill."""
-        return any(field.output_only for field in self.fields)
-
-    @property
-    def immutable(self) -> bool:
-        """Whether it, or what it is in, stays as it was created."""
-        return any(field.immutable for field in self.fields)
+    name: str  # its path as masks and filters write it: `members.agent`
+    kind: str  # whose ids it holds
+    repeated: bool  # there may be several: it, or what it is in, is a list or a map
+    output_only: bool  # it, or what it is in, is the server's to fill
+    immutable: bool  # it, or what it is in, stays as it was created
 
     def find(self, message: Stub) -> Iterator[tuple[str, str]]:
         """Where a message names something by it, and the ids: `("members[1].agent", "...")`. Not what is empty."""
@@ -214,11 +194,6 @@ class Kind:
     converges: bool
 
     @property
-    def comment(self) -> str:
-        """What it is."""
-        return self.message.comment
-
-    @property
     def writable(self) -> tuple[Field, ...]:
         """What a client may say of one; some of it only when it is created."""
         return tuple(field for field in self.message.fields.values() if not field.output_only and field.name != "meta")
@@ -266,11 +241,6 @@ def load() -> Contract:
     return read(file_set().file, PACKAGES)
 
 
-def snake(name: str) -> str:
-    """`AgentToken` as `agent_token`."""
-    return re.sub(r"(?<!^)(?=[A-Z])", "_", name).lower()
-
-
 def file_set() -> descriptor_pb2.FileDescriptorSet:
     """The descriptors as protoc wrote them, with their comments."""
     return descriptor_pb2.FileDescriptorSet.FromString(DESCRIPTORS.read_bytes())
@@ -303,7 +273,15 @@ def _references(message: Message, above: tuple[Field, ...], within: tuple[str, .
     if message.name in within:
         raise ValueError(f"{message.name} contains itself: there is no end to what it may name")
     for field in message.fields.values():
+        path = (*above, field)
         if field.ref:
-            yield Reference((*above, field))
+            yield Reference(
+                fields=path,
+                name=".".join(each.name for each in path),
+                kind=field.ref,
+                repeated=any(each.many for each in path),
+                output_only=any(each.output_only for each in path),
+                immutable=any(each.immutable for each in path),
+            )
         elif field.name in message.parts:
-            yield from _references(message.parts[field.name], (*above, field), (*within, message.name))
+            yield from _references(message.parts[field.name], path, (*within, message.name))

@@ -22,8 +22,8 @@ from kowa.contract import (
     Type,
     Unique,
     Value,
-    snake,
 )
+from kowa.formats import snake
 from kowa.v2 import options_pb2
 
 _Comments = Mapping[str, str]  # by the full names of what they stand before

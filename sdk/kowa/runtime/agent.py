@@ -18,7 +18,7 @@ from kowa.runtime.feed import Worker
 from kowa.runtime.outbox import Outbox
 from kowa.runtime.session import Session
 from kowa.runtime.settings import VERSION, AgentSettings
-from kowa.runtime.state_lock import lock_state
+from kowa.runtime.state import lock_state
 from kowa.runtime.store import Holdings
 from kowa.signals import on_end
 

@@ -10,8 +10,8 @@ import structlog
 
 from kowa.fleet.v1 import fleet_pb2
 from kowa.runtime.crashpoint import reach
-from kowa.runtime.database import connect
 from kowa.runtime.feed import Refused, Worker
+from kowa.runtime.state import connect
 
 log = structlog.get_logger()
 

@@ -59,11 +59,11 @@ class Desired:
 
     def __init__(self, objects: Mapping[type[DesiredObject], Mapping[str, DesiredObject]] | None = None) -> None:
         self._objects = objects or {}
+        self.node: DesiredObject | None = None  # the record that the agent belongs to
         self._referring: dict[str, list[DesiredObject]] = {}
         for user in self:
             for id_ in user.references:
                 self._referring.setdefault(id_, []).append(user)
-        self.node: DesiredObject | None = None
 
     def __iter__(self) -> Iterator[DesiredObject]:
         for objects in self._objects.values():
@@ -112,6 +112,7 @@ class Kinds(Generic[K]):
         A reference to an object that is not there is no reason to refuse: it may come with a later change.
         """
         objects: dict[type[DesiredObject], dict[str, DesiredObject]] = {kind.value: {} for kind in self._kinds}
+        node = None
         for key, sent in slice_.items():
             noun = resources.noun_of(sent.resource) or "unknown kind"
             try:
@@ -119,13 +120,14 @@ class Kinds(Generic[K]):
                 kind = self._by_message.get(type(resource))
                 if kind is None:
                     raise ValueError("this agent knows no such kind; a newer one may")
-                objects[kind.value][key] = kind.parse(_identity(key, sent, resource), resource)
+                wanted = objects[kind.value][key] = kind.parse(_identity(key, sent, resource), resource)
+                if kind.is_node and node:
+                    raise ValueError(f"there is another, {node.id}; an agent belongs to one")
+                node = wanted if kind.is_node else node
             except ValueError as why:
                 raise Refused(f"{noun} {key}: {why}") from why
         desired = Desired(objects)
-        for kind in self._kinds:
-            if kind.is_node:
-                desired.node = _single(resources.noun_of(resources.pack(kind.message())), objects[kind.value])
+        desired.node = node
         return desired
 
 
@@ -151,10 +153,3 @@ def _identity(key: str, sent: fleet_pb2.Object, resource: Any) -> Identity:
     if sent.id != key:
         raise ValueError(f"is sent as {key}")
     return sent.id, sent.generation, sent.gone, getattr(resource, "name", "")
-
-
-def _single(noun: str, nodes: Mapping[str, DesiredObject]) -> DesiredObject | None:
-    if len(nodes) > 1:
-        first, second, *_ = nodes
-        raise Refused(f"{noun} {second}: there is another, {first}; an agent belongs to one")
-    return next(iter(nodes.values()), None)

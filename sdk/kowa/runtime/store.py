@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
 from kowa.fleet.v1 import fleet_pb2
-from kowa.runtime.database import connect
+from kowa.runtime.state import connect
 
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS object (id TEXT PRIMARY KEY, data BLOB NOT NULL) WITHOUT ROWID;

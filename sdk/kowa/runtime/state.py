@@ -1,14 +1,35 @@
-"""SQLite files of an agent's own. A damaged one is renamed; Kahuna sends again what was in it, or it is missed."""
+"""The state directory of an agent, from which one at a time works, and the SQLite files in it."""
 
+import contextlib
+import fcntl
 import os
 import sqlite3
-from collections.abc import Callable
+import sys
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import structlog
 from google.protobuf.message import DecodeError
 
 log = structlog.get_logger()
+
+
+@contextlib.contextmanager
+def lock_state(state: Path) -> Iterator[None]:
+    """Holds the state directory. Where another process holds it, this one exits with the reason.
+
+    The directory itself is locked: that takes no room on a full disk, and ends with the process, whatever ends it.
+    """
+    state.mkdir(mode=0o700, parents=True, exist_ok=True)
+    descriptor = os.open(state, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        sys.exit(f"another agent uses {state}; stop it first")
+    try:
+        yield
+    finally:
+        os.close(descriptor)
 
 
 def connect(path: Path, prepare: Callable[[sqlite3.Connection], None]) -> sqlite3.Connection:
