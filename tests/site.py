@@ -5,7 +5,7 @@ from typing import Any, TypeVar, cast
 
 from google.protobuf.message import Message
 
-from kahuna.kinds.cause import Cause
+from kahuna.kinds.tracking import Cause
 from kahuna.store.transaction import Transaction
 from kowa.calls import Answer
 from kowa.client import Client

@@ -22,7 +22,7 @@ from kahuna.fleet.service import ACCESS, FleetService
 from kahuna.fleet.session import MAX_MESSAGE_BYTES
 from kahuna.kinds import command, deletion, tracking
 from kahuna.kinds.console import Consoles
-from kahuna.kinds.kind import Kinds, Platform
+from kahuna.kinds.kind import Platform, all_kinds
 from kahuna.security import certificates
 from kahuna.security.identity import Identities
 from kahuna.security.keys import KeyHasher
@@ -70,7 +70,7 @@ class Kahuna:
         hasher = KeyHasher.from_file(self.settings.state / "secret.key")
         identities = Identities(self.store.view, hasher, _admin_keys(self.store))
         consoles = Consoles()
-        self.kinds = kinds = Kinds(Platform(self.store, hasher, consoles, random.SystemRandom()))
+        self.kinds = kinds = all_kinds(Platform(self.store, hasher, consoles, random.SystemRandom()))
         self.fleet = fleet = Fleet(self.store)
         reports = Reports(self.store, kinds)
         await fleet.start()
@@ -82,7 +82,7 @@ class Kahuna:
         credentials = self._credentials()
         addresses = {self.settings.api: None} | ({self.settings.api_tls: credentials} if self.settings.api_tls else {})
         api = grpc.aio.server(interceptors=[access], options=KEEPALIVE)
-        api.add_generic_rpc_handlers(tuple(handlers(kinds, self.store.view)))
+        api.add_generic_rpc_handlers(tuple(handlers(kinds.values(), self.store.view)))
         health_pb2_grpc.add_HealthServicer_to_server(health, api)
         enable_server_reflection(CONTRACT.services, api)
         ports = {address: _listen(api, address, secured) for address, secured in addresses.items()}

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from kahuna.domain.reach import Member, Paths, Reach
 from kahuna.fleet.fleet import Fleet
 from kahuna.fleet.session import Session, describe
-from kahuna.kinds.reach import PATHS, reach_of_kinds
+from kahuna.kinds.reach import paths_of_kinds, reach_of_kinds
 from kahuna.store.database import Store
 from kahuna.store.resource import CONTRACT, meta, new_message
 from kahuna.store.view import Change, Commit, Entry, View
@@ -25,7 +25,7 @@ AGENTS = ("ann", "bob", "cyd")
 KINDS = tuple(reach_of_kinds().order)
 SAME_VNET = "subnet.vnet.Subnet(vnet).Adapter(subnet).instance.kaktus.agent"
 # What is to come: who shares a vnet hears of each other, and a pool's disks reach the hosts that use them, too.
-FUTURE_PATHS = PATHS | {
+FUTURE_PATHS = paths_of_kinds() | {
     "Kaktus": Paths(informs=("agent", f"Instance(kaktus).Adapter(instance).{SAME_VNET}")),
     "Instance": Paths(reaches=("kaktus.agent",), informs=(f"Adapter(instance).{SAME_VNET}",)),
     "Adapter": Paths(reaches=("instance.kaktus.agent",), informs=(SAME_VNET,)),

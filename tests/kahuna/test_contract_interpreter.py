@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from kahuna.domain import rules
 from kahuna.domain.changes import apply_mask, check_immutable, clear_output_only, fields_of_mask, newly_named
 from kahuna.domain.errors import Refusal
-from kahuna.domain.validation import check_request, check_resource, set_defaults
+from kahuna.domain.validation import check_request, check_resource, normalize
 from kowa import contract
 from kowa.v2 import instance_pb2, options_pb2
 from tests.made_up import bad_input, made_up
@@ -117,11 +117,11 @@ def test_what_the_server_fills_is_forgotten_wherever_it_is_sent() -> None:
 
 def test_defaults_count_in_parts() -> None:
     made = balancer(members=[{"kaktus": "a"}, {"kaktus": "b", "weight": 7}], health={"path": "/"})
-    set_defaults(made)
+    normalize(made)
     assert [member.weight for member in made.members] == [1, 7]
     assert shown(made)["health"] == {"path": "/", "protocol": "PROTOCOL_TCP"}
     plain = balancer()
-    set_defaults(plain)
+    normalize(plain)
     assert plain == balancer()
 
 

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from sqlmodel import Session, col, select
 
-from kahuna.kinds.cause import Cause
+from kahuna.kinds.tracking import Cause
 from kahuna.store.audit import Audit
 from kahuna.store.transaction import Transaction
 from kowa import contract, errors

@@ -4,7 +4,8 @@ from typing import Any
 
 import pytest
 
-from kahuna.kinds.cause import Cause
+from kahuna.kinds.kind import Kind, Outcome
+from kahuna.kinds.tracking import Cause
 from kowa import errors
 from kowa.v2 import adapter_pb2, project_pb2, storage_pool_pb2, subnet_pb2, vnet_pb2
 from tests.control_plane import GIB, ControlPlane, FakeHost
@@ -76,6 +77,33 @@ def test_what_is_ensured_is_of_the_same_owner(site: Site) -> None:
     first = [ensure(owner).meta.id for owner in ("shop", "", "bank")]
     assert len(set(first)) == 3
     assert [ensure(owner).meta.id for owner in ("shop", "", "bank")] == first
+
+
+def test_two_who_ensure_one_name_at_once_come_to_one_resource(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The slower has found nothing of that name yet, and runs anew."""
+    first, named, seen = ensure_adapter(site), Kind.named, list[Any]()
+
+    def blind_once(kind: Any, *found_by: Any) -> Any:
+        seen.append(named(kind, *found_by) if seen else None)
+        return seen[-1]
+
+    monkeypatch.setattr(Kind, "named", blind_once)
+    again = ensure_adapter(site)
+    assert (again.resource.meta.id, again.operation) == (first.resource.meta.id, None)
+    assert seen == [None, again.resource]
+
+
+def test_a_hardware_address_is_the_same_in_capitals(site: Site) -> None:
+    first, again = (ensure_adapter(site, mac="52:54:00:AA:BB:CC") for _ in range(2))
+    assert first.resource.mac == again.resource.mac == "52:54:00:aa:bb:cc"
+    assert again.operation is None
+
+
+def ensure_adapter(site: Site, mac: str = "") -> Outcome[adapter_pb2.Adapter]:
+    """An adapter by its name, as a timer would ask for it."""
+    wanted = adapter_pb2.Adapter(project=project(site, "shop"), subnet=site.subnet.meta.id, name="eth0", mac=mac)
+    adapters, cause = site.cloud.kahuna.kinds["Adapter"], Cause("EnsureAdapter", "timer")
+    return site.cloud.loop.run(site.cloud.kahuna.store.run(lambda tx: adapters.ensure(tx, cause, wanted)))
 
 
 @pytest.mark.parametrize(

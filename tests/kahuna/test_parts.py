@@ -15,7 +15,7 @@ from google.protobuf.json_format import MessageToDict, ParseDict
 
 from kahuna import maintenance
 from kahuna.domain.errors import REASONS
-from kahuna.domain.validation import set_defaults
+from kahuna.domain.validation import normalize
 from kahuna.settings import Settings
 from kowa import contract, errors
 from kowa.client import Client
@@ -174,7 +174,7 @@ def test_good_input_in_parts_arrives_whole(site: Site) -> None:
         site.speaker.balancers.begin_create(site.balancer(fields))
         (made,) = site.client.balancers.list(filter=f'farm = "{site.ids["north"]}"')
         wanted = site.balancer(fields)
-        set_defaults(wanted)
+        normalize(wanted)
         made.ClearField("meta")
         made.ClearField("status")
         assert MessageToDict(made) == MessageToDict(wanted)

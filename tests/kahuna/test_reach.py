@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from kahuna.domain.reach import Link, Member, Paths, Reach, Reader, Recipients
-from kahuna.kinds.reach import PATHS
+from kahuna.kinds.reach import paths_of_kinds
 from kahuna.store.resource import CONTRACT
 
 
@@ -65,7 +65,7 @@ MEMBERS = {
 }
 OURS: Any = {kind: kind_.references for kind, kind_ in CONTRACT.kinds.items()}
 TABLES = {
-    "today": (OURS, PATHS),
+    "today": (OURS, paths_of_kinds()),
     "neighbours": (SITE, NEIGHBOURS),
     "shared pools": (SITE, SHARED_POOLS),
     "members": (SITE, MEMBERS),
@@ -343,7 +343,7 @@ def test_what_is_no_path_is_refused(path: str, said: str) -> None:
 
 
 def test_what_is_named_comes_first() -> None:
-    order = Reach(OURS, PATHS).order
+    order = Reach(OURS, paths_of_kinds()).order
     assert order["Region"] < order["Vnet"] < order["Subnet"] < order["Adapter"] < order["Instance"]
     named_first = ((reference, order[kind]) for kind in order for reference in OURS[kind] if not reference.output_only)
     assert all(order.get(reference.kind, -1) < rank for reference, rank in named_first)

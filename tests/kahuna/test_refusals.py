@@ -228,7 +228,7 @@ REFUSALS: list[tuple[str, Callable[[Site], object], str, str]] = [
     ("a group MAC", new_adapter(mac="01:00:5e:00:00:01"), INVALID, "mac"),
     ("no MAC at all", new_adapter(mac="00:00:00:00:00:00"), INVALID, "mac"),
     ("a MAC of VRRP", new_adapter(mac="00:00:5E:00:01:0a"), INVALID,
-     "mac: 00:00:5E:00:01:0a is of 00:00:5e, which routers"),
+     "mac: 00:00:5e:00:01:0a is of 00:00:5e, which routers"),
     ("a path as a template", image(source="../etc/passwd"), INVALID, "source"),
     ("a file URL", image(source="file:///etc/passwd"), INVALID, "source"),
     ("a template without checksum", image(source="x.img", sha256=""), INVALID, "sha256: is required"),

@@ -10,8 +10,8 @@ import pytest
 
 from kahuna.kinds import deletion
 from kahuna.kinds.adapter import Adapters
-from kahuna.kinds.cause import Cause
 from kahuna.kinds.region import Region
+from kahuna.kinds.tracking import Cause
 from kahuna.store.transaction import StaleRead, Transaction
 from kowa.v2 import adapter_pb2, operation_pb2, region_pb2, subnet_pb2
 from tests.control_plane import ControlPlane, FakeHost, control_plane

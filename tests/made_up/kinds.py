@@ -18,12 +18,6 @@ class Farm(Resource, table=True):
     name: str
 
     __table_args__ = (unique_unless_deleted("name"),)
-
-
-class Farms(Kind[Any]):
-    """Farms: the standard methods, nothing else."""
-
-    table = Farm
     informs = ("Balancer(farm).members.kaktus.agent",)
 
 
@@ -39,13 +33,11 @@ class Balancer(Resource, table=True):
     constraint_messages = {
         ("address",): ("ADDRESS_TAKEN", "address: {address} belongs to another balancer; choose another")
     }
-
-
-class Balancers(Kind[Any]):
-    """Balancers: the agent of their host spreads the calls, those of its members take them."""
-
-    table = Balancer
     reaches = ("kaktus.agent", "members.kaktus.agent")
+
+
+class Balancers(Kind[Any], table=Balancer):
+    """Balancers: the agent of their host spreads the calls, those of its members take them."""
 
     @changes_state
     def drain(self, tx: Transaction, resource: Any, request: Any) -> None:

@@ -11,7 +11,7 @@ from kahuna.api.query import matcher, page, query_digest, sorter
 from kahuna.api.watch import follow
 from kahuna.domain.errors import not_found
 from kahuna.kinds.kind import Call, Kind
-from kahuna.kinds.verbs import Form
+from kahuna.kinds.verbs import Form, form_of
 from kahuna.store.resource import CONTRACT, message_class
 from kowa import contract
 
@@ -35,14 +35,14 @@ class Methods:
                 return read(method, call, request), ""
 
             return answer
-        if method.verb in ("create", "update", "delete") or self._form(method) in (Form.STATE, Form.COMMAND):
+        verb = None if method.verb in ("create", "update", "delete") else self._kind.verb(method.verb)
+        if verb is None or form_of(verb) is not Form.CALL:
 
             async def change(call: Call, request: Any) -> Answer:
                 resource, operation = await mutate(self._kind, method, call.cause, request)
                 return (Empty() if method.verb == "delete" else resource), operation
 
             return change
-        verb = getattr(self._kind, self._kind.verbs[method.verb].method)
 
         async def carry_out(call: Call, request: Any) -> Answer:
             return await verb(call, request), ""
@@ -53,13 +53,7 @@ class Methods:
         """How a method with a stream of answers is carried out. Raises AssertionError when it is not served."""
         if method.verb == "watch":
             return lambda call, request: self._watch(method, call, request)
-        assert self._form(method) is Form.CALL
-        verb: Streaming = getattr(self._kind, self._kind.verbs[method.verb].method)
-        return verb
-
-    def _form(self, method: contract.Method) -> Form:
-        assert method.verb in self._kind.verbs, f"{type(self._kind).__name__} does not serve {method.name}"
-        return self._kind.verbs[method.verb].form
+        return self._kind.verb(method.verb)
 
     def _list(self, method: contract.Method, call: Call, request: Any) -> Message:
         """A page of the view at one revision."""

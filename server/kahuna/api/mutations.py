@@ -8,8 +8,9 @@ from sqlalchemy import update
 
 from kahuna.domain.changes import fields_of_mask
 from kahuna.domain.errors import Refusal, not_found
-from kahuna.kinds.cause import Cause
 from kahuna.kinds.kind import Kind, Outcome
+from kahuna.kinds.tracking import Cause
+from kahuna.kinds.verbs import Form, form_of
 from kahuna.store.request import Request
 from kahuna.store.resource import CONTRACT, meta
 from kahuna.store.transaction import Transaction
@@ -53,7 +54,7 @@ def _apply(tx: Transaction, kind: Kind[Any], method: contract.Method, cause: Cau
             return kind.update(tx, cause, sent, paths)
         case "delete":
             return kind.delete(tx, cause, request.id, request.etag)
-        case verb if kind.is_command(verb):
+        case verb if form_of(kind.verb(verb)) is Form.COMMAND:
             return kind.command(tx, cause, verb, request.id, request)
         case verb:
             return kind.change(tx, cause, verb, request.id, request)

@@ -1,7 +1,7 @@
 """Puts the kinds' services on the wire, every method by its descriptor."""
 
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterable
 from typing import Any, TypeAlias
 
 import grpc
@@ -12,8 +12,8 @@ from kahuna.api.methods import Methods, Streaming, Unary
 from kahuna.domain.errors import Refusal
 from kahuna.domain.validation import check_request
 from kahuna.edge import CALLER, abort, internal_error
-from kahuna.kinds.cause import Cause
-from kahuna.kinds.kind import Call, Kinds
+from kahuna.kinds.kind import Call, Kind
+from kahuna.kinds.tracking import Cause
 from kahuna.security.scope import ScopedView, scope_of
 from kahuna.store.resource import CONTRACT
 from kahuna.store.view import View
@@ -24,10 +24,10 @@ Context: TypeAlias = "grpc.aio.ServicerContext[Any, Any]"
 Parser = Callable[[bytes], Message]
 
 
-def handlers(kinds: Kinds, view: View) -> list[grpc.GenericRpcHandler]:
+def handlers(kinds: Iterable[Kind[Any]], view: View) -> list[grpc.GenericRpcHandler]:
     """The handlers of all services. Raises AssertionError when a method of the contract is not served."""
     found = []
-    for kind in kinds.all():
+    for kind in kinds:
         service, methods = kind.described.service, Methods(kind)
         served = {method.name: _handler(methods, method, view) for method in service.methods.values()}
         found.append(grpc.method_handlers_generic_handler(service.name, served))

@@ -35,9 +35,9 @@ def check_resource(resource: Message, before: Message | None = None) -> None:
     _refuse(list(_violations(described(resource), resource, "", before)))
 
 
-def set_defaults(message: Message) -> None:
-    """Fills in what was left out and has a default in the contract."""
-    _set_defaults(described(message), message)
+def normalize(message: Message) -> None:
+    """Fills in what was left out and has a default in the contract; writes hardware addresses in one way."""
+    _normalize(described(message), message)
 
 
 def described(message: Message) -> contract.Message:
@@ -144,12 +144,14 @@ def _values(enum: str) -> Mapping[int, contract.Value]:
     return {value.number: value for value in contract.load().enums[enum].values}
 
 
-def _set_defaults(about: contract.Message, message: Message) -> None:
+def _normalize(about: contract.Message, message: Message) -> None:
     for field in about.fields.values():
         if field.output_only or field.name == META:
             continue
         if field.default_value and not _is_set(message, field):
             ParseDict({field.name: field.default_value}, message)
+        elif field.rule.mac and not field.many and _is_set(message, field):
+            setattr(message, field.name, getattr(message, field.name).lower())
         elif field.name in about.parts:
             for _, part in contract.values(message, field):
-                _set_defaults(about.parts[field.name], part)
+                _normalize(about.parts[field.name], part)

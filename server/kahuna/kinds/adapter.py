@@ -36,13 +36,11 @@ class Adapter(Resource, table=True):
         ("subnet_id", "address"): (_TAKEN[0], f"address: {{address}} {_TAKEN[1]}"),
         ("mac",): (_TAKEN[0], f"mac: {{mac}} {_TAKEN[1]}"),
     }
-
-
-class Adapters(Kind[adapter_pb2.Adapter]):
-    """Network cards: an address and a hardware address, both given unless asked for."""
-
-    table = Adapter
     reaches = ("instance.kaktus.agent",)
+
+
+class Adapters(Kind[adapter_pb2.Adapter], table=Adapter):
+    """Network cards: an address and a hardware address, both given unless asked for."""
 
     def before_create(self, tx: Transaction, resource: adapter_pb2.Adapter) -> None:
         """Takes an address under the subnet's lock; the database says no to a second taker."""
@@ -59,7 +57,8 @@ class Adapters(Kind[adapter_pb2.Adapter]):
             resource.address = free_address(subnet.cidr, subnet.gateway, [*held, *subnet.dns])
         if resource.mac:
             check_mac(resource.mac, *_neighbours(tx, subnet.vnet))
-        resource.mac = resource.mac.lower() or self._free_mac(tx)
+        else:
+            resource.mac = self._free_mac(tx)
 
     def before_delete(self, tx: Transaction, resource: adapter_pb2.Adapter) -> None:
         """An adapter that an instance holds stays."""

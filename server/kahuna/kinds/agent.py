@@ -17,10 +17,8 @@ class Agent(Resource, table=True):
     lock_by_reference = Lock.EXCLUSIVE
 
 
-class Agents(Kind[agent_pb2.Agent]):
+class Agents(Kind[agent_pb2.Agent], table=Agent):
     """Programs of ours that dial in."""
-
-    table = Agent
 
     def before_delete(self, tx: Transaction, resource: agent_pb2.Agent) -> None:
         """Refuses while its node is being deleted: only this agent can report what is gone from it."""

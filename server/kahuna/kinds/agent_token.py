@@ -19,10 +19,8 @@ class AgentToken(Resource, table=True):
     __table_args__ = (unique_unless_deleted("agent_id", "name"),)
 
 
-class AgentTokens(Kind[agent_token_pb2.AgentToken]):
+class AgentTokens(Kind[agent_token_pb2.AgentToken], table=AgentToken):
     """What agents sign in with. Deleting one ends the sessions it opened."""
-
-    table = AgentToken
 
     def add_row(self, tx: Transaction, resource: agent_token_pb2.AgentToken) -> agent_token_pb2.AgentToken:
         """Draws the secret; only this answer holds it."""

@@ -10,8 +10,8 @@ from sqlmodel import Field, SQLModel, col, select
 from kahuna.domain import lifecycle
 from kahuna.domain.errors import Refusal
 from kahuna.kinds import tracking
-from kahuna.kinds.cause import Cause
 from kahuna.kinds.reach import reach_of_kinds
+from kahuna.kinds.tracking import Cause
 from kahuna.store.resource import meta
 from kahuna.store.transaction import Transaction
 from kowa.fleet.v1 import fleet_pb2

@@ -8,7 +8,7 @@ from sqlmodel import col, delete, select
 from kahuna.domain.reach import AGENT
 from kahuna.kinds import tracking
 from kahuna.kinds.command import Command
-from kahuna.kinds.reach import PATHS, reach_of_kinds
+from kahuna.kinds.reach import reach_of_kinds
 from kahuna.store.gone import Gone
 from kahuna.store.resource import CONTRACT, TABLES, meta
 from kahuna.store.transaction import Transaction, references_to
@@ -36,7 +36,8 @@ def sweep(tx: Transaction, kind: str, id_: str) -> None:
     for part_kind, part in parts:
         sweep(tx, part_kind, part)
     references = CONTRACT.kinds[kind].references
-    if kind in PATHS and any(reference.kind == AGENT for reference in references):  # others reach agents through it
+    # A kind that reaches agents itself and names some is one that others reach agents through.
+    if kind in reach_of_kinds().order and any(reference.kind == AGENT for reference in references):
         sweep_marked(tx)
     for reference in references:
         for _, named in reference.find(resource):

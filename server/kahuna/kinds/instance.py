@@ -10,9 +10,9 @@ from sqlmodel import Field
 from kahuna.domain.errors import Refusal, invalid, not_found
 from kahuna.domain.placement import Choice, Demand, choose, no_host, why_not
 from kahuna.kinds import capacity, tracking
-from kahuna.kinds.cause import Cause
 from kahuna.kinds.kind import Call, Kind
 from kahuna.kinds.reach import reach_of_kinds
+from kahuna.kinds.tracking import Cause
 from kahuna.kinds.verbs import answers_call, changes_state, commands_agent
 from kahuna.store.resource import Resource, unique_unless_deleted
 from kahuna.store.transaction import Transaction
@@ -34,13 +34,11 @@ class Instance(Resource, table=True):
 
     __table_args__ = (unique_unless_deleted("project_id", "name"),)
     part_of = "Kompute"
-
-
-class Instances(Kind[instance_pb2.Instance]):
-    """Virtual machines of a project."""
-
-    table = Instance
     reaches = ("kaktus.agent",)
+
+
+class Instances(Kind[instance_pb2.Instance], table=Instance):
+    """Virtual machines of a project."""
 
     def before_create(self, tx: Transaction, resource: instance_pb2.Instance) -> None:
         """Takes a host for a new instance, or refuses with the reason of each."""

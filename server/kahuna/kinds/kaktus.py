@@ -22,13 +22,11 @@ class Kaktus(Resource, table=True):
     constraint_messages = {
         ("agent_id",): ("IN_USE", "agent: it belongs to another kaktus; an agent serves one node at most")
     }
-
-
-class Kaktuses(NodeKind[kaktus_pb2.Kaktus]):
-    """Hosts that run instances; one that never comes back can be forgotten."""
-
-    table = Kaktus
     informs = ("agent",)
+
+
+class Kaktuses(NodeKind[kaktus_pb2.Kaktus], table=Kaktus):
+    """Hosts that run instances; one that never comes back can be forgotten."""
 
     def before_update(self, tx: Transaction, before: kaktus_pb2.Kaktus, after: kaktus_pb2.Kaktus) -> None:
         """The agent stays while it may hold something: without it, what it holds would count as gone."""

@@ -6,32 +6,30 @@ Users' calls, rules, timers and other kinds come in by the same methods: the sam
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from random import Random
-from typing import Any, ClassVar, Generic, NamedTuple, TypeVar, cast
+from typing import Any, Generic, NamedTuple, TypeVar, cast
 
 from google.protobuf.message import Message
 from sqlmodel import select
 
 from kahuna.domain.changes import apply_mask, check_immutable, clear_output_only, fields_of_mask, newly_named
 from kahuna.domain.errors import Refusal, invalid, not_found, quoted
-from kahuna.domain.reach import AGENT, Paths
-from kahuna.domain.validation import check_resource, set_defaults
+from kahuna.domain.reach import AGENT
+from kahuna.domain.validation import check_resource, normalize
 from kahuna.kinds import command, deletion, tracking
-from kahuna.kinds.cause import Cause
 from kahuna.kinds.console import Consoles
-from kahuna.kinds.reach import PATHS
-from kahuna.kinds.verbs import Form, Verb, declared_verbs
+from kahuna.kinds.tracking import Cause
+from kahuna.kinds.verbs import Form, form_of
 from kahuna.security.keys import KeyHasher
 from kahuna.security.scope import ScopedView
 from kahuna.store.database import Store
 from kahuna.store.resource import CONTRACT, TABLES, Lock, Resource, column_values, meta, own_columns
-from kahuna.store.transaction import Transaction, references_to
+from kahuna.store.transaction import StaleRead, Transaction, references_to
 from kowa import contract
-from kowa.fleet.v1 import fleet_pb2
 from kowa.v2 import meta_pb2, operation_pb2
 
 M = TypeVar("M", bound=Message)
-K = TypeVar("K", bound="Kind[Any]")
-KINDS: dict[str, type["Kind[Any]"]] = {}
+Kinds = Mapping[str, "Kind[Any]"]
+KINDS: dict[str, type["Kind[Any]"]] = {}  # those that have anything of their own
 MAX_NAMED_CHILDREN = 5  # that a refusal names
 
 
@@ -60,26 +58,8 @@ class Platform:
     random: Random
 
 
-class Kinds:
-    """All kinds, each with what it stands on."""
-
-    def __init__(self, platform: Platform) -> None:
-        self._kinds = {name: kind(platform, self) for name, kind in KINDS.items()}
-
-    def __getitem__(self, name: str) -> "Kind[Any]":
-        return self._kinds[name]
-
-    def of(self, kind: type[K]) -> K:
-        """One of them, typed."""
-        return cast(K, self._kinds[kind.table.kind])
-
-    def all(self) -> list["Kind[Any]"]:
-        """Each of them."""
-        return list(self._kinds.values())
-
-
 class Kind(Generic[M]):
-    """The rules of one kind. A kind's class names its table, fills hooks and declares verbs (kinds/verbs.py).
+    """What is done with resources of one kind. A subclass fills hooks and declares verbs (kinds/verbs.py).
 
     All of it runs in one transaction, in this order, and any step may raise Refusal:
 
@@ -91,25 +71,14 @@ class Kind(Generic[M]):
     - an agent's report: the row's status and operations; `after_report`; `after_part_report` of what it is a part of.
     """
 
-    table: ClassVar[type[Resource]]
-    reaches: ClassVar[tuple[str, ...]] = ()
-    """Paths (domain/reach.py) to the agents that make one on their hosts; its deletion waits for their word."""
-    informs: ClassVar[tuple[str, ...]] = ()
-    """Paths to the agents that are told of one, and do nothing about it."""
-    verbs: ClassVar[Mapping[str, Verb]] = {}
-
-    def __init_subclass__(cls, **kwargs: Any) -> None:
+    def __init_subclass__(cls, table: type[Resource] | None = None, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
-        cls.verbs = declared_verbs(cls)
-        if "table" in cls.__dict__:
-            KINDS[cls.table.kind] = cls
-            if cls.reaches or cls.informs:
-                PATHS[cls.table.kind] = Paths(cls.reaches, cls.informs)
+        if table is not None:
+            KINDS[table.kind] = cls
 
-    def __init__(self, platform: Platform, kinds: Kinds) -> None:
-        self.platform, self.kinds = platform, kinds
-        self.name = self.table.kind
-        self.described = CONTRACT.kinds[self.name]
+    def __init__(self, name: str, platform: Platform, kinds: Kinds) -> None:
+        self.name, self.platform, self.kinds = name, platform, kinds
+        self.table, self.described = TABLES[name], CONTRACT.kinds[name]
 
     # Hooks, when the class's docstring says.
 
@@ -155,7 +124,7 @@ class Kind(Generic[M]):
         clear_output_only(wanted)
         if whole:
             setattr(wanted, CONTRACT.kinds[self.table.part_of].noun, whole)
-        set_defaults(wanted)
+        normalize(wanted)
         wanted.ClearField("meta")
         check_resource(wanted)
         self._lock_references(tx, cause, wanted)
@@ -169,7 +138,7 @@ class Kind(Generic[M]):
         before = self._unmarked(tx, cause, meta(sent).id, meta(sent).etag)
         after = copy_of(before)
         apply_mask(after, sent, paths)
-        set_defaults(after)
+        normalize(after)
         check_immutable(self.described, before, after)
         check_resource(after, before)
         self._lock_references(tx, cause, after, before)
@@ -196,11 +165,17 @@ class Kind(Generic[M]):
         """The resource of that name, created or brought to the content that is set; said again, it changes nothing."""
         found = self.named(tx, cause, resource)
         if found is None:
-            return self.create(tx, cause, resource)
+            try:
+                return self.create(tx, cause, resource)
+            except Refusal as refusal:
+                if refusal.reason == "NAME_TAKEN" and not refusal.violations:  # which a part's name would have
+                    raise StaleRead from refusal  # by another ensure meanwhile: run anew, this one finds it
+                raise
         wanted = copy_of(resource)
         meta(wanted).id = meta(found).id
         after, paths = copy_of(found), fields_of_mask(self.described, wanted, ())
         apply_mask(after, wanted, paths)
+        normalize(after)
         return Outcome(found, None) if after == found else self.update(tx, cause, wanted, paths)
 
     def named(self, tx: Transaction, cause: Cause, resource: M) -> M | None:
@@ -222,23 +197,25 @@ class Kind(Generic[M]):
 
     def change(self, tx: Transaction, cause: Cause, verb: str, id_: str, request: Any = None) -> Outcome[M]:
         """Carries out a verb that changes desired state. The agent of a resource that was given up tries again."""
-        declared = self.verbs[verb]
-        before = self._seen(tx, cause, id_) if declared.when_deleting else self._unmarked(tx, cause, id_)
+        method = self.verb(verb)
+        find = self._seen if form_of(method) is Form.STATE_WHEN_DELETING else self._unmarked
+        before = find(tx, cause, id_)
         after = copy_of(before)
         if request is not None:
             self._lock_references(tx, cause, request)
-        cast(Callable[[Transaction, M, Any], None], getattr(self, declared.method))(tx, after, request)
+        method(tx, after, request)
         return self._put(tx, cause, before, after, retry=meta(before).state == meta_pb2.STATE_ERROR)
 
     def command(self, tx: Transaction, cause: Cause, verb: str, id_: str, request: Any = None) -> Outcome[M]:
         """Carries out a verb that the resource's agent does once."""
         target = self._unmarked(tx, cause, id_)
-        wanted = cast(Callable[[Any], fleet_pb2.Command], getattr(self, self.verbs[verb].method))(request)
-        return Outcome(target, command.ask(tx, cause, self.name, target, wanted))
+        return Outcome(target, command.ask(tx, cause, self.name, target, self.verb(verb)(request)))
 
-    def is_command(self, verb: str) -> bool:
-        """Whether a verb is done once by the agent, rather than a change of desired state."""
-        return self.verbs[verb].form is Form.COMMAND
+    def verb(self, name: str) -> Callable[..., Any]:
+        """The method of a verb by its name in the contract (`plan-crush`). Raises AssertionError if there is none."""
+        method = getattr(self, name.replace("-", "_"), None)
+        assert form_of(method), f"{self.described.plural} do not serve {name}"
+        return cast(Callable[..., Any], method)
 
     # What they stand on.
 
@@ -319,6 +296,14 @@ class Kind(Generic[M]):
             name = getattr(resource, "name", meta(resource).id)
             remedy = f"take it from {', '.join(free)} or delete them first" if free else "delete them first"
             raise Refusal("HAS_CHILDREN", f"{self.described.command} {name} has {', '.join(said)}; {remedy}")
+
+
+def all_kinds(platform: Platform) -> Kinds:
+    """Every kind that has a table, by name."""
+    kinds: dict[str, Kind[Any]] = {}
+    for name in TABLES:
+        kinds[name] = KINDS.get(name, Kind)(name, platform, kinds)
+    return kinds
 
 
 def copy_of(message: M) -> M:

@@ -22,13 +22,11 @@ class Kiwi(Resource, table=True):
     name: str
 
     __table_args__ = (unique_unless_deleted("region_id", "name"),)
-
-
-class Kiwis(NodeKind[kiwi_pb2.Kiwi]):
-    """Network nodes; their members stand in zones of the region."""
-
-    table = Kiwi
     informs = ("members.agent",)
+
+
+class Kiwis(NodeKind[kiwi_pb2.Kiwi], table=Kiwi):
+    """Network nodes; their members stand in zones of the region."""
 
     def before_create(self, tx: Transaction, resource: kiwi_pb2.Kiwi) -> None:
         """Refuses members of another region, and agents that serve another node."""

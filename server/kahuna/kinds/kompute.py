@@ -12,9 +12,9 @@ from sqlmodel import Field
 from kahuna.domain import lifecycle
 from kahuna.domain.errors import Refusal, Violation, invalid
 from kahuna.kinds import tracking
-from kahuna.kinds.cause import Cause
 from kahuna.kinds.instance import region_of
 from kahuna.kinds.kind import Kind, Outcome
+from kahuna.kinds.tracking import Cause
 from kahuna.store.resource import Resource, lifecycle_of, meta, unique_unless_deleted
 from kahuna.store.transaction import Transaction
 from kowa.v2 import adapter_pb2, instance_pb2, kompute_pb2, meta_pb2, operation_pb2, template_pb2, volume_pb2
@@ -42,10 +42,8 @@ class Kompute(Resource, table=True):
     __table_args__ = (unique_unless_deleted("project_id", "name"),)
 
 
-class Komputes(Kind[kompute_pb2.Kompute]):
+class Komputes(Kind[kompute_pb2.Kompute], table=Kompute):
     """Instances, volumes and adapters that follow what their kompute says; whatever else counts is theirs."""
-
-    table = Kompute
 
     def before_create(self, tx: Transaction, resource: kompute_pb2.Kompute) -> None:
         """Its region is its zone's unless given."""

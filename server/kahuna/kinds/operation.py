@@ -15,10 +15,8 @@ WAIT_S = 30  # unless the caller says how long
 MAX_WAIT_S = 3600
 
 
-class Operations(Kind[operation_pb2.Operation]):
+class Operations(Kind[operation_pb2.Operation], table=tracking.Operation):
     """What was asked for and how it went."""
-
-    table = tracking.Operation
 
     @answers_call
     async def wait(self, call: Call, request: operation_pb2.WaitOperationRequest) -> operation_pb2.Operation:

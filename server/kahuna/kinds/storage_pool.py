@@ -18,13 +18,11 @@ class StoragePool(Resource, table=True):
 
     __table_args__ = (unique_unless_deleted("region_id", "name"),)
     lock_by_reference = Lock.EXCLUSIVE
-
-
-class StoragePools(Kind[storage_pool_pb2.StoragePool]):
-    """Places for templates and volumes; a directory is one host's."""
-
-    table = StoragePool
     reaches = ("kaktus.agent",)
+
+
+class StoragePools(Kind[storage_pool_pb2.StoragePool], table=StoragePool):
+    """Places for templates and volumes; a directory is one host's."""
 
     def before_create(self, tx: Transaction, resource: storage_pool_pb2.StoragePool) -> None:
         """A directory names its host, which stands in the pool's region."""

@@ -18,13 +18,11 @@ class Subnet(Resource, table=True):
 
     __table_args__ = (unique_unless_deleted("vnet_id", "name"),)
     lock_by_reference = Lock.EXCLUSIVE
-
-
-class Subnets(Kind[subnet_pb2.Subnet]):
-    """Ranges of addresses; none overlaps another of its routing domain: a project in a region, or the region's own."""
-
-    table = Subnet
     reaches = ("vnet.region.Zone(region).Kaktus(zone).agent", "vnet.region.Kiwi(region).members.agent")
+
+
+class Subnets(Kind[subnet_pb2.Subnet], table=Subnet):
+    """Ranges of addresses; none overlaps another of its routing domain: a project in a region, or the region's own."""
 
     def before_create(self, tx: Transaction, resource: subnet_pb2.Subnet) -> None:
         """Locks the routing domain's owner, so that two overlapping ranges can't be taken at once."""

@@ -17,13 +17,11 @@ class Template(Resource, table=True):
     name: str
 
     __table_args__ = (unique_unless_deleted("storage_pool_id", "name"),)
-
-
-class Templates(Kind[template_pb2.Template]):
-    """Images that volumes are made from; the agent imports them."""
-
-    table = Template
     reaches = ("storage_pool.kaktus.agent",)
+
+
+class Templates(Kind[template_pb2.Template], table=Template):
+    """Images that volumes are made from; the agent imports them."""
 
     def before_create(self, tx: Transaction, resource: template_pb2.Template) -> None:
         """The source is a URL or a plain file name; which of them may be read, the agent's configuration says."""

@@ -1,13 +1,14 @@
 """Operations as transactions see them: begun with a change, moved on by reports, ended."""
 
+from dataclasses import dataclass
 from typing import cast
 
 from google.protobuf.message import Message
 from sqlmodel import Field, col, select
 
 from kahuna.domain import lifecycle
-from kahuna.kinds.cause import Cause
 from kahuna.kinds.reach import reach_of_kinds
+from kahuna.security.scope import EVERYTHING, Scope
 from kahuna.store.audit import Audit
 from kahuna.store.resource import Resource, lifecycle_of, message_of, meta, timestamp
 from kahuna.store.transaction import Transaction, parts_of
@@ -18,6 +19,17 @@ _OFFLINE, _STALE, _UNBOUND = _UNREACHED = ("HOST_OFFLINE", "HOST_STALE", "no age
 # How long an ended operation can be read, in microseconds, and how many are removed in one transaction.
 RETENTION_US = 30 * 24 * 3600 * 1_000_000
 PRUNE_BATCH_SIZE = 500
+
+
+@dataclass(frozen=True, slots=True)
+class Cause:
+    """What asks for a change. `method` is the call's name, also where a rule or a timer makes it (`StopInstance`);
+    `caller` says who: `admin`, `agent:<id>`, or the rule; `reason` is theirs, in words."""
+
+    method: str
+    caller: str
+    reason: str = ""
+    scope: Scope = EVERYTHING
 
 
 class Operation(Resource, table=True):

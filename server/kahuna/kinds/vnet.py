@@ -2,9 +2,7 @@
 
 from sqlmodel import Field
 
-from kahuna.kinds.kind import Kind
 from kahuna.store.resource import Resource, unique_unless_deleted
-from kowa.v2 import vnet_pb2
 
 
 class Vnet(Resource, table=True):
@@ -18,10 +16,4 @@ class Vnet(Resource, table=True):
         unique_unless_deleted("region_id", "name", unless="project_id"),
         unique_unless_deleted("project_id", "region_id", "name"),
     )
-
-
-class Vnets(Kind[vnet_pb2.Vnet]):
-    """Network segments: the standard methods, nothing else."""
-
-    table = Vnet
     reaches = ("region.Zone(region).Kaktus(zone).agent", "region.Kiwi(region).members.agent")

@@ -26,13 +26,11 @@ class Volume(Resource, table=True):
     lock_by_reference = Lock.EXCLUSIVE
     cleared_with_target = frozenset({"instance"})
     part_of = "Kompute"
-
-
-class Volumes(Kind[volume_pb2.Volume]):
-    """Disks: they grow, never shrink, and one instance at most holds one."""
-
-    table = Volume
     reaches = ("storage_pool.kaktus.agent",)
+
+
+class Volumes(Kind[volume_pb2.Volume], table=Volume):
+    """Disks: they grow, never shrink, and one instance at most holds one."""
 
     def before_create(self, tx: Transaction, resource: volume_pb2.Volume) -> None:
         """Its pool has room; a template lies in the same pool and is no larger."""

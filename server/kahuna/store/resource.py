@@ -53,6 +53,10 @@ class Resource(SQLModel):
     secret: bytes = Field(default=b"", sa_type=LargeBinary)
 
     kind: ClassVar[str] = ""
+    reaches: ClassVar[tuple[str, ...]] = ()
+    """Paths (domain/reach.py) to the agents that make one on their hosts; its deletion waits for their word."""
+    informs: ClassVar[tuple[str, ...]] = ()
+    """Paths to the agents that are told of one, and do nothing about it."""
     lock_by_reference: ClassVar[Lock] = Lock.SHARED
     """How one is locked by who names it. What is taken by that, or an address of it, is locked alone from the start:
     two who shared it first and then each wanted it alone would wait for each other."""
