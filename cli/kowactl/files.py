@@ -1,12 +1,13 @@
-"""Option values from files and from stdin, byte for byte."""
+"""What comes from files and from stdin: texts byte for byte, and resources as JSON or YAML."""
 
 import codecs
+import json
 from os.path import isfile
 from typing import Any
 
 import click
 
-from kowa import sizes
+from kowa import contract, sizes
 from kowa.ssh_keys import why_no_public_key
 
 STDIN = "-"
@@ -84,3 +85,44 @@ def _why_no_text(content: bytes) -> str:
     except UnicodeDecodeError:
         return "it is not UTF-8"
     return "it holds NUL bytes, as no text does; save it as UTF-8" if b"\0" in content else ""
+
+
+def resource(kind: contract.Kind, content: bytes) -> tuple[dict[str, Any], str]:
+    """What a file says of a resource, as `get` prints it, without what is the server's to fill; and its etag.
+
+    Raises click.UsageError naming what is wrong.
+    """
+    document = _parsed(content)
+    if unknown := document.keys() - kind.message.fields.keys():
+        raise click.UsageError(f"--from-file: no {kind.command} has the field {', '.join(sorted(map(str, unknown)))}")
+    meta = document.get("meta") or {}
+    if not isinstance(meta, dict):
+        raise click.UsageError("--from-file: meta must hold names and values, such as an etag")
+    written = {field.name: document[field.name] for field in kind.writable if field.name in document}
+    return written, str(meta.get("etag") or "")
+
+
+def _parsed(content: bytes) -> dict[Any, Any]:
+    """Names and values, as plain as JSON has them. A byte order mark says nothing there."""
+    import yaml
+
+    class Loader(yaml.SafeLoader):
+        """Refuses a name that is given twice, of which PyYAML takes the last."""
+
+        def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+            names = [key.value for key, _ in node.value if isinstance(key, yaml.ScalarNode)]
+            if twice := next((name for name in names if names.count(name) > 1), None):
+                raise ValueError(f"{twice} is given twice")
+            return super().construct_mapping(node, deep)
+
+    try:
+        document = yaml.load(content.decode("utf-8-sig"), Loader)  # noqa: S506 - a SafeLoader
+        if not isinstance(document, dict):
+            raise click.UsageError("--from-file must hold one resource: names and values")
+        return {name: json.loads(json.dumps(value, default=str, allow_nan=False)) for name, value in document.items()}
+    except UnicodeDecodeError:
+        raise click.UsageError("--from-file is not UTF-8; save it as UTF-8") from None
+    except yaml.YAMLError as error:
+        raise click.UsageError(f"--from-file is neither JSON nor YAML: {' '.join(str(error).split())}") from None
+    except (RecursionError, TypeError, ValueError) as error:  # YAML can say what JSON can't
+        raise click.UsageError(f"--from-file holds what no resource can: {error}") from None

@@ -1,6 +1,9 @@
-"""Kinds in sentences: what kowactl says of the verbs that all of them have."""
+"""Help from the contract: kinds in sentences, verbs with an example."""
 
 from kowa import contract
+from kowactl import options
+
+LINE_WIDTH = 96
 
 
 def singular(kind: contract.Kind) -> str:
@@ -33,3 +36,88 @@ def help_text(kind: contract.Kind, method: contract.Method) -> str:
 def first_sentence(text: str) -> str:
     """Its first sentence, whole."""
     return " ".join(text.partition(". ")[0].rstrip(".").split())
+
+
+def example(kind: contract.Kind, method: contract.Method) -> str:
+    """A command line that a reader can change into their own."""
+    start = f"kowactl {kind.command} {method.verb}"
+    match method.verb:
+        case "list":
+            order = "'name desc'" if "name" in kind.message.fields else "target_name"
+            return f"{start} --order-by {order} -o json"
+        case "watch":
+            return f"{start} -o json"
+        case "create":
+            shown = [field for field in kind.writable if _is_shown(kind.message, field)]
+            return _wrapped([start, *(_given(kind, field) for field in shown)])
+        case "update":
+            fields = options.changeable(kind)
+            chosen = next((f for f in fields if f.name not in ("name", "description", "labels")), fields[0])
+            return f"{start} {_name(kind)} {_given(kind, chosen)} --reason 'as asked in ticket 42'"
+        case _:
+            target = [_name(kind)] if "id" in method.request.fields else []
+            fields = [field for field in method.request.fields.values() if field.name != "id"]
+            own = (_given(kind, field) for field in fields if _is_shown(method.request, field))
+            return _wrapped([start, *target, *own])
+
+
+def _is_shown(about: contract.Message, field: contract.Field) -> bool:
+    """Whether a first example has it: what must be given, and what has a form of its own."""
+    oneof = about.oneofs.get(field.oneof)
+    return (
+        # Also what must be given only at times: an example that leaves it out may be refused.
+        field.comment.startswith("Required")
+        or field.name in about.parts
+        or bool(oneof and oneof.required and oneof.fields[0] == field.name)
+    )
+
+
+def _name(kind: contract.Kind) -> str:
+    return f"my-{kind.command}" if "name" in kind.message.fields else "ID"
+
+
+def _given(kind: contract.Kind, field: contract.Field) -> str:
+    flag = options.flags(field)[0]
+    return flag if field.type == "bool" else f"{flag} {_sample(kind, field)}"
+
+
+def _sample(kind: contract.Kind, field: contract.Field) -> str:
+    """A value that the field would take."""
+    if field.ref:
+        return f"my-{contract.load().kinds[field.ref].command}"
+    if field.type == "enum":
+        return contract.load().enums[field.type_name].values[1].short
+    if part := contract.load().messages.get(field.type_name):
+        inner = [one for one in part.fields.values() if not one.output_only]
+        chosen = [one for one in inner if one.required] or inner[:1]
+        sample = ",".join(f"{options.spelled(one)}={_sample(kind, one)}" for one in chosen)
+        return f"name={sample}" if field.is_map else sample
+    if field.is_map:
+        return "name=2" if "int" in field.type else "name=value"
+    if field.in_bytes:
+        return "8G"
+    if "int" in field.type:
+        return "2"
+    rule = field.rule
+    samples = [
+        (rule.name or rule.dns_label, f"my-{kind.command}"),
+        (rule.cidr, "10.0.0.0/24"),
+        (rule.ip, "10.0.0.5"),
+        (rule.mac, "52:54:00:12:34:56"),
+        (rule.sha256, "$SHA256"),
+        (rule.interface, "eth0"),
+        (rule.ports, "443"),
+        (rule.host_name, "www.example.net"),
+    ]
+    return next((sample for applies, sample in samples if applies), field.name.upper())
+
+
+def _wrapped(words: list[str]) -> str:
+    """Over several lines, as a shell reads them."""
+    lines = [words[0]]
+    for word in words[1:]:
+        if len(lines[-1]) + len(word) > LINE_WIDTH:
+            lines.append(f"    {word}")
+        else:
+            lines[-1] += f" {word}"
+    return " \\\n  ".join(lines)

@@ -98,7 +98,6 @@ def cli(context: click.Context, endpoint: str | None, ca: str | None, insecure: 
     """Drive a Kowabunga cloud: kowactl RESOURCE VERB."""
     os.environ.setdefault("GRPC_VERBOSITY", "NONE")  # what goes wrong is said in one line, by us
     context.obj = Session(endpoint, ca, insecure)
-    context.call_on_close(context.obj.close)
 
 
 cli.add_command(console)

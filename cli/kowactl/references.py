@@ -3,33 +3,25 @@
 import json
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass
+from contextlib import suppress
+from functools import partial
 from itertools import islice
-from types import MappingProxyType
 from typing import Any
 
 import click
+from google.protobuf.json_format import ParseDict, ParseError
 
 from kowa import contract, errors
 from kowa.client import Client
 from kowa.formats import ID
+from kowa.ssh_keys import why_no_public_key
 from kowa.v2 import meta_pb2
 from kowactl import help_texts
+from kowactl.options import each, element_type
 
 MAX_CANDIDATES = 10  # named when a name is ambiguous
 MAX_SINGLE_READS = 3  # resources of a kind that are read one by one for their names, before all are read at once
 PAGE_SIZE = 1000
-NO_IDS: Mapping[str, str] = MappingProxyType({})
-
-
-@dataclass(frozen=True, slots=True)
-class Named:
-    """What is known of a resource."""
-
-    id: str
-    name: str  # empty when it has none, or can't be read
-    parent_kind: str = ""  # what its name is unique within; empty when that is the whole platform
-    parent: str = ""  # its id
 
 
 class References:
@@ -37,14 +29,63 @@ class References:
 
     def __init__(self, client: Client) -> None:
         self._client = client
-        self._known: dict[str, Named] = {}
-        self._asked: Counter[str] = Counter()
+        self._known: dict[str, Any] = {}  # resources by id; None when one can't be read
+        self._reads: Counter[str] = Counter()
 
-    def id_of(self, kind: contract.Kind, text: str, beside: Mapping[str, str] = NO_IDS) -> str:
+    def message(
+        self, about: contract.Message, document: dict[str, Any], parents: Mapping[str, str] | None = None
+    ) -> Any:
+        """A message from a document like JSON, with ids for names, and sizes and enums as JSON has them.
+
+        A name that several bear means the one whose parent is named earlier in the document, or is among the parents:
+        ids by the fields that hold them. Raises click.UsageError naming the field that doesn't fit.
+        """
+        try:
+            return ParseDict(self._fields(about, parents or {}, "", document), contract.load().stub(about.name)())
+        except ParseError as error:
+            raise click.UsageError(" ".join(str(error).split())) from None
+
+    def _fields(self, about: contract.Message, parents: Mapping[str, str], above: str, document: Any) -> Any:
+        if not isinstance(document, Mapping):
+            return document  # what does not fit is said later
+        found, known = dict(document), dict(parents)  # a project stands before what is in it: it tells that apart
+        for field in about.fields.values():
+            if value := found.get(field.name):
+                found[field.name] = each(field, value, partial(self._value, about, field, known, above))
+                if field.ref and not field.many:
+                    known[field.name] = found[field.name]
+        return found
+
+    def _value(
+        self,
+        about: contract.Message,
+        field: contract.Field,
+        parents: Mapping[str, str],
+        above: str,
+        key: contract.Key,
+        value: Any,
+    ) -> Any:
+        place = contract.place(above, field.name, key)
+        if field.name in about.parts:
+            return self._fields(about.parts[field.name], parents, place, value)
+        if field.ref:
+            return self.id_of(contract.load().kinds[field.ref], str(value), parents)
+        if not isinstance(value, str):
+            return value
+        if field.rule.ssh_public_key and (reason := why_no_public_key(value)):
+            raise click.UsageError(f"{place}: {reason}")  # before it is sent: it may be a private key
+        if field.in_bytes or (field.type == "enum" and not value.endswith("_UNSPECIFIED")):
+            try:
+                return element_type(field).convert(value, None, None)
+            except click.BadParameter as error:
+                raise click.UsageError(f"{place}: {error.message}") from None
+        return value
+
+    def id_of(self, kind: contract.Kind, text: str, parents: Mapping[str, str] | None = None) -> str:
         """The id of what is called so: an id, a name, or PARENT/NAME where names are unique within a parent.
 
-        Of several that are called so, the one whose parent is among the ids beside it is meant. Raises NotFound, or
-        click.UsageError naming the candidates when there are several.
+        Of several that are called so, the one with one of these parents is meant. Raises NotFound, or click.UsageError
+        naming the candidates when there are several.
         """
         # Other forms of a UUID, such as 32 hex digits, may be names.
         if ID.fullmatch(text):
@@ -52,8 +93,9 @@ class References:
         if "name" not in kind.message.fields:
             raise click.UsageError(f"{text!r} is not an id, and {help_texts.singular(kind)} has no name")
         found = self._called(kind, text)
-        for field in (field for field in kind.parents if field in beside and len(found) > 1):
-            found = self._called(kind, text, f" AND {field} = {_quoted(beside[field])}") or found
+        for field in kind.parents:
+            if len(found) > 1 and parents and field in parents:
+                found = self._called(kind, text, f" AND {field} = {_quoted(parents[field])}") or found
         if not found and kind.parents and "/" in text:
             found = self._by_path(kind, text)
         if not found:
@@ -65,33 +107,30 @@ class References:
 
     def name_of(self, kind: contract.Kind, id: str) -> str:  # noqa: A002 - what the contract calls it
         """The name of what has the id; the id itself when that can't be told."""
-        return self._named(kind, id).name or id
+        return getattr(self._resource(kind, id), "name", "") or id
 
     def path_of(self, kind: contract.Kind, item: Any) -> str:
         """What `id_of` takes for it: its name, PARENT/NAME where names are unique within a parent, or its id."""
-        return self._path(kind, _named(kind, item))
+        name, field = getattr(item, "name", ""), _parent_field(kind, item)
+        parent = getattr(item, field) if field else ""
+        if not name or ID.fullmatch(name) or (parent and "/" in name):
+            return str(item.meta.id)
+        if not parent:
+            return str(name)
+        above = contract.load().kinds[kind.parents[field]]
+        resource = self._resource(above, parent)
+        return f"{self.path_of(above, resource) if resource else parent}/{name}"
 
-    def _path(self, kind: contract.Kind, item: Named) -> str:
-        if not item.name or ID.fullmatch(item.name) or (item.parent and "/" in item.name):
-            return item.id
-        if not item.parent:
-            return item.name
-        above = contract.load().kinds[item.parent_kind]
-        return f"{self._path(above, self._named(above, item.parent))}/{item.name}"
-
-    def _named(self, kind: contract.Kind, id_: str) -> Named:
+    def _resource(self, kind: contract.Kind, id_: str) -> Any:
         """What has the id. The first few of a kind are read one by one; then all that there are, at once."""
         if id_ not in self._known:
-            self._asked[kind.name] += 1
-            self._known[id_] = Named(id_, "")
-            try:
-                if self._asked[kind.name] > MAX_SINGLE_READS:
-                    everything = self._resources(kind).list(page_size=PAGE_SIZE)
-                    self._known |= {named.id: named for named in (_named(kind, item) for item in everything)}
+            self._reads[kind.name] += 1
+            self._known[id_] = None
+            with suppress(errors.KowaError):
+                if self._reads[kind.name] > MAX_SINGLE_READS:
+                    self._known |= {item.meta.id: item for item in self._resources(kind).list(page_size=PAGE_SIZE)}
                 else:
-                    self._known[id_] = _named(kind, self._resources(kind).get(id_))
-            except errors.KowaError:
-                pass  # its id will do
+                    self._known[id_] = self._resources(kind).get(id_)
         return self._known[id_]
 
     def _by_path(self, kind: contract.Kind, path: str) -> list[Any]:
@@ -117,15 +156,12 @@ class References:
         return getattr(self._client, kind.nouns)
 
 
-def _named(kind: contract.Kind, item: Any) -> Named:
-    name = getattr(item, "name", "")
-    for unique in (unique for unique in kind.uniques if "name" in unique.fields):
-        if not (unique.unless and getattr(item, unique.unless)):
-            parents = [field for field in unique.fields if field in kind.parents]
-            return Named(
-                item.meta.id, name, *((kind.parents[parents[0]], getattr(item, parents[0])) if parents else ())
-            )
-    return Named(item.meta.id, name)
+def _parent_field(kind: contract.Kind, item: Any) -> str:
+    """The field that names what the resource's name is unique within; empty when that is the whole platform."""
+    for unique in kind.uniques:
+        if "name" in unique.fields and not (unique.unless and getattr(item, unique.unless)):
+            return next((field for field in unique.fields if field in kind.parents), "")
+    return ""
 
 
 def _quoted(text: str) -> str:

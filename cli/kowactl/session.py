@@ -15,9 +15,7 @@ class Session:
     """Where Kahuna is, and what speaks with it."""
 
     def __init__(self, endpoint: str | None, ca: str | None, insecure: bool) -> None:
-        self.reason = ""  # why, for those who ask later
         self._endpoint, self._ca, self._insecure = endpoint, ca, insecure
-        self._opened = False
 
     @cached_property
     def client(self) -> "Client":
@@ -28,15 +26,17 @@ class Session:
             raise click.UsageError("set KOWABUNGA_ENDPOINT (or give --endpoint), such as kahuna.example:443")
         from kowa.client import Client
 
+        command = click.get_current_context()
+        reason = command.params.get("reason") or ""
         try:
-            client = Client(self._endpoint, ca=self._ca, insecure=self._insecure, reason=self.reason)
+            client = Client(self._endpoint, ca=self._ca, insecure=self._insecure, reason=reason)
         except OSError as error:
             raise click.UsageError(f"KOWABUNGA_CA (or --ca) can't be read: {error}") from None
         except UnicodeError:  # of what was typed; the edge tells of it
             raise
         except ValueError as error:
             raise click.UsageError(str(error)) from None
-        self._opened = True
+        command.call_on_close(client.close)
         return client
 
     @cached_property
@@ -45,8 +45,3 @@ class Session:
         from kowactl.references import References
 
         return References(self.client)
-
-    def close(self) -> None:
-        """Ends the connection, if there is one."""
-        if self._opened:
-            self.client.close()

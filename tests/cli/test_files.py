@@ -163,7 +163,7 @@ def test_a_private_key_stays_at_home(pretended: Kowactl, fake: Fake, tmp_path: P
     document.write_text(json.dumps({"ssh_keys": [ED25519, PRIVATE]}))
     refused = pretended(*CREATE, "--from-file", str(document))
     assert (refused.code, refused.out, refused.err.count("\n")) == (2, "", 1)
-    assert "--from-file: ssh_keys[1]: is a private key" in refused.err
+    assert "ssh_keys[1]: is a private key" in refused.err
     assert PRIVATE.splitlines()[1] not in refused.err
     assert not fake.calls
 

@@ -11,9 +11,9 @@ import pytest
 from click.testing import CliRunner
 
 from kowa import contract
-from kowactl.fields import changeable
 from kowactl.kinds import KindGroup
 from kowactl.main import cli
+from kowactl.options import changeable
 
 METHODS = [
     (kind, verb)

@@ -73,6 +73,13 @@ GIVEN: list[tuple[list[str], dict[str, Any]]] = [
     ),
     (["--member", '{"kaktus": "a", "weight": 5}'], {"members": [{"kaktus": "id of a", "weight": 5}]}),
     (["--label", "tier=a,b=c", "--label", "x="], {"labels": {"tier": "a,b=c", "x": ""}}),
+    (
+        ["--limit", 'web={"rate": "1M", "kaktus": "b"}', "--health", '{"protocol": "http"}'],
+        {
+            "limits": {"web": {"rate": "1048576", "kaktus": "id of b"}},
+            "health": {"protocol": "PROTOCOL_HTTP"},
+        },
+    ),
     (["--named-port", "www=80"], {"named_ports": {"www": 80}}),
     (["--limit", "web=rate=1M,kaktus=b"], {"limits": {"web": {"rate": "1048576", "kaktus": "id of b"}}}),
     (
@@ -164,7 +171,7 @@ def test_a_file_says_parts_as_options_do(farm: Fake, bare: Kowactl, tmp_path: An
     assert made["limits"] == {"web": {"rate": "1048576", "kaktus": "id of a"}}
     assert made["health"] == {"path": "/", "protocol": "PROTOCOL_HTTP", "zone": "id of eu"}
     file.write_text("limits: {web: {rate: 1X}}\n")
-    assert "--from-file: limits['web'].rate: '1X' is no size" in bare(*CREATE, "--from-file", str(file)).err
+    assert "limits['web'].rate: '1X' is no size" in bare(*CREATE, "--from-file", str(file)).err
     file.write_text("members: 5\n")
     assert bare(*CREATE, "--from-file", str(file)).code == 2
 
