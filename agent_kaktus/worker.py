@@ -20,7 +20,7 @@ from agent_kaktus.storage.imports import Imports
 from agent_kaktus.storage.storage_pool import StoragePool
 from agent_kaktus.storage.template import Template, importing
 from kowa.fleet.v1 import fleet_pb2
-from kowa.runtime.feed import Feed, Refused, TerminalSize, Worker
+from kowa.runtime.feed import Feed, Keys, Refused, Worker
 from kowa.runtime.tasks import Tasks
 
 log = structlog.get_logger()
@@ -53,7 +53,7 @@ class KaktusWorker(Worker):
         except StepFailed as why:
             raise Refused(str(why)) from why
 
-    async def console(self, instance: str, keys: AsyncIterator[bytes | TerminalSize]) -> AsyncIterator[bytes]:
+    async def console(self, instance: str, keys: Keys) -> AsyncIterator[bytes]:
         """What an instance prints, and has printed; `keys` are typed into it."""
         hypervisor = self._hypervisor
         if hypervisor is None:

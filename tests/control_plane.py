@@ -19,7 +19,7 @@ from kowa import files, resources
 from kowa.client import Client
 from kowa.fleet.v1 import fleet_pb2
 from kowa.runtime.agent import Agent
-from kowa.runtime.feed import Feed, Refused, TerminalSize, Worker
+from kowa.runtime.feed import Feed, Keys, Refused, Worker
 from kowa.runtime.settings import AgentSettings
 from kowa.v2 import agent_pb2, agent_token_pb2, instance_pb2, kaktus_pb2, region_pb2, zone_pb2
 
@@ -102,11 +102,11 @@ class FakeHost(Worker):
         if self.refuses_commands:
             raise Refused(self.refuses_commands)
 
-    async def console(self, instance: str, keys: AsyncIterator[bytes | TerminalSize]) -> AsyncIterator[bytes]:
+    async def console(self, instance: str, keys: Keys) -> AsyncIterator[bytes]:
         """A machine that answers in capitals, and says how large its terminal is."""
         yield b"login: "
         async for data in keys:
-            yield f"{data.rows}x{data.columns}".encode() if isinstance(data, TerminalSize) else data.upper()
+            yield f"{data.rows}x{data.columns}".encode() if isinstance(data, fleet_pb2.TerminalSize) else data.upper()
 
     def status_of(self, noun: str) -> Any:
         """What is seen of a kind, if the test says so."""

@@ -10,7 +10,8 @@ from pathlib import Path
 import structlog
 from asyncinotify import Inotify, Mask
 
-from kowa.runtime.feed import Refused, TerminalSize
+from kowa.fleet.v1 import fleet_pb2
+from kowa.runtime.feed import Keys, Refused
 
 SHOWN_BYTES = 64 << 10  # of what was printed before
 MAX_HISTORY_BYTES, KEPT_BYTES = 1 << 20, 512 << 10  # a longer history is cut to what is kept
@@ -46,13 +47,13 @@ async def follow(history: Path) -> AsyncIterator[bytes]:
             yield data
 
 
-async def type_in(keys: AsyncIterator[bytes | TerminalSize], terminal: Callable[[], Awaitable[str]]) -> None:
+async def type_in(keys: Keys, terminal: Callable[[], Awaitable[str]]) -> None:
     """Passes keys on until they end. Keys for an instance that is off are lost, as on a real one."""
     port = _Port()
     try:
         await port.open(await terminal())
         async for data in keys:
-            if isinstance(data, TerminalSize):
+            if isinstance(data, fleet_pb2.TerminalSize):
                 port.resize(data)
             elif not await port.write(data):
                 await port.open(await terminal())
@@ -73,7 +74,7 @@ class _Port:
 
     def __init__(self) -> None:
         self._terminal = -1
-        self._size: TerminalSize | None = None
+        self._size: fleet_pb2.TerminalSize | None = None
         self._writable = asyncio.Event()
 
     async def open(self, path: str) -> None:
@@ -86,10 +87,10 @@ class _Port:
             if self._size:
                 self.resize(self._size)
 
-    def resize(self, size: TerminalSize) -> None:
+    def resize(self, size: fleet_pb2.TerminalSize) -> None:
         self._size = size
         with contextlib.suppress(OSError, termios.error):  # there is none now
-            termios.tcsetwinsize(self._terminal, size)
+            termios.tcsetwinsize(self._terminal, (size.rows, size.columns))
 
     async def write(self, data: bytes) -> bool:
         """Whether all of it was taken."""

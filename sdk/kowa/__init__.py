@@ -1,5 +1,6 @@
 """Kowabunga's Python SDK: the contracts' stubs, a client, and what both agents stand on."""
 
+from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -11,12 +12,6 @@ __all__ = ["AsyncClient", "Client"]
 
 def __getattr__(name: str) -> Any:
     """The clients, imported when asked for: they bring grpc, which kowactl's help does without."""
-    if name == "Client":
-        from kowa.client import Client
-
-        return Client
-    if name == "AsyncClient":
-        from kowa.aio import AsyncClient
-
-        return AsyncClient
-    raise AttributeError(f"module 'kowa' has no attribute {name!r}")
+    if name not in __all__:
+        raise AttributeError(f"module 'kowa' has no attribute {name!r}")
+    return getattr(import_module("kowa.client" if name == "Client" else "kowa.aio"), name)

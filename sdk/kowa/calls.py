@@ -116,9 +116,13 @@ class Connection:
         except (grpc.RpcError, grpc.aio.UsageError, ValueError, asyncio.CancelledError) as error:
             is_cancelled = isinstance(error, asyncio.CancelledError) and _is_cancelled_by_its_owner()
             if self._closed.is_set() and not is_cancelled:
-                raise errors.Closed() from None
+                raise errors.Closed(
+                    "the client is closed; make another", code="CANCELLED", reason="CLIENT_CLOSED"
+                ) from None
             if isinstance(error, grpc.RpcError):
-                raise kowa_error(error) from None
+                call: Any = error
+                details = dict(call.trailing_metadata() or ()).get("grpc-status-details-bin", b"")
+                raise errors.from_status(call.code().name, call.details() or "", details) from None
             raise
 
 
@@ -172,13 +176,6 @@ def codecs(method: contract.Method) -> dict[str, Any]:
     }
 
 
-def kowa_error(error: grpc.RpcError) -> errors.KowaError:
-    """The KowaError for a failed call, of grpc or grpc.aio."""
-    call: Any = error
-    trailing = dict(call.trailing_metadata() or ())
-    return errors.from_status(call.code().name, call.details() or "", trailing.get("grpc-status-details-bin", b""))
-
-
 def operation_id(metadata: Any) -> str:
     return str(dict(metadata or ()).get("kowabunga-operation", ""))
 
@@ -194,8 +191,13 @@ def raise_unless_done(operation: operation_pb2.Operation) -> operation_pb2.Opera
     if operation.phase in ENDED:
         phase = operation_pb2.Phase.Name(operation.phase).removeprefix("PHASE_").lower()
         ended = said if said.startswith(phase) else f"{phase}: {said}"
-        raise errors.OperationFailed(f"{name} {ended}", operation)
-    raise errors.OperationPending(f"{name} is still under way: {said}", operation)
+        raise errors.OperationFailed(f"{name} {ended}", code="ABORTED", reason="OPERATION_FAILED", operation=operation)
+    raise errors.OperationPending(
+        f"{name} is still under way: {said}",
+        code="DEADLINE_EXCEEDED",
+        reason="OPERATION_PENDING",
+        operation=operation,
+    )
 
 
 def kind_of(nouns: str) -> contract.Kind:

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final, Self
+from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
     from kowa.v2 import operation_pb2
@@ -28,6 +28,7 @@ class KowaError(Exception):
         reason: str = "",
         metadata: Mapping[str, str] | None = None,
         violations: tuple[Violation, ...] = (),
+        operation: "operation_pb2.Operation | None" = None,
     ) -> None:
         super().__init__(message)
         self.message = message  # names the object, what is wrong and the remedy
@@ -35,6 +36,7 @@ class KowaError(Exception):
         self.reason = reason  # a stable word for programs: `HAS_CHILDREN`
         self.metadata = dict(metadata or {})  # what the reason is about
         self.violations = violations
+        self.operation = operation  # which the change is carried out by, if it was committed
 
 
 class NotFound(KowaError):
@@ -64,34 +66,17 @@ class Unavailable(KowaError):
 class Closed(KowaError):
     """The client was closed, before the call or during it; what was asked may have been done."""
 
-    def __init__(self, message: str = "the client is closed; make another") -> None:
-        super().__init__(message, code="CANCELLED", reason="CLIENT_CLOSED")
 
-
-class OperationError(KowaError):
-    """What was asked for was committed, and did not come about."""
-
-    STATUS = "", ""  # its code and its reason
-
-    def __init__(self, message: str, operation: "operation_pb2.Operation") -> None:
-        code, reason = self.STATUS
-        super().__init__(message, code=code, reason=reason)
-        self.operation = operation
-
-    def __reduce__(self) -> tuple[type[Self], tuple[str, "operation_pb2.Operation"]]:
-        return type(self), (self.message, self.operation)
-
-
-class OperationFailed(OperationError):
+class OperationFailed(KowaError):
     """What was asked for was committed and then failed."""
 
-    STATUS = "ABORTED", "OPERATION_FAILED"
+    operation: "operation_pb2.Operation"
 
 
-class OperationPending(OperationError):
+class OperationPending(KowaError):
     """What was asked for was committed and is still under way."""
 
-    STATUS = "DEADLINE_EXCEEDED", "OPERATION_PENDING"
+    operation: "operation_pb2.Operation"
 
 
 CLASSES: Final[Mapping[str, type[KowaError]]] = {

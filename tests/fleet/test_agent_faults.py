@@ -12,7 +12,7 @@ from kowa import errors
 from kowa.fleet.v1 import fleet_pb2
 from kowa.runtime import console
 from kowa.runtime.console import serve_console
-from kowa.runtime.feed import Refused, TerminalSize
+from kowa.runtime.feed import Keys, Refused
 from tests.control_plane import FakeHost, Loop
 from tests.fleet.manual_kahuna import ManualKahuna
 from tests.site import Site
@@ -77,7 +77,7 @@ class Paused(FakeHost):
         super().__init__()
         self.takes, self.took = takes, 0
 
-    async def console(self, instance: str, keys: AsyncIterator[bytes | TerminalSize]) -> AsyncIterator[bytes]:
+    async def console(self, instance: str, keys: Keys) -> AsyncIterator[bytes]:
         async for _ in keys:
             self.took += 1
             yield b""
@@ -117,7 +117,7 @@ class Blinking(FakeHost):
         self.watched = asyncio.Event()
         self.left = asyncio.Event()
 
-    async def console(self, instance: str, keys: AsyncIterator[bytes | TerminalSize]) -> AsyncIterator[bytes]:
+    async def console(self, instance: str, keys: Keys) -> AsyncIterator[bytes]:
         try:
             while True:
                 yield b"_"
@@ -145,7 +145,7 @@ def test_a_console_that_is_open_when_its_session_ends_leaves_nothing_behind() ->
 @pytest.mark.parametrize("printed", [[], [b"login: "]])
 def test_who_asks_for_a_console_is_told_why_there_is_none_or_no_more(site: Site, printed: list[bytes]) -> None:
     class Broken(FakeHost):
-        async def console(self, instance: str, keys: AsyncIterator[bytes | TerminalSize]) -> AsyncIterator[bytes]:
+        async def console(self, instance: str, keys: Keys) -> AsyncIterator[bytes]:
             for line in printed:
                 yield line
             raise Refused("its disk can't be read")

@@ -14,14 +14,13 @@ from kahuna.kinds import console
 from kahuna.kinds.console import Console, Consoles
 from kahuna.maintenance import show_audit_trail
 from kowa import errors
-from kowa.runtime.feed import Refused, TerminalSize
+from kowa.runtime.feed import Keys, Refused
 from kowa.v2 import instance_pb2
 from tests.control_plane import ControlPlane, FakeHost
 from tests.site import Site, make_site
 from tests.viewer import Viewer
 from tests.waiting import until
 
-Keys = AsyncIterator[bytes | TerminalSize]
 MIB, CHUNK = 1 << 20, 64 << 10
 
 

@@ -16,7 +16,8 @@ def test_every_kind_that_clients_write_has_them_at_one_place() -> None:
         labels = kind.message.fields.get("labels")
         assert (labels is not None) == ("create" in kind.service.methods), kind.name
         if labels is not None:
-            assert (labels.number, labels.key_type, labels.type, labels.immutable) == (15, "string", "string", False)
+            assert (labels.is_map, labels.type, labels.immutable) == (True, "string", False)
+            assert contract.load().stub(kind.message.name).DESCRIPTOR.fields_by_name["labels"].number == 15
 
 
 @pytest.fixture

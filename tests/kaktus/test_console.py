@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from agent_kaktus.compute import console
-from kowa.runtime.feed import TerminalSize
+from kowa.fleet.v1.fleet_pb2 import TerminalSize
 
 from .slices import id_of
 
@@ -73,7 +73,7 @@ def test_a_paste_goes_to_the_machine_in_order_and_what_it_prints_comes_once(mach
 
     async def story() -> None:
         keys: asyncio.Queue[bytes | TerminalSize] = asyncio.Queue()
-        keys.put_nowait(TerminalSize(24, 80))
+        keys.put_nowait(TerminalSize(rows=24, columns=80))
         for at in range(0, len(paste), 4096):
             keys.put_nowait(paste[at : at + 4096])
         assert await shown(machine, keys, len(paste)) == paste

@@ -116,10 +116,10 @@ def test_parts_enums_maps_and_oneofs_of_another_package() -> None:
         "status": "BalancerStatus",
     } | {"meta": "kowa.v2.Meta"}
     assert parts["members"].comment == "A host that takes calls."
-    assert [(fields[name].key_type, fields[name].type) for name in ("named_ports", "limits", "members")] == [
-        ("string", "uint32"),
-        ("string", "message"),
-        ("", "message"),
+    assert [(fields[name].is_map, fields[name].type) for name in ("named_ports", "limits", "members")] == [
+        (True, "uint32"),
+        (True, "message"),
+        (False, "message"),
     ]
     protocols = known.enums[parts["health"].fields["protocol"].type_name].values
     assert [(value.short, value.comment) for value in protocols[1:3]] == [

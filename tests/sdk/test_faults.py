@@ -228,9 +228,9 @@ FAILED = Operation(method="StopInstance", target_name="web", phase=PHASE_SUPERSE
     [
         errors.NotFound("no region", code="NOT_FOUND", reason="NOT_FOUND", metadata={"id": "x"}),
         errors.Invalid("name: is required", violations=(errors.Violation("name", "is required"),)),
-        errors.OperationFailed("it failed", FAILED),
-        errors.OperationPending("it goes on", FAILED),
-        errors.Closed(),
+        errors.OperationFailed("it failed", operation=FAILED),
+        errors.OperationPending("it goes on", operation=FAILED),
+        errors.Closed("it is closed", code="CANCELLED"),
     ],
     ids=lambda error: type(error).__name__,
 )

@@ -33,11 +33,10 @@ class Field:
     """One field of a message."""
 
     name: str
-    number: int
     type: Type  # of one value: of a list's elements, of a map's values
     type_name: str  # the full name of its message or enum, else empty
     repeated: bool  # a list; false for a map
-    key_type: Type | Literal[""]  # of a map's keys; empty unless it is a map
+    is_map: bool
     oneof: str  # the oneof it is one of, else empty
     presence: bool  # unset can be told from the default
     required: bool
@@ -51,11 +50,6 @@ class Field:
     in_bytes: bool  # a number of bytes
     long_text: bool  # often longer than a line
     comment: str
-
-    @property
-    def is_map(self) -> bool:
-        """Whether it holds values by keys."""
-        return bool(self.key_type)
 
     @property
     def many(self) -> bool:
@@ -130,7 +124,6 @@ class Enum:
 
     name: str
     values: tuple[Value, ...]
-    comment: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -168,7 +161,6 @@ class Service:
 
     name: str  # full: `kowa.v2.InstanceService`
     methods: Mapping[str, Method]
-    comment: str
 
 
 @dataclass(frozen=True, slots=True)

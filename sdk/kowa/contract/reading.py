@@ -127,11 +127,10 @@ def _field(of: FieldDescriptor, comments: _Comments) -> Field:
     oneof = of.containing_oneof.name if of.containing_oneof else ""
     return Field(
         name=of.name,
-        number=of.number,
-        type=_type(one),
+        type=cast(Type, _TYPES[one.type]),
         type_name=about.full_name if about else "",
         repeated=of.is_repeated and not entry,
-        key_type=_type(entry.fields_by_name["key"]) if entry else "",
+        is_map=entry is not None,
         oneof="" if oneof.startswith("_") else oneof,  # what protoc makes of an `optional` field
         presence=of.has_presence,
         required=field_behavior_pb2.REQUIRED in behaviours,
@@ -148,10 +147,6 @@ def _field(of: FieldDescriptor, comments: _Comments) -> Field:
     )
 
 
-def _type(of: FieldDescriptor) -> Type:
-    return cast(Type, _TYPES[of.type])
-
-
 def _enum(of: EnumDescriptor, comments: _Comments) -> Enum:
     prefix = snake(of.name).upper() + "_"
     return Enum(
@@ -166,7 +161,6 @@ def _enum(of: EnumDescriptor, comments: _Comments) -> Enum:
             )
             for value in of.values
         ),
-        comment=comments.get(of.full_name, ""),
     )
 
 
@@ -175,7 +169,7 @@ def _service(of: ServiceDescriptor, messages: Mapping[str, Message], comments: _
     message = of.file.message_types_by_name.get(kind)
     plural = _option(message, options_pb2.kind).plural.title().replace("-", "") if message else ""
     methods = (_method(method, kind, plural, messages, comments) for method in of.methods)
-    return Service(of.full_name, {method.verb: method for method in methods}, comments.get(of.full_name, ""))
+    return Service(of.full_name, {method.verb: method for method in methods})
 
 
 def _method(

@@ -8,7 +8,7 @@ from typing import Any
 import grpc
 
 from kowa.fleet.v1 import fleet_pb2
-from kowa.runtime.feed import Refused, TerminalSize, Worker
+from kowa.runtime.feed import Refused, Worker
 from kowa.runtime.tasks import first_done
 
 RELAY = "/kowa.fleet.v1.FleetService/Relay"
@@ -47,11 +47,10 @@ async def serve_console(channel: grpc.aio.Channel, worker: Worker, console: flee
             async with asyncio.timeout(LAST_KEYS_TIMEOUT_S):
                 await typed.join()
 
-    async def keys() -> AsyncIterator[bytes | TerminalSize]:
+    async def keys() -> AsyncIterator[bytes | fleet_pb2.TerminalSize]:
         while True:
             response = await typed.get()
-            size = response.size
-            yield TerminalSize(size.rows, size.columns) if response.HasField("size") else response.data
+            yield response.size if response.HasField("size") else response.data
             typed.task_done()
             await say(fleet_pb2.RelayRequest(done=1))
 

@@ -1,20 +1,16 @@
 """What an agent's worker sees of Kahuna: what is wanted, when that changes, and where to report what is."""
 
 from collections.abc import AsyncIterator, Mapping
-from typing import NamedTuple, Protocol
+from typing import Protocol, TypeAlias
 
 from kowa.fleet.v1 import fleet_pb2
+
+Keys: TypeAlias = AsyncIterator[bytes | fleet_pb2.TerminalSize]
+"""What is typed into a console, and how large the terminal is that shows it."""
 
 
 class Refused(Exception):
     """A worker's reason not to accept a change of its slice; the last good state stays."""
-
-
-class TerminalSize(NamedTuple):
-    """How large the terminal is on which a console is shown, in characters."""
-
-    rows: int
-    columns: int
 
 
 class Feed(Protocol):
@@ -45,7 +41,7 @@ class Worker:
         """Does something once. Raises Refused with the reason when it can't."""
         raise Refused(f"this agent knows no command {command.WhichOneof('action')}")
 
-    async def console(self, instance: str, keys: AsyncIterator[bytes | TerminalSize]) -> AsyncIterator[bytes]:
+    async def console(self, instance: str, keys: Keys) -> AsyncIterator[bytes]:
         """What an instance has printed and prints, 64 KiB at once at most; `keys` are typed into it.
 
         Raises Refused when there is none.
