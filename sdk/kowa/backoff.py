@@ -13,15 +13,15 @@ def delay(attempt: int, first: float, longest: float, factor: float = 2.0) -> fl
 class Backoff:
     """Counts failed attempts in a row. Each pause is a random part of the delay, so that many don't try at once."""
 
-    def __init__(self, first: float, longest: float, draw: Callable[[float, float], float] = random.uniform) -> None:
-        """Delays in seconds; `draw(low, high)` returns a random number between both."""
-        self._first, self._longest, self._draw = first, longest, draw
+    def __init__(self, first: float, longest: float, uniform: Callable[[float, float], float] = random.uniform) -> None:
+        """Delays in seconds; `uniform(low, high)` returns a random number between both."""
+        self._first, self._longest, self._uniform = first, longest, uniform
         self._attempt = 0
 
     def next_pause(self) -> float:
         """Seconds until the next attempt: between half of the delay and all of it."""
         self._attempt += 1
-        return self._draw(0.5, 1.0) * delay(self._attempt, self._first, self._longest)
+        return self._uniform(0.5, 1.0) * delay(self._attempt, self._first, self._longest)
 
     def reset(self) -> None:
         """It worked: the next pause is a short one."""

@@ -25,8 +25,6 @@ CALL_LIMIT: Final = 60.0  # seconds for one answer, unless the client is told ot
 OPERATION_LIMIT: Final = 3600.0  # seconds for a change to be carried out, unless the client or the call says otherwise
 POLL_S: Final = 60.0  # seconds that one WaitOperation waits at most
 PAUSES_S: Final = 0.2, 5.0  # before what waits for Kahuna to come back tries again: the first, the longest
-MESSAGE_LIMIT: Final = 32 << 20
-METADATA_LIMIT: Final = 1 << 20
 
 # gRPC retries by itself: what can't be reached is tried again after a random part of a growing pause, four times.
 # Nothing is done twice, because each change carries a request id.
@@ -39,9 +37,9 @@ OPTIONS: Final = (
     ("grpc.initial_reconnect_backoff_ms", 200),
     ("grpc.max_reconnect_backoff_ms", 3000),
     ("grpc.keepalive_time_ms", 330_000),  # gRPC servers take more than one ping in five minutes of silence for abuse
-    ("grpc.max_receive_message_length", MESSAGE_LIMIT),
+    ("grpc.max_receive_message_length", 32 << 20),
     # A refusal says what is wrong with each field and why each host won't do, all in metadata: gRPC takes 8 KiB of it.
-    ("grpc.max_metadata_size", METADATA_LIMIT),
+    ("grpc.max_metadata_size", 1 << 20),
 )
 ENDED: Final = frozenset(
     {
@@ -185,15 +183,15 @@ def raise_unless_done(operation: operation_pb2.Operation) -> operation_pb2.Opera
 
     Raises OperationFailed or OperationPending otherwise.
     """
-    name, said = f"{operation.method} {operation.target_name}".strip(), operation.message or "it gives no reason"
+    name, message = f"{operation.method} {operation.target_name}".strip(), operation.message or "it gives no reason"
     if operation.phase == operation_pb2.PHASE_DONE:
         return operation
     if operation.phase in ENDED:
         phase = operation_pb2.Phase.Name(operation.phase).removeprefix("PHASE_").lower()
-        ended = said if said.startswith(phase) else f"{phase}: {said}"
+        ended = message if message.startswith(phase) else f"{phase}: {message}"
         raise errors.OperationFailed(f"{name} {ended}", code="ABORTED", reason="OPERATION_FAILED", operation=operation)
     raise errors.OperationPending(
-        f"{name} is still under way: {said}",
+        f"{name} is still under way: {message}",
         code="DEADLINE_EXCEEDED",
         reason="OPERATION_PENDING",
         operation=operation,

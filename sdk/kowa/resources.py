@@ -9,13 +9,12 @@ from google.protobuf.message import Message
 
 from kowa.formats import snake
 
-TYPE_URL_PREFIX = "type.googleapis.com/"
-
 
 def pack(resource: Message) -> any_pb2.Any:
     """A resource as it travels; equal ones have equal bytes."""
-    data = resource.SerializeToString(deterministic=True)
-    return any_pb2.Any(type_url=TYPE_URL_PREFIX + resource.DESCRIPTOR.full_name, value=data)
+    packed = any_pb2.Any()
+    packed.Pack(resource, deterministic=True)
+    return packed
 
 
 def unpack(packed: any_pb2.Any) -> Message:

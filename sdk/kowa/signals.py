@@ -1,4 +1,4 @@
-"""Being told to end."""
+"""Signals that ask a program to end."""
 
 import asyncio
 import signal

@@ -23,9 +23,9 @@ def parse(text: str) -> int:
 def in_words(*sizes: int) -> tuple[str, ...]:
     """Sizes in the largest units that fit, as exact as it takes to tell apart those that differ."""
     for decimals in range(1, _MAX_DECIMALS + 1):
-        said = tuple(_rounded(size, decimals) for size in sizes)
-        if len(set(said)) == len(set(sizes)):
-            return said
+        texts = tuple(_rounded(size, decimals) for size in sizes)
+        if len(set(texts)) == len(set(sizes)):
+            return texts
     return tuple(f"{size} bytes" for size in sizes)
 
 
@@ -41,5 +41,5 @@ def _rounded(size: int, decimals: int) -> str:
         if round(value, decimals) < 1024:
             break
         value, unit = value / 1024, f"{larger}iB"
-    said = f"{float(round(value, decimals)):.{decimals}f}".rstrip("0").rstrip(".")
-    return f"{said} {unit}"
+    number = f"{float(round(value, decimals)):.{decimals}f}".rstrip("0").rstrip(".")
+    return f"{number} {unit}"

@@ -12,11 +12,11 @@ def test_delays_double_up_to_the_longest() -> None:
 def test_a_pause_is_a_random_part_of_its_delay() -> None:
     asked: list[tuple[float, float]] = []
 
-    def draw(low: float, high: float) -> float:
+    def uniform(low: float, high: float) -> float:
         asked.append((low, high))
         return low
 
-    backoff = Backoff(0.2, 15.0, draw)
+    backoff = Backoff(0.2, 15.0, uniform)
     assert [backoff.next_pause() for _ in range(3)] == [0.1, 0.2, 0.4]
     assert asked == [(0.5, 1.0)] * 3
     backoff.reset()

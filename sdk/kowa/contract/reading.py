@@ -119,8 +119,8 @@ def _message(of: Descriptor, comments: _Comments, known: Mapping[str, Message]) 
 
 
 def _field(of: FieldDescriptor, comments: _Comments) -> Field:
-    said: Any = of.GetOptions().Extensions
-    behaviours = said[field_behavior_pb2.field_behavior]
+    options: Any = of.GetOptions().Extensions
+    behaviours = options[field_behavior_pb2.field_behavior]
     entry = of.message_type if of.message_type and of.message_type.GetOptions().map_entry else None
     one = entry.fields_by_name["value"] if entry else of
     about = one.message_type or one.enum_type
@@ -135,14 +135,14 @@ def _field(of: FieldDescriptor, comments: _Comments) -> Field:
         presence=of.has_presence,
         required=field_behavior_pb2.REQUIRED in behaviours,
         output_only=field_behavior_pb2.OUTPUT_ONLY in behaviours,
-        immutable=field_behavior_pb2.IMMUTABLE in behaviours or said[options_pb2.change_not_served],
-        change_not_served=said[options_pb2.change_not_served],
-        default_value=said[options_pb2.default_value],
-        not_served=said[options_pb2.not_served],
-        rule=said[options_pb2.rule],
-        ref=said[options_pb2.ref],
-        in_bytes=said[options_pb2.in_bytes],
-        long_text=said[options_pb2.long_text],
+        immutable=field_behavior_pb2.IMMUTABLE in behaviours or options[options_pb2.change_not_served],
+        change_not_served=options[options_pb2.change_not_served],
+        default_value=options[options_pb2.default_value],
+        not_served=options[options_pb2.not_served],
+        rule=options[options_pb2.rule],
+        ref=options[options_pb2.ref],
+        in_bytes=options[options_pb2.in_bytes],
+        long_text=options[options_pb2.long_text],
         comment=comments.get(of.full_name, ""),
     )
 

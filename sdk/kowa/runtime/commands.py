@@ -59,17 +59,15 @@ class Journal:
         As long as nothing was begun in this file, it may have been in another that was lost. That is UNKNOWN, and stays
         so, for this word of it may be lost, too. Once something was, all older ones were recalled: they come first.
         """
-        if self.find(id_) is None and not self._tells_of_any():
+        begun = "SELECT 1 FROM command WHERE ending IS NOT ? LIMIT 1"
+        if self.find(id_) is None and not self._execute(begun, fleet_pb2.ENDING_UNKNOWN):
             self._execute("INSERT INTO command (id, ending, message) VALUES (?, ?, '')", id_, fleet_pb2.ENDING_UNKNOWN)
         return self.find(id_) or fleet_pb2.CommandResult(id=id_, ending=fleet_pb2.ENDING_EXPIRED)
-
-    def _tells_of_any(self) -> bool:
-        return bool(self._execute("SELECT 1 FROM command WHERE ending IS NOT ? LIMIT 1", fleet_pb2.ENDING_UNKNOWN))
 
     def _execute(self, statement: str, *values: object) -> list[Any]:
         try:
             if self._connection is None:
-                self._connection = connect(self._path, _prepare)
+                self._connection = connect(self._path, lambda connection: connection.execute(_SCHEMA))
             return self._connection.execute(statement, values).fetchall()
         except (sqlite3.Error, OSError) as error:
             raise OSError(f"the agent can't keep its journal of commands: {error}") from error
@@ -78,10 +76,6 @@ class Journal:
         """Lets go of the file."""
         if self._connection is not None:
             self._connection.close()
-
-
-def _prepare(connection: sqlite3.Connection) -> None:
-    connection.execute(_SCHEMA)
 
 
 class Commands:

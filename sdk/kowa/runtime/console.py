@@ -30,7 +30,7 @@ async def serve_console(channel: grpc.aio.Channel, worker: Worker, console: flee
     writing, shown = asyncio.Lock(), asyncio.Event()
     under_way = 0  # bytes of what was printed
 
-    async def say(request: fleet_pb2.RelayRequest) -> None:
+    async def send(request: fleet_pb2.RelayRequest) -> None:
         async with writing:
             await call.write(request)
 
@@ -52,7 +52,7 @@ async def serve_console(channel: grpc.aio.Channel, worker: Worker, console: flee
             response = await typed.get()
             yield response.size if response.HasField("size") else response.data
             typed.task_done()
-            await say(fleet_pb2.RelayRequest(done=1))
+            await send(fleet_pb2.RelayRequest(done=1))
 
     async def print_all() -> None:
         nonlocal under_way
@@ -62,15 +62,15 @@ async def serve_console(channel: grpc.aio.Channel, worker: Worker, console: flee
                     shown.clear()
                     await shown.wait()
                 under_way += len(data)
-                await say(fleet_pb2.RelayRequest(data=data))
+                await send(fleet_pb2.RelayRequest(data=data))
         except Refused as refused:
-            await say(fleet_pb2.RelayRequest(refusal=str(refused)))
+            await send(fleet_pb2.RelayRequest(refusal=str(refused)))
         await call.done_writing()
         # Kahuna ends the call when it has read all of that, and the listener hears it. To end here would cut it short.
         await asyncio.sleep(LAST_KEYS_TIMEOUT_S)
 
     try:
-        await say(fleet_pb2.RelayRequest(ticket=console.ticket))
+        await send(fleet_pb2.RelayRequest(ticket=console.ticket))
         await first_done(print_all(), listen())
     finally:
         call.cancel()

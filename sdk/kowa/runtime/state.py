@@ -32,7 +32,7 @@ def lock_state(state: Path) -> Iterator[None]:
         os.close(descriptor)
 
 
-def connect(path: Path, prepare: Callable[[sqlite3.Connection], None]) -> sqlite3.Connection:
+def connect(path: Path, prepare: Callable[[sqlite3.Connection], object]) -> sqlite3.Connection:
     """Opens a file, which is this process's alone from then on. `prepare` gives it its form and reads from it.
 
     Raises OperationalError or OSError when it can't be opened now, though it is good: a full disk, another at work.
@@ -50,7 +50,7 @@ def connect(path: Path, prepare: Callable[[sqlite3.Connection], None]) -> sqlite
         return _connect(path, prepare)
 
 
-def _connect(path: Path, prepare: Callable[[sqlite3.Connection], None]) -> sqlite3.Connection:
+def _connect(path: Path, prepare: Callable[[sqlite3.Connection], object]) -> sqlite3.Connection:
     path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
     connection = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
