@@ -2,7 +2,6 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from xml.etree.ElementTree import Element, SubElement
 
 
 @dataclass(frozen=True, slots=True)
@@ -17,10 +16,6 @@ class DiskSource:
     def key(self) -> str:
         """By which a domain's disks are compared."""
         return source_key(dict(self.attributes))
-
-    def add_to(self, disk: Element) -> None:
-        """Adds the source element to a disk element."""
-        SubElement(disk, "source", dict(self.attributes))
 
     def __str__(self) -> str:
         return f"{self.type} {self.key}"

@@ -1,8 +1,11 @@
 """The domain of an instance: its definition in libvirt's XML, and what a definition says. Pure."""
 
 import hashlib
+import re
+from pathlib import Path
 from xml.etree import ElementTree
 from xml.etree.ElementTree import Element, SubElement
+from xml.sax.saxutils import escape
 
 from agent_kaktus import names
 from agent_kaktus.actual import Mark
@@ -18,56 +21,77 @@ MARK = f"{{{NAMESPACE}}}mark"
 ElementTree.register_namespace(PREFIX, NAMESPACE)
 
 
-def definition(config: HostConfig, instance: Instance, wanted: Devices) -> Element:
-    """The domain, unmarked: what is asked for, and what DEFINITION_VERSION adds to that."""
-    domain = _asked(config, instance, wanted)
-    devices = domain.find("devices")
-    assert devices is not None
-    SubElement(devices, "panic", model="isa")  # without it nobody hears of a panic, and on_crash says nothing
-    return domain
+def _template(name: str) -> str:
+    """A file of this folder, without the comments and white space between its elements."""
+    return re.sub(r"<!--.*?-->|\n *", "", Path(__file__).with_name(f"{name}.xml").read_text("ascii"))
 
 
-def _asked(config: HostConfig, instance: Instance, wanted: Devices) -> Element:
-    domain = Element("domain", type=config.accelerator)
-    _text(domain, "name", names.domain(instance.id))
-    _text(domain, "uuid", instance.id)
-    _text(domain, "memory", str(-(-instance.memory // 1024)), unit="KiB")
-    _text(domain, "vcpu", str(instance.vcpus), placement="static")
-    system = SubElement(domain, "os")
-    _text(system, "type", "hvm", arch="x86_64", machine=config.machine_type)
-    _features(domain, config)
-    _cpu(domain, config)
-    SubElement(domain, "clock", offset="utc")
-    _text(domain, "on_poweroff", "destroy")
-    _text(domain, "on_reboot", "restart")
-    _text(domain, "on_crash", "destroy")
-    _no_sleep(domain)
-    devices = SubElement(domain, "devices")
-    for place, disk in enumerate(wanted.disks):
-        _disk(devices, disk, place)
-    _seed(devices, config, instance)
-    for plugged in wanted.attachments:
-        _interface(devices, plugged)
-    _console(devices, config, instance)
-    _channel(devices)
-    random = SubElement(devices, "rng", model="virtio")
-    _text(random, "backend", "/dev/urandom", model="random")
-    SubElement(devices, "memballoon", model="none")
-    return domain
+# They are written as ElementTree writes XML: agents before took fingerprints of what it had written.
+_DOMAIN = _template("domain")
+_DISK = _template("disk")
+_INTERFACE = _template("interface")
+_BOOT = '<boot order="1" />'
+_TCG_CACHE = '<tcg><tb-cache unit="MiB">{size}</tb-cache></tcg>'
+_HOST_CPU = '<cpu mode="host-passthrough" check="none" migratable="on" />'
+_EMULATED_CPU = '<cpu mode="custom" match="exact" check="none"><model fallback="forbid">qemu64</model></cpu>'
+
+
+def definition(config: HostConfig, instance: Instance, devices: Devices, mark: Mark) -> str:
+    """The text of the domain: what is requested, what DEFINITION_VERSION adds to that, and our mark."""
+    domain = ElementTree.fromstring(_requested(config, instance, devices))  # noqa: S314 - our own
+    # Without it nobody hears of a panic, and on_crash does nothing.
+    SubElement(next(domain.iter("devices")), "panic", model="isa")
+    metadata = Element("metadata")
+    SubElement(metadata, MARK, _attributes(mark))
+    domain.insert(2, metadata)  # behind name and uuid
+    ElementTree.indent(domain)
+    return ElementTree.tostring(domain, encoding="unicode")
 
 
 def fingerprint(config: HostConfig, instance: Instance, devices: Devices) -> str:
-    """Of what is asked for only: with what we add in it, a newer agent would have each instance restarted."""
-    return hashlib.sha256(ElementTree.tostring(_asked(config, instance, devices))).hexdigest()
+    """Of what is requested only: with what we add in it, a newer agent would have each instance restarted."""
+    text = _requested(config, instance, devices)
+    return hashlib.sha256(text.encode("ascii", "xmlcharrefreplace")).hexdigest()
 
 
-def marked(domain: Element, mark: Mark) -> str:
-    """The text of a definition that bears our mark."""
-    metadata = Element("metadata")
-    metadata.append(Element(MARK, _attributes(mark)))
-    domain.insert([child.tag for child in domain].index("uuid") + 1, metadata)
-    ElementTree.indent(domain)
-    return ElementTree.tostring(domain, encoding="unicode")
+def _requested(config: HostConfig, instance: Instance, devices: Devices) -> str:
+    is_emulated = config.accelerator == "qemu"
+    return _DOMAIN.format(
+        accelerator=config.accelerator,
+        name=names.domain(instance.id),
+        id=instance.id,
+        memory=-(-instance.memory // 1024),
+        vcpus=instance.vcpus,
+        machine_type=_escaped(config.machine_type),
+        tcg_cache=_TCG_CACHE.format(size=config.tcg_cache_mib) if is_emulated else "",
+        cpu=_EMULATED_CPU if is_emulated else _HOST_CPU,
+        disks="".join(_disk(disk, number) for number, disk in enumerate(devices.disks)),
+        seed=_escaped(config.seed(instance.id)),
+        interfaces="".join(_interface(attachment) for attachment in devices.attachments),
+        console=_escaped(config.console(instance.id)),
+    )
+
+
+def _disk(disk: Disk, number: int) -> str:
+    attributes = "".join(f'{name}="{_escaped(value)}" ' for name, value in disk.source.attributes)
+    return _DISK.format(
+        type=disk.source.type,
+        format=disk.source.format,
+        source=f"<source {attributes}/>",
+        target="vd" + chr(ord("a") + number),
+        serial=disk.volume.id.replace("-", "")[:20],
+        boot="" if number else _BOOT,
+    )
+
+
+def _interface(attachment: Attachment) -> str:
+    adapter = attachment.adapter
+    return _INTERFACE.format(mac=adapter.mac, bridge=_escaped(attachment.vnet.bridge), tap=adapter.tap)
+
+
+def _escaped(value: str | Path) -> str:
+    """As ElementTree writes it in an attribute."""
+    return escape(str(value), {'"': "&quot;"})
 
 
 def bare_mark(mark: Mark) -> str:
@@ -86,10 +110,14 @@ def mark_of(domain: Element) -> Mark | None:
     if found is None:
         return None
     try:
-        ran_at, powered_off_at = int(found.attrib["ran"]), int(found.attrib["rests"])
-        stop_asked_at = int(found.get("asked", "0"))  # older agents do not write it, nor the next
-        version = int(found.get("form", "1"))
-        return Mark(found.attrib["id"], found.attrib["digest"], ran_at, powered_off_at, stop_asked_at, version)
+        return Mark(
+            found.attrib["id"],
+            found.attrib["digest"],
+            ran_at=int(found.attrib["ran"]),
+            powered_off_at=int(found.attrib["rests"]),
+            stop_asked_at=int(found.get("asked", "0")),  # older agents do not write it, nor the next
+            version=int(found.get("form", "1")),
+        )
     except (KeyError, ValueError):
         return None
 
@@ -110,74 +138,3 @@ def disk_target(domain: Element, key: str) -> str:
 
 def taps_of(domain: Element) -> frozenset[str]:
     return frozenset(target.attrib["dev"] for target in domain.findall("devices/interface/target[@dev]"))
-
-
-def disk_name(place: int) -> str:
-    """vda, vdb ... vdz."""
-    return "vd" + chr(ord("a") + place)
-
-
-def _features(domain: Element, config: HostConfig) -> None:
-    features = SubElement(domain, "features")
-    SubElement(features, "acpi")
-    SubElement(features, "apic")
-    if config.accelerator == "qemu":
-        _text(SubElement(features, "tcg"), "tb-cache", str(config.tcg_cache_mib), unit="MiB")
-
-
-def _cpu(domain: Element, config: HostConfig) -> None:
-    if config.accelerator == "kvm":
-        SubElement(domain, "cpu", mode="host-passthrough", check="none", migratable="on")
-    else:
-        cpu = SubElement(domain, "cpu", mode="custom", match="exact", check="none")
-        _text(cpu, "model", "qemu64", fallback="forbid")
-
-
-def _no_sleep(domain: Element) -> None:
-    """Turns guest sleep off: a sleeping guest does not react to a shutdown request."""
-    management = SubElement(domain, "pm")
-    SubElement(management, "suspend-to-mem", enabled="no")
-    SubElement(management, "suspend-to-disk", enabled="no")
-
-
-def _disk(devices: Element, disk: Disk, place: int) -> None:
-    element = SubElement(devices, "disk", type=disk.source.type, device="disk")
-    SubElement(element, "driver", name="qemu", type=disk.source.format, cache="writeback", discard="unmap")
-    disk.source.add_to(element)
-    SubElement(element, "target", dev=disk_name(place), bus="virtio")
-    _text(element, "serial", disk.volume.id.replace("-", "")[:20])
-    if place == 0:
-        SubElement(element, "boot", order="1")
-
-
-def _seed(devices: Element, config: HostConfig, instance: Instance) -> None:
-    SubElement(devices, "controller", type="scsi", index="0", model="virtio-scsi")
-    disk = SubElement(devices, "disk", type="file", device="cdrom")
-    SubElement(disk, "driver", name="qemu", type="raw")
-    SubElement(disk, "source", file=str(config.seed(instance.id)))
-    SubElement(disk, "target", dev="sda", bus="scsi")
-    SubElement(disk, "readonly")
-
-
-def _interface(devices: Element, plugged: Attachment) -> None:
-    interface = SubElement(devices, "interface", type="bridge")
-    SubElement(interface, "mac", address=plugged.adapter.mac)
-    SubElement(interface, "source", bridge=plugged.vnet.bridge)
-    SubElement(interface, "target", dev=plugged.adapter.tap)
-    SubElement(interface, "model", type="virtio")
-    SubElement(interface, "rom", enabled="no")
-
-
-def _console(devices: Element, config: HostConfig, instance: Instance) -> None:
-    serial = SubElement(devices, "serial", type="pty")
-    SubElement(serial, "log", file=str(config.console(instance.id)), append="on")
-    SubElement(serial, "target", port="0")
-
-
-def _channel(devices: Element) -> None:
-    channel = SubElement(devices, "channel", type="unix")
-    SubElement(channel, "target", type="virtio", name="org.qemu.guest_agent.0")
-
-
-def _text(parent: Element, tag: str, text: str, **attributes: str) -> None:
-    SubElement(parent, tag, attributes).text = text

@@ -40,8 +40,7 @@ class Define(ObjectStep[Instance]):
     again: bool
 
     async def do(self, host: "LocalHost") -> None:
-        definition = domain.definition(host.config, self.wanted, self.devices)
-        await host.hypervisor.define(domain.marked(definition, self.mark))
+        await host.hypervisor.define(domain.definition(host.config, self.wanted, self.devices, self.mark))
 
     def __str__(self) -> str:
         return f"{'redefine' if self.again else 'define'} {self.wanted.name}"
