@@ -6,6 +6,8 @@ from enum import Enum
 from ipaddress import IPv4Network
 from typing import Any
 
+from kowa.v2 import kaktus_pb2
+
 
 class Power(Enum):
     """How a domain stands."""
@@ -99,32 +101,10 @@ class Link:
 
 
 @dataclass(frozen=True, slots=True)
-class NumaNode:
-    """A part of the host. Memory in bytes; CPUs as Linux lists them."""
-
-    id: int
-    cpus: str
-    memory: int
-
-
-@dataclass(frozen=True, slots=True)
-class HostFacts:
-    """What libvirt and the kernel say of the host. Memory in bytes."""
-
-    cpus: int = 0
-    memory: int = 0
-    version: str = ""
-    architecture: str = ""
-    cpu_model: str = ""
-    cpu_flags: tuple[str, ...] = ()
-    numa_nodes: tuple[NumaNode, ...] = ()
-
-
-@dataclass(frozen=True, slots=True)
 class Actual:
     """All that is on the host, at one look."""
 
-    facts: HostFacts = HostFacts()
+    facts: kaktus_pb2.KaktusStatus = field(default_factory=kaktus_pb2.KaktusStatus)  # what never changes of it
     domains: Mapping[str, Domain] = field(default_factory=dict)  # that bear our mark
     foreign_domains: Mapping[str, Domain] = field(default_factory=dict)
     pools: Mapping[str, PoolSpace] = field(default_factory=dict)

@@ -19,12 +19,7 @@ class Kaktuses(Kind[Kaktus]):
         return GONE if wanted.gone else Verdict((*remove_stale_tap_filters(view), *remove_stale_metadata_filter(view)))
 
     def fill_status(self, view: View, wanted: Kaktus, resource: kaktus_pb2.Kaktus) -> None:
-        facts = view.actual.facts
-        resource.status.cpus, resource.status.memory = facts.cpus, facts.memory
-        resource.status.hypervisor = f"{facts.version} ({view.config.accelerator})"
-        resource.status.version, resource.status.architecture = VERSION, facts.architecture
+        resource.status.CopyFrom(view.actual.facts)
+        resource.status.hypervisor += f" ({view.config.accelerator})"
+        resource.status.version = VERSION
         resource.status.strangers.extend(view.strangers)
-        resource.status.cpu_model = facts.cpu_model
-        resource.status.cpu_flags.extend(facts.cpu_flags)
-        for node in facts.numa_nodes:
-            resource.status.numa_nodes.add(id=node.id, cpus=node.cpus, memory=node.memory)

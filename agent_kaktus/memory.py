@@ -1,4 +1,4 @@
-"""What the agent remembers between two looks, and forgets when it ends: failures, pauses, what kinds note."""
+"""What the agent remembers between two observations, and forgets when it ends: failures, pauses, what kinds note."""
 
 from collections.abc import Iterable, Set
 from dataclasses import dataclass, field
@@ -15,15 +15,7 @@ Generation = tuple[str, int]
 """An object's id and the number of its generation."""
 
 
-class Notes:
-    """What a kind remembers of its objects."""
-
-    def keep_only(self, ids: Set[str]) -> None:
-        """Forgets all other objects."""
-        raise NotImplementedError
-
-
-N = TypeVar("N", bound=Notes)
+N = TypeVar("N")
 
 
 @dataclass(slots=True)
@@ -43,10 +35,10 @@ class Memory:
     given_up: dict[Generation, str] = field(default_factory=dict)  # why nothing is tried until the generation moves
     applied: dict[str, int] = field(default_factory=dict)  # object -> generation
     repeats: dict[str, tuple[str, int]] = field(default_factory=dict)  # object -> its last steps, how often in a row
-    _notes: dict[type[Notes], Any] = field(default_factory=dict)
+    _notes: dict[type[Any], Any] = field(default_factory=dict)
 
     def of(self, notes: type[N]) -> N:
-        """The notes of a kind."""
+        """The notes of a kind. It forgets by itself what it needs no more."""
         found: N = self._notes.setdefault(notes, notes())
         return found
 
@@ -83,8 +75,6 @@ class Memory:
                 del by_id[id_]
         for key in [key for key in self.given_up if key[0] not in ids]:
             del self.given_up[key]
-        for notes in self._notes.values():
-            notes.keep_only(ids)
 
     def next_deadline(self, now: float, others: Iterable[float]) -> float:
         """Seconds until something is due. What was due before is being done, or waits for something else."""

@@ -6,11 +6,8 @@ from agent_kaktus.config import HostConfig
 from agent_kaktus.disk import DiskSource
 from agent_kaktus.network.adapter import Adapter, Attachment, attachment
 from agent_kaktus.storage.volume import Volume, source_of
-from kowa import formats
-from kowa.runtime.desired import Desired, DesiredObject, Identity
+from kowa.runtime.desired import Desired, DesiredObject
 from kowa.v2 import instance_pb2
-
-MIN_MEMORY_BYTES = 1 << 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,18 +59,3 @@ def devices_of(config: HostConfig, desired: Desired, instance: Instance) -> Devi
         tuple(Disk(volume, source_of(config, desired, volume)) for volume in volumes),
         tuple(attachment(desired, adapter) for adapter in adapters),
     )
-
-
-def parse_instance(identity: Identity, sent: instance_pb2.Instance) -> Instance:
-    """Raises ValueError in words."""
-    power = sent.power or instance_pb2.POWER_RUNNING
-    if power not in instance_pb2.Power.values():
-        raise ValueError(f"power {power} is not known")
-    if not formats.DNS_LABEL.fullmatch(sent.name):
-        raise ValueError(f"name {sent.name!r} can't be a host's")
-    if sent.vcpus < 1 or sent.memory < MIN_MEMORY_BYTES:
-        raise ValueError(f"{sent.vcpus} vCPUs and {sent.memory} bytes of memory make no instance")
-    return Instance(
-        *identity, sent.vcpus, sent.memory, power, tuple(sent.volumes), tuple(sent.adapters),
-        sent.user_data, tuple(sorted(sent.metadata.items())), tuple(sent.ssh_keys), sent.project,
-    )  # fmt: skip

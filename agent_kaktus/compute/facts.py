@@ -1,12 +1,32 @@
-"""What a host is made of, from libvirt's capabilities and /proc/cpuinfo. Pure."""
+"""What a host is made of, from libvirt and /proc/cpuinfo."""
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any
 from xml.etree import ElementTree
 
-from agent_kaktus.actual import NumaNode
+import libvirt
+
+from kowa.v2 import kaktus_pb2
 
 _FLAGS = re.compile(r"^(?:flags|Features)\s*:(.*)$", re.MULTILINE)  # of x86, of ARM
+
+
+def observe_facts(connection: Any) -> kaktus_pb2.KaktusStatus:
+    """What never changes of a host's status. May take libvirt long: it may start QEMU to answer."""
+    architecture, _, cpus, *_ = connection.getInfo()  # its memory is wrong on some hosts
+    number = connection.getVersion()
+    capabilities = ElementTree.fromstring(connection.getCapabilities())  # noqa: S314 - libvirt's own
+    return kaktus_pb2.KaktusStatus(
+        cpus=cpus,
+        memory=connection.getMemoryStats(libvirt.VIR_NODE_MEMORY_STATS_ALL_CELLS)["total"] << 10,
+        hypervisor=f"{connection.getType()} {number // 1_000_000}.{number // 1_000 % 1_000}.{number % 1_000}",
+        architecture=architecture,
+        cpu_model=cpu_model(capabilities),
+        cpu_flags=cpu_flags(Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace")),
+        numa_nodes=numa_nodes(capabilities),
+    )
 
 
 def cpu_model(capabilities: ElementTree.Element) -> str:
@@ -14,23 +34,21 @@ def cpu_model(capabilities: ElementTree.Element) -> str:
     return capabilities.findtext("host/cpu/model", "")
 
 
-def cpu_flags(cpuinfo: str) -> tuple[str, ...]:
+def cpu_flags(cpuinfo: str) -> list[str]:
     """The flags of the first processor, in alphabetical order."""
     found = _FLAGS.search(cpuinfo)
-    return tuple(sorted(found[1].split())) if found else ()
+    return sorted(found[1].split()) if found else []
 
 
-def numa_nodes(capabilities: ElementTree.Element) -> tuple[NumaNode, ...]:
+def numa_nodes(capabilities: ElementTree.Element) -> Iterator[kaktus_pb2.NumaNode]:
     """The host's NUMA nodes, by number; none where libvirt knows of none."""
-    nodes = (
-        NumaNode(
-            int(cell.get("id", "0")),
-            _listed(int(cpu.get("id", "0")) for cpu in cell.iterfind("cpus/cpu")),
-            int(cell.findtext("memory", "0")) << 10,  # always in KiB
+    cells = {int(cell.get("id", "0")): cell for cell in capabilities.iterfind("host/topology/cells/cell")}
+    for number, cell in sorted(cells.items()):
+        yield kaktus_pb2.NumaNode(
+            id=number,
+            cpus=_listed(int(cpu.get("id", "0")) for cpu in cell.iterfind("cpus/cpu")),
+            memory=int(cell.findtext("memory", "0")) << 10,  # always in KiB
         )
-        for cell in capabilities.iterfind("host/topology/cells/cell")
-    )
-    return tuple(sorted(nodes, key=lambda node: node.id))
 
 
 def _listed(numbers: Iterable[int]) -> str:

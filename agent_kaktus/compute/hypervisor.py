@@ -12,19 +12,19 @@ import functools
 import threading
 import time
 from collections.abc import Callable, Set
-from pathlib import Path
 from typing import Any, TypeVar
 from xml.etree import ElementTree
 
 import libvirt
 import structlog
 
-from agent_kaktus.actual import Domain, HostFacts, Mark, Power
+from agent_kaktus.actual import Domain, Mark, Power
 from agent_kaktus.compute import domain as definitions
-from agent_kaktus.compute import facts
 from agent_kaktus.compute.calls import Calls
+from agent_kaktus.compute.facts import observe_facts
 from agent_kaktus.errors import LibvirtUnavailable, StepFailed
 from kowa.backoff import Backoff
+from kowa.v2 import kaktus_pb2
 
 T = TypeVar("T")
 
@@ -70,7 +70,7 @@ class Hypervisor:
         self._lock = threading.Lock()  # held for no call
         self._connection: Any = None
         self._killed: set[str] = set()  # instances whose QEMU was last ended by the host, not by the guest
-        self._facts: HostFacts | None = None
+        self._facts: kaktus_pb2.KaktusStatus | None = None
         self._retry_at = 0.0
         self._clock = clock
         self._backoff = Backoff(_FIRST_RETRY_S, _LONGEST_RETRY_S)
@@ -79,10 +79,10 @@ class Hypervisor:
     async def observe(self) -> list[Domain]:
         return await self._call(_HOST, lambda connection: _look(connection, self._killed))
 
-    async def facts(self) -> HostFacts:
-        """Cached after the first call: libvirt may start QEMU to answer."""
+    async def facts(self) -> kaktus_pb2.KaktusStatus:
+        """Cached after the first call."""
         if self._facts is None:
-            self._facts = await self._call(_HOST, _facts)
+            self._facts = await self._call(_HOST, observe_facts)
         return self._facts
 
     async def define(self, text: str) -> None:
@@ -295,23 +295,6 @@ def _power(state: int, reason: int) -> Power:
     if (state, reason) == (libvirt.VIR_DOMAIN_PAUSED, libvirt.VIR_DOMAIN_PAUSED_CRASHED):
         return Power.PANICKED  # while libvirt was away, which does not catch up on it
     return _POWERS.get(state, Power.RUNNING)
-
-
-def _facts(connection: Any) -> HostFacts:
-    architecture, _, cpus, *_ = connection.getInfo()  # its memory is wrong on some hosts
-    kibibytes = connection.getMemoryStats(libvirt.VIR_NODE_MEMORY_STATS_ALL_CELLS)["total"]
-    number = connection.getVersion()
-    version = f"{number // 1_000_000}.{number // 1_000 % 1_000}.{number % 1_000}"
-    capabilities = ElementTree.fromstring(connection.getCapabilities())  # noqa: S314 - libvirt's own
-    return HostFacts(
-        cpus,
-        kibibytes << 10,
-        f"{connection.getType()} {version}",
-        architecture,
-        facts.cpu_model(capabilities),
-        facts.cpu_flags(Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace")),
-        facts.numa_nodes(capabilities),
-    )
 
 
 def _is_alive(connection: Any) -> bool:

@@ -5,12 +5,12 @@ from dataclasses import replace
 
 from agent_kaktus.actual import DEFINITION_VERSION, Domain, Mark, Power
 from agent_kaktus.compute import domain, seed
-from agent_kaktus.compute.desired import Devices, Instance, devices_of, parse_instance
-from agent_kaktus.compute.notes import PowerNotes
+from agent_kaktus.compute.desired import Devices, Instance, devices_of
 from agent_kaktus.compute.steps import (
     CutPower,
     Define,
     FilterTaps,
+    PowerNotes,
     RemoveSeed,
     Resume,
     SetMark,
@@ -24,9 +24,11 @@ from agent_kaktus.network.adapter import Adapter, is_filtered, why_not_plugged
 from agent_kaktus.network.vnet import why_no_bridge
 from agent_kaktus.plan import GONE, Condition, Kind, Step, Verdict, View
 from agent_kaktus.storage.volume import why_no_disk
+from kowa import formats
 from kowa.runtime.desired import Identity, MissingReference
 from kowa.v2 import instance_pb2
 
+MIN_MEMORY_BYTES = 1 << 20
 MIN_FREE_BYTES = 64 << 20  # that a pool must have before an instance that ran out of them is resumed
 
 RESTART_REQUIRED = Condition(
@@ -51,10 +53,30 @@ class Instances(Kind[Instance]):
     message, value = instance_pb2.Instance, Instance
 
     def parse(self, identity: Identity, sent: instance_pb2.Instance) -> Instance:
-        return parse_instance(identity, sent)
+        power = sent.power or instance_pb2.POWER_RUNNING
+        if power not in instance_pb2.Power.values():
+            raise ValueError(f"power {power} is not known")
+        if not formats.DNS_LABEL.fullmatch(sent.name):
+            raise ValueError(f"name {sent.name!r} can't be a host's")
+        if sent.vcpus < 1 or sent.memory < MIN_MEMORY_BYTES:
+            raise ValueError(f"{sent.vcpus} vCPUs and {sent.memory} bytes of memory make no instance")
+        return Instance(
+            *identity, sent.vcpus, sent.memory, power, tuple(sent.volumes), tuple(sent.adapters),
+            sent.user_data, tuple(sorted(sent.metadata.items())), tuple(sent.ssh_keys), sent.project,
+        )  # fmt: skip
 
     def plan(self, view: View, wanted: Instance) -> Verdict:
-        return _plan(view, wanted)
+        found = view.actual.domains.get(wanted.id)
+        if wanted.gone:
+            return _plan_gone(view, wanted, found)
+        if stranger := view.actual.foreign_domains.get(wanted.id):
+            return Verdict(waits=f"domain {stranger.name}, which has its id and does not bear our mark")
+        try:
+            devices = devices_of(view.config, view.desired, wanted)
+            reason = _why_not_ready(view, wanted, devices)
+        except MissingReference as missing:
+            reason = str(missing)
+        return _plan_waiting(view, wanted, found, reason) if reason else _plan_ready(view, wanted, devices, found)
 
     def fill_status(self, view: View, wanted: Instance, resource: instance_pb2.Instance) -> None:
         found = view.actual.domains.get(wanted.id)
@@ -74,8 +96,8 @@ class Instances(Kind[Instance]):
 
     def update_memory(self, view: View) -> None:
         """Forgets that an instance was asked to stop once it is off, or is wanted and its time has run out."""
-        notes = view.memory.of(PowerNotes)
-        instances = view.desired.of(Instance)
+        notes, instances = view.memory.of(PowerNotes), view.desired.of(Instance)
+        notes.keep_only(instances.keys())
         for id_, asked in list(notes.stopping.items()):
             found = view.actual.domains.get(id_)
             is_due = view.now - asked >= view.config.shutdown_limit
@@ -89,47 +111,33 @@ class Instances(Kind[Instance]):
         return [asked + view.config.shutdown_limit for asked in view.memory.of(PowerNotes).stopping.values()]
 
 
-def _plan(view: View, wanted: Instance) -> Verdict:
-    found = view.actual.domains.get(wanted.id)
-    if wanted.gone:
-        return _gone(view, wanted, found)
-    if stranger := view.actual.foreign_domains.get(wanted.id):
-        return Verdict(waits=f"domain {stranger.name}, which has its id and does not bear our mark")
-    try:
-        devices = devices_of(view.config, view.desired, wanted)
-        waits = _why_not(view, wanted, devices)
-    except MissingReference as missing:
-        return _wait(view, wanted, found, str(missing))
-    return _wait(view, wanted, found, waits) if waits else _fit(view, wanted, devices, found)
-
-
-def _wait(view: View, wanted: Instance, found: Domain | None, reason: str) -> Verdict:
+def _plan_waiting(view: View, wanted: Instance, found: Domain | None, reason: str) -> Verdict:
     """What it waits for keeps it from being started, not from being stopped or filtered."""
     filters = () if view.actual.filters_unseen else _filter_taps(view, wanted, found)
-    return _power_down(view, wanted, found) or Verdict(filters, waits=reason)
+    return _stop(view, wanted, found) or Verdict(filters, waits=reason)
 
 
-def _fit(view: View, wanted: Instance, devices: Devices, found: Domain | None) -> Verdict:
+def _plan_ready(view: View, wanted: Instance, devices: Devices, found: Domain | None) -> Verdict:
     mark = _mark(view, wanted, devices, found)
-    steps = tuple(_prepare(view, wanted, devices, found, mark))
+    steps = tuple(_define(view, wanted, devices, found, mark))
     if wanted.is_to_stop:
-        down = _power_down(view, wanted, found)
+        down = _stop(view, wanted, found)
         if down:
             return down  # what else there is to do has time until it is off, and must not hold it up
         return Verdict(steps, conditions=(POWERED_OFF,) if found and found.was_powered_off_at(mark.ran_at) else ())
-    conditions = (RESTART_REQUIRED,) if _runs_an_older(found, mark) else ()
     if found is None or not found.is_on:
-        return _power_up(view, wanted, devices, mark, steps, found)
+        return _start(view, wanted, devices, mark, steps, found)
     if found.power is Power.PANICKED:
         return Verdict((*steps, CutPower(wanted)))  # then it is off, without having been asked to, and is started again
     if found.power is Power.IO_ERROR and _is_full(view, devices):
         return Verdict(steps, fails="" if steps else "paused, since a disk could not be written: its pool is full")
     if wanted.id in view.memory.of(PowerNotes).stopping:
         return Verdict(steps, working="" if steps else "it is still shutting down")
-    return Verdict((*steps, *_keep_up(view, wanted, devices, found, mark)), conditions=conditions)
+    conditions = (RESTART_REQUIRED,) if found.running_fingerprint != mark.fingerprint else ()
+    return Verdict((*steps, *_keep_running(view, wanted, devices, found, mark)), conditions=conditions)
 
 
-def _prepare(view: View, wanted: Instance, devices: Devices, found: Domain | None, mark: Mark) -> list[Step]:
+def _define(view: View, wanted: Instance, devices: Devices, found: Domain | None, mark: Mark) -> list[Step]:
     steps: list[Step] = []
     if view.actual.seeds.get(wanted.id) != seed.fingerprint(view.config, wanted, devices):
         steps.append(WriteSeed(wanted, devices))
@@ -139,7 +147,7 @@ def _prepare(view: View, wanted: Instance, devices: Devices, found: Domain | Non
     return steps
 
 
-def _power_up(
+def _start(
     view: View, wanted: Instance, devices: Devices, mark: Mark, steps: tuple[Step, ...], found: Domain | None
 ) -> Verdict:
     if found is not None and found.was_powered_off_at(wanted.generation):
@@ -162,21 +170,21 @@ def _power_up(
     return Verdict((*steps, *up))
 
 
-def _keep_up(view: View, wanted: Instance, devices: Devices, found: Domain, mark: Mark) -> list[Step]:
+def _keep_running(view: View, wanted: Instance, devices: Devices, found: Domain, mark: Mark) -> list[Step]:
     steps: list[Step] = []
     if not all(is_filtered(view, adapter) for adapter in devices.adapters):
         steps.append(FilterTaps(wanted, devices.adapters))
-    is_held = wanted.power == instance_pb2.POWER_SUSPENDED
-    if is_held and found.power is Power.RUNNING:
+    is_suspended = wanted.power == instance_pb2.POWER_SUSPENDED
+    if is_suspended and found.power is Power.RUNNING:
         steps.append(Suspend(wanted))
-    if not is_held and found.power is not Power.RUNNING:
+    if not is_suspended and found.power is not Power.RUNNING:
         steps.append(Resume(wanted))
     if mark.ran_at != wanted.generation:
         steps.append(SetMark(wanted, replace(mark, ran_at=wanted.generation)))
     return steps
 
 
-def _power_down(view: View, wanted: Instance, found: Domain | None) -> Verdict | None:
+def _stop(view: View, wanted: Instance, found: Domain | None) -> Verdict | None:
     """What stopping it takes, whatever it refers to. None if it is not to be stopped, or is off."""
     if not wanted.is_to_stop or found is None or not found.is_on:
         return None
@@ -204,7 +212,7 @@ def _filter_taps(view: View, wanted: Instance, found: Domain | None) -> tuple[St
     return () if all(is_filtered(view, adapter) for adapter in plugged) else (FilterTaps(wanted, plugged),)
 
 
-def _gone(view: View, wanted: Instance, found: Domain | None) -> Verdict:
+def _plan_gone(view: View, wanted: Instance, found: Domain | None) -> Verdict:
     steps: list[Step] = []
     if found is not None:
         if found.is_on:
@@ -222,7 +230,7 @@ def _mark(view: View, wanted: Instance, devices: Devices, found: Domain | None) 
     return replace(past, fingerprint=fingerprint, version=DEFINITION_VERSION)
 
 
-def _why_not(view: View, wanted: Instance, devices: Devices) -> str:
+def _why_not_ready(view: View, wanted: Instance, devices: Devices) -> str:
     """What an instance waits for before anything of it is made or started; empty if for nothing."""
     reasons = [why_no_disk(view, disk.volume) for disk in devices.disks]
     reasons += [why_no_bridge(view, plugged.vnet) for plugged in devices.attachments]
@@ -230,10 +238,6 @@ def _why_not(view: View, wanted: Instance, devices: Devices) -> str:
     if devices.attachments and view.actual.filters_unseen and not wanted.is_to_stop:
         reasons.append(f"filters for its adapters: {view.actual.filters_unseen}")
     return next((reason for reason in reasons if reason), "")
-
-
-def _runs_an_older(found: Domain | None, mark: Mark) -> bool:
-    return found is not None and found.is_on and found.running_fingerprint != mark.fingerprint
 
 
 def _is_full(view: View, devices: Devices) -> bool:

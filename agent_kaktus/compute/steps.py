@@ -1,18 +1,64 @@
-"""The steps of instances: definition, power, seed."""
+"""The steps of instances: definition, power, seed; and what is remembered of their power between two observations."""
 
-from dataclasses import dataclass
+from collections.abc import Set
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from agent_kaktus.actual import Mark
 from agent_kaktus.compute import domain
 from agent_kaktus.compute.desired import Devices, Instance
-from agent_kaktus.compute.notes import PowerNotes
-from agent_kaktus.memory import Memory
+from agent_kaktus.memory import Generation, Memory
 from agent_kaktus.network.adapter import Adapter, put_filters
 from agent_kaktus.plan import ObjectStep
 
 if TYPE_CHECKING:
     from agent_kaktus.host import LocalHost
+
+
+MAX_RESTARTS = 5
+RESTART_WINDOW_S = 600.0
+
+
+@dataclass(slots=True)
+class PowerNotes:
+    """When instances were asked to stop, and restarted after a crash. Times are seconds of the loop's clock."""
+
+    stopping: dict[str, float] = field(default_factory=dict)  # instance -> when it was asked to shut down
+    restarts: dict[Generation, tuple[float, ...]] = field(default_factory=dict)
+
+    def restarts_of(self, instance: Instance) -> tuple[float, ...]:
+        """When its present generation was restarted after a crash."""
+        return self.restarts.get((instance.id, instance.generation), ())
+
+    def crashes_too_often(self, instance: Instance) -> bool:
+        """Stays true until its generation changes, however long ago the crashes are."""
+        last = self.restarts_of(instance)[-MAX_RESTARTS:]
+        return len(last) == MAX_RESTARTS and last[-1] - last[0] <= RESTART_WINDOW_S
+
+    def count_recent_restarts(self, instance: Instance, now: float) -> int:
+        """How often it was restarted within the window."""
+        return sum(now - time <= RESTART_WINDOW_S for time in self.restarts_of(instance))
+
+    def note_restart(self, instance: Instance, now: float) -> None:
+        """Records a restart after a crash."""
+        self.restarts[instance.id, instance.generation] = (*self.restarts_of(instance), now)[-MAX_RESTARTS:]
+
+    def note_running(self, instance: Instance, now: float) -> None:
+        """Clears the restarts of an instance that has run for a whole RESTART_WINDOW_S."""
+        if self.restarts_of(instance) and not self.count_recent_restarts(instance, now):
+            del self.restarts[instance.id, instance.generation]
+
+    def note_stopping(self, instance: Instance, now: float) -> None:
+        """From now on an instance that is to stop has its time to do so."""
+        if instance.is_to_stop:
+            self.stopping.setdefault(instance.id, now)
+
+    def keep_only(self, ids: Set[str]) -> None:
+        """Forgets all other instances."""
+        for id_ in self.stopping.keys() - ids:
+            del self.stopping[id_]
+        for key in [key for key in self.restarts if key[0] not in ids]:
+            del self.restarts[key]
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,7 +128,7 @@ class Resume(ObjectStep[Instance]):
 
     def before(self, memory: Memory, now: float) -> None:
         """The time of one that can't be asked to stop before it runs out like that of one that does not listen."""
-        note_stopping(self.wanted, memory, now)
+        memory.of(PowerNotes).note_stopping(self.wanted, now)
 
 
 class Suspend(ObjectStep[Instance]):
@@ -101,7 +147,7 @@ class Shutdown(ObjectStep[Instance]):
         await host.hypervisor.shutdown(self.wanted.id)
 
     def before(self, memory: Memory, now: float) -> None:
-        note_stopping(self.wanted, memory, now)
+        memory.of(PowerNotes).note_stopping(self.wanted, now)
 
 
 class CutPower(ObjectStep[Instance]):
@@ -130,9 +176,3 @@ class SetMark(ObjectStep[Instance]):
     def __str__(self) -> str:
         words = {self.mark.powered_off_at: "powered off", self.mark.stop_asked_at: "stopping"}
         return f"mark {self.wanted.name} {words.get(self.wanted.generation, 'running')}"
-
-
-def note_stopping(instance: Instance, memory: Memory, now: float) -> None:
-    """From now on an instance that is to stop has its time to do so."""
-    if instance.is_to_stop:
-        memory.of(PowerNotes).stopping.setdefault(instance.id, now)

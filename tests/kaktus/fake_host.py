@@ -10,7 +10,7 @@ from agent_kaktus import names
 from agent_kaktus.actual import Actual, Domain, Image, Link, Mark, PoolSpace, Power
 from agent_kaktus.compute import domain, seed
 from agent_kaktus.compute.desired import Devices, Instance
-from agent_kaktus.compute.notes import PowerNotes
+from agent_kaktus.compute.steps import PowerNotes
 from agent_kaktus.config import HostConfig
 from agent_kaktus.kinds import KINDS
 from agent_kaktus.memory import Memory

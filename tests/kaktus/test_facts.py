@@ -2,8 +2,8 @@
 
 from xml.etree import ElementTree
 
-from agent_kaktus.actual import NumaNode
 from agent_kaktus.compute.facts import cpu_flags, cpu_model, numa_nodes
+from kowa.v2.kaktus_pb2 import NumaNode
 
 CAPABILITIES = """
 <capabilities><host>
@@ -20,15 +20,18 @@ CAPABILITIES = """
 def test_the_processor_and_its_nodes() -> None:
     found = ElementTree.fromstring(CAPABILITIES)  # noqa: S314 - ours
     assert cpu_model(found) == "EPYC-Rome"
-    assert numa_nodes(found) == (NumaNode(0, "0-2,7-9", 1 << 20), NumaNode(1, "5", 2 << 20))
-    assert cpu_flags("processor\t: 0\nflags\t\t: fpu vme avx2\n\nprocessor\t: 1\nflags\t: x\n") == (
+    assert list(numa_nodes(found)) == [
+        NumaNode(id=0, cpus="0-2,7-9", memory=1 << 20),
+        NumaNode(id=1, cpus="5", memory=2 << 20),
+    ]
+    assert cpu_flags("processor\t: 0\nflags\t\t: fpu vme avx2\n\nprocessor\t: 1\nflags\t: x\n") == [
         "avx2",
         "fpu",
         "vme",
-    )
-    assert cpu_flags("processor : 0\nFeatures : fp asimd\n") == ("asimd", "fp")
+    ]
+    assert cpu_flags("processor : 0\nFeatures : fp asimd\n") == ["asimd", "fp"]
 
 
 def test_what_nobody_says_is_left_out() -> None:
     found = ElementTree.fromstring("<capabilities><host/></capabilities>")  # noqa: S314 - ours
-    assert (cpu_model(found), numa_nodes(found), cpu_flags("")) == ("", (), ())
+    assert (cpu_model(found), list(numa_nodes(found)), cpu_flags("")) == ("", [], [])
