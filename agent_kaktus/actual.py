@@ -117,7 +117,7 @@ class Actual:
     metadata_services: Mapping[str, frozenset[IPv4Network]] = field(default_factory=dict)  # vnet -> whom it answers
     metadata_filter: str = ""  # fingerprint of the rules around metadata services; empty where there are none
     seeds: Mapping[str, str] = field(default_factory=dict)  # instance -> fingerprint; empty for a folder without one
-    by_kind: Mapping[type, Any] = field(default_factory=dict)  # what kinds have looked at themselves
+    by_kind: Mapping[type, Any] = field(default_factory=dict)  # what kinds have observed themselves
 
     def disk_user(self, disk: str) -> Domain | None:
         """The domain that has a disk, by the key of its source."""

@@ -1,14 +1,14 @@
-"""The loop: look, plan, do, until nothing is left to do; then wait for something to move. It knows no kind by name."""
+"""The loop: observe, plan, do, until nothing is left to do; then wait for a change. It knows no kind by name."""
 
 import asyncio
+import contextlib
 import time
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Callable
 from dataclasses import replace
-from typing import Any, Protocol
+from typing import Any
 
 import structlog
 
-from agent_kaktus.actual import Actual
 from agent_kaktus.config import HostConfig
 from agent_kaktus.errors import PermanentFailure, StepFailed
 from agent_kaktus.memory import LONGEST_RETRY_S, MAX_REPEATS, Failure, Memory
@@ -18,62 +18,52 @@ from kowa.runtime import crashpoint
 from kowa.runtime.desired import Desired, DesiredObject, Kinds
 from kowa.runtime.feed import Feed, Refused
 
-LOOK_INTERVAL_S = 30.0  # when no event comes
-RETRY_INTERVAL_S = 1.0  # while the host can't be looked at
+OBSERVE_INTERVAL_S = 30.0  # when no event comes
+RETRY_INTERVAL_S = 1.0  # while the host can't be observed
 MAX_PARALLEL = 4  # objects worked on
-MAX_ROUNDS = 50  # of look, plan and do before others may speak
+MAX_ROUNDS = 50  # of observing, planning and doing without a pause
 
 log = structlog.get_logger()
 
 
-class Host(Protocol):
-    """What the loop needs of a host; what steps need of it they say themselves."""
-
-    async def observe(self, node: str) -> Actual: ...
-
-
-async def carry_out(step: Step, host: Any) -> None:
-    """Does a step."""
-    await step.do(host)
-
-
 class Loop:
-    """Converges until cancelled."""
+    """Converges a host, which is a LocalHost, or in a simulation something that has the same."""
 
     def __init__(
         self,
         kinds: Kinds[Kind[Any]],
         config: HostConfig,
         feed: Feed,
-        host: Host,
-        memory: Memory,
-        *,
+        host: Any,
+        memory: Memory | None = None,
         clock: Callable[[], float] = time.monotonic,
-        carry_out: Callable[[Step, Any], Awaitable[None]] = carry_out,
     ) -> None:
-        """`clock` returns seconds; `carry_out` does a step, and may do it otherwise in a simulation."""
+        """`clock` returns seconds."""
         self._kinds = kinds
         self._config = config
         self._feed = feed
         self._host = host
-        self._memory = memory
+        self._memory = memory or Memory()
         self._reports = Reports(kinds)
         self._clock = clock
-        self._carry_out = carry_out
         self._wake = asyncio.Event()
         self._eventloop = asyncio.get_running_loop()
         self._view: View | None = None
-        self.desired = Desired()  # as last looked at
+        self.desired = Desired()  # as last planned for
 
     async def run(self) -> None:
+        """Until cancelled."""
         async with asyncio.TaskGroup() as group:
             group.create_task(self._listen())
             while True:
                 self._wake.clear()
-                await self._rest(await self._converge_safely())
+                pause = await self._converge_safely()
+                with contextlib.suppress(TimeoutError):
+                    async with asyncio.timeout(pause):
+                        await self._wake.wait()
 
     def wake(self) -> None:
-        """Looks again soon. May be called in any thread, and after the end."""
+        """Observes again soon. May be called in any thread, and after the end."""
         if not self._eventloop.is_closed():
             self._eventloop.call_soon_threadsafe(self._wake.set)
 
@@ -90,23 +80,16 @@ class Loop:
 
     async def _listen(self) -> None:
         while True:
-            await self._feed.wait_for_change(LOOK_INTERVAL_S)
+            await self._feed.wait_for_change(OBSERVE_INTERVAL_S)
             self._wake.set()
 
-    async def _rest(self, limit: float) -> None:
-        try:
-            async with asyncio.timeout(limit):
-                await self._wake.wait()
-        except TimeoutError:
-            pass
-
     async def _converge_safely(self) -> float:
-        """The edge: whatever goes wrong with a look ends here, and is tried again."""
+        """The edge: whatever goes wrong outside of steps ends here, and is tried again."""
         try:
             return await self.converge()
         except Refused as why:  # a stored slice that this version does not take; Kahuna sends a better one
             log.warning("slice.refused", reason=str(why))
-            return LOOK_INTERVAL_S
+            return OBSERVE_INTERVAL_S
         except Exception:
             log.exception("converge.failed")
             return RETRY_INTERVAL_S
@@ -116,43 +99,38 @@ class Loop:
         for _ in range(MAX_ROUNDS):
             desired = self.desired = self._kinds.parse(self._feed.desired())
             if desired.node is None:
-                return LOOK_INTERVAL_S
+                return OBSERVE_INTERVAL_S
             try:
-                actual = await self._observe_host(desired.node.id)
+                actual = await self._host.observe(desired.node.id)
+                seen = {kind.value: await kind.observe(self._host) for kind in self._kinds}
             except Exception as why:
                 if not isinstance(why, StepFailed | OSError):
-                    log.exception("look.failed")
+                    log.exception("observe.failed")
                 for report in self._reports.unseen(self._config, desired, self._memory, str(why)):
                     self._feed.report(report)
                 return RETRY_INTERVAL_S
-            view = self._observe(desired, actual)
+            # Forgets what is no longer so.
+            self._memory.keep_only({wanted.id for wanted in desired})
+            view = View(self._config, desired, replace(actual, by_kind=seen), self._memory, self._clock())
+            for kind in self._kinds:
+                kind.update_memory(view)
             due = self._decide(view)
             if not due:
                 deadlines = (at for kind in self._kinds for at in kind.deadlines(view))
-                return min(LOOK_INTERVAL_S, self._memory.next_deadline(view.now, deadlines))
-            await self._do_all(due)
+                return min(OBSERVE_INTERVAL_S, self._memory.next_deadline(view.now, deadlines))
+            gate = asyncio.Semaphore(MAX_PARALLEL)
+            async with asyncio.TaskGroup() as group:
+                for wanted, verdict in due.items():
+                    group.create_task(self._do_for(wanted, verdict, gate))
         return RETRY_INTERVAL_S
 
-    async def _observe_host(self, node: str) -> Actual:
-        actual = await self._host.observe(node)
-        seen = {kind.value: found for kind in self._kinds if (found := await kind.observe(self._host)) is not None}
-        return replace(actual, by_kind=seen)
-
-    def _observe(self, desired: Desired, actual: Actual) -> View:
-        """Forgets what is no longer so."""
-        self._memory.keep_only({wanted.id for wanted in desired})
-        view = View(self._config, desired, actual, self._memory, self._clock())
-        for kind in self._kinds:
-            kind.update_memory(view)
-        return view
-
     def _decide(self, view: View) -> dict[DesiredObject, Verdict]:
-        """What is to be done now. Reports all, also what is not."""
+        """What is to be done now. Reports all objects, also those that need nothing."""
         result = plan(self._kinds, view)
         view = self._view = replace(view, strangers=result.strangers)
         for id_, verdict in result.verdicts.items():
             if not verdict.steps:
-                view.memory.note_rest(id_)
+                view.memory.forget_failures(id_)
         for report in self._reports.all(view, result):
             self._feed.report(report)
         return {
@@ -160,12 +138,6 @@ class Loop:
             for wanted in view.desired
             if (verdict := result.verdicts[wanted.id]).steps and not view.memory.is_paused(wanted.id, view.now)
         }
-
-    async def _do_all(self, due: Mapping[DesiredObject, Verdict]) -> None:
-        gate = asyncio.Semaphore(MAX_PARALLEL)
-        async with asyncio.TaskGroup() as group:
-            for wanted, verdict in due.items():
-                group.create_task(self._do_for(wanted, verdict, gate))
 
     async def _do_for(self, wanted: DesiredObject, verdict: Verdict, gate: asyncio.Semaphore) -> None:
         """The edge of what is done for one object: whatever goes wrong there, also around its steps, stays there."""
@@ -181,7 +153,7 @@ class Loop:
             step.before(self._memory, self._clock())
         for step in verdict.steps:
             try:
-                await self._carry_out(step, self._host)
+                await self._carry_out(step)
             except PermanentFailure as why:
                 self._memory.given_up[wanted.id, wanted.generation] = str(why)
                 return
@@ -193,6 +165,9 @@ class Loop:
             crashpoint.reach(f"kaktus.{type(step).__name__}")
         if self._memory.note_done(wanted.id, str(verdict)) > MAX_REPEATS:
             self._memory.note_failure(wanted.id, f"does not come to rest: {verdict}", self._clock())
+
+    async def _carry_out(self, step: Step) -> None:
+        await step.do(self._host)
 
     def _fail(self, wanted: DesiredObject, step: Step, why: Exception) -> None:
         failure = self._memory.note_failure(wanted.id, f"{step}: {why}", self._clock())

@@ -1,6 +1,7 @@
-"""This host as steps and looks see it: one driver for each part."""
+"""This host as steps and observations see it: one driver for each part."""
 
 import asyncio
+from dataclasses import dataclass
 
 from agent_kaktus import names
 from agent_kaktus.actual import Actual
@@ -15,34 +16,25 @@ from agent_kaktus.storage.driver import StorageDriver
 from agent_kaktus.storage.imports import Imports
 
 
+@dataclass
 class LocalHost:
     """Libvirt, storage, netlink and nftables of the host that the agent runs on."""
 
-    tap_filters: TapFilters
-    metadata_filter: MetadataFilter
+    config: HostConfig
+    hypervisor: Hypervisor
+    storage: StorageDriver
+    imports: Imports
+    metadata_services: MetadataServices
 
-    def __init__(
-        self,
-        config: HostConfig,
-        hypervisor: Hypervisor,
-        storage: StorageDriver,
-        imports: Imports,
-        metadata_services: MetadataServices,
-    ) -> None:
-        self.config = config
-        self.hypervisor = hypervisor
-        self.storage = storage
-        self.imports = imports
-        self.metadata_services = metadata_services
-        self.seeds = Seeds(config)
+    def __post_init__(self) -> None:
+        self.seeds = Seeds(self.config)
         self.bridges = Bridges()
-        self._node = ""
+        self._filter_table = ""
 
     async def observe(self, node: str) -> Actual:
         """All that is on the host of a Kaktus. Raises LibvirtUnavailable, StepFailed or OSError with the reason."""
-        if node != self._node:
-            table = names.filter_table(node)
-            self._node, self.tap_filters, self.metadata_filter = node, TapFilters(table), MetadataFilter(table)
+        if (table := names.filter_table(node)) != self._filter_table:
+            self._filter_table, self.tap_filters, self.metadata_filter = table, TapFilters(table), MetadataFilter(table)
         domains = await self.hypervisor.observe()
         storage = await self.storage.observe()
         tap_filters, metadata_filter, unseen = await self._observe_filters()

@@ -63,8 +63,8 @@ class Memory:
         """Whether its steps failed, and are to be tried again later."""
         return id_ in self.failures and now < self.failures[id_].retry_at
 
-    def note_rest(self, id_: str) -> None:
-        """An object has no steps now: forgets its failures."""
+    def forget_failures(self, id_: str) -> None:
+        """Of an object that needs no steps now."""
         self.failures.pop(id_, None)
         self.repeats.pop(id_, None)
 

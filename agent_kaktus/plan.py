@@ -15,6 +15,7 @@ from agent_kaktus.config import HostConfig
 from agent_kaktus.memory import Memory
 from kowa.runtime import desired
 from kowa.runtime.desired import Desired, DesiredObject, Kinds
+from kowa.v2.meta_pb2 import Condition
 
 D = TypeVar("D", bound=DesiredObject)
 
@@ -54,15 +55,6 @@ class ObjectStep(Step, Generic[D]):
 
 
 @dataclass(frozen=True, slots=True)
-class Condition:
-    """Worth knowing about an object though it is as wanted. Kahuna adds since when it holds."""
-
-    type: str
-    reason: str
-    message: str
-
-
-@dataclass(frozen=True, slots=True)
 class Verdict:
     """The steps that an object needs, or why it can have none now. With nothing set it is as wanted."""
 
@@ -71,7 +63,7 @@ class Verdict:
     waits: str = ""  # for another object
     fails: str = ""
     gone: bool = False
-    conditions: tuple[Condition, ...] = ()
+    conditions: tuple[Condition, ...] = ()  # worth knowing though it is as wanted; Kahuna adds since when they hold
 
     def __str__(self) -> str:
         if self.steps:
@@ -94,11 +86,6 @@ class Plan:
 
     verdicts: Mapping[str, Verdict]
     strangers: tuple[str, ...] = ()
-
-    @property
-    def steps(self) -> list[Step]:
-        """All of them."""
-        return [step for verdict in self.verdicts.values() for step in verdict.steps]
 
 
 @dataclass(frozen=True, slots=True)

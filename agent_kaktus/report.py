@@ -8,11 +8,10 @@ from google.protobuf.message import Message
 from agent_kaktus.actual import Actual
 from agent_kaktus.config import HostConfig
 from agent_kaktus.memory import MAX_ATTEMPTS, Memory
-from agent_kaktus.plan import Condition, Kind, Plan, Verdict, View
+from agent_kaktus.plan import Kind, Plan, Verdict, View
 from kowa import resources
 from kowa.fleet.v1 import fleet_pb2
 from kowa.runtime.desired import Desired, DesiredObject, Kinds
-from kowa.v2 import meta_pb2
 
 
 class Reports:
@@ -39,7 +38,7 @@ class Reports:
         resource: Any = kind.message()
         if not verdict.gone:
             kind.fill_status(view, wanted, resource)
-            resource.meta.conditions.extend(_condition(condition) for condition in verdict.conditions)
+            resource.meta.conditions.extend(verdict.conditions)
             self._last[wanted.id] = resource
         return fleet_pb2.Report(
             id=wanted.id,
@@ -88,7 +87,3 @@ def _outcome(memory: Memory, wanted: DesiredObject, verdict: Verdict) -> tuple[f
     if verdict.fails:
         return fleet_pb2.OUTCOME_FAILED, verdict.fails
     return fleet_pb2.OUTCOME_APPLIED, ""
-
-
-def _condition(condition: Condition) -> meta_pb2.Condition:
-    return meta_pb2.Condition(type=condition.type, reason=condition.reason, message=condition.message)

@@ -10,7 +10,6 @@ from agent_kaktus.converge import Loop
 from agent_kaktus.errors import StepFailed
 from agent_kaktus.host import LocalHost
 from agent_kaktus.kinds import KINDS
-from agent_kaktus.memory import Memory
 from agent_kaktus.metadata.server import Server
 from agent_kaktus.metadata.services import MetadataServices
 from agent_kaktus.metadata.tokens import Tokens, load_key
@@ -40,14 +39,13 @@ class KaktusWorker(Worker):
 
     async def act(self, command: fleet_pb2.Command) -> None:
         """Raises Refused with the reason when it can't be done."""
-        if self._hypervisor is None:
-            raise Refused("the agent is only starting")
+        hypervisor = self._running_hypervisor()
         try:
             match command.WhichOneof("action"):
                 case "reboot":
-                    await self._hypervisor.reboot(command.target)
+                    await hypervisor.reboot(command.target)
                 case "reset":
-                    await self._hypervisor.reset(command.target)
+                    await hypervisor.reset(command.target)
                 case other:
                     raise Refused(f"this agent knows no command {other}; upgrade it")
         except StepFailed as why:
@@ -55,9 +53,7 @@ class KaktusWorker(Worker):
 
     async def console(self, instance: str, keys: Keys) -> AsyncIterator[bytes]:
         """What an instance prints, and has printed; `keys` are typed into it."""
-        hypervisor = self._hypervisor
-        if hypervisor is None:
-            raise Refused("the agent is only starting")
+        hypervisor = self._running_hypervisor()
         tasks = Tasks()
         tasks.spawn(console.type_in(keys, lambda: hypervisor.serial(instance)), "console keys")
         try:
@@ -66,9 +62,14 @@ class KaktusWorker(Worker):
         finally:
             await tasks.close()
 
+    def _running_hypervisor(self) -> Hypervisor:
+        if self._hypervisor is None:
+            raise Refused("the agent is only starting")
+        return self._hypervisor
+
     async def run(self, feed: Feed) -> None:
         """Converges until cancelled."""
-        config, state, memory = self._config, self._settings.state, Memory()
+        config, state = self._config, self._settings.state
         for directory in (config.pools, config.instances):
             directory.mkdir(mode=0o711, parents=True, exist_ok=True)
         storage = DirDriver(config, state / "made")
@@ -87,7 +88,7 @@ class KaktusWorker(Worker):
         hypervisor = self._hypervisor = Hypervisor(self._settings.libvirt_uri, lambda: loop.wake())
         tokens = Tokens(load_key(state / "metadata.key"))
         services = MetadataServices(Server(lambda: loop.desired, tokens))
-        loop = Loop(KINDS, config, feed, LocalHost(config, hypervisor, storage, imports, services), memory)
+        loop = Loop(KINDS, config, feed, LocalHost(config, hypervisor, storage, imports, services))
         tasks = Tasks()
         tasks.spawn(console.trim(config.instances), "console histories")
         try:

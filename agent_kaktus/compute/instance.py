@@ -22,22 +22,25 @@ from agent_kaktus.compute.steps import (
 )
 from agent_kaktus.network.adapter import Adapter, is_filtered, why_not_plugged
 from agent_kaktus.network.vnet import why_no_bridge
-from agent_kaktus.plan import GONE, Condition, Kind, Step, Verdict, View
+from agent_kaktus.plan import GONE, Kind, Step, Verdict, View
 from agent_kaktus.storage.volume import why_no_disk
 from kowa import formats
 from kowa.runtime.desired import Identity, MissingReference
 from kowa.v2 import instance_pb2
+from kowa.v2.meta_pb2 import Condition
 
 MIN_MEMORY_BYTES = 1 << 20
 MIN_FREE_BYTES = 64 << 20  # that a pool must have before an instance that ran out of them is resumed
 
 RESTART_REQUIRED = Condition(
-    "RestartRequired",
-    "DEFINITION_CHANGED",
-    "It runs as it was before the last change; stop and start it to apply that.",
+    type="RestartRequired",
+    reason="DEFINITION_CHANGED",
+    message="It runs as it was before the last change; stop and start it to apply that.",
 )
 POWERED_OFF = Condition(
-    "GuestPoweredOff", "GUEST_POWERED_OFF", "It was switched off from inside, and stays off until it is started again."
+    type="GuestPoweredOff",
+    reason="GUEST_POWERED_OFF",
+    message="It was switched off from inside, and stays off until it is started again.",
 )
 _POWERS = {
     Power.RUNNING: instance_pb2.POWER_RUNNING,

@@ -85,12 +85,13 @@ class FakeHost:
         """Until nothing is left to do; time passes when there is something to wait for."""
         for _ in range(ROUNDS):
             found = self.plan(desired)
-            if not found.steps and not self.power_notes.stopping:
+            steps = steps_of(found)
+            if not steps and not self.power_notes.stopping:
                 return found
-            for step in found.steps:
+            for step in steps:
                 self.do(step)
             self.pass_time(desired)
-        raise AssertionError(f"does not come to rest: {[str(step) for step in found.steps]}")
+        raise AssertionError(f"does not come to rest: {[str(step) for step in steps]}")
 
     def pass_time(self, desired: Desired) -> None:
         """Downloads end, and so does patience with guests that do not shut down."""
@@ -122,6 +123,11 @@ class FakeHost:
     def with_ports(self, link: Link) -> Link:
         ports = sum(self.plugs.get(name) == link.name for name in self.links)
         return replace(link, ports=ports, bridge=self.plugs.get(link.name, ""))
+
+
+def steps_of(plan_: Plan) -> list[Step]:
+    """All of them."""
+    return [step for verdict in plan_.verdicts.values() for step in verdict.steps]
 
 
 def at_once(work: Coroutine[Any, Any, None]) -> None:

@@ -16,7 +16,7 @@ from agent_kaktus.network.vnet import Subnet, Vnet
 from kowa.runtime.desired import Desired
 from kowa.v2 import instance_pb2
 
-from .fake_host import FakeHost
+from .fake_host import FakeHost, steps_of
 from .slices import MIB, Slice, id_of
 
 SUM = "0" * 64
@@ -95,7 +95,7 @@ def test_it_comes_to_rest_and_takes_only_what_is_gone(host: FakeHost, wanted: Sl
     before = possessions(host)
     states = {id_: domain for id_, domain in host.domains.items() if id_ not in desired.of(Instance)}
     result = host.converge(desired)
-    assert not result.steps
+    assert not steps_of(result)
     assert before - possessions(host) <= may_go(host, desired)
     assert {id_: host.domains[id_] for id_ in states} == states, "touched what is in no slice"
     for id_ in states:
@@ -108,10 +108,10 @@ def test_killed_between_any_two_steps_it_still_comes_to_rest(host: FakeHost, wan
     desired = KINDS.parse(wanted.objects)
     before = possessions(host)
     for cut in cuts:
-        for step in host.plan(desired).steps[:cut]:
+        for step in steps_of(host.plan(desired))[:cut]:
             host.do(step)
         host.restart_agent()
-    assert not host.converge(desired).steps
+    assert not steps_of(host.converge(desired))
     assert before - possessions(host) <= may_go(host, desired)
 
 
