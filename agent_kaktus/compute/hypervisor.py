@@ -10,8 +10,7 @@ import asyncio
 import contextlib
 import functools
 import threading
-import time
-from collections.abc import Callable, Set
+from collections.abc import Callable, Iterator, Set
 from typing import Any, TypeVar
 from xml.etree import ElementTree
 
@@ -23,7 +22,6 @@ from agent_kaktus.compute import domain as definitions
 from agent_kaktus.compute.calls import Calls
 from agent_kaktus.compute.facts import observe_facts
 from agent_kaktus.errors import LibvirtUnavailable, StepFailed
-from kowa.backoff import Backoff
 from kowa.v2 import kaktus_pb2
 
 T = TypeVar("T")
@@ -31,16 +29,19 @@ T = TypeVar("T")
 _CALL_TIMEOUT_S = 60.0
 _OPEN_TIMEOUT_S = 10.0  # until it is open, no ping tells a libvirt that hangs
 _CLOSE_TIMEOUT_S = 3.0
-_HOST = "host"  # what calls are about that are about no instance
+_HOST = "host"  # the subject of calls on no instance
 _PING_INTERVAL_S = 5
 _MAX_LOST_PINGS = 3
-_FIRST_RETRY_S, _LONGEST_RETRY_S = 0.5, 10.0  # between two tries to connect
+# Of a domain's state and its reason, or of its state alone; in all others it runs.
 _POWERS = {
-    libvirt.VIR_DOMAIN_PAUSED: Power.PAUSED,
-    libvirt.VIR_DOMAIN_PMSUSPENDED: Power.ASLEEP,
-    libvirt.VIR_DOMAIN_SHUTOFF: Power.OFF,
-    libvirt.VIR_DOMAIN_CRASHED: Power.PANICKED,  # until libvirt has ended it
-}  # all others run
+    (libvirt.VIR_DOMAIN_PAUSED, libvirt.VIR_DOMAIN_PAUSED_IOERROR): Power.IO_ERROR,
+    # While libvirt was away, which does not catch up on it.
+    (libvirt.VIR_DOMAIN_PAUSED, libvirt.VIR_DOMAIN_PAUSED_CRASHED): Power.PANICKED,
+    (libvirt.VIR_DOMAIN_PAUSED, None): Power.PAUSED,
+    (libvirt.VIR_DOMAIN_PMSUSPENDED, None): Power.ASLEEP,
+    (libvirt.VIR_DOMAIN_SHUTOFF, None): Power.OFF,
+    (libvirt.VIR_DOMAIN_CRASHED, None): Power.PANICKED,  # until libvirt has ended it
+}
 # What QEMU says of an instance whose processor can't go on (a failure of KVM); libvirt shows it as paused, no more.
 _HALTED = "Resetting the Virtual Machine is required"
 _CLEARS_KILLED = (
@@ -61,7 +62,7 @@ log = structlog.get_logger()
 class Hypervisor:
     """One connection to libvirt."""
 
-    def __init__(self, uri: str, changed: Callable[[], None], clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(self, uri: str, changed: Callable[[], None]) -> None:
         """`changed` is called, in any thread, when a domain starts or stops, or libvirt goes."""
         self._uri = uri
         self._changed = changed
@@ -71,13 +72,10 @@ class Hypervisor:
         self._connection: Any = None
         self._killed: set[str] = set()  # instances whose QEMU was last ended by the host, not by the guest
         self._facts: kaktus_pb2.KaktusStatus | None = None
-        self._retry_at = 0.0
-        self._clock = clock
-        self._backoff = Backoff(_FIRST_RETRY_S, _LONGEST_RETRY_S)
-        self._why_away = ""
 
     async def observe(self) -> list[Domain]:
-        return await self._call(_HOST, lambda connection: _look(connection, self._killed))
+        """All domains, except those that go meanwhile."""
+        return await self._call(_HOST, self._observe)
 
     async def facts(self) -> kaktus_pb2.KaktusStatus:
         """Cached after the first call."""
@@ -117,20 +115,16 @@ class Hypervisor:
 
     async def cut_power(self, id_: str) -> None:
         """Always tried: it kills a QEMU that hangs, and then the call that waits for that one comes back."""
-        await self._on(id_, _cut, about=f"power of {id_}")
+        await self._on(id_, _power_off, subject=f"power of {id_}")
 
     async def undefine(self, id_: str) -> None:
         await self._on(id_, lambda domain: domain.undefineFlags(_UNDEFINE))
 
     async def set_mark(self, id_: str, mark: Mark) -> None:
         """In the definition only: what a domain was started with keeps the fingerprint of that."""
-        arguments = (
-            definitions.bare_mark(mark),
-            definitions.PREFIX,
-            definitions.NAMESPACE,
-            libvirt.VIR_DOMAIN_AFFECT_CONFIG,
-        )
-        await self._on(id_, lambda domain: domain.setMetadata(libvirt.VIR_DOMAIN_METADATA_ELEMENT, *arguments))
+        kind, flags = libvirt.VIR_DOMAIN_METADATA_ELEMENT, libvirt.VIR_DOMAIN_AFFECT_CONFIG
+        text, prefix, namespace = definitions.bare_mark(mark), definitions.PREFIX, definitions.NAMESPACE
+        await self._on(id_, lambda domain: domain.setMetadata(kind, text, prefix, namespace, flags))
 
     async def resize(self, id_: str, disk: str, size: int) -> None:
         """Tells a running guest that a disk has so many bytes; `disk` is the key of its source."""
@@ -141,69 +135,53 @@ class Hypervisor:
             connection, self._connection = self._connection, None
         if connection is not None:
             with contextlib.suppress(StepFailed):
-                await self._calls.make("close", lambda: _close(connection), _CLOSE_TIMEOUT_S)
+                await self._calls.run("close", lambda: _close(connection), _CLOSE_TIMEOUT_S)
 
-    async def _on(self, id_: str, verb: Callable[[Any], object], about: str = "") -> None:
+    async def _on(self, id_: str, verb: Callable[[Any], object], subject: str = "") -> None:
+        """Does something to an instance's domain."""
         await self._connected()  # raises LibvirtUnavailable
-        await self._calls.make(about or id_, lambda: self._on_own_connection(id_, verb), _CALL_TIMEOUT_S)
+        await self._calls.run(subject or id_, lambda: _on_own_connection(self._uri, id_, verb), _CALL_TIMEOUT_S)
 
-    def _on_own_connection(self, id_: str, verb: Callable[[Any], object]) -> None:
-        try:
-            connection = libvirt.open(self._uri)
-            connection.setKeepAlive(_PING_INTERVAL_S, _MAX_LOST_PINGS)
-            try:
-                verb(connection.lookupByUUIDString(id_))
-            finally:
-                connection.close()
-        except libvirt.libvirtError as why:
-            raise StepFailed(str(why.get_error_message())) from why
-
-    async def _call(self, about: str, verb: Callable[[Any], T]) -> T:
+    async def _call(self, subject: str, verb: Callable[[Any], T]) -> T:
         connection = await self._connected()
-        return await self._calls.make(about, lambda: self._call_now(connection, verb), _CALL_TIMEOUT_S)
+        return await self._calls.run(subject, lambda: self._call_now(connection, verb), _CALL_TIMEOUT_S)
 
     def _call_now(self, connection: Any, verb: Callable[[Any], T]) -> T:
         try:
-            return verb(connection)
-        except libvirt.libvirtError as why:
+            with _as_failed_step():
+                return verb(connection)
+        except StepFailed as why:
             if _is_alive(connection):
-                raise StepFailed(str(why.get_error_message())) from why
+                raise
             self._drop(connection)
             raise LibvirtUnavailable(f"libvirt at {self._uri} went away") from why
 
     async def _connected(self) -> Any:
         async with self._opening:
-            connection = self._connection
-            if connection is not None:
+            if (connection := self._connection) is not None:
                 return connection
             try:
-                return await self._calls.make("connection", self._open, _OPEN_TIMEOUT_S)
-            except LibvirtUnavailable:
-                raise
+                return await self._calls.run("connection", self._connect, _OPEN_TIMEOUT_S)
             except StepFailed as why:
                 raise LibvirtUnavailable(f"libvirt at {self._uri} can't be reached: {why}") from why
 
-    def _open(self) -> Any:
+    def _connect(self) -> Any:
         """Kept also when it is open only after nobody waits for it any more."""
-        if self._clock() < self._retry_at:
-            raise LibvirtUnavailable(self._why_away)
         _run_event_loop()
-        try:
-            connection = libvirt.open(self._uri)
-            connection.setKeepAlive(_PING_INTERVAL_S, _MAX_LOST_PINGS)
+        with _as_failed_step():
+            connection = _open(self._uri)
             connection.registerCloseCallback(lambda gone, *_: self._drop(gone), None)
             connection.domainEventRegisterAny(
                 None, libvirt.VIR_DOMAIN_EVENT_ID_LIFECYCLE, self._lifecycle_changed, None
             )
-        except libvirt.libvirtError as why:
-            self._retry_at = self._clock() + self._backoff.next_pause()
-            self._why_away = f"libvirt at {self._uri} can't be reached: {why.get_error_message()}"
-            raise LibvirtUnavailable(self._why_away) from why
-        self._backoff.reset()
         with self._lock:
             self._connection = connection
         log.info("libvirt.connected", uri=self._uri)
         return connection
+
+    def _observe(self, connection: Any) -> list[Domain]:
+        found = (_observe_domain(domain, self._killed) for domain in connection.listAllDomains(0))
+        return [domain for domain in found if domain is not None]
 
     def _lifecycle_changed(self, _: Any, domain: Any, event: int, detail: int, __: object) -> None:
         """A domain started or stopped. For a QEMU that is killed, libvirt says the same afterwards as for a guest's
@@ -225,31 +203,45 @@ class Hypervisor:
         self._changed()
 
 
-def _look(connection: Any, killed: Set[str]) -> list[Domain]:
-    found = (_seen(domain, killed) for domain in connection.listAllDomains(0))
-    return [domain for domain in found if domain is not None]
+@contextlib.contextmanager
+def _as_failed_step() -> Iterator[None]:
+    """Raises StepFailed for what libvirt says no to."""
+    try:
+        yield
+    except libvirt.libvirtError as why:
+        raise StepFailed(str(why.get_error_message())) from why
 
 
-def _seen(domain: Any, killed: Set[str]) -> Domain | None:
+def _open(uri: str) -> Any:
+    connection = libvirt.open(uri)
+    connection.setKeepAlive(_PING_INTERVAL_S, _MAX_LOST_PINGS)
+    return connection
+
+
+def _on_own_connection(uri: str, id_: str, verb: Callable[[Any], object]) -> None:
+    with _as_failed_step(), contextlib.closing(_open(uri)) as connection:
+        verb(connection.lookupByUUIDString(id_))
+
+
+def _observe_domain(domain: Any, killed: Set[str]) -> Domain | None:
     try:
         state, reason = domain.state()
         running, kept = _xml(domain), _xml(domain, libvirt.VIR_DOMAIN_XML_INACTIVE)
         is_persistent = bool(domain.isPersistent())
     except libvirt.libvirtError as why:
         if why.get_error_code() == libvirt.VIR_ERR_NO_DOMAIN:
-            return None  # it went while we looked
+            return None  # it went meanwhile
         raise
-    mark = definitions.mark_of(kept)
     started_with = definitions.mark_of(running)
     id_ = domain.UUIDString()
     is_shut_down = (state, reason) == (libvirt.VIR_DOMAIN_SHUTOFF, libvirt.VIR_DOMAIN_SHUTOFF_SHUTDOWN)
     return Domain(
         id=id_,
         name=domain.name(),
-        power=_power(state, reason),
+        power=_POWERS.get((state, reason), _POWERS.get((state, None), Power.RUNNING)),
         powered_off=is_shut_down and id_ not in killed,
         persistent=is_persistent,
-        mark=mark,
+        mark=definitions.mark_of(kept),
         running_fingerprint=started_with.fingerprint if started_with else "",
         disks=definitions.disks_of(running) | definitions.disks_of(kept),
         taps=definitions.taps_of(running) | definitions.taps_of(kept),
@@ -279,7 +271,7 @@ def _resume(domain: Any) -> None:
         domain.destroy()  # as one that has fallen over, it is started again and counted
 
 
-def _cut(domain: Any) -> None:
+def _power_off(domain: Any) -> None:
     if domain.isActive():
         domain.destroy()
 
@@ -287,14 +279,6 @@ def _cut(domain: Any) -> None:
 def _serial(domain: Any) -> str:
     source = _xml(domain).find("devices/serial/source")
     return source.get("path", "") if source is not None and domain.isActive() else ""
-
-
-def _power(state: int, reason: int) -> Power:
-    if (state, reason) == (libvirt.VIR_DOMAIN_PAUSED, libvirt.VIR_DOMAIN_PAUSED_IOERROR):
-        return Power.IO_ERROR
-    if (state, reason) == (libvirt.VIR_DOMAIN_PAUSED, libvirt.VIR_DOMAIN_PAUSED_CRASHED):
-        return Power.PANICKED  # while libvirt was away, which does not catch up on it
-    return _POWERS.get(state, Power.RUNNING)
 
 
 def _is_alive(connection: Any) -> bool:
@@ -305,16 +289,14 @@ def _is_alive(connection: Any) -> bool:
 
 
 def _close(connection: Any) -> None:
-    try:
+    with _as_failed_step():
         connection.unregisterCloseCallback()
         connection.close()
-    except libvirt.libvirtError as why:
-        log.debug("libvirt.close_failed", reason=str(why))
 
 
 @functools.cache
-def _run_event_loop() -> threading.Thread:
-    """One a process, before the first connection; it is a daemon, since libvirt offers no way to end it."""
+def _run_event_loop() -> None:
+    """One a process, before the first connection; its thread is a daemon, since libvirt offers no way to end it."""
 
     def run() -> None:
         while True:
@@ -322,6 +304,4 @@ def _run_event_loop() -> threading.Thread:
 
     libvirt.registerErrorHandler(lambda *_: None, None)
     libvirt.virEventRegisterDefaultImpl()
-    thread = threading.Thread(target=run, name="libvirt-events", daemon=True)
-    thread.start()
-    return thread
+    threading.Thread(target=run, name="libvirt-events", daemon=True).start()

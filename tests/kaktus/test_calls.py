@@ -17,9 +17,9 @@ REPOSITORY = Path(__file__).parents[2]
 def test_a_call_has_its_answer_or_its_error() -> None:
     async def story() -> None:
         calls = Calls()
-        assert await calls.make("web", lambda: 7, 5) == 7
+        assert await calls.run("web", lambda: 7, 5) == 7
         with pytest.raises(ZeroDivisionError):
-            await calls.make("web", lambda: 1 // 0, 5)
+            await calls.run("web", lambda: 1 // 0, 5)
 
     asyncio.run(story())
 
@@ -30,18 +30,18 @@ def test_what_hangs_is_not_waited_for_and_not_asked_twice() -> None:
     async def story() -> None:
         calls = Calls()
         with pytest.raises(StepFailed, match=r"libvirt did not answer within 0\.05 s"):
-            await calls.make("web", back.wait, 0.05)
+            await calls.run("web", back.wait, 0.05)
         threads = threading.active_count()
         for _ in range(3):
             with pytest.raises(StepFailed, match="has not answered an earlier call yet"):
-                await calls.make("web", back.wait, 0.05)
+                await calls.run("web", back.wait, 0.05)
         assert threading.active_count() == threads
-        assert await calls.make("db", lambda: 7, 5) == 7
+        assert await calls.run("db", lambda: 7, 5) == 7
         back.set()
         async with asyncio.timeout(5):
             while True:
                 try:
-                    assert await calls.make("web", lambda: 8, 5) == 8
+                    assert await calls.run("web", lambda: 8, 5) == 8
                     break
                 except StepFailed:
                     await asyncio.sleep(0.01)
@@ -59,7 +59,7 @@ from agent_kaktus.compute.calls import Calls
 from agent_kaktus.errors import StepFailed
 async def story():
     with contextlib.suppress(StepFailed):
-        await Calls().make("web", threading.Event().wait, 0.05)
+        await Calls().run("web", threading.Event().wait, 0.05)
 asyncio.run(story())
 """
     environment = {"PYTHONPATH": f"{REPOSITORY}:{REPOSITORY}/sdk"}
