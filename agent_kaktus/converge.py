@@ -9,11 +9,11 @@ from typing import Any
 
 import structlog
 
-from agent_kaktus.config import HostConfig
 from agent_kaktus.errors import PermanentFailure, StepFailed
 from agent_kaktus.memory import LONGEST_RETRY_S, MAX_REPEATS, Failure, Memory
 from agent_kaktus.plan import Kind, Step, Verdict, View, plan
 from agent_kaktus.report import Reports
+from agent_kaktus.settings import Settings
 from kowa.runtime import crashpoint
 from kowa.runtime.desired import Desired, DesiredObject, Kinds
 from kowa.runtime.feed import Feed, Refused
@@ -32,7 +32,7 @@ class Loop:
     def __init__(
         self,
         kinds: Kinds[Kind[Any]],
-        config: HostConfig,
+        config: Settings,
         feed: Feed,
         host: Any,
         memory: Memory | None = None,

@@ -7,11 +7,11 @@ from agent_kaktus import names
 from agent_kaktus.actual import Actual
 from agent_kaktus.compute.hypervisor import Hypervisor
 from agent_kaktus.compute.seed import Seeds
-from agent_kaktus.config import HostConfig
 from agent_kaktus.errors import StepFailed
 from agent_kaktus.metadata.services import MetadataServices
 from agent_kaktus.network.bridge import Bridges
 from agent_kaktus.network.nftables import MetadataFilter, TapFilters
+from agent_kaktus.settings import Settings
 from agent_kaktus.storage.driver import StorageDriver
 from agent_kaktus.storage.imports import Imports
 
@@ -20,7 +20,7 @@ from agent_kaktus.storage.imports import Imports
 class LocalHost:
     """Libvirt, storage, netlink and nftables of the host that the agent runs on."""
 
-    config: HostConfig
+    config: Settings
     hypervisor: Hypervisor
     storage: StorageDriver
     imports: Imports

@@ -11,8 +11,8 @@ from dataclasses import dataclass, field
 from typing import Any, ClassVar, Generic, TypeVar
 
 from agent_kaktus.actual import Actual
-from agent_kaktus.config import HostConfig
 from agent_kaktus.memory import Memory
+from agent_kaktus.settings import Settings
 from kowa.runtime import desired
 from kowa.runtime.desired import Desired, DesiredObject, Kinds
 from kowa.v2.meta_pb2 import Condition
@@ -92,7 +92,7 @@ class Plan:
 class View:
     """Everything that a plan may look at: what is wanted and what is, at one time."""
 
-    config: HostConfig
+    config: Settings
     desired: Desired
     actual: Actual
     memory: Memory = field(default_factory=Memory)

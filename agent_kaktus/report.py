@@ -6,9 +6,9 @@ from typing import Any
 from google.protobuf.message import Message
 
 from agent_kaktus.actual import Actual
-from agent_kaktus.config import HostConfig
 from agent_kaktus.memory import MAX_ATTEMPTS, Memory
 from agent_kaktus.plan import Kind, Plan, Verdict, View
+from agent_kaktus.settings import Settings
 from kowa import resources
 from kowa.fleet.v1 import fleet_pb2
 from kowa.runtime.desired import Desired, DesiredObject, Kinds
@@ -49,7 +49,7 @@ class Reports:
             message=message,
         )
 
-    def unseen(self, config: HostConfig, desired: Desired, memory: Memory, reason: str) -> Iterable[fleet_pb2.Report]:
+    def unseen(self, config: Settings, desired: Desired, memory: Memory, reason: str) -> Iterable[fleet_pb2.Report]:
         """While the host can't be seen: what was seen last, without what may have changed since.
 
         What asks nothing of the host is as wanted, for all that.

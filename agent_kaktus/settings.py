@@ -1,21 +1,15 @@
 """The agent's settings: environment variables `KAKTUS_...`, and a TOML file whose values they override."""
 
-import dataclasses
-from ipaddress import ip_network
 from pathlib import Path
 from typing import Annotated, Literal
 
-import msgspec
 from msgspec import Meta
 
-from agent_kaktus.config import HostConfig
-from agent_kaktus.storage.source import Allowed, Network, Sources
-from kowa import sources
 from kowa.runtime.settings import AgentSettings
 
 
 class Settings(AgentSettings, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """The agent's settings."""
+    """The agent's settings, and where it keeps what belongs to instances."""
 
     agent = "kaktus"
 
@@ -32,27 +26,13 @@ class Settings(AgentSettings, frozen=True, kw_only=True, forbid_unknown_fields=T
     metadata_route: bool = True  # seeds tell instances that the metadata service is on their link
     shutdown_limit: Annotated[float, Meta(gt=0)] = 60.0  # seconds until an instance that does not shut down is cut off
 
-    def host_config(self) -> HostConfig:
-        """What plans and steps depend on."""
-        instances = self.machines or self.pools.parent / "machines"
-        values = msgspec.structs.asdict(self) | {"pools": self.pools.absolute(), "instances": instances.absolute()}
-        return HostConfig(**{field.name: values[field.name] for field in dataclasses.fields(HostConfig)})
+    @property
+    def instances(self) -> Path:
+        """A directory with one for each instance: its seed and its console log."""
+        return self.machines or self.pools.parent / "machines"
 
-    def sources(self) -> Sources:
-        """What templates may come from."""
-        host_names: set[str] = set()
-        networks: list[Network] = []
-        for host in self.import_hosts:
-            try:
-                networks.append(ip_network(host, strict=False))
-            except ValueError:
-                host_names.add(_host_name(host))
-        return Sources(self.import_dir, Allowed(frozenset(host_names), tuple(networks)))
+    def seed(self, instance: str) -> Path:
+        return self.instances / instance / "seed.iso"
 
-
-def _host_name(text: str) -> str:
-    """As hosts of sources are written; what can't be one names none."""
-    try:
-        return sources.parse_host(text)
-    except ValueError:
-        return text.lower()
+    def console(self, instance: str) -> Path:
+        return self.instances / instance / "console.log"

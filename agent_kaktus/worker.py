@@ -16,6 +16,7 @@ from agent_kaktus.metadata.tokens import Tokens, load_key
 from agent_kaktus.settings import Settings
 from agent_kaktus.storage.dir import DirDriver
 from agent_kaktus.storage.imports import Imports
+from agent_kaktus.storage.source import Allowed, Sources
 from agent_kaktus.storage.storage_pool import StoragePool
 from agent_kaktus.storage.template import Template, importing
 from kowa.fleet.v1 import fleet_pb2
@@ -30,7 +31,6 @@ class KaktusWorker(Worker):
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
-        self._config = settings.host_config()
         self._hypervisor: Hypervisor | None = None
 
     def accept(self, desired: Mapping[str, fleet_pb2.Object]) -> None:
@@ -57,7 +57,7 @@ class KaktusWorker(Worker):
         tasks = Tasks()
         tasks.spawn(console.type_in(keys, lambda: hypervisor.serial(instance)), "console keys")
         try:
-            async for data in console.follow(self._config.console(instance)):
+            async for data in console.follow(self._settings.console(instance)):
                 yield data
         finally:
             await tasks.close()
@@ -69,10 +69,10 @@ class KaktusWorker(Worker):
 
     async def run(self, feed: Feed) -> None:
         """Converges until cancelled."""
-        config, state = self._config, self._settings.state
-        for directory in (config.pools, config.instances):
+        settings, state = self._settings, self._settings.state
+        for directory in (settings.pools, settings.instances):
             directory.mkdir(mode=0o711, parents=True, exist_ok=True)
-        storage = DirDriver(config, state / "made")
+        storage = DirDriver(settings, state / "made")
         try:
             storage.clean(KINDS.parse(feed.desired()).of(StoragePool))
         except Refused as why:  # what an older version took; nothing is cleaned until Kahuna sends a better slice
@@ -84,13 +84,14 @@ class KaktusWorker(Worker):
         def progressed(template: Template) -> None:
             loop.background_progressed(template, importing(imports.percent[template.id]))
 
-        imports = Imports(storage, self._settings.sources(), ended, progressed)
-        hypervisor = self._hypervisor = Hypervisor(self._settings.libvirt_uri, lambda: loop.wake())
+        sources = Sources(settings.import_dir, Allowed.parse(settings.import_hosts))
+        imports = Imports(storage, sources, ended, progressed)
+        hypervisor = self._hypervisor = Hypervisor(settings.libvirt_uri, lambda: loop.wake())
         tokens = Tokens(load_key(state / "metadata.key"))
         services = MetadataServices(Server(lambda: loop.desired, tokens))
-        loop = Loop(KINDS, config, feed, LocalHost(config, hypervisor, storage, imports, services))
+        loop = Loop(KINDS, settings, feed, LocalHost(settings, hypervisor, storage, imports, services))
         tasks = Tasks()
-        tasks.spawn(console.trim(config.instances), "console histories")
+        tasks.spawn(console.trim(settings.instances), "console histories")
         try:
             await loop.run()
         finally:

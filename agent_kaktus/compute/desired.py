@@ -2,9 +2,9 @@
 
 from dataclasses import dataclass, field
 
-from agent_kaktus.config import HostConfig
 from agent_kaktus.disk import DiskSource
 from agent_kaktus.network.adapter import Adapter, Attachment, attachment
+from agent_kaktus.settings import Settings
 from agent_kaktus.storage.volume import Volume, source_of
 from kowa.runtime.desired import Desired, DesiredObject
 from kowa.v2 import instance_pb2
@@ -51,7 +51,7 @@ class Devices:
         return tuple(plugged.adapter for plugged in self.attachments)
 
 
-def devices_of(config: HostConfig, desired: Desired, instance: Instance) -> Devices:
+def devices_of(config: Settings, desired: Desired, instance: Instance) -> Devices:
     """Raises MissingReference, naming the first reference that leads nowhere."""
     volumes = [desired.get(Volume, id_, "volume") for id_ in instance.volumes]
     adapters = [desired.get(Adapter, id_, "adapter") for id_ in instance.adapters]

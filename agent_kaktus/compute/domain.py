@@ -10,9 +10,9 @@ from xml.sax.saxutils import escape
 from agent_kaktus import names
 from agent_kaktus.actual import Mark
 from agent_kaktus.compute.desired import Devices, Disk, Instance
-from agent_kaktus.config import HostConfig
 from agent_kaktus.disk import source_key
 from agent_kaktus.network.adapter import Attachment
+from agent_kaktus.settings import Settings
 
 NAMESPACE = "https://kowabunga.cloud/xmlns/kaktus/1"
 PREFIX = "kowa"
@@ -36,7 +36,7 @@ _HOST_CPU = '<cpu mode="host-passthrough" check="none" migratable="on" />'
 _EMULATED_CPU = '<cpu mode="custom" match="exact" check="none"><model fallback="forbid">qemu64</model></cpu>'
 
 
-def definition(config: HostConfig, instance: Instance, devices: Devices, mark: Mark) -> str:
+def definition(config: Settings, instance: Instance, devices: Devices, mark: Mark) -> str:
     """The text of the domain: what is requested, what DEFINITION_VERSION adds to that, and our mark."""
     domain = ElementTree.fromstring(_requested(config, instance, devices))  # noqa: S314 - our own
     # Without it nobody hears of a panic, and on_crash does nothing.
@@ -48,13 +48,13 @@ def definition(config: HostConfig, instance: Instance, devices: Devices, mark: M
     return ElementTree.tostring(domain, encoding="unicode")
 
 
-def fingerprint(config: HostConfig, instance: Instance, devices: Devices) -> str:
+def fingerprint(config: Settings, instance: Instance, devices: Devices) -> str:
     """Of what is requested only: with what we add in it, a newer agent would have each instance restarted."""
     text = _requested(config, instance, devices)
     return hashlib.sha256(text.encode("ascii", "xmlcharrefreplace")).hexdigest()
 
 
-def _requested(config: HostConfig, instance: Instance, devices: Devices) -> str:
+def _requested(config: Settings, instance: Instance, devices: Devices) -> str:
     is_emulated = config.accelerator == "qemu"
     return _DOMAIN.format(
         accelerator=config.accelerator,

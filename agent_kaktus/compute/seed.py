@@ -13,8 +13,8 @@ import yaml
 
 from agent_kaktus import names
 from agent_kaktus.compute.desired import Devices, Instance
-from agent_kaktus.config import HostConfig
 from agent_kaktus.network.adapter import Attachment
+from agent_kaktus.settings import Settings
 from kowa import files
 from kowa.reserved import METADATA_ADDRESS
 from kowa.runtime.tasks import in_thread
@@ -30,7 +30,7 @@ _FORMAT_VERSION = 1  # of the files; moves when they are written down otherwise,
 class Seeds:
     """The seeds of this host's instances."""
 
-    def __init__(self, config: HostConfig) -> None:
+    def __init__(self, config: Settings) -> None:
         self._config = config
 
     @in_thread
@@ -56,7 +56,7 @@ class Seeds:
         files.sync(self._config.instances)
 
 
-def contents(config: HostConfig, instance: Instance, devices: Devices) -> dict[str, str]:
+def contents(config: Settings, instance: Instance, devices: Devices) -> dict[str, str]:
     """Its files. Pure."""
     content = _content(config, instance, devices)
     return {
@@ -66,13 +66,13 @@ def contents(config: HostConfig, instance: Instance, devices: Devices) -> dict[s
     }
 
 
-def fingerprint(config: HostConfig, instance: Instance, devices: Devices) -> str:
+def fingerprint(config: Settings, instance: Instance, devices: Devices) -> str:
     """Of what they say; how that is written down is not asked at each look, since it takes its time."""
     text = json.dumps([_FORMAT_VERSION, instance.user_data, _content(config, instance, devices)], sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest().upper()
 
 
-def _content(config: HostConfig, instance: Instance, devices: Devices) -> dict[str, dict[str, object]]:
+def _content(config: Settings, instance: Instance, devices: Devices) -> dict[str, dict[str, object]]:
     keys = list(instance.ssh_keys)
     ethernets = {
         f"eth{number}": _ethernet(config, plugged, number) for number, plugged in enumerate(devices.attachments)
@@ -89,7 +89,7 @@ def _content(config: HostConfig, instance: Instance, devices: Devices) -> dict[s
     }
 
 
-def _ethernet(config: HostConfig, plugged: Attachment, number: int) -> dict[str, object]:
+def _ethernet(config: Settings, plugged: Attachment, number: int) -> dict[str, object]:
     settings: dict[str, object] = {
         "match": {"macaddress": plugged.adapter.mac},
         "set-name": f"eth{number}",
@@ -102,7 +102,7 @@ def _ethernet(config: HostConfig, plugged: Attachment, number: int) -> dict[str,
     return settings
 
 
-def _routes(config: HostConfig, plugged: Attachment) -> list[dict[str, str]]:
+def _routes(config: Settings, plugged: Attachment) -> list[dict[str, str]]:
     routes = []
     if plugged.subnet.gateway:
         routes.append({"to": "0.0.0.0/0", "via": str(plugged.subnet.gateway)})

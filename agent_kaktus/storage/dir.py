@@ -17,9 +17,9 @@ import structlog
 
 from agent_kaktus import names
 from agent_kaktus.actual import Image, PoolSpace
-from agent_kaktus.config import HostConfig
 from agent_kaktus.disk import DiskSource
 from agent_kaktus.errors import StepFailed
+from agent_kaktus.settings import Settings
 from agent_kaktus.storage import image
 from agent_kaktus.storage.driver import StorageState
 from kowa import files
@@ -35,7 +35,7 @@ _FORMATS = ("qcow2", "raw")
 log = structlog.get_logger()
 
 
-def disk_source(config: HostConfig, pool: str, volume: str) -> DiskSource:
+def disk_source(config: Settings, pool: str, volume: str) -> DiskSource:
     """Where a volume is, for libvirt."""
     return DiskSource("file", "qcow2", (("file", str(config.pools / pool / f"{volume}.qcow2")),))
 
@@ -43,7 +43,7 @@ def disk_source(config: HostConfig, pool: str, volume: str) -> DiskSource:
 class DirDriver:
     """All dir pools of this host."""
 
-    def __init__(self, config: HostConfig, created: Path) -> None:
+    def __init__(self, config: Settings, created: Path) -> None:
         """`created` is a directory of the agent's own that records what was there once."""
         self._pools = config.pools
         self._created = created

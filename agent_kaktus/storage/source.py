@@ -26,6 +26,18 @@ class Allowed:
     names: frozenset[str] = frozenset()
     networks: tuple[Network, ...] = ()
 
+    @classmethod
+    def parse(cls, hosts: Iterable[str]) -> "Allowed":
+        """What is no network is a name."""
+        host_names: set[str] = set()
+        networks: list[Network] = []
+        for host in hosts:
+            try:
+                networks.append(ip_network(host, strict=False))
+            except ValueError:
+                host_names.add(_host_name(host))
+        return cls(frozenset(host_names), tuple(networks))
+
 
 @dataclass(frozen=True, slots=True)
 class Sources:
@@ -106,3 +118,11 @@ def _embedded_ipv4(address: Address) -> Address:
         return IPv4Address(int(address) & 0xFFFFFFFF)
     teredo = address.teredo
     return address.ipv4_mapped or address.sixtofour or (teredo[1] if teredo else address)
+
+
+def _host_name(text: str) -> str:
+    """As hosts of sources are written; what can't be one names none."""
+    try:
+        return sources.parse_host(text)
+    except ValueError:
+        return text.lower()

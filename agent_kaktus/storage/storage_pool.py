@@ -4,9 +4,9 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from agent_kaktus.config import HostConfig
 from agent_kaktus.disk import DiskSource
 from agent_kaktus.plan import AS_WANTED, GONE, Kind, ObjectStep, Verdict, View, rounded_space
+from agent_kaktus.settings import Settings
 from agent_kaktus.storage.dir import disk_source
 from kowa.runtime.desired import DesiredObject, Identity
 from kowa.v2 import storage_pool_pb2
@@ -15,9 +15,7 @@ if TYPE_CHECKING:
     from agent_kaktus.host import LocalHost
 
 # The drivers that this agent has: where each keeps a volume of a pool.
-DISK_SOURCES: dict[int, Callable[[HostConfig, str, str], DiskSource]] = {
-    storage_pool_pb2.STORAGE_DRIVER_DIR: disk_source
-}
+DISK_SOURCES: dict[int, Callable[[Settings, str, str], DiskSource]] = {storage_pool_pb2.STORAGE_DRIVER_DIR: disk_source}
 
 
 @dataclass(frozen=True, slots=True)

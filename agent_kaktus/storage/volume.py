@@ -5,9 +5,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from agent_kaktus.actual import Image
-from agent_kaktus.config import HostConfig
 from agent_kaktus.disk import DiskSource
 from agent_kaktus.plan import AS_WANTED, GONE, Kind, ObjectStep, Verdict, View, rounded_space
+from agent_kaktus.settings import Settings
 from agent_kaktus.storage.storage_pool import DISK_SOURCES, StoragePool, why_closed, why_unseen
 from agent_kaktus.storage.template import Template
 from kowa import sizes
@@ -112,7 +112,7 @@ class Volumes(Kind[Volume]):
         return [f"file {image.pool}/{image.file}" for id_, image in view.actual.images.items() if id_ not in known]
 
 
-def source_of(config: HostConfig, desired: Desired, volume: Volume) -> DiskSource:
+def source_of(config: Settings, desired: Desired, volume: Volume) -> DiskSource:
     """Where a volume's bytes are. Raises MissingReference."""
     pool = desired.get(StoragePool, volume.pool, "storage pool")
     if not pool.is_served:

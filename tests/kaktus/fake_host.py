@@ -11,13 +11,13 @@ from agent_kaktus.actual import Actual, Domain, Image, Link, Mark, PoolSpace, Po
 from agent_kaktus.compute import domain, seed
 from agent_kaktus.compute.desired import Devices, Instance
 from agent_kaktus.compute.steps import PowerNotes
-from agent_kaktus.config import HostConfig
 from agent_kaktus.kinds import KINDS
 from agent_kaktus.memory import Memory
 from agent_kaktus.network import nftables
 from agent_kaktus.network.adapter import Adapter
 from agent_kaktus.network.vnet import Vnet
 from agent_kaktus.plan import Plan, Step, View, plan
+from agent_kaktus.settings import Settings
 from agent_kaktus.storage.dir import disk_source
 from agent_kaktus.storage.template import Template
 from kowa.runtime.desired import Desired
@@ -28,7 +28,7 @@ ROUNDS = 30
 class FakeHost:
     """Looks like a host, and steps can be carried out on it."""
 
-    def __init__(self, config: HostConfig, *, obeys: bool = True) -> None:
+    def __init__(self, config: Settings, *, obeys: bool = True) -> None:
         self.config = config
         self.obeys = obeys  # guests shut down when asked to
         self.now = 1000.0

@@ -7,18 +7,18 @@ from pathlib import Path
 from typing import Any
 
 from agent_kaktus.actual import Actual
-from agent_kaktus.config import HostConfig
 from agent_kaktus.converge import Loop
 from agent_kaktus.errors import LibvirtUnavailable
 from agent_kaktus.kinds import KINDS
 from agent_kaktus.plan import Kind, Step
 from kowa.fleet.v1 import fleet_pb2
 from kowa.runtime.desired import Kinds
+from tests.kaktus.settings_of import settings_of
 
 from .fake_host import FakeHost
 from .slices import Slice, id_of, slice_with_network
 
-CONFIG = HostConfig(Path("/pools"), Path("/instances"))
+CONFIG = settings_of(Path("/pools"), Path("/instances"))
 APPLIED, WAITING, FAILED = fleet_pb2.OUTCOME_APPLIED, fleet_pb2.OUTCOME_WAITING, fleet_pb2.OUTCOME_FAILED
 
 

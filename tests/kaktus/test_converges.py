@@ -9,12 +9,12 @@ from hypothesis import strategies as st
 from agent_kaktus import names
 from agent_kaktus.actual import Domain, Image, Link
 from agent_kaktus.compute.desired import Instance
-from agent_kaktus.config import HostConfig
 from agent_kaktus.kinds import KINDS
 from agent_kaktus.network.adapter import Adapter
 from agent_kaktus.network.vnet import Subnet, Vnet
 from kowa.runtime.desired import Desired
 from kowa.v2 import instance_pb2
+from tests.kaktus.settings_of import settings_of
 
 from .fake_host import FakeHost, steps_of
 from .slices import MIB, Slice, id_of
@@ -55,7 +55,7 @@ def slices(draw: st.DrawFn) -> Slice:
 @st.composite
 def hosts(draw: st.DrawFn) -> FakeHost:
     """A host with a past, with strangers on it, and with things that went wrong."""
-    config = HostConfig(Path("/pools"), Path("/instances"), hold_gateway=draw(st.booleans()))
+    config = settings_of(Path("/pools"), Path("/instances"), hold_gateway=draw(st.booleans()))
     host = FakeHost(config, obeys=draw(st.booleans()))
     if draw(st.booleans()):
         host.converge(KINDS.parse(draw(slices()).objects))

@@ -6,7 +6,6 @@ from pathlib import Path
 import pytest
 
 from agent_kaktus.compute.desired import Instance, devices_of
-from agent_kaktus.config import HostConfig
 from agent_kaktus.kinds import KINDS
 from agent_kaktus.settings import Settings
 from agent_kaktus.storage.volume import Volume
@@ -14,6 +13,7 @@ from agent_kaktus.worker import KaktusWorker
 from kowa.fleet.v1 import fleet_pb2
 from kowa.runtime.desired import MissingReference
 from kowa.runtime.feed import Refused
+from tests.kaktus.settings_of import settings_of
 from tests.packed import edited
 
 from .slices import Slice, id_of, slice_with_network
@@ -104,7 +104,7 @@ def test_what_refers_to_nothing_is_taken(tmp_path: Path) -> None:
     worker(tmp_path).accept(slice_.objects)
     desired = KINDS.parse(slice_.objects)
     with pytest.raises(MissingReference, match=f"volume {id_of('root')}"):
-        devices_of(HostConfig(tmp_path, tmp_path), desired, desired.of(Instance)[id_of("web")])
+        devices_of(settings_of(tmp_path, tmp_path), desired, desired.of(Instance)[id_of("web")])
 
 
 def test_unspecified_power_is_running_and_sizes_are_whole_sectors() -> None:

@@ -12,11 +12,11 @@ import pytest
 
 from agent_kaktus import process
 from agent_kaktus.actual import Image
-from agent_kaktus.config import HostConfig
 from agent_kaktus.errors import StepFailed
 from agent_kaktus.storage import image
 from agent_kaktus.storage.dir import MARKER, DirDriver
 from agent_kaktus.storage.driver import StorageState
+from tests.kaktus.settings_of import settings_of
 
 from .slices import MIB, id_of
 
@@ -25,7 +25,7 @@ POOL, ROOT, DEBIAN = id_of("pool"), id_of("root"), id_of("debian")
 
 @pytest.fixture
 def pools(tmp_path: Path) -> DirDriver:
-    driver = DirDriver(HostConfig(tmp_path / "pools", tmp_path / "instances"), tmp_path / "created")
+    driver = DirDriver(settings_of(tmp_path / "pools", tmp_path / "instances"), tmp_path / "created")
     asyncio.run(driver.observe())
     asyncio.run(driver.create_pool(POOL))
     return driver

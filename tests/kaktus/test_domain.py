@@ -1,23 +1,24 @@
 """The domain as libvirt is told of it, to the letter."""
 
-from dataclasses import replace
 from pathlib import Path
 from xml.etree import ElementTree
 
 import pytest
+from msgspec.structs import replace
 
 from agent_kaktus.actual import Mark
 from agent_kaktus.compute import domain
 from agent_kaktus.compute.desired import Devices, Instance, devices_of
-from agent_kaktus.config import HostConfig
 from agent_kaktus.disk import DiskSource
 from agent_kaktus.kinds import KINDS
+from agent_kaktus.settings import Settings
 from agent_kaktus.storage import storage_pool
 from kowa.v2 import storage_pool_pb2
+from tests.kaktus.settings_of import settings_of
 
 from .slices import MIB, Slice, id_of, slice_with_network
 
-CONFIG = HostConfig(Path("/p"), Path("/m"), accelerator="qemu")
+CONFIG = settings_of(Path("/p"), Path("/m"), accelerator="qemu")
 WEB, ROOT, DATA, POOL = (id_of(name) for name in ("web", "root", "data", "pool"))
 MARK = Mark(WEB, "abc")
 
@@ -164,7 +165,7 @@ def test_what_users_write_can_only_be_text() -> None:
     assert '<source bridge="br0" />' in text
 
 
-def cluster_disk(_: HostConfig, pool: str, volume: str) -> DiskSource:
+def cluster_disk(_: Settings, pool: str, volume: str) -> DiskSource:
     """Where a driver keeps disks that are no files."""
     return DiskSource("network", "raw", (("protocol", "rbd"), ("name", f"{pool}/{volume}")))
 

@@ -9,15 +9,15 @@ import pytest
 
 from agent_kaktus import names
 from agent_kaktus.actual import Domain, Image, Link, Power
-from agent_kaktus.config import HostConfig
 from agent_kaktus.kinds import KINDS
 from kowa import reserved
 from kowa.v2 import instance_pb2
+from tests.kaktus.settings_of import settings_of
 
 from .fake_host import FakeHost
 from .slices import MIB, Slice, id_of, slice_with_network
 
-CONFIG = HostConfig(pools=Path("/pools"), instances=Path("/instances"))
+CONFIG = settings_of(Path("/pools"), Path("/instances"))
 SUM = "0" * 64
 BRIDGE_MAC = "06:00:00:00:00:0a"
 BRIDGE, TAP, PORT = names.bridge(id_of("vnet")), names.tap(id_of("nic")), names.metadata_port(id_of("vnet"))

@@ -3,22 +3,23 @@
 import asyncio
 import io
 import stat
-from dataclasses import replace
 from pathlib import Path
 
 import pycdlib
 import yaml
+from msgspec.structs import replace
 
 from agent_kaktus.compute import seed
 from agent_kaktus.compute.desired import Devices, Instance, devices_of
 from agent_kaktus.compute.seed import Seeds
-from agent_kaktus.config import HostConfig
 from agent_kaktus.kinds import KINDS
+from agent_kaktus.settings import Settings
+from tests.kaktus.settings_of import settings_of
 
 from .slices import Slice, id_of, slice_with_network
 
 WEB = id_of("web")
-CONFIG = HostConfig(Path("/p"), Path("/m"))
+CONFIG = settings_of(Path("/p"), Path("/m"))
 META_DATA = f"""\
 instance-id: {WEB}
 local-hostname: web
@@ -55,15 +56,15 @@ def web(**more: object) -> tuple[Instance, Devices]:
     return web, devices_of(CONFIG, desired, web)
 
 
-def write(config: HostConfig) -> None:
+def write(config: Settings) -> None:
     asyncio.run(Seeds(config).write(*web()))
 
 
-def look(config: HostConfig) -> dict[str, str]:
+def look(config: Settings) -> dict[str, str]:
     return asyncio.run(Seeds(config).observe())
 
 
-def remove(config: HostConfig) -> None:
+def remove(config: Settings) -> None:
     asyncio.run(Seeds(config).remove(WEB))
 
 
@@ -92,7 +93,7 @@ def test_an_operator_may_leave_out_the_way_to_the_metadata_service() -> None:
 
 
 def test_it_is_written_once_and_read_back(tmp_path: Path) -> None:
-    config = HostConfig(tmp_path / "pools", tmp_path / "instances")
+    config = settings_of(tmp_path / "pools", tmp_path / "instances")
     write(config)
     assert look(config) == {WEB: seed.fingerprint(config, *web())}
     path = config.seed(WEB)
@@ -109,20 +110,20 @@ def test_it_is_written_once_and_read_back(tmp_path: Path) -> None:
 
 
 def test_another_content_is_another_seed(tmp_path: Path) -> None:
-    config = HostConfig(tmp_path / "pools", tmp_path / "instances")
+    config = settings_of(tmp_path / "pools", tmp_path / "instances")
     write(config)
     assert look(config)[WEB] != seed.fingerprint(config, *web(user_data="#!/bin/sh"))
 
 
 def test_a_spoilt_seed_is_not_taken_for_a_good_one(tmp_path: Path) -> None:
-    config = HostConfig(tmp_path / "pools", tmp_path / "instances")
+    config = settings_of(tmp_path / "pools", tmp_path / "instances")
     write(config)
     config.seed(WEB).write_bytes(b"")
     assert look(config) == {WEB: ""}
 
 
 def test_removed_nothing_is_left(tmp_path: Path) -> None:
-    config = HostConfig(tmp_path / "pools", tmp_path / "instances")
+    config = settings_of(tmp_path / "pools", tmp_path / "instances")
     write(config)
     for name in ("console.log", "console.log.0", "console.log.1"):  # as libvirt's log daemon turns them over
         (config.instances / WEB / name).write_text("booting")
@@ -132,7 +133,7 @@ def test_removed_nothing_is_left(tmp_path: Path) -> None:
 
 
 def test_nothing_that_a_link_leads_to_is_removed(tmp_path: Path) -> None:
-    config = HostConfig(tmp_path / "pools", tmp_path / "instances")
+    config = settings_of(tmp_path / "pools", tmp_path / "instances")
     elsewhere = tmp_path / "elsewhere"
     elsewhere.mkdir()
     (elsewhere / "precious").write_text("mine")

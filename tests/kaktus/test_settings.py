@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from agent_kaktus.settings import Settings
+from agent_kaktus.storage.source import Allowed
 
 from .hosts import REPOSITORY
 
@@ -30,9 +31,9 @@ def config(tmp_path: Path) -> Path:
 
 def test_from_a_file(config: Path) -> None:
     settings = Settings.load(config)
-    assert settings.host_config().instances == Path("/srv/machines")
-    assert settings.host_config().hold_gateway
-    allowed = settings.sources().allowed
+    assert settings.instances == Path("/srv/machines")
+    assert settings.hold_gateway
+    allowed = Allowed.parse(settings.import_hosts)
     assert allowed.names == {"mirror.lan"}
     assert {str(network) for network in allowed.networks} == {"10.0.0.0/8", "fd00::1/128"}
 

@@ -13,7 +13,6 @@ from pathlib import Path
 import pytest
 
 from agent_kaktus import process
-from agent_kaktus.config import HostConfig
 from agent_kaktus.errors import StepFailed
 from agent_kaktus.kinds import KINDS
 from agent_kaktus.storage import image
@@ -22,6 +21,7 @@ from agent_kaktus.storage.dir import DirDriver
 from agent_kaktus.storage.imports import Imports
 from agent_kaktus.storage.source import Allowed, Sources, choose_address
 from agent_kaktus.storage.template import Template
+from tests.kaktus.settings_of import settings_of
 from tests.waiting import until
 
 from .slices import MIB, id_of, slice_with_network
@@ -111,7 +111,7 @@ class Outcome:
         asyncio.run(self._run(tmp_path, KINDS.parse(slice_.objects).of(Template)[DEBIAN], allowed))
 
     async def _run(self, tmp_path: Path, wanted: Template, allowed: Allowed) -> None:
-        pools = DirDriver(HostConfig(tmp_path / "pools", tmp_path / "instances"), tmp_path / "created")
+        pools = DirDriver(settings_of(tmp_path / "pools", tmp_path / "instances"), tmp_path / "created")
         await pools.observe()
         await pools.create_pool(POOL)
         done = asyncio.Event()
@@ -342,7 +342,7 @@ def test_few_imports_go_on_at_once(tmp_path: Path, server: Server) -> None:
         slice_.template(name, server.url(f"/silent/{name}"), "0" * 64)
 
     async def run() -> None:
-        pools = DirDriver(HostConfig(tmp_path / "pools", tmp_path / "instances"), tmp_path / "created")
+        pools = DirDriver(settings_of(tmp_path / "pools", tmp_path / "instances"), tmp_path / "created")
         await pools.observe()
         await pools.create_pool(POOL)
         imports = Imports(pools, Sources(None, LOCAL), lambda *_: None, lambda _: None)

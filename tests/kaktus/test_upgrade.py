@@ -5,11 +5,11 @@ from pathlib import Path
 
 from agent_kaktus.compute import seed
 from agent_kaktus.compute.desired import Devices, Instance
-from agent_kaktus.config import HostConfig
 from agent_kaktus.network import nftables
 from agent_kaktus.network.adapter import Adapter, Attachment
 from agent_kaktus.network.vnet import Subnet, Vnet
 from kowa.v2 import instance_pb2
+from tests.kaktus.settings_of import settings_of
 
 NIC = Adapter(
     "00000000-0000-4000-8000-000000000001", 1, False, "nic", "s", "02:00:00:00:00:01", IPv4Address("10.9.0.2")
@@ -37,5 +37,5 @@ def test_rules_on_taps_and_around_metadata_services() -> None:
 
 def test_seeds() -> None:
     devices = Devices((), (Attachment(NIC, LAN, Vnet("v", 1, False, "vnet", "")),))
-    fingerprint = seed.fingerprint(HostConfig(Path("/p"), Path("/m")), WEB, devices)
+    fingerprint = seed.fingerprint(settings_of(Path("/p"), Path("/m")), WEB, devices)
     assert fingerprint == "0902080FD2BB69D5391947EF7CBABEDF6DB0DD450FAEED4EAA6A225D03E82DEB"

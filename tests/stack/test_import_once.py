@@ -5,12 +5,12 @@ import hashlib
 from dataclasses import dataclass
 from pathlib import Path
 
-from agent_kaktus.config import HostConfig
 from agent_kaktus.plan import Step
 from agent_kaktus.storage.dir import DirDriver
 from agent_kaktus.storage.imports import Imports
 from agent_kaktus.storage.source import Sources
 from agent_kaktus.storage.template import ImportTemplate, Template
+from tests.kaktus.settings_of import settings_of
 from tests.kaktus.slices import id_of
 from tests.stack.stack import SECTOR, TINY
 
@@ -25,7 +25,7 @@ class Host:
 
 def test_asked_for_again_it_is_not_fetched_again(tmp_path: Path) -> None:
     (tmp_path / TINY).write_bytes(SECTOR)
-    pools = DirDriver(HostConfig(tmp_path / "pools", tmp_path / "instances"), tmp_path / "created")
+    pools = DirDriver(settings_of(tmp_path / "pools", tmp_path / "instances"), tmp_path / "created")
     checksum = hashlib.sha256(SECTOR).hexdigest()
     template = Template(id_of("tiny"), 1, False, "tiny", id_of("pool"), TINY, checksum)
     ends: list[str] = []

@@ -7,14 +7,14 @@ from agent_kaktus import names
 from agent_kaktus.actual import Actual, Domain, Mark
 from agent_kaktus.compute import domain, seed
 from agent_kaktus.compute.desired import Instance, devices_of
-from agent_kaktus.config import HostConfig
 from agent_kaktus.kinds import KINDS
 from agent_kaktus.plan import Verdict, View, plan
 from kowa.v2 import instance_pb2
+from tests.kaktus.settings_of import settings_of
 from tests.kaktus.slices import Slice, id_of, slice_with_network
 
 WEB = id_of("web")
-CONFIG = HostConfig(Path("/pools"), Path("/instances"), accelerator="qemu")
+CONFIG = settings_of(Path("/pools"), Path("/instances"), accelerator="qemu")
 
 
 def verdict(wanted: Slice, mark: Mark) -> Verdict:

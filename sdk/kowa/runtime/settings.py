@@ -35,12 +35,15 @@ class AgentSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
 
     @classmethod
     def load(cls, config: Path | None) -> Self:
-        """The settings in force. Raises ValueError with what is wrong, or OSError for a file that can't be read."""
+        """The settings in force, with absolute paths.
+
+        Raises ValueError with what is wrong, or OSError for a file that can't be read.
+        """
         given: dict[str, Any] = tomllib.loads(config.read_text()) if config else {}
         for field in cls.__struct_fields__:
             if (value := os.environ.get(f"{cls.agent}_{field}".upper())) is not None:
                 given[field] = msgspec.json.decode(value) if value.startswith("[") else value
         try:
-            return msgspec.convert(given, cls, strict=False, dec_hook=lambda kind, value: kind(value))
+            return msgspec.convert(given, cls, strict=False, dec_hook=lambda _, path: Path(path).absolute())
         except (msgspec.MsgspecError, TypeError) as why:
             raise ValueError(str(why)) from why

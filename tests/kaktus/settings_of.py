@@ -1,0 +1,13 @@
+"""Settings of an agent that is never started."""
+
+from pathlib import Path
+from typing import Any
+
+from agent_kaktus.settings import Settings
+
+NOWHERE = Path("/nowhere")
+
+
+def settings_of(pools: Path, instances: Path, **others: Any) -> Settings:
+    """Those that plans and steps depend on."""
+    return Settings(server="", ca=NOWHERE, token=NOWHERE, state=NOWHERE, pools=pools, machines=instances, **others)
