@@ -1,9 +1,10 @@
 """Actual state: what libvirt, the file system and the kernel say now, as values."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from enum import Enum
 from ipaddress import IPv4Network
+from itertools import chain
 from typing import Any
 
 from kowa.v2 import kaktus_pb2
@@ -48,7 +49,7 @@ class Domain:
     persistent: bool = True
     mark: Mark | None = None
     running_fingerprint: str = ""  # of the definition it was started with
-    disks: frozenset[str] = frozenset()  # keys of their sources, see storage.driver
+    disks: frozenset[str] = frozenset()  # keys of their sources
     taps: frozenset[str] = frozenset()
 
     @property
@@ -58,6 +59,28 @@ class Domain:
     def was_powered_off_at(self, generation: int) -> bool:
         """Whether it is noted that its guest switched it off at a generation."""
         return not self.is_on and self.mark is not None and 0 < generation == self.mark.powered_off_at
+
+
+@dataclass(frozen=True, slots=True)
+class DiskSource:
+    """Where a disk's bytes are, in libvirt's words. Storage drivers make it; others only pass it on."""
+
+    type: str  # of the disk element, such as `file`
+    format: str  # such as `qcow2`
+    attributes: tuple[tuple[str, str], ...]  # of the source element
+
+    @property
+    def key(self) -> str:
+        """By which a domain's disks are compared."""
+        return source_key(dict(self.attributes))
+
+    def __str__(self) -> str:
+        return f"{self.type} {self.key}"
+
+
+def source_key(attributes: Mapping[str, str]) -> str:
+    """What a source element's attributes name; empty if they name nothing."""
+    return attributes.get("file") or attributes.get("dev") or attributes.get("name", "")
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,7 +125,7 @@ class Link:
 
 @dataclass(frozen=True, slots=True)
 class Actual:
-    """All that is on the host, at one look."""
+    """All that is on the host at one time."""
 
     facts: kaktus_pb2.KaktusStatus = field(default_factory=kaktus_pb2.KaktusStatus)  # what never changes of it
     domains: Mapping[str, Domain] = field(default_factory=dict)  # that bear our mark
@@ -110,10 +133,10 @@ class Actual:
     pools: Mapping[str, PoolSpace] = field(default_factory=dict)
     images: Mapping[str, Image] = field(default_factory=dict)
     created: frozenset[str] = frozenset()  # ids of pools and volumes that were there once
-    importing: Mapping[str, int] = field(default_factory=dict)  # template -> percent; it moves on between two looks
+    importing: Mapping[str, int] = field(default_factory=dict)  # template -> percent; it moves on meanwhile
     links: Mapping[str, Link] = field(default_factory=dict)
     tap_filters: Mapping[str, str] = field(default_factory=dict)  # tap -> fingerprint of its rules
-    filters_unseen: str = ""  # why packet filters can't be looked at
+    filters_unseen: str = ""  # why packet filters can't be listed
     metadata_services: Mapping[str, frozenset[IPv4Network]] = field(default_factory=dict)  # vnet -> whom it answers
     metadata_filter: str = ""  # fingerprint of the rules around metadata services; empty where there are none
     seeds: Mapping[str, str] = field(default_factory=dict)  # instance -> fingerprint; empty for a folder without one
@@ -121,10 +144,11 @@ class Actual:
 
     def disk_user(self, disk: str) -> Domain | None:
         """The domain that has a disk, by the key of its source."""
-        domains = (*self.domains.values(), *self.foreign_domains.values())
-        return next((domain for domain in domains if disk in domain.disks), None)
+        return next((domain for domain in self._all_domains() if disk in domain.disks), None)
 
     def tap_user(self, tap: str) -> Domain | None:
         """The domain that has an adapter with this tap."""
-        domains = (*self.domains.values(), *self.foreign_domains.values())
-        return next((domain for domain in domains if tap in domain.taps), None)
+        return next((domain for domain in self._all_domains() if tap in domain.taps), None)
+
+    def _all_domains(self) -> Iterator[Domain]:
+        return chain(self.domains.values(), self.foreign_domains.values())

@@ -1,18 +1,38 @@
-"""The kinds that this agent knows, each after those it may refer to. A new kind's module is named here only."""
+"""The kinds that this agent knows, its host's own record among them. A new kind's module is named here only."""
 
 from typing import Any
 
 from agent_kaktus.compute.instance import Instances
 from agent_kaktus.context import Kiwis, Projects, Regions, Zones
-from agent_kaktus.kaktus import Kaktuses
-from agent_kaktus.network.adapter import Adapters
-from agent_kaktus.network.vnet import Subnets, Vnets
-from agent_kaktus.plan import Kind
+from agent_kaktus.network.adapter import Adapters, remove_stale_tap_filters
+from agent_kaktus.network.vnet import Subnets, Vnets, remove_stale_metadata_filter
+from agent_kaktus.plan import GONE, Kind, Verdict, View
 from agent_kaktus.storage.storage_pool import StoragePools
 from agent_kaktus.storage.template import Templates
 from agent_kaktus.storage.volume import Volumes
-from kowa.runtime.desired import Kinds
+from kowa.runtime.desired import DesiredObject, Kinds
+from kowa.runtime.settings import VERSION
+from kowa.v2 import kaktus_pb2
 
+
+class Kaktus(DesiredObject):
+    """This host."""
+
+
+class Kaktuses(Kind[Kaktus]):
+    message, value, is_node = kaktus_pb2.Kaktus, Kaktus, True
+
+    def plan(self, view: View, wanted: Kaktus) -> Verdict:
+        return GONE if wanted.gone else Verdict((*remove_stale_tap_filters(view), *remove_stale_metadata_filter(view)))
+
+    def fill_status(self, view: View, wanted: Kaktus, resource: kaktus_pb2.Kaktus) -> None:
+        resource.status.CopyFrom(view.actual.facts)
+        resource.status.hypervisor += f" ({view.config.accelerator})"
+        resource.status.version = VERSION
+        resource.status.strangers.extend(view.strangers)
+
+
+# Each after those it may refer to.
 KINDS: Kinds[Kind[Any]] = Kinds(
     Regions(),
     Zones(),

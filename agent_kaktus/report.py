@@ -73,15 +73,12 @@ class Reports:
 
 
 def _outcome(memory: Memory, wanted: DesiredObject, verdict: Verdict) -> tuple[fleet_pb2.Outcome, str]:
-    failure = memory.failures.get(wanted.id)
-    if verdict.steps and failure:
+    if verdict.steps and (failure := memory.failures.get(wanted.id)):
         if failure.attempts >= MAX_ATTEMPTS:
             return fleet_pb2.OUTCOME_FAILED, failure.reason
         return fleet_pb2.OUTCOME_WAITING, f"tries again: {failure.reason}"
-    if verdict.steps:
-        return fleet_pb2.OUTCOME_WORKING, str(verdict)
-    if verdict.working:
-        return fleet_pb2.OUTCOME_WORKING, verdict.working
+    if verdict.steps or verdict.working:
+        return fleet_pb2.OUTCOME_WORKING, verdict.working or str(verdict)
     if verdict.waits:
         return fleet_pb2.OUTCOME_WAITING, f"waits for {verdict.waits}"
     if verdict.fails:

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass, field
 
-from agent_kaktus.disk import DiskSource
+from agent_kaktus.actual import DiskSource
 from agent_kaktus.network.adapter import Adapter, Attachment, attachment
 from agent_kaktus.settings import Settings
 from agent_kaktus.storage.volume import Volume, source_of

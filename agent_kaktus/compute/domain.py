@@ -8,9 +8,8 @@ from xml.etree.ElementTree import Element, SubElement
 from xml.sax.saxutils import escape
 
 from agent_kaktus import names
-from agent_kaktus.actual import Mark
+from agent_kaktus.actual import Mark, source_key
 from agent_kaktus.compute.desired import Devices, Disk, Instance
-from agent_kaktus.disk import source_key
 from agent_kaktus.network.adapter import Attachment
 from agent_kaktus.settings import Settings
 

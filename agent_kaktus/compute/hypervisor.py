@@ -151,8 +151,9 @@ class Hypervisor:
             with _as_failed_step():
                 return verb(connection)
         except StepFailed as why:
-            if _is_alive(connection):
-                raise
+            with contextlib.suppress(libvirt.libvirtError):
+                if connection.isAlive():
+                    raise
             self._drop(connection)
             raise LibvirtUnavailable(f"libvirt at {self._uri} went away") from why
 
@@ -279,13 +280,6 @@ def _power_off(domain: Any) -> None:
 def _serial(domain: Any) -> str:
     source = _xml(domain).find("devices/serial/source")
     return source.get("path", "") if source is not None and domain.isActive() else ""
-
-
-def _is_alive(connection: Any) -> bool:
-    try:
-        return bool(connection.isAlive())
-    except libvirt.libvirtError:
-        return False
 
 
 def _close(connection: Any) -> None:

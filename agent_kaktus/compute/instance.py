@@ -44,12 +44,9 @@ POWERED_OFF = Condition(
 )
 _POWERS = {
     Power.RUNNING: instance_pb2.POWER_RUNNING,
-    Power.PAUSED: instance_pb2.POWER_SUSPENDED,
-    Power.IO_ERROR: instance_pb2.POWER_SUSPENDED,
-    Power.ASLEEP: instance_pb2.POWER_SUSPENDED,
     Power.PANICKED: instance_pb2.POWER_STOPPED,
     Power.OFF: instance_pb2.POWER_STOPPED,
-}
+}  # all others are suspended
 
 
 class Instances(Kind[Instance]):
@@ -84,7 +81,7 @@ class Instances(Kind[Instance]):
     def fill_status(self, view: View, wanted: Instance, resource: instance_pb2.Instance) -> None:
         found = view.actual.domains.get(wanted.id)
         adapters = (view.desired.of(Adapter).get(id_) for id_ in wanted.adapters)
-        resource.status.power = _POWERS[found.power if found else Power.OFF]
+        resource.status.power = _POWERS.get(found.power if found else Power.OFF, instance_pb2.POWER_SUSPENDED)
         resource.status.addresses.extend(str(adapter.address) for adapter in adapters if adapter)
         resource.status.restarts = view.memory.of(PowerNotes).count_recent_restarts(wanted, view.now)
 

@@ -67,16 +67,14 @@ def contents(config: Settings, instance: Instance, devices: Devices) -> dict[str
 
 
 def fingerprint(config: Settings, instance: Instance, devices: Devices) -> str:
-    """Of what they say; how that is written down is not asked at each look, since it takes its time."""
+    """Of what they say; how that is written down is not asked each time, since it takes long."""
     text = json.dumps([_FORMAT_VERSION, instance.user_data, _content(config, instance, devices)], sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest().upper()
 
 
 def _content(config: Settings, instance: Instance, devices: Devices) -> dict[str, dict[str, object]]:
     keys = list(instance.ssh_keys)
-    ethernets = {
-        f"eth{number}": _ethernet(config, plugged, number) for number, plugged in enumerate(devices.attachments)
-    }
+    ethernets = [_ethernet(config, attachment, number) for number, attachment in enumerate(devices.attachments)]
     return {
         "meta-data": {
             "instance-id": instance.id,
@@ -85,30 +83,25 @@ def _content(config: Settings, instance: Instance, devices: Devices) -> dict[str
             "public-keys": keys,
         },
         "user-data": {"ssh_authorized_keys": keys},
-        "network-config": {"version": 2, "ethernets": ethernets},
+        "network-config": {"version": 2, "ethernets": {str(each["set-name"]): each for each in ethernets}},
     }
 
 
-def _ethernet(config: Settings, plugged: Attachment, number: int) -> dict[str, object]:
-    settings: dict[str, object] = {
-        "match": {"macaddress": plugged.adapter.mac},
-        "set-name": f"eth{number}",
-        "addresses": [f"{plugged.adapter.address}/{plugged.subnet.network.prefixlen}"],
-    }
-    if number == 0 and (routes := _routes(config, plugged)):
-        settings["routes"] = routes
-    if plugged.subnet.dns:
-        settings["nameservers"] = {"addresses": list(plugged.subnet.dns)}
-    return settings
-
-
-def _routes(config: Settings, plugged: Attachment) -> list[dict[str, str]]:
+def _ethernet(config: Settings, attachment: Attachment, number: int) -> dict[str, object]:
+    adapter, subnet = attachment.adapter, attachment.subnet
     routes = []
-    if plugged.subnet.gateway:
-        routes.append({"to": "0.0.0.0/0", "via": str(plugged.subnet.gateway)})
-    if config.metadata_route:
+    if number == 0 and subnet.gateway:
+        routes.append({"to": "0.0.0.0/0", "via": str(subnet.gateway)})
+    if number == 0 and config.metadata_route:
         routes.append({"to": f"{METADATA_ADDRESS}/32", "scope": "link"})
-    return routes
+    settings = {
+        "match": {"macaddress": adapter.mac},
+        "set-name": f"eth{number}",
+        "addresses": [f"{adapter.address}/{subnet.network.prefixlen}"],
+        "routes": routes,
+        "nameservers": {"addresses": list(subnet.dns)} if subnet.dns else {},
+    }
+    return {name: value for name, value in settings.items() if value}
 
 
 def _yaml(data: Mapping[str, object]) -> str:
@@ -119,10 +112,10 @@ def _yaml(data: Mapping[str, object]) -> str:
     return yaml.safe_dump(data, default_flow_style=False, sort_keys=False, width=1 << 20, allow_unicode=True)
 
 
-def _iso(contents_: Mapping[str, str], digest_: str) -> bytes:
+def _iso(contents: Mapping[str, str], fingerprint: str) -> bytes:
     iso = pycdlib.PyCdlib()
-    iso.new(interchange_level=4, joliet=3, rock_ridge="1.09", vol_ident=_LABEL, app_ident_str=digest_)
-    for number, (name, text) in enumerate(contents_.items()):
+    iso.new(interchange_level=4, joliet=3, rock_ridge="1.09", vol_ident=_LABEL, app_ident_str=fingerprint)
+    for number, (name, text) in enumerate(contents.items()):
         data = text.encode()
         iso.add_fp(io.BytesIO(data), len(data), f"/F{number}.;1", rr_name=name, joliet_path="/" + name)
     image = io.BytesIO()

@@ -120,48 +120,40 @@ class FilterTaps(ObjectStep[Instance]):
         await put_filters(host, self.adapters)
 
 
-class Resume(ObjectStep[Instance]):
-    verb = "resume"
+class DomainStep(ObjectStep[Instance]):
+    """What the hypervisor does to a domain; its verb is the name of that."""
 
     async def do(self, host: "LocalHost") -> None:
-        await host.hypervisor.resume(self.wanted.id)
+        await getattr(host.hypervisor, self.verb.replace(" ", "_"))(self.wanted.id)
+
+
+class Resume(DomainStep):
+    verb = "resume"
 
     def before(self, memory: Memory, now: float) -> None:
         """The time of one that can't be asked to stop before it runs out like that of one that does not listen."""
         memory.of(PowerNotes).note_stopping(self.wanted, now)
 
 
-class Suspend(ObjectStep[Instance]):
+class Suspend(DomainStep):
     verb = "suspend"
 
-    async def do(self, host: "LocalHost") -> None:
-        await host.hypervisor.suspend(self.wanted.id)
 
-
-class Shutdown(ObjectStep[Instance]):
+class Shutdown(DomainStep):
     """Asks the guest to shut down; it may take up to shutdown_limit, then power is cut."""
 
     verb = "shutdown"
-
-    async def do(self, host: "LocalHost") -> None:
-        await host.hypervisor.shutdown(self.wanted.id)
 
     def before(self, memory: Memory, now: float) -> None:
         memory.of(PowerNotes).note_stopping(self.wanted, now)
 
 
-class CutPower(ObjectStep[Instance]):
+class CutPower(DomainStep):
     verb = "cut power"
 
-    async def do(self, host: "LocalHost") -> None:
-        await host.hypervisor.cut_power(self.wanted.id)
 
-
-class Undefine(ObjectStep[Instance]):
+class Undefine(DomainStep):
     verb = "undefine"
-
-    async def do(self, host: "LocalHost") -> None:
-        await host.hypervisor.undefine(self.wanted.id)
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,8 +16,7 @@ from pathlib import Path
 import structlog
 
 from agent_kaktus import names
-from agent_kaktus.actual import Image, PoolSpace
-from agent_kaktus.disk import DiskSource
+from agent_kaktus.actual import DiskSource, Image, PoolSpace
 from agent_kaktus.errors import StepFailed
 from agent_kaktus.settings import Settings
 from agent_kaktus.storage import image

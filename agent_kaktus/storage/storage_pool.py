@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from agent_kaktus.disk import DiskSource
+from agent_kaktus.actual import DiskSource
 from agent_kaktus.plan import AS_WANTED, GONE, Kind, ObjectStep, Verdict, View, rounded_space
 from agent_kaktus.settings import Settings
 from agent_kaktus.storage.dir import disk_source

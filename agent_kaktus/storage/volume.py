@@ -4,8 +4,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from agent_kaktus.actual import Image
-from agent_kaktus.disk import DiskSource
+from agent_kaktus.actual import DiskSource, Image
 from agent_kaktus.plan import AS_WANTED, GONE, Kind, ObjectStep, Verdict, View, rounded_space
 from agent_kaktus.settings import Settings
 from agent_kaktus.storage.storage_pool import DISK_SOURCES, StoragePool, why_closed, why_unseen

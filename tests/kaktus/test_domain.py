@@ -6,10 +6,9 @@ from xml.etree import ElementTree
 import pytest
 from msgspec.structs import replace
 
-from agent_kaktus.actual import Mark
+from agent_kaktus.actual import DiskSource, Mark
 from agent_kaktus.compute import domain
 from agent_kaktus.compute.desired import Devices, Instance, devices_of
-from agent_kaktus.disk import DiskSource
 from agent_kaktus.kinds import KINDS
 from agent_kaktus.settings import Settings
 from agent_kaktus.storage import storage_pool
