@@ -157,8 +157,10 @@ class Loop:
             except PermanentFailure as why:
                 self._memory.given_up[wanted.id, wanted.generation] = str(why)
                 return
-            except Exception as why:  # noqa: BLE001 - logged with its trace
-                self._fail(wanted, step, why)
+            except Exception as why:
+                failure = self._memory.note_failure(wanted.id, f"{step}: {why}", self._clock())
+                fields = {"id": wanted.id, "step": str(step), "reason": str(why), "attempts": failure.attempts}
+                log.warning("step.failed", **fields, exc_info=not isinstance(why, StepFailed | OSError))
                 return
             step.after(self._memory, self._clock())
             log.info("step.done", id=wanted.id, step=str(step))
@@ -168,8 +170,3 @@ class Loop:
 
     async def _carry_out(self, step: Step) -> None:
         await step.do(self._host)
-
-    def _fail(self, wanted: DesiredObject, step: Step, why: Exception) -> None:
-        failure = self._memory.note_failure(wanted.id, f"{step}: {why}", self._clock())
-        fields = {"id": wanted.id, "step": str(step), "reason": str(why), "attempts": failure.attempts}
-        log.warning("step.failed", **fields, exc_info=not isinstance(why, StepFailed | OSError))

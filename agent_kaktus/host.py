@@ -37,7 +37,11 @@ class LocalHost:
             self._filter_table, self.tap_filters, self.metadata_filter = table, TapFilters(table), MetadataFilter(table)
         domains = await self.hypervisor.observe()
         storage = await self.storage.observe()
-        tap_filters, metadata_filter, unseen = await self._observe_filters()
+        observed_filters = asyncio.gather(self.tap_filters.observe(), self.metadata_filter.observe())
+        try:
+            (tap_filters, metadata_filter), filters_unseen = await observed_filters, ""
+        except StepFailed as why:
+            tap_filters, metadata_filter, filters_unseen = {}, "", str(why)
         return Actual(
             facts=await self.hypervisor.facts(),
             domains={found.id: found for found in domains if found.mark and found.mark.id == found.id},
@@ -48,15 +52,8 @@ class LocalHost:
             importing=self.imports.percent,
             links=await self.bridges.observe(),
             tap_filters=tap_filters,
-            filters_unseen=unseen,
+            filters_unseen=filters_unseen,
             metadata_services=self.metadata_services.observe(),
             metadata_filter=metadata_filter,
             seeds=await self.seeds.observe(),
         )
-
-    async def _observe_filters(self) -> tuple[dict[str, str], str, str]:
-        """Those on taps, that around metadata services, and why they can't be seen."""
-        try:
-            return *(await asyncio.gather(self.tap_filters.observe(), self.metadata_filter.observe())), ""
-        except StepFailed as why:
-            return {}, "", str(why)

@@ -11,10 +11,7 @@ MAX_ATTEMPTS = 5  # then an object is reported as failed, and tried on
 FIRST_RETRY_S, LONGEST_RETRY_S = 1.0, 60.0
 MAX_REPEATS = 3  # of the same steps, which succeed and are needed again at once
 
-Generation = tuple[str, int]
-"""An object's id and the number of its generation."""
-
-
+Generation = tuple[str, int]  # an object's id and the number of its generation
 N = TypeVar("N")
 
 

@@ -18,7 +18,7 @@ from agent_kaktus.storage.dir import DirDriver
 from agent_kaktus.storage.imports import Imports
 from agent_kaktus.storage.source import Allowed, Sources
 from agent_kaktus.storage.storage_pool import StoragePool
-from agent_kaktus.storage.template import Template, importing
+from agent_kaktus.storage.template import importing
 from kowa.fleet.v1 import fleet_pb2
 from kowa.runtime.feed import Feed, Keys, Refused, Worker
 from kowa.runtime.tasks import Tasks
@@ -77,15 +77,13 @@ class KaktusWorker(Worker):
             storage.clean(KINDS.parse(feed.desired()).of(StoragePool))
         except Refused as why:  # what an older version took; nothing is cleaned until Kahuna sends a better slice
             log.warning("slice.refused", reason=str(why))
-
-        def ended(template: Template, reason: str) -> None:
-            loop.background_ended(template, reason)
-
-        def progressed(template: Template) -> None:
-            loop.background_progressed(template, importing(imports.percent[template.id]))
-
         sources = Sources(settings.import_dir, Allowed.parse(settings.import_hosts))
-        imports = Imports(storage, sources, ended, progressed)
+        imports = Imports(
+            storage,
+            sources,
+            lambda template, reason: loop.background_ended(template, reason),
+            lambda template: loop.background_progressed(template, importing(imports.percent[template.id])),
+        )
         hypervisor = self._hypervisor = Hypervisor(settings.libvirt_uri, lambda: loop.wake())
         tokens = Tokens(load_key(state / "metadata.key"))
         services = MetadataServices(Server(lambda: loop.desired, tokens))

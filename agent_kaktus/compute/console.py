@@ -33,8 +33,7 @@ async def follow(history: Path) -> AsyncIterator[bytes]:
             with contextlib.suppress(OSError):
                 inotify.add_watch(history.parent, Mask.MODIFY | Mask.CREATE)
             size = _size(history)
-            if size < position:  # it was cut, and what is new stands at its end
-                position = size
+            position = min(position, size)  # of one that was cut what is new stands at its end
             if size == position:
                 with contextlib.suppress(TimeoutError):
                     async with asyncio.timeout(POLL_INTERVAL_S):

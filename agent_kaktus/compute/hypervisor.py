@@ -11,6 +11,7 @@ import contextlib
 import functools
 import threading
 from collections.abc import Callable, Iterator, Set
+from concurrent.futures import Future
 from typing import Any, TypeVar
 from xml.etree import ElementTree
 
@@ -19,7 +20,6 @@ import structlog
 
 from agent_kaktus.actual import Domain, Mark, Power
 from agent_kaktus.compute import domain as definitions
-from agent_kaktus.compute.calls import Calls
 from agent_kaktus.compute.facts import observe_facts
 from agent_kaktus.errors import LibvirtUnavailable, StepFailed
 from kowa.v2 import kaktus_pb2
@@ -57,6 +57,32 @@ _UNDEFINE = (
 )
 
 log = structlog.get_logger()
+
+
+class Calls:
+    """Calls that may never come back: each in a thread of its own, awaited up to a limit.
+
+    The threads are daemons, for one that hangs in libvirt can't be ended, and the agent must end without it.
+    The subjects of calls bound how many hang: while one is overdue, others on the same subject fail at once.
+    """
+
+    def __init__(self) -> None:
+        self._overdue: list[tuple[str, Future[Any]]] = []
+
+    async def run(self, subject: str, work: Callable[[], T], limit: float) -> T:
+        """What work returns. Raises StepFailed when that takes too long."""
+        self._overdue = [(other, call) for other, call in self._overdue if not call.done()]
+        if subject in dict(self._overdue):
+            raise StepFailed("libvirt has not answered an earlier call yet")
+        future: Future[T] = Future()
+        future.set_running_or_notify_cancel()  # whoever stops waiting does not cancel it
+        threading.Thread(target=_carry_out, args=(work, future), name=f"libvirt {subject}", daemon=True).start()
+        try:
+            async with asyncio.timeout(limit):
+                return await asyncio.wrap_future(future)
+        except TimeoutError:
+            self._overdue.append((subject, future))
+            raise StepFailed(f"libvirt did not answer within {limit:g} s") from None
 
 
 class Hypervisor:
@@ -202,6 +228,13 @@ class Hypervisor:
             self._facts = None
         log.warning("libvirt.lost", uri=self._uri)
         self._changed()
+
+
+def _carry_out(work: Callable[[], T], future: Future[T]) -> None:
+    try:
+        future.set_result(work())
+    except BaseException as why:  # noqa: BLE001 - raised where it is awaited
+        future.set_exception(why)
 
 
 @contextlib.contextmanager

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from agent_kaktus.compute.calls import Calls
+from agent_kaktus.compute.hypervisor import Calls
 from agent_kaktus.errors import StepFailed
 
 REPOSITORY = Path(__file__).parents[2]
@@ -55,7 +55,7 @@ def test_what_hangs_is_not_waited_for_and_not_asked_twice() -> None:
 def test_a_program_ends_though_a_call_hangs() -> None:
     program = """
 import asyncio, contextlib, threading
-from agent_kaktus.compute.calls import Calls
+from agent_kaktus.compute.hypervisor import Calls
 from agent_kaktus.errors import StepFailed
 async def story():
     with contextlib.suppress(StepFailed):
