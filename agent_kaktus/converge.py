@@ -9,6 +9,7 @@ from typing import Any
 
 import structlog
 
+from agent_kaktus.actual import Actual
 from agent_kaktus.errors import PermanentFailure, StepFailed
 from agent_kaktus.memory import LONGEST_RETRY_S, MAX_REPEATS, Failure, Memory
 from agent_kaktus.plan import Kind, Step, Verdict, View, plan
@@ -44,7 +45,7 @@ class Loop:
         self._feed = feed
         self._host = host
         self._memory = memory or Memory()
-        self._reports = Reports(kinds)
+        self._reports = Reports()
         self._clock = clock
         self._wake = asyncio.Event()
         self._eventloop = asyncio.get_running_loop()
@@ -100,18 +101,19 @@ class Loop:
             desired = self.desired = self._kinds.parse(self._feed.desired())
             if desired.node is None:
                 return OBSERVE_INTERVAL_S
+            view = View(self._kinds, self._config, desired, Actual(), self._memory, self._clock())
             try:
                 actual = await self._host.observe(desired.node.id)
                 seen = {kind.value: await kind.observe(self._host) for kind in self._kinds}
             except Exception as why:
                 if not isinstance(why, StepFailed | OSError):
                     log.exception("observe.failed")
-                for report in self._reports.unseen(self._config, desired, self._memory, str(why)):
+                for report in self._reports.unseen(view, str(why)):
                     self._feed.report(report)
                 return RETRY_INTERVAL_S
             # Forgets what is no longer so.
             self._memory.keep_only({wanted.id for wanted in desired})
-            view = View(self._config, desired, replace(actual, by_kind=seen), self._memory, self._clock())
+            view = replace(view, actual=replace(actual, by_kind=seen), now=self._clock())
             for kind in self._kinds:
                 kind.update_memory(view)
             due = self._decide(view)
@@ -126,17 +128,16 @@ class Loop:
 
     def _decide(self, view: View) -> dict[DesiredObject, Verdict]:
         """What is to be done now. Reports all objects, also those that need nothing."""
-        result = plan(self._kinds, view)
-        view = self._view = replace(view, strangers=result.strangers)
-        for id_, verdict in result.verdicts.items():
+        self._view, verdicts = view, plan(view)
+        for id_, verdict in verdicts.items():
             if not verdict.steps:
                 view.memory.forget_failures(id_)
-        for report in self._reports.all(view, result):
+        for report in self._reports.all(view, verdicts):
             self._feed.report(report)
         return {
             wanted: verdict
             for wanted in view.desired
-            if (verdict := result.verdicts[wanted.id]).steps and not view.memory.is_paused(wanted.id, view.now)
+            if (verdict := verdicts[wanted.id]).steps and not view.memory.is_paused(wanted.id, view.now)
         }
 
     async def _do_for(self, wanted: DesiredObject, verdict: Verdict, gate: asyncio.Semaphore) -> None:

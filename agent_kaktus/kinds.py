@@ -6,7 +6,7 @@ from agent_kaktus.compute.instance import Instances
 from agent_kaktus.context import Kiwis, Projects, Regions, Zones
 from agent_kaktus.network.adapter import Adapters, remove_stale_tap_filters
 from agent_kaktus.network.vnet import Subnets, Vnets, remove_stale_metadata_filter
-from agent_kaktus.plan import GONE, Kind, Verdict, View
+from agent_kaktus.plan import GONE, Kind, Verdict, View, strangers
 from agent_kaktus.storage.storage_pool import StoragePools
 from agent_kaktus.storage.template import Templates
 from agent_kaktus.storage.volume import Volumes
@@ -29,7 +29,7 @@ class Kaktuses(Kind[Kaktus]):
         resource.status.CopyFrom(view.actual.facts)
         resource.status.hypervisor += f" ({view.config.accelerator})"
         resource.status.version = VERSION
-        resource.status.strangers.extend(view.strangers)
+        resource.status.strangers.extend(strangers(view))
 
 
 # Each after those it may refer to.

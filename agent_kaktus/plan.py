@@ -6,7 +6,7 @@ named as a stranger and left alone. A step is planned when all it stands on is t
 the next observation.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Generic, TypeVar
 
@@ -81,23 +81,15 @@ GONE = Verdict(gone=True)
 
 
 @dataclass(frozen=True, slots=True)
-class Plan:
-    """A verdict on each object of the slice, and what is on the host and in no slice."""
-
-    verdicts: Mapping[str, Verdict]
-    strangers: tuple[str, ...] = ()
-
-
-@dataclass(frozen=True, slots=True)
 class View:
     """Everything that a plan may look at: what is wanted and what is, at one time."""
 
+    kinds: Kinds["Kind[Any]"]
     config: Settings
     desired: Desired
     actual: Actual
     memory: Memory = field(default_factory=Memory)
     now: float = 0.0  # seconds of the loop's clock
-    strangers: tuple[str, ...] = ()  # what is on the host and in no slice, once that is planned
 
 
 class Kind(desired.Kind[D]):
@@ -131,13 +123,18 @@ class Kind(desired.Kind[D]):
         return ()
 
 
-def plan(kinds: Kinds[Kind[Any]], view: View) -> Plan:
-    """A verdict on each object, in the order of the kinds."""
+def plan(view: View) -> dict[str, Verdict]:
+    """A verdict on each object by its id, in the order of the kinds."""
     verdicts: dict[str, Verdict] = {}
     for wanted in view.desired:
         given_up = "" if wanted.gone else view.memory.why_given_up(wanted)
-        verdicts[wanted.id] = Verdict(fails=given_up) if given_up else kinds.of(wanted).plan(view, wanted)
-    return Plan(verdicts, tuple(sorted(found for kind in kinds for found in kind.strangers(view))))
+        verdicts[wanted.id] = Verdict(fails=given_up) if given_up else view.kinds.of(wanted).plan(view, wanted)
+    return verdicts
+
+
+def strangers(view: View) -> list[str]:
+    """What is on the host and in no slice."""
+    return sorted(found for kind in view.kinds for found in kind.strangers(view))
 
 
 def rounded_space(size: int) -> int:

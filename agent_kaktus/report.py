@@ -1,31 +1,28 @@
 """Reports: what Kahuna learns of each object."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from google.protobuf.message import Message
 
-from agent_kaktus.actual import Actual
 from agent_kaktus.memory import MAX_ATTEMPTS, Memory
-from agent_kaktus.plan import Kind, Plan, Verdict, View
-from agent_kaktus.settings import Settings
+from agent_kaktus.plan import Verdict, View
 from kowa import resources
 from kowa.fleet.v1 import fleet_pb2
-from kowa.runtime.desired import Desired, DesiredObject, Kinds
+from kowa.runtime.desired import DesiredObject
 
 
 class Reports:
     """Makes reports; equal facts make equal reports, so that they are not sent again."""
 
-    def __init__(self, kinds: Kinds[Kind[Any]]) -> None:
-        self._kinds = kinds
+    def __init__(self) -> None:
         self._last: dict[str, Message] = {}
 
-    def all(self, view: View, plan: Plan) -> Iterable[fleet_pb2.Report]:
+    def all(self, view: View, verdicts: Mapping[str, Verdict]) -> Iterable[fleet_pb2.Report]:
         """One for each object."""
         for wanted in view.desired:
-            yield self.one(view, wanted, plan.verdicts[wanted.id])
-        for id_ in self._last.keys() - plan.verdicts.keys():
+            yield self.one(view, wanted, verdicts[wanted.id])
+        for id_ in self._last.keys() - verdicts.keys():
             del self._last[id_]
 
     def one(self, view: View, wanted: DesiredObject, verdict: Verdict) -> fleet_pb2.Report:
@@ -34,7 +31,7 @@ class Reports:
         if outcome == fleet_pb2.OUTCOME_APPLIED:
             view.memory.applied[wanted.id] = wanted.generation
         is_ended = outcome in (fleet_pb2.OUTCOME_APPLIED, fleet_pb2.OUTCOME_FAILED)
-        kind = self._kinds.of(wanted)
+        kind = view.kinds.of(wanted)
         resource: Any = kind.message()
         if not verdict.gone:
             kind.fill_status(view, wanted, resource)
@@ -49,15 +46,15 @@ class Reports:
             message=message,
         )
 
-    def unseen(self, config: Settings, desired: Desired, memory: Memory, reason: str) -> Iterable[fleet_pb2.Report]:
-        """While the host can't be seen: what was seen last, without what may have changed since.
+    def unseen(self, view: View, reason: str) -> Iterable[fleet_pb2.Report]:
+        """While the host can't be observed: what was seen last, without what may have changed since.
 
         What asks nothing of the host is as wanted, for all that.
         """
-        for wanted in desired:
-            kind = self._kinds.of(wanted)
+        for wanted in view.desired:
+            kind = view.kinds.of(wanted)
             if not kind.needs_host:
-                yield self.one(View(config, desired, Actual(), memory), wanted, Verdict(gone=wanted.gone))
+                yield self.one(view, wanted, Verdict(gone=wanted.gone))
                 continue
             resource: Any = kind.message()
             resource.MergeFrom(self._last.get(wanted.id, resource))
@@ -65,7 +62,7 @@ class Reports:
             kind.clear_unseen(resource)
             yield fleet_pb2.Report(
                 id=wanted.id,
-                observed_generation=memory.applied.get(wanted.id, 0),
+                observed_generation=view.memory.applied.get(wanted.id, 0),
                 resource=resources.pack(resource),
                 outcome=fleet_pb2.OUTCOME_WAITING,
                 message=reason,

@@ -1,6 +1,6 @@
 """A host that is a few dictionaries, with a driver for each part: what steps do to it, without doing anything."""
 
-from collections.abc import Coroutine, Iterable
+from collections.abc import Coroutine, Iterable, Mapping
 from dataclasses import dataclass, replace
 from ipaddress import IPv4Network
 from typing import Any
@@ -16,7 +16,7 @@ from agent_kaktus.memory import Memory
 from agent_kaktus.network import nftables
 from agent_kaktus.network.adapter import Adapter
 from agent_kaktus.network.vnet import Vnet
-from agent_kaktus.plan import Plan, Step, View, plan
+from agent_kaktus.plan import Step, Verdict, View, plan
 from agent_kaktus.settings import Settings
 from agent_kaktus.storage.dir import disk_source
 from agent_kaktus.storage.template import Template
@@ -73,15 +73,18 @@ class FakeHost:
             seeds=dict(self.seed_fingerprints),
         )
 
-    def plan(self, desired: Desired) -> Plan:
-        return plan(KINDS, View(self.config, desired, self.observe(), self.memory, self.now))
+    def view(self, desired: Desired) -> View:
+        return View(KINDS, self.config, desired, self.observe(), self.memory, self.now)
+
+    def plan(self, desired: Desired) -> dict[str, Verdict]:
+        return plan(self.view(desired))
 
     def restart_agent(self) -> None:
         """It forgets, and takes its services with it; of their ports the kernel may have some still."""
         self.memory = Memory()
         self.services.clear()
 
-    def converge(self, desired: Desired) -> Plan:
+    def converge(self, desired: Desired) -> dict[str, Verdict]:
         """Until nothing is left to do; time passes when there is something to wait for."""
         for _ in range(ROUNDS):
             found = self.plan(desired)
@@ -125,9 +128,9 @@ class FakeHost:
         return replace(link, ports=ports, bridge=self.plugs.get(link.name, ""))
 
 
-def steps_of(plan_: Plan) -> list[Step]:
+def steps_of(verdicts: Mapping[str, Verdict]) -> list[Step]:
     """All of them."""
-    return [step for verdict in plan_.verdicts.values() for step in verdict.steps]
+    return [step for verdict in verdicts.values() for step in verdict.steps]
 
 
 def at_once(work: Coroutine[Any, Any, None]) -> None:

@@ -12,6 +12,7 @@ from agent_kaktus.compute.desired import Instance
 from agent_kaktus.kinds import KINDS
 from agent_kaktus.network.adapter import Adapter
 from agent_kaktus.network.vnet import Subnet, Vnet
+from agent_kaktus.plan import strangers
 from kowa.runtime.desired import Desired
 from kowa.v2 import instance_pb2
 from tests.kaktus.settings_of import settings_of
@@ -99,7 +100,7 @@ def test_it_comes_to_rest_and_takes_only_what_is_gone(host: FakeHost, wanted: Sl
     assert before - possessions(host) <= may_go(host, desired)
     assert {id_: host.domains[id_] for id_ in states} == states, "touched what is in no slice"
     for id_ in states:
-        assert f"domain kowa-{id_}" in result.strangers
+        assert f"domain kowa-{id_}" in strangers(host.view(desired))
 
 
 @given(hosts(), slices(), st.lists(st.integers(0, 6), max_size=6))
@@ -140,7 +141,7 @@ def test_what_is_gone_goes_as_soon_as_nothing_holds_it(host: FakeHost, wanted: S
     desired = KINDS.parse(wanted.objects)
     result = host.converge(desired)
     for thing in desired:
-        verdict = result.verdicts[thing.id]
+        verdict = result[thing.id]
         if thing.gone:
             assert verdict.gone or verdict.waits
         if verdict.gone:

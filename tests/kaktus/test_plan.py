@@ -10,6 +10,7 @@ import pytest
 from agent_kaktus import names
 from agent_kaktus.actual import Domain, Image, Link, Power
 from agent_kaktus.kinds import KINDS
+from agent_kaktus.plan import plan, strangers
 from kowa import reserved
 from kowa.v2 import instance_pb2
 from tests.kaktus.settings_of import settings_of
@@ -295,10 +296,10 @@ def _planned(host: FakeHost, slice_: Slice) -> str:
         id_of(name): name
         for name in ("pool", "debian", "root", "vnet", "subnet", "more", "nic", "web", "host", "region")
     }
-    result = host.plan(KINDS.parse(slice_.objects))
-    lines = [f"{short[id_]}: {verdict}" for id_, verdict in result.verdicts.items() if str(verdict) not in ("-", "")]
+    view = host.view(KINDS.parse(slice_.objects))
+    lines = [f"{short[id_]}: {verdict}" for id_, verdict in plan(view).items() if str(verdict) not in ("-", "")]
     lines = lines or ["-"]
-    text = "; ".join([*lines, *(f"stranger {stranger}" for stranger in result.strangers)])
+    text = "; ".join([*lines, *(f"stranger {stranger}" for stranger in strangers(view))])
     for name in ("pool", "root", "web", "stray", "vnet"):
         text = text.replace(id_of(name), name.upper())
     return text.replace(BRIDGE, "BRIDGE").replace(TAP, "TAP").replace(PORT, "PORT")

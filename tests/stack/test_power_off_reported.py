@@ -23,7 +23,7 @@ def verdict(wanted: Slice, mark: Mark) -> Verdict:
     web = desired.of(Instance)[WEB]
     found = Domain(WEB, names.domain(WEB), powered_off=True, mark=mark, running_fingerprint=mark.fingerprint)
     seeds = {WEB: seed.fingerprint(CONFIG, web, devices_of(CONFIG, desired, web))}
-    return plan(KINDS, View(CONFIG, desired, Actual(domains={WEB: found}, seeds=seeds))).verdicts[WEB]
+    return plan(View(KINDS, CONFIG, desired, Actual(domains={WEB: found}, seeds=seeds)))[WEB]
 
 
 def test_it_is_marked_then_told_and_told_of_one_that_shall_be_off() -> None:
