@@ -4,7 +4,7 @@ import asyncio
 import contextlib
 import time
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import structlog
@@ -27,30 +27,23 @@ MAX_ROUNDS = 50  # of observing, planning and doing without a pause
 log = structlog.get_logger()
 
 
+@dataclass
 class Loop:
     """Converges a host, which is a LocalHost, or in a simulation something that has the same."""
 
-    def __init__(
-        self,
-        kinds: Kinds[Kind[Any]],
-        config: Settings,
-        feed: Feed,
-        host: Any,
-        memory: Memory | None = None,
-        clock: Callable[[], float] = time.monotonic,
-    ) -> None:
-        """`clock` returns seconds."""
-        self._kinds = kinds
-        self._config = config
-        self._feed = feed
-        self._host = host
-        self._memory = memory or Memory()
+    kinds: Kinds[Kind[Any]]
+    settings: Settings
+    feed: Feed
+    host: Any
+    memory: Memory = field(default_factory=Memory)
+    clock: Callable[[], float] = time.monotonic  # in seconds
+
+    def __post_init__(self) -> None:
+        self.desired = Desired()  # as last planned for
+        self._view: View | None = None
         self._reports = Reports()
-        self._clock = clock
         self._wake = asyncio.Event()
         self._eventloop = asyncio.get_running_loop()
-        self._view: View | None = None
-        self.desired = Desired()  # as last planned for
 
     async def run(self) -> None:
         """Until cancelled."""
@@ -71,17 +64,17 @@ class Loop:
     def background_ended(self, wanted: DesiredObject, reason: str) -> None:
         """What was begun for an object and went on by itself has ended, with a reason if it can't work."""
         if reason:
-            self._memory.given_up[wanted.id, wanted.generation] = reason
+            self.memory.given_up[wanted.id, wanted.generation] = reason
         self._wake.set()
 
     def background_progressed(self, wanted: DesiredObject, working: str) -> None:
         """Reports how far it has come."""
         if self._view is not None and self._view.desired.of(type(wanted)).get(wanted.id) == wanted:
-            self._feed.report(self._reports.one(self._view, wanted, Verdict(working=working)))
+            self.feed.report(self._reports.one(self._view, wanted, Verdict(working=working)))
 
     async def _listen(self) -> None:
         while True:
-            await self._feed.wait_for_change(OBSERVE_INTERVAL_S)
+            await self.feed.wait_for_change(OBSERVE_INTERVAL_S)
             self._wake.set()
 
     async def _converge_safely(self) -> float:
@@ -98,28 +91,28 @@ class Loop:
     async def converge(self) -> float:
         """Returns for how many seconds nothing is due."""
         for _ in range(MAX_ROUNDS):
-            desired = self.desired = self._kinds.parse(self._feed.desired())
+            desired = self.desired = self.kinds.parse(self.feed.desired())
             if desired.node is None:
                 return OBSERVE_INTERVAL_S
-            view = View(self._kinds, self._config, desired, Actual(), self._memory, self._clock())
+            view = View(self.kinds, self.settings, desired, Actual(), self.memory, self.clock())
             try:
-                actual = await self._host.observe(desired.node.id)
-                seen = {kind.value: await kind.observe(self._host) for kind in self._kinds}
+                actual = await self.host.observe(desired.node.id)
+                seen = {kind.value: await kind.observe(self.host) for kind in self.kinds}
             except Exception as why:
                 if not isinstance(why, StepFailed | OSError):
                     log.exception("observe.failed")
                 for report in self._reports.unseen(view, str(why)):
-                    self._feed.report(report)
+                    self.feed.report(report)
                 return RETRY_INTERVAL_S
             # Forgets what is no longer so.
-            self._memory.keep_only({wanted.id for wanted in desired})
-            view = replace(view, actual=replace(actual, by_kind=seen), now=self._clock())
-            for kind in self._kinds:
+            self.memory.keep_only({wanted.id for wanted in desired})
+            view = replace(view, actual=replace(actual, by_kind=seen), now=self.clock())
+            for kind in self.kinds:
                 kind.update_memory(view)
             due = self._decide(view)
             if not due:
-                deadlines = (at for kind in self._kinds for at in kind.deadlines(view))
-                return min(OBSERVE_INTERVAL_S, self._memory.next_deadline(view.now, deadlines))
+                deadlines = (at for kind in self.kinds for at in kind.deadlines(view))
+                return min(OBSERVE_INTERVAL_S, self.memory.next_deadline(view.now, deadlines))
             gate = asyncio.Semaphore(MAX_PARALLEL)
             async with asyncio.TaskGroup() as group:
                 for wanted, verdict in due.items():
@@ -133,7 +126,7 @@ class Loop:
             if not verdict.steps:
                 view.memory.forget_failures(id_)
         for report in self._reports.all(view, verdicts):
-            self._feed.report(report)
+            self.feed.report(report)
         return {
             wanted: verdict
             for wanted in view.desired
@@ -147,27 +140,27 @@ class Loop:
                 await self._do_steps(wanted, verdict)
             except Exception as why:
                 log.exception("steps.failed", id=wanted.id)
-                self._memory.failures[wanted.id] = Failure(str(why), 1, self._clock() + LONGEST_RETRY_S)
+                self.memory.failures[wanted.id] = Failure(str(why), 1, self.clock() + LONGEST_RETRY_S)
 
     async def _do_steps(self, wanted: DesiredObject, verdict: Verdict) -> None:
         for step in verdict.steps:
-            step.before(self._memory, self._clock())
+            step.before(self.memory, self.clock())
         for step in verdict.steps:
             try:
                 await self._carry_out(step)
             except PermanentFailure as why:
-                self._memory.given_up[wanted.id, wanted.generation] = str(why)
+                self.memory.given_up[wanted.id, wanted.generation] = str(why)
                 return
             except Exception as why:
-                failure = self._memory.note_failure(wanted.id, f"{step}: {why}", self._clock())
+                failure = self.memory.note_failure(wanted.id, f"{step}: {why}", self.clock())
                 fields = {"id": wanted.id, "step": str(step), "reason": str(why), "attempts": failure.attempts}
                 log.warning("step.failed", **fields, exc_info=not isinstance(why, StepFailed | OSError))
                 return
-            step.after(self._memory, self._clock())
+            step.after(self.memory, self.clock())
             log.info("step.done", id=wanted.id, step=str(step))
             crashpoint.reach(f"kaktus.{type(step).__name__}")
-        if self._memory.note_done(wanted.id, str(verdict)) > MAX_REPEATS:
-            self._memory.note_failure(wanted.id, f"does not come to rest: {verdict}", self._clock())
+        if self.memory.note_done(wanted.id, str(verdict)) > MAX_REPEATS:
+            self.memory.note_failure(wanted.id, f"does not come to rest: {verdict}", self.clock())
 
     async def _carry_out(self, step: Step) -> None:
-        await step.do(self._host)
+        await step.do(self.host)

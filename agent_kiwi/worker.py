@@ -6,7 +6,6 @@ from ipaddress import IPv4Address, IPv4Network
 from typing import Any
 
 import structlog
-from google.protobuf.message import Message
 
 from kowa import resources
 from kowa.fleet.v1 import fleet_pb2
@@ -89,18 +88,14 @@ class KiwiWorker(Worker):
 
 def reports(desired: Desired) -> Iterator[fleet_pb2.Report]:
     """What Kahuna learns: the node is as wanted, and what shall be gone is gone, for nothing was made."""
-    if node := desired.node:
-        yield _applied(node, kiwi_pb2.Kiwi(status=kiwi_pb2.KiwiStatus(version=VERSION)), gone=False)
     for wanted in desired:
-        if wanted.gone and isinstance(wanted, Vnet | Subnet):
-            yield _applied(wanted, KINDS.of(wanted).message(), gone=True)
-
-
-def _applied(wanted: DesiredObject, resource: Message, *, gone: bool) -> fleet_pb2.Report:
-    return fleet_pb2.Report(
-        id=wanted.id,
-        observed_generation=wanted.generation,
-        gone=gone,
-        resource=resources.pack(resource),
-        outcome=fleet_pb2.OUTCOME_APPLIED,
-    )
+        is_node = wanted is desired.node
+        if is_node or (wanted.gone and isinstance(wanted, Vnet | Subnet)):
+            status = {"status": kiwi_pb2.KiwiStatus(version=VERSION)} if is_node else {}
+            yield fleet_pb2.Report(
+                id=wanted.id,
+                observed_generation=wanted.generation,
+                gone=not is_node,
+                resource=resources.pack(KINDS.of(wanted).message(**status)),
+                outcome=fleet_pb2.OUTCOME_APPLIED,
+            )
