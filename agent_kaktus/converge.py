@@ -1,20 +1,25 @@
-"""The loop: observe, plan, do, until nothing is left to do; then wait for a change. It knows no kind by name."""
+"""The loop: observe, plan, do, until nothing is left to do; then wait for a change; and what Kahuna learns meanwhile.
+
+It knows no kind by name.
+"""
 
 import asyncio
 import contextlib
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 import structlog
+from google.protobuf.message import Message
 
 from agent_kaktus.actual import Actual
 from agent_kaktus.errors import PermanentFailure, StepFailed
-from agent_kaktus.memory import LONGEST_RETRY_S, MAX_REPEATS, Failure, Memory
+from agent_kaktus.memory import LONGEST_RETRY_S, MAX_ATTEMPTS, MAX_REPEATS, Failure, Memory
 from agent_kaktus.plan import Kind, Step, Verdict, View, plan
-from agent_kaktus.report import Reports
 from agent_kaktus.settings import Settings
+from kowa import resources
+from kowa.fleet.v1 import fleet_pb2
 from kowa.runtime import crashpoint
 from kowa.runtime.desired import Desired, DesiredObject, Kinds
 from kowa.runtime.feed import Feed, Refused
@@ -25,6 +30,63 @@ MAX_PARALLEL = 4  # objects worked on
 MAX_ROUNDS = 50  # of observing, planning and doing without a pause
 
 log = structlog.get_logger()
+
+
+class Reports:
+    """Makes reports; equal facts make equal reports, so that they are not sent again."""
+
+    def __init__(self) -> None:
+        self._last: dict[str, Message] = {}
+
+    def all(self, view: View, verdicts: Mapping[str, Verdict]) -> Iterable[fleet_pb2.Report]:
+        """One for each object."""
+        for wanted in view.desired:
+            yield self.one(view, wanted, verdicts[wanted.id])
+        for id_ in self._last.keys() - verdicts.keys():
+            del self._last[id_]
+
+    def one(self, view: View, wanted: DesiredObject, verdict: Verdict) -> fleet_pb2.Report:
+        """What is seen of an object, and its verdict."""
+        outcome, message = _outcome(view.memory, wanted, verdict)
+        if outcome == fleet_pb2.OUTCOME_APPLIED:
+            view.memory.applied[wanted.id] = wanted.generation
+        is_ended = outcome in (fleet_pb2.OUTCOME_APPLIED, fleet_pb2.OUTCOME_FAILED)
+        kind = view.kinds.of(wanted)
+        resource: Any = kind.message()
+        if not verdict.gone:
+            kind.fill_status(view, wanted, resource)
+            resource.meta.conditions.extend(verdict.conditions)
+            self._last[wanted.id] = resource
+        return fleet_pb2.Report(
+            id=wanted.id,
+            observed_generation=wanted.generation if is_ended else view.memory.applied.get(wanted.id, 0),
+            gone=verdict.gone,
+            resource=resources.pack(resource),
+            outcome=outcome,
+            message=message,
+        )
+
+    def unseen(self, view: View, reason: str) -> Iterable[fleet_pb2.Report]:
+        """While the host can't be observed: what was seen last, without what may have changed since.
+
+        What asks nothing of the host is as wanted, for all that.
+        """
+        for wanted in view.desired:
+            kind = view.kinds.of(wanted)
+            if not kind.needs_host:
+                yield self.one(view, wanted, Verdict(gone=wanted.gone))
+                continue
+            resource: Any = kind.message()
+            resource.MergeFrom(self._last.get(wanted.id, resource))
+            resource.ClearField("meta")
+            kind.clear_unseen(resource)
+            yield fleet_pb2.Report(
+                id=wanted.id,
+                observed_generation=view.memory.applied.get(wanted.id, 0),
+                resource=resources.pack(resource),
+                outcome=fleet_pb2.OUTCOME_WAITING,
+                message=reason,
+            )
 
 
 @dataclass
@@ -164,3 +226,17 @@ class Loop:
 
     async def _carry_out(self, step: Step) -> None:
         await step.do(self.host)
+
+
+def _outcome(memory: Memory, wanted: DesiredObject, verdict: Verdict) -> tuple[fleet_pb2.Outcome, str]:
+    if verdict.steps and (failure := memory.failures.get(wanted.id)):
+        if failure.attempts >= MAX_ATTEMPTS:
+            return fleet_pb2.OUTCOME_FAILED, failure.reason
+        return fleet_pb2.OUTCOME_WAITING, f"tries again: {failure.reason}"
+    if verdict.steps or verdict.working:
+        return fleet_pb2.OUTCOME_WORKING, verdict.working or str(verdict)
+    if verdict.waits:
+        return fleet_pb2.OUTCOME_WAITING, f"waits for {verdict.waits}"
+    if verdict.fails:
+        return fleet_pb2.OUTCOME_FAILED, verdict.fails
+    return fleet_pb2.OUTCOME_APPLIED, ""

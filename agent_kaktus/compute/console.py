@@ -139,15 +139,10 @@ def trim_all(instances: Path) -> None:
     for history in instances.glob("*/console.log"):
         with contextlib.suppress(OSError):
             if _size(history) > MAX_HISTORY_BYTES:
-                _cut(history)
+                with history.open("r+b") as file:  # in place, since QEMU goes on appending to this very file
+                    file.seek(-KEPT_BYTES, os.SEEK_END)
+                    kept = file.read()
+                    file.seek(0)
+                    file.write(kept)
+                    file.truncate()
                 log.info("console.cut", id=history.parent.name)
-
-
-def _cut(history: Path) -> None:
-    """In place, since QEMU goes on appending to this very file."""
-    with history.open("r+b") as file:
-        file.seek(-KEPT_BYTES, os.SEEK_END)
-        kept = file.read()
-        file.seek(0)
-        file.write(kept)
-        file.truncate()

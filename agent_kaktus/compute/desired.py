@@ -32,18 +32,10 @@ class Instance(DesiredObject):
 
 
 @dataclass(frozen=True, slots=True)
-class Disk:
-    """A volume with where its bytes are."""
-
-    volume: Volume
-    source: DiskSource
-
-
-@dataclass(frozen=True, slots=True)
 class Devices:
     """What an instance's references lead to."""
 
-    disks: tuple[Disk, ...]
+    disks: tuple[tuple[Volume, DiskSource], ...]
     attachments: tuple[Attachment, ...]
 
     @property
@@ -56,6 +48,6 @@ def devices_of(config: Settings, desired: Desired, instance: Instance) -> Device
     volumes = [desired.get(Volume, id_, "volume") for id_ in instance.volumes]
     adapters = [desired.get(Adapter, id_, "adapter") for id_ in instance.adapters]
     return Devices(
-        tuple(Disk(volume, source_of(config, desired, volume)) for volume in volumes),
+        tuple((volume, source_of(config, desired, volume)) for volume in volumes),
         tuple(attachment(desired, adapter) for adapter in adapters),
     )

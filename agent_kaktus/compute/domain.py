@@ -8,10 +8,11 @@ from xml.etree.ElementTree import Element, SubElement
 from xml.sax.saxutils import escape
 
 from agent_kaktus import names
-from agent_kaktus.actual import Mark, source_key
-from agent_kaktus.compute.desired import Devices, Disk, Instance
+from agent_kaktus.actual import DiskSource, Mark, source_key
+from agent_kaktus.compute.desired import Devices, Instance
 from agent_kaktus.network.adapter import Attachment
 from agent_kaktus.settings import Settings
+from agent_kaktus.storage.volume import Volume
 
 NAMESPACE = "https://kowabunga.cloud/xmlns/kaktus/1"
 PREFIX = "kowa"
@@ -64,21 +65,21 @@ def _requested(config: Settings, instance: Instance, devices: Devices) -> str:
         machine_type=_escaped(config.machine_type),
         tcg_cache=_TCG_CACHE.format(size=config.tcg_cache_mib) if is_emulated else "",
         cpu=_EMULATED_CPU if is_emulated else _HOST_CPU,
-        disks="".join(_disk(disk, number) for number, disk in enumerate(devices.disks)),
+        disks="".join(_disk(volume, source, number) for number, (volume, source) in enumerate(devices.disks)),
         seed=_escaped(config.seed(instance.id)),
         interfaces="".join(_interface(attachment) for attachment in devices.attachments),
         console=_escaped(config.console(instance.id)),
     )
 
 
-def _disk(disk: Disk, number: int) -> str:
-    attributes = "".join(f'{name}="{_escaped(value)}" ' for name, value in disk.source.attributes)
+def _disk(volume: Volume, source: DiskSource, number: int) -> str:
+    attributes = "".join(f'{name}="{_escaped(value)}" ' for name, value in source.attributes)
     return _DISK.format(
-        type=disk.source.type,
-        format=disk.source.format,
+        type=source.type,
+        format=source.format,
         source=f"<source {attributes}/>",
         target="vd" + chr(ord("a") + number),
-        serial=disk.volume.id.replace("-", "")[:20],
+        serial=volume.id.replace("-", "")[:20],
         boot="" if number else _BOOT,
     )
 

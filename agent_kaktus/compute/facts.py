@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Iterable, Iterator
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
@@ -53,10 +54,6 @@ def numa_nodes(capabilities: ElementTree.Element) -> Iterator[kaktus_pb2.NumaNod
 
 def _listed(numbers: Iterable[int]) -> str:
     """`0-2,5`."""
-    ranges: list[list[int]] = []
-    for number in sorted(numbers):
-        if ranges and ranges[-1][-1] == number - 1:
-            ranges[-1][1:] = [number]
-        else:
-            ranges.append([number])
-    return ",".join("-".join(map(str, each)) for each in ranges)
+    grouped = groupby(enumerate(sorted(numbers)), key=lambda each: each[1] - each[0])
+    ranges = [[number for _, number in group] for _, group in grouped]
+    return ",".join(f"{first}-{rest[-1]}" if rest else str(first) for first, *rest in ranges)

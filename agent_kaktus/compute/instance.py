@@ -232,7 +232,7 @@ def _mark(view: View, wanted: Instance, devices: Devices, found: Domain | None) 
 
 def _why_not_ready(view: View, wanted: Instance, devices: Devices) -> str:
     """What an instance waits for before anything of it is made or started; empty if for nothing."""
-    reasons = [why_no_disk(view, disk.volume) for disk in devices.disks]
+    reasons = [why_no_disk(view, volume) for volume, _ in devices.disks]
     reasons += [why_no_bridge(view, plugged.vnet) for plugged in devices.attachments]
     reasons += [why_not_plugged(view, plugged) for plugged in devices.attachments]
     if devices.attachments and view.actual.filters_unseen and not wanted.is_to_stop:
@@ -241,5 +241,5 @@ def _why_not_ready(view: View, wanted: Instance, devices: Devices) -> str:
 
 
 def _is_full(view: View, devices: Devices) -> bool:
-    pools = (view.actual.pools.get(disk.volume.pool) for disk in devices.disks)
+    pools = (view.actual.pools.get(volume.pool) for volume, _ in devices.disks)
     return any(pool is not None and pool.available < MIN_FREE_BYTES for pool in pools)
