@@ -1,6 +1,6 @@
-"""What is answered to a request of an instance that is known. Pure.
+"""The answer to a request of an instance that is known. Pure.
 
-No header says who asks: of all that is sent, only the method, the path, the token and what form is wanted count.
+No header says who asks: of all that is sent, only the method, the path, the token and the accepted form count.
 """
 
 import json
@@ -18,10 +18,8 @@ TOKEN_PATH = "/latest/api/token"  # noqa: S105 - a path
 _LIFETIMES = ("x-metadata-token-ttl-seconds", "x-aws-ec2-metadata-token-ttl-seconds")
 _TOKENS = ("x-metadata-token", "x-aws-ec2-metadata-token")
 _VERSIONS = ("2009-04-04", "latest")  # the first is what cloud-init asks EC2 for
-_HELP = (
-    f"send a token as X-metadata-token; get one with PUT {TOKEN_PATH} and X-metadata-token-ttl-seconds: 1 to "
-    f"{MAX_LIFETIME_S}"
-)
+_LIMITS = f"1 to {MAX_LIFETIME_S}"
+_HELP = f"send a token as X-metadata-token; get one with PUT {TOKEN_PATH} and X-metadata-token-ttl-seconds: {_LIMITS}"
 _PLAIN, _JSON, _BYTES = "text/plain; charset=utf-8", "application/json", "application/octet-stream"
 
 
@@ -51,31 +49,29 @@ def refused(status: int, reason: str, *headers: tuple[str, str]) -> Answer:
 NOT_FOUND = refused(404, "not found")
 
 
-def answer(asked: Request, instance: Instance, tree: Tree, tokens: Tokens, now: int) -> Answer:
-    path = asked.target.partition("?")[0]
-    if "x-forwarded-for" in asked.headers:
+def answer(request: Request, instance: Instance, tree: Tree, tokens: Tokens, now: int) -> Answer:
+    path = request.target.partition("?")[0]
+    if "x-forwarded-for" in request.headers:
         return refused(403, "what comes through a proxy is not answered")
     allowed = ("PUT",) if path == TOKEN_PATH else ("GET", "HEAD")
-    if asked.method not in allowed:
-        return refused(405, f"{' or '.join(allowed)}, not {asked.method}", ("allow", ", ".join(allowed)))
+    if request.method not in allowed:
+        return refused(405, f"{' or '.join(allowed)}, not {request.method}", ("allow", ", ".join(allowed)))
     if path == TOKEN_PATH:
-        return _issue_token(asked, instance, tokens, now)
-    if not tokens.is_valid(asked.first(_TOKENS), instance.id, now):
+        return _issue_token(request, instance, tokens, now)
+    if not tokens.is_valid(request.first(_TOKENS), instance.id, now):
         return refused(401, _HELP)
-    return _read(path, asked, instance, tree)
+    return _read(path, request, instance, tree)
 
 
-def _issue_token(asked: Request, instance: Instance, tokens: Tokens, now: int) -> Answer:
-    lifetime = asked.first(_LIFETIMES)
+def _issue_token(request: Request, instance: Instance, tokens: Tokens, now: int) -> Answer:
+    lifetime = request.first(_LIFETIMES)
     if not re.fullmatch(r"[0-9]{1,5}", lifetime) or not 1 <= int(lifetime) <= MAX_LIFETIME_S:
-        return refused(
-            400, f"say in X-metadata-token-ttl-seconds how long the token shall count: 1 to {MAX_LIFETIME_S}"
-        )
+        return refused(400, f"say in X-metadata-token-ttl-seconds how long the token shall count: {_LIMITS}")
     token = tokens.issue(instance.id, int(lifetime), now)
     return Answer(200, token.encode(), headers=tuple((name, lifetime) for name in _LIFETIMES))
 
 
-def _read(path: str, asked: Request, instance: Instance, tree: Tree) -> Answer:
+def _read(path: str, request: Request, instance: Instance, tree: Tree) -> Answer:
     match path.split("/")[1:]:
         case [""]:
             return _text("\n".join(_VERSIONS))
@@ -88,22 +84,21 @@ def _read(path: str, asked: Request, instance: Instance, tree: Tree) -> Answer:
         case [_, "meta-data.json"] | ["latest", "meta-data"]:
             return _json(tree)
         case [_, "meta-data", *rest]:
-            return _read_tree([unquote(name) for name in rest], asked, tree)
+            return _read_tree([unquote(name) for name in rest], request, tree)
     return NOT_FOUND
 
 
-def _read_tree(path: list[str], asked: Request, tree: Tree) -> Answer:
+def _read_tree(path: list[str], request: Request, tree: Tree) -> Answer:
     found = document.find(tree, path)
     if found is None and path[-1:] == [""]:
         path = path[:-1]
         found = document.find(tree, path)
-        if isinstance(found, str):
-            return NOT_FOUND
+        found = None if isinstance(found, str) else found
     if found is None:
         return NOT_FOUND
     if isinstance(found, str):
         return _text(found)
-    return _json(found) if _JSON in asked.headers.get("accept", "") else _text(document.listing(found, path))
+    return _json(found) if _JSON in request.headers.get("accept", "") else _text(document.listing(found, path))
 
 
 def _text(text: str) -> Answer:

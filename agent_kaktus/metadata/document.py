@@ -1,7 +1,8 @@
-"""The metadata of an instance as a tree of names, and which instance asks. Pure."""
+"""The metadata of an instance as a tree of names, and which instance an address belongs to. Pure."""
 
 import re
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from typing import TypeAlias
 from urllib.parse import quote
 
@@ -12,20 +13,20 @@ from agent_kaktus.network.vnet import Subnet
 from kowa.runtime.desired import Desired, MissingReference
 
 CUSTOM = "metadata"  # the directory of what users give
-_MAX_TARGET_BYTES = 4096  # of a custom name as it is asked for
-# cloud-init takes `1=name` for an SSH key's; whoever asks for a name as it stands ends at ? and #, and loses a %.
+_MAX_TARGET_BYTES = 4096  # of a custom name in a request
+# cloud-init takes `1=name` for an SSH key's; a name that is requested unquoted ends at ? and #, and loses a %.
 _MISREAD = re.compile(r"[\s\d_+-]*=|.*[%?#]")
 
 Tree: TypeAlias = "Mapping[str, str | Tree]"
 
 
-def asker(desired: Desired, vnet: str, address: str, mac: str) -> Instance | None:
+def instance_at(desired: Desired, vnet: str, address: str, mac: str) -> Instance | None:
     """The instance that has an adapter with this very network and hardware address on a vnet."""
     found = {
         user.id: user
         for adapter in desired.of(Adapter).values()
         if not adapter.gone and (str(adapter.address), adapter.mac) == (address, mac)
-        if _vnet(desired, adapter) == vnet
+        if (subnet := desired.of(Subnet).get(adapter.subnet)) and subnet.vnet == vnet
         for user in desired.users(adapter.id)
         if isinstance(user, Instance)
     }
@@ -56,15 +57,12 @@ def tree(desired: Desired, instance: Instance) -> Tree:
 
 def find(tree_: Tree, path: Sequence[str]) -> "str | Tree | None":
     """What is at a path. Custom names may hold slashes, and are found as they are listed, too: readers quote that."""
+    custom, requested = tree_.get(CUSTOM), "/".join(path[1:])
     if path[:1] == [CUSTOM] and len(path) > 1:
-        custom, asked = tree_.get(CUSTOM), "/".join(path[1:])
-        if not isinstance(custom, Mapping) or not asked:
+        if not isinstance(custom, Mapping) or not requested:
             return None
-        return (
-            custom[asked]
-            if asked in custom
-            else next((custom[name] for name in custom if _listed(name) == asked), None)
-        )
+        by_listed = {_listed(name): value for name, value in custom.items()}
+        return custom.get(requested, by_listed.get(requested))
     found: str | Tree | None = tree_
     for name in path:
         found = found.get(name) if isinstance(found, Mapping) else None
@@ -74,7 +72,7 @@ def find(tree_: Tree, path: Sequence[str]) -> "str | Tree | None":
 def listing(tree_: Tree, path: Sequence[str]) -> str:
     """The names in a directory, a line each; those of directories end with a slash, those of keys say which.
 
-    Custom names that can't be asked for, since that would take too long a line, are left to the whole document.
+    Custom names too long for a request are only in the whole document.
     """
     if list(path) == ["public-keys"]:
         return "\n".join(f"{number}=key-{number}" for number in tree_)
@@ -85,7 +83,7 @@ def listing(tree_: Tree, path: Sequence[str]) -> str:
 
 
 def _listed(name: str) -> str:
-    """A custom name on a line of its own: as it is, if those who take the line for a path come back to it."""
+    """A custom name on a line of its own: as it is if that is a path which leads back to it, quoted otherwise."""
     is_a_path = not {"", ".", ".."} & set(name.split("/"))
     if is_a_path and name.isprintable() and name == name.strip() and not _MISREAD.match(name):
         return name
@@ -93,7 +91,7 @@ def _listed(name: str) -> str:
 
 
 def _placement(desired: Desired) -> Tree:
-    """Where the host stands: an agent is told of no other zone."""
+    """Where the host stands: an agent's slice has no other zone."""
     zone = next(iter(desired.of(Zone).values()), None)
     region = desired.of(Region).get(zone.region) if zone else None
     return _filled({"availability-zone": _name(zone), "region": _name(region)})
@@ -112,19 +110,12 @@ def _adapter(instance: Instance, plugged: Attachment, number: int) -> Tree:
 
 
 def _attachments(desired: Desired, instance: Instance) -> list[Attachment]:
-    """Of its adapters those that lead somewhere."""
-    plugged = []
+    """Of its adapters those whose subnet and vnet are in the slice."""
+    attachments = []
     for id_ in instance.adapters:
-        try:
-            plugged.append(attachment(desired, desired.get(Adapter, id_, "adapter")))
-        except MissingReference:
-            continue
-    return plugged
-
-
-def _vnet(desired: Desired, adapter: Adapter) -> str:
-    subnet = desired.of(Subnet).get(adapter.subnet)
-    return subnet.vnet if subnet else ""
+        with suppress(MissingReference):
+            attachments.append(attachment(desired, desired.get(Adapter, id_, "adapter")))
+    return attachments
 
 
 def _name(found: Project | Region | Zone | None) -> str:

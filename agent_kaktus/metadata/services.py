@@ -1,27 +1,86 @@
-"""The metadata services of this host: one for each vnet that its instances are on."""
+"""The metadata services of this host: one for each vnet that its instances are on.
+
+A service has its address in a network namespace of its own, joined to the vnet's bridge by a veth pair. The namespace
+has no name: it lives while the agent holds it open, and the kernel removes it with its devices when the agent ends.
+"""
 
 import asyncio
+import ctypes
+import os
+import socket
+from collections.abc import Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
 from ipaddress import IPv4Network
-from typing import TextIO
+from pathlib import Path
+from typing import TextIO, TypeVar
 
-from agent_kaktus.metadata import veth
-from agent_kaktus.metadata.namespace import Namespace
+from agent_kaktus.errors import StepFailed
 from agent_kaktus.metadata.server import Server
+from agent_kaktus.network.bridge import index_of, kind_of, open_netlink
 from agent_kaktus.network.nftables import MetadataFilter
 from agent_kaktus.network.vnet import Vnet
+from kowa.reserved import METADATA_ADDRESS, metadata_mac, metadata_port_mac
+from kowa.runtime.tasks import in_thread
+
+T = TypeVar("T")
+
+PORT = 80
+INSIDE = "eth0"  # the service's end of the veth pair
+_BACKLOG = 64
+_CLONE_NEWNET = 0x40000000
+_LINK_SCOPE = 253
+_STATIC, _STICKY = 0x42, 0x44  # NUD_NOARP | NUD_REACHABLE, NTF_MASTER | NTF_STICKY
+_SETTINGS = {
+    "ipv4/ip_forward": "0",
+    "ipv4/ip_default_ttl": "1",
+    # Listen only to who could be answered: two vnets may share a bridge.
+    "ipv4/conf/all/rp_filter": "1",
+    "ipv6/conf/all/disable_ipv6": "1",
+    "ipv6/conf/default/disable_ipv6": "1",
+}
+_libc = ctypes.CDLL(None, use_errno=True)
+
+
+class Namespace:
+    """A network namespace without a name."""
+
+    def __init__(self) -> None:
+        def unshare() -> int:
+            _check("unshare", _libc.unshare(_CLONE_NEWNET))
+            return os.open("/proc/thread-self/ns/net", os.O_RDONLY | os.O_CLOEXEC)
+
+        self.descriptor = _in_own_thread(unshare)
+
+    def run(self, work: Callable[[], T]) -> T:
+        """Does something inside. What it opens there stays there."""
+
+        def enter() -> T:
+            _check("setns", _libc.setns(self.descriptor, _CLONE_NEWNET))
+            return work()
+
+        return _in_own_thread(enter)
+
+    def close(self) -> None:
+        """Once all sockets in it are closed, too, the kernel removes it with its devices."""
+        os.close(self.descriptor)
 
 
 @dataclass(slots=True)
 class Service:
-    """The parts of one service. The kernel removes them when the agent ends: nothing else holds the namespace."""
+    """The parts of one service."""
 
     namespace: Namespace
-    port: int  # its index
+    port: int  # the index of the veth pair's end beside the bridge
     neighbours: TextIO
     listening: asyncio.Server
     networks: frozenset[IPv4Network] = frozenset()
+
+    def close(self) -> None:
+        self.listening.close()
+        self.neighbours.close()
+        self.namespace.close()
 
 
 class MetadataServices:
@@ -36,45 +95,132 @@ class MetadataServices:
         return {id_: service.networks for id_, service in self._services.items()}
 
     async def serve(self, vnet: Vnet, networks: frozenset[IPv4Network], metadata_filter: MetadataFilter) -> None:
-        """The filter first. What is there of a service stays; if its veth is gone, so is the rest."""
+        """The filter first. What is there of a service stays; if its veth pair is gone, the rest is made anew."""
         async with self._changing:
             await metadata_filter.put()
             service = self._services.get(vnet.id)
-            if service is None or not await asyncio.to_thread(veth.is_joined, vnet.metadata_port, service.port):
-                await self._drop(vnet.id)
+            if service is None or not await _is_joined(vnet.metadata_port, service.port):
+                self._drop(vnet.id)
                 service = self._services[vnet.id] = await self._open(vnet)
-            add, drop = networks - service.networks, service.networks - networks
-            await asyncio.to_thread(service.namespace.run, partial(veth.set_routes, add, drop))
+            await _set_routes(service.namespace, networks - service.networks, service.networks - networks)
             service.networks = networks
-            await asyncio.to_thread(veth.plug, vnet)
+            await _plug(vnet)
 
     async def remove(self, vnet: Vnet, metadata_filter: MetadataFilter) -> None:
         async with self._changing:
-            await asyncio.to_thread(veth.remove, vnet.metadata_port)
-            await self._drop(vnet.id)
+            await asyncio.to_thread(_remove_port, vnet.metadata_port)
+            self._drop(vnet.id)
             if not self._services:
                 await metadata_filter.remove()
 
     async def close(self) -> None:
         async with self._changing:
             for id_ in list(self._services):
-                await self._drop(id_)
+                self._drop(id_)
             await self._server.close()
 
     async def _open(self, vnet: Vnet) -> Service:
         namespace = await asyncio.to_thread(Namespace)
         try:
-            port = await asyncio.to_thread(veth.create, vnet, namespace)
-            listener, neighbours = await asyncio.to_thread(namespace.run, veth.set_up)
-            listening = await self._server.listen(listener, vnet.id, partial(veth.neighbour, neighbours))
+            port = await _create_port(vnet, namespace)
+            listener, neighbours = await asyncio.to_thread(namespace.run, _set_up)
+            listening = await self._server.listen(listener, vnet.id, partial(_hardware_address, neighbours))
         except BaseException:
             namespace.close()
             raise
         return Service(namespace, port, neighbours, listening)
 
-    async def _drop(self, id_: str) -> None:
-        service = self._services.pop(id_, None)
-        if service is not None:
-            service.listening.close()
-            service.neighbours.close()
-            service.namespace.close()
+    def _drop(self, id_: str) -> None:
+        if service := self._services.pop(id_, None):
+            service.close()
+
+
+@in_thread
+def _create_port(vnet: Vnet, namespace: Namespace) -> int:
+    """A new veth pair from the namespace to the bridge's side, not yet plugged in. Returns the index there."""
+    _remove_port(vnet.metadata_port)
+    with open_netlink() as netlink:
+        mtu = netlink.get_links(index_of(netlink, vnet.bridge))[0].get_attr("IFLA_MTU")
+        # The higher address of the outer end never becomes that of a bridge, nor does its MTU lower a bridge's.
+        inner = {"ifname": INSIDE, "net_ns_fd": namespace.descriptor, "address": metadata_mac(vnet.id), "mtu": mtu}
+        outer = {"ifname": vnet.metadata_port, "address": metadata_port_mac(vnet.id), "mtu": mtu}
+        netlink.link("add", kind="veth", peer=inner, **outer)
+        return index_of(netlink, vnet.metadata_port)
+
+
+@in_thread
+def _plug(vnet: Vnet) -> None:
+    """Into the bridge, which always finds the service's address behind this port, and sends nothing else there."""
+    with open_netlink() as netlink:
+        index = index_of(netlink, vnet.metadata_port)
+        netlink.link("set", index=index, master=index_of(netlink, vnet.bridge), state="up")
+        netlink.brport("set", index=index, learning=0, unicast_flood=0, mcast_flood=0)
+        netlink.fdb("replace", ifindex=index, lladdr=metadata_mac(vnet.id), state=_STATIC, flags=_STICKY)
+
+
+def _remove_port(port: str) -> None:
+    """The other end goes with it."""
+    with open_netlink() as netlink:
+        for index in netlink.link_lookup(ifname=port):
+            if kind_of(netlink.get_links(index)[0]) != "veth":
+                raise StepFailed(f"{port} is there and not ours")
+            netlink.link("del", index=index)
+
+
+@in_thread
+def _is_joined(port: str, index: int) -> bool:
+    """Whether the device that was made is still there."""
+    with open_netlink() as netlink:
+        return index in netlink.link_lookup(ifname=port)
+
+
+def _set_up() -> tuple[socket.socket, TextIO]:
+    """Run inside: address and settings. Returns where instances connect to, and the table of neighbours."""
+    for name, value in _SETTINGS.items():
+        setting = Path("/proc/sys/net", name)
+        if setting.exists():
+            setting.write_text(value)
+    with open_netlink() as netlink:
+        index = index_of(netlink, INSIDE)
+        netlink.addr("add", index=index, address=METADATA_ADDRESS, prefixlen=32)
+        netlink.link("set", index=index, state="up")
+    listener = socket.create_server((METADATA_ADDRESS, PORT), backlog=_BACKLOG)
+    listener.setsockopt(socket.IPPROTO_IP, socket.IP_TTL, 1)
+    return listener, Path("/proc/thread-self/net/arp").open(encoding="ascii")
+
+
+@in_thread
+def _set_routes(namespace: Namespace, add: Iterable[IPv4Network], drop: Iterable[IPv4Network]) -> None:
+    """Which networks are on the service's link."""
+
+    def set_them() -> None:
+        with open_netlink() as netlink:
+            index = index_of(netlink, INSIDE)
+            for verb, networks in (("replace", add), ("del", drop)):
+                for network in networks:
+                    netlink.route(verb, dst=str(network), oif=index, scope=_LINK_SCOPE)
+
+    namespace.run(set_them)
+
+
+def _hardware_address(neighbours: TextIO, address: str) -> str:
+    """Behind a network address; empty where none is known, or the service is no more."""
+    if neighbours.closed:
+        return ""
+    neighbours.seek(0)
+    for line in neighbours.readlines()[1:]:
+        found, _, flags, mac, *_ = line.split()
+        if found == address and int(flags, 16):
+            return mac
+    return ""
+
+
+def _check(call: str, result: int) -> None:
+    if result:
+        raise StepFailed(f"{call}: {os.strerror(ctypes.get_errno())}")
+
+
+def _in_own_thread(work: Callable[[], T]) -> T:
+    """In a thread that ends with it, since one that has changed its namespace is of no other use."""
+    with ThreadPoolExecutor(1) as executor:
+        return executor.submit(work).result()

@@ -1,7 +1,6 @@
-"""Metadata tokens: each says until when it counts, and is signed for one instance. Only the key is kept."""
+"""Metadata tokens: each says until when it is valid, and is signed for one instance. Only the key is kept."""
 
 import base64
-import binascii
 import hashlib
 import hmac
 import secrets
@@ -11,7 +10,6 @@ from kowa import files
 
 MAX_LIFETIME_S = 21_600
 KEY_SIZE = 32
-_MODE = 0o600
 _EXPIRY_SIZE = 8
 
 
@@ -26,10 +24,10 @@ class Tokens:
         return base64.urlsafe_b64encode(expiry + self._sign(instance, expiry)).rstrip(b"=").decode()
 
     def is_valid(self, token: str, instance: str, now: int) -> bool:
-        """Whether it was drawn here, for this instance, and counts still."""
+        """Whether it was issued here, for this instance, and has not expired."""
         try:
             raw = base64.b64decode(token + "=" * (-len(token) % 4), altchars=b"-_", validate=True)
-        except (binascii.Error, ValueError):
+        except ValueError:
             return False
         expiry, signature = raw[:_EXPIRY_SIZE], raw[_EXPIRY_SIZE:]
         is_ours = hmac.compare_digest(signature, self._sign(instance, expiry))
@@ -41,12 +39,9 @@ class Tokens:
 
 def load_key(path: Path) -> bytes:
     """The key in a file, generated at the first call."""
-    try:
-        found = path.read_bytes()
-    except FileNotFoundError:
-        found = b""
+    found = path.read_bytes() if path.exists() else b""
     if len(found) != KEY_SIZE:
         found = secrets.token_bytes(KEY_SIZE)
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        files.write(path, found, mode=_MODE)
+        files.write(path, found, mode=0o600)
     return found

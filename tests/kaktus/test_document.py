@@ -62,8 +62,8 @@ def web() -> Instance:
     return desired().of(Instance)[id_of("web")]
 
 
-def asker(vnet: str, address: str, mac: str, wanted: Desired | None = None) -> str:
-    found = document.asker(wanted or desired(), id_of(vnet), address, mac)
+def instance_at(vnet: str, address: str, mac: str, wanted: Desired | None = None) -> str:
+    found = document.instance_at(wanted or desired(), id_of(vnet), address, mac)
     return found.name if found else ""
 
 
@@ -90,31 +90,31 @@ def test_a_machine_with_nothing_has_a_name() -> None:
 
 
 def test_who_asks_is_known_by_vnet_address_and_card() -> None:
-    assert asker("vnet", "10.9.0.2", MAC) == "web"
-    assert asker("vnet", "10.9.0.3", OTHER_MAC) == "db"
-    assert asker("elsewhere", "10.9.0.2", OTHER_MAC) == "far-web"
+    assert instance_at("vnet", "10.9.0.2", MAC) == "web"
+    assert instance_at("vnet", "10.9.0.3", OTHER_MAC) == "db"
+    assert instance_at("elsewhere", "10.9.0.2", OTHER_MAC) == "far-web"
 
 
 def test_whoever_does_not_fit_in_all_is_nobody() -> None:
-    assert asker("vnet", "10.9.0.2", OTHER_MAC) == ""
-    assert asker("vnet", "10.9.0.3", MAC) == ""
-    assert asker("vnet", "10.9.0.9", MAC) == ""
-    assert asker("vnet", "10.9.0.2", "") == ""
-    assert asker("elsewhere", "10.9.0.2", MAC) == ""
-    assert asker("nowhere", "10.9.0.2", MAC) == ""
+    assert instance_at("vnet", "10.9.0.2", OTHER_MAC) == ""
+    assert instance_at("vnet", "10.9.0.3", MAC) == ""
+    assert instance_at("vnet", "10.9.0.9", MAC) == ""
+    assert instance_at("vnet", "10.9.0.2", "") == ""
+    assert instance_at("elsewhere", "10.9.0.2", MAC) == ""
+    assert instance_at("nowhere", "10.9.0.2", MAC) == ""
 
 
 def test_what_is_gone_asks_nothing() -> None:
     for gone in ("web", "nic"):
         slice_ = two_vnets()
         slice_.gone(gone)
-        assert asker("vnet", "10.9.0.2", MAC, KINDS.parse(slice_.objects)) == ""
+        assert instance_at("vnet", "10.9.0.2", MAC, KINDS.parse(slice_.objects)) == ""
 
 
 def test_a_adapter_of_two_machines_is_nobodys() -> None:
     slice_ = two_vnets()
     slice_.instance("copy", ("root",), ("nic",))
-    assert asker("vnet", "10.9.0.2", MAC, KINDS.parse(slice_.objects)) == ""
+    assert instance_at("vnet", "10.9.0.2", MAC, KINDS.parse(slice_.objects)) == ""
 
 
 def test_names_can_not_forge_lines() -> None:
