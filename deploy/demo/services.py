@@ -185,14 +185,17 @@ def delete_host_objects(layout: Layout) -> None:
 
 
 def objects_of_other_checkouts(layout: Layout) -> list[HostObjects]:
-    """What the agents of other checkouts have made, as far as they run."""
+    """What the agents of other checkouts have made, as far as they run: also in a chroot or a container."""
     found = []
-    for words in map(arguments, processes()):
+    for process in processes():
+        words = arguments(process)
         if any(Path(word).name == "kaktus" for word in words) and "--config" in words[:-1]:
-            config = Path(words[words.index("--config") + 1])
+            files = process / "root"  # as the agent sees them
+            config = files / words[words.index("--config") + 1].lstrip("/")
             with contextlib.suppress(OSError, ValueError, KeyError, sqlite3.Error):
-                state = Path(tomllib.loads(config.read_text())["state"])
-                if state != layout.kaktus / "state":
+                state = files / tomllib.loads(config.read_text())["state"].lstrip("/")
+                own = layout.kaktus / "state"
+                if not (own.exists() and state.samefile(own)):
                     found.append(host_objects(state))
     return found
 
