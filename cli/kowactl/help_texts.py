@@ -86,7 +86,7 @@ def _sample(kind: contract.Kind, field: contract.Field) -> str:
     if field.ref:
         return f"my-{contract.load().kinds[field.ref].command}"
     if field.type == "enum":
-        return contract.load().enums[field.type_name].values[1].short
+        return contract.load().enums[field.type_name][1].short
     if part := contract.load().messages.get(field.type_name):
         inner = [one for one in part.fields.values() if not one.output_only]
         chosen = [one for one in inner if one.required] or inner[:1]

@@ -2,7 +2,7 @@
 
 import json
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import click
@@ -41,9 +41,9 @@ class Duration(click.ParamType[float]):
 class EnumName(click.Choice[str]):
     """An enum by its short names."""
 
-    def __init__(self, enum: contract.Enum) -> None:
-        self._full = {value.short: value.name for value in enum.values[1:]}
-        super().__init__([v.short for v in enum.values[1:] if not v.not_served], case_sensitive=False)
+    def __init__(self, values: Sequence[contract.Value]) -> None:
+        self._full = {value.short: value.name for value in values[1:]}
+        super().__init__([v.short for v in values[1:] if not v.not_served], case_sensitive=False)
 
     def convert(self, value: Any, param: click.Parameter | None, context: click.Context | None) -> str:
         """The full name."""
@@ -157,7 +157,7 @@ def option(field: contract.Field, note: str = "") -> click.Option:
 def explained(field: contract.Field) -> str:
     """The comment, as help."""
     text = re.sub(r"^(Required|Optional|Output only)\. ", "", field.comment).replace("`", "")
-    for value in contract.load().enums[field.type_name].values[1:] if field.type == "enum" else ():
+    for value in contract.load().enums[field.type_name][1:] if field.type == "enum" else ():
         text = text.replace(value.name, value.short)
     if field.in_bytes:
         text += " Such as 512M or 8G."

@@ -105,7 +105,7 @@ def _one(field: contract.Field, value: Any, references: "References") -> str:
         kind = contract.load().kinds.get(field.ref)
         return references.name_of(kind, value) if kind else str(value)
     if field.type == "enum":
-        return next((v.short for v in contract.load().enums[field.type_name].values if v.number == value and value), "")
+        return next((v.short for v in contract.load().enums[field.type_name] if v.number == value and value), "")
     if field.type_name == "google.protobuf.Timestamp":
         return str(value.ToJsonString())
     if part := contract.load().messages.get(field.type_name):  # as it is typed, but with spaces

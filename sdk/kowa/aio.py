@@ -6,7 +6,6 @@ from contextlib import aclosing
 from datetime import timedelta
 from functools import cached_property, partial
 from time import monotonic
-from types import TracebackType
 from typing import TYPE_CHECKING, Any, Generic, Self
 
 import grpc.aio
@@ -269,7 +268,5 @@ class AsyncClient(Connection):
     async def __aenter__(self) -> Self:
         return self
 
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None
-    ) -> None:
+    async def __aexit__(self, *_: object) -> None:
         await self.close()

@@ -11,7 +11,6 @@ Every kind of the contract is an attribute, in the plural; `client.of(Region)` i
 from collections.abc import AsyncGenerator, Callable, Coroutine, Generator
 from functools import cached_property, wraps
 from inspect import iscoroutine
-from types import TracebackType
 from typing import Any, Concatenate, Generic, ParamSpec, Self, TypeVar, overload
 
 import grpc
@@ -138,7 +137,7 @@ class Client(Connection):
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()
 
 

@@ -10,6 +10,7 @@ import pytest
 
 from kowa import contract, errors
 from kowa.client import Client
+from kowa.v2 import options_pb2
 from kowa.v2.adapter_pb2 import Adapter
 from kowa.v2.meta_pb2 import Meta
 from kowa.v2.project_pb2 import Project
@@ -20,7 +21,10 @@ from kowactl.references import References
 # As if an adapter were a project's, or else its subnet's.
 OWNED = replace(
     contract.load().kinds["Adapter"],
-    uniques=(contract.Unique(("subnet", "name"), unless="project"), contract.Unique(("project", "name"), unless="")),
+    uniques=(
+        options_pb2.Unique(fields=("subnet", "name"), unless="project"),
+        options_pb2.Unique(fields=("project", "name")),
+    ),
 )
 
 

@@ -21,7 +21,7 @@ def test_a_kind_and_its_names() -> None:
         "agent-token",
         "agent-tokens",
     )
-    assert kind.uniques == (contract.Unique(("agent", "name"), unless=""),)
+    assert kind.uniques == (options_pb2.Unique(fields=("agent", "name")),)
     assert kind.parents == {"agent": "Agent"}
     assert kind.message.comment.startswith("What an agent signs in with.")
     assert list(kind.service.methods) == ["list", "get", "create", "delete", "watch"]
@@ -38,7 +38,7 @@ def test_a_field_and_what_it_must_meet() -> None:
 
 
 def test_an_enum_has_short_names() -> None:
-    values = contract.load().enums["kowa.v2.Power"].values
+    values = contract.load().enums["kowa.v2.Power"]
     assert [value.short for value in values] == ["unspecified", "running", "stopped", "suspended"]
 
 
@@ -121,7 +121,7 @@ def test_parts_enums_maps_and_oneofs_of_another_package() -> None:
         (True, "message"),
         (False, "message"),
     ]
-    protocols = known.enums[parts["health"].fields["protocol"].type_name].values
+    protocols = known.enums[parts["health"].fields["protocol"].type_name]
     assert [(value.short, value.comment) for value in protocols[1:3]] == [
         ("tcp", "It opens a connection."),
         ("http", "It asks for a page."),
@@ -134,9 +134,9 @@ def test_parts_enums_maps_and_oneofs_of_another_package() -> None:
 
 def test_uniqueness_is_said_once_for_names_and_for_all_else() -> None:
     assert contract.load().kinds["Adapter"].uniques == (
-        contract.Unique(("project", "name"), unless=""),
-        contract.Unique(("subnet", "address"), unless=""),
-        contract.Unique(("mac",), unless=""),
+        options_pb2.Unique(fields=("project", "name")),
+        options_pb2.Unique(fields=("subnet", "address")),
+        options_pb2.Unique(fields=("mac",)),
     )
 
 

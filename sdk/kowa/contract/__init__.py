@@ -119,14 +119,6 @@ class Value:
 
 
 @dataclass(frozen=True, slots=True)
-class Enum:
-    """An enum; its first value is the one that says nothing."""
-
-    name: str
-    values: tuple[Value, ...]
-
-
-@dataclass(frozen=True, slots=True)
 class Http:
     """A method's REST form."""
 
@@ -163,14 +155,6 @@ class Service:
     methods: Mapping[str, Method]
 
 
-@dataclass(frozen=True, slots=True)
-class Unique:
-    """Fields that no two resources of a kind share, those marked for deletion apart. What is empty is shared freely."""
-
-    fields: tuple[str, ...]
-    unless: str  # it counts only where this field is empty; empty when it always counts
-
-
 @dataclass(frozen=True)
 class Kind:
     """A resource: its message and the service that serves it."""
@@ -182,7 +166,7 @@ class Kind:
     message: Message
     service: Service
     columns: tuple[str, ...]
-    uniques: tuple[Unique, ...]
+    uniques: tuple[options_pb2.Unique, ...]
     converges: bool
 
     @property
@@ -215,7 +199,7 @@ class Contract:
     services: Mapping[str, Service]  # by full name, those without a kind included
     methods: Mapping[str, Method]  # by path: `/kowa.v2.InstanceService/GetInstance`
     messages: Mapping[str, Message]  # by full name
-    enums: Mapping[str, Enum]  # by full name
+    enums: Mapping[str, tuple[Value, ...]]  # by full name; the first value is the one that says nothing
     pool: DescriptorPool = dataclass_field(repr=False, compare=False)  # what it is read from
 
     def stub(self, name: str) -> type[Stub]:

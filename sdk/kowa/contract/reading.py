@@ -10,7 +10,6 @@ from google.protobuf.descriptor_pool import DescriptorPool
 
 from kowa.contract import (
     Contract,
-    Enum,
     Field,
     Http,
     HttpMethod,
@@ -20,7 +19,6 @@ from kowa.contract import (
     Oneof,
     Service,
     Type,
-    Unique,
     Value,
 )
 from kowa.formats import snake
@@ -30,6 +28,10 @@ _Comments = Mapping[str, str]  # by the full names of what they stand before
 
 _TYPES: Final[Mapping[int, str]] = {
     number: name.removeprefix("TYPE_").lower() for name, number in descriptor_pb2.FieldDescriptorProto.Type.items()
+}
+_FIELD_OPTIONS: Final[Mapping[str, Any]] = {
+    name: getattr(options_pb2, name)
+    for name in ("change_not_served", "default_value", "not_served", "rule", "ref", "in_bytes", "long_text")
 }
 # What stands in a file, a message, an enum, a service: field numbers of the descriptors, which comments are found by.
 _DECLARATIONS: Final[Mapping[type, Mapping[int, str]]] = {
@@ -68,7 +70,7 @@ def read(files: Iterable[descriptor_pb2.FileDescriptorProto], packages: Collecti
         services=by_name,
         methods={method.path: method for service in services for method in service.methods.values()},
         messages=messages,
-        enums={enum.full_name: _enum(enum, comments) for enum in enums},
+        enums={enum.full_name: _values(enum, comments) for enum in enums},
         pool=pool,
     )
 
@@ -136,31 +138,22 @@ def _field(of: FieldDescriptor, comments: _Comments) -> Field:
         required=field_behavior_pb2.REQUIRED in behaviours,
         output_only=field_behavior_pb2.OUTPUT_ONLY in behaviours,
         immutable=field_behavior_pb2.IMMUTABLE in behaviours or options[options_pb2.change_not_served],
-        change_not_served=options[options_pb2.change_not_served],
-        default_value=options[options_pb2.default_value],
-        not_served=options[options_pb2.not_served],
-        rule=options[options_pb2.rule],
-        ref=options[options_pb2.ref],
-        in_bytes=options[options_pb2.in_bytes],
-        long_text=options[options_pb2.long_text],
         comment=comments.get(of.full_name, ""),
+        **{name: options[extension] for name, extension in _FIELD_OPTIONS.items()},
     )
 
 
-def _enum(of: EnumDescriptor, comments: _Comments) -> Enum:
+def _values(of: EnumDescriptor, comments: _Comments) -> tuple[Value, ...]:
     prefix = snake(of.name).upper() + "_"
-    return Enum(
-        name=of.full_name,
-        values=tuple(
-            Value(
-                name=value.name,
-                short=value.name.removeprefix(prefix).lower().replace("_", "-"),
-                number=value.number,
-                not_served=_option(value, options_pb2.value_not_served),
-                comment=comments.get(f"{of.full_name}.{value.name}", ""),
-            )
-            for value in of.values
-        ),
+    return tuple(
+        Value(
+            name=value.name,
+            short=value.name.removeprefix(prefix).lower().replace("_", "-"),
+            number=value.number,
+            not_served=_option(value, options_pb2.value_not_served),
+            comment=comments.get(f"{of.full_name}.{value.name}", ""),
+        )
+        for value in of.values
     )
 
 
@@ -209,6 +202,6 @@ def _kind(of: Descriptor, messages: Mapping[str, Message], services: Mapping[str
         message=messages[of.full_name],
         service=service,
         columns=tuple(option.columns),
-        uniques=tuple(Unique(tuple(unique.fields), unique.unless) for unique in option.unique),
+        uniques=tuple(option.unique),
         converges=option.converges,
     )

@@ -210,7 +210,7 @@ def _parse(field: Any, path: str, text: str) -> Any:
 
 def _enum_value(enum: str, path: str, text: str) -> int:
     """An enum's value by its full name or its short one."""
-    values = CONTRACT.enums[enum].values
+    values = CONTRACT.enums[enum]
     for value in values:
         if text.lower() in (value.short, value.name.lower()):
             return value.number

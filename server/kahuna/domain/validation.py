@@ -141,7 +141,7 @@ def _repeated(message: Message, field: contract.Field, above: str) -> Iterator[V
 
 @cache
 def _values(enum: str) -> Mapping[int, contract.Value]:
-    return {value.number: value for value in contract.load().enums[enum].values}
+    return {value.number: value for value in contract.load().enums[enum]}
 
 
 def _normalize(about: contract.Message, message: Message) -> None:
