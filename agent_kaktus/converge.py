@@ -220,7 +220,7 @@ class Loop:
                 return
             step.after(self.memory, self.clock())
             log.info("step.done", id=wanted.id, step=str(step))
-            crashpoint.reach(f"kaktus.{type(step).__name__}")
+            crashpoint.reach(f"kaktus.{step.crash_point}")
         if self.memory.note_done(wanted.id, str(verdict)) > MAX_REPEATS:
             self.memory.note_failure(wanted.id, f"does not come to rest: {verdict}", self.clock())
 

@@ -12,7 +12,7 @@ from agent_kaktus.metadata.services import MetadataServices
 from agent_kaktus.network.bridge import Bridges
 from agent_kaktus.network.nftables import MetadataFilter, TapFilters
 from agent_kaktus.settings import Settings
-from agent_kaktus.storage.driver import StorageDriver
+from agent_kaktus.storage.dir import DirDriver
 from agent_kaktus.storage.imports import Imports
 
 
@@ -22,7 +22,7 @@ class LocalHost:
 
     config: Settings
     hypervisor: Hypervisor
-    storage: StorageDriver
+    storage: DirDriver
     imports: Imports
     metadata_services: MetadataServices
 

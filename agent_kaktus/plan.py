@@ -6,9 +6,9 @@ named as a stranger and left alone. A step is planned when all it stands on is t
 the next observation.
 """
 
-from collections.abc import Iterable
+from collections.abc import Callable, Coroutine, Iterable
 from dataclasses import dataclass, field
-from typing import Any, ClassVar, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar
 
 from agent_kaktus.actual import Actual
 from agent_kaktus.memory import Memory
@@ -16,6 +16,9 @@ from agent_kaktus.settings import Settings
 from kowa.runtime import desired
 from kowa.runtime.desired import Desired, DesiredObject, Kinds
 from kowa.v2.meta_pb2 import Condition
+
+if TYPE_CHECKING:
+    from agent_kaktus.host import LocalHost
 
 D = TypeVar("D", bound=DesiredObject)
 
@@ -26,7 +29,7 @@ SPACE_UNIT_BYTES = 16 << 20  # space is reported in whole units, or each observa
 class Step:
     """One change of the host, a value that carries itself out and can be repeated.
 
-    Its text is in tests, logs and reports; its class names the crash point behind it.
+    Its text is in tests, logs and reports; behind it there is a crash point.
     """
 
     async def do(self, host: Any) -> None:
@@ -41,6 +44,29 @@ class Step:
 
     def after(self, memory: Memory, now: float) -> None:
         """Notes what must be known once it is done."""
+
+    @property
+    def crash_point(self) -> str:
+        return type(self).__name__
+
+
+@dataclass(frozen=True, slots=True)
+class Call(Step):
+    """A step that is one call of a driver. Its text is a verb, such as `create pool`, and a name."""
+
+    verb: str
+    name: str
+    call: Callable[["LocalHost"], Coroutine[Any, Any, None]]
+
+    async def do(self, host: "LocalHost") -> None:
+        await self.call(host)
+
+    @property
+    def crash_point(self) -> str:
+        return self.verb.title().replace(" ", "")
+
+    def __str__(self) -> str:
+        return f"{self.verb} {self.name}".rstrip()
 
 
 @dataclass(frozen=True, slots=True)

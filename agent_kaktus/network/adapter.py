@@ -9,7 +9,7 @@ from agent_kaktus import names
 from agent_kaktus.errors import StepFailed
 from agent_kaktus.network.nftables import tap_fingerprint
 from agent_kaktus.network.vnet import Subnet, Vnet
-from agent_kaktus.plan import AS_WANTED, GONE, Kind, Step, Verdict, View
+from agent_kaktus.plan import AS_WANTED, GONE, Call, Kind, Step, Verdict, View
 from kowa import formats
 from kowa.reserved import METADATA_ADDRESS, metadata_mac
 from kowa.runtime.desired import Desired, DesiredObject, Identity, parse_address
@@ -43,17 +43,6 @@ class Attachment:
     vnet: Vnet
 
 
-@dataclass(frozen=True, slots=True)
-class RemoveTapFilters(Step):
-    taps: tuple[str, ...]  # that are gone
-
-    async def do(self, host: "LocalHost") -> None:
-        await host.tap_filters.remove(self.taps)
-
-    def __str__(self) -> str:
-        return f"remove filter of {' '.join(self.taps)}"
-
-
 class Adapters(Kind[Adapter]):
     message, value = adapter_pb2.Adapter, Adapter
 
@@ -70,7 +59,7 @@ class Adapters(Kind[Adapter]):
             return Verdict(waits=f"domain {user.name}, whose adapter it is")
         if wanted.tap in view.actual.links:
             return Verdict(waits=f"its tap {wanted.tap}")
-        return Verdict((RemoveTapFilters((wanted.tap,)),)) if wanted.tap in view.actual.tap_filters else GONE
+        return Verdict((_remove_filters([wanted.tap]),)) if wanted.tap in view.actual.tap_filters else GONE
 
 
 async def put_filters(host: "LocalHost", adapters: Iterable[Adapter]) -> None:
@@ -115,5 +104,9 @@ def why_not_plugged(view: View, plugged: Attachment) -> str:
 def remove_stale_tap_filters(view: View) -> tuple[Step, ...]:
     """Rules of taps that are gone, of adapters that are not in the slice; those of others go with the adapter."""
     known = {adapter.tap for adapter in view.desired.of(Adapter).values()}
-    stale = tuple(sorted(view.actual.tap_filters.keys() - view.actual.links.keys() - known))
-    return (RemoveTapFilters(stale),) if stale else ()
+    stale = sorted(view.actual.tap_filters.keys() - view.actual.links.keys() - known)
+    return (_remove_filters(stale),) if stale else ()
+
+
+def _remove_filters(taps: list[str]) -> Call:
+    return Call("remove filter of", " ".join(taps), lambda host: host.tap_filters.remove(taps))

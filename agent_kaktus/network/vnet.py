@@ -7,18 +7,14 @@ instance of this host is to be plugged in.
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from ipaddress import IPv4Address, IPv4Network
-from typing import TYPE_CHECKING
 
 from agent_kaktus import names
 from agent_kaktus.network.nftables import METADATA_FINGERPRINT
-from agent_kaktus.plan import AS_WANTED, GONE, Kind, ObjectStep, Step, Verdict, View
+from agent_kaktus.plan import AS_WANTED, GONE, Call, Kind, Step, Verdict, View
 from kowa import formats
 from kowa.reserved import bridge_mac
 from kowa.runtime.desired import Desired, DesiredObject, Identity, parse_address, parse_network
 from kowa.v2 import subnet_pb2, vnet_pb2
-
-if TYPE_CHECKING:
-    from agent_kaktus.host import LocalHost
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,64 +47,6 @@ class Subnet(DesiredObject):
         return f"{self.gateway}/{self.network.prefixlen}" if self.gateway else ""
 
 
-@dataclass(frozen=True, slots=True)
-class CreateBridge(ObjectStep[Vnet]):
-    verb = "create bridge"
-    mac: str
-
-    async def do(self, host: "LocalHost") -> None:
-        await host.bridges.create(self.wanted.bridge, self.mac)
-
-
-@dataclass(frozen=True, slots=True)
-class SetBridge(ObjectStep[Vnet]):
-    add: tuple[str, ...] = ()  # addresses
-    drop: tuple[str, ...] = ()
-
-    async def do(self, host: "LocalHost") -> None:
-        await host.bridges.change(self.wanted.bridge, self.add, self.drop)
-
-    def __str__(self) -> str:
-        changes = [f"+{address}" for address in self.add] + [f"-{address}" for address in self.drop]
-        return " ".join([f"set bridge {self.wanted.name}", *(changes or ["up"])])
-
-
-class RemoveBridge(ObjectStep[Vnet]):
-    verb = "remove bridge"
-
-    async def do(self, host: "LocalHost") -> None:
-        await host.bridges.remove(self.wanted.bridge)
-
-
-@dataclass(frozen=True, slots=True)
-class ServeMetadata(ObjectStep[Vnet]):
-    """Starts a vnet's service and the filter around it; of what is there already only the missing parts are made."""
-
-    verb = "serve metadata on"
-    networks: frozenset[IPv4Network]
-
-    async def do(self, host: "LocalHost") -> None:
-        await host.metadata_services.serve(self.wanted, self.networks, host.metadata_filter)
-
-
-class RemoveMetadata(ObjectStep[Vnet]):
-    verb = "remove metadata from"
-
-    async def do(self, host: "LocalHost") -> None:
-        await host.metadata_services.remove(self.wanted, host.metadata_filter)
-
-
-@dataclass(frozen=True, slots=True)
-class RemoveMetadataFilter(Step):
-    """Removes the rules around metadata services when there is none."""
-
-    async def do(self, host: "LocalHost") -> None:
-        await host.metadata_filter.remove()
-
-    def __str__(self) -> str:
-        return "remove metadata filter"
-
-
 class Vnets(Kind[Vnet]):
     message, value = vnet_pb2.Vnet, Vnet
 
@@ -125,7 +63,12 @@ class Vnets(Kind[Vnet]):
             return replace(bridge, steps=bridge.steps + _serve_metadata(view, wanted, networks))
         # An agent that ended has left no service, but perhaps its port, which goes with it.
         if wanted.id in view.actual.metadata_services or wanted.metadata_port in view.actual.links:
-            return Verdict((RemoveMetadata(wanted), *bridge.steps))
+            remove = Call(
+                "remove metadata from",
+                wanted.name,
+                lambda host: host.metadata_services.remove(wanted, host.metadata_filter),
+            )
+            return Verdict((remove, *bridge.steps))
         return bridge
 
     def strangers(self, view: View) -> Iterable[str]:
@@ -148,7 +91,8 @@ class Subnets(Kind[Subnet]):
         if not wanted.gone:
             return AS_WANTED
         link = view.actual.links.get(names.bridge(wanted.vnet))
-        if link is not None and wanted.gateway_on_bridge in dropped_gateways(view, wanted.vnet) & link.addresses:
+        _, dropped = gateways(view, wanted.vnet)
+        if link is not None and wanted.gateway_on_bridge in dropped & link.addresses:
             return Verdict(waits=f"its gateway address, which {link.name} has")
         return GONE
 
@@ -161,14 +105,13 @@ def used_networks(desired: Desired, vnet: str) -> frozenset[IPv4Network]:
     return frozenset(subnet.network for subnet in subnets) if is_used else frozenset()
 
 
-def held_gateways(view: View, vnet: str) -> set[str]:
-    """The gateway addresses that the bridge of a vnet shall have."""
-    return _gateways(view, vnet, gone=False)
-
-
-def dropped_gateways(view: View, vnet: str) -> set[str]:
-    """The gateway addresses that the bridge of a vnet shall lose."""
-    return _gateways(view, vnet, gone=True) - held_gateways(view, vnet)
+def gateways(view: View, vnet: str) -> tuple[set[str], set[str]]:
+    """The gateway addresses that the bridge of a vnet shall have, and those that it shall lose."""
+    if not view.config.hold_gateway:
+        return set(), set()
+    subnets = [user for user in view.desired.referring(vnet) if isinstance(user, Subnet) and user.gateway]
+    held = {subnet.gateway_on_bridge for subnet in subnets if not subnet.gone}
+    return held, {subnet.gateway_on_bridge for subnet in subnets if subnet.gone} - held
 
 
 def why_no_bridge(view: View, vnet: Vnet) -> str:
@@ -185,24 +128,28 @@ def remove_stale_metadata_filter(view: View) -> tuple[Step, ...]:
         vnet.metadata_port in view.actual.links or (not vnet.gone and used_networks(view.desired, vnet.id))
         for vnet in view.desired.of(Vnet).values()
     )
-    return () if is_needed else (RemoveMetadataFilter(),)
+    return () if is_needed else (Call("remove metadata filter", "", lambda host: host.metadata_filter.remove()),)
 
 
 def _plan_bridge(view: View, wanted: Vnet) -> Verdict:
     if wanted.interface:  # somebody else's: never changed
         return AS_WANTED
-    link, held = view.actual.links.get(wanted.bridge), held_gateways(view, wanted.id)
+    link = view.actual.links.get(wanted.bridge)
+    held, dropped = gateways(view, wanted.id)
     if link is None:
         if not held and not used_networks(view.desired, wanted.id):
             return AS_WANTED
         # An address of its own, or it would change with the taps on it.
         mac = bridge_mac(view.desired.node.id if view.desired.node else "", wanted.id)
-        return Verdict((CreateBridge(wanted, mac),))
+        return Verdict((Call("create bridge", wanted.name, lambda host: host.bridges.create(wanted.bridge, mac)),))
     if not link.is_bridge:
         return Verdict(fails=f"{link.name} is there and no bridge; rename or remove it")
-    add = tuple(sorted(held - link.addresses))
-    drop = tuple(sorted(dropped_gateways(view, wanted.id) & link.addresses))
-    return AS_WANTED if link.is_up and not add and not drop else Verdict((SetBridge(wanted, add, drop),))
+    add, drop = sorted(held - link.addresses), sorted(dropped & link.addresses)
+    if link.is_up and not add and not drop:
+        return AS_WANTED
+    changes = [f"+{address}" for address in add] + [f"-{address}" for address in drop] or ["up"]
+    name = " ".join([wanted.name, *changes])
+    return Verdict((Call("set bridge", name, lambda host: host.bridges.change(wanted.bridge, add, drop)),))
 
 
 def _plan_bridge_gone(view: View, wanted: Vnet) -> Verdict:
@@ -213,7 +160,7 @@ def _plan_bridge_gone(view: View, wanted: Vnet) -> Verdict:
         return Verdict(waits=f"{link.name}, which is there and no bridge of ours")
     if ports := link.ports - _is_metadata_plugged(view, wanted):
         return Verdict(waits=f"{ports} devices on its bridge {link.name}")
-    return Verdict((RemoveBridge(wanted),))
+    return Verdict((Call("remove bridge", wanted.name, lambda host: host.bridges.remove(wanted.bridge)),))
 
 
 def _serve_metadata(view: View, wanted: Vnet, networks: frozenset[IPv4Network]) -> tuple[Step, ...]:
@@ -225,16 +172,17 @@ def _serve_metadata(view: View, wanted: Vnet, networks: frozenset[IPv4Network]) 
         and _is_metadata_plugged(view, wanted)
         and actual.links[wanted.metadata_port].is_up
     )
-    return () if link is None or not link.is_bridge or is_complete else (ServeMetadata(wanted, networks),)
+    if link is None or not link.is_bridge or is_complete:
+        return ()
+    return (
+        Call(
+            "serve metadata on",
+            wanted.name,
+            lambda host: host.metadata_services.serve(wanted, networks, host.metadata_filter),
+        ),
+    )
 
 
 def _is_metadata_plugged(view: View, vnet: Vnet) -> bool:
     port = view.actual.links.get(vnet.metadata_port)
     return port is not None and port.bridge == vnet.bridge
-
-
-def _gateways(view: View, vnet: str, *, gone: bool) -> set[str]:
-    if not view.config.hold_gateway:
-        return set()
-    subnets = [user for user in view.desired.referring(vnet) if isinstance(user, Subnet)]
-    return {subnet.gateway_on_bridge for subnet in subnets if subnet.gateway and subnet.gone == gone}

@@ -9,8 +9,8 @@ import contextlib
 import errno
 import os
 import stat
-from collections.abc import Iterable, Iterator
-from dataclasses import replace
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import structlog
@@ -20,7 +20,6 @@ from agent_kaktus.actual import DiskSource, Image, PoolSpace
 from agent_kaktus.errors import StepFailed
 from agent_kaktus.settings import Settings
 from agent_kaktus.storage import image
-from agent_kaktus.storage.driver import StorageState
 from kowa import files
 from kowa.runtime import crashpoint
 from kowa.runtime.tasks import in_thread
@@ -34,13 +33,22 @@ _FORMATS = ("qcow2", "raw")
 log = structlog.get_logger()
 
 
+@dataclass(frozen=True, slots=True)
+class StorageState:
+    """What a driver sees."""
+
+    pools: Mapping[str, PoolSpace]
+    images: Mapping[str, Image]
+    created: frozenset[str]  # ids of pools and volumes that were there once
+
+
 def disk_source(config: Settings, pool: str, volume: str) -> DiskSource:
     """Where a volume is, for libvirt."""
     return DiskSource("file", "qcow2", (("file", str(config.pools / pool / f"{volume}.qcow2")),))
 
 
 class DirDriver:
-    """All dir pools of this host."""
+    """All dir pools of this host. Each verb may be repeated; all raise StepFailed or OSError with the reason."""
 
     def __init__(self, config: Settings, created: Path) -> None:
         """`created` is a directory of the agent's own that records what was there once."""
@@ -107,12 +115,14 @@ class DirDriver:
         self._record(volume)
 
     async def grow(self, pool: str, volume: str, size: int) -> None:
+        """While no domain has it open."""
         path = self._volume(pool, volume)
         await image.resize(path, size)
         await asyncio.to_thread(files.sync, path)
 
     @in_thread
     def remove(self, pool: str, id_: str) -> None:
+        """A volume or a template, and the record of it."""
         for format_ in _FORMATS:
             path = self._pools / pool / f"{id_}.{format_}"
             path.unlink(missing_ok=True)
@@ -123,6 +133,7 @@ class DirDriver:
         self._forget(id_)
 
     def holds(self, pool: str, id_: str) -> bool:
+        """Whether a volume or a template is there under its final name."""
         return any((self._pools / pool / f"{id_}.{format_}").exists() for format_ in _FORMATS)
 
     def space(self, pool: str) -> PoolSpace:
@@ -130,9 +141,11 @@ class DirDriver:
         return PoolSpace(space.f_blocks * space.f_frsize, space.f_bavail * space.f_frsize)
 
     def staging_file(self, pool: str, template: str) -> Path:
+        """Where a template's bytes are gathered before anybody sees it."""
         return files.draft_of(self._pools / pool / template)
 
     def add_template(self, pool: str, template: str, format_: str) -> None:
+        """Makes a template of the staging file. Raises FileExistsError when it is there."""
         draft = self.staging_file(pool, template)
         draft.chmod(TEMPLATE_MODE)
         files.publish_new(draft, self._pools / pool / f"{template}.{format_}")

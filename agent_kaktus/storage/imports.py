@@ -15,7 +15,7 @@ import structlog
 from agent_kaktus.actual import PoolSpace
 from agent_kaktus.errors import PermanentFailure, StepFailed, TransferInterrupted
 from agent_kaktus.storage import image
-from agent_kaktus.storage.driver import StorageDriver
+from agent_kaktus.storage.dir import DirDriver
 from agent_kaktus.storage.source import CHUNK_BYTES, Sources
 from agent_kaktus.storage.template import Template
 from kowa.backoff import delay
@@ -49,7 +49,7 @@ class RoomWait:
 class Imports:
     """The imports under way."""
 
-    storage: StorageDriver
+    storage: DirDriver
     sources: Sources
     ended: Callable[[Template, str], None]  # with the reason if it failed
     progressed: Callable[[Template], None]
@@ -59,9 +59,9 @@ class Imports:
     _waits: dict[tuple[str, int], RoomWait] = field(default_factory=dict)
     _gate: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(MAX_PARALLEL))
 
-    def begin(self, template: Template) -> None:
-        """Raises StepFailed or OSError while its pool has no room."""
-        if template.id in self._tasks:
+    async def begin(self, template: Template) -> None:
+        """Begins one that is not there or under way. Raises StepFailed or OSError while its pool has no room."""
+        if template.id in self._tasks or self.storage.holds(template.pool, template.id):
             return
         if wait := self._waits.get((template.id, template.generation)):
             if self.clock() < wait.until:

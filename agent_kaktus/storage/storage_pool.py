@@ -2,17 +2,13 @@
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 from agent_kaktus.actual import DiskSource
-from agent_kaktus.plan import AS_WANTED, GONE, Kind, ObjectStep, Verdict, View, rounded_space
+from agent_kaktus.plan import AS_WANTED, GONE, Call, Kind, Verdict, View, rounded_space
 from agent_kaktus.settings import Settings
 from agent_kaktus.storage.dir import disk_source
 from kowa.runtime.desired import DesiredObject, Identity
 from kowa.v2 import storage_pool_pb2
-
-if TYPE_CHECKING:
-    from agent_kaktus.host import LocalHost
 
 # The drivers that this agent has: where each keeps a volume of a pool.
 DISK_SOURCES: dict[int, Callable[[Settings, str, str], DiskSource]] = {storage_pool_pb2.STORAGE_DRIVER_DIR: disk_source}
@@ -28,20 +24,6 @@ class StoragePool(DesiredObject):
         return self.driver in DISK_SOURCES
 
 
-class CreatePool(ObjectStep[StoragePool]):
-    verb = "create pool"
-
-    async def do(self, host: "LocalHost") -> None:
-        await host.storage.create_pool(self.wanted.id)
-
-
-class RemovePool(ObjectStep[StoragePool]):
-    verb = "remove pool"
-
-    async def do(self, host: "LocalHost") -> None:
-        await host.storage.remove_pool(self.wanted.id)
-
-
 class StoragePools(Kind[StoragePool]):
     message, value = storage_pool_pb2.StoragePool, StoragePool
 
@@ -54,7 +36,7 @@ class StoragePools(Kind[StoragePool]):
         if not wanted.is_served:
             return Verdict(fails="this agent serves pools in a directory only")
         if wanted.id not in view.actual.created:
-            return Verdict((CreatePool(wanted),))
+            return Verdict((Call("create pool", wanted.name, lambda host: host.storage.create_pool(wanted.id)),))
         if wanted.id in view.actual.pools:
             return AS_WANTED
         return Verdict(fails=f"its directory {view.config.pools / wanted.id} is missing; mount or restore it")
@@ -88,5 +70,6 @@ def _plan_gone(view: View, wanted: StoragePool) -> Verdict:
     coming = sum(template.id in view.actual.importing for template in view.desired.referring(wanted.id))
     if coming:
         return Verdict(waits=f"{coming} imports into it")
-    is_there = wanted.id in view.actual.pools or wanted.id in view.actual.created
-    return Verdict((RemovePool(wanted),)) if is_there else GONE
+    if wanted.id not in view.actual.pools and wanted.id not in view.actual.created:
+        return GONE
+    return Verdict((Call("remove pool", wanted.name, lambda host: host.storage.remove_pool(wanted.id)),))

@@ -1,17 +1,13 @@
 """Templates: images that volumes are made from, imported into a pool once."""
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 from agent_kaktus.actual import Image
-from agent_kaktus.plan import AS_WANTED, GONE, Kind, ObjectStep, Verdict, View
+from agent_kaktus.plan import AS_WANTED, GONE, Call, Kind, Verdict, View
 from agent_kaktus.storage.storage_pool import why_closed, why_unseen
 from kowa import formats
 from kowa.runtime.desired import DesiredObject, Identity
 from kowa.v2 import template_pb2
-
-if TYPE_CHECKING:
-    from agent_kaktus.host import LocalHost
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,33 +19,6 @@ class Template(DesiredObject):
     @property
     def references(self) -> tuple[str, ...]:
         return (self.pool,)
-
-
-class ImportTemplate(ObjectStep[Template]):
-    """Begins the import, which goes on in the background."""
-
-    verb = "import"
-
-    async def do(self, host: "LocalHost") -> None:
-        # It may have been imported since the host was looked at.
-        if not host.storage.holds(self.wanted.pool, self.wanted.id):
-            host.imports.begin(self.wanted)
-
-
-class StopImport(ObjectStep[Template]):
-    verb = "stop importing"
-
-    async def do(self, host: "LocalHost") -> None:
-        await host.imports.stop(self.wanted.id)
-
-
-@dataclass(frozen=True, slots=True)
-class RemoveTemplate(ObjectStep[Template]):
-    verb = "remove template"
-    image: Image
-
-    async def do(self, host: "LocalHost") -> None:
-        await host.storage.remove(self.image.pool, self.wanted.id)
 
 
 class Templates(Kind[Template]):
@@ -70,7 +39,7 @@ class Templates(Kind[Template]):
         if wanted.id in view.actual.importing:
             return Verdict(working=importing(view.actual.importing[wanted.id]))
         if image is None:
-            return Verdict((ImportTemplate(wanted),))
+            return Verdict((Call("import", wanted.name, lambda host: host.imports.begin(wanted)),))
         if image.pool != wanted.pool:
             return Verdict(fails=f"its file lies in pool {image.pool}")
         return Verdict(fails=image.broken) if image.broken else AS_WANTED
@@ -91,7 +60,7 @@ def importing(percent: int) -> str:
 
 def _plan_gone(view: View, wanted: Template, image: Image | None) -> Verdict:
     if wanted.id in view.actual.importing:
-        return Verdict((StopImport(wanted),))
+        return Verdict((Call("stop importing", wanted.name, lambda host: host.imports.stop(wanted.id)),))
     if image is None:
         return Verdict(waits=away) if (away := why_unseen(view, wanted.pool)) else GONE
     if image.pool != wanted.pool:
@@ -106,4 +75,4 @@ def _plan_gone(view: View, wanted: Template, image: Image | None) -> Verdict:
             return Verdict(waits=f"file {other.pool}/{other.file}, which may stand on it: {other.broken}")
     if user := view.actual.disk_user(image.disk_key):
         return Verdict(waits=f"domain {user.name}, which has it open")
-    return Verdict((RemoveTemplate(wanted, image),))
+    return Verdict((Call("remove template", wanted.name, lambda host: host.storage.remove(image.pool, wanted.id)),))

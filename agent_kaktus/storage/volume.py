@@ -2,19 +2,15 @@
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 from agent_kaktus.actual import DiskSource, Image
-from agent_kaktus.plan import AS_WANTED, GONE, Kind, ObjectStep, Verdict, View, rounded_space
+from agent_kaktus.plan import AS_WANTED, GONE, Call, Kind, Verdict, View, rounded_space
 from agent_kaktus.settings import Settings
 from agent_kaktus.storage.storage_pool import DISK_SOURCES, StoragePool, why_closed, why_unseen
 from agent_kaktus.storage.template import Template
 from kowa import sizes
 from kowa.runtime.desired import Desired, DesiredObject, Identity, MissingReference
 from kowa.v2 import volume_pb2
-
-if TYPE_CHECKING:
-    from agent_kaktus.host import LocalHost
 
 SECTOR = 512  # bytes
 
@@ -28,48 +24,6 @@ class Volume(DesiredObject):
     @property
     def references(self) -> tuple[str, ...]:
         return (self.pool, self.template) if self.template else (self.pool,)
-
-
-@dataclass(frozen=True, slots=True)
-class CreateVolume(ObjectStep[Volume]):
-    verb = "create volume"
-    backing: Image | None
-
-    async def do(self, host: "LocalHost") -> None:
-        await host.storage.create_volume(self.wanted.pool, self.wanted.id, self.wanted.size, self.backing)
-
-
-class RecordVolume(ObjectStep[Volume]):
-    """Records that the file was made, so that it is never made anew."""
-
-    verb = "record volume"
-
-    async def do(self, host: "LocalHost") -> None:
-        await host.storage.record(self.wanted.id)
-
-
-@dataclass(frozen=True, slots=True)
-class GrowVolume(ObjectStep[Volume]):
-    disk: str  # the key of its source
-    domain: str  # that has it open, if any
-
-    async def do(self, host: "LocalHost") -> None:
-        if self.domain:
-            await host.hypervisor.resize(self.domain, self.disk, self.wanted.size)
-        else:
-            await host.storage.grow(self.wanted.pool, self.wanted.id, self.wanted.size)
-
-    def __str__(self) -> str:
-        return f"grow volume {self.wanted.name}" + (" live" if self.domain else "")
-
-
-@dataclass(frozen=True, slots=True)
-class RemoveVolume(ObjectStep[Volume]):
-    verb = "remove volume"
-    pool: str  # where it was found
-
-    async def do(self, host: "LocalHost") -> None:
-        await host.storage.remove(self.pool, self.wanted.id)
 
 
 class Volumes(Kind[Volume]):
@@ -93,13 +47,12 @@ class Volumes(Kind[Volume]):
         if image.broken:
             return Verdict(fails=image.broken)
         if wanted.id not in view.actual.created:
-            return Verdict((RecordVolume(wanted),))
+            return Verdict((Call("record volume", wanted.name, lambda host: host.storage.record(wanted.id)),))
         if image.size > wanted.size:
             has, asked = sizes.in_words(image.size, wanted.size)
             return Verdict(fails=f"it has {has} and never shrinks to {asked}")
         if image.size < wanted.size:
-            user = view.actual.disk_user(image.disk_key)
-            return Verdict((GrowVolume(wanted, image.disk_key, user.id if user and user.is_on else ""),))
+            return Verdict((_grow(view, wanted, image),))
         return AS_WANTED
 
     def fill_status(self, view: View, wanted: Volume, resource: volume_pb2.Volume) -> None:
@@ -133,7 +86,7 @@ def _plan_new(view: View, wanted: Volume) -> Verdict:
         source = source_of(view.config, view.desired, wanted)
         return Verdict(fails=f"its {source} is missing and never made anew; restore it or delete the volume")
     if not wanted.template:
-        return Verdict((CreateVolume(wanted, None),))
+        return Verdict((_create(wanted, None),))
     template = view.desired.of(Template).get(wanted.template)
     if template is None or template.gone:
         return Verdict(waits=f"template {wanted.template}")
@@ -148,16 +101,33 @@ def _plan_new(view: View, wanted: Volume) -> Verdict:
     if image.size > wanted.size:
         needs, has = sizes.in_words(image.size, wanted.size)
         return Verdict(fails=f"template {template.name} needs {needs}, the volume has {has}; make it larger")
-    return Verdict((CreateVolume(wanted, image),))
+    return Verdict((_create(wanted, image),))
 
 
 def _plan_gone(view: View, wanted: Volume, image: Image | None) -> Verdict:
     if image is None:
         if away := why_unseen(view, wanted.pool):
             return Verdict(waits=away)
-        return Verdict((RemoveVolume(wanted, wanted.pool),)) if wanted.id in view.actual.created else GONE
+        return Verdict((_remove(wanted, wanted.pool),)) if wanted.id in view.actual.created else GONE
     if image.pool != wanted.pool:
         return Verdict(fails=f"its file lies in pool {image.pool}")
     if user := view.actual.disk_user(image.disk_key):
         return Verdict(waits=f"domain {user.name}, whose disk it is")
-    return Verdict((RemoveVolume(wanted, image.pool),))
+    return Verdict((_remove(wanted, image.pool),))
+
+
+def _create(wanted: Volume, backing: Image | None) -> Call:
+    parts = (wanted.pool, wanted.id, wanted.size, backing)
+    return Call("create volume", wanted.name, lambda host: host.storage.create_volume(*parts))
+
+
+def _grow(view: View, wanted: Volume, image: Image) -> Call:
+    user = view.actual.disk_user(image.disk_key)
+    if user and user.is_on:
+        disk = (user.id, image.disk_key, wanted.size)
+        return Call("grow volume", f"{wanted.name} live", lambda host: host.hypervisor.resize(*disk))
+    return Call("grow volume", wanted.name, lambda host: host.storage.grow(wanted.pool, wanted.id, wanted.size))
+
+
+def _remove(wanted: Volume, pool: str) -> Call:
+    return Call("remove volume", wanted.name, lambda host: host.storage.remove(pool, wanted.id))

@@ -236,7 +236,7 @@ class FakeStorage:
 class FakeImports:
     host: FakeHost
 
-    def begin(self, template: Template) -> None:
+    async def begin(self, template: Template) -> None:
         self.host.importing[template.id] = 0
 
     async def stop(self, template: str) -> None:

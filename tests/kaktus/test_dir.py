@@ -14,8 +14,7 @@ from agent_kaktus import process
 from agent_kaktus.actual import Image
 from agent_kaktus.errors import StepFailed
 from agent_kaktus.storage import image
-from agent_kaktus.storage.dir import MARKER, DirDriver
-from agent_kaktus.storage.driver import StorageState
+from agent_kaktus.storage.dir import MARKER, DirDriver, StorageState
 from tests.kaktus.settings_of import settings_of
 
 from .slices import MIB, id_of

@@ -102,7 +102,7 @@ class Outcome:
 
     def __init__(self, tmp_path: Path, source: str, content: bytes, allowed: Allowed = LOCAL) -> None:
         self.folder = tmp_path / "import"
-        self.folder.mkdir(exist_ok=True)
+        self.folder.mkdir(parents=True, exist_ok=True)
         self.pool = tmp_path / "pools" / POOL
         self.reason = "not ended"
         self.percents: list[int] = []
@@ -123,8 +123,8 @@ class Outcome:
         self.imports = imports = Imports(
             pools, Sources(self.folder, allowed), ended, lambda told: self.percents.append(imports.percent[told.id])
         )
-        imports.begin(wanted)
-        imports.begin(wanted)
+        await imports.begin(wanted)
+        await imports.begin(wanted)
         async with asyncio.timeout(20):
             await done.wait()
         assert imports.percent == {}
@@ -174,7 +174,7 @@ def test_but_not_for_ever(tmp_path: Path, server: Server) -> None:
 
 
 def test_redirects_are_followed_and_checked_again(tmp_path: Path, server: Server) -> None:
-    assert Outcome(tmp_path, server.url("/to/|debian"), RAW).reason == ""
+    assert Outcome(tmp_path / "fits", server.url("/to/|debian"), RAW).reason == ""
     for where, reason in (
         ("http:||169.254.169.254|latest", "169.254.169.254, which is no public address"),
         (
@@ -315,14 +315,14 @@ class Patient(Outcome):
         assert self.reason == ""
         assert {path.name for path in self.pool.iterdir()} == {".kowa-pool"}
         with pytest.raises(StepFailed, match=r"no room: .* of them kept for instances"):
-            self.imports.begin(wanted)
+            await self.imports.begin(wanted)
         for wait in self.imports._waits.values():
             wait.until = 0.0
         with pytest.raises(OSError, match="no room"):
-            self.imports.begin(wanted)
+            await self.imports.begin(wanted)
         self.monkeypatch.undo()
         done.clear()
-        self.imports.begin(wanted)
+        await self.imports.begin(wanted)
         await done.wait()
 
 
@@ -347,7 +347,7 @@ def test_few_imports_go_on_at_once(tmp_path: Path, server: Server) -> None:
         await pools.create_pool(POOL)
         imports = Imports(pools, Sources(None, LOCAL), lambda *_: None, lambda _: None)
         for wanted in KINDS.parse(slice_.objects).of(Template).values():
-            imports.begin(wanted)
+            await imports.begin(wanted)
         await asyncio.to_thread(until, lambda: len(server.asked) == importing.MAX_PARALLEL)
         await asyncio.sleep(0.1)
         assert len(server.asked) == importing.MAX_PARALLEL

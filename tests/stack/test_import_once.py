@@ -2,25 +2,15 @@
 
 import asyncio
 import hashlib
-from dataclasses import dataclass
 from pathlib import Path
 
-from agent_kaktus.plan import Step
 from agent_kaktus.storage.dir import DirDriver
 from agent_kaktus.storage.imports import Imports
 from agent_kaktus.storage.source import Sources
-from agent_kaktus.storage.template import ImportTemplate, Template
+from agent_kaktus.storage.template import Template
 from tests.kaktus.settings_of import settings_of
 from tests.kaktus.slices import id_of
 from tests.stack.stack import SECTOR, TINY
-
-
-@dataclass
-class Host:
-    """What the step needs of one."""
-
-    storage: DirDriver
-    imports: Imports
 
 
 def test_asked_for_again_it_is_not_fetched_again(tmp_path: Path) -> None:
@@ -39,13 +29,12 @@ def test_asked_for_again_it_is_not_fetched_again(tmp_path: Path) -> None:
 
         await pools.observe()
         await pools.create_pool(id_of("pool"))
-        host = Host(pools, Imports(pools, Sources(tmp_path), end, lambda _: None))
-        step: Step = ImportTemplate(template)
-        await step.do(host)
+        imports = Imports(pools, Sources(tmp_path), end, lambda _: None)
+        await imports.begin(template)
         await ended.wait()
-        await step.do(host)
-        assert not host.imports.percent
-        await host.imports.close()
+        await imports.begin(template)
+        assert not imports.percent
+        await imports.close()
 
     asyncio.run(ask_twice())
     assert ends == [""]
