@@ -3,17 +3,16 @@
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from contextvars import ContextVar
 from dataclasses import dataclass
+from operator import methodcaller
 from typing import Any, TypeAlias
 from urllib.parse import unquote
 
 import grpc
 import structlog
-from google.protobuf import any_pb2
 from google.rpc import error_details_pb2, status_pb2
 
 from kahuna.domain.errors import Refusal
 from kahuna.security.identity import ANONYMOUS, Identities, Identity, is_allowed
-from kowa import contract
 from kowa.formats import CONTROLS
 from kowa.v2 import options_pb2
 
@@ -44,6 +43,7 @@ class Caller:
 
 
 CALLER: ContextVar[Caller] = ContextVar("caller")
+SERIALIZE: Any = methodcaller("SerializeToString")
 
 Continuation: TypeAlias = "Callable[[grpc.HandlerCallDetails], Awaitable[grpc.RpcMethodHandler[Any, Any] | None]]"
 
@@ -65,7 +65,9 @@ class AccessInterceptor(grpc.aio.ServerInterceptor):
                 raise Refusal("NOT_SERVED", f"there is no method {handler_call_details.method}")
             identity = self._identities.identify(metadata.get("authorization", ""))
             if not is_allowed(identity, access):
-                raise _access_refusal(identity, handler_call_details.method)
+                if identity is ANONYMOUS:
+                    raise Refusal("UNAUTHENTICATED", "no key was sent; send `authorization: Bearer <key>`")
+                raise Refusal("PERMISSION_DENIED", f"{identity.subject} may not call {handler_call_details.method}")
         except Refusal as refusal:
             return _refusing_handler(refusal)
         reason = CONTROLS.sub(" ", unquote(metadata.get("kowabunga-reason", "")))
@@ -73,36 +75,19 @@ class AccessInterceptor(grpc.aio.ServerInterceptor):
         return await continuation(handler_call_details)
 
 
-def accesses(read: contract.Contract) -> dict[str, options_pb2.Access]:
-    """The access option of each method of the API, by path."""
-    return {path: method.access for path, method in read.methods.items()}
-
-
-def answer(refusal: Refusal) -> status_pb2.Status:
-    """A refusal as callers get it: of what is long, the beginning."""
+async def abort(context: "grpc.aio.ServicerContext[Any, Any]", refusal: Refusal) -> None:
+    """Ends a call with a refusal: of what is long, the beginning."""
+    code, message = grpc.StatusCode[refusal.status], _truncated(refusal.message, MAX_MESSAGE_BYTES)
     metadata = dict(_first_that_fit(refusal.details.items()))
     violations = _first_that_fit((violation.field, violation.description) for violation in refusal.violations)
-    info = error_details_pb2.ErrorInfo(reason=refusal.reason, domain="kowabunga", metadata=metadata)
-    details = [info, error_details_pb2.BadRequest(field_violations=[
-        error_details_pb2.BadRequest.FieldViolation(field=field, description=description)
-        for field, description in violations
-    ])] if violations else [info]  # fmt: skip
-    status = status_pb2.Status(
-        code=grpc.StatusCode[refusal.status].value[0], message=_truncated(refusal.message, MAX_MESSAGE_BYTES)
-    )
-    for detail in details:
-        packed = any_pb2.Any()
-        packed.Pack(detail)
-        status.details.append(packed)
-    return status
-
-
-async def abort(context: "grpc.aio.ServicerContext[Any, Any]", refusal: Refusal) -> None:
-    """Ends a call with a refusal."""
-    status = answer(refusal)
-    await context.abort(
-        grpc.StatusCode[refusal.status], status.message, (("grpc-status-details-bin", status.SerializeToString()),)
-    )
+    status = status_pb2.Status(code=code.value[0], message=message)
+    status.details.add().Pack(error_details_pb2.ErrorInfo(reason=refusal.reason, domain="kowabunga", metadata=metadata))
+    if violations:
+        request = error_details_pb2.BadRequest()
+        for field, description in violations:
+            request.field_violations.add(field=field, description=description)
+        status.details.add().Pack(request)
+    await context.abort(code, message, (("grpc-status-details-bin", status.SerializeToString()),))
 
 
 def internal_error(method: str, error: Exception) -> Refusal:
@@ -131,12 +116,6 @@ def _truncated(text: str, room: int) -> str:
         if room < 0:
             return f"{text[: index - 3]}..."
     return text
-
-
-def _access_refusal(identity: Identity, method: str) -> Refusal:
-    if identity is ANONYMOUS:
-        return Refusal("UNAUTHENTICATED", "no key was sent; send `authorization: Bearer <key>`")
-    return Refusal("PERMISSION_DENIED", f"{identity.subject} may not call {method}")
 
 
 def _refusing_handler(refusal: Refusal) -> "grpc.RpcMethodHandler[Any, Any]":

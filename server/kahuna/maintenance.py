@@ -28,10 +28,10 @@ def generate_admin_key(settings: Settings, out: Path) -> None:
     hasher = keys.KeyHasher.from_file(settings.state / "secret.key")
     key = keys.generate(keys.ADMIN)
     draft = out.with_name(out.name + ".new")  # replaces the old key's file once the new key is in force
-    write(draft, f"{key.text}\n".encode(), mode=0o600)
+    write(draft, f"{key}\n".encode(), mode=0o600)
     with Session(store.engine) as session:
         session.execute(delete(AdminKey))
-        session.add(AdminKey(prefix=key.prefix, digest=hasher.hash(key.text)))
+        session.add(AdminKey(prefix=keys.prefix_of(key), digest=hasher.hash(key)))
         session.add(_audit("admin-key", target_kind="AdminKey"))
         session.commit()
     store.dispose()

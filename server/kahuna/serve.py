@@ -15,7 +15,7 @@ from sqlmodel import Session, select
 
 from kahuna import metrics
 from kahuna.api.server import handlers
-from kahuna.edge import AccessInterceptor, accesses
+from kahuna.edge import AccessInterceptor
 from kahuna.fleet.fleet import Fleet
 from kahuna.fleet.reports import Reports
 from kahuna.fleet.service import ACCESS, FleetService
@@ -33,6 +33,7 @@ from kahuna.store.resource import CONTRACT
 from kahuna.store.retention import prune
 from kahuna.store.schema import migrate
 from kowa.runtime import logs
+from kowa.runtime.tasks import Tasks
 from kowa.signals import on_end
 
 log = structlog.get_logger()
@@ -61,32 +62,35 @@ class Kahuna:
         self.store = Store(settings.database_url)
         self.api_port = self.fleet_port = 0
         self._servers: list[grpc.aio.Server] = []
-        self._tasks: list[asyncio.Task[None]] = []
+        self._tasks = Tasks()
 
     async def start(self) -> None:
         """Raises SystemExit when a port is taken or the database is not ours to use."""
         migrate(self.store.engine)
         self.store.load()
         hasher = KeyHasher.from_file(self.settings.state / "secret.key")
-        identities = Identities(self.store.view, hasher, _admin_keys(self.store))
+        with Session(self.store.engine) as session:
+            admin_keys = {key.prefix: key.digest for key in session.exec(select(AdminKey))}
+        identities = Identities(self.store.view, hasher, admin_keys)
         consoles = Consoles()
         self.kinds = kinds = all_kinds(Platform(self.store, hasher, consoles, random.SystemRandom()))
         self.fleet = fleet = Fleet(self.store)
         reports = Reports(self.store, kinds)
         await fleet.start()
-        background = (reports.run(), fleet.watch_streams(), self._housekeeping())
-        self._tasks += [asyncio.create_task(work) for work in background]
+        for work in (reports.run(), fleet.watch_streams(), self._housekeeping()):
+            self._tasks.spawn(work)
 
-        access = AccessInterceptor(identities, accesses(CONTRACT))
-        health = HealthServicer()
-        credentials = self._credentials()
-        addresses = {self.settings.api: None} | ({self.settings.api_tls: credentials} if self.settings.api_tls else {})
+        files = certificates.ensure(self.settings.state, self.settings.names)
+        credentials = grpc.ssl_server_credentials([(files.key.read_bytes(), files.certificate.read_bytes())])
+        access = AccessInterceptor(identities, {path: method.access for path, method in CONTRACT.methods.items()})
         api = grpc.aio.server(interceptors=[access], options=KEEPALIVE)
         api.add_generic_rpc_handlers(tuple(handlers(kinds.values(), self.store.view)))
+        health = HealthServicer()
         health_pb2_grpc.add_HealthServicer_to_server(health, api)
         enable_server_reflection(CONTRACT.services, api)
-        ports = {address: _listen(api, address, secured) for address, secured in addresses.items()}
-        self.api_port = ports[self.settings.api]
+        self.api_port = _listen(api, self.settings.api, None)
+        if self.settings.api_tls:
+            _listen(api, self.settings.api_tls, credentials)
 
         streams = grpc.aio.server(interceptors=[AccessInterceptor(identities, ACCESS)], options=KEEPALIVE + IDLE)
         streams.add_generic_rpc_handlers((FleetService(fleet, reports, consoles).handler(),))
@@ -94,9 +98,9 @@ class Kahuna:
         for server in (api, streams):
             await server.start()
             self._servers.append(server)
+        await health.set("", health_pb2.HealthCheckResponse.SERVING)
         metrics.REVISION.set_function(lambda: self.store.view.revision)
         metrics.SESSIONS.set_function(lambda: len(fleet.sessions))
-        await health.set("", health_pb2.HealthCheckResponse.SERVING)
         if self.settings.metrics:
             host, _, port = self.settings.metrics.rpartition(":")
             start_http_server(int(port), host)
@@ -105,9 +109,7 @@ class Kahuna:
     async def stop(self) -> None:
         """Waits for calls under way, then closes the database."""
         await asyncio.gather(*(server.stop(SHUTDOWN_GRACE_S) for server in self._servers))
-        for task in self._tasks:
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await self._tasks.close()
         await self.store.close()
         log.info("kahuna.stopped")
 
@@ -126,24 +128,19 @@ class Kahuna:
                 log.error("housekeeping.failed", exc_info=error)
             await asyncio.sleep(HOUSEKEEPING_INTERVAL_S)
 
-    def _credentials(self) -> grpc.ServerCredentials:
-        files = certificates.ensure(self.settings.state, self.settings.names)
-        return grpc.ssl_server_credentials([(files.key.read_bytes(), files.certificate.read_bytes())])
-
 
 def run(settings: Settings) -> None:
     """Serves until SIGTERM or SIGINT."""
+
+    async def serve() -> None:
+        kahuna, stop = Kahuna(settings), asyncio.Event()
+        on_end(stop.set)
+        await kahuna.start()
+        await stop.wait()
+        await kahuna.stop()
+
     logs.configure(as_json=settings.log_json)
-    uvloop.run(_serve(settings))
-
-
-async def _serve(settings: Settings) -> None:
-    kahuna = Kahuna(settings)
-    stop = asyncio.Event()
-    on_end(stop.set)
-    await kahuna.start()
-    await stop.wait()
-    await kahuna.stop()
+    uvloop.run(serve())
 
 
 def _listen(server: grpc.aio.Server, address: str, credentials: grpc.ServerCredentials | None) -> int:
@@ -154,8 +151,3 @@ def _listen(server: grpc.aio.Server, address: str, credentials: grpc.ServerCrede
         return server.add_secure_port(address, credentials)
     except RuntimeError as error:
         raise SystemExit(f"kahuna: can't listen on {address}: is the port in use? ({error})") from None
-
-
-def _admin_keys(store: Store) -> dict[str, bytes]:
-    with Session(store.engine) as session:
-        return {key.prefix: key.digest for key in session.exec(select(AdminKey)).all()}

@@ -13,20 +13,13 @@ from pydantic import BaseModel, field_validator
 class Settings(BaseModel, extra="forbid"):
     """Where Kahuna listens and what it stands on."""
 
-    # What only Kahuna may read: the secret that keys are hashed with, the platform's own CA, SQLite's file.
-    state: Path = Path("/var/lib/kahuna")
-    # SQLAlchemy URL; SQLite below `state` unless told: postgresql+psycopg://user@host/name
-    database: str = ""
-    # The API for the gateway beside it: plain gRPC, loopback only.
-    api: str = "127.0.0.1:7440"
-    # The API for direct gRPC clients over TLS; off unless told.
-    api_tls: str = ""
-    # Where agents dial in, over TLS.
-    fleet: str = "0.0.0.0:7443"
-    # Prometheus, loopback only; off when empty.
-    metrics: str = "127.0.0.1:7441"
-    # The names and addresses that the server's certificate is for.
-    names: list[str] = ["localhost", "127.0.0.1"]
+    state: Path = Path("/var/lib/kahuna")  # for Kahuna alone: what keys are hashed with, its CA, SQLite's file
+    database: str = ""  # SQLite below `state` or, for example, postgresql+psycopg://user@host/name
+    api: str = "127.0.0.1:7440"  # for the gateway beside it: plain gRPC, loopback only
+    api_tls: str = ""  # for gRPC clients over TLS; off unless told
+    fleet: str = "0.0.0.0:7443"  # where agents dial in, over TLS
+    metrics: str = "127.0.0.1:7441"  # Prometheus, loopback only; off when empty
+    names: list[str] = ["localhost", "127.0.0.1"]  # and addresses that the server's certificate is for
     log_json: bool = True
 
     @classmethod

@@ -28,12 +28,12 @@ def create_hosts(cloud: ControlPlane, zone: str, count: int) -> list[str]:
         for number, key in enumerate(drawn):
             agent = tx.add("Agent", agent_pb2.Agent(name=f"crowd-{number}"))
             assert isinstance(agent, agent_pb2.Agent)
-            token = agent_token_pb2.AgentToken(agent=agent.meta.id, name="first", prefix=key.prefix)
-            tx.add("AgentToken", token, secret=hasher.hash(key.text))
+            token = agent_token_pb2.AgentToken(agent=agent.meta.id, name="first", prefix=keys.prefix_of(key))
+            tx.add("AgentToken", token, secret=hasher.hash(key))
             tx.add("Kaktus", kaktus_pb2.Kaktus(zone=zone, name=f"crowd-{number}", agent=agent.meta.id))
 
     cloud.loop.run(cloud.kahuna.store.run(work))
-    return [key.text for key in drawn]
+    return drawn
 
 
 class AckingAgent:

@@ -275,7 +275,7 @@ def heal(database: Database, agent: Agent) -> None:
         database.change(nodes[0])
         database.commit()
     else:
-        agent.session.touch_all()
+        agent.session.touch_commands()  # wakes it
 
 
 async def check_all(reach: Reach, database: Database, agents: list[Agent]) -> None:

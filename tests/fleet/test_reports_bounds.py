@@ -38,13 +38,13 @@ class Transactions:
         self.waiting: Mapping[str, int] = {}
         store, put = reports._store, reports.Reports._put
 
-        def note(tx: Transaction, kinds: Kinds, pending: Sequence[Any], acks: Sequence[Any]) -> None:
-            self.sizes.append(len(pending) + len(acks))
+        def note(tx: Transaction, kinds: Kinds, pending: Sequence[reports.Pending]) -> None:
+            self.sizes.append(len(pending))
             self.order.append("reports")
-            store(tx, kinds, pending, acks)
+            store(tx, kinds, pending)
 
-        def look(collected: reports.Reports, session: Session, report: fleet_pb2.Report) -> None:
-            put(collected, session, report)
+        def look(collected: reports.Reports, session: Session, message: Any) -> None:
+            put(collected, session, message)
             self.pending, self.waiting = collected._pending, collected._waiting
 
         monkeypatch.setattr(reports, "_store", note)

@@ -5,9 +5,12 @@ import pytest
 from kahuna.api.filters import Condition, conditions
 from kahuna.api.query import matcher
 from kahuna.domain.errors import Refusal
+from kahuna.domain.validation import described
 from kowa.v2.instance_pb2 import Instance
 from kowa.v2.operation_pb2 import Operation
+from kowa.v2.storage_pool_pb2 import StoragePool
 
+INSTANCE = described(Instance())
 MEANS = [
     # what is written                       what it asks
     ("", []),
@@ -164,7 +167,7 @@ def test_what_could_mean_something_else_is_refused_with_what_to_write(written: s
 def test_all_but_hello_spares_hello() -> None:
     machines = [Instance(name="hello"), Instance(name="web")]
     for written in ("name != 'hello'", 'name != "hello"', "name != hello", "name!='hello'"):
-        assert [machine.name for machine in machines if matcher(Instance, written)(machine)] == ["web"], written
+        assert [machine.name for machine in machines if matcher(INSTANCE, written)(machine)] == ["web"], written
 
 
 LABELLED = [
@@ -192,7 +195,7 @@ BY_LABEL = [
 @pytest.mark.parametrize(("written", "found"), BY_LABEL, ids=[row[0] for row in BY_LABEL])
 def test_values_of_maps_are_asked_for_by_their_names(written: str, found: str) -> None:
     machines = [*LABELLED, Instance(name="r", metadata={"motd": "x", 'a "b"': "y"})]
-    assert "".join(machine.name for machine in machines if matcher(Instance, written)(machine)) == found
+    assert "".join(machine.name for machine in machines if matcher(INSTANCE, written)(machine)) == found
     assert [machine.labels for machine in machines][2] == {}, "to ask for a label makes none"
 
 
@@ -204,5 +207,11 @@ def test_a_colon_asks_for_a_part_of_texts_and_lists_and_for_all_of_the_rest() ->
         ("memory:1G", [small]),
         ("power:unspecified", [small, large]),
     ):
-        assert [machine for machine in (small, large) if matcher(Instance, written)(machine)] == found, written
-    assert not matcher(Operation, "progress:1")(Operation(progress=10))
+        assert [machine for machine in (small, large) if matcher(INSTANCE, written)(machine)] == found, written
+    assert not matcher(described(Operation()), "progress:1")(Operation(progress=10))
+
+
+def test_fractions_are_compared_as_numbers() -> None:
+    pool = StoragePool(overcommit=1.5)
+    for written, found in (("overcommit = 1.5", True), ("overcommit > 1.25", True), ("overcommit < 1", False)):
+        assert matcher(described(pool), written)(pool) is found, written

@@ -1,79 +1,140 @@
-"""The methods of one kind as the wire calls them, once for all kinds: each returns its answer and knows no wire."""
+"""The methods of a kind as the wire calls them, once for all kinds: each returns its answer and knows no wire.
 
+A change is made once for each request id, in one transaction with its effect; for `validate_only` not at all.
+"""
+
+import hashlib
 from collections.abc import AsyncIterator, Awaitable, Callable
+from functools import partial
 from typing import Any
 
 from google.protobuf.empty_pb2 import Empty
 from google.protobuf.message import Message
+from sqlalchemy import update
 
-from kahuna.api.mutations import Answer, mutate
-from kahuna.api.query import matcher, page, query_digest, sorter
+from kahuna.api.query import matcher, page
 from kahuna.api.watch import follow
-from kahuna.domain.errors import not_found
-from kahuna.kinds.kind import Call, Kind
+from kahuna.domain.changes import fields_of_mask
+from kahuna.domain.errors import Refusal, not_found
+from kahuna.kinds.kind import Call, Kind, Outcome
+from kahuna.kinds.tracking import Cause
 from kahuna.kinds.verbs import Form, form_of
-from kahuna.store.resource import CONTRACT, message_class
+from kahuna.store.request import Request
+from kahuna.store.resource import CONTRACT, meta
+from kahuna.store.transaction import Transaction
 from kowa import contract
 
+Answer = tuple[Message, str]
+"""What is answered, and the id of the operation that follows it, if any."""
 Unary = Callable[[Call, Any], Awaitable[Answer]]
 Streaming = Callable[[Call, Any], AsyncIterator[Message]]
 
 
-class Methods:
-    """What a kind's service serves."""
+def unary(kind: Kind[Any], method: contract.Method) -> Unary:
+    """How a method with one answer is carried out. Raises AssertionError when the kind does not serve it."""
+    if method.verb in ("list", "get"):
+        return partial(_list if method.verb == "list" else _get, kind, method)
+    verb = None if method.verb in ("create", "update", "delete") else kind.verb(method.verb)
+    if verb is None or form_of(verb) is not Form.CALL:
+        return partial(_change, kind, method)
 
-    def __init__(self, kind: Kind[Any]) -> None:
-        self._kind = kind
-        self._message = message_class(kind.name)
+    async def carry_out(call: Call, request: Any) -> Answer:
+        return await verb(call, request), ""
 
-    def unary(self, method: contract.Method) -> Unary:
-        """How a method with one answer is carried out. Raises AssertionError when the kind does not serve it."""
-        if method.verb in ("list", "get"):
-            read = self._list if method.verb == "list" else self._get
+    return carry_out
 
-            async def answer(call: Call, request: Any) -> Answer:
-                return read(method, call, request), ""
 
-            return answer
-        verb = None if method.verb in ("create", "update", "delete") else self._kind.verb(method.verb)
-        if verb is None or form_of(verb) is not Form.CALL:
+def streaming(kind: Kind[Any], method: contract.Method) -> Streaming:
+    """How a method with a stream of answers is carried out. Raises AssertionError when the kind does not serve it."""
+    if method.verb == "watch":
+        return partial(_watch, kind, method)
+    return kind.verb(method.verb)
 
-            async def change(call: Call, request: Any) -> Answer:
-                resource, operation = await mutate(self._kind, method, call.cause, request)
-                return (Empty() if method.verb == "delete" else resource), operation
 
-            return change
+async def _list(kind: Kind[Any], method: contract.Method, call: Call, request: Any) -> Answer:
+    """A page of the view at one revision."""
+    part, token, total = page(kind.described.message, call.reader.all(kind.name), request)
+    response = CONTRACT.stub(method.response)
+    nouns = {kind.described.nouns: part}
+    return response(**nouns, next_page_token=token, total_size=total, revision=call.reader.revision), ""
 
-        async def carry_out(call: Call, request: Any) -> Answer:
-            return await verb(call, request), ""
 
-        return carry_out
+async def _get(kind: Kind[Any], method: contract.Method, call: Call, request: Any) -> Answer:
+    """One resource of the view."""
+    found = call.reader.find(kind.name, request.id)
+    if found is None:
+        raise not_found(kind.described.command, request.id)
+    return found, ""
 
-    def streaming(self, method: contract.Method) -> Streaming:
-        """How a method with a stream of answers is carried out. Raises AssertionError when it is not served."""
-        if method.verb == "watch":
-            return lambda call, request: self._watch(method, call, request)
-        return self._kind.verb(method.verb)
 
-    def _list(self, method: contract.Method, call: Call, request: Any) -> Message:
-        """A page of the view at one revision."""
-        wanted = matcher(self._message, request.filter)
-        order = sorter(self._message, request.order_by)
-        found = (resource for resource in call.reader.all(self._kind.name) if wanted(resource))
-        asked = query_digest(self._message, request.filter, request.order_by)
-        part, token, total = page(found, order, request.page_size, request.page_token, asked)
-        response = CONTRACT.stub(method.response)
-        nouns = {self._kind.described.nouns: part}
-        return response(**nouns, next_page_token=token, total_size=total, revision=call.reader.revision)
+def _watch(kind: Kind[Any], method: contract.Method, call: Call, request: Any) -> AsyncIterator[Message]:
+    """The set at one revision, then the changes."""
+    matches = matcher(kind.described.message, request.filter)
+    return follow(call.reader, kind.described, CONTRACT.stub(method.response), matches, request.revision)
 
-    def _get(self, method: contract.Method, call: Call, request: Any) -> Message:
-        """One resource of the view."""
-        found = call.reader.find(self._kind.name, request.id)
-        if found is None:
-            raise not_found(self._kind.described.command, request.id)
-        return found
 
-    def _watch(self, method: contract.Method, call: Call, request: Any) -> AsyncIterator[Message]:
-        """The set at one revision, then the changes."""
-        wanted = matcher(self._message, request.filter)
-        return follow(call.reader, self._kind.described, CONTRACT.stub(method.response), wanted, request.revision)
+async def _change(kind: Kind[Any], method: contract.Method, call: Call, request: Any) -> Answer:
+    """The resource as it is wanted now, once the caller can read it; nothing of one that is deleted."""
+
+    def transact(tx: Transaction) -> tuple[Message, str, Transaction]:
+        replayed = _replay(tx, call.cause, kind, method, request)
+        if replayed is not None:
+            return *replayed, tx
+        outcome = _apply(tx, call.cause, kind, method, request)
+        operation = outcome.operation.meta.id if outcome.operation is not None else ""
+        if request.request_id and not request.validate_only:
+            first = update(Request).filter_by(**_request_key(call.cause, request))
+            tx.session.execute(first.values(target=meta(outcome.resource).id, operation=operation))
+        return outcome.resource, operation, tx
+
+    store = kind.platform.store
+    if request.validate_only:
+        resource, _, _ = await store.plan(transact)
+        kind.redact_plan(resource)
+        operation = ""
+    else:
+        resource, operation, tx = await store.run(transact)
+        meta(resource).revision = tx.revision or meta(resource).revision
+        # A replayed answer may be of a commit that the view has not applied yet.
+        await store.view.wait_for(meta(resource).revision)
+    return Empty() if method.verb == "delete" else resource, operation
+
+
+def _apply(tx: Transaction, cause: Cause, kind: Kind[Any], method: contract.Method, request: Any) -> Outcome[Any]:
+    match method.verb:
+        case "create":
+            return kind.create(tx, cause, getattr(request, kind.described.noun))
+        case "update":
+            sent = getattr(request, kind.described.noun)
+            paths = fields_of_mask(kind.described, sent, request.update_mask.paths)
+            return kind.update(tx, cause, sent, paths)
+        case "delete":
+            return kind.delete(tx, cause, request.id, request.etag)
+        case verb:
+            apply = kind.command if form_of(kind.verb(verb)) is Form.COMMAND else kind.change
+            return apply(tx, cause, verb, request.id, request)
+
+
+def _replay(tx: Transaction, cause: Cause, kind: Kind[Any], method: contract.Method, request: Any) -> Answer | None:
+    """The answer that the first request with this id had, if there was one."""
+    if not request.request_id or request.validate_only:
+        return None
+    digest = hashlib.sha256(request.SerializeToString(deterministic=True)).digest()
+    key = _request_key(cause, request)
+    if tx.insert_new(Request, **key, digest=digest, target="", operation="", time=tx.now):
+        return None
+    first = tx.session.get_one(Request, tuple(key.values()))
+    if first.digest != digest:
+        raise Refusal(
+            "REQUEST_ID_REUSED", f"request_id {request.request_id} was used for another request; choose a new one"
+        )
+    # What was deleted may be gone. Its operation, written with the deletion, outlives the request's record.
+    name, id_ = ("Operation", first.operation) if method.verb == "delete" else (kind.name, first.target)
+    found = tx.find(name, id_)
+    if found is None or not cause.scope.sees(name, found):
+        raise not_found(CONTRACT.kinds[name].command, id_)
+    return found, first.operation
+
+
+def _request_key(cause: Cause, request: Any) -> dict[str, str]:
+    return {"caller": cause.caller, "method": cause.method, "request_id": request.request_id}

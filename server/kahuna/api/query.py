@@ -3,15 +3,16 @@
 import base64
 import hashlib
 import json
+from bisect import bisect_left
 from collections.abc import Callable, Iterable
 from operator import attrgetter, eq, ge, gt, le, lt, ne
-from typing import Any
+from typing import Any, NamedTuple
 
 from google.protobuf.message import Message
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from kahuna.api.filters import Condition, conditions, names
-from kahuna.domain.errors import Refusal, invalid, quoted
+from kahuna.domain.errors import invalid, quoted
 from kahuna.store.resource import CONTRACT, meta
 from kowa import contract, formats, sizes
 
@@ -19,14 +20,22 @@ DEFAULT_PAGE_SIZE = 100
 MAX_PAGE_BYTES = 3 << 20
 # Texts are sorted by their beginning, which a page's token holds. Names are never longer.
 MAX_SORT_KEY_CHARS = 256
-_TIMESTAMP = Timestamp.DESCRIPTOR.full_name
 _OPERATORS: dict[str, Callable[[Any, Any], bool]] = {"=": eq, ":": eq, "!=": ne, "<": lt, "<=": le, ">": gt, ">=": ge}
+_EMPTY = {"string": "", "bool": False}
 Predicate = Callable[[Message], bool]
 Read = Callable[[Message], Any]
 """What reads a field of a resource."""
 
 
-def matcher(kind: type[Message], text: str) -> Predicate:
+class Selection(NamedTuple):
+    """What a path leads to in a resource: a field, or a value of a map."""
+
+    field: contract.Field
+    read: Read
+    many: str  # `list` or `map`; empty where it is one value
+
+
+def matcher(kind: contract.Message, text: str) -> Predicate:
     """A filter as a test of one resource: conditions `field op value` joined by AND; `:` asks what a list or map holds.
 
     A value of a map is a field of it by its name, `labels.env`; one that is not there is as if empty.
@@ -37,40 +46,38 @@ def matcher(kind: type[Message], text: str) -> Predicate:
     return lambda resource: all(test(resource) for test in tests)
 
 
-def sorter(kind: type[Message], text: str) -> list[tuple[Read, bool]]:
-    """`order_by` as what reads its fields and whether each runs descending. Raises Refusal on `order_by`."""
+def page(kind: contract.Message, resources: Iterable[Message], request: Any) -> tuple[list[Message], str, int]:
+    """What a list's request asks for of resources that come by id: a page, the token of the next, how many there are.
+
+    A token names the last one seen, so that no page repeats it. Raises Refusal on what can't be read in the request,
+    and on the token of a list with another kind, filter or order.
+    """
+    matches, order = matcher(kind, request.filter), _order(kind, request.order_by)
+    ordered = [resource for resource in resources if matches(resource)]
+    for read, descending in reversed(order):
+        ordered.sort(key=read, reverse=descending)
+    asked = json.dumps([kind.name, request.filter, request.order_by]).encode()
+    digest = hashlib.sha256(asked).hexdigest()[:16]
+    start = bisect_left(ordered, True, key=_is_behind(request.page_token, order, digest)) if request.page_token else 0
+    part = _first_that_fit(ordered[start : start + (request.page_size or DEFAULT_PAGE_SIZE)])
+    if start + len(part) == len(ordered):
+        return part, "", len(ordered)
+    last = {"of": digest, "keys": [read(part[-1]) for read, _ in order], "id": meta(part[-1]).id}
+    return part, base64.urlsafe_b64encode(json.dumps(last, ensure_ascii=False).encode()).decode(), len(ordered)
+
+
+def _order(kind: contract.Message, text: str) -> list[tuple[Read, bool]]:
+    """What reads each sort key, and whether it runs descending."""
     order: dict[str, tuple[Read, bool]] = {}
     for part in filter(None, (part.strip() for part in text.split(","))):
         path, _, direction = part.partition(" ")
         if direction.strip() not in ("", "asc", "desc"):
             raise invalid("order_by", f"{direction.strip()!r} is no direction; use asc or desc")
-        field, read = _resolve(kind, path, "order_by")
-        if field.is_repeated:
-            raise invalid("order_by", f"{path} is a {_list_or_map(field)}; sort by a field with one value")
-        order.setdefault(path, (read, direction.strip() == "desc"))
+        _, read, many = _select(kind, path, "order_by")
+        if many:
+            raise invalid("order_by", f"{path} is a {many}; sort by a field with one value")
+        order.setdefault(path, (_sort_key(read), direction.strip() == "desc"))
     return list(order.values())
-
-
-def query_digest(kind: type[Message], filter_: str, order_by: str) -> str:
-    """Identifies a list: a page's token is only valid for the same kind, filter and order."""
-    asked = json.dumps([kind.DESCRIPTOR.full_name, filter_, order_by])
-    return hashlib.sha256(asked.encode()).hexdigest()[:16]
-
-
-def page(
-    resources: Iterable[Message], order: list[tuple[Read, bool]], size: int, token: str, asked: str
-) -> tuple[list[Message], str, int]:
-    """One page, the token of the next, and how many there are. A token names the last one seen: no page repeats it.
-
-    `asked` is the list's `query_digest`. Raises Refusal on `page_token` when that comes from another.
-    """
-    ordered = sorted(resources, key=lambda resource: meta(resource).id)
-    for read, descending in reversed(order):
-        ordered.sort(key=lambda resource: _sort_key(read(resource)), reverse=descending)
-    start = _start(ordered, order, token, asked) if token else 0
-    part = _first_that_fit(ordered[start : start + (size or DEFAULT_PAGE_SIZE)])
-    more = start + len(part) < len(ordered)
-    return part, _encode(part[-1], order, asked) if more else "", len(ordered)
 
 
 def _first_that_fit(resources: list[Message]) -> list[Message]:
@@ -83,134 +90,104 @@ def _first_that_fit(resources: list[Message]) -> list[Message]:
     return resources
 
 
-def _start(ordered: list[Message], order: list[tuple[Read, bool]], token: str, asked: str) -> int:
-    last = _decode(token)
-    id_, keys = last.get("id"), last.get("keys")
-    if last.get("of") != asked or not isinstance(id_, str) or not isinstance(keys, list) or len(keys) != len(order):
-        raise _foreign_token()
-
-    def after(resource: Message) -> bool:
-        for (read, descending), key in zip(order, keys, strict=True):
-            mine = _sort_key(read(resource))
-            if type(mine) is not type(key):
-                raise _foreign_token()
-            if mine != key:
-                return bool(mine < key if descending else mine > key)
-        return meta(resource).id > id_
-
-    return next((index for index, resource in enumerate(ordered) if after(resource)), len(ordered))
-
-
-def _encode(last: Message, order: list[tuple[Read, bool]], asked: str) -> str:
-    token = {"of": asked, "keys": [_sort_key(read(last)) for read, _ in order], "id": meta(last).id}
-    return base64.urlsafe_b64encode(json.dumps(token, ensure_ascii=False).encode()).decode()
-
-
-def _decode(token: str) -> dict[str, Any]:
+def _is_behind(token: str, order: list[tuple[Read, bool]], digest: str) -> Predicate:
+    """Whether a resource stands behind the one that a token names."""
+    foreign = invalid("page_token", "is not one that this list returned; start anew")
     try:
-        found = json.loads(base64.urlsafe_b64decode(token))
-    except (ValueError, RecursionError):
-        raise _foreign_token() from None
-    if not isinstance(found, dict):
-        raise _foreign_token()
-    return found
+        last = json.loads(base64.urlsafe_b64decode(token))
+        id_, pairs = last["id"], list(zip(order, last["keys"], strict=True))
+    except (ValueError, TypeError, LookupError, RecursionError):
+        raise foreign from None
+    if last.get("of") != digest or not isinstance(last["keys"], list):
+        raise foreign
+
+    def is_behind(resource: Message) -> bool:
+        for (read, descending), key in pairs:
+            own = read(resource)
+            if type(own) is not type(key):
+                raise foreign
+            if own != key:
+                return bool(own < key if descending else own > key)
+        return bool(meta(resource).id > id_)
+
+    return is_behind
 
 
-def _foreign_token() -> Refusal:
-    return invalid("page_token", "is not one that this list returned; start anew")
-
-
-def _test(kind: type[Message], asked: Condition) -> Predicate:
+def _test(kind: contract.Message, asked: Condition) -> Predicate:
     path, operator, text = asked.path, asked.operator, asked.value
-    field, read = _resolve(kind, path, "filter")
-    if field.is_repeated:
+    field, read, many = _select(kind, path, "filter")
+    if many:
         if operator != ":":
-            ways = f"{path}.NAME {operator} VALUE, or {path}:NAME" if _is_map(field) else f"{path}:VALUE"
-            raise invalid("filter", f"{path} is a {_list_or_map(field)}; ask with {ways}")
-        wanted = text if _is_map(field) else _parse(field, path, text)
+            ways = f"{path}.NAME {operator} VALUE, or {path}:NAME" if many == "map" else f"{path}:VALUE"
+            raise invalid("filter", f"{path} is a {many}; ask with {ways}")
+        wanted = text if many == "map" else _parse(field, path, text)
         return lambda resource: wanted in read(resource)
-    described = _described(field)
     # What a reference holds may be asked for by a part of it.
-    value = text if operator == ":" and described and described.ref else _parse(field, path, text)
+    value = text if operator == ":" and field.ref else _parse(field, path, text)
     if operator == ":" and isinstance(value, str):
-        return lambda resource: str(value).lower() in str(read(resource)).lower()
+        return lambda resource: value.lower() in read(resource).lower()
     compare = _OPERATORS[operator]
-    return lambda resource: compare(_comparable(read(resource)), value)
+    return lambda resource: compare(read(resource), value)
 
 
-def _resolve(kind: type[Message], path: str, argument: str) -> tuple[Any, Read]:
-    """The field at the end of a path, values or one value, and what reads it.
-
-    Raises Refusal on the argument where there is none.
-    """
-    descriptor: Any = kind.DESCRIPTOR
-    field: Any = None
+def _select(kind: contract.Message, path: str, argument: str) -> Selection:
+    """What a path leads to; moments are read as nanoseconds. Raises Refusal on the argument where there is nothing."""
+    about: contract.Message | None = kind
+    field: contract.Field | None = None
     parts = names(path) or [path]
     for index, part in enumerate(parts):
-        if field is not None and _is_map(field):
-            return _value_of_map(field, attrgetter(".".join(parts[:index])), ".".join(parts[index:]))
-        if field is not None and field.is_repeated:
+        if field is not None and field.is_map and field.type != "message":
+            return _value_of_map(field, ".".join(parts[:index]), ".".join(parts[index:]))
+        if field is not None and field.many:
             raise invalid(argument, f"{quoted(path)} leads into {field.name}, which holds many")
-        field = descriptor.fields_by_name.get(part) if descriptor is not None else None
-        if field is None:
-            raise invalid(argument, f"{kind.DESCRIPTOR.name} has no field {quoted(path)}")
-        descriptor = None if _is_map(field) else field.message_type
-    if descriptor is not None and descriptor.full_name != _TIMESTAMP:
-        if field.is_repeated:
+        field = about.fields.get(part) if about is not None else None
+        if about is None or field is None:
+            raise invalid(argument, f"{kind.name.rpartition('.')[2]} has no field {quoted(path)}")
+        about = about.parts.get(part)
+    assert field is not None
+    read = attrgetter(".".join(parts))
+    if field.many:
+        if field.type == "message":
             raise invalid(argument, f"{path} holds no plain values; nothing can be asked of it")
-        inner = ", ".join(descriptor.fields_by_name)
-        raise invalid(argument, f"{path} is no value by itself; name one of its fields: {inner}")
-    return field, attrgetter(".".join(parts))
+        return Selection(field, read, "map" if field.is_map else "list")
+    if about is not None:
+        raise invalid(argument, f"{path} is no value by itself; name one of its fields: {', '.join(about.fields)}")
+    return Selection(field, (lambda resource: read(resource).ToNanoseconds()) if field.type == "message" else read, "")
 
 
-def _value_of_map(field: Any, read: Read, name: str) -> tuple[Any, Read]:
-    value = field.message_type.fields_by_name["value"]
-    return value, lambda resource: read(resource).get(name, value.default_value)
+def _value_of_map(field: contract.Field, path: str, name: str) -> Selection:
+    read, empty = attrgetter(path), _EMPTY.get(field.type, 0)
+    return Selection(field, lambda resource: read(resource).get(name, empty), "")
 
 
-def _is_map(field: Any) -> bool:
-    """Whether a field holds plain values by texts."""
-    entry = field.message_type
-    if entry is None or not entry.GetOptions().map_entry:
-        return False
-    key, value = entry.fields_by_name["key"], entry.fields_by_name["value"]
-    return value.message_type is None and key.type == key.TYPE_STRING
-
-
-def _list_or_map(field: Any) -> str:
-    return "map" if _is_map(field) else "list"
-
-
-def _parse(field: Any, path: str, text: str) -> Any:
-    if field.enum_type is not None:
-        return _enum_value(field.enum_type.full_name, path, text)
-    if field.message_type is not None:
-        moment = Timestamp()
-        try:
-            moment.FromJsonString(text)
-        except ValueError:
-            raise invalid("filter", f"{quoted(text)} is no time like 2026-01-31T12:00:00Z") from None
-        return moment.ToNanoseconds()
-    described = _described(field)
-    if described is not None and described.ref:
-        return _id(described, path, text)
-    if described is not None and described.in_bytes:
-        return _bytes(path, text)
-    if field.cpp_type == field.CPPTYPE_STRING:
+def _parse(field: contract.Field, path: str, text: str) -> Any:
+    """The value that a text stands for. Raises Refusal on `filter`."""
+    if field.type == "enum":
+        return _enum_value(field, path, text)
+    if field.ref:
+        return _id(field, path, text)
+    if field.type in ("string", "bytes"):
         return text
-    if field.cpp_type == field.CPPTYPE_BOOL:
+    if field.type == "bool":
         if text not in ("true", "false"):
             raise invalid("filter", f"{path} is true or false")
         return text == "true"
+    wanted = "no time like 2026-01-31T12:00:00Z" if field.type == "message" else "no number"
     try:
-        return int(text)
-    except ValueError:
-        raise invalid("filter", f"{quoted(text)} is no number, which {path} is") from None
+        if field.type == "message":
+            moment = Timestamp()
+            moment.FromJsonString(text)
+            return moment.ToNanoseconds()
+        if field.in_bytes:
+            return sizes.parse(text)
+        return float(text) if field.type in ("double", "float") else int(text)
+    except ValueError as error:
+        raise invalid("filter", f"{path}: {quoted(text)} is {error if field.in_bytes else wanted}") from None
 
 
-def _enum_value(enum: str, path: str, text: str) -> int:
+def _enum_value(field: contract.Field, path: str, text: str) -> int:
     """An enum's value by its full name or its short one."""
-    values = CONTRACT.enums[enum]
+    values = CONTRACT.enums[field.type_name]
     for value in values:
         if text.lower() in (value.short, value.name.lower()):
             return value.number
@@ -227,24 +204,6 @@ def _id(field: contract.Field, path: str, text: str) -> str:
     return text.lower()
 
 
-def _bytes(path: str, text: str) -> int:
-    try:
-        return sizes.parse(text)
-    except ValueError as error:
-        raise invalid("filter", f"{path}: {quoted(text)} is {error}") from None
-
-
-def _described(field: Any) -> contract.Field | None:
-    """What the contract says of a field, if it is one of its own."""
-    message = CONTRACT.messages.get(field.containing_type.full_name)
-    return message.fields[field.name] if message else None
-
-
-def _sort_key(found: Any) -> Any:
-    """What a resource is sorted by, of what was read of it."""
-    value = _comparable(found)
-    return value[:MAX_SORT_KEY_CHARS] if isinstance(value, str) else value
-
-
-def _comparable(value: Any) -> Any:
-    return value.ToNanoseconds() if isinstance(value, Timestamp) else value
+def _sort_key(read: Read) -> Read:
+    """What a resource is sorted by, by a field."""
+    return lambda resource: value[:MAX_SORT_KEY_CHARS] if isinstance(value := read(resource), str) else value

@@ -13,8 +13,6 @@ from kahuna.store.view import Move
 from kowa import contract
 from kowa.v2 import meta_pb2
 
-Event = tuple[int, str, Message | None]
-
 
 async def follow(
     reader: ScopedView, kind: contract.Kind, response: Any, matches: Callable[[Message], bool], revision: int
@@ -25,60 +23,45 @@ async def follow(
     yet read is kept once a resource, so a reader that stops costs no more than the set.
     """
     view = reader.view
-    pending: dict[str, Event] = {}
-    woken = asyncio.Event()
-
-    def note(at: int, moves: list[Move]) -> None:
-        for move in moves:
-            if move.kind == kind.name:
-                pending.pop(move.id, None)
-                pending[move.id] = (at, move.id, move.after)
-                woken.set()
-
-    def wanted(resource: Message) -> bool:
-        return reader.scope.sees(kind.name, resource) and matches(resource)
-
-    def put(at: int, resource: Message) -> Message:
-        event: Message = response(change=meta_pb2.CHANGE_PUT, revision=at, **{kind.noun: resource})
-        return event
-
-    def removed(at: int, id_: str) -> Message:
-        event: Message = response(change=meta_pb2.CHANGE_REMOVED, revision=at, id=id_)
-        return event
-
     if revision and revision < view.oldest:
         said = f"revision {revision} is older than the log, which starts at {view.oldest}; watch without a revision"
         raise Refusal("REVISION_COMPACTED", said)
     if revision > view.revision:
         said = f"revision {revision} has not been yet, only {view.revision}: was the database restored? watch without"
         raise Refusal("REVISION_COMPACTED", said)
+    # By id: at which revision it changed last, and what it is since.
+    pending: dict[str, tuple[int, Message | None]] = {}
+    woken = asyncio.Event()
+
+    def note(at: int, moves: list[Move]) -> None:
+        for move in moves:
+            if move.kind == kind.name:
+                pending.pop(move.id, None)  # the latest stands last
+                pending[move.id] = at, move.after
+                woken.set()
+
     synced = view.revision
-    first: list[Event]
-    # Without knowing what an earlier watch sent, anything unwanted is reported removed.
-    shown: set[str] | None = None
     if revision:
-        ids = dict.fromkeys(change.id for change in view.changes_since(kind.name, revision))
-        first = [(synced, id_, view.find(kind.name, id_)) for id_ in ids]
+        changed = dict.fromkeys(change.id for change in view.changes_since(kind.name, revision))
+        pending |= {id_: (synced, view.find(kind.name, id_)) for id_ in changed}
     else:
-        first, shown = [(synced, meta(resource).id, resource) for resource in reader.all(kind.name)], set()
+        pending |= {meta(resource).id: (synced, resource) for resource in reader.all(kind.name)}
+    shown: set[str] = set()
     stop = view.follow(note)
     try:
-        batch = first
         while True:
-            for at, id_, resource in batch:
-                if resource is not None and wanted(resource):
-                    if shown is not None:
-                        shown.add(id_)
-                    yield put(at, resource)
-                elif shown is None or id_ in shown:
-                    if shown is not None:
-                        shown.discard(id_)
-                    yield removed(at, id_)
+            batch = list(pending.items())
+            pending.clear()
+            for id_, (at, resource) in batch:
+                synced = at
+                if resource is not None and reader.scope.sees(kind.name, resource) and matches(resource):
+                    shown.add(id_)
+                    yield response(change=meta_pb2.CHANGE_PUT, revision=at, **{kind.noun: resource})
+                elif revision or id_ in shown:  # nobody knows what an earlier watch has shown
+                    shown.discard(id_)
+                    yield response(change=meta_pb2.CHANGE_REMOVED, revision=at, id=id_)
             yield response(change=meta_pb2.CHANGE_SYNCED, revision=synced)
             await woken.wait()
             woken.clear()
-            batch = list(pending.values())
-            pending.clear()
-            synced = batch[-1][0]
     finally:
         stop()

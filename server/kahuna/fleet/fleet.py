@@ -3,7 +3,7 @@
 import asyncio
 import contextlib
 import time
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncIterator
 from functools import partial
 
 import structlog
@@ -23,10 +23,8 @@ from kowa.v2 import agent_pb2, operation_pb2
 log = structlog.get_logger()
 
 SUPERSEDED = "superseded by a newer session of the same agent"
-# An agent that has sent nothing for so long is STALE.
-STALE_AFTER_S = 20.0
-# How many characters are kept of an agent's version.
-MAX_VERSION_CHARS = 64
+STALE_AFTER_S = 20.0  # without a message of the agent
+MAX_VERSION_CHARS = 64  # that are kept of an agent's version
 REVOKED = "its token has been revoked"
 _CONNECTED = frozenset({agent_pb2.STREAM_ONLINE, agent_pb2.STREAM_STALE})
 
@@ -61,13 +59,16 @@ class Fleet:
         """After a start nobody is connected."""
 
         def work(tx: Transaction) -> None:
-            for agent in list(self.store.view.all("Agent")):
-                _set_offline(tx, meta(agent).id, None)
+            for id_ in tuple(self.store.view.entries("Agent")):
+                _set_stream(tx, id_, agent_pb2.STREAM_OFFLINE)
 
         await self.store.run(work)
 
     async def watch_streams(self) -> None:
-        """Marks agents STALE that send nothing for STALE_AFTER_S, and ONLINE again when they do, until cancelled."""
+        """Marks agents STALE that send nothing for STALE_AFTER_S, and ONLINE again when they do, until cancelled.
+
+        Then updates what open operations wait for, if agents have come or gone.
+        """
         while True:
             begun = time.monotonic()
             await asyncio.sleep(STALE_AFTER_S / 8)
@@ -75,35 +76,34 @@ class Fleet:
             if now - begun > STALE_AFTER_S / 2:
                 # This process itself was suspended: messages that added meanwhile have not been read yet.
                 continue
-            silent = {one for one in self.sessions.values() if now - one.last_message_at > STALE_AFTER_S}
-            changed = [session for session in self.sessions.values() if session.stale != (session in silent)]
-            for session in changed:
-                session.stale = not session.stale
-                log.info("session.stale" if session.stale else "session.recovered", agent=session.agent)
-            if changed:
-                changes = [(session.agent, session.epoch, session.stale) for session in changed]
-                try:
-                    await self.store.persist(partial(_set_stale, changes=changes))
-                except Exception as error:  # what fails once must not end it for good
-                    log.error("session.stale_not_stored", exc_info=error)
-            await self._update_waiting_operations()
-
-    async def _update_waiting_operations(self) -> None:
-        """Updates what open operations wait for on hosts whose agents have come or gone."""
-        if self._streams_changed:
-            self._streams_changed = False
             try:
-                await self.store.persist(tracking.explain_waiting)
+                await self._update_stale(now)
+                if self._streams_changed:
+                    self._streams_changed = False
+                    await self.store.persist(tracking.explain_waiting)
             except Exception as error:  # what fails once must not end it for good
-                log.error("operations.not_updated", exc_info=error)
+                log.error("streams.not_updated", exc_info=error)
+
+    async def _update_stale(self, now: float) -> None:
+        changed = [one for one in self.sessions.values() if one.stale != (now - one.last_message_at > STALE_AFTER_S)]
+        for session in changed:
+            session.stale = not session.stale
+            log.info("session.stale" if session.stale else "session.recovered", agent=session.agent)
+
+        def work(tx: Transaction) -> None:
+            for session in sorted(changed, key=lambda session: session.agent):
+                stream = agent_pb2.STREAM_STALE if session.stale else agent_pb2.STREAM_ONLINE
+                _set_stream(tx, session.agent, stream, session.epoch)
+
+        if changed:
+            await self.store.persist(work)
 
     async def _open(self, agent: str, token: str, version: str) -> Session:
         def work(tx: Transaction) -> int:
             # It may have been revoked since the call was let in.
             if _is_revoked(tx.find("AgentToken", token)):
                 raise Refusal("UNAUTHENTICATED", "the key has been revoked; use one that is valid")
-            record = tx.get("Agent", agent)
-            assert isinstance(record, agent_pb2.Agent)
+            record = tx.lock(agent_pb2.Agent, agent)
             status = record.status
             status.epoch += 1
             status.stream, status.version = agent_pb2.STREAM_ONLINE, version[:MAX_VERSION_CHARS]
@@ -131,26 +131,37 @@ class Fleet:
             session.finished.set()
             if self.sessions.get(session.agent) is session:
                 del self.sessions[session.agent]
-            await self.store.persist(lambda tx: _set_offline(tx, session.agent, session.epoch))
+            work = partial(_set_stream, agent=session.agent, stream=agent_pb2.STREAM_OFFLINE, epoch=session.epoch)
+            await self.store.persist(work)
             log.info("session.closed", agent=session.agent, epoch=session.epoch, outside_slice=session.outside_slice)
 
     def _follow(self, _: int, moves: list[Move]) -> None:
         for move in moves:
-            if move.kind == "AgentToken" and _is_revoked(move.after):
-                self._end_sessions_of(move.id)
-            if isinstance(move.after, agent_pb2.Agent) and _has_stream_changed(move.before, move.after):
-                self._streams_changed = True
-            if isinstance(move.after, operation_pb2.Operation) and move.before is None and move.after.command:
-                self._notify_of_command(move.after)
+            before, after = move.before, move.after
+            if move.kind == "AgentToken" and _is_revoked(after):
+                for session in self.sessions.values():
+                    if session.token == move.id:
+                        session.end(REVOKED)
+            if isinstance(before, agent_pb2.Agent) and isinstance(after, agent_pb2.Agent):
+                self._streams_changed |= before.status.stream != after.status.stream
+            if isinstance(after, operation_pb2.Operation) and before is None and after.command:
+                for agent in reach_of_kinds().holders(self.store.view, after.target_kind, after.target):
+                    if agent in self.sessions:
+                        self.sessions[agent].touch_commands()
         if self.sessions:
             self._dispatch(moves)
 
     def _dispatch(self, moves: list[Move]) -> None:
         """Notes in each session which members of its slice a commit has changed, added or removed."""
-        moved = [(move.kind, move.id) for move in moves if _has_new_generation(move)]
+        # A report leaves the generation as it was.
+        changed = [
+            (move.kind, move.id)
+            for move in moves
+            if move.before and move.after and meta(move.before).generation != meta(move.after).generation
+        ]
         added = [link for move in moves for link in move.added]
         dropped = [link for move in moves for link in move.dropped]
-        to_send, to_remove = reach_of_kinds().affected(self.store.view, self.sessions, moved, added, dropped)
+        to_send, to_remove = reach_of_kinds().affected(self.store.view, self.sessions, changed, added, dropped)
         for (kind, id_), agents in to_send.items():
             for agent in agents:
                 self.sessions[agent].touch(kind, id_)
@@ -158,54 +169,16 @@ class Fleet:
             for agent in agents:
                 self.sessions[agent].leave(id_)
 
-    def _notify_of_command(self, operation: operation_pb2.Operation) -> None:
-        for agent in reach_of_kinds().holders(self.store.view, operation.target_kind, operation.target):
-            if agent in self.sessions:
-                self.sessions[agent].touch_commands()
-
-    def _end_sessions_of(self, token: str) -> None:
-        for session in self.sessions.values():
-            if session.token == token:
-                session.end(REVOKED)
-
-
-def _has_new_generation(move: Move) -> bool:
-    """Whether the desired state has changed; a report leaves the generation as it was."""
-    before, after = move.before, move.after
-    return before is not None and after is not None and meta(before).generation != meta(after).generation
-
-
-def _has_stream_changed(before: Message | None, after: agent_pb2.Agent) -> bool:
-    return isinstance(before, agent_pb2.Agent) and before.status.stream != after.status.stream
-
 
 def _is_revoked(token: Message | None) -> bool:
     return token is None or meta(token).HasField("delete_time")
 
 
-def _set_offline(tx: Transaction, agent: str, epoch: int | None) -> None:
-    record = _connected(tx, agent)
-    if record is not None and epoch in (None, record.status.epoch):
-        _set_stream(tx, record, agent_pb2.STREAM_OFFLINE)
-
-
-def _set_stale(tx: Transaction, changes: Iterable[tuple[str, int, bool]]) -> None:
-    for agent, epoch, stale in sorted(changes):
-        record = _connected(tx, agent)
-        if record is not None and epoch == record.status.epoch:
-            _set_stream(tx, record, agent_pb2.STREAM_STALE if stale else agent_pb2.STREAM_ONLINE)
-
-
-def _connected(tx: Transaction, agent: str) -> agent_pb2.Agent | None:
-    """The record of an agent that has a session, locked."""
-    with contextlib.suppress(Refusal):
-        record = tx.get("Agent", agent)
-        if isinstance(record, agent_pb2.Agent) and record.status.stream in _CONNECTED:
-            return record
-    return None
-
-
-def _set_stream(tx: Transaction, record: agent_pb2.Agent, stream: agent_pb2.Stream) -> None:
-    record.status.stream = stream
-    record.status.seen_time.CopyFrom(timestamp(tx.now))
-    tx.report("Agent", record)
+def _set_stream(tx: Transaction, agent: str, stream: agent_pb2.Stream, epoch: int | None = None) -> None:
+    """Sets how the stream of a connected agent stands; with an epoch, only while that is its newest session."""
+    with contextlib.suppress(Refusal):  # its record may have gone
+        record = tx.lock(agent_pb2.Agent, agent)
+        if record.status.stream in _CONNECTED and epoch in (None, record.status.epoch):
+            record.status.stream = stream
+            record.status.seen_time.CopyFrom(timestamp(tx.now))
+            tx.report("Agent", record)

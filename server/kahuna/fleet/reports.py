@@ -3,8 +3,8 @@
 import asyncio
 import contextlib
 from collections import Counter
-from collections.abc import Callable, Iterable
-from functools import cache, partial
+from collections.abc import Iterable
+from functools import cache
 from itertools import islice
 
 import structlog
@@ -32,19 +32,20 @@ MAX_TRANSACTION_SIZE = 250
 MAX_WAITING_BYTES = 4 << 20
 # Limits of a reported resource; of a host's, of the list of unknown domains and files (strangers) and of each fact.
 MAX_RESOURCE_BYTES, MAX_STRANGERS_BYTES, MAX_FACT_BYTES = 64 << 10, 48 << 10, 3500
-_KINDS = {kind.message.name: name for name, kind in CONTRACT.kinds.items()}
-Pending = tuple[Session, fleet_pb2.Report]
+_KINDS = {kind.message.name: name for name, kind in CONTRACT.kinds.items()}  # by the full names of their messages
+_CONDITION_TYPES = {fleet_pb2.OUTCOME_FAILED: "Failed", fleet_pb2.OUTCOME_WAITING: "Waiting"}
+Pending = tuple[Session, fleet_pb2.Report | fleet_pb2.Ack]
+"""What an agent has said in a session, until it is stored."""
 
 
 class Reports:
-    """Collects reports, the latest of each resource and agent, and commits them together."""
+    """Collects reports and acks, the latest of each resource and agent, and commits them together."""
 
     def __init__(self, store: Store, kinds: Kinds) -> None:
         self._store, self._kinds = store, kinds
-        # Stored in the order of arrival, so that no agent holds up another.
+        # By agent and id. Stored in the order of arrival, so that no agent holds up another.
         self._pending: dict[tuple[str, str], Pending] = {}
         self._waiting: Counter[str] = Counter()
-        self._acks: dict[str, tuple[Session, str]] = {}
         self._woken = asyncio.Event()
         self._stored = asyncio.Condition()
 
@@ -57,57 +58,54 @@ class Reports:
         async with self._stored:
             await self._stored.wait_for(lambda: self._waiting[session.agent] <= MAX_WAITING_BYTES)
 
-    def add_ack(self, session: Session, refusal: str) -> None:
-        """Takes note of a batch that an agent has acked, or why it refused it."""
-        self._acks[session.agent] = (session, refusal)
-        self._woken.set()
+    def add_ack(self, session: Session, ack: fleet_pb2.Ack) -> None:
+        """Takes note of a batch that an agent has stored, or why it refused it."""
+        self._put(session, ack)
 
     async def run(self) -> None:
         """Stores what comes in, until cancelled."""
         while True:
             await self._woken.wait()
             await asyncio.sleep(STORE_INTERVAL_S)
-            pending, acks = await self._take()
-            try:
-                await self._store.persist(lambda tx: _store(tx, self._kinds, pending, acks))  # noqa: B023 - awaited here
-            except Exception as error:
-                log.error("reports.failed", count=len(pending), exc_info=error)
-                await self._store_one_by_one(pending, acks)
+            await self._commit(await self._take())
 
-    def _put(self, session: Session, report: fleet_pb2.Report) -> None:
-        key = session.agent, report.id
+    def _put(self, session: Session, message: fleet_pb2.Report | fleet_pb2.Ack) -> None:
+        key = session.agent, _id(message)
         before = self._pending.get(key)
-        self._waiting[session.agent] += report.ByteSize() - (before[1].ByteSize() if before else 0)
-        self._pending[key] = (session, report)
+        self._waiting[session.agent] += message.ByteSize() - (before[1].ByteSize() if before else 0)
+        self._pending[key] = session, message
         self._woken.set()
 
-    async def _take(self) -> tuple[list[Pending], list[tuple[Session, str]]]:
-        """The next reports and acks to store."""
-        acks = [self._acks.pop(agent) for agent in list(islice(self._acks, MAX_TRANSACTION_SIZE))]
-        pending = [self._pending.pop(key) for key in list(islice(self._pending, MAX_TRANSACTION_SIZE - len(acks)))]
-        for session, report in pending:
-            self._waiting[session.agent] -= report.ByteSize()
+    async def _take(self) -> list[Pending]:
+        """The next to store."""
+        pending = [self._pending.pop(key) for key in list(islice(self._pending, MAX_TRANSACTION_SIZE))]
+        for session, message in pending:
+            self._waiting[session.agent] -= message.ByteSize()
         self._waiting = +self._waiting
-        if not self._pending and not self._acks:
+        if not self._pending:
             self._woken.clear()
         async with self._stored:
             self._stored.notify_all()
-        return pending, acks
+        return pending
 
-    async def _store_one_by_one(self, pending: Iterable[Pending], acks: Iterable[tuple[Session, str]]) -> None:
-        """Stores each in its own transaction, so that one that can't be stored loses no other."""
-        for session, refusal in acks:
-            alone = partial(_store, kinds=self._kinds, pending=[], acks=[(session, refusal)])
-            await self._try("ack.failed", alone, agent=session.agent)
-        for session, report in pending:
-            alone = partial(_store, kinds=self._kinds, pending=[(session, report)], acks=[])
-            await self._try("report.failed", alone, agent=session.agent, id=report.id)
-
-    async def _try(self, what: str, work: Callable[[Transaction], None], **of: str) -> None:
+    async def _commit(self, pending: list[Pending]) -> None:
+        """Stores all in one transaction or, when that fails, each in its own: one that is refused loses no other."""
         try:
-            await self._store.persist(work)
+            await self._store.persist(lambda tx: _store(tx, self._kinds, pending))
         except Exception as error:
-            log.error(what, exc_info=error, **of)
+            if len(pending) > 1:
+                log.error("reports.failed", count=len(pending), exc_info=error)
+                for one in pending:
+                    await self._commit([one])
+            else:
+                ((session, message),) = pending
+                event = "ack.failed" if isinstance(message, fleet_pb2.Ack) else "report.failed"
+                log.error(event, agent=session.agent, id=_id(message), exc_info=error)
+
+
+def _id(message: fleet_pb2.Report | fleet_pb2.Ack) -> str:
+    """What it is about; empty for an ack."""
+    return message.id if isinstance(message, fleet_pb2.Report) else ""
 
 
 def _shortened(agent: str, report: fleet_pb2.Report) -> fleet_pb2.Report:
@@ -152,26 +150,25 @@ def _limit_host(packed: any_pb2.Any) -> None:
         packed.value = host.SerializeToString()
 
 
-def _store(tx: Transaction, kinds: Kinds, pending: Iterable[Pending], acks: Iterable[tuple[Session, str]]) -> None:
-    pending, acks = list(pending), list(acks)
-    sessions = {session for session, _ in (*pending, *acks)}
-    current = {session for session in sessions if _is_current(tx, session)}
+def _store(tx: Transaction, kinds: Kinds, pending: Iterable[Pending]) -> None:
     gone: dict[tuple[str, str], list[str]] = {}
-    for session, report in sorted(pending, key=lambda item: item[1].id):
-        if session in current and (kind := _apply(tx, kinds, session, report)):
-            gone.setdefault((kind, report.id), []).append(session.agent)
+    current = {session for session in {session for session, _ in pending} if _is_current(tx, session)}
+    # Rows are locked in the same order by all who lock several.
+    for session, message in sorted(pending, key=lambda item: (_id(item[1]), item[0].agent)):
+        if session not in current:
+            continue
+        if isinstance(message, fleet_pb2.Ack):
+            _store_ack(tx, session, message)
+        elif kind := _apply(tx, kinds, session, message):
+            gone.setdefault((kind, message.id), []).append(session.agent)
     for (kind, id_), agents in gone.items():
         deletion.confirm_gone(tx, kind, id_, agents)
-    for session, refusal in acks:
-        if session in current:
-            _store_ack(tx, session, refusal)
 
 
-def _store_ack(tx: Transaction, session: Session, refusal: str) -> None:
+def _store_ack(tx: Transaction, session: Session, ack: fleet_pb2.Ack) -> None:
     with contextlib.suppress(Refusal):  # its record may have gone since it was looked at
-        agent = tx.get("Agent", session.agent)
-        assert isinstance(agent, agent_pb2.Agent)
-        agent.status.held_revision, agent.status.refusal = session.held_revision, refusal[:MAX_TEXT_CHARS]
+        agent = tx.lock(agent_pb2.Agent, session.agent)
+        agent.status.held_revision, agent.status.refusal = session.held_revision, ack.refusal[:MAX_TEXT_CHARS]
         tx.report("Agent", agent)
 
 
@@ -195,7 +192,7 @@ def _apply(tx: Transaction, kinds: Kinds, session: Session, report: fleet_pb2.Re
     except DecodeError:
         log.warning("report.unreadable", agent=session.agent, id=report.id)
         return ""
-    _take(tx, resource, seen, report)
+    _copy_seen(tx, resource, seen, report)
     rules = kinds[kind]
     rules.whole(tx, resource, Lock.EXCLUSIVE)  # before its parts, as who changes it does: neither waits for the other
     reported = tx.report(kind, resource)
@@ -211,29 +208,25 @@ def _is_reported(kind: str) -> bool:
     return CONTRACT.kinds[kind].converges or "status" in message_class(kind).DESCRIPTOR.fields_by_name
 
 
-def _take(tx: Transaction, resource: Message, seen: Message, report: fleet_pb2.Report) -> None:
+def _copy_seen(tx: Transaction, resource: Message, seen: Message, report: fleet_pb2.Report) -> None:
     """Copies status, observed generation and conditions into the resource. The generation never goes back."""
     head = meta(resource)
     head.observed_generation = max(head.observed_generation, min(report.observed_generation, head.generation))
     still_failed = _is_still_failed(head, report)
-    head.state = meta_pb2.STATE_ERROR if still_failed else meta_pb2.STATE_UNSPECIFIED
+    failed = still_failed or report.outcome == fleet_pb2.OUTCOME_FAILED
+    head.state = meta_pb2.STATE_ERROR if failed else meta_pb2.STATE_UNSPECIFIED
     # An agent that can't look says nothing of the status; what was known stays.
     if "status" in resource.DESCRIPTOR.fields_by_name and seen.HasField("status"):
         resource.status.CopyFrom(seen.status)  # type: ignore[attr-defined]
+    before = meta_pb2.Meta(conditions=head.conditions).conditions
+    since = {(condition.type, condition.reason): condition.transition_time for condition in before}
     found = list(meta(seen).conditions)
-    if report.outcome == fleet_pb2.OUTCOME_FAILED:
-        head.state = meta_pb2.STATE_ERROR
-        found.append(meta_pb2.Condition(type="Failed", reason="FAILED", message=report.message[:MAX_TEXT_CHARS]))
-    if report.outcome == fleet_pb2.OUTCOME_WAITING:
-        found.append(meta_pb2.Condition(type="Waiting", reason="WAITING", message=report.message[:MAX_TEXT_CHARS]))
+    if type_ := _CONDITION_TYPES.get(report.outcome):
+        found.append(meta_pb2.Condition(type=type_, reason=type_.upper(), message=report.message[:MAX_TEXT_CHARS]))
     if still_failed:
-        kept = meta_pb2.Meta(conditions=head.conditions)
-        found += [condition for condition in kept.conditions if condition.type == "Failed"]
-    earlier = {(condition.type, condition.reason): condition for condition in head.conditions}
+        found += [condition for condition in before if condition.type == "Failed"]
     for condition in found:
-        before = earlier.get((condition.type, condition.reason))
-        since = before.transition_time if before is not None else timestamp(tx.now)
-        condition.transition_time.CopyFrom(since)
+        condition.transition_time.CopyFrom(since.get((condition.type, condition.reason), timestamp(tx.now)))
     del head.conditions[:]
     head.conditions.extend(found)
 

@@ -10,7 +10,7 @@ import grpc
 import structlog
 
 from kahuna.domain.errors import Refusal
-from kahuna.edge import CALLER, abort
+from kahuna.edge import CALLER, SERIALIZE, abort
 from kahuna.fleet.fleet import Fleet
 from kahuna.fleet.reports import Reports
 from kahuna.fleet.session import MAX_MESSAGE_BYTES, MAX_TEXT_CHARS, Session, batches
@@ -25,16 +25,15 @@ from kowa.v2 import kaktus_pb2, kiwi_pb2, options_pb2
 log = structlog.get_logger()
 
 PROTOCOL = 1
-# How long an agent may take to introduce itself, and to store a batch, in seconds.
-SIGN_IN_TIMEOUT_S = 10
-ACK_TIMEOUT_S = 60
-# How long until what an agent has refused is sent again with nothing moved, in seconds.
-RETRY_INTERVAL_S = 60
+SIGN_IN_TIMEOUT_S = 10  # for an agent to introduce itself
+ACK_TIMEOUT_S = 60  # for it to store a batch
+RETRY_INTERVAL_S = 60  # until what it has refused is sent again with nothing moved
 SESSION_ENDED = "its host's session has ended; open the console again when the host is back"
-CONNECT = "/kowa.fleet.v1.FleetService/Connect"
-RELAY = "/kowa.fleet.v1.FleetService/Relay"
-_AGENTS = options_pb2.Access(role=options_pb2.ROLE_AGENT, scope=options_pb2.SCOPE_SELF)
-ACCESS = {CONNECT: _AGENTS, RELAY: _AGENTS}
+_SERVICE: Any = fleet_pb2.DESCRIPTOR.services_by_name["FleetService"]
+ACCESS: dict[str, options_pb2.Access] = {
+    f"/{_SERVICE.full_name}/{method.name}": method.GetOptions().Extensions[options_pb2.access]
+    for method in _SERVICE.methods
+}
 
 Context: TypeAlias = "grpc.aio.ServicerContext[Any, Any]"
 Requests = AsyncIterator[fleet_pb2.ConnectRequest]
@@ -51,13 +50,12 @@ class FleetService:
 
     def handler(self) -> grpc.GenericRpcHandler:
         """What the server is given."""
-        connect = grpc.stream_stream_rpc_method_handler(
-            self.connect, fleet_pb2.ConnectRequest.FromString, fleet_pb2.ConnectResponse.SerializeToString
-        )
-        relay = grpc.stream_stream_rpc_method_handler(
-            self.relay, fleet_pb2.RelayRequest.FromString, fleet_pb2.RelayResponse.SerializeToString
-        )
-        return grpc.method_handlers_generic_handler("kowa.fleet.v1.FleetService", {"Connect": connect, "Relay": relay})
+        connect, relay = fleet_pb2.ConnectRequest.FromString, fleet_pb2.RelayRequest.FromString
+        handlers: dict[str, grpc.RpcMethodHandler[Any, Any]] = {
+            "Connect": grpc.stream_stream_rpc_method_handler(self.connect, connect, SERIALIZE),
+            "Relay": grpc.stream_stream_rpc_method_handler(self.relay, relay, SERIALIZE),
+        }
+        return grpc.method_handlers_generic_handler(_SERVICE.full_name, handlers)
 
     def _ask_for_console(self, agent: str, ticket: str, instance: str) -> Session | None:
         """The agent's session, if it is connected and reads fast enough to be asked."""
@@ -111,11 +109,8 @@ class FleetService:
 
     async def _serve(self, session: Session, hello: fleet_pb2.Hello, requests: Requests, context: Context) -> None:
         await context.write(fleet_pb2.ConnectResponse(welcome=self._welcome(session)))
-        acks: asyncio.Queue[fleet_pb2.Ack] = asyncio.Queue(1)
-        ready = asyncio.Event()
         known = hello.incarnation == self._fleet.store.view.incarnation
-        reading = self._read(session, requests, acks, ready, known)
-        writing = self._write(session, context, acks, ready)
+        reading, writing = self._read(session, requests, known), self._write(session, context)
         for outcome in await until_first_done(reading, writing, asyncio.shield(session.end_reason)):
             if isinstance(outcome, Refusal):
                 session.end(outcome.message)
@@ -133,46 +128,41 @@ class FleetService:
             epoch=session.epoch, incarnation=view.incarnation, kind=kind, node=node, max_message=MAX_MESSAGE_BYTES
         )
 
-    async def _read(
-        self,
-        session: Session,
-        requests: Requests,
-        acks: asyncio.Queue[fleet_pb2.Ack],
-        ready: asyncio.Event,
-        known: bool,
-    ) -> None:
+    async def _read(self, session: Session, requests: Requests, known: bool) -> None:
+        """Takes what the agent says. What it holds counts only if its incarnation is `known`."""
         async for request in requests:
             session.last_message_at = time.monotonic()
+            signed_in = session.holdings_read.is_set()
             match request.WhichOneof("message"):
-                case "holdings" if not ready.is_set():
+                case "holdings" if not signed_in:
                     if known:
                         session.add_holdings(request.holdings.holdings)
                     if request.holdings.last:
-                        ready.set()
-                case "ack" if not acks.full():
-                    acks.put_nowait(request.ack)
-                case "reports" if ready.is_set():
+                        session.holdings_read.set()
+                case "ack" if not session.acks.full():
+                    session.acks.put_nowait(request.ack)
+                case "reports" if signed_in:
                     await self._reports.add(session, request.reports.reports)
-                case "result" if ready.is_set():
+                case "result" if signed_in:
                     await self._fleet.end_command(session, request.result)
                 case other:
                     raise Refusal("INVALID_ARGUMENT", f"{other or 'an empty message'} is out of turn")
 
-    async def _write(
-        self, session: Session, context: Context, acks: asyncio.Queue[fleet_pb2.Ack], ready: asyncio.Event
-    ) -> None:
+    async def _write(self, session: Session, context: Context) -> None:
         async with _limit(SIGN_IN_TIMEOUT_S, "said what it holds"):
-            await ready.wait()
-        for wanted in await self._fleet.store.run(lambda tx: command.recall(tx, session.agent, session.epoch)):
+            await session.holdings_read.wait()
+        store = self._fleet.store
+        for wanted in await store.run(lambda tx: command.recall(tx, session.agent, session.epoch)):
             await self._send(session, context, wanted)
-        again: float | None = None
+        pause: float | None = None
         while True:
-            await session.moved(again)
-            again = await self._send_difference(session, context, acks)
-            for message in session.take_outbound():
-                await context.write(message)
-            if session.take_commands_flag():
-                for wanted in await self._fleet.store.run(lambda tx: command.take(tx, session.agent, session.epoch)):
+            await session.moved(pause)
+            pause = await self._send_difference(session, context)
+            while session.outbound:
+                await context.write(session.outbound.popleft())
+            if session.has_commands:
+                session.has_commands = False
+                for wanted in await store.run(lambda tx: command.take(tx, session.agent, session.epoch)):
                     await self._send(session, context, wanted)
 
     async def _send(self, session: Session, context: Context, command: fleet_pb2.Command) -> None:
@@ -182,16 +172,14 @@ class FleetService:
             await context.write(fleet_pb2.ConnectResponse(command=command))
         reach("kahuna.command.sent")
 
-    async def _send_difference(
-        self, session: Session, context: Context, acks: asyncio.Queue[fleet_pb2.Ack]
-    ) -> float | None:
+    async def _send_difference(self, session: Session, context: Context) -> float | None:
         """Brings the agent up to date; says after how many seconds to try again what it refused."""
         revision = self._fleet.store.view.revision
         objects, removed = session.difference()
         if not objects and not removed:
             if session.held_revision == 0:
                 session.held_revision = revision
-                self._reports.add_ack(session, "")
+                self._reports.add_ack(session, fleet_pb2.Ack())
             return None
         nonce = ""
         # Each write of its own: one that waits for the agent to read is a part, never the set.
@@ -201,7 +189,7 @@ class FleetService:
                 await context.write(response)
             reach("kahuna.fleet.sent")
         async with _limit(ACK_TIMEOUT_S, "stored a batch"):
-            ack = await acks.get()
+            ack = await session.acks.get()
         if ack.nonce != nonce:
             raise Refusal("INVALID_ARGUMENT", "the ack names another batch than the one under way")
         if ack.refusal:
@@ -209,7 +197,7 @@ class FleetService:
             session.refused()
         else:
             session.stored(objects, removed, revision)
-        self._reports.add_ack(session, ack.refusal)
+        self._reports.add_ack(session, ack)
         return RETRY_INTERVAL_S if ack.refusal else None
 
 

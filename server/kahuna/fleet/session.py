@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import time
 import uuid
+from collections import deque
 from collections.abc import Iterable, Iterator
 
 import structlog
@@ -18,17 +19,12 @@ from kowa.fleet.v1 import fleet_pb2
 
 log = structlog.get_logger()
 
-# The most bytes of a batch's part; one message stays below MAX_MESSAGE_BYTES with it.
-MAX_BATCH_BYTES = 1 << 20
+MAX_BATCH_BYTES = 1 << 20  # of a batch's part; one message stays below MAX_MESSAGE_BYTES with it
 MAX_MESSAGE_BYTES = 4 << 20
-# What the wire adds to each object and id at most.
-WIRE_OVERHEAD_BYTES = 8
-# How many messages may wait for an agent that reads slowly.
-MAX_OUTBOUND = 64
-# How many objects an agent may say it holds, and how long the id of one may be.
-MAX_HOLDINGS, MAX_ID_CHARS = 100_000, 36
-# The longest message of an agent that is kept; the rest is cut off.
-MAX_TEXT_CHARS = 1024
+WIRE_OVERHEAD_BYTES = 8  # of each object and id, at most
+MAX_OUTBOUND = 64  # messages that wait for an agent that reads slowly
+MAX_HOLDINGS, MAX_ID_CHARS = 100_000, 36  # objects that an agent may say it holds, and the length of an id of one
+MAX_TEXT_CHARS = 1024  # of an agent's message that are kept
 
 Held = tuple[int, bool]
 """What an agent holds of an object: its generation, and whether it is marked for deletion."""
@@ -47,18 +43,17 @@ class Session:
         self.last_message_at = time.monotonic()
         self.stale = False
         self.end_reason: asyncio.Future[str] = asyncio.get_running_loop().create_future()
-        self.slice_known = asyncio.Event()
-        """Set once the slice is known: reports are only taken of what is in it."""
-        self.finished = asyncio.Event()
-        """Set when the session has ended, by `end` or because the stream closed."""
-        self.outside_slice = 0
-        """How many reports named resources that are not in the agent's slice."""
+        self.finished = asyncio.Event()  # by `end`, or because the stream closed
+        self.holdings_read = asyncio.Event()  # the agent has said all that it holds
+        self.slice_known = asyncio.Event()  # reports are only taken of what is in it
+        self.outside_slice = 0  # reports that named resources which are not in it
+        self.acks: asyncio.Queue[fleet_pb2.Ack] = asyncio.Queue(1)
+        self.outbound: deque[fleet_pb2.ConnectResponse] = deque()  # sent after the batch under way
+        self.has_commands = True  # there may be some to send
         self._view = view
         self._slice: set[str] = set()
         self._dirty: dict[str, str] = {}
         self._send_all = True
-        self._outbound: list[fleet_pb2.ConnectResponse] = []
-        self._commands = True
         self._woken = asyncio.Event()
         self._woken.set()
 
@@ -98,31 +93,16 @@ class Session:
         self._woken.set()
 
     def enqueue(self, response: fleet_pb2.ConnectResponse) -> bool:
-        """Queues a message, sent after the batch under way. False when the agent reads too slowly and it is full."""
-        if len(self._outbound) >= MAX_OUTBOUND:
+        """Queues a message. False when the agent reads too slowly and the queue is full."""
+        if len(self.outbound) >= MAX_OUTBOUND:
             return False
-        self._outbound.append(response)
+        self.outbound.append(response)
         self._woken.set()
         return True
 
     def touch_commands(self) -> None:
         """Commands for the agent may have been added."""
-        self._commands = True
-        self._woken.set()
-
-    def take_outbound(self) -> list[fleet_pb2.ConnectResponse]:
-        """Empties the queue of messages to send."""
-        messages, self._outbound = self._outbound, []
-        return messages
-
-    def take_commands_flag(self) -> bool:
-        """Whether commands may have been added since the last call."""
-        awaits, self._commands = self._commands, False
-        return awaits
-
-    def touch_all(self) -> None:
-        """What belongs to the slice may have moved."""
-        self._send_all = True
+        self.has_commands = True
         self._woken.set()
 
     async def moved(self, limit: float | None = None) -> None:
@@ -145,8 +125,14 @@ class Session:
         self._slice |= ids
         self._dirty, self._send_all = {}, False
         self.slice_known.set()
-        ordered = sorted(wanted, key=lambda member: (reach_of_kinds().order[member[0]], member[1]))
-        return [described for kind, id_ in ordered for described in self._described(kind, id_)], removed
+        objects = []
+        for kind, id_ in sorted(wanted, key=lambda member: (reach_of_kinds().order[member[0]], member[1])):
+            resource = self._view.find(kind, id_)
+            if resource is not None:
+                head = meta(resource)
+                if self.held.get(id_) != (head.generation, head.HasField("delete_time")):
+                    objects.append(describe(resource))
+        return objects, removed
 
     def stored(self, objects: list[fleet_pb2.Object], removed: list[str], revision: int) -> None:
         """The agent has acked a difference."""
@@ -159,13 +145,6 @@ class Session:
     def refused(self) -> None:
         """The agent has refused a difference: the whole slice is compared anew next time."""
         self._send_all = True
-
-    def _described(self, kind: str, id_: str) -> Iterator[fleet_pb2.Object]:
-        resource = self._view.find(kind, id_)
-        if resource is not None:
-            head = meta(resource)
-            if self.held.get(id_) != (head.generation, head.HasField("delete_time")):
-                yield describe(resource)
 
 
 def describe(resource: Message) -> fleet_pb2.Object:
@@ -182,22 +161,18 @@ def describe(resource: Message) -> fleet_pb2.Object:
 
 def batches(objects: list[fleet_pb2.Object], removed: list[str], revision: int) -> Iterator[fleet_pb2.ConnectResponse]:
     """A difference in parts of at most MAX_BATCH_BYTES (a single larger object apart), the last with its mark."""
-    nonce = uuid.uuid4().hex
-    parts = [fleet_pb2.Batch(nonce=nonce, revision=revision)]
-    room = MAX_BATCH_BYTES
-
-    def part_for(size: int) -> fleet_pb2.Batch:
-        nonlocal room
-        size += WIRE_OVERHEAD_BYTES
-        if size > room and room < MAX_BATCH_BYTES:
-            parts.append(fleet_pb2.Batch(nonce=nonce, revision=revision))
-            room = MAX_BATCH_BYTES
-        room -= size
-        return parts[-1]
-
-    for described in objects:
-        part_for(described.ByteSize()).objects.append(described)
-    for id_ in removed:
-        part_for(len(id_)).removed.append(id_)
-    parts[-1].last = True
-    return (fleet_pb2.ConnectResponse(batch=part) for part in parts)
+    nonce, size = uuid.uuid4().hex, 0
+    part = fleet_pb2.Batch(nonce=nonce, revision=revision)
+    items: list[fleet_pb2.Object | str] = [*objects, *removed]
+    for item in items:
+        more = WIRE_OVERHEAD_BYTES + (len(item) if isinstance(item, str) else item.ByteSize())
+        if size and size + more > MAX_BATCH_BYTES:
+            yield fleet_pb2.ConnectResponse(batch=part)
+            part, size = fleet_pb2.Batch(nonce=nonce, revision=revision), 0
+        size += more
+        if isinstance(item, str):
+            part.removed.append(item)
+        else:
+            part.objects.append(item)
+    part.last = True
+    yield fleet_pb2.ConnectResponse(batch=part)

@@ -25,9 +25,9 @@ class AgentTokens(Kind[agent_token_pb2.AgentToken], table=AgentToken):
     def add_row(self, tx: Transaction, resource: agent_token_pb2.AgentToken) -> agent_token_pb2.AgentToken:
         """Draws the secret; only this answer holds it."""
         key = keys.generate(keys.AGENT)
-        resource.prefix = key.prefix
-        token = tx.add(self.name, resource, secret=self.platform.hasher.hash(key.text))
-        token.secret = key.text
+        resource.prefix = keys.prefix_of(key)
+        token = tx.add(self.name, resource, secret=self.platform.hasher.hash(key))
+        token.secret = key
         return token
 
     def redact_plan(self, resource: agent_token_pb2.AgentToken) -> None:

@@ -3,30 +3,19 @@
 import hashlib
 import hmac
 import secrets
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import Final, Self
 
 from kowa.files import write
 
 # What keys of the admin and of agents begin with, so that a leaked one is recognised.
 ADMIN: Final = "kowa_admin_"
 AGENT: Final = "kowa_agent_"
-PREFIX_DIGITS: Final = 12
 
 
-@dataclass(frozen=True, slots=True)
-class Key:
-    """A new key. `text` is shown once; `prefix` finds it again."""
-
-    text: str
-    prefix: str
-
-
-def generate(family: str) -> Key:
+def generate(family: str) -> str:
     """A new key; `family` is ADMIN or AGENT."""
-    prefix = family + secrets.token_hex(PREFIX_DIGITS // 2)
-    return Key(f"{prefix}_{secrets.token_hex(32)}", prefix)
+    return f"{family}{secrets.token_hex(6)}_{secrets.token_hex(32)}"
 
 
 def prefix_of(text: str) -> str:
@@ -43,7 +32,7 @@ class KeyHasher:
         self._secret = secret
 
     @classmethod
-    def from_file(cls, path: Path) -> "KeyHasher":
+    def from_file(cls, path: Path) -> Self:
         """Reads the secret, generating it first if there is none (mode 0600)."""
         if not path.exists():
             write(path, secrets.token_bytes(32), mode=0o600)
