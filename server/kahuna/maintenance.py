@@ -12,12 +12,9 @@ from sqlmodel import Session, col, create_engine, delete, select
 
 from kahuna.security import keys
 from kahuna.settings import Settings
-from kahuna.store.audit import Audit
-from kahuna.store.credential import AdminKey
 from kahuna.store.database import Store
-from kahuna.store.log import Head
-from kahuna.store.retention import DAY_US
 from kahuna.store.schema import migrate
+from kahuna.store.tables import DAY_US, AdminKey, Audit, Head
 from kowa.files import write
 
 

@@ -27,11 +27,11 @@ from kahuna.security import certificates
 from kahuna.security.identity import Identities
 from kahuna.security.keys import KeyHasher
 from kahuna.settings import Settings
-from kahuna.store.credential import AdminKey
 from kahuna.store.database import Store
 from kahuna.store.resource import CONTRACT
-from kahuna.store.retention import prune
 from kahuna.store.schema import migrate
+from kahuna.store.tables import AdminKey
+from kahuna.store.transaction import prune
 from kowa.runtime import logs
 from kowa.runtime.tasks import Tasks
 from kowa.signals import on_end

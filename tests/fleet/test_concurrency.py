@@ -13,8 +13,8 @@ from sqlmodel import Session
 
 from kahuna.domain.lifecycle import OPEN
 from kahuna.store.database import _resources
-from kahuna.store.log import Head
-from kahuna.store.view import Move
+from kahuna.store.tables import Head
+from kahuna.store.view import Transition
 from kowa import contract, errors
 from kowa.aio import AsyncClient
 from kowa.v2 import adapter_pb2, instance_pb2, operation_pb2, project_pb2, volume_pb2
@@ -157,9 +157,10 @@ def test_callers_that_go_away_around_the_commit_lose_nothing(site: Site, seed: i
             volumes = client.of(volume_pb2.Volume)
             calls = [asyncio.create_task(volumes.begin_create(empty(site, f"v{n}"))) for n in range(len(goes))]
 
-            def follow(_: int, moves: list[Move]) -> None:
+            def follow(_: int, transitions: list[Transition]) -> None:
                 nonlocal committed
-                for volume in [move.after for move in moves if move.kind == "Volume" and move.before is None]:
+                created = [after for kind, _, before, after, *_ in transitions if kind == "Volume" and before is None]
+                for volume in created:
                     assert isinstance(volume, volume_pb2.Volume)
                     committed += 1
                     if (own := int(volume.name.removeprefix("v"))) % 5 == 0:

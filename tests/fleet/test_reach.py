@@ -17,7 +17,7 @@ from kahuna.fleet.fleet import Fleet
 from kahuna.fleet.session import Session, describe
 from kahuna.kinds.reach import paths_of_kinds, reach_of_kinds
 from kahuna.store.database import Store
-from kahuna.store.resource import CONTRACT, meta, new_message
+from kahuna.store.resource import CONTRACT, message_class, meta
 from kahuna.store.view import Change, Commit, Entry, View
 from kowa.fleet.v1 import fleet_pb2
 
@@ -80,7 +80,7 @@ class Database:
 
     def create(self, kind: str, pick: int) -> None:
         """One more, below parents chosen by a number."""
-        made = new_message(kind)
+        made = message_class(kind)()
         for index, field_ in enumerate(PARENTS[kind]):
             choices = self.all(KIND_OF[field_]) + ([""] if field_ == "kaktus" else [])
             if not choices:
@@ -154,7 +154,7 @@ class Database:
             return None
         _, row = self.rows[id_]
         meta(row).revision = revision
-        return Entry(revision, row.SerializeToString(deterministic=True), b"")
+        return Entry(row.SerializeToString(deterministic=True), b"")
 
 
 @dataclass

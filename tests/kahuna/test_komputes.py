@@ -10,7 +10,7 @@ import pytest
 from sqlmodel import Session, col, select
 
 from kahuna.kinds.tracking import Cause
-from kahuna.store.audit import Audit
+from kahuna.store.tables import Audit
 from kahuna.store.transaction import Transaction
 from kowa import contract, errors
 from kowa.client import Client

@@ -13,8 +13,8 @@ from kahuna.kinds.storage_pool import StoragePool
 from kahuna.kinds.volume import Volume
 from kahuna.store import schema
 from kahuna.store.database import Store
-from kahuna.store.reference import Reference
 from kahuna.store.resource import spec_of
+from kahuna.store.tables import Reference
 from kowa.v2 import instance_pb2, kiwi_pb2, storage_pool_pb2, vnet_pb2, volume_pb2
 
 SCHEMA = "0003"  # of that commit

@@ -6,7 +6,7 @@ import pytest
 from sqlmodel import Session, col, select
 
 from kahuna.domain import lifecycle
-from kahuna.store.audit import Audit
+from kahuna.store.tables import Audit
 from kowa import contract, errors
 from kowa.fleet.v1 import fleet_pb2
 from kowa.v2 import instance_pb2, meta_pb2, operation_pb2, region_pb2, template_pb2

@@ -6,7 +6,7 @@ from kahuna.domain.reach import Link
 from kahuna.kinds.reach import reach_of_kinds
 from kahuna.store import transaction
 from kahuna.store.resource import CONTRACT, meta
-from kahuna.store.view import Change, Commit, Entry, Move, View
+from kahuna.store.view import Change, Commit, Entry, Transition, View
 from kowa.v2 import instance_pb2, meta_pb2
 from tests.control_plane import ControlPlane
 from tests.site import make_site
@@ -44,10 +44,10 @@ def test_the_view_knows_each_of_several_that_a_field_names() -> None:
     """Once, even if the field says it twice, and not what is empty."""
     view, web = View(), instance_pb2.Instance(meta=meta_pb2.Meta(id="web"), kaktus="h1", volumes=["a", "b", "a", ""])
 
-    def commit(message: instance_pb2.Instance | None) -> Move:
-        revision, heard = view.revision + 1, list[Move]()
-        stop = view.follow(lambda _, moves: heard.extend(moves))
-        entry = Entry(revision, message.SerializeToString(), b"") if message else None
+    def commit(message: instance_pb2.Instance | None) -> Transition:
+        revision, heard = view.revision + 1, list[Transition]()
+        stop = view.follow(lambda _, transitions: heard.extend(transitions))
+        entry = Entry(message.SerializeToString(), b"") if message else None
         view.apply(Commit(revision, (Change(revision, "Instance", "web", entry),)))
         stop()
         return heard[0]

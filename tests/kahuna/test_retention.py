@@ -10,10 +10,9 @@ from sqlmodel import Session, select
 
 from kahuna.kinds import tracking
 from kahuna.maintenance import show_audit_trail
-from kahuna.store.audit import Audit
 from kahuna.store.database import Store
-from kahuna.store.request import Request
-from kahuna.store.retention import DAY_US, prune
+from kahuna.store.tables import DAY_US, Audit, Request
+from kahuna.store.transaction import prune
 from kowa.client import Client
 from kowa.v2 import region_pb2
 from tests.control_plane import ControlPlane

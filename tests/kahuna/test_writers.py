@@ -11,6 +11,7 @@ import pytest
 from kahuna.kinds import deletion
 from kahuna.kinds.adapter import Adapters
 from kahuna.kinds.region import Region
+from kahuna.kinds.storage_pool import StoragePool
 from kahuna.kinds.tracking import Cause
 from kahuna.store.transaction import StaleRead, Transaction
 from kowa.v2 import adapter_pb2, operation_pb2, region_pb2, subnet_pb2
@@ -65,7 +66,7 @@ def test_who_takes_room_of_a_pool_holds_up_nothing_that_lies_in_it(cloud: Contro
     held, changed = threading.Event(), threading.Event()
 
     def hold(tx: Transaction) -> bool:
-        tx.lock_reference("StoragePool", site.pool.meta.id)
+        tx.find("StoragePool", site.pool.meta.id, StoragePool.lock_by_reference)
         held.set()
         return changed.wait(10)
 

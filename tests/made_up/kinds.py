@@ -5,9 +5,9 @@ from typing import Any
 from sqlmodel import Field, col, select
 
 from kahuna.domain.errors import invalid
-from kahuna.kinds.kind import Call, Kind, copy_of
+from kahuna.kinds.kind import Call, Kind
 from kahuna.kinds.verbs import answers_call, changes_state
-from kahuna.store.resource import Resource, unique_unless_deleted
+from kahuna.store.resource import Resource, copy_of, unique_unless_deleted
 from kahuna.store.transaction import Transaction
 from tests.made_up import made_up
 

@@ -19,8 +19,8 @@ from kahuna.domain.errors import Refusal, not_found
 from kahuna.kinds.kind import Call, Kind, Outcome
 from kahuna.kinds.tracking import Cause
 from kahuna.kinds.verbs import Form, form_of
-from kahuna.store.request import Request
 from kahuna.store.resource import CONTRACT, meta
+from kahuna.store.tables import Request
 from kahuna.store.transaction import Transaction
 from kowa import contract
 

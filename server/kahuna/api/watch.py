@@ -9,7 +9,7 @@ from google.protobuf.message import Message
 from kahuna.domain.errors import Refusal
 from kahuna.security.scope import ScopedView
 from kahuna.store.resource import meta
-from kahuna.store.view import Move
+from kahuna.store.view import Transition
 from kowa import contract
 from kowa.v2 import meta_pb2
 
@@ -33,11 +33,11 @@ async def follow(
     pending: dict[str, tuple[int, Message | None]] = {}
     woken = asyncio.Event()
 
-    def note(at: int, moves: list[Move]) -> None:
-        for move in moves:
-            if move.kind == kind.name:
-                pending.pop(move.id, None)  # the latest stands last
-                pending[move.id] = at, move.after
+    def note(at: int, transitions: list[Transition]) -> None:
+        for transition in transitions:
+            if transition.kind == kind.name:
+                pending.pop(transition.id, None)  # the latest stands last
+                pending[transition.id] = at, transition.after
                 woken.set()
 
     synced = view.revision

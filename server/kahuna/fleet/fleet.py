@@ -14,9 +14,9 @@ from kahuna.fleet.session import Session
 from kahuna.kinds import command, tracking
 from kahuna.kinds.reach import reach_of_kinds
 from kahuna.store.database import Store
-from kahuna.store.resource import meta, timestamp
+from kahuna.store.resource import meta
 from kahuna.store.transaction import Transaction
-from kahuna.store.view import Move
+from kahuna.store.view import Transition
 from kowa.fleet.v1 import fleet_pb2
 from kowa.v2 import agent_pb2, operation_pb2
 
@@ -52,7 +52,7 @@ class Fleet:
 
     async def end_command(self, session: Session, result: fleet_pb2.CommandResult) -> None:
         """Ends a command with its agent's result. An id that is no operation costs no transaction."""
-        if self.store.view.entry("Operation", result.id) is not None:
+        if result.id in self.store.view.entries("Operation"):
             await self.store.run(lambda tx: command.end(tx, session.agent, result))
 
     async def start(self) -> None:
@@ -107,7 +107,7 @@ class Fleet:
             status = record.status
             status.epoch += 1
             status.stream, status.version = agent_pb2.STREAM_ONLINE, version[:MAX_VERSION_CHARS]
-            status.seen_time.CopyFrom(timestamp(tx.now))
+            status.seen_time.FromMicroseconds(tx.now)
             tx.report("Agent", record)
             return status.epoch
 
@@ -135,12 +135,11 @@ class Fleet:
             await self.store.persist(work)
             log.info("session.closed", agent=session.agent, epoch=session.epoch, outside_slice=session.outside_slice)
 
-    def _follow(self, _: int, moves: list[Move]) -> None:
-        for move in moves:
-            before, after = move.before, move.after
-            if move.kind == "AgentToken" and _is_revoked(after):
+    def _follow(self, _: int, transitions: list[Transition]) -> None:
+        for kind, id_, before, after, *_links in transitions:
+            if kind == "AgentToken" and _is_revoked(after):
                 for session in self.sessions.values():
-                    if session.token == move.id:
+                    if session.token == id_:
                         session.end(REVOKED)
             if isinstance(before, agent_pb2.Agent) and isinstance(after, agent_pb2.Agent):
                 self._streams_changed |= before.status.stream != after.status.stream
@@ -149,18 +148,18 @@ class Fleet:
                     if agent in self.sessions:
                         self.sessions[agent].touch_commands()
         if self.sessions:
-            self._dispatch(moves)
+            self._dispatch(transitions)
 
-    def _dispatch(self, moves: list[Move]) -> None:
+    def _dispatch(self, transitions: list[Transition]) -> None:
         """Notes in each session which members of its slice a commit has changed, added or removed."""
         # A report leaves the generation as it was.
         changed = [
-            (move.kind, move.id)
-            for move in moves
-            if move.before and move.after and meta(move.before).generation != meta(move.after).generation
+            (kind, id_)
+            for kind, id_, before, after, *_links in transitions
+            if before and after and meta(before).generation != meta(after).generation
         ]
-        added = [link for move in moves for link in move.added]
-        dropped = [link for move in moves for link in move.dropped]
+        added = [link for transition in transitions for link in transition.added]
+        dropped = [link for transition in transitions for link in transition.dropped]
         to_send, to_remove = reach_of_kinds().affected(self.store.view, self.sessions, changed, added, dropped)
         for (kind, id_), agents in to_send.items():
             for agent in agents:
@@ -180,5 +179,5 @@ def _set_stream(tx: Transaction, agent: str, stream: agent_pb2.Stream, epoch: in
         record = tx.lock(agent_pb2.Agent, agent)
         if record.status.stream in _CONNECTED and epoch in (None, record.status.epoch):
             record.status.stream = stream
-            record.status.seen_time.CopyFrom(timestamp(tx.now))
+            record.status.seen_time.FromMicroseconds(tx.now)
             tx.report("Agent", record)

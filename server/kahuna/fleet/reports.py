@@ -17,7 +17,7 @@ from kahuna.kinds import deletion, tracking
 from kahuna.kinds.kind import Kinds
 from kahuna.kinds.reach import reach_of_kinds
 from kahuna.store.database import Store
-from kahuna.store.resource import CONTRACT, Lock, message_class, meta, timestamp
+from kahuna.store.resource import CONTRACT, Lock, message_class, meta
 from kahuna.store.transaction import Transaction
 from kowa import resources
 from kowa.fleet.v1 import fleet_pb2
@@ -226,7 +226,10 @@ def _copy_seen(tx: Transaction, resource: Message, seen: Message, report: fleet_
     if still_failed:
         found += [condition for condition in before if condition.type == "Failed"]
     for condition in found:
-        condition.transition_time.CopyFrom(since.get((condition.type, condition.reason), timestamp(tx.now)))
+        if earlier := since.get((condition.type, condition.reason)):
+            condition.transition_time.CopyFrom(earlier)
+        else:
+            condition.transition_time.FromMicroseconds(tx.now)
     del head.conditions[:]
     head.conditions.extend(found)
 

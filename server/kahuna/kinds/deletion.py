@@ -9,8 +9,8 @@ from kahuna.domain.reach import AGENT
 from kahuna.kinds import tracking
 from kahuna.kinds.command import Command
 from kahuna.kinds.reach import reach_of_kinds
-from kahuna.store.gone import Gone
 from kahuna.store.resource import CONTRACT, TABLES, meta
+from kahuna.store.tables import Gone
 from kahuna.store.transaction import Transaction, references_to
 from kowa.v2 import agent_pb2, operation_pb2
 

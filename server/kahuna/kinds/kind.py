@@ -22,7 +22,7 @@ from kahuna.kinds.verbs import Form, form_of
 from kahuna.security.keys import KeyHasher
 from kahuna.security.scope import ScopedView
 from kahuna.store.database import Store
-from kahuna.store.resource import CONTRACT, TABLES, Lock, Resource, column_values, meta, own_columns
+from kahuna.store.resource import CONTRACT, TABLES, Lock, Resource, column_values, copy_of, meta, own_columns
 from kahuna.store.transaction import StaleRead, Transaction, references_to
 from kowa import contract
 from kowa.v2 import meta_pb2, operation_pb2
@@ -266,7 +266,7 @@ class Kind(Generic[M]):
             self._lock_reference(tx, cause, place, kind, id_)
 
     def _lock_reference(self, tx: Transaction, cause: Cause, place: str, kind: str, id_: str) -> None:
-        found, noun = tx.lock_reference(kind, id_), CONTRACT.kinds[kind].command
+        found, noun = tx.find(kind, id_, TABLES[kind].lock_by_reference), CONTRACT.kinds[kind].command
         if found is None or not cause.scope.sees(kind, found):
             raise invalid(place, f"no {noun} has the id {quoted(id_)}; list them to find it")
         if meta(found).HasField("delete_time"):
@@ -304,13 +304,6 @@ def all_kinds(platform: Platform) -> Kinds:
     for name in TABLES:
         kinds[name] = KINDS.get(name, Kind)(name, platform, kinds)
     return kinds
-
-
-def copy_of(message: M) -> M:
-    """A copy: a transaction may be run anew, and what its last run has filled in was not in the caller's request."""
-    made = type(message)()
-    made.CopyFrom(message)
-    return made
 
 
 def _counted(kind: contract.Kind, names: list[str]) -> str:

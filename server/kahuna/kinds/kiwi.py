@@ -5,8 +5,8 @@ from sqlmodel import Field, col
 
 from kahuna.domain.errors import invalid
 from kahuna.kinds.node import NodeKind
-from kahuna.store.reference import Reference
 from kahuna.store.resource import Resource, unique_unless_deleted
+from kahuna.store.tables import Reference
 from kahuna.store.transaction import Transaction
 from kowa.v2 import kiwi_pb2, zone_pb2
 

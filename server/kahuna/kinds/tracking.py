@@ -9,8 +9,8 @@ from sqlmodel import Field, col, select
 from kahuna.domain import lifecycle
 from kahuna.kinds.reach import reach_of_kinds
 from kahuna.security.scope import EVERYTHING, Scope
-from kahuna.store.audit import Audit
-from kahuna.store.resource import Resource, lifecycle_of, message_of, meta, timestamp
+from kahuna.store.resource import Resource, lifecycle_of, message_of, meta
+from kahuna.store.tables import Audit
 from kahuna.store.transaction import Transaction, parts_of
 from kowa.v2 import agent_pb2, operation_pb2
 
@@ -155,7 +155,7 @@ def _record(
 ) -> operation_pb2.Operation:
     if operation.phase in lifecycle.OPEN:
         limit_s = lifecycle.WORK_LIMITS_S.get(cause.method, lifecycle.DEFAULT_WORK_LIMIT_S)
-        operation.deadline.CopyFrom(timestamp(tx.now + limit_s * 1_000_000))
+        operation.deadline.FromMicroseconds(tx.now + limit_s * 1_000_000)
         obstacle = _obstacle(tx, kind, target)
         if obstacle:
             operation.phase, operation.message = operation_pb2.PHASE_WAITING, obstacle
@@ -200,6 +200,6 @@ def _obstacle(tx: Transaction, kind: str, target: Message) -> str:
 
 
 def _close(tx: Transaction, operation: operation_pb2.Operation) -> None:
-    operation.end_time.CopyFrom(timestamp(tx.now))
+    operation.end_time.FromMicroseconds(tx.now)
     if operation.phase == operation_pb2.PHASE_DONE:
         operation.progress = 100

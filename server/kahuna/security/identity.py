@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from kahuna.domain.errors import Refusal
 from kahuna.security.keys import KeyHasher, prefix_of
-from kahuna.store.view import Entry, Move, View
+from kahuna.store.view import Entry, Transition, View
 from kowa.v2 import agent_token_pb2, options_pb2
 
 
@@ -43,19 +43,19 @@ class Identities:
         prefix = prefix_of(key)
         if prefix in self._admin_keys and self._hasher.matches(key, self._admin_keys[prefix]):
             return ADMIN
-        entry = self._view.entry("AgentToken", self._token_ids.get(prefix, ""))
+        entry = self._view.entries("AgentToken").get(self._token_ids.get(prefix, ""))
         if entry is not None and self._hasher.matches(key, entry.secret):
             token = _token(entry)
             if not token.meta.HasField("delete_time"):
                 return Identity(f"agent:{token.agent}", options_pb2.ROLE_AGENT, token.agent, token.meta.id)
         raise Refusal("UNAUTHENTICATED", "the key is unknown or has been revoked; use one that is valid")
 
-    def _follow(self, _: int, moves: list[Move]) -> None:
-        for move in moves:
-            if isinstance(move.after, agent_token_pb2.AgentToken):
-                self._token_ids[move.after.prefix] = move.id
-            elif isinstance(move.before, agent_token_pb2.AgentToken):
-                self._token_ids.pop(move.before.prefix, None)
+    def _follow(self, _: int, transitions: list[Transition]) -> None:
+        for transition in transitions:
+            if isinstance(transition.after, agent_token_pb2.AgentToken):
+                self._token_ids[transition.after.prefix] = transition.id
+            elif isinstance(transition.before, agent_token_pb2.AgentToken):
+                self._token_ids.pop(transition.before.prefix, None)
 
 
 def _token(entry: Entry) -> agent_token_pb2.AgentToken:

@@ -1,6 +1,7 @@
 """The database behind the store: one code path for SQLite and PostgreSQL, one way to run a transaction."""
 
 import asyncio
+import contextlib
 import fcntl
 import os
 import time
@@ -12,16 +13,16 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import structlog
-from sqlalchemy import Engine, event
+from sqlalchemy import Engine, event, text
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import DBAPIError, OperationalError
 from sqlmodel import Session, col, create_engine, select
 
 from kahuna.domain.errors import Refusal
-from kahuna.store.log import Head, Log
-from kahuna.store.resource import TABLES, Resource, message_of
+from kahuna.store.resource import TABLES, Resource
+from kahuna.store.tables import Head, Log
 from kahuna.store.transaction import StaleRead, Transaction
-from kahuna.store.view import MAX_TAIL_CHANGES, Change, Commit, Entry, View
+from kahuna.store.view import MAX_TAIL_CHANGES, Change, Commit, View, entry_of
 from kowa.backoff import Backoff
 from kowa.runtime.crashpoint import reach
 
@@ -35,6 +36,7 @@ FIRST_RETRY_S, LONGEST_RETRY_S = 0.002, 0.05  # pauses between them
 _RETRIED_ERRORS = frozenset({"40001", "40P01"})
 _LOCK_TIMEOUT_ERROR = "55P03"  # the caller may try again
 MAX_PLANS = 2  # at once: each holds locks that real changes wait for
+PLAN_LOCK_TIMEOUT_S = 1
 # Pauses until a database that does not answer is tried again.
 FIRST_RECONNECT_S, LONGEST_RECONNECT_S = 0.1, 5.0
 CONNECT_TIMEOUT_S = 5  # for PostgreSQL to let a connection in
@@ -93,18 +95,23 @@ class Store:
     async def plan(self, work: Callable[[Transaction], Result]) -> Result:
         """What a transaction would answer, and nothing of its effect. Few at once, and none waits long for a lock."""
 
-        def dry(tx: Transaction) -> Result:
-            tx.limit_locks()
-            raise DryRun(work(tx))
+        results: list[Result] = []
+
+        def plan(tx: Transaction) -> None:
+            if not self._sqlite:  # whose one writer waits for nobody
+                tx.session.execute(text(f"SET LOCAL lock_timeout = '{PLAN_LOCK_TIMEOUT_S}s'"))
+            results.append(work(tx))
+            raise _Planned
 
         async with self._planning:
-            return await self.run(dry)
+            with contextlib.suppress(_Planned):
+                await self.run(plan)
+        return results[-1]
 
     async def close(self) -> None:
         """Waits for transactions under way, then closes the database."""
         self._closing = True
-        if self._pending:
-            await asyncio.wait(self._pending)
+        await asyncio.shield(asyncio.gather(*self._pending, return_exceptions=True))
         self.dispose()
 
     def dispose(self) -> None:
@@ -118,14 +125,8 @@ class Store:
         """A task that `close` waits for."""
         task = asyncio.create_task(work)
         self._pending.add(task)
-        task.add_done_callback(self._ended)
+        task.add_done_callback(self._pending.discard)
         return task
-
-    def _ended(self, task: asyncio.Task[Any]) -> None:
-        self._pending.discard(task)
-        # Retrieved, so that asyncio does not log it when the caller was cancelled.
-        if not task.cancelled():
-            task.exception()
 
     async def _run(self, work: Callable[[Transaction], Result]) -> Result:
         loop = asyncio.get_running_loop()
@@ -165,38 +166,35 @@ class Store:
             raise _unavailable(error) from error
 
     def _transact(self, work: Callable[[Transaction], Result]) -> tuple[Result, Commit | None]:
+        """Runs a transaction in this thread, anew while others are in its way."""
         backoff = Backoff(FIRST_RETRY_S, LONGEST_RETRY_S)
         for attempt in range(MAX_ATTEMPTS):
             if attempt:
                 log.info("store.retry", attempt=attempt)
                 time.sleep(backoff.next_pause())
-            with Session(self.engine, expire_on_commit=False, autoflush=False) as session:
-                tx = Transaction(session, self._clock(), self._new_id)
-                committing = False
-                try:
+            committing = False
+            try:
+                # Leaving the session rolls back what is not committed.
+                with Session(self.engine, expire_on_commit=False, autoflush=False) as session:
+                    tx = Transaction(session, self._clock(), self._new_id)
                     result = work(tx)
                     commit = tx.finish()
                     reach("kahuna.store.written")
                     committing = True
                     session.commit()
-                except DryRun as dry:
-                    session.rollback()
-                    return dry.result, None
-                except StaleRead:
-                    session.rollback()
-                except DBAPIError as error:
-                    session.rollback()
-                    state = getattr(error.orig, "sqlstate", "")
-                    if state == _LOCK_TIMEOUT_ERROR:
-                        break
-                    if state not in _RETRIED_ERRORS:
-                        if committing and not self._sqlite:
-                            raise _answer_lost(error) from error
-                        if isinstance(error, OperationalError):
-                            raise _unavailable(error) from error
-                        raise
-                else:
                     return result, commit
+            except StaleRead:
+                continue
+            except DBAPIError as error:
+                state = getattr(error.orig, "sqlstate", "")
+                if state == _LOCK_TIMEOUT_ERROR:
+                    break
+                if state not in _RETRIED_ERRORS:
+                    if committing and not self._sqlite:
+                        raise _answer_lost(error) from error
+                    if isinstance(error, OperationalError):
+                        raise _unavailable(error) from error
+                    raise
         raise Refusal("BUSY", "the database is busy with changes to the same things; try again")
 
     def _lock_file(self) -> int | None:
@@ -211,18 +209,16 @@ class Store:
         return lock
 
 
-class DryRun(Exception):
+class _Planned(Exception):
     """Raised to roll a transaction back once its result is known."""
-
-    def __init__(self, result: Any) -> None:
-        super().__init__()
-        self.result = result
 
 
 def _answer_lost(error: DBAPIError) -> Refusal:
     log.warning("store.answer_lost", error=str(error.orig))
-    said = "the database went away while it stored this, and may have done so; look, or repeat it with its request_id"
-    return Refusal("ANSWER_LOST", said)
+    return Refusal(
+        "ANSWER_LOST",
+        "the database went away while it stored this, and may have done so; look, or repeat it with its request_id",
+    )
 
 
 def _unavailable(error: DBAPIError) -> Refusal:
@@ -256,10 +252,9 @@ def _engine(url: str, sqlite: bool) -> Engine:
 
 
 def _resources(session: Session) -> Iterator[Change]:
-    """All resources, read as plain tuples."""
-    for kind, table in TABLES.items():
-        for row in session.execute(select(*_columns(table))):
-            yield Change(row.revision, kind, row.id, _entry(kind, row))
+    """All resources."""
+    for kind in TABLES:
+        yield from _read(session, kind)
 
 
 def _commits(session: Session, after: int) -> Iterator[Commit]:
@@ -267,16 +262,14 @@ def _commits(session: Session, after: int) -> Iterator[Commit]:
     logged = session.exec(select(Log).where(Log.revision > after).order_by(col(Log.revision))).all()
     for revision, entries in groupby(logged, lambda entry: entry.revision):
         changes = []
-        for entry in entries:
-            table = TABLES[entry.kind]
-            row = session.execute(select(*_columns(table)).where(table.id == entry.id)).first()
-            changes.append(Change(revision, entry.kind, entry.id, _entry(entry.kind, row) if row else None))
+        for kind, id_ in [(entry.kind, entry.id) for entry in entries]:
+            found = next(_read(session, kind, col(TABLES[kind].id) == id_), None)
+            changes.append(Change(revision, kind, id_, found.entry if found else None))
         yield Commit(revision, tuple(changes))
 
 
-def _columns(table: type[Resource]) -> list[Any]:
-    return [getattr(table, name) for name in Resource.model_fields]
-
-
-def _entry(kind: str, row: Any) -> Entry:
-    return Entry(row.revision, message_of(kind, row).SerializeToString(), row.secret)
+def _read(session: Session, kind: str, *conditions: Any) -> Iterator[Change]:
+    """Resources of a kind, read as plain tuples."""
+    columns = [getattr(TABLES[kind], name) for name in Resource.model_fields]
+    for row in session.execute(select(*columns).where(*conditions)):
+        yield Change(row.revision, kind, row.id, entry_of(kind, row))

@@ -1,14 +1,13 @@
 """What every resource's table has, and how a row and its message turn into each other."""
 
 import hashlib
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from enum import Enum
 from functools import cache
 from operator import attrgetter
-from typing import Any, ClassVar, cast
+from typing import Any, ClassVar, TypeVar, cast
 
 from google.protobuf.message import Message
-from google.protobuf.timestamp_pb2 import Timestamp
 from sqlalchemy import BigInteger, Index, LargeBinary, text
 from sqlmodel import Field, SQLModel
 
@@ -18,6 +17,7 @@ from kahuna.domain.reach import Link
 from kowa import contract
 from kowa.v2 import meta_pb2
 
+M = TypeVar("M", bound=Message)
 CONTRACT = contract.load()
 # An index is named after all its columns, so that a violated one says what was taken.
 SQLModel.metadata.naming_convention = {
@@ -58,15 +58,15 @@ class Resource(SQLModel):
     informs: ClassVar[tuple[str, ...]] = ()
     """Paths to the agents that are told of one, and do nothing about it."""
     lock_by_reference: ClassVar[Lock] = Lock.SHARED
-    """How one is locked by who names it. What is taken by that, or an address of it, is locked alone from the start:
-    two who shared it first and then each wanted it alone would wait for each other."""
+    """How one is locked by a transaction that makes another name it. What that uses up, or an address of it, is locked
+    exclusively from the start: two that shared it first and then each wanted it alone would wait for each other."""
     cleared_with_target: ClassVar[frozenset[str]] = frozenset()
     """References that are cleared when their target is deleted; any other keeps its target from being deleted."""
     part_of: ClassVar[str] = ""
     """The kind of what one may be a part of, which its field of that noun names: it is deleted with that, not alone."""
     constraint_messages: ClassVar[Mapping[tuple[str, ...], tuple[str, str]]] = {}
-    """Of a unique index, by its columns: the reason and the words of the refusal, with the message's fields in braces.
-    A name that is taken needs none."""
+    """By the columns of a unique index: reason and text of the refusal, with the message's fields in braces. A name
+    that is taken needs none."""
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
@@ -74,18 +74,10 @@ class Resource(SQLModel):
         TABLES[cls.__name__] = cls
 
 
-COMMON_COLUMNS = frozenset(Resource.model_fields)
-
-
 def unique_unless_deleted(*columns: str, unless: str = "") -> Index:
     """Uniqueness among rows not marked for deletion; with `unless`, only among those where that column is empty."""
     counted = text("delete_time IS NULL" + (f" AND {unless} IS NULL" if unless else ""))
     return Index(None, *columns, unique=True, sqlite_where=counted, postgresql_where=counted)
-
-
-def new_message(kind: str) -> Message:
-    """An empty resource of a kind."""
-    return message_class(kind)()
 
 
 @cache
@@ -97,7 +89,7 @@ def message_class(kind: str) -> type[Message]:
 @cache
 def own_columns(kind: str) -> Mapping[str, str]:
     """The columns a kind adds, and the field each is filled from."""
-    columns = (name for name in TABLES[kind].model_fields if name not in COMMON_COLUMNS)
+    columns = (name for name in TABLES[kind].model_fields if name not in Resource.model_fields)
     return {column: column.removesuffix("_id") for column in columns}
 
 
@@ -108,19 +100,19 @@ def column_values(kind: str, message: Message) -> dict[str, Any]:
     return {name: (value or None) if columns[name].nullable else value for name, value in values.items()}
 
 
-def links_moved(kind: str, id_: str, before: Message | None, after: Message | None) -> tuple[list[Link], list[Link]]:
-    """What a resource names since a change, and what it does not any more."""
+def changed_links(kind: str, id_: str, before: Message | None, after: Message | None) -> tuple[list[Link], list[Link]]:
+    """The references of a resource that a change has added, and those that it has dropped."""
     added, dropped = [], []
     for field, read in _readers(kind).items():
         old = read(before) if before is not None else ()
         new = read(after) if after is not None else ()
         if old != new:
-            added += [Link(kind, field, id_, named) for named in dict.fromkeys(new) if named and named not in old]
-            dropped += [Link(kind, field, id_, named) for named in dict.fromkeys(old) if named and named not in new]
+            added += [Link(kind, field, id_, target) for target in dict.fromkeys(new) if target and target not in old]
+            dropped += [Link(kind, field, id_, target) for target in dict.fromkeys(old) if target and target not in new]
     return added, dropped
 
 
-def named_by(kind: str, field: str, message: Message) -> Iterable[str]:
+def referenced_ids(kind: str, field: str, message: Message) -> Collection[str]:
     """The ids in a field of a resource that names others, with dots where it is a nested part's; some may be empty."""
     return _readers(kind)[field](message)
 
@@ -130,12 +122,10 @@ def _readers(kind: str) -> Mapping[str, Callable[[Message], Collection[str]]]:
     """What reads each field that names others; the most common ones are read at once."""
 
     def reader(reference: contract.Reference) -> Callable[[Message], Collection[str]]:
+        if reference.repeated:
+            return lambda message: [id_ for _, id_ in reference.find(message)]
         read = attrgetter(reference.name)
-        if not reference.repeated:
-            return lambda message: (read(message),)
-        if len(reference.fields) == 1 and not reference.fields[0].is_map:
-            return read
-        return lambda message: [id_ for _, id_ in reference.find(message)]
+        return lambda message: (read(message),)
 
     return {reference.name: reader(reference) for reference in CONTRACT.kinds[kind].references}
 
@@ -145,10 +135,16 @@ def meta(message: Message) -> meta_pb2.Meta:
     return cast(meta_pb2.Meta, message.meta)  # type: ignore[attr-defined]
 
 
+def copy_of(message: M) -> M:
+    """A copy of a message, to be changed."""
+    copied = type(message)()
+    copied.CopyFrom(message)
+    return copied
+
+
 def spec_of(message: Message) -> bytes:
     """What is kept in `spec`: all but the server's part and what agents report."""
-    kept = type(message)()
-    kept.CopyFrom(message)
+    kept = copy_of(message)
     kept.ClearField("meta")
     if "status" in kept.DESCRIPTOR.fields_by_name:
         kept.ClearField("status")
@@ -156,9 +152,8 @@ def spec_of(message: Message) -> bytes:
 
 
 def desired_of(message: Message) -> bytes:
-    """What of `spec` agents act on; when it moves, so does the generation. Labels are the client's alone."""
-    kept = type(message)()
-    kept.CopyFrom(message)
+    """What of `spec` agents act on; when it changes, so does the generation. Labels are the client's alone."""
+    kept = copy_of(message)
     clear_labels(kept)
     return spec_of(kept)
 
@@ -182,44 +177,36 @@ def status_of(message: Message) -> bytes:
     return kept.SerializeToString(deterministic=True)
 
 
-def etag_of(kind: str, message: Message) -> str:
-    """Covers what a client may write, and nothing else."""
-    kept = type(message)()
-    kept.CopyFrom(message)
-    kept.ClearField("meta")
-    clear_output_only(kept)
-    return hashlib.sha256(kept.SerializeToString(deterministic=True)).hexdigest()[:16]
-
-
 def message_of(kind: str, row: Any) -> Message:
     """The whole resource from a row (or a tuple with the columns of Resource)."""
     # Two serialised messages in a row are their merge.
     message = message_class(kind).FromString(row.spec + row.status)
     head = meta(message)
-    failed = head.state == meta_pb2.STATE_ERROR
     head.id, head.generation, head.revision = row.id, row.generation, row.revision
-    head.create_time.CopyFrom(timestamp(row.create_time))
-    head.update_time.CopyFrom(timestamp(row.update_time))
+    head.create_time.FromMicroseconds(row.create_time)
+    head.update_time.FromMicroseconds(row.update_time)
     if row.delete_time is not None:
-        head.delete_time.CopyFrom(timestamp(row.delete_time))
-    head.etag = etag_of(kind, message)
-    head.state = state(lifecycle_of(kind, message, failed))
+        head.delete_time.FromMicroseconds(row.delete_time)
+    head.etag = _etag_of(message)
+    head.state = state(lifecycle_of(kind, message))
     return message
 
 
-def lifecycle_of(kind: str, message: Message, failed: bool | None = None) -> Lifecycle:
+def lifecycle_of(kind: str, message: Message) -> Lifecycle:
     """What decides the state of a resource."""
     head = meta(message)
     return Lifecycle(
         generation=head.generation,
         observed=head.observed_generation,
         marked=head.HasField("delete_time"),
-        failed=head.state == meta_pb2.STATE_ERROR if failed is None else failed,
+        failed=head.state == meta_pb2.STATE_ERROR,
         converges=CONTRACT.kinds[kind].converges,
     )
 
 
-def timestamp(microseconds: int) -> Timestamp:
-    """A protobuf timestamp."""
-    seconds, rest = divmod(microseconds, 1_000_000)
-    return Timestamp(seconds=seconds, nanos=rest * 1000)
+def _etag_of(message: Message) -> str:
+    """Covers what a client may write, and nothing else."""
+    kept = copy_of(message)
+    kept.ClearField("meta")
+    clear_output_only(kept)
+    return hashlib.sha256(kept.SerializeToString(deterministic=True)).hexdigest()[:16]

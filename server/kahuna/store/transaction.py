@@ -6,34 +6,31 @@ from functools import cache
 from typing import Any, NoReturn, TypeVar, cast
 
 from google.protobuf.message import Message
-from sqlalchemy import delete, insert, inspect, text, update
-from sqlalchemy.dialects.postgresql import insert as upsert_postgresql
-from sqlalchemy.dialects.sqlite import insert as upsert_sqlite
+from sqlalchemy import delete, insert, inspect, update
+from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.exc import IntegrityError
 from sqlmodel import Session, col, select
 
 from kahuna.domain.errors import Refusal, not_found
 from kahuna.domain.reach import Ids, Reader
-from kahuna.store.gone import Gone
-from kahuna.store.log import Head, Log
-from kahuna.store.reference import Reference
 from kahuna.store.resource import (
     CONTRACT,
     TABLES,
     Lock,
     Resource,
+    changed_links,
     column_values,
     desired_of,
-    links_moved,
     message_class,
     message_of,
     meta,
-    named_by,
     own_columns,
+    referenced_ids,
     spec_of,
     status_of,
 )
-from kahuna.store.view import Change, Commit, Entry
+from kahuna.store.tables import AUDIT_RETENTION_US, REQUEST_RETENTION_US, Audit, Gone, Head, Log, Reference, Request
+from kahuna.store.view import MAX_TAIL_CHANGES, Change, Commit, entry_of
 
 M = TypeVar("M", bound=Message)
 
@@ -46,7 +43,7 @@ class StaleRead(Exception):
 
 
 class Transaction(Reader):
-    """The database as one transaction sees it. `now` is in microseconds since 1970; `new_id` draws an id.
+    """The database as one transaction sees it. `now` is in microseconds since 1970; `new_id` returns a random id.
 
     Reads lock what the caller is about to judge or change. `revision` is set by `finish`.
     """
@@ -57,13 +54,8 @@ class Transaction(Reader):
         self.new_id = new_id
         self.revision = 0
         self._touched: dict[tuple[str, str], Resource] = {}
-        self._removed: dict[tuple[str, str], str] = {}
+        self._removed: dict[tuple[str, str], Resource] = {}
         self._locked: dict[tuple[str, str], tuple[Lock, Resource]] = {}
-
-    def limit_locks(self) -> None:
-        """Waits a second at most for what others hold; SQLite's one writer waits for nobody."""
-        if self.session.get_bind().dialect.name == "postgresql":
-            self.session.execute(text("SET LOCAL lock_timeout = '1s'"))
 
     def find(self, kind: str, id_: str, lock: Lock | None = None) -> Message | None:
         """A resource, or nothing."""
@@ -79,9 +71,12 @@ class Transaction(Reader):
     def referring(self, kind: str, field: str, target: str) -> Iterator[Message]:
         """The resources of a kind whose field names the target."""
         table = TABLES[kind]
-        named = _sources(kind, field).where(_target(kind, field) == target)
-        rows = self.session.exec(select(table).where(col(table.id).in_(named)))
+        rows = self.session.exec(select(table).where(col(table.id).in_(_sources_of(kind, field, target))))
         return (message_of(kind, row) for row in rows.all())
+
+    def each(self, kind: type[M], field: str, target: str) -> Iterator[M]:
+        """The resources of a kind whose field names the target, typed."""
+        return cast(Iterator[M], self.referring(kind.DESCRIPTOR.name, field, target))
 
     def targets(self, kind: str, field: str, sources: Ids) -> Ids:
         table = TABLES[kind]
@@ -91,14 +86,10 @@ class Transaction(Reader):
             named = {getattr(row, column.key) for row in held.values()} - {None}
             return named.union(self._read(select(column).where(column.is_not(None)), table.id, sources - held.keys()))
         rows = self._read(select(table), table.id, sources)
-        return {named for row in rows for named in named_by(kind, field, message_of(kind, row)) if named}
+        return {target for row in rows for target in referenced_ids(kind, field, message_of(kind, row)) if target}
 
     def sources(self, kind: str, field: str, targets: Ids) -> Ids:
-        return set(self._read(_sources(kind, field), _target(kind, field), targets))
-
-    def each(self, kind: type[M], field: str, target: str) -> Iterator[M]:
-        """The resources of a kind whose field names the target, typed."""
-        return cast(Iterator[M], self.referring(kind.DESCRIPTOR.name, field, target))
+        return set(self._read(*_sources(kind, field), targets))
 
     def lock_found(self, kind: str, query: Any) -> list[Message]:
         """The resources that a query for rows of a kind finds, locked exclusively."""
@@ -106,25 +97,13 @@ class Transaction(Reader):
         self._locked |= {(kind, row.id): (Lock.EXCLUSIVE, row) for row in rows}
         return [message_of(kind, row) for row in rows]
 
-    def row(self, kind: str, id_: str) -> Resource:
-        """A row, locked exclusively. Raises Refusal NOT_FOUND."""
-        row = self._row(kind, id_, Lock.EXCLUSIVE)
-        if row is None:
-            raise not_found(CONTRACT.kinds[kind].command, id_)
-        return row
-
     def get(self, kind: str, id_: str) -> Message:
         """A resource about to be changed. Raises Refusal NOT_FOUND."""
-        return message_of(kind, self.row(kind, id_))
+        return message_of(kind, self._row_to_change(kind, id_))
 
     def lock(self, kind: type[M], id_: str) -> M:
         """A resource about to be changed or judged, typed. Raises Refusal NOT_FOUND."""
         return cast(M, self.get(kind.DESCRIPTOR.name, id_))
-
-    def lock_reference(self, kind: str, id_: str) -> Message | None:
-        """A resource that another will name, locked so that it stays as it is; nothing if there is none."""
-        row = self._row(kind, id_, TABLES[kind].lock_by_reference)
-        return message_of(kind, row) if row else None
 
     def add(self, kind: str, message: M, *, secret: bytes = b"") -> M:
         """A new resource with an id of its own. Raises Refusal when its name or an address is taken."""
@@ -139,90 +118,78 @@ class Transaction(Reader):
             **column_values(kind, message),
         )
         self.session.add(row)
-        self._flush(kind, message)
         self._store_references(kind, row.id, None, message)
-        self._touched[kind, row.id] = row
         self._locked[kind, row.id] = Lock.EXCLUSIVE, row
-        return cast(M, message_of(kind, row))
+        return cast(M, self._save(kind, row))
 
     def put(self, kind: str, message: M) -> M:
-        """What is wanted or allocated as it shall be now; the generation moves if what agents act on has moved."""
+        """What is wanted or allocated as it shall be now; the generation moves if what agents act on has changed."""
         row = self._row_as_read(kind, message)
         spec = spec_of(message)
-        if spec != row.spec:
-            before = message_class(kind).FromString(row.spec)
-            self._store_references(kind, row.id, before, message)
-            row.generation += desired_of(message) != desired_of(before)
-            row.spec, row.update_time = spec, self.now
-            for column, value in column_values(kind, message).items():
-                setattr(row, column, value)
-            self._flush(kind, message)
-            self._touched[kind, row.id] = row
-        return cast(M, message_of(kind, row))
+        if spec == row.spec:
+            return cast(M, message_of(kind, row))
+        before = message_class(kind).FromString(row.spec)
+        self._store_references(kind, row.id, before, message)
+        row.generation += desired_of(message) != desired_of(before)
+        row.spec, row.update_time = spec, self.now
+        for column, value in column_values(kind, message).items():
+            setattr(row, column, value)
+        return cast(M, self._save(kind, row))
 
     def move_generation(self, kind: str, id_: str) -> Message:
         """The same content at a new generation, so that an agent which gave up tries again."""
-        row = self.row(kind, id_)
+        row = self._row_to_change(kind, id_)
         row.generation, row.update_time = row.generation + 1, self.now
-        self.session.flush()
-        self._touched[kind, row.id] = row
-        return message_of(kind, row)
+        return self._save(kind, row)
 
     def report(self, kind: str, message: M) -> M:
         """What is seen of a resource; moves no generation."""
         row = self._row_as_read(kind, message)
         status = status_of(message)
-        if status != row.status:
-            row.status = status
-            self.session.flush()
-            self._touched[kind, row.id] = row
-        return cast(M, message_of(kind, row))
+        if status == row.status:
+            return cast(M, message_of(kind, row))
+        row.status = status
+        return cast(M, self._save(kind, row))
 
     def mark(self, kind: str, id_: str) -> Message:
         """Marks a resource for deletion: its name is free at once."""
-        row = self.row(kind, id_)
-        if row.delete_time is None:
-            row.delete_time, row.generation = self.now, row.generation + 1
-            self.session.flush()
-            self._touched[kind, id_] = row
-        return message_of(kind, row)
+        row = self._row_to_change(kind, id_)
+        if row.delete_time is not None:
+            return message_of(kind, row)
+        row.delete_time, row.generation = self.now, row.generation + 1
+        return self._save(kind, row)
 
     def remove(self, kind: str, id_: str) -> None:
         """Deletes a row. Raises StaleRead when another transaction has done so."""
         row = self._row(kind, id_, Lock.EXCLUSIVE)
         if row is None:
             raise StaleRead
-        project = getattr(row, "project_id", None) or ""
         self.session.execute(delete(Gone).where(col(Gone.object_id) == id_))
         self.session.execute(delete(Reference).where(col(Reference.source_id) == id_))
         self.session.delete(row)
         self.session.flush()
         self._touched.pop((kind, id_), None)
         self._locked.pop((kind, id_), None)
-        self._removed[kind, id_] = project
+        self._removed[kind, id_] = row
 
     def has_referring(self, kind: str, id_: str) -> bool:
         """Whether any row, marked or not, names this one."""
-        return any(
-            self.session.exec(_sources(source, field).where(_target(source, field) == id_).limit(1)).first()
-            for source, field in references_to(kind)
-        )
+        queries = (_sources_of(source, field, id_).limit(1) for source, field in references_to(kind))
+        return any(self.session.exec(query).first() for query in queries)
 
     def unmarked_names(self, kind: str, field: str, target: str, limit: int) -> list[str]:
         """The names of the first unmarked resources of a kind whose field names the target."""
         table: Any = TABLES[kind]
-        named = _sources(kind, field).where(_target(kind, field) == target)
-        found = select(getattr(table, "name", table.id)).where(table.id.in_(named), table.delete_time.is_(None))
+        found = select(getattr(table, "name", table.id)).where(
+            table.id.in_(_sources_of(kind, field, target)), table.delete_time.is_(None)
+        )
         return list(self.session.exec(found.limit(limit)).all())
 
     def insert_new(self, table: type[Any], **values: Any) -> bool:
         """Inserts unless the key is there, without failing the transaction. Says whether it did."""
-        upsert = upsert_sqlite if self.session.get_bind().dialect.name == "sqlite" else upsert_postgresql
-        columns = table.__table__
-        done = self.session.execute(
-            upsert(columns).values(**values).on_conflict_do_nothing().returning(*columns.primary_key)
-        )
-        return done.first() is not None
+        dialect = sqlite if self.session.get_bind().dialect.name == "sqlite" else postgresql
+        statement = dialect.insert(table).values(**values).on_conflict_do_nothing()
+        return self.session.execute(statement.returning(*table.__table__.primary_key)).first() is not None
 
     def finish(self) -> Commit | None:
         """Takes the revision and writes the log: the last statements before the commit. Nothing if nothing changed."""
@@ -231,41 +198,37 @@ class Transaction(Reader):
             return None
         moved = update(Head).values(revision=Head.revision + 1).returning(col(Head.revision))
         revision = self.revision = int(self.session.execute(moved).scalar_one())
-        entries = [
-            {
-                "revision": revision,
-                "id": id_,
-                "kind": kind,
-                "project": getattr(row, "project_id", None) or "",
-                "removed": False,
-            }
-            for (kind, id_), row in self._touched.items()
-        ] + [
-            {"revision": revision, "id": id_, "kind": kind, "project": project, "removed": True}
-            for (kind, id_), project in self._removed.items()
-        ]
-        self.session.execute(insert(Log), entries)
         for row in self._touched.values():
             row.revision = revision
+        entries, changes = [], []
+        for (kind, id_), row in (self._touched | self._removed).items():
+            removed, project = (kind, id_) in self._removed, getattr(row, "project_id", None) or ""
+            entries.append({"revision": revision, "id": id_, "kind": kind, "project": project, "removed": removed})
+            changes.append(Change(revision, kind, id_, None if removed else entry_of(kind, row)))
+        self.session.execute(insert(Log), entries)
         self.session.flush()
-        changes = [
-            Change(revision, kind, id_, Entry(revision, message_of(kind, row).SerializeToString(), row.secret))
-            for (kind, id_), row in self._touched.items()
-        ] + [Change(revision, kind, id_, None) for kind, id_ in self._removed]
         return Commit(revision, tuple(changes))
+
+    def _save(self, kind: str, row: Resource) -> Message:
+        """Writes a row. Raises Refusal for a violated constraint."""
+        message = message_of(kind, row)
+        try:
+            self.session.flush()
+        except IntegrityError as error:
+            _refuse(kind, message, error)
+        self._touched[kind, row.id] = row
+        return message
 
     def _store_references(self, kind: str, id_: str, before: Message | None, after: Message) -> None:
         """Stores the references that have no column (lists, nested parts) as rows of their own."""
-        if kept := _without_column(kind):
-            added, dropped = links_moved(kind, id_, before, after)
-            for link in (link for link in dropped if link.field in kept):
-                row = self.session.get(Reference, (id_, link.field, link.target))
-                self.session.delete(row)
-            new = [link for link in added if link.field in kept]
-            self.session.add_all(
-                Reference(source_id=id_, field=link.field, target_id=link.target, kind=kind) for link in new
-            )
-            self._flush(kind, after)
+        fields = _without_column(kind)
+        added, dropped = changed_links(kind, id_, before, after) if fields else ((), ())
+        for link in dropped:
+            if link.field in fields:
+                self.session.delete(self.session.get_one(Reference, (id_, link.field, link.target)))
+        for link in added:
+            if link.field in fields:
+                self.session.add(Reference(source_id=id_, field=link.field, target_id=link.target, kind=kind))
 
     def _read(self, query: Any, column: Any, ids: Ids) -> Iterator[Any]:
         """What a query finds where a column is any of these ids, however many they are."""
@@ -294,11 +257,20 @@ class Transaction(Reader):
             raise StaleRead
         return row
 
-    def _flush(self, kind: str, message: Message) -> None:
-        try:
-            self.session.flush()
-        except IntegrityError as error:
-            _refuse(kind, message, error)
+    def _row_to_change(self, kind: str, id_: str) -> Resource:
+        """A row, locked exclusively. Raises Refusal NOT_FOUND."""
+        row = self._row(kind, id_, Lock.EXCLUSIVE)
+        if row is None:
+            raise not_found(CONTRACT.kinds[kind].command, id_)
+        return row
+
+
+def prune(tx: Transaction) -> None:
+    """Removes requests, audit rows and log entries that have had their time."""
+    tx.session.execute(delete(Request).where(col(Request.time) < tx.now - REQUEST_RETENTION_US))
+    tx.session.execute(delete(Audit).where(col(Audit.time) < tx.now - AUDIT_RETENTION_US))
+    head = tx.session.exec(select(Head.revision)).one()
+    tx.session.execute(delete(Log).where(col(Log.revision) <= head - MAX_TAIL_CHANGES))
 
 
 def references_to(kind: str) -> Iterator[tuple[str, str]]:
@@ -327,17 +299,19 @@ def _column(kind: str, field: str) -> Any:
     return getattr(TABLES[kind], f"{field}_id", None)
 
 
-def _sources(kind: str, field: str) -> Any:
-    """A query for the ids of the resources of a kind that name something in a field."""
-    if _column(kind, field) is not None:
-        return select(col(TABLES[kind].id))
-    return select(col(Reference.source_id)).where(Reference.kind == kind, Reference.field == field)
-
-
-def _target(kind: str, field: str) -> Any:
-    """What such a query compares with the id that is named."""
+def _sources(kind: str, field: str) -> tuple[Any, Any]:
+    """A query for the ids of the resources of a kind that name something in a field, and the column with what."""
     column = _column(kind, field)
-    return column if column is not None else col(Reference.target_id)
+    if column is not None:
+        return select(col(TABLES[kind].id)), column
+    rows = select(col(Reference.source_id)).where(Reference.kind == kind, Reference.field == field)
+    return rows, col(Reference.target_id)
+
+
+def _sources_of(kind: str, field: str, target: str) -> Any:
+    """A query for the ids of the resources of a kind whose field names the target."""
+    query, column = _sources(kind, field)
+    return query.where(column == target)
 
 
 def _refuse(kind: str, message: Message, error: IntegrityError) -> NoReturn:

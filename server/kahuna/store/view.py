@@ -3,23 +3,27 @@
 import asyncio
 from collections import deque
 from collections.abc import Callable, Collection, Iterable, Iterator
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from google.protobuf.message import Message
 
 from kahuna.domain.reach import Ids, Link, Reader
-from kahuna.store.resource import CONTRACT, links_moved, message_class, named_by
+from kahuna.store.resource import CONTRACT, changed_links, message_class, message_of, referenced_ids
 
 # A watch that is further behind than so many changes has to start anew.
 MAX_TAIL_CHANGES = 100_000
 
 
 class Entry(NamedTuple):
-    """A resource at a revision, serialised; `secret` never leaves the process."""
+    """A resource as stored, serialised; `secret` never leaves the process."""
 
-    revision: int
     data: bytes
     secret: bytes
+
+
+def entry_of(kind: str, row: Any) -> Entry:
+    """A resource from a row (or a tuple with the columns of Resource)."""
+    return Entry(message_of(kind, row).SerializeToString(), row.secret)
 
 
 class Change(NamedTuple):
@@ -38,7 +42,7 @@ class Commit(NamedTuple):
     changes: tuple[Change, ...]
 
 
-class Move(NamedTuple):
+class Transition(NamedTuple):
     """A change as followers get it: the resource before and after, and the references it added and dropped."""
 
     kind: str
@@ -49,7 +53,7 @@ class Move(NamedTuple):
     dropped: Collection[Link] = ()
 
 
-Follower = Callable[[int, list[Move]], None]
+Follower = Callable[[int, list[Transition]], None]
 
 
 class View(Reader):
@@ -95,14 +99,14 @@ class View(Reader):
             return
         self._out_of_order[commit.revision] = commit
         while (ready := self._out_of_order.pop(self.revision + 1, None)) is not None:
-            moves = [self._put(change) for change in ready.changes]
+            transitions = [self._put(change) for change in ready.changes]
             if len(self._tail) + len(ready.changes) > MAX_TAIL_CHANGES and self._tail:
                 self.oldest = self._tail[min(len(ready.changes), len(self._tail)) - 1].revision
             # Without contents: all that was ever written would stay in memory.
             self._tail.extend(change._replace(entry=None) for change in ready.changes)
             self.revision = ready.revision
             for follower in tuple(self._followers):
-                follower(ready.revision, moves)
+                follower(ready.revision, transitions)
             self._next_commit.set()
             self._next_commit = asyncio.Event()
 
@@ -114,10 +118,6 @@ class View(Reader):
     async def next_commit(self) -> None:
         """Waits for the next commit."""
         await self._next_commit.wait()
-
-    def entry(self, kind: str, id_: str) -> Entry | None:
-        """A resource as stored."""
-        return self._objects[kind].get(id_)
 
     def find(self, kind: str, id_: str) -> Message | None:
         """A resource, or nothing."""
@@ -139,8 +139,8 @@ class View(Reader):
         return (resource for resource in found if resource is not None)
 
     def targets(self, kind: str, field: str, sources: Ids) -> Ids:
-        resources = [self.find(kind, id_) for id_ in sources]
-        return {named for found in resources if found is not None for named in named_by(kind, field, found) if named}
+        found = [resource for id_ in sources if (resource := self.find(kind, id_)) is not None]
+        return {target for resource in found for target in referenced_ids(kind, field, resource) if target}
 
     def sources(self, kind: str, field: str, targets: Ids) -> Ids:
         naming = self._sources[kind, field]
@@ -150,17 +150,14 @@ class View(Reader):
         """The changes of a kind after a revision, in order, without entries."""
         return [change for change in self._tail if change.revision > revision and change.kind == kind]
 
-    def _put(self, change: Change) -> Move:
-        objects = self._objects[change.kind]
-        parse = message_class(change.kind).FromString
-        before_entry = objects.get(change.id)
-        before = parse(before_entry.data) if before_entry else None
-        after = parse(change.entry.data) if change.entry else None
+    def _put(self, change: Change) -> Transition:
+        before = self.find(change.kind, change.id)
         if change.entry:
-            objects[change.id] = change.entry
+            self._objects[change.kind][change.id] = change.entry
         else:
-            objects.pop(change.id, None)
-        added, dropped = links_moved(change.kind, change.id, before, after)
+            self._objects[change.kind].pop(change.id, None)
+        after = self.find(change.kind, change.id)
+        added, dropped = changed_links(change.kind, change.id, before, after)
         for kind, field, source, target in dropped:
             naming = self._sources[kind, field]
             del naming[target][source]
@@ -168,4 +165,4 @@ class View(Reader):
                 del naming[target]
         for kind, field, source, target in added:
             self._sources[kind, field].setdefault(target, {})[source] = None
-        return Move(change.kind, change.id, before, after, added, dropped)
+        return Transition(change.kind, change.id, before, after, added, dropped)

@@ -4,12 +4,6 @@ from alembic import context
 from sqlmodel import SQLModel
 
 import kahuna.kinds
-import kahuna.store.audit
-import kahuna.store.credential
-import kahuna.store.gone
-import kahuna.store.log
-import kahuna.store.reference
-import kahuna.store.request
 
 assert kahuna.kinds
 context.configure(
