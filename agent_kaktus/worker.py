@@ -16,7 +16,7 @@ from agent_kaktus.metadata.tokens import Tokens, load_key
 from agent_kaktus.settings import Settings
 from agent_kaktus.storage.dir import DirDriver
 from agent_kaktus.storage.imports import Imports
-from agent_kaktus.storage.source import Allowed, Sources
+from agent_kaktus.storage.source import Sources
 from agent_kaktus.storage.storage_pool import StoragePool
 from agent_kaktus.storage.template import importing
 from kowa.fleet.v1 import fleet_pb2
@@ -77,7 +77,7 @@ class KaktusWorker(Worker):
             storage.clean(KINDS.parse(feed.desired()).of(StoragePool))
         except Refused as why:  # what an older version took; nothing is cleaned until Kahuna sends a better slice
             log.warning("slice.refused", reason=str(why))
-        sources = Sources(settings.import_dir, Allowed.parse(settings.import_hosts))
+        sources = Sources(settings.import_dir, settings.import_hosts)
         imports = Imports(
             storage,
             sources,

@@ -4,7 +4,6 @@ import asyncio
 import os
 import stat
 from collections.abc import AsyncGenerator, Iterable
-from dataclasses import dataclass, field
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
 from pathlib import Path
 
@@ -19,32 +18,19 @@ _NAT64 = ip_network("64:ff9b::/96")
 _GLOBAL_IPV6 = (ip_network("2000::/3"), _NAT64)  # Python's is_global also takes addresses that may lead inside
 
 
-@dataclass(frozen=True, slots=True)
-class Allowed:
-    """Private host names and networks that the operator lets templates be fetched from."""
+class Sources:
+    """What the operator lets templates come from: a folder, public web servers, and private ones by name or network."""
 
-    names: frozenset[str] = frozenset()
-    networks: tuple[Network, ...] = ()
-
-    @classmethod
-    def parse(cls, hosts: Iterable[str]) -> "Allowed":
-        """What is no network is a name."""
-        host_names: set[str] = set()
-        networks: list[Network] = []
+    def __init__(self, folder: Path | None = None, hosts: Iterable[str] = ()) -> None:
+        """`hosts` are names, addresses and networks; what is no network is a name."""
+        self._folder = folder
+        self._names: set[str] = set()
+        self._networks: list[Network] = []
         for host in hosts:
             try:
-                networks.append(ip_network(host, strict=False))
+                self._networks.append(ip_network(host, strict=False))
             except ValueError:
-                host_names.add(_host_name(host))
-        return cls(frozenset(host_names), tuple(networks))
-
-
-@dataclass(frozen=True, slots=True)
-class Sources:
-    """What the operator lets templates come from."""
-
-    folder: Path | None = None
-    allowed: Allowed = field(default_factory=Allowed)
+                self._names.add(_host_name(host))
 
     def read(self, source: str) -> AsyncGenerator[tuple[bytes, int]]:
         """Its bytes in chunks, each with the size of the whole (0: not known). Raises PermanentFailure."""
@@ -56,7 +42,26 @@ class Sources:
             return self._read_file(parsed)
         from agent_kaktus.storage.web import fetch  # late: few agents need it, and it takes memory
 
-        return fetch(parsed, self.allowed)
+        return fetch(parsed, self.choose_address)
+
+    def choose_address(self, host: str, found: Iterable[str]) -> str:
+        """The address to connect to, of those that a host's name resolves to.
+
+        Raises PermanentFailure unless each of them is allowed: a name with public and private addresses is refused.
+        """
+        addresses = [ip_address(text.split("%", 1)[0]) for text in found]
+        if not addresses:
+            raise PermanentFailure(f"{host} has no address")
+        for address in addresses:
+            if host.lower() not in self._names and not self._is_allowed(address):
+                reason = "which is no public address; an operator may allow it with import_hosts"
+                raise PermanentFailure(f"{host} leads to {address}, {reason}")
+        return str(addresses[0])
+
+    def _is_allowed(self, address: Address) -> bool:
+        both = (address, _embedded_ipv4(address))
+        is_named = any(each in network for network in self._networks for each in both)
+        return is_named or all(_is_public(each) for each in both)
 
     async def _read_file(self, name: str) -> AsyncGenerator[tuple[bytes, int]]:
         descriptor = self._open(name)
@@ -67,42 +72,21 @@ class Sources:
 
     def _open(self, name: str) -> int:
         """Opens a file with all links followed first, and only if that stays inside the folder."""
-        if self.folder is None:
+        if self._folder is None:
             raise PermanentFailure("this host has no import folder; an operator sets import_dir")
         try:
-            folder = self.folder.resolve(strict=True)
+            folder = self._folder.resolve(strict=True)
             path = (folder / name).resolve(strict=True)
             if path.parent != folder:
                 raise PermanentFailure(f"{name} leads out of the import folder")
             descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
         except OSError as why:
-            reason = f"the import folder {self.folder} has no readable file {name}: {why.strerror}"
+            reason = f"the import folder {self._folder} has no readable file {name}: {why.strerror}"
             raise PermanentFailure(reason) from why
         if not stat.S_ISREG(os.fstat(descriptor).st_mode):
             os.close(descriptor)
             raise PermanentFailure(f"{name} in the import folder is no file")
         return descriptor
-
-
-def choose_address(host: str, found: Iterable[str], allowed: Allowed) -> str:
-    """The address to connect to, of those that a host's name resolves to.
-
-    Raises ValueError unless each of them is allowed: a name with public and private addresses is refused.
-    """
-    addresses = [ip_address(text.split("%", 1)[0]) for text in found]
-    if not addresses:
-        raise ValueError(f"{host} has no address")
-    for address in addresses:
-        if host.lower() not in allowed.names and not _is_allowed(address, allowed.networks):
-            raise ValueError(
-                f"{host} leads to {address}, which is no public address; an operator may allow it with import_hosts"
-            )
-    return str(addresses[0])
-
-
-def _is_allowed(address: Address, networks: Iterable[Network]) -> bool:
-    both = (address, _embedded_ipv4(address))
-    return any(each in network for network in networks for each in both) or all(_is_public(each) for each in both)
 
 
 def _is_public(address: Address) -> bool:

@@ -2,33 +2,31 @@
 
 import asyncio
 import socket
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Callable
 
 import httpx
 
 from agent_kaktus.errors import PermanentFailure, TransferInterrupted
-from agent_kaktus.storage.source import CHUNK_BYTES, Allowed, choose_address
+from agent_kaktus.storage.source import CHUNK_BYTES
 from kowa import sources
 
 _MAX_REDIRECTS = 5
 _MAX_LENGTH_DIGITS = 20
+ChooseAddress = Callable[[str, list[str]], str]
 _TIMEOUT = httpx.Timeout(30.0, connect=10.0)
 
 
-async def fetch(source: str, allowed: Allowed) -> AsyncGenerator[tuple[bytes, int]]:
+async def fetch(source: str, choose_address: ChooseAddress) -> AsyncGenerator[tuple[bytes, int]]:
     """The body of a URL as `sources.parse` gives it, in chunks, each with the size of the whole (0: not known)."""
     url = httpx.URL(source)
     async with httpx.AsyncClient(timeout=_TIMEOUT, trust_env=False, follow_redirects=False) as client:
         for _ in range(_MAX_REDIRECTS + 1):
-            request = await _request(client, url, allowed)
+            request = await _request(client, url, choose_address)
             try:
                 answer = await client.send(request, stream=True)
             except httpx.TransportError as why:
                 raise TransferInterrupted(f"{url.host}: {why or type(why).__name__}") from why
-            except (
-                httpx.InvalidURL,
-                ValueError,
-            ) as why:  # httpx parses every redirect
+            except (httpx.InvalidURL, ValueError) as why:  # httpx parses any location
                 raise PermanentFailure(f"{url.host} redirects to what is no URL: {why}") from why
             try:
                 if not answer.has_redirect_location:
@@ -41,17 +39,14 @@ async def fetch(source: str, allowed: Allowed) -> AsyncGenerator[tuple[bytes, in
     raise PermanentFailure(f"the source redirects more than {_MAX_REDIRECTS} times")
 
 
-async def _request(client: httpx.AsyncClient, url: httpx.URL, allowed: Allowed) -> httpx.Request:
+async def _request(client: httpx.AsyncClient, url: httpx.URL, choose_address: ChooseAddress) -> httpx.Request:
     """A request to the very address that was checked, whatever the name resolves to later."""
     host, port = url.raw_host.decode(), url.port or (443 if url.scheme == "https" else 80)
     try:
         found = await asyncio.get_running_loop().getaddrinfo(host, port, type=socket.SOCK_STREAM)
     except OSError as why:
         raise TransferInterrupted(f"{url.host} can't be resolved: {why.strerror}") from why
-    try:
-        chosen = choose_address(host, [str(entry[4][0]) for entry in found], allowed)
-    except ValueError as why:
-        raise PermanentFailure(str(why)) from why
+    chosen = choose_address(host, [str(entry[4][0]) for entry in found])
     headers = {"host": url.netloc.decode(), "accept-encoding": "identity"}
     extensions = {"sni_hostname": host, "timeout": _TIMEOUT.as_dict()}
     return client.build_request("GET", url.copy_with(host=chosen), headers=headers, extensions=extensions)

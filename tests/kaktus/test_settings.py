@@ -6,8 +6,9 @@ from pathlib import Path
 
 import pytest
 
+from agent_kaktus.errors import PermanentFailure
 from agent_kaktus.settings import Settings
-from agent_kaktus.storage.source import Allowed
+from agent_kaktus.storage.source import Sources
 
 from .hosts import REPOSITORY
 
@@ -33,9 +34,12 @@ def test_from_a_file(config: Path) -> None:
     settings = Settings.load(config)
     assert settings.instances == Path("/srv/machines")
     assert settings.hold_gateway
-    allowed = Allowed.parse(settings.import_hosts)
-    assert allowed.names == {"mirror.lan"}
-    assert {str(network) for network in allowed.networks} == {"10.0.0.0/8", "fd00::1/128"}
+    sources = Sources(hosts=settings.import_hosts)
+    for host, address in (("Mirror.lan", "192.168.0.1"), ("a", "10.9.8.7"), ("a", "fd00::1")):
+        assert sources.choose_address(host, [address]) == address
+    for host, address in (("other.lan", "192.168.0.1"), ("a", "fd00::2")):
+        with pytest.raises(PermanentFailure, match="no public address"):
+            sources.choose_address(host, [address])
 
 
 def test_the_environment_counts_more(config: Path, monkeypatch: pytest.MonkeyPatch) -> None:

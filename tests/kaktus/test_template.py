@@ -7,19 +7,18 @@ import struct
 import threading
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from ipaddress import ip_network
 from pathlib import Path
 
 import pytest
 
 from agent_kaktus import process
-from agent_kaktus.errors import StepFailed
+from agent_kaktus.errors import PermanentFailure, StepFailed
 from agent_kaktus.kinds import KINDS
 from agent_kaktus.storage import image
 from agent_kaktus.storage import imports as importing
 from agent_kaktus.storage.dir import DirDriver
 from agent_kaktus.storage.imports import Imports
-from agent_kaktus.storage.source import Allowed, Sources, choose_address
+from agent_kaktus.storage.source import Sources
 from agent_kaktus.storage.template import Template
 from tests.kaktus.settings_of import settings_of
 from tests.waiting import until
@@ -27,7 +26,7 @@ from tests.waiting import until
 from .slices import MIB, id_of, slice_with_network
 
 POOL, DEBIAN = id_of("pool"), id_of("debian")
-LOCAL = Allowed(networks=(ip_network("127.0.0.0/8"),))
+LOCAL = ("127.0.0.0/8",)
 RAW = b"\x00" * 510 + b"\x55\xaa" + bytes(3 * MIB)
 
 
@@ -100,7 +99,7 @@ def no_patience(monkeypatch: pytest.MonkeyPatch) -> None:
 class Outcome:
     """An import that has ended."""
 
-    def __init__(self, tmp_path: Path, source: str, content: bytes, allowed: Allowed = LOCAL) -> None:
+    def __init__(self, tmp_path: Path, source: str, content: bytes, hosts: tuple[str, ...] = LOCAL) -> None:
         self.folder = tmp_path / "import"
         self.folder.mkdir(parents=True, exist_ok=True)
         self.pool = tmp_path / "pools" / POOL
@@ -108,9 +107,9 @@ class Outcome:
         self.percents: list[int] = []
         slice_ = slice_with_network()
         slice_.template("debian", source, hashlib.sha256(content).hexdigest())
-        asyncio.run(self._run(tmp_path, KINDS.parse(slice_.objects).of(Template)[DEBIAN], allowed))
+        asyncio.run(self._run(tmp_path, KINDS.parse(slice_.objects).of(Template)[DEBIAN], hosts))
 
-    async def _run(self, tmp_path: Path, wanted: Template, allowed: Allowed) -> None:
+    async def _run(self, tmp_path: Path, wanted: Template, hosts: tuple[str, ...]) -> None:
         pools = DirDriver(settings_of(tmp_path / "pools", tmp_path / "instances"), tmp_path / "created")
         await pools.observe()
         await pools.create_pool(POOL)
@@ -121,7 +120,7 @@ class Outcome:
             done.set()
 
         self.imports = imports = Imports(
-            pools, Sources(self.folder, allowed), ended, lambda told: self.percents.append(imports.percent[told.id])
+            pools, Sources(self.folder, hosts), ended, lambda told: self.percents.append(imports.percent[told.id])
         )
         await imports.begin(wanted)
         await imports.begin(wanted)
@@ -147,7 +146,7 @@ def test_from_a_web_server(tmp_path: Path, server: Server) -> None:
 def test_however_its_scheme_and_host_are_written(tmp_path: Path, server: Server) -> None:
     """The server is asked under the name that all clients say, from the address that its host was allowed for."""
     source = server.url("/debian#newest").replace("http://127.0.0.1", "HTTP://LocalHost.")
-    outcome = Outcome(tmp_path, source, RAW, Allowed(names=frozenset({"localhost"})))
+    outcome = Outcome(tmp_path, source, RAW, ("localhost",))
     assert outcome.reason == ""
     assert server.asked == [("/debian", f"localhost:{server.server_port}")]
 
@@ -359,12 +358,12 @@ def test_few_imports_go_on_at_once(tmp_path: Path, server: Server) -> None:
 
 
 def test_an_address_is_public_or_allowed() -> None:
-    assert choose_address("example.org", ["93.184.216.34"], Allowed()) == "93.184.216.34"
-    assert choose_address("example.org", ["2606:2800:220:1::1"], Allowed()) == "2606:2800:220:1::1"
-    assert choose_address("example.org", ["64:ff9b::5db8:d822"], Allowed()) == "64:ff9b::5db8:d822"
-    assert choose_address("mirror", ["fec0::5"], Allowed(networks=(ip_network("fec0::/10"),))) == "fec0::5"
-    assert choose_address("mirror", ["10.0.0.5"], Allowed(names=frozenset({"mirror"}))) == "10.0.0.5"
-    assert choose_address("mirror", ["10.0.0.5"], Allowed(networks=(ip_network("10.0.0.0/8"),))) == "10.0.0.5"
+    assert Sources().choose_address("example.org", ["93.184.216.34"]) == "93.184.216.34"
+    assert Sources().choose_address("example.org", ["2606:2800:220:1::1"]) == "2606:2800:220:1::1"
+    assert Sources().choose_address("example.org", ["64:ff9b::5db8:d822"]) == "64:ff9b::5db8:d822"
+    assert Sources(hosts=["fec0::/10"]).choose_address("mirror", ["fec0::5"]) == "fec0::5"
+    assert Sources(hosts=["mirror"]).choose_address("mirror", ["10.0.0.5"]) == "10.0.0.5"
+    assert Sources(hosts=["10.0.0.0/8"]).choose_address("mirror", ["10.0.0.5"]) == "10.0.0.5"
     for inside in (
         "10.0.0.5",
         "127.0.0.1",
@@ -384,9 +383,9 @@ def test_an_address_is_public_or_allowed() -> None:
         "5f00::1",
         "64:ff9b:1::a00:1",
     ):
-        with pytest.raises(ValueError, match="no public address"):
-            choose_address("example.org", [inside], Allowed())
-    with pytest.raises(ValueError, match="no public address"):
-        choose_address("example.org", ["93.184.216.34", "127.0.0.1"], Allowed())
-    with pytest.raises(ValueError, match="has no address"):
-        choose_address("example.org", [], Allowed())
+        with pytest.raises(PermanentFailure, match="no public address"):
+            Sources().choose_address("example.org", [inside])
+    with pytest.raises(PermanentFailure, match="no public address"):
+        Sources().choose_address("example.org", ["93.184.216.34", "127.0.0.1"])
+    with pytest.raises(PermanentFailure, match="has no address"):
+        Sources().choose_address("example.org", [])
