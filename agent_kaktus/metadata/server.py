@@ -5,7 +5,6 @@ import socket
 import time
 from collections import Counter
 from collections.abc import Callable
-from functools import partial
 from http import HTTPStatus
 
 import h11
@@ -92,25 +91,19 @@ class Server:
         self._tasks = Tasks()
 
     async def listen(self, listener: socket.socket, vnet: str, hardware_address: HardwareAddress) -> asyncio.Server:
-        return await asyncio.start_server(partial(self._accept, vnet, hardware_address), sock=listener)
+        def accept(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            address = str(writer.get_extra_info("peername")[0])
+
+            def find_instance() -> Instance | None:
+                return document.instance_at(self._desired(), vnet, address, hardware_address(address))
+
+            self._tasks.spawn(self._serve(find_instance, reader, writer), "metadata connection")
+
+        return await asyncio.start_server(accept, sock=listener)
 
     async def close(self) -> None:
         """Closes connections without waiting for open requests."""
         await self._tasks.close()
-
-    def _accept(
-        self,
-        vnet: str,
-        hardware_address: HardwareAddress,
-        reader: asyncio.StreamReader,
-        writer: asyncio.StreamWriter,
-    ) -> None:
-        address = str(writer.get_extra_info("peername")[0])
-
-        def find_instance() -> Instance | None:
-            return document.instance_at(self._desired(), vnet, address, hardware_address(address))
-
-        self._tasks.spawn(self._serve(find_instance, reader, writer), "metadata connection")
 
     async def _serve(
         self, find_instance: Callable[[], Instance | None], reader: asyncio.StreamReader, writer: asyncio.StreamWriter

@@ -18,7 +18,7 @@ from typing import TextIO, TypeVar
 
 from agent_kaktus.errors import StepFailed
 from agent_kaktus.metadata.server import Server
-from agent_kaktus.network.bridge import index_of, kind_of, open_netlink
+from agent_kaktus.network.bridge import index_of, open_netlink
 from agent_kaktus.network.nftables import MetadataFilter
 from agent_kaktus.network.vnet import Vnet
 from kowa.reserved import METADATA_ADDRESS, metadata_mac, metadata_port_mac
@@ -162,7 +162,7 @@ def _remove_port(port: str) -> None:
     """The other end goes with it."""
     with open_netlink() as netlink:
         for index in netlink.link_lookup(ifname=port):
-            if kind_of(netlink.get_links(index)[0]) != "veth":
+            if netlink.get_links(index)[0].get_nested("IFLA_LINKINFO", "IFLA_INFO_KIND") != "veth":
                 raise StepFailed(f"{port} is there and not ours")
             netlink.link("del", index=index)
 

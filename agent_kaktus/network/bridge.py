@@ -38,12 +38,6 @@ def index_of(netlink: Any, name: str) -> int:
     return int(found[0])
 
 
-def kind_of(link: Any) -> str:
-    """What a link is, such as `bridge`; empty for a plain device."""
-    info = link.get_attr("IFLA_LINKINFO")
-    return str(info.get_attr("IFLA_INFO_KIND")) if info else ""
-
-
 class Bridges:
     """The bridges of the network namespace that the agent runs in."""
 
@@ -61,7 +55,7 @@ class Bridges:
             name: Link(
                 name=name,
                 index=link["index"],
-                is_bridge=kind_of(link) == "bridge",
+                is_bridge=link.get_nested("IFLA_LINKINFO", "IFLA_INFO_KIND") == "bridge",
                 is_up=bool(link["flags"] & IFF_UP) and _is_strict(name),
                 ports=ports[link["index"]],
                 bridge=by_index.get(link.get_attr("IFLA_MASTER"), ""),

@@ -78,7 +78,7 @@ class DirDriver:
         files.write(directory / MARKER, f"{pool}\n".encode(), mode=0o644)
         files.sync(self._pools)
         crashpoint.reach("kaktus.pool.marked")
-        self._record(pool)
+        self._write_record(pool)
 
     @in_thread
     def remove_pool(self, pool: str) -> None:
@@ -112,7 +112,8 @@ class DirDriver:
 
     @in_thread
     def record(self, volume: str) -> None:
-        self._record(volume)
+        """Records that it was there once."""
+        self._write_record(volume)
 
     async def grow(self, pool: str, volume: str, size: int) -> None:
         """While no domain has it open."""
@@ -163,7 +164,7 @@ class DirDriver:
     def _volume(self, pool: str, volume: str) -> Path:
         return self._pools / pool / f"{volume}.qcow2"
 
-    def _record(self, id_: str) -> None:
+    def _write_record(self, id_: str) -> None:
         files.write(self._created / id_, b"", mode=0o600)
 
     def _forget(self, id_: str) -> None:

@@ -64,11 +64,6 @@ class Header:
     snapshots: int
 
 
-def is_qcow2(path: Path) -> bool:
-    with path.open("rb") as file:
-        return file.read(len(_MAGIC)) == _MAGIC
-
-
 def read_header(path: Path) -> Header:
     """Without qemu-img, so that a hundred images cost little and one that QEMU has open can be read."""
     with path.open("rb") as file:
@@ -92,8 +87,7 @@ def read_header(path: Path) -> Header:
 async def verify(path: Path) -> str:
     """The format of what was downloaded. Raises PermanentFailure if no instance can start from it."""
     try:
-        if not await asyncio.to_thread(is_qcow2, path):
-            await asyncio.to_thread(_verify_raw, path)
+        if await asyncio.to_thread(_is_raw, path):
             return "raw"
         header = await asyncio.to_thread(read_header, path)
     except NotAnImage as what:
@@ -118,11 +112,16 @@ async def verify(path: Path) -> str:
     return "qcow2"
 
 
-def _verify_raw(path: Path) -> None:
-    """Anything can be a raw image; one that a machine can boot from ends its first sector with a boot mark."""
+def _is_raw(path: Path) -> bool:
+    """Whether it is no qcow2 image but a raw one. Raises NotAnImage if it is neither.
+
+    Anything can be a raw image; one that a machine can boot from ends its first sector with a boot mark.
+    """
     size = path.stat().st_size
     with path.open("rb") as file:
         start = file.read(_START_BYTES)
+    if start.startswith(_MAGIC):
+        return False
     boots = start[:SECTOR].endswith(_BOOT_MARK) and len(start) >= SECTOR
     for at, magic, what, remedy in _OTHER_FORMATS:
         if start.startswith(magic, at) and not (boots and at > SECTOR):  # a CD may be a disk, too
@@ -133,6 +132,7 @@ def _verify_raw(path: Path) -> None:
         looks = "text" if start and not set(start[:SECTOR]) - _TEXT else "data"
         raise NotAnImage(f"is {looks}, no disk image: neither qcow2 nor raw with a boot sector")
     _verify_size(size)
+    return True
 
 
 def _verify_size(size: int) -> None:

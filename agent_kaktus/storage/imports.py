@@ -110,11 +110,8 @@ class Imports:
         except TimeoutError as why:
             raise PermanentFailure(f"it took longer than {IMPORT_TIMEOUT_S / 3600:.0f} hours") from why
         format_ = await image.verify(part)
-        try:
+        with contextlib.suppress(FileExistsError):  # somebody has put it there meanwhile, and it stays
             await asyncio.to_thread(self.storage.add_template, template.pool, template.id, format_)
-        except FileExistsError:
-            log.warning("template.there_already", id=template.id)
-            return
         crashpoint.reach("kaktus.template.imported")
         log.info("template.imported", id=template.id, format=format_)
 

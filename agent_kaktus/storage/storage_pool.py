@@ -18,11 +18,6 @@ DISK_SOURCES: dict[int, Callable[[Settings, str, str], DiskSource]] = {storage_p
 class StoragePool(DesiredObject):
     driver: int
 
-    @property
-    def is_served(self) -> bool:
-        """Whether this agent has its driver."""
-        return self.driver in DISK_SOURCES
-
 
 class StoragePools(Kind[StoragePool]):
     message, value = storage_pool_pb2.StoragePool, StoragePool
@@ -33,7 +28,7 @@ class StoragePools(Kind[StoragePool]):
     def plan(self, view: View, wanted: StoragePool) -> Verdict:
         if wanted.gone:
             return _plan_gone(view, wanted)
-        if not wanted.is_served:
+        if wanted.driver not in DISK_SOURCES:
             return Verdict(fails="this agent serves pools in a directory only")
         if wanted.id not in view.actual.created:
             return Verdict((Call("create pool", wanted.name, lambda host: host.storage.create_pool(wanted.id)),))

@@ -67,7 +67,7 @@ class Volumes(Kind[Volume]):
 def source_of(config: Settings, desired: Desired, volume: Volume) -> DiskSource:
     """Where a volume's bytes are. Raises MissingReference."""
     pool = desired.get(StoragePool, volume.pool, "storage pool")
-    if not pool.is_served:
+    if pool.driver not in DISK_SOURCES:
         raise MissingReference(f"storage pool {pool.name}, whose driver this agent does not have")
     return DISK_SOURCES[pool.driver](config, pool.id, volume.id)
 
