@@ -21,8 +21,8 @@ class Power(Enum):
     OFF = "off"
 
 
-# Of what definitions have beyond what is asked for. Raised with each change of that: instances defined before are
-# defined anew and have it from their next start on, and nobody is asked to restart them.
+# Of what definitions have beyond what is requested. Raised with each change of that: instances defined before are
+# defined anew and have it from their next start on; nobody is asked to restart them.
 DEFINITION_VERSION = 2
 
 
@@ -31,10 +31,10 @@ class Mark:
     """Our mark in a domain's metadata: whose it is, and at which generations what happened to it."""
 
     id: str
-    fingerprint: str  # of what the definition has been asked to be
+    fingerprint: str  # of what was requested in its definition
     ran_at: int = 0  # it was last seen to run
     powered_off_at: int = 0  # its guest switched it off
-    stop_asked_at: int = 0  # we asked it to shut down, if we did since its start
+    stop_requested_at: int = 0  # it was asked to shut down, if since its start
     version: int = DEFINITION_VERSION
 
 

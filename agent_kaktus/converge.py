@@ -221,7 +221,7 @@ class Loop:
             step.after(self.memory, self.clock())
             log.info("step.done", id=wanted.id, step=str(step))
             crashpoint.reach(f"kaktus.{step.crash_point}")
-        if self.memory.note_done(wanted.id, str(verdict)) > MAX_REPEATS:
+        if self.memory.count_repeats(wanted.id, str(verdict)) > MAX_REPEATS:
             self.memory.note_failure(wanted.id, f"does not come to rest: {verdict}", self.clock())
 
     async def _carry_out(self, step: Step) -> None:

@@ -50,8 +50,8 @@ class Memory:
         self.failures[id_] = Failure(reason, attempts, retry_at)
         return self.failures[id_]
 
-    def note_done(self, id_: str, steps: str) -> int:
-        """How often in a row an object has needed these very steps."""
+    def count_repeats(self, id_: str, steps: str) -> int:
+        """Notes that an object's steps are done. Returns how often in a row it has needed these very steps."""
         last, times = self.repeats.get(id_, ("", 0))
         self.repeats[id_] = (steps, times + 1 if steps == last else 1)
         return self.repeats[id_][1]

@@ -39,15 +39,12 @@ class KaktusWorker(Worker):
 
     async def act(self, command: fleet_pb2.Command) -> None:
         """Raises Refused with the reason when it can't be done."""
-        hypervisor = self._running_hypervisor()
+        hypervisor, action = self._running_hypervisor(), command.WhichOneof("action")
+        verb = {"reboot": hypervisor.reboot, "reset": hypervisor.reset}.get(str(action))
+        if verb is None:
+            raise Refused(f"this agent knows no command {action}; upgrade it")
         try:
-            match command.WhichOneof("action"):
-                case "reboot":
-                    await hypervisor.reboot(command.target)
-                case "reset":
-                    await hypervisor.reset(command.target)
-                case other:
-                    raise Refused(f"this agent knows no command {other}; upgrade it")
+            await verb(command.target)
         except StepFailed as why:
             raise Refused(str(why)) from why
 

@@ -1,5 +1,6 @@
 """The domain of an instance: its definition in libvirt's XML, and what a definition says. Pure."""
 
+import dataclasses
 import hashlib
 import re
 from pathlib import Path
@@ -17,6 +18,8 @@ from agent_kaktus.storage.volume import Volume
 NAMESPACE = "https://kowabunga.cloud/xmlns/kaktus/1"
 PREFIX = "kowa"
 MARK = f"{{{NAMESPACE}}}mark"
+_MARK_ATTRIBUTES = ("id", "digest", "ran", "rests", "asked", "form")  # of its fields, in their order
+_OLDER_MARK = {"asked": "0", "form": "1"}  # what older agents do not write, nor the next
 
 ElementTree.register_namespace(PREFIX, NAMESPACE)
 
@@ -100,8 +103,7 @@ def bare_mark(mark: Mark) -> str:
 
 
 def _attributes(mark: Mark) -> dict[str, str]:
-    numbers = {"ran": mark.ran_at, "rests": mark.powered_off_at, "asked": mark.stop_asked_at, "form": mark.version}
-    return {"id": mark.id, "digest": mark.fingerprint, **{name: str(number) for name, number in numbers.items()}}
+    return {name: str(value) for name, value in zip(_MARK_ATTRIBUTES, dataclasses.astuple(mark), strict=True)}
 
 
 def mark_of(domain: Element) -> Mark | None:
@@ -109,15 +111,10 @@ def mark_of(domain: Element) -> Mark | None:
     found = domain.find(f"metadata/{MARK}")
     if found is None:
         return None
+    attributes = _OLDER_MARK | found.attrib
     try:
-        return Mark(
-            found.attrib["id"],
-            found.attrib["digest"],
-            ran_at=int(found.attrib["ran"]),
-            powered_off_at=int(found.attrib["rests"]),
-            stop_asked_at=int(found.get("asked", "0")),  # older agents do not write it, nor the next
-            version=int(found.get("form", "1")),
-        )
+        id_, fingerprint, *numbers = (attributes[name] for name in _MARK_ATTRIBUTES)
+        return Mark(id_, fingerprint, *map(int, numbers))
     except (KeyError, ValueError):
         return None
 

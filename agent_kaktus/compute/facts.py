@@ -24,15 +24,10 @@ def observe_facts(connection: Any) -> kaktus_pb2.KaktusStatus:
         memory=connection.getMemoryStats(libvirt.VIR_NODE_MEMORY_STATS_ALL_CELLS)["total"] << 10,
         hypervisor=f"{connection.getType()} {number // 1_000_000}.{number // 1_000 % 1_000}.{number % 1_000}",
         architecture=architecture,
-        cpu_model=cpu_model(capabilities),
+        cpu_model=capabilities.findtext("host/cpu/model", ""),  # as libvirt names it
         cpu_flags=cpu_flags(Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace")),
         numa_nodes=numa_nodes(capabilities),
     )
-
-
-def cpu_model(capabilities: ElementTree.Element) -> str:
-    """The processor's model as libvirt names it, or nothing."""
-    return capabilities.findtext("host/cpu/model", "")
 
 
 def cpu_flags(cpuinfo: str) -> list[str]:

@@ -98,9 +98,9 @@ class Instances(Kind[Instance]):
         """Forgets that an instance was asked to stop once it is off, or is wanted and its time has run out."""
         notes, instances = view.memory.of(PowerNotes), view.desired.of(Instance)
         notes.keep_only(instances.keys())
-        for id_, asked in list(notes.stopping.items()):
+        for id_, requested_at in list(notes.stopping.items()):
             found = view.actual.domains.get(id_)
-            is_due = view.now - asked >= view.config.shutdown_limit
+            is_due = view.now - requested_at >= view.config.shutdown_limit
             if found is None or not found.is_on or (is_due and not instances[id_].is_to_stop):
                 del notes.stopping[id_]
         for id_, found in view.actual.domains.items():
@@ -108,7 +108,7 @@ class Instances(Kind[Instance]):
                 notes.note_running(instances[id_], view.now)
 
     def deadlines(self, view: View) -> Iterable[float]:
-        return [asked + view.config.shutdown_limit for asked in view.memory.of(PowerNotes).stopping.values()]
+        return [at + view.config.shutdown_limit for at in view.memory.of(PowerNotes).stopping.values()]
 
 
 def _plan_waiting(view: View, wanted: Instance, found: Domain | None, reason: str) -> Verdict:
@@ -153,16 +153,16 @@ def _start(
     if found is not None and found.was_powered_off_at(wanted.generation):
         return Verdict(steps, conditions=(POWERED_OFF,))
     ran = mark.ran_at == wanted.generation
-    if found is not None and found.powered_off and ran and not mark.stop_asked_at:
+    if found is not None and found.powered_off and ran and not mark.stop_requested_at:
         # Reported once it is marked: whoever hears of it may stop it at once, and then it is too late to say why.
         return Verdict((*steps, SetMark(wanted, replace(mark, powered_off_at=wanted.generation))))
     if ran and view.memory.of(PowerNotes).crashes_too_often(wanted):
         return Verdict(fails="it stopped by itself 5 times within 10 minutes; see its console, then change or start it")
-    up: list[Step] = [Start(wanted, again=ran and not mark.stop_asked_at)]
-    if not ran or mark.stop_asked_at:
+    up: list[Step] = [Start(wanted, again=ran and not mark.stop_requested_at)]
+    if not ran or mark.stop_requested_at:
         # Before it runs, or one that ends at once would never count. Not before it is started: until then libvirt may
         # still say how its last life ended.
-        up.append(SetMark(wanted, replace(mark, ran_at=wanted.generation, stop_asked_at=0)))
+        up.append(SetMark(wanted, replace(mark, ran_at=wanted.generation, stop_requested_at=0)))
     if devices.attachments:
         up.append(FilterTaps(wanted, devices.adapters))
     if wanted.power == instance_pb2.POWER_RUNNING:
@@ -188,17 +188,17 @@ def _stop(view: View, wanted: Instance, found: Domain | None) -> Verdict | None:
     """What stopping it takes, whatever it refers to. None if it is not to be stopped, or is off."""
     if not wanted.is_to_stop or found is None or not found.is_on:
         return None
-    asked = view.memory.of(PowerNotes).stopping.get(wanted.id)
+    requested_at = view.memory.of(PowerNotes).stopping.get(wanted.id)
     if found.power in (Power.IO_ERROR, Power.ASLEEP, Power.PANICKED) or (
-        asked is not None and view.now - asked >= view.config.shutdown_limit
+        requested_at is not None and view.now - requested_at >= view.config.shutdown_limit
     ):
         return Verdict((CutPower(wanted),))
     if found.power is Power.PAUSED:
         return Verdict((*_filter_taps(view, wanted, found), Resume(wanted)))
     note: tuple[Step, ...] = ()
-    if found.persistent and found.mark is not None and found.mark.stop_asked_at != wanted.generation:
-        note = (SetMark(wanted, replace(found.mark, stop_asked_at=wanted.generation)),)
-    if asked is not None and not note:
+    if found.persistent and found.mark is not None and found.mark.stop_requested_at != wanted.generation:
+        note = (SetMark(wanted, replace(found.mark, stop_requested_at=wanted.generation)),)
+    if requested_at is not None and not note:
         return Verdict(working="it is shutting down")
     return Verdict((Shutdown(wanted), *note))
 

@@ -166,5 +166,5 @@ class SetMark(ObjectStep[Instance]):
         await host.hypervisor.set_mark(self.wanted.id, self.mark)
 
     def __str__(self) -> str:
-        words = {self.mark.powered_off_at: "powered off", self.mark.stop_asked_at: "stopping"}
+        words = {self.mark.powered_off_at: "powered off", self.mark.stop_requested_at: "stopping"}
         return f"mark {self.wanted.name} {words.get(self.wanted.generation, 'running')}"

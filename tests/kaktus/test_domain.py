@@ -111,7 +111,7 @@ def web(slice_: Slice) -> tuple[Instance, Devices]:
 
 
 def test_the_whole_definition() -> None:
-    mark = Mark(WEB, "abc", ran_at=3, stop_asked_at=2)
+    mark = Mark(WEB, "abc", ran_at=3, stop_requested_at=2)
     assert domain.definition(CONFIG, *web(one_instance()), mark) == GOLDEN
 
 
@@ -123,7 +123,7 @@ def test_with_kvm_it_has_the_hosts_processor() -> None:
 
 
 def test_a_mark_is_read_back() -> None:
-    mark = Mark(WEB, "abc", ran_at=3, powered_off_at=2, stop_asked_at=1)
+    mark = Mark(WEB, "abc", ran_at=3, powered_off_at=2, stop_requested_at=1)
     element = ElementTree.fromstring(domain.definition(CONFIG, *web(one_instance()), mark))  # noqa: S314
     assert domain.mark_of(element) == mark
     older = ElementTree.fromstring(GOLDEN.replace(' asked="2"', ""))  # noqa: S314

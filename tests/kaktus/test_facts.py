@@ -2,7 +2,7 @@
 
 from xml.etree import ElementTree
 
-from agent_kaktus.compute.facts import cpu_flags, cpu_model, numa_nodes
+from agent_kaktus.compute.facts import cpu_flags, numa_nodes, observe_facts
 from kowa.v2.kaktus_pb2 import NumaNode
 
 CAPABILITIES = """
@@ -19,7 +19,6 @@ CAPABILITIES = """
 
 def test_the_processor_and_its_nodes() -> None:
     found = ElementTree.fromstring(CAPABILITIES)  # noqa: S314 - ours
-    assert cpu_model(found) == "EPYC-Rome"
     assert list(numa_nodes(found)) == [
         NumaNode(id=0, cpus="0-2,7-9", memory=1 << 20),
         NumaNode(id=1, cpus="5", memory=2 << 20),
@@ -32,6 +31,31 @@ def test_the_processor_and_its_nodes() -> None:
     assert cpu_flags("processor : 0\nFeatures : fp asimd\n") == ["asimd", "fp"]
 
 
+class Connection:
+    """What libvirt says of a host."""
+
+    def getInfo(self) -> list[object]:  # noqa: N802 - libvirt's name
+        return ["x86_64", 1, 8, 2000, 1, 1, 8, 1]
+
+    def getVersion(self) -> int:  # noqa: N802 - libvirt's name
+        return 7_002_022
+
+    def getType(self) -> str:  # noqa: N802 - libvirt's name
+        return "QEMU"
+
+    def getMemoryStats(self, cells: int) -> dict[str, int]:  # noqa: N802 - libvirt's name
+        return {"total": 1 << 20, "free": 1}
+
+    def getCapabilities(self) -> str:  # noqa: N802 - libvirt's name
+        return CAPABILITIES
+
+
+def test_the_status_of_a_host() -> None:
+    found = observe_facts(Connection())
+    assert (found.hypervisor, found.cpu_model, found.architecture) == ("QEMU 7.2.22", "EPYC-Rome", "x86_64")
+    assert (found.cpus, found.memory, len(found.numa_nodes)) == (8, 1 << 30, 2)
+
+
 def test_what_nobody_says_is_left_out() -> None:
     found = ElementTree.fromstring("<capabilities><host/></capabilities>")  # noqa: S314 - ours
-    assert (cpu_model(found), list(numa_nodes(found)), cpu_flags("")) == ("", [], [])
+    assert (list(numa_nodes(found)), cpu_flags("")) == ([], [])

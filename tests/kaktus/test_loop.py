@@ -87,7 +87,7 @@ def test_what_goes_wrong_around_a_step_holds_up_no_other(monkeypatch: pytest.Mon
         return 1
 
     async def story(bench: Bench) -> None:
-        monkeypatch.setattr(Memory, "note_done", spoilt)
+        monkeypatch.setattr(Memory, "count_repeats", spoilt)
         await bench.converge()
         assert bench.report("db").outcome == APPLIED
 

@@ -128,11 +128,11 @@ def _happen(host: FakeHost, event: str) -> None:
             host.links["km0123456789ab"] = Link("km0123456789ab", 8)
         case "asked to stop":
             host.power_notes.stopping[web] = host.now
-            _mark(host, stop_asked_at=2)
+            _mark(host, stop_requested_at=2)
         case "asked in vain":
             host.power_notes.stopping[web] = host.now
         case "asked before":
-            _mark(host, stop_asked_at=1)
+            _mark(host, stop_requested_at=1)
         case "asleep":
             host.domains[web] = replace(host.domains[web], power=Power.ASLEEP)
         case "marked since":
