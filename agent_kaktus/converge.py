@@ -6,7 +6,7 @@ It knows no kind by name.
 import asyncio
 import contextlib
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -32,63 +32,6 @@ MAX_ROUNDS = 50  # of observing, planning and doing without a pause
 log = structlog.get_logger()
 
 
-class Reports:
-    """Makes reports; equal facts make equal reports, so that they are not sent again."""
-
-    def __init__(self) -> None:
-        self._last: dict[str, Message] = {}
-
-    def all(self, view: View, verdicts: Mapping[str, Verdict]) -> Iterable[fleet_pb2.Report]:
-        """One for each object."""
-        for wanted in view.desired:
-            yield self.one(view, wanted, verdicts[wanted.id])
-        for id_ in self._last.keys() - verdicts.keys():
-            del self._last[id_]
-
-    def one(self, view: View, wanted: DesiredObject, verdict: Verdict) -> fleet_pb2.Report:
-        """What is seen of an object, and its verdict."""
-        outcome, message = _outcome(view.memory, wanted, verdict)
-        if outcome == fleet_pb2.OUTCOME_APPLIED:
-            view.memory.applied[wanted.id] = wanted.generation
-        is_ended = outcome in (fleet_pb2.OUTCOME_APPLIED, fleet_pb2.OUTCOME_FAILED)
-        kind = view.kinds.of(wanted)
-        resource: Any = kind.message()
-        if not verdict.gone:
-            kind.fill_status(view, wanted, resource)
-            resource.meta.conditions.extend(verdict.conditions)
-            self._last[wanted.id] = resource
-        return fleet_pb2.Report(
-            id=wanted.id,
-            observed_generation=wanted.generation if is_ended else view.memory.applied.get(wanted.id, 0),
-            gone=verdict.gone,
-            resource=resources.pack(resource),
-            outcome=outcome,
-            message=message,
-        )
-
-    def unseen(self, view: View, reason: str) -> Iterable[fleet_pb2.Report]:
-        """While the host can't be observed: what was seen last, without what may have changed since.
-
-        What asks nothing of the host is as wanted, for all that.
-        """
-        for wanted in view.desired:
-            kind = view.kinds.of(wanted)
-            if not kind.needs_host:
-                yield self.one(view, wanted, Verdict(gone=wanted.gone))
-                continue
-            resource: Any = kind.message()
-            resource.MergeFrom(self._last.get(wanted.id, resource))
-            resource.ClearField("meta")
-            kind.clear_unseen(resource)
-            yield fleet_pb2.Report(
-                id=wanted.id,
-                observed_generation=view.memory.applied.get(wanted.id, 0),
-                resource=resources.pack(resource),
-                outcome=fleet_pb2.OUTCOME_WAITING,
-                message=reason,
-            )
-
-
 @dataclass
 class Loop:
     """Converges a host, which is a LocalHost, or in a simulation something that has the same."""
@@ -103,7 +46,7 @@ class Loop:
     def __post_init__(self) -> None:
         self.desired = Desired()  # as last planned for
         self._view: View | None = None
-        self._reports = Reports()
+        self._reported: dict[str, Message] = {}  # the latest resource of each object that was observed
         self._wake = asyncio.Event()
         self._eventloop = asyncio.get_running_loop()
 
@@ -132,7 +75,7 @@ class Loop:
     def background_progressed(self, wanted: DesiredObject, working: str) -> None:
         """Reports how far it has come."""
         if self._view is not None and self._view.desired.of(type(wanted)).get(wanted.id) == wanted:
-            self.feed.report(self._reports.one(self._view, wanted, Verdict(working=working)))
+            self._report(self._view, wanted, Verdict(working=working))
 
     async def _listen(self) -> None:
         while True:
@@ -163,8 +106,7 @@ class Loop:
             except Exception as why:
                 if not isinstance(why, StepFailed | OSError):
                     log.exception("observe.failed")
-                for report in self._reports.unseen(view, str(why)):
-                    self.feed.report(report)
+                self._report_unseen(view, str(why))
                 return RETRY_INTERVAL_S
             # Forgets what is no longer so.
             self.memory.keep_only({wanted.id for wanted in desired})
@@ -184,11 +126,12 @@ class Loop:
     def _decide(self, view: View) -> dict[DesiredObject, Verdict]:
         """What is to be done now. Reports all objects, also those that need nothing."""
         self._view, verdicts = view, plan(view)
-        for id_, verdict in verdicts.items():
-            if not verdict.steps:
-                view.memory.forget_failures(id_)
-        for report in self._reports.all(view, verdicts):
-            self.feed.report(report)
+        for wanted in view.desired:
+            if not verdicts[wanted.id].steps:
+                view.memory.forget_failures(wanted.id)
+            self._report(view, wanted, verdicts[wanted.id])
+        for id_ in self._reported.keys() - verdicts.keys():
+            del self._reported[id_]
         return {
             wanted: verdict
             for wanted in view.desired
@@ -223,6 +166,51 @@ class Loop:
             crashpoint.reach(f"kaktus.{step.crash_point}")
         if self.memory.count_repeats(wanted.id, str(verdict)) > MAX_REPEATS:
             self.memory.note_failure(wanted.id, f"does not come to rest: {verdict}", self.clock())
+
+    def _report(self, view: View, wanted: DesiredObject, verdict: Verdict) -> None:
+        """Reports what is seen of an object, and its verdict. A report that equals the last is not sent again."""
+        outcome, message = _outcome(view.memory, wanted, verdict)
+        if outcome == fleet_pb2.OUTCOME_APPLIED:
+            view.memory.applied[wanted.id] = wanted.generation
+        is_ended = outcome in (fleet_pb2.OUTCOME_APPLIED, fleet_pb2.OUTCOME_FAILED)
+        kind = view.kinds.of(wanted)
+        resource: Any = kind.message()
+        if not verdict.gone:
+            kind.fill_status(view, wanted, resource)
+            resource.meta.conditions.extend(verdict.conditions)
+            self._reported[wanted.id] = resource
+        report = fleet_pb2.Report(
+            id=wanted.id,
+            observed_generation=wanted.generation if is_ended else view.memory.applied.get(wanted.id, 0),
+            gone=verdict.gone,
+            resource=resources.pack(resource),
+            outcome=outcome,
+            message=message,
+        )
+        self.feed.report(report)
+
+    def _report_unseen(self, view: View, reason: str) -> None:
+        """While the host can't be observed: what was seen last, without what may have changed since.
+
+        What asks nothing of the host is as wanted, for all that.
+        """
+        for wanted in view.desired:
+            kind = view.kinds.of(wanted)
+            if not kind.needs_host:
+                self._report(view, wanted, Verdict(gone=wanted.gone))
+                continue
+            resource: Any = kind.message()
+            resource.MergeFrom(self._reported.get(wanted.id, resource))
+            resource.ClearField("meta")
+            kind.clear_unseen(resource)
+            report = fleet_pb2.Report(
+                id=wanted.id,
+                observed_generation=view.memory.applied.get(wanted.id, 0),
+                resource=resources.pack(resource),
+                outcome=fleet_pb2.OUTCOME_WAITING,
+                message=reason,
+            )
+            self.feed.report(report)
 
     async def _carry_out(self, step: Step) -> None:
         await step.do(self.host)

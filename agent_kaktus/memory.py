@@ -44,7 +44,6 @@ class Memory:
         return self.given_up.get((wanted.id, wanted.generation), "")
 
     def note_failure(self, id_: str, reason: str, now: float) -> Failure:
-        """Steps of an object failed once more."""
         attempts = self.failures[id_].attempts + 1 if id_ in self.failures else 1
         retry_at = now + delay(attempts, FIRST_RETRY_S, LONGEST_RETRY_S)
         self.failures[id_] = Failure(reason, attempts, retry_at)

@@ -25,7 +25,6 @@ def bridge(vnet: str) -> str:
 
 
 def is_bridge(name: str) -> bool:
-    """Whether it is named as we name bridges."""
     return re.fullmatch(rf"kb[0-9a-f]{{{DIGITS}}}", name) is not None
 
 
@@ -35,7 +34,6 @@ def metadata_port(vnet: str) -> str:
 
 
 def is_metadata_port(name: str) -> bool:
-    """Whether it is named as we name the ports of metadata services."""
     return re.fullmatch(rf"km[0-9a-f]{{{DIGITS}}}", name) is not None
 
 

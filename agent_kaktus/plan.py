@@ -33,10 +33,7 @@ class Step:
     """
 
     async def do(self, host: Any) -> None:
-        """Carries it out with the drivers of a LocalHost, or of a simulation that has the same.
-
-        Raises StepFailed or OSError with the reason.
-        """
+        """Carries it out with the drivers of a LocalHost. Raises StepFailed or OSError with the reason."""
         raise NotImplementedError
 
     def before(self, memory: Memory, now: float) -> None:

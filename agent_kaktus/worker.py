@@ -34,11 +34,9 @@ class KaktusWorker(Worker):
         self._hypervisor: Hypervisor | None = None
 
     def accept(self, desired: Mapping[str, fleet_pb2.Object]) -> None:
-        """Raises Refused when an object can't be understood. What refers to nothing may wait."""
         KINDS.parse(desired)
 
     async def act(self, command: fleet_pb2.Command) -> None:
-        """Raises Refused with the reason when it can't be done."""
         hypervisor, action = self._running_hypervisor(), command.WhichOneof("action")
         verb = {"reboot": hypervisor.reboot, "reset": hypervisor.reset}.get(str(action))
         if verb is None:
@@ -49,7 +47,6 @@ class KaktusWorker(Worker):
             raise Refused(str(why)) from why
 
     async def console(self, instance: str, keys: Keys) -> AsyncIterator[bytes]:
-        """What an instance prints, and has printed; `keys` are typed into it."""
         hypervisor = self._running_hypervisor()
         tasks = Tasks()
         tasks.spawn(console.type_in(keys, lambda: hypervisor.serial(instance)), "console keys")
@@ -65,11 +62,10 @@ class KaktusWorker(Worker):
         return self._hypervisor
 
     async def run(self, feed: Feed) -> None:
-        """Converges until cancelled."""
-        settings, state = self._settings, self._settings.state
+        settings = self._settings
         for directory in (settings.pools, settings.instances):
             directory.mkdir(mode=0o711, parents=True, exist_ok=True)
-        storage = DirDriver(settings, state / "made")
+        storage = DirDriver(settings, settings.state / "made")
         try:
             storage.clean(KINDS.parse(feed.desired()).of(StoragePool))
         except Refused as why:  # what an older version took; nothing is cleaned until Kahuna sends a better slice
@@ -82,8 +78,7 @@ class KaktusWorker(Worker):
             lambda template: loop.background_progressed(template, importing(imports.percent[template.id])),
         )
         hypervisor = self._hypervisor = Hypervisor(settings.libvirt_uri, lambda: loop.wake())
-        tokens = Tokens(load_key(state / "metadata.key"))
-        services = MetadataServices(Server(lambda: loop.desired, tokens))
+        services = MetadataServices(Server(lambda: loop.desired, Tokens(load_key(settings.state / "metadata.key"))))
         loop = Loop(KINDS, settings, feed, LocalHost(settings, hypervisor, storage, imports, services))
         tasks = Tasks()
         tasks.spawn(console.trim(settings.instances), "console histories")

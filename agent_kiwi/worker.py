@@ -73,7 +73,6 @@ class KiwiWorker(Worker):
     """Knows the networks of its region."""
 
     def accept(self, desired: Mapping[str, fleet_pb2.Object]) -> None:
-        """Raises Refused when an object can't be understood."""
         KINDS.parse(desired)
 
     async def run(self, feed: Feed) -> None:

@@ -33,7 +33,6 @@ def _template(name: str) -> str:
 _DOMAIN = _template("domain")
 _DISK = _template("disk")
 _INTERFACE = _template("interface")
-_BOOT = '<boot order="1" />'
 _TCG_CACHE = '<tcg><tb-cache unit="MiB">{size}</tb-cache></tcg>'
 _HOST_CPU = '<cpu mode="host-passthrough" check="none" migratable="on" />'
 _EMULATED_CPU = '<cpu mode="custom" match="exact" check="none"><model fallback="forbid">qemu64</model></cpu>'
@@ -83,7 +82,7 @@ def _disk(volume: Volume, source: DiskSource, number: int) -> str:
         source=f"<source {attributes}/>",
         target="vd" + chr(ord("a") + number),
         serial=volume.id.replace("-", "")[:20],
-        boot="" if number else _BOOT,
+        boot="" if number else '<boot order="1" />',
     )
 
 

@@ -134,10 +134,9 @@ class Hypervisor:
 
     async def serial(self, id_: str) -> str:
         """The terminal behind a running instance's serial port; empty while there is none."""
-        try:
+        with contextlib.suppress(StepFailed):
             return await self._call(id_, lambda connection: _serial(connection.lookupByUUIDString(id_)))
-        except StepFailed:
-            return ""
+        return ""
 
     async def cut_power(self, id_: str) -> None:
         """Always tried: it kills a QEMU that hangs, and then the call that waits for that one comes back."""
@@ -207,8 +206,14 @@ class Hypervisor:
         return connection
 
     def _observe(self, connection: Any) -> list[Domain]:
-        found = (_observe_domain(domain, self._killed) for domain in connection.listAllDomains(0))
-        return [domain for domain in found if domain is not None]
+        found: list[Domain] = []
+        for domain in connection.listAllDomains(0):
+            try:
+                found.append(_observe_domain(domain, self._killed))
+            except libvirt.libvirtError as why:
+                if why.get_error_code() != libvirt.VIR_ERR_NO_DOMAIN:  # else it went meanwhile
+                    raise
+        return found
 
     def _lifecycle_changed(self, _: Any, domain: Any, event: int, detail: int, __: object) -> None:
         """A domain started or stopped. For a QEMU that is killed, libvirt says the same afterwards as for a guest's
@@ -257,24 +262,17 @@ def _on_own_connection(uri: str, id_: str, verb: Callable[[Any], object]) -> Non
         verb(connection.lookupByUUIDString(id_))
 
 
-def _observe_domain(domain: Any, killed: Set[str]) -> Domain | None:
-    try:
-        state, reason = domain.state()
-        running, kept = _xml(domain), _xml(domain, libvirt.VIR_DOMAIN_XML_INACTIVE)
-        is_persistent = bool(domain.isPersistent())
-    except libvirt.libvirtError as why:
-        if why.get_error_code() == libvirt.VIR_ERR_NO_DOMAIN:
-            return None  # it went meanwhile
-        raise
+def _observe_domain(domain: Any, killed: Set[str]) -> Domain:
+    state, reason = domain.state()
+    running, kept = _xml(domain), _xml(domain, libvirt.VIR_DOMAIN_XML_INACTIVE)
     started_with = definitions.mark_of(running)
-    id_ = domain.UUIDString()
     is_shut_down = (state, reason) == (libvirt.VIR_DOMAIN_SHUTOFF, libvirt.VIR_DOMAIN_SHUTOFF_SHUTDOWN)
     return Domain(
-        id=id_,
+        id=domain.UUIDString(),
         name=domain.name(),
         power=_POWERS.get((state, reason), _POWERS.get((state, None), Power.RUNNING)),
-        powered_off=is_shut_down and id_ not in killed,
-        persistent=is_persistent,
+        powered_off=is_shut_down and domain.UUIDString() not in killed,
+        persistent=bool(domain.isPersistent()),
         mark=definitions.mark_of(kept),
         running_fingerprint=started_with.fingerprint if started_with else "",
         disks=definitions.disks_of(running) | definitions.disks_of(kept),

@@ -19,7 +19,6 @@ from kowa import files
 from kowa.reserved import METADATA_ADDRESS
 from kowa.runtime.tasks import in_thread
 
-_LABEL = "cidata"
 _MODE = 0o640  # it holds the user data; libvirt hands it to the user QEMU runs as
 # Where an ISO 9660 volume names the application that made it. The fingerprint stands there: one file with the content.
 _APPLICATION_AT = 16 * 2048 + 574
@@ -114,7 +113,7 @@ def _yaml(data: Mapping[str, object]) -> str:
 
 def _iso(contents: Mapping[str, str], fingerprint: str) -> bytes:
     iso = pycdlib.PyCdlib()
-    iso.new(interchange_level=4, joliet=3, rock_ridge="1.09", vol_ident=_LABEL, app_ident_str=fingerprint)
+    iso.new(interchange_level=4, joliet=3, rock_ridge="1.09", vol_ident="cidata", app_ident_str=fingerprint)
     for number, (name, text) in enumerate(contents.items()):
         data = text.encode()
         iso.add_fp(io.BytesIO(data), len(data), f"/F{number}.;1", rr_name=name, joliet_path="/" + name)

@@ -14,7 +14,6 @@ from agent_kaktus.plan import ObjectStep
 if TYPE_CHECKING:
     from agent_kaktus.host import LocalHost
 
-
 MAX_RESTARTS = 5
 RESTART_WINDOW_S = 600.0
 
@@ -36,11 +35,9 @@ class PowerNotes:
         return len(last) == MAX_RESTARTS and last[-1] - last[0] <= RESTART_WINDOW_S
 
     def count_recent_restarts(self, instance: Instance, now: float) -> int:
-        """How often it was restarted within the window."""
         return sum(now - time <= RESTART_WINDOW_S for time in self.restarts_of(instance))
 
     def note_restart(self, instance: Instance, now: float) -> None:
-        """Records a restart after a crash."""
         self.restarts[instance.id, instance.generation] = (*self.restarts_of(instance), now)[-MAX_RESTARTS:]
 
     def note_running(self, instance: Instance, now: float) -> None:
@@ -54,7 +51,6 @@ class PowerNotes:
             self.stopping.setdefault(instance.id, now)
 
     def keep_only(self, ids: Set[str]) -> None:
-        """Forgets all other instances."""
         for id_ in self.stopping.keys() - ids:
             del self.stopping[id_]
         for key in [key for key in self.restarts if key[0] not in ids]:
