@@ -8,7 +8,7 @@ the next observation.
 
 from collections.abc import Callable, Coroutine, Iterable
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from agent_kaktus.actual import Actual
 from agent_kaktus.memory import Memory
@@ -25,56 +25,27 @@ D = TypeVar("D", bound=DesiredObject)
 SPACE_UNIT_BYTES = 16 << 20  # space is reported in whole units, or each observation would send a report
 
 
+def _note_nothing(memory: Memory, now: float) -> None:
+    """As most steps do."""
+
+
 @dataclass(frozen=True, slots=True)
 class Step:
-    """One change of the host, a value that carries itself out and can be repeated.
-
-    Its text is in tests, logs and reports; behind it there is a crash point.
-    """
-
-    async def do(self, host: Any) -> None:
-        """Carries it out with the drivers of a LocalHost. Raises StepFailed or OSError with the reason."""
-        raise NotImplementedError
-
-    def before(self, memory: Memory, now: float) -> None:
-        """Notes what must be known though it fails."""
-
-    def after(self, memory: Memory, now: float) -> None:
-        """Notes what must be known once it is done."""
-
-    @property
-    def crash_point(self) -> str:
-        return type(self).__name__
-
-
-@dataclass(frozen=True, slots=True)
-class Call(Step):
-    """A step that is one call of a driver. Its text is a verb, such as `create pool`, and a name."""
+    """One change of the host that can be repeated. Its text is a verb, such as `create pool`, and a name."""
 
     verb: str
     name: str
-    call: Callable[["LocalHost"], Coroutine[Any, Any, None]]
-
-    async def do(self, host: "LocalHost") -> None:
-        await self.call(host)
+    do: Callable[["LocalHost"], Coroutine[Any, Any, None]]  # raises StepFailed or OSError with the reason
+    before: Callable[[Memory, float], None] = _note_nothing  # notes what must be known though it fails
+    after: Callable[[Memory, float], None] = _note_nothing  # notes what must be known once it is done
 
     @property
     def crash_point(self) -> str:
+        """Behind it; such as `CreatePool`."""
         return self.verb.title().replace(" ", "")
 
     def __str__(self) -> str:
         return f"{self.verb} {self.name}".rstrip()
-
-
-@dataclass(frozen=True, slots=True)
-class ObjectStep(Step, Generic[D]):
-    """A step for one object. Its text is a verb and the object's name."""
-
-    verb: ClassVar[str]
-    wanted: D
-
-    def __str__(self) -> str:
-        return f"{self.verb} {self.wanted.name}"
 
 
 @dataclass(frozen=True, slots=True)

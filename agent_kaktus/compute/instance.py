@@ -1,26 +1,13 @@
 """Instances: what they need, what is reported of them. The plan is pure."""
 
-from collections.abc import Iterable
-from dataclasses import replace
+from collections.abc import Callable, Iterable, Set
+from dataclasses import dataclass, field, replace
 
 from agent_kaktus.actual import DEFINITION_VERSION, Domain, Mark, Power
 from agent_kaktus.compute import domain, seed
 from agent_kaktus.compute.desired import Devices, Instance, devices_of
-from agent_kaktus.compute.steps import (
-    CutPower,
-    Define,
-    FilterTaps,
-    PowerNotes,
-    RemoveSeed,
-    Resume,
-    SetMark,
-    Shutdown,
-    Start,
-    Suspend,
-    Undefine,
-    WriteSeed,
-)
-from agent_kaktus.network.adapter import Adapter, is_filtered, why_not_plugged
+from agent_kaktus.memory import Generation, Memory
+from agent_kaktus.network.adapter import Adapter, is_filtered, put_filters, why_not_plugged
 from agent_kaktus.network.vnet import why_no_bridge
 from agent_kaktus.plan import GONE, Kind, Step, Verdict, View
 from agent_kaktus.storage.volume import why_no_disk
@@ -29,6 +16,8 @@ from kowa.runtime.desired import Identity, MissingReference
 from kowa.v2 import instance_pb2
 from kowa.v2.meta_pb2 import Condition
 
+MAX_RESTARTS = 5
+RESTART_WINDOW_S = 600.0
 MIN_MEMORY_BYTES = 1 << 20
 MIN_FREE_BYTES = 64 << 20  # that a pool must have before an instance that ran out of them is resumed
 
@@ -47,6 +36,45 @@ _POWERS = {
     Power.PANICKED: instance_pb2.POWER_STOPPED,
     Power.OFF: instance_pb2.POWER_STOPPED,
 }  # all others are suspended
+
+
+@dataclass(slots=True)
+class PowerNotes:
+    """When instances were asked to stop, and restarted after a crash. Times are seconds of the loop's clock."""
+
+    stopping: dict[str, float] = field(default_factory=dict)  # instance -> when it was asked to shut down
+    restarts: dict[Generation, tuple[float, ...]] = field(default_factory=dict)
+
+    def restarts_of(self, instance: Instance) -> tuple[float, ...]:
+        """When its present generation was restarted after a crash."""
+        return self.restarts.get((instance.id, instance.generation), ())
+
+    def crashes_too_often(self, instance: Instance) -> bool:
+        """Stays true until its generation changes, however long ago the crashes are."""
+        last = self.restarts_of(instance)[-MAX_RESTARTS:]
+        return len(last) == MAX_RESTARTS and last[-1] - last[0] <= RESTART_WINDOW_S
+
+    def count_recent_restarts(self, instance: Instance, now: float) -> int:
+        return sum(now - time <= RESTART_WINDOW_S for time in self.restarts_of(instance))
+
+    def note_restart(self, instance: Instance, now: float) -> None:
+        self.restarts[instance.id, instance.generation] = (*self.restarts_of(instance), now)[-MAX_RESTARTS:]
+
+    def note_running(self, instance: Instance, now: float) -> None:
+        """Clears the restarts of an instance that has run for a whole RESTART_WINDOW_S."""
+        if self.restarts_of(instance) and not self.count_recent_restarts(instance, now):
+            del self.restarts[instance.id, instance.generation]
+
+    def note_stopping(self, instance: Instance, now: float) -> None:
+        """From now on an instance that is to stop has its time to do so."""
+        if instance.is_to_stop:
+            self.stopping.setdefault(instance.id, now)
+
+    def keep_only(self, ids: Set[str]) -> None:
+        for id_ in self.stopping.keys() - ids:
+            del self.stopping[id_]
+        for key in [key for key in self.restarts if key[0] not in ids]:
+            del self.restarts[key]
 
 
 class Instances(Kind[Instance]):
@@ -128,7 +156,7 @@ def _plan_ready(view: View, wanted: Instance, devices: Devices, found: Domain | 
     if found is None or not found.is_on:
         return _start(view, wanted, devices, mark, steps, found)
     if found.power is Power.PANICKED:
-        return Verdict((*steps, CutPower(wanted)))  # then it is off, without having been asked to, and is started again
+        return Verdict((*steps, _cut_power(wanted)))  # then it is off without having been asked, and is started again
     if found.power is Power.IO_ERROR and _is_full(view, devices):
         return Verdict(steps, fails="" if steps else "paused, since a disk could not be written: its pool is full")
     if wanted.id in view.memory.of(PowerNotes).stopping:
@@ -140,10 +168,12 @@ def _plan_ready(view: View, wanted: Instance, devices: Devices, found: Domain | 
 def _define(view: View, wanted: Instance, devices: Devices, found: Domain | None, mark: Mark) -> list[Step]:
     steps: list[Step] = []
     if view.actual.seeds.get(wanted.id) != seed.fingerprint(view.config, wanted, devices):
-        steps.append(WriteSeed(wanted, devices))
+        steps.append(Step("seed", wanted.name, lambda host: host.seeds.write(wanted, devices)))
     defined = found.mark if found and found.persistent else None
     if defined is None or (defined.fingerprint, defined.version) != (mark.fingerprint, mark.version):
-        steps.append(Define(wanted, devices, mark, again=found is not None))
+        text = domain.definition(view.config, wanted, devices, mark)
+        verb = "define" if found is None else "redefine"
+        steps.append(Step(verb, wanted.name, lambda host: host.hypervisor.define(text)))
     return steps
 
 
@@ -155,32 +185,32 @@ def _start(
     ran = mark.ran_at == wanted.generation
     if found is not None and found.powered_off and ran and not mark.stop_requested_at:
         # Reported once it is marked: whoever hears of it may stop it at once, and then it is too late to say why.
-        return Verdict((*steps, SetMark(wanted, replace(mark, powered_off_at=wanted.generation))))
+        return Verdict((*steps, _set_mark(wanted, replace(mark, powered_off_at=wanted.generation))))
     if ran and view.memory.of(PowerNotes).crashes_too_often(wanted):
         return Verdict(fails="it stopped by itself 5 times within 10 minutes; see its console, then change or start it")
-    up: list[Step] = [Start(wanted, again=ran and not mark.stop_requested_at)]
+    up = [_start_domain(wanted, again=ran and not mark.stop_requested_at)]
     if not ran or mark.stop_requested_at:
         # Before it runs, or one that ends at once would never count. Not before it is started: until then libvirt may
         # still say how its last life ended.
-        up.append(SetMark(wanted, replace(mark, ran_at=wanted.generation, stop_requested_at=0)))
+        up.append(_set_mark(wanted, replace(mark, ran_at=wanted.generation, stop_requested_at=0)))
     if devices.attachments:
-        up.append(FilterTaps(wanted, devices.adapters))
+        up.append(_put_filters(wanted, devices.adapters))
     if wanted.power == instance_pb2.POWER_RUNNING:
-        up.append(Resume(wanted))
+        up.append(_resume(wanted))
     return Verdict((*steps, *up))
 
 
 def _keep_running(view: View, wanted: Instance, devices: Devices, found: Domain, mark: Mark) -> list[Step]:
     steps: list[Step] = []
     if not all(is_filtered(view, adapter) for adapter in devices.adapters):
-        steps.append(FilterTaps(wanted, devices.adapters))
+        steps.append(_put_filters(wanted, devices.adapters))
     is_suspended = wanted.power == instance_pb2.POWER_SUSPENDED
     if is_suspended and found.power is Power.RUNNING:
-        steps.append(Suspend(wanted))
+        steps.append(Step("suspend", wanted.name, lambda host: host.hypervisor.suspend(wanted.id)))
     if not is_suspended and found.power is not Power.RUNNING:
-        steps.append(Resume(wanted))
+        steps.append(_resume(wanted))
     if mark.ran_at != wanted.generation:
-        steps.append(SetMark(wanted, replace(mark, ran_at=wanted.generation)))
+        steps.append(_set_mark(wanted, replace(mark, ran_at=wanted.generation)))
     return steps
 
 
@@ -192,15 +222,19 @@ def _stop(view: View, wanted: Instance, found: Domain | None) -> Verdict | None:
     if found.power in (Power.IO_ERROR, Power.ASLEEP, Power.PANICKED) or (
         requested_at is not None and view.now - requested_at >= view.config.shutdown_limit
     ):
-        return Verdict((CutPower(wanted),))
+        return Verdict((_cut_power(wanted),))
     if found.power is Power.PAUSED:
-        return Verdict((*_filter_taps(view, wanted, found), Resume(wanted)))
+        return Verdict((*_filter_taps(view, wanted, found), _resume(wanted)))
     note: tuple[Step, ...] = ()
     if found.persistent and found.mark is not None and found.mark.stop_requested_at != wanted.generation:
-        note = (SetMark(wanted, replace(found.mark, stop_requested_at=wanted.generation)),)
+        note = (_set_mark(wanted, replace(found.mark, stop_requested_at=wanted.generation)),)
     if requested_at is not None and not note:
         return Verdict(working="it is shutting down")
-    return Verdict((Shutdown(wanted), *note))
+    # It may take up to shutdown_limit, then power is cut.
+    shutdown = Step(
+        "shutdown", wanted.name, lambda host: host.hypervisor.shutdown(wanted.id), before=_note_stopping(wanted)
+    )
+    return Verdict((shutdown, *note))
 
 
 def _filter_taps(view: View, wanted: Instance, found: Domain | None) -> tuple[Step, ...]:
@@ -209,17 +243,17 @@ def _filter_taps(view: View, wanted: Instance, found: Domain | None) -> tuple[St
         return ()
     adapters = (view.desired.of(Adapter).get(id_) for id_ in wanted.adapters)
     plugged = tuple(adapter for adapter in adapters if adapter and adapter.tap in view.actual.links)
-    return () if all(is_filtered(view, adapter) for adapter in plugged) else (FilterTaps(wanted, plugged),)
+    return () if all(is_filtered(view, adapter) for adapter in plugged) else (_put_filters(wanted, plugged),)
 
 
 def _plan_gone(view: View, wanted: Instance, found: Domain | None) -> Verdict:
     steps: list[Step] = []
     if found is not None:
         if found.is_on:
-            steps.append(CutPower(wanted))
-        steps.append(Undefine(wanted))
+            steps.append(_cut_power(wanted))
+        steps.append(Step("undefine", wanted.name, lambda host: host.hypervisor.undefine(wanted.id)))
     if wanted.id in view.actual.seeds:
-        steps.append(RemoveSeed(wanted))
+        steps.append(Step("remove seed", wanted.name, lambda host: host.seeds.remove(wanted.id)))
     return Verdict(tuple(steps)) if steps else GONE
 
 
@@ -243,3 +277,39 @@ def _why_not_ready(view: View, wanted: Instance, devices: Devices) -> str:
 def _is_full(view: View, devices: Devices) -> bool:
     pools = (view.actual.pools.get(volume.pool) for volume, _ in devices.disks)
     return any(pool is not None and pool.available < MIN_FREE_BYTES for pool in pools)
+
+
+def _start_domain(wanted: Instance, *, again: bool) -> Step:
+    """Starts it paused: the guest runs only once its taps are filtered. `again` if it stopped by itself."""
+
+    def note_restart(memory: Memory, now: float) -> None:
+        if again:
+            memory.of(PowerNotes).note_restart(wanted, now)
+
+    name = f"{wanted.name} again" if again else wanted.name
+    return Step("start", name, lambda host: host.hypervisor.start(wanted.id), after=note_restart)
+
+
+def _put_filters(wanted: Instance, adapters: tuple[Adapter, ...]) -> Step:
+    """Before the guest runs, so that it can send with its own addresses only."""
+    return Step("filter taps of", wanted.name, lambda host: put_filters(host, adapters))
+
+
+def _resume(wanted: Instance) -> Step:
+    """The time of one that can't be asked to stop before it runs out like that of one that does not listen."""
+    return Step("resume", wanted.name, lambda host: host.hypervisor.resume(wanted.id), before=_note_stopping(wanted))
+
+
+def _cut_power(wanted: Instance) -> Step:
+    return Step("cut power", wanted.name, lambda host: host.hypervisor.cut_power(wanted.id))
+
+
+def _set_mark(wanted: Instance, mark: Mark) -> Step:
+    """Notes in its domain's mark at which generation it ran, was asked to stop, or was switched off by its guest."""
+    words = {mark.powered_off_at: "powered off", mark.stop_requested_at: "stopping"}
+    name = f"{wanted.name} {words.get(wanted.generation, 'running')}"
+    return Step("mark", name, lambda host: host.hypervisor.set_mark(wanted.id, mark))
+
+
+def _note_stopping(wanted: Instance) -> Callable[[Memory, float], None]:
+    return lambda memory, now: memory.of(PowerNotes).note_stopping(wanted, now)

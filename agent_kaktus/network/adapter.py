@@ -9,7 +9,7 @@ from agent_kaktus import names
 from agent_kaktus.errors import StepFailed
 from agent_kaktus.network.nftables import tap_fingerprint
 from agent_kaktus.network.vnet import Subnet, Vnet
-from agent_kaktus.plan import AS_WANTED, GONE, Call, Kind, Step, Verdict, View
+from agent_kaktus.plan import AS_WANTED, GONE, Kind, Step, Verdict, View
 from kowa import formats
 from kowa.reserved import METADATA_ADDRESS, metadata_mac
 from kowa.runtime.desired import Desired, DesiredObject, Identity, parse_address
@@ -108,5 +108,5 @@ def remove_stale_tap_filters(view: View) -> tuple[Step, ...]:
     return (_remove_filters(stale),) if stale else ()
 
 
-def _remove_filters(taps: list[str]) -> Call:
-    return Call("remove filter of", " ".join(taps), lambda host: host.tap_filters.remove(taps))
+def _remove_filters(taps: list[str]) -> Step:
+    return Step("remove filter of", " ".join(taps), lambda host: host.tap_filters.remove(taps))

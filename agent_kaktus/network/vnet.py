@@ -10,7 +10,7 @@ from ipaddress import IPv4Address, IPv4Network
 
 from agent_kaktus import names
 from agent_kaktus.network.nftables import METADATA_FINGERPRINT
-from agent_kaktus.plan import AS_WANTED, GONE, Call, Kind, Step, Verdict, View
+from agent_kaktus.plan import AS_WANTED, GONE, Kind, Step, Verdict, View
 from kowa import formats
 from kowa.reserved import bridge_mac
 from kowa.runtime.desired import Desired, DesiredObject, Identity, parse_address, parse_network
@@ -63,7 +63,7 @@ class Vnets(Kind[Vnet]):
             return replace(bridge, steps=bridge.steps + _serve_metadata(view, wanted, networks))
         # An agent that ended has left no service, but perhaps its port, which goes with it.
         if wanted.id in view.actual.metadata_services or wanted.metadata_port in view.actual.links:
-            remove = Call(
+            remove = Step(
                 "remove metadata from",
                 wanted.name,
                 lambda host: host.metadata_services.remove(wanted, host.metadata_filter),
@@ -128,7 +128,7 @@ def remove_stale_metadata_filter(view: View) -> tuple[Step, ...]:
         vnet.metadata_port in view.actual.links or (not vnet.gone and used_networks(view.desired, vnet.id))
         for vnet in view.desired.of(Vnet).values()
     )
-    return () if is_needed else (Call("remove metadata filter", "", lambda host: host.metadata_filter.remove()),)
+    return () if is_needed else (Step("remove metadata filter", "", lambda host: host.metadata_filter.remove()),)
 
 
 def _plan_bridge(view: View, wanted: Vnet) -> Verdict:
@@ -141,7 +141,7 @@ def _plan_bridge(view: View, wanted: Vnet) -> Verdict:
             return AS_WANTED
         # An address of its own, or it would change with the taps on it.
         mac = bridge_mac(view.desired.node.id if view.desired.node else "", wanted.id)
-        return Verdict((Call("create bridge", wanted.name, lambda host: host.bridges.create(wanted.bridge, mac)),))
+        return Verdict((Step("create bridge", wanted.name, lambda host: host.bridges.create(wanted.bridge, mac)),))
     if not link.is_bridge:
         return Verdict(fails=f"{link.name} is there and no bridge; rename or remove it")
     add, drop = sorted(held - link.addresses), sorted(dropped & link.addresses)
@@ -149,7 +149,7 @@ def _plan_bridge(view: View, wanted: Vnet) -> Verdict:
         return AS_WANTED
     changes = [f"+{address}" for address in add] + [f"-{address}" for address in drop] or ["up"]
     name = " ".join([wanted.name, *changes])
-    return Verdict((Call("set bridge", name, lambda host: host.bridges.change(wanted.bridge, add, drop)),))
+    return Verdict((Step("set bridge", name, lambda host: host.bridges.change(wanted.bridge, add, drop)),))
 
 
 def _plan_bridge_gone(view: View, wanted: Vnet) -> Verdict:
@@ -160,7 +160,7 @@ def _plan_bridge_gone(view: View, wanted: Vnet) -> Verdict:
         return Verdict(waits=f"{link.name}, which is there and no bridge of ours")
     if ports := link.ports - _is_metadata_plugged(view, wanted):
         return Verdict(waits=f"{ports} devices on its bridge {link.name}")
-    return Verdict((Call("remove bridge", wanted.name, lambda host: host.bridges.remove(wanted.bridge)),))
+    return Verdict((Step("remove bridge", wanted.name, lambda host: host.bridges.remove(wanted.bridge)),))
 
 
 def _serve_metadata(view: View, wanted: Vnet, networks: frozenset[IPv4Network]) -> tuple[Step, ...]:
@@ -175,7 +175,7 @@ def _serve_metadata(view: View, wanted: Vnet, networks: frozenset[IPv4Network]) 
     if link is None or not link.is_bridge or is_complete:
         return ()
     return (
-        Call(
+        Step(
             "serve metadata on",
             wanted.name,
             lambda host: host.metadata_services.serve(wanted, networks, host.metadata_filter),

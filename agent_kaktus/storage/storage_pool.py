@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 from agent_kaktus.actual import DiskSource
-from agent_kaktus.plan import AS_WANTED, GONE, Call, Kind, Verdict, View, rounded_space
+from agent_kaktus.plan import AS_WANTED, GONE, Kind, Step, Verdict, View, rounded_space
 from agent_kaktus.settings import Settings
 from agent_kaktus.storage.dir import disk_source
 from kowa.runtime.desired import DesiredObject, Identity
@@ -31,7 +31,7 @@ class StoragePools(Kind[StoragePool]):
         if wanted.driver not in DISK_SOURCES:
             return Verdict(fails="this agent serves pools in a directory only")
         if wanted.id not in view.actual.created:
-            return Verdict((Call("create pool", wanted.name, lambda host: host.storage.create_pool(wanted.id)),))
+            return Verdict((Step("create pool", wanted.name, lambda host: host.storage.create_pool(wanted.id)),))
         if wanted.id in view.actual.pools:
             return AS_WANTED
         return Verdict(fails=f"its directory {view.config.pools / wanted.id} is missing; mount or restore it")
@@ -67,4 +67,4 @@ def _plan_gone(view: View, wanted: StoragePool) -> Verdict:
         return Verdict(waits=f"{coming} imports into it")
     if wanted.id not in view.actual.pools and wanted.id not in view.actual.created:
         return GONE
-    return Verdict((Call("remove pool", wanted.name, lambda host: host.storage.remove_pool(wanted.id)),))
+    return Verdict((Step("remove pool", wanted.name, lambda host: host.storage.remove_pool(wanted.id)),))

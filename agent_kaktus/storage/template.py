@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 from agent_kaktus.actual import Image
-from agent_kaktus.plan import AS_WANTED, GONE, Call, Kind, Verdict, View
+from agent_kaktus.plan import AS_WANTED, GONE, Kind, Step, Verdict, View
 from agent_kaktus.storage.storage_pool import why_closed, why_unseen
 from kowa import formats
 from kowa.runtime.desired import DesiredObject, Identity
@@ -39,7 +39,7 @@ class Templates(Kind[Template]):
         if wanted.id in view.actual.importing:
             return Verdict(working=importing(view.actual.importing[wanted.id]))
         if image is None:
-            return Verdict((Call("import", wanted.name, lambda host: host.imports.begin(wanted)),))
+            return Verdict((Step("import", wanted.name, lambda host: host.imports.begin(wanted)),))
         if image.pool != wanted.pool:
             return Verdict(fails=f"its file lies in pool {image.pool}")
         return Verdict(fails=image.broken) if image.broken else AS_WANTED
@@ -60,7 +60,7 @@ def importing(percent: int) -> str:
 
 def _plan_gone(view: View, wanted: Template, image: Image | None) -> Verdict:
     if wanted.id in view.actual.importing:
-        return Verdict((Call("stop importing", wanted.name, lambda host: host.imports.stop(wanted.id)),))
+        return Verdict((Step("stop importing", wanted.name, lambda host: host.imports.stop(wanted.id)),))
     if image is None:
         return Verdict(waits=away) if (away := why_unseen(view, wanted.pool)) else GONE
     if image.pool != wanted.pool:
@@ -75,4 +75,4 @@ def _plan_gone(view: View, wanted: Template, image: Image | None) -> Verdict:
             return Verdict(waits=f"file {other.pool}/{other.file}, which may stand on it: {other.broken}")
     if user := view.actual.disk_user(image.disk_key):
         return Verdict(waits=f"domain {user.name}, which has it open")
-    return Verdict((Call("remove template", wanted.name, lambda host: host.storage.remove(image.pool, wanted.id)),))
+    return Verdict((Step("remove template", wanted.name, lambda host: host.storage.remove(image.pool, wanted.id)),))

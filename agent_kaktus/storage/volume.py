@@ -4,7 +4,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from agent_kaktus.actual import DiskSource, Image
-from agent_kaktus.plan import AS_WANTED, GONE, Call, Kind, Verdict, View, rounded_space
+from agent_kaktus.plan import AS_WANTED, GONE, Kind, Step, Verdict, View, rounded_space
 from agent_kaktus.settings import Settings
 from agent_kaktus.storage.storage_pool import DISK_SOURCES, StoragePool, why_closed, why_unseen
 from agent_kaktus.storage.template import Template
@@ -47,7 +47,7 @@ class Volumes(Kind[Volume]):
         if image.broken:
             return Verdict(fails=image.broken)
         if wanted.id not in view.actual.created:
-            return Verdict((Call("record volume", wanted.name, lambda host: host.storage.record(wanted.id)),))
+            return Verdict((Step("record volume", wanted.name, lambda host: host.storage.record(wanted.id)),))
         if image.size > wanted.size:
             has, asked = sizes.in_words(image.size, wanted.size)
             return Verdict(fails=f"it has {has} and never shrinks to {asked}")
@@ -116,18 +116,18 @@ def _plan_gone(view: View, wanted: Volume, image: Image | None) -> Verdict:
     return Verdict((_remove(wanted, image.pool),))
 
 
-def _create(wanted: Volume, backing: Image | None) -> Call:
+def _create(wanted: Volume, backing: Image | None) -> Step:
     parts = (wanted.pool, wanted.id, wanted.size, backing)
-    return Call("create volume", wanted.name, lambda host: host.storage.create_volume(*parts))
+    return Step("create volume", wanted.name, lambda host: host.storage.create_volume(*parts))
 
 
-def _grow(view: View, wanted: Volume, image: Image) -> Call:
+def _grow(view: View, wanted: Volume, image: Image) -> Step:
     user = view.actual.disk_user(image.disk_key)
     if user and user.is_on:
         disk = (user.id, image.disk_key, wanted.size)
-        return Call("grow volume", f"{wanted.name} live", lambda host: host.hypervisor.resize(*disk))
-    return Call("grow volume", wanted.name, lambda host: host.storage.grow(wanted.pool, wanted.id, wanted.size))
+        return Step("grow volume", f"{wanted.name} live", lambda host: host.hypervisor.resize(*disk))
+    return Step("grow volume", wanted.name, lambda host: host.storage.grow(wanted.pool, wanted.id, wanted.size))
 
 
-def _remove(wanted: Volume, pool: str) -> Call:
-    return Call("remove volume", wanted.name, lambda host: host.storage.remove(pool, wanted.id))
+def _remove(wanted: Volume, pool: str) -> Step:
+    return Step("remove volume", wanted.name, lambda host: host.storage.remove(pool, wanted.id))

@@ -10,7 +10,7 @@ from agent_kaktus import names
 from agent_kaktus.actual import Actual, Domain, Image, Link, Mark, PoolSpace, Power
 from agent_kaktus.compute import domain, seed
 from agent_kaktus.compute.desired import Devices, Instance
-from agent_kaktus.compute.steps import PowerNotes
+from agent_kaktus.compute.instance import PowerNotes
 from agent_kaktus.kinds import KINDS
 from agent_kaktus.memory import Memory
 from agent_kaktus.network import nftables
@@ -112,7 +112,7 @@ class FakeHost:
 
     def do(self, step: Step) -> None:
         step.before(self.memory, self.now)
-        at_once(step.do(self))
+        at_once(step.do(self))  # type: ignore[arg-type]
 
     def switch_off(self, id_: str, *, by_guest: bool) -> None:
         found = self.domains[id_]

@@ -108,7 +108,7 @@ class Bench:
         self.done.append(str(step))
         if str(step) in self.fails:
             raise self.fails[str(step)]
-        await step.do(self.host)
+        await step.do(self.host)  # type: ignore[arg-type]
         if str(step) in self.after:
             self.after[str(step)]()
 

@@ -4,7 +4,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from agent_kaktus.plan import AS_WANTED, GONE, Kind, ObjectStep, Verdict, View
+from agent_kaktus.plan import AS_WANTED, GONE, Kind, Step, Verdict, View
 from kowa.runtime.desired import DesiredObject, Identity
 from tests.made_up import made_up
 
@@ -17,18 +17,18 @@ class Balancer(DesiredObject):
     members: Members
 
 
-class SpreadCalls(ObjectStep[Balancer]):
-    verb = "spread calls of"
+def _spread_calls(wanted: Balancer) -> Step:
+    async def do(host: Any) -> None:
+        host.balancers[wanted.id] = wanted.members
 
-    async def do(self, host: Any) -> None:
-        host.balancers[self.wanted.id] = self.wanted.members
+    return Step("spread calls of", wanted.name, do)
 
 
-class RemoveBalancer(ObjectStep[Balancer]):
-    verb = "remove balancer"
+def _remove(wanted: Balancer) -> Step:
+    async def do(host: Any) -> None:
+        host.balancers.pop(wanted.id, None)
 
-    async def do(self, host: Any) -> None:
-        host.balancers.pop(self.wanted.id, None)
+    return Step("remove balancer", wanted.name, do)
 
 
 class Balancers(Kind[Balancer]):
@@ -43,8 +43,8 @@ class Balancers(Kind[Balancer]):
     def plan(self, view: View, wanted: Balancer) -> Verdict:
         found = view.actual.by_kind[Balancer].get(wanted.id)
         if wanted.gone:
-            return GONE if found is None else Verdict((RemoveBalancer(wanted),))
-        return AS_WANTED if found == wanted.members else Verdict((SpreadCalls(wanted),))
+            return GONE if found is None else Verdict((_remove(wanted),))
+        return AS_WANTED if found == wanted.members else Verdict((_spread_calls(wanted),))
 
     def fill_status(self, view: View, wanted: Balancer, resource: Any) -> None:
         resource.status.calls = len(view.actual.by_kind[Balancer].get(wanted.id, ()))
