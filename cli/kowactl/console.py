@@ -29,8 +29,7 @@ def console(session: Session, instance: str) -> None:
     """A machine's serial console: the end of what it has printed, then all it prints. Ctrl-] leaves."""
     kind = contract.load().kinds["Instance"]
     id_, ended = session.references.id_of(kind, instance), threading.Event()
-    left = contextlib.suppress(_LeaveKeyPressed)
-    with left, interruptible() as interrupt, open(STDOUT, "wb", closefd=False) as output:
+    with interruptible() as interrupt, open(STDOUT, "wb", closefd=False) as output:
         responses = session.client.instances.console(id_)
         target = {"id": id_, "session": next(responses).session}
 
@@ -52,10 +51,6 @@ def console(session: Session, instance: str) -> None:
                 typing.join()
 
 
-class _LeaveKeyPressed(Exception):
-    """Ctrl-] was typed: the console ends, the machine goes on."""
-
-
 def _send_keys(
     source: int, call: Callable[..., Any], ended: threading.Event, interrupt: Callable[[BaseException], None]
 ) -> None:
@@ -73,7 +68,10 @@ def _send_keys(
         while is_open and len(keys) < MAX_KEYS_BYTES:
             if not select.select([source], [], [], 0 if keys else POLL_INTERVAL_S)[0]:
                 break
-            typed, leave, _ = _read(source, MAX_KEYS_BYTES - len(keys)).partition(LEAVE_KEY)
+            read = b""
+            with contextlib.suppress(OSError):  # of a file that is closed, or a terminal that is gone
+                read = os.read(source, MAX_KEYS_BYTES - len(keys))
+            typed, leave, _ = read.partition(LEAVE_KEY)
             keys, is_open = keys + typed, bool(typed and not leave)
         try:
             if keys:
@@ -86,12 +84,4 @@ def _send_keys(
                 interrupt(error)
             return
     if leave and not ended.is_set():
-        interrupt(_LeaveKeyPressed())
-
-
-def _read(source: int, size: int) -> bytes:
-    """What is typed; nothing when the file is closed, or a terminal that is gone."""
-    try:
-        return os.read(source, size)
-    except OSError:
-        return b""
+        interrupt(click.exceptions.Exit(0))

@@ -1,25 +1,24 @@
 """Help from the contract: kinds in sentences, verbs with an example."""
 
+import textwrap
+
 from kowa import contract
+from kowa.contract import Field, Kind, Message, Method
 from kowactl import options
 
 LINE_WIDTH = 96
+NO_BREAK = "\N{NO-BREAK SPACE}"
 
 
-def singular(kind: contract.Kind) -> str:
+def singular(kind: Kind) -> str:
     """`an agent token`."""
     noun = kind.noun.replace("_", " ")
     return f"{'an' if noun[0] in 'aeiou' else 'a'} {noun}"
 
 
-def plural(kind: contract.Kind) -> str:
-    """`agent tokens`."""
-    return kind.plural.replace("-", " ")
-
-
-def help_text(kind: contract.Kind, method: contract.Method) -> str:
+def help_text(kind: Kind, method: Method) -> str:
     """What a command does. The contract's words are of one call; of the standard verbs they are not the command's."""
-    one, many = singular(kind), plural(kind)
+    one, many = singular(kind), kind.plural.replace("-", " ")
     sentences = {
         "list": f"Shows {many}. All of them, or those that match a filter.",
         "get": f"Shows all of {one}.",
@@ -38,7 +37,7 @@ def first_sentence(text: str) -> str:
     return " ".join(text.partition(". ")[0].rstrip(".").split())
 
 
-def example(kind: contract.Kind, method: contract.Method) -> str:
+def example(kind: Kind, method: Method) -> str:
     """A command line that a reader can change into their own."""
     start = f"kowactl {kind.command} {method.verb}"
     match method.verb:
@@ -61,27 +60,23 @@ def example(kind: contract.Kind, method: contract.Method) -> str:
             return _wrapped([start, *target, *own])
 
 
-def _is_shown(about: contract.Message, field: contract.Field) -> bool:
-    """Whether a first example has it: what must be given, and what has a form of its own."""
+def _is_shown(about: Message, field: Field) -> bool:
+    """Whether a first example has it: what must be given, also if only at times, and what has a form of its own."""
     oneof = about.oneofs.get(field.oneof)
-    return (
-        # Also what must be given only at times: an example that leaves it out may be refused.
-        field.comment.startswith("Required")
-        or field.name in about.parts
-        or bool(oneof and oneof.required and oneof.fields[0] == field.name)
-    )
+    is_first = oneof is not None and oneof.required and oneof.fields[0] == field.name
+    return is_first or field.comment.startswith("Required") or field.name in about.parts
 
 
-def _name(kind: contract.Kind) -> str:
+def _name(kind: Kind) -> str:
     return f"my-{kind.command}" if "name" in kind.message.fields else "ID"
 
 
-def _given(kind: contract.Kind, field: contract.Field) -> str:
+def _given(kind: Kind, field: Field) -> str:
     flag = options.flags(field)[0]
     return flag if field.type == "bool" else f"{flag} {_sample(kind, field)}"
 
 
-def _sample(kind: contract.Kind, field: contract.Field) -> str:
+def _sample(kind: Kind, field: Field) -> str:
     """A value that the field would take."""
     if field.ref:
         return f"my-{contract.load().kinds[field.ref].command}"
@@ -113,11 +108,7 @@ def _sample(kind: contract.Kind, field: contract.Field) -> str:
 
 
 def _wrapped(words: list[str]) -> str:
-    """Over several lines, as a shell reads them."""
-    lines = [words[0]]
-    for word in words[1:]:
-        if len(lines[-1]) + len(word) > LINE_WIDTH:
-            lines.append(f"    {word}")
-        else:
-            lines[-1] += f" {word}"
-    return " \\\n  ".join(lines)
+    """Over several lines, as a shell reads them; an option and its value stay together."""
+    text = " ".join(word.replace(" ", NO_BREAK) for word in words)
+    lines = textwrap.wrap(text, LINE_WIDTH, break_long_words=False, break_on_hyphens=False)
+    return " \\\n      ".join(lines).replace(NO_BREAK, " ")

@@ -2,24 +2,17 @@
 
 import io
 import os
+import signal
 import sys
 from typing import NoReturn
 
 import click
 
 from kowa import contract, errors
+from kowactl import terminal
 from kowactl.console import console
 from kowactl.kinds import KindGroup
 from kowactl.session import Session
-from kowactl.terminal import (
-    STDOUT,
-    Terminated,
-    escaped,
-    exit_by_signal,
-    handle_signals,
-    open_closed_standard_files,
-    print_message,
-)
 
 EXIT_CODES = {
     errors.NotFound: 3,
@@ -41,7 +34,6 @@ HANDSHAKE_REMEDIES = {
     "Socket closed": f"if it speaks TLS there, leave --insecure out; else {CHECK_ENDPOINT}",
     "handshake failed": "set KOWABUNGA_CA (or --ca) to whom to trust, or give --insecure where there is no TLS",
 }
-EXIT_CONFLICT = EXIT_CODES[errors.Conflict]
 EXIT_INTERRUPTED = 130
 COMPLETE_VARIABLE = "_KOWACTL_COMPLETE"
 
@@ -73,7 +65,6 @@ class Kinds(click.Group):
     """One command group for each kind of the contract."""
 
     def list_commands(self, context: click.Context) -> list[str]:
-        """Their names, in the singular."""
         return [*sorted(kind.command for kind in contract.load().kinds.values()), *super().list_commands(context)]
 
     def get_command(self, context: click.Context, name: str) -> click.Command | None:
@@ -105,18 +96,21 @@ cli.add_command(console)
 
 def main() -> NoReturn:
     """The edge: what goes wrong becomes one line and an exit code."""
-    handle_signals()
-    open_closed_standard_files()
+    terminal.handle_signals()
+    terminal.open_closed_standard_files()
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
     try:
         sys.exit(_run())
     except KeyboardInterrupt:
-        print_message("")  # a terminal shows ^C
+        terminal.print_message("")  # a terminal shows ^C
         sys.exit(EXIT_INTERRUPTED)
-    except Terminated as error:
-        exit_by_signal(error.number)
+    except terminal.Terminated as error:
+        # As the signal would have ended it: whoever waits for this process sees it.
+        signal.signal(error.number, signal.SIG_DFL)
+        os.kill(os.getpid(), error.number)
+        sys.exit(128 + error.number)
 
 
 def _run() -> int:
@@ -132,29 +126,29 @@ def _run() -> int:
     except click.exceptions.Exit as error:
         return error.exit_code
     except click.exceptions.NoArgsIsHelpError as error:
-        print_message(error.format_message())
+        terminal.print_message(error.format_message())
         return error.exit_code
     except click.ClickException as error:
-        print_message(f"kowactl: {escaped(usage_line(error))}")
+        terminal.print_message(f"kowactl: {terminal.escaped(usage_line(error))}")
         return error.exit_code
     except errors.KowaError as error:
-        print_message(f"kowactl: {escaped(error_line(error))}")
+        terminal.print_message(f"kowactl: {terminal.escaped(error_line(error))}")
         return exit_code(error)
     except UnicodeEncodeError as error:  # only what was typed can hold what is no text
-        print_message(f"kowactl: {error.object!r} is not UTF-8")
+        terminal.print_message(f"kowactl: {error.object!r} is not UTF-8")
         return click.UsageError.exit_code
     except OSError as error:
         # What is left to be printed would be tried again at the end, where nobody could say what is wrong.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), STDOUT)
+        os.dup2(os.open(os.devnull, os.O_WRONLY), terminal.STDOUT)
         if isinstance(error, BrokenPipeError):  # whoever reads has seen enough: what was asked is done
             return 0
-        print_message(f"kowactl: can't write: {error.strerror}")
+        terminal.print_message(f"kowactl: can't write: {error.strerror}")
         return 1
 
 
 def exit_code(error: errors.KowaError) -> int:
     """What scripts go by. A host that is away is no Kahuna out of reach: to ask again does not help."""
-    return EXIT_CONFLICT if error.reason == "HOST_OFFLINE" else EXIT_CODES.get(type(error), 1)
+    return EXIT_CODES[errors.Conflict] if error.reason == "HOST_OFFLINE" else EXIT_CODES.get(type(error), 1)
 
 
 def usage_line(error: click.ClickException) -> str:
@@ -179,9 +173,8 @@ def _remedy(error: errors.KowaError) -> str:
 
     match error:
         case errors.Unavailable(reason=""):
-            return next(
-                (remedy for sign, remedy in HANDSHAKE_REMEDIES.items() if sign in error.message), CHECK_ENDPOINT
-            )
+            remedies = (remedy for text, remedy in HANDSHAKE_REMEDIES.items() if text in error.message)
+            return next(remedies, CHECK_ENDPOINT)
         case errors.Denied(code="UNAUTHENTICATED"):
             return "check KOWABUNGA_API_KEY"
         case errors.OperationFailed(operation=operation) if operation.phase == PHASE_SUPERSEDED:

@@ -8,145 +8,127 @@ from typing import Any
 import click
 
 from kowa import contract, sizes
+from kowa.contract import Field, Key, Kind, Message, Value
 from kowa.formats import snake
-from kowactl.files import PublicKey, Text
-
-
-class Size(click.ParamType[int]):
-    """Bytes, with binary units: 512M, 8GiB."""
-
-    name = "size"
-
-    def convert(self, value: Any, param: click.Parameter | None, context: click.Context | None) -> int:
-        """The number of bytes."""
-        try:
-            return sizes.parse(str(value))
-        except ValueError as error:
-            self.fail(f"{value!r} is {error}", param, context)
-
-
-class Duration(click.ParamType[float]):
-    """A length of time."""
-
-    name = "time"
-
-    def convert(self, value: Any, param: click.Parameter | None, context: click.Context | None) -> float:
-        """In seconds."""
-        found = re.fullmatch(r"(\d+(?:\.\d+)?)(s|m|h)?", str(value))
-        if not found:
-            self.fail(f"{value!r} is not a time, such as 90s or 10m", param, context)
-        return float(found[1]) * {"s": 1, "m": 60, "h": 3600}[found[2] or "s"]
+from kowactl import files
+from kowactl.files import Parsed
 
 
 class EnumName(click.Choice[str]):
-    """An enum by its short names."""
+    """An enum by its short names; the full one is what it converts to."""
 
-    def __init__(self, values: Sequence[contract.Value]) -> None:
+    def __init__(self, values: Sequence[Value]) -> None:
         self._full = {value.short: value.name for value in values[1:]}
         super().__init__([v.short for v in values[1:] if not v.not_served], case_sensitive=False)
 
     def convert(self, value: Any, param: click.Parameter | None, context: click.Context | None) -> str:
-        """The full name."""
         if value in self._full.values():
             return str(value)
         return self._full[super().convert(value, param, context)]
 
 
-class Json(click.ParamType[Any]):
+def size(text: str) -> int:
+    """Bytes, with binary units: 512M, 8GiB."""
+    try:
+        return sizes.parse(text)
+    except ValueError as error:
+        raise ValueError(f"{text!r} is {error}") from None
+
+
+def duration(text: str) -> float:
+    """Seconds."""
+    found = re.fullmatch(r"(\d+(?:\.\d+)?)(s|m|h)?", text)
+    if not found:
+        raise ValueError(f"{text!r} is not a time, such as 90s or 10m")
+    return float(found[1]) * {"s": 1, "m": 60, "h": 3600}[found[2] or "s"]
+
+
+def from_json(text: str) -> Any:
     """A part with fields of its own."""
-
-    name = "json"
-
-    def convert(self, value: Any, param: click.Parameter | None, context: click.Context | None) -> Any:
-        """The value."""
-        try:
-            return json.loads(value, object_pairs_hook=unique)
-        except ValueError as error:
-            self.fail(f"not JSON: {error}", param, context)
+    try:
+        return json.loads(text, object_pairs_hook=files.unique)
+    except ValueError as error:
+        raise ValueError(f"not JSON: {error}") from None
 
 
-class Entry(click.ParamType[tuple[str, Any]]):
-    """An entry of a map."""
+def map_entry(value_type: click.ParamType[Any], value_name: str = "VALUE") -> Parsed:
+    """An entry of a map: the name and the value."""
 
-    def __init__(self, value: click.ParamType[Any]) -> None:
-        self._value = value
-        self.name = f"NAME={value.name if isinstance(value, Part) else 'VALUE'}"
-
-    def convert(self, value: Any, param: click.Parameter | None, context: click.Context | None) -> tuple[str, Any]:
-        """The name and the value."""
-        name, equals, content = str(value).partition("=")
+    def parse(text: str) -> tuple[str, Any]:
+        name, equals, content = text.partition("=")
         if not (name and equals):
-            self.fail(f"{value!r} is not NAME=VALUE", param, context)
-        return name, self._value.convert(content, param, context)
+            raise ValueError(f"{text!r} is not NAME=VALUE")
+        return name, value_type.convert(content, None, None)
+
+    return Parsed(f"NAME={value_name}", parse)
 
 
-class Part(click.ParamType[Any]):
-    """A message within another: `field=value,field=value`, or as JSON."""
+def part_type(about: Message) -> Parsed:
+    """A message within another, `field=value,field=value` or as JSON: the fields by name, as JSON has them."""
+    fields = {spelled(field): field for field in about.fields.values() if not field.output_only}
+    names = "|".join(map(re.escape, (*fields, *about.fields)))
+    # A comma in a value is one, unless a field's name and = follow.
+    separator = re.compile(rf",(?=(?:{names})=)")
 
-    def __init__(self, about: contract.Message) -> None:
-        self._fields = {spelled(field): field for field in about.fields.values() if not field.output_only}
-        self.name = _form(next(iter(self._fields.values()))) + ("[,NAME=VALUE]" if len(self._fields) > 1 else "")
-        names = "|".join(map(re.escape, (*self._fields, *about.fields)))
-        # A comma in a value is one, unless a field's name and = follow.
-        self._separator = re.compile(rf",(?=(?:{names})=)")
-
-    def convert(self, value: Any, param: click.Parameter | None, context: click.Context | None) -> Any:
-        """The fields by name, as JSON has them."""
-        if str(value).lstrip().startswith("{"):
-            return Json().convert(value, param, context)
+    def parse(text: str) -> Any:
+        if text.lstrip().startswith("{"):
+            return from_json(text)
         values: dict[str, Any] = {}
-        for text in self._separator.split(str(value)):
-            name, equals, content = text.partition("=")
-            field = self._fields.get(name.replace("_", "-"))
+        for assignment in separator.split(text):
+            name, equals, content = assignment.partition("=")
+            field = fields.get(name.replace("_", "-"))
             if field is None or not equals:
-                self.fail(f"{text!r} is not NAME=VALUE; a name is one of {', '.join(self._fields)}", param, context)
-            if field.name in values and not field.many:
-                self.fail(f"{name} is given twice", param, context)
-            kind = element_type(field)
-            one = (Entry(kind) if field.is_map else kind).convert(content, param, context)
-            values[field.name] = [*values.get(field.name, ()), one] if field.many else one
-        return given(self._fields.values(), values)
+                raise ValueError(f"{assignment!r} is not NAME=VALUE; a name is one of {', '.join(fields)}")
+            if field.name in values and not field.repeated:
+                raise ValueError(f"{name} is given twice")
+            value = element_type(field).convert(content, None, None)
+            values[field.name] = [*values.get(field.name, ()), value] if field.repeated else value
+        return values
+
+    return Parsed(_form(next(iter(fields.values()))) + ("[,NAME=VALUE]" if len(fields) > 1 else ""), parse)
 
 
-def param_type(field: contract.Field) -> click.ParamType[Any]:
+def param_type(field: Field) -> click.ParamType[Any]:
     """What one value of a field is read by; of a map, one entry."""
     part = contract.load().messages.get(field.type_name)
-    one = Part(part) if part else element_type(field)
-    return Entry(one) if field.is_map else one
+    one = part_type(part) if part else element_type(field)
+    return map_entry(one, one.name if part else "VALUE") if field.is_map else one
 
 
-def element_type(field: contract.Field) -> click.ParamType[Any]:
+def element_type(field: Field) -> click.ParamType[Any]:
     """What one value of a field is read by, within a part or a map."""
     if field.type == "enum":
         return EnumName(contract.load().enums[field.type_name])
     if field.type == "message":
-        return Json()
+        return Parsed("json", from_json)
     if field.type == "bool":
         return click.BOOL
     if field.in_bytes:
-        return Size()
+        return Parsed("size", size)
     if "int" in field.type:
-        low = field.rule.min if field.rule.HasField("min") else None
-        high = field.rule.max if field.rule.HasField("max") else None
+        low, high = (getattr(field.rule, end) if field.rule.HasField(end) else None for end in ("min", "max"))
         return click.IntRange(low, high)
     if field.rule.ssh_public_key:
-        return PublicKey()
-    return Text() if field.long_text else click.STRING
+        return Parsed("text|@file", files.public_key)
+    return Parsed("text|@file", files.text) if field.long_text else click.STRING
 
 
-def changeable(kind: contract.Kind) -> list[contract.Field]:
+def changeable(kind: Kind) -> list[Field]:
     """What may be given later."""
     return [field for field in kind.writable if not (field.immutable or field.not_served)]
 
 
-def option(field: contract.Field, note: str = "") -> click.Option:
+def option(field: Field, note: str = "") -> click.Option:
     """A field as an option; left out, its value is None or empty."""
     kind, part = param_type(field), contract.load().messages.get(field.type_name)
-    names = [f"{flag(field)}/--no-{flag(field)[2:]}"] if field.type == "bool" and not field.many else flags(field)
+    names = flags(field)
+    if field.type == "bool" and not field.many:
+        names = [f"--{spelled(field)}/--no-{spelled(field)}"]
     return click.Option(
         [field.name, *names],
         type=kind,
         multiple=field.many,
+        callback=_joined if field.is_map else None,
         default=None,
         hidden=field.not_served,
         metavar=field.ref.upper() or (kind.name if part or field.is_map else None),
@@ -154,7 +136,15 @@ def option(field: contract.Field, note: str = "") -> click.Option:
     )
 
 
-def explained(field: contract.Field) -> str:
+def _joined(_: click.Context, __: click.Parameter, pairs: Iterable[tuple[str, Any]]) -> dict[str, Any]:
+    """The entries of a map, each given by itself."""
+    try:
+        return files.unique(pairs)
+    except ValueError as error:
+        raise click.BadParameter(str(error)) from None
+
+
+def explained(field: Field) -> str:
     """The comment, as help."""
     text = re.sub(r"^(Required|Optional|Output only)\. ", "", field.comment).replace("`", "")
     for value in contract.load().enums[field.type_name][1:] if field.type == "enum" else ():
@@ -166,7 +156,7 @@ def explained(field: contract.Field) -> str:
     return text + (" By name or id." if field.ref else "")
 
 
-def _explained_part(part: contract.Message | None) -> str:
+def _explained_part(part: Message | None) -> str:
     """What its fields are."""
     fields = part.fields.values() if part else ()
     return "".join(
@@ -176,7 +166,7 @@ def _explained_part(part: contract.Message | None) -> str:
     )
 
 
-def _form(field: contract.Field) -> str:
+def _form(field: Field) -> str:
     """How a field is given within a part: `weight=NUMBER`."""
     kind = element_type(field)
     choices = "|".join(kind.choices) if isinstance(kind, click.Choice) else ""
@@ -184,56 +174,31 @@ def _form(field: contract.Field) -> str:
     return f"{spelled(field)}={field.ref.upper() or choices or number or kind.name.upper()}"
 
 
-def spelled(field: contract.Field) -> str:
+def spelled(field: Field) -> str:
     """A field's name in commands: `host-name`."""
     return field.name.replace("_", "-")
 
 
-def flag(field: contract.Field) -> str:
-    """A field as an option is called."""
-    return f"--{spelled(field)}"
-
-
-def flags(field: contract.Field) -> list[str]:
+def flags(field: Field) -> list[str]:
     """The field's name; before it that of one of several, where it has one: each is given by itself."""
-    one = ""
+    one, name = "", spelled(field)
     if field.ref:
         kind = contract.load().kinds[field.ref]
         one = kind.command if field.name == kind.nouns else ""
     elif field.type == "message":
         one = snake(field.type_name.rpartition(".")[2]).replace("_", "-")
     elif field.is_map:
-        one = spelled(field).removesuffix("s")
-    if field.many and one and spelled(field).startswith(one) and one != spelled(field):
-        return [f"--{one}", flag(field)]
-    return [flag(field)]
+        one = name.removesuffix("s")
+    has_singular = field.many and one and name.startswith(one) and name != one
+    return [f"--{one}", f"--{name}"] if has_singular else [f"--{name}"]
 
 
-def given(fields: Iterable[contract.Field], values: Mapping[str, Any]) -> dict[str, Any]:
-    """What was given for fields, each value of many by itself, as JSON. Raises click.UsageError for a name twice."""
-    return {
-        field.name: _joined(field, value) for field in fields if (value := values.get(field.name)) not in (None, ())
-    }
+def given(fields: Iterable[Field], values: Mapping[str, Any]) -> dict[str, Any]:
+    """The values of fields that were given, as JSON has them."""
+    return {field.name: values[field.name] for field in fields if values[field.name] not in (None, (), {})}
 
 
-def _joined(field: contract.Field, value: Any) -> Any:
-    try:
-        return unique(value) if field.is_map else value
-    except ValueError as error:
-        raise click.UsageError(f"{flag(field)}: {error}") from None
-
-
-def unique(pairs: Iterable[tuple[str, Any]]) -> dict[str, Any]:
-    """Names and values. Raises ValueError for a name given twice."""
-    found: dict[str, Any] = {}
-    for name, value in pairs:
-        if name in found:
-            raise ValueError(f"{name} is given twice")
-        found[name] = value
-    return found
-
-
-def each(field: contract.Field, value: Any, change: Callable[[contract.Key, Any], Any]) -> Any:
+def each(field: Field, value: Any, change: Callable[[Key, Any], Any]) -> Any:
     """A field's value as JSON has it, with each of its elements changed. What does not fit is said later."""
     if field.is_map and isinstance(value, dict):
         return {name: change(name, one) for name, one in value.items()}

@@ -4,28 +4,23 @@ import json
 import sys
 from collections.abc import Iterator, Sequence
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 from google.protobuf.json_format import MessageToDict
-from google.protobuf.message import Message
 
 from kowa import contract, sizes
+from kowa.contract import Field, Key, Kind, Message
 from kowactl.options import each
+from kowactl.references import References
 from kowactl.terminal import escaped
-
-if TYPE_CHECKING:
-    from kowa.calls import Event
-    from kowactl.references import References
 
 NO_VALUE = "-"
 NAME_WIDTH = 24
 PIPE_WIDTH = 10_000  # where nobody looks, nothing is folded
 
 
-def show_all(
-    kind: contract.Kind, items: Sequence[Any], form: str, references: "References", columns: Sequence[str]
-) -> None:
+def show_all(kind: Kind, items: Sequence[Any], form: str, references: References, columns: Sequence[str]) -> None:
     """Prints a list; a table of it has these columns, fields by their paths."""
     if form in ("json", "yaml"):
         click.echo(_text([_as_dict(item) for item in items], form))
@@ -33,10 +28,10 @@ def show_all(
         for item in items:
             click.echo(escaped(references.path_of(kind, item)))
     else:
-        _print_table(columns, [_row(kind, item, references, columns) for item in items])
+        _print_table(columns, [[_cell(kind, item, path, references) for path in columns] for item in items])
 
 
-def show(kind: contract.Kind, item: Any, form: str, references: "References") -> None:
+def show(kind: Kind, item: Any, form: str, references: References) -> None:
     """Prints one resource, or what else a verb of its kind answers; in a table all of it."""
     if form in ("json", "yaml"):
         click.echo(_text(_as_dict(item), form))
@@ -48,7 +43,7 @@ def show(kind: contract.Kind, item: Any, form: str, references: "References") ->
             click.echo(f"{path:<{NAME_WIDTH}} " + ("\n" + " " * (NAME_WIDTH + 1)).join(lines))
 
 
-def show_event(kind: contract.Kind, event: "Event[Any]", form: str, references: "References", path: str) -> None:
+def show_event(kind: Kind, event: Any, form: str, references: References, path: str) -> None:
     """Prints one event of a watch: a line, or a document for YAML. Of what is gone only its path is left."""
     if form in ("json", "yaml"):
         values: dict[str, Any] = {"change": event.change, "revision": event.revision, "id": event.id}
@@ -58,19 +53,20 @@ def show_event(kind: contract.Kind, event: "Event[Any]", form: str, references: 
     elif form == "name":
         line = escaped(path)  # nothing for `synced`
     else:
-        cells = _row(kind, event.resource, references, kind.columns) if event.resource else [path]
+        resource = event.resource
+        cells = [_cell(kind, resource, column, references) for column in kind.columns] if resource else [path]
         line = escaped("  ".join([f"{event.change:<8}", *cells]).rstrip())
     if line:
         click.echo(line)
 
 
-def _as_dict(item: Message) -> Any:
+def _as_dict(item: Any) -> Any:
     """Canonical proto JSON, whole, in the order of the contract."""
     values = MessageToDict(item, preserving_proto_field_name=True, always_print_fields_with_no_presence=True)
     return _ordered(contract.load().messages[item.DESCRIPTOR.full_name], None, values)
 
 
-def _ordered(message: contract.Message | None, _: contract.Key, values: Any) -> Any:
+def _ordered(message: Message | None, _: Key, values: Any) -> Any:
     if message is None:
         return values
     return {
@@ -80,19 +76,15 @@ def _ordered(message: contract.Message | None, _: contract.Key, values: Any) -> 
     }
 
 
-def _row(kind: contract.Kind, item: Any, references: "References", columns: Sequence[str]) -> list[str]:
-    """The columns of a resource. None is empty: whoever counts words counts columns."""
-    return [_cell(kind.message, item, path, references) or NO_VALUE for path in columns]
+def _cell(kind: Kind, item: Any, path: str, references: References) -> str:
+    """A field's value, by its path. None is empty: whoever counts words counts columns."""
+    message, (*parts, name) = kind.message, path.split(".")
+    for part in parts:
+        message, item = message.parts[part], getattr(item, part)
+    return _value(message.fields[name], item, references) or NO_VALUE
 
 
-def _cell(message: contract.Message, item: Any, path: str, references: "References") -> str:
-    first, _, rest = path.partition(".")
-    if rest:
-        return _cell(message.parts[first], getattr(item, first), rest, references)
-    return _value(message.fields[first], item, references)
-
-
-def _value(field: contract.Field, item: Any, references: "References") -> str:
+def _value(field: Field, item: Any, references: References) -> str:
     if field.presence and not item.HasField(field.name):
         return ""
     texts = [(key, _one(field, value, references)) for key, value in contract.values(item, field)]
@@ -100,7 +92,7 @@ def _value(field: contract.Field, item: Any, references: "References") -> str:
     return joint.join(f"{key}={text}" if field.is_map else text for key, text in texts)
 
 
-def _one(field: contract.Field, value: Any, references: "References") -> str:
+def _one(field: Field, value: Any, references: References) -> str:
     if field.ref and value:
         kind = contract.load().kinds.get(field.ref)
         return references.name_of(kind, value) if kind else str(value)
@@ -117,9 +109,7 @@ def _one(field: contract.Field, value: Any, references: "References") -> str:
     return sizes.short(value) if field.in_bytes else str(value)
 
 
-def _facts(
-    message: contract.Message, item: Any, references: "References", above: str = ""
-) -> Iterator[tuple[str, str]]:
+def _facts(message: Message, item: Any, references: References, above: str = "") -> Iterator[tuple[str, str]]:
     """All that is set, by path."""
     for descriptor, value in item.ListFields():
         field = message.fields[descriptor.name]
@@ -140,9 +130,7 @@ def _print_table(columns: Sequence[str], rows: list[list[str]]) -> None:
         table.add_column(path.rpartition(".")[2].replace("_", " ").upper(), overflow="fold")
     for cells in rows:
         table.add_row(*(Text(escaped(cell)) for cell in cells))
-    console = Console(highlight=False)
-    if not console.is_terminal:
-        console.width = PIPE_WIDTH
+    console = Console(highlight=False, width=None if sys.stdout.isatty() else PIPE_WIDTH)
     with console.capture() as printed:
         console.print(table)
     click.echo("\n".join(line.rstrip() for line in printed.get().removesuffix("\n").split("\n")))

@@ -6,18 +6,21 @@ from collections.abc import Mapping
 from contextlib import suppress
 from functools import partial
 from itertools import islice
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 from google.protobuf.json_format import ParseDict, ParseError
 
 from kowa import contract, errors
-from kowa.client import Client
+from kowa.contract import Field, Key, Kind, Message
 from kowa.formats import ID
 from kowa.ssh_keys import why_no_public_key
 from kowa.v2 import meta_pb2
 from kowactl import help_texts
 from kowactl.options import each, element_type
+
+if TYPE_CHECKING:
+    from kowa.client import Client
 
 MAX_CANDIDATES = 10  # named when a name is ambiguous
 MAX_SINGLE_READS = 3  # resources of a kind that are read one by one for their names, before all are read at once
@@ -27,14 +30,12 @@ PAGE_SIZE = 1000
 class References:
     """Finds what a name means, and the name of what an id means."""
 
-    def __init__(self, client: Client) -> None:
+    def __init__(self, client: "Client") -> None:
         self._client = client
         self._known: dict[str, Any] = {}  # resources by id; None when one can't be read
         self._reads: Counter[str] = Counter()
 
-    def message(
-        self, about: contract.Message, document: dict[str, Any], parents: Mapping[str, str] | None = None
-    ) -> Any:
+    def message(self, about: Message, document: dict[str, Any], parents: Mapping[str, str] | None = None) -> Any:
         """A message from a document like JSON, with ids for names, and sizes and enums as JSON has them.
 
         A name that several bear means the one whose parent is named earlier in the document, or is among the parents:
@@ -45,29 +46,24 @@ class References:
         except ParseError as error:
             raise click.UsageError(" ".join(str(error).split())) from None
 
-    def _fields(self, about: contract.Message, parents: Mapping[str, str], above: str, document: Any) -> Any:
+    def _fields(self, about: Message, parents: Mapping[str, str], above: str, document: Any) -> Any:
         if not isinstance(document, Mapping):
             return document  # what does not fit is said later
         found, known = dict(document), dict(parents)  # a project stands before what is in it: it tells that apart
         for field in about.fields.values():
             if value := found.get(field.name):
-                found[field.name] = each(field, value, partial(self._value, about, field, known, above))
+                change = partial(self._value, field, about.parts.get(field.name), known, above)
+                found[field.name] = each(field, value, change)
                 if field.ref and not field.many:
                     known[field.name] = found[field.name]
         return found
 
     def _value(
-        self,
-        about: contract.Message,
-        field: contract.Field,
-        parents: Mapping[str, str],
-        above: str,
-        key: contract.Key,
-        value: Any,
+        self, field: Field, part: Message | None, parents: Mapping[str, str], above: str, key: Key, value: Any
     ) -> Any:
         place = contract.place(above, field.name, key)
-        if field.name in about.parts:
-            return self._fields(about.parts[field.name], parents, place, value)
+        if part:
+            return self._fields(part, parents, place, value)
         if field.ref:
             return self.id_of(contract.load().kinds[field.ref], str(value), parents)
         if not isinstance(value, str):
@@ -81,7 +77,7 @@ class References:
                 raise click.UsageError(f"{place}: {error.message}") from None
         return value
 
-    def id_of(self, kind: contract.Kind, text: str, parents: Mapping[str, str] | None = None) -> str:
+    def id_of(self, kind: Kind, text: str, parents: Mapping[str, str] | None = None) -> str:
         """The id of what is called so: an id, a name, or PARENT/NAME where names are unique within a parent.
 
         Of several that are called so, the one with one of these parents is meant. Raises NotFound, or click.UsageError
@@ -105,11 +101,11 @@ class References:
             raise click.UsageError(f"{text!r} is ambiguous; give an id or a path of these: {choices}")
         return str(found[0].meta.id)
 
-    def name_of(self, kind: contract.Kind, id: str) -> str:  # noqa: A002 - what the contract calls it
+    def name_of(self, kind: Kind, id: str) -> str:  # noqa: A002 - what the contract calls it
         """The name of what has the id; the id itself when that can't be told."""
         return getattr(self._resource(kind, id), "name", "") or id
 
-    def path_of(self, kind: contract.Kind, item: Any) -> str:
+    def path_of(self, kind: Kind, item: Any) -> str:
         """What `id_of` takes for it: its name, PARENT/NAME where names are unique within a parent, or its id."""
         name, field = getattr(item, "name", ""), _parent_field(kind, item)
         parent = getattr(item, field) if field else ""
@@ -121,7 +117,7 @@ class References:
         resource = self._resource(above, parent)
         return f"{self.path_of(above, resource) if resource else parent}/{name}"
 
-    def _resource(self, kind: contract.Kind, id_: str) -> Any:
+    def _resource(self, kind: Kind, id_: str) -> Any:
         """What has the id. The first few of a kind are read one by one; then all that there are, at once."""
         if id_ not in self._known:
             self._reads[kind.name] += 1
@@ -133,7 +129,7 @@ class References:
                     self._known[id_] = self._resources(kind).get(id_)
         return self._known[id_]
 
-    def _by_path(self, kind: contract.Kind, path: str) -> list[Any]:
+    def _by_path(self, kind: Kind, path: str) -> list[Any]:
         """What has the path PARENT/NAME. Raises NotFound when nothing is called as the parent is."""
         above, _, name = path.rpartition("/")
         found, missing = [], list[errors.NotFound]()
@@ -147,16 +143,16 @@ class References:
             raise missing[0]
         return found
 
-    def _called(self, kind: contract.Kind, name: str, more: str = "") -> list[Any]:
+    def _called(self, kind: Kind, name: str, more: str = "") -> list[Any]:
         """What has the name; what is being deleted only if nothing else has it."""
         found = list(islice(self._resources(kind).list(filter=f"name = {_quoted(name)}{more}"), MAX_CANDIDATES))
         return [item for item in found if item.meta.state != meta_pb2.STATE_DELETING] or found
 
-    def _resources(self, kind: contract.Kind) -> Any:
+    def _resources(self, kind: Kind) -> Any:
         return getattr(self._client, kind.nouns)
 
 
-def _parent_field(kind: contract.Kind, item: Any) -> str:
+def _parent_field(kind: Kind, item: Any) -> str:
     """The field that names what the resource's name is unique within; empty when that is the whole platform."""
     for unique in kind.uniques:
         if "name" in unique.fields and not (unique.unless and getattr(item, unique.unless)):

@@ -1,14 +1,21 @@
-"""The connection of one command, made when first needed: grpc takes longer to import than help takes to print."""
+"""One command's connection, made when first needed (grpc takes longer to import than help to print), and its wait."""
 
 from functools import cached_property
 from os import environ
+from time import monotonic
 from typing import TYPE_CHECKING
 
 import click
 
+from kowa import errors
+from kowactl.references import References
+from kowactl.terminal import escaped, print_message
+
 if TYPE_CHECKING:
     from kowa.client import Client
-    from kowactl.references import References
+    from kowa.v2 import operation_pb2
+
+POLL_INTERVAL_S = 1.0
 
 
 class Session:
@@ -40,8 +47,38 @@ class Session:
         return client
 
     @cached_property
-    def references(self) -> "References":
+    def references(self) -> References:
         """Names and ids."""
-        from kowactl.references import References
-
         return References(self.client)
+
+    def follow(self, operation_id: str, limit: float) -> "operation_pb2.Operation":
+        """Returns the operation when it is done; meanwhile what it waits for is shown on stderr. `limit` is in seconds.
+
+        Raises OperationFailed when it ended otherwise, OperationPending when the time is up, Unavailable when Kahuna is
+        away then.
+        """
+        from rich.console import Console
+        from rich.text import Text
+
+        deadline, shown = monotonic() + limit, ""
+        console = Console(stderr=True, highlight=False)
+        with console.status("") as status:
+            while True:
+                try:
+                    seconds = min(POLL_INTERVAL_S, max(0.0, deadline - monotonic()))
+                    return self.client.operations.wait(operation_id, seconds)
+                except (errors.OperationPending, errors.Unavailable) as error:
+                    if monotonic() >= deadline:
+                        raise
+                    state = "Kahuna is out of reach; waiting for it"
+                    if isinstance(error, errors.OperationPending):
+                        state = _progress(error.operation)
+                status.update(Text(state))
+                if state != shown and not console.is_terminal:
+                    print_message(state)
+                shown = state
+
+
+def _progress(operation: "operation_pb2.Operation") -> str:
+    percent = f" {operation.progress} %" if operation.progress else ""
+    return escaped(f"{operation.method} {operation.target_name}{percent}: {operation.message or 'under way'}")

@@ -57,16 +57,15 @@ def open_closed_standard_files() -> None:
 
 def handle_signals() -> None:
     """Lets signals end the program by an exception; a second one ends it at once. What is ignored (nohup) stays so."""
-    for number in SIGNALS:
-        if signal.getsignal(number) == signal.SIG_DFL:
-            signal.signal(number, _terminate)
+    handled = [number for number in SIGNALS if signal.getsignal(number) == signal.SIG_DFL]
 
+    def terminate(number: int, _: FrameType | None) -> NoReturn:
+        for each in handled:
+            signal.signal(each, signal.SIG_DFL)
+        raise Terminated(number)
 
-def exit_by_signal(number: int) -> NoReturn:
-    """Ends as the signal would have: whoever waits for this process sees it."""
-    signal.signal(number, signal.SIG_DFL)
-    os.kill(os.getpid(), number)
-    raise SystemExit(128 + number)
+    for number in handled:
+        signal.signal(number, terminate)
 
 
 @contextlib.contextmanager
@@ -131,10 +130,3 @@ def raw_terminal() -> Iterator[None]:
         print_message("")
         for number, handler in old.items():
             signal.signal(number, handler)
-
-
-def _terminate(number: int, _: FrameType | None) -> NoReturn:
-    for each in SIGNALS:
-        if signal.getsignal(each) == _terminate:
-            signal.signal(each, signal.SIG_DFL)
-    raise Terminated(number)

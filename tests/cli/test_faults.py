@@ -77,7 +77,7 @@ def test_an_outage_to_the_end_loses_no_operation(kowactl: Kowactl, monkeypatch: 
 
     with monkeypatch.context() as outage:
         outage.setattr("kowa.client.Operations.wait", away)
-        outage.setattr("kowactl.progress.monotonic", count().__next__)
+        outage.setattr("kowactl.session.monotonic", count().__next__)
         cut = kowactl("region", "create", "--name", "eu", "--timeout", "8s")
     assert (cut.code, cut.out) == (8, "")
     operation = _goes_on(cut.err)
@@ -144,8 +144,8 @@ def test_what_is_shown_of_it(kowactl: Kowactl) -> None:
 
 def test_progress_and_errors_with_it(kowactl: Kowactl, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(FATES, EVIL, PHASE_WAITING)
-    monkeypatch.setattr("kowactl.progress.POLL_INTERVAL_S", 0.01)
-    monkeypatch.setattr("kowactl.progress.monotonic", count().__next__)
+    monkeypatch.setattr("kowactl.session.POLL_INTERVAL_S", 0.01)
+    monkeypatch.setattr("kowactl.session.monotonic", count().__next__)
     late = kowactl("region", "create", "--name", EVIL, "--timeout", "8s")
     progress, error, end = late.err.split("\n")
     assert (late.code, progress, end) == (10, f"CreateRegion {SHOWN}: The fake wants it so.", "")

@@ -113,7 +113,7 @@ WRONG: list[tuple[list[str], str]] = [
     (["--member", "kaktus=a,healthy=true"], "a name is one of kaktus, address, weight, mac"),
     (["--member", "{"], "not JSON"),
     (["--member", "kaktus=c"], "'c' is ambiguous; give an id"),
-    (["--label", "a=1", "--label", "a=2"], "--labels: a is given twice"),
+    (["--label", "a=1", "--label", "a=2"], "'--labels': a is given twice"),
     (["--label", "a"], "'a' is not NAME=VALUE"),
     (["--limit", "web=rate=1X"], "'1X' is no size"),
     (["--health", "protocol=udp"], "'udp' is not one of 'tcp', 'http'"),

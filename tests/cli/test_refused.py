@@ -56,7 +56,7 @@ def test_a_file_that_does_not_fit(kowactl: Kowactl, tmp_path: Path) -> None:
     refused = kowactl("region", "create", "--from-file", str(file))
     assert (refused.code, refused.err) == (
         2,
-        "kowactl: --from-file: no region has the field nmae; see: kowactl region create --help\n",
+        "kowactl: Invalid value for '--from-file': no region has the field nmae; see: kowactl region create --help\n",
     )
 
 
@@ -75,7 +75,7 @@ NOT_A_RESOURCE = [
     (b"? {a: b}\n: c", "--from-file"),
     (b"1: c", "field 1"),
     (b"[" * 5000, "--from-file"),
-    (b"- a", "--from-file must hold one resource"),
+    (b"- a", "'--from-file': it must hold one resource"),
     (b"\x00", "--from-file"),
 ]
 

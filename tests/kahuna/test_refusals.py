@@ -338,13 +338,13 @@ REFUSED_BY_KOWACTL = {
     "no name": (USAGE, "missing --name"),
     "no memory": (USAGE, "missing --memory"),
     "no CPU": (USAGE, "missing --vcpus"),
-    "no SSH key": (USAGE, "--from-file: ssh_keys[0]: is no SSH public key"),
-    "an empty SSH key": (USAGE, "--from-file: ssh_keys[1]: is empty"),
-    "a private key": (USAGE, "--from-file: ssh_keys[0]: is a private key; give the public"),
-    "two SSH keys in one": (USAGE, "--from-file: ssh_keys[0]: has several lines"),
+    "no SSH key": (USAGE, "instance.ssh_keys[0]: is no SSH public key"),
+    "an empty SSH key": (USAGE, "instance.ssh_keys[1]: is empty"),
+    "a private key": (USAGE, "instance.ssh_keys[0]: is a private key; give the public"),
+    "two SSH keys in one": (USAGE, "instance.ssh_keys[0]: has several lines"),
     "a disk without an id": (NOT_FOUND, "no volume is called ''"),
     "a template without checksum": (USAGE, "missing --sha256"),
-    "a long name of a value": (USAGE, "--from-file is neither JSON nor YAML"),  # YAML takes no longer key
+    "a long name of a value": (USAGE, "'--from-file': it is neither JSON nor YAML"),  # YAML takes no longer key
 }
 
 
