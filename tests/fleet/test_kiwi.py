@@ -83,11 +83,11 @@ def test_what_shall_go_need_not_be_understood() -> None:
 
 def test_it_says_that_it_is_as_wanted_and_that_what_shall_go_is_gone() -> None:
     gone = described(LAN, generation=2, gone=True, resource=vnet_pb2.Vnet(name="lan"))
-    said = {report.id: report for report in reports(KINDS.parse({NODE: KIWI, LAN: gone, SUBNET: subnet()}))}
-    assert set(said) == {NODE, LAN}
-    assert (said[NODE].outcome, said[NODE].observed_generation) == (fleet_pb2.OUTCOME_APPLIED, 3)
-    assert content(said[NODE]).status.version == VERSION
-    assert (said[LAN].gone, said[LAN].observed_generation) == (True, 2)
+    sent_reports = {report.id: report for report in reports(KINDS.parse({NODE: KIWI, LAN: gone, SUBNET: subnet()}))}
+    assert set(sent_reports) == {NODE, LAN}
+    assert (sent_reports[NODE].outcome, sent_reports[NODE].observed_generation) == (fleet_pb2.OUTCOME_APPLIED, 3)
+    assert content(sent_reports[NODE]).status.version == VERSION
+    assert (sent_reports[LAN].gone, sent_reports[LAN].observed_generation) == (True, 2)
 
 
 def test_it_needs_nothing_of_a_host_that_runs_machines() -> None:
@@ -152,7 +152,7 @@ def test_it_heals_a_slice_that_it_stored_and_does_not_take_any_more(site: Site, 
         return status.held_revision >= revision and not status.refusal
 
     def serve_until_in_step() -> None:
-        """A change, so that it is plain what it was told last."""
+        """A change, so that it is plain what it was sent last."""
         site.vnet.description += "."
         site.vnet = site.client.of(vnet_pb2.Vnet).update(site.vnet, ["description"])
         with subprocess.Popen([sys.executable, "-m", "agent_kiwi.main", "--config", str(config)]) as program:
@@ -200,9 +200,9 @@ def test_a_vnet_waits_for_the_machines_hosts_and_the_network_nodes_alike(site: S
 
 def _kowactl(site: Site, *words: str) -> str:
     script = "import sys; from kowactl.main import main; sys.argv[0] = 'kowactl'; main()"
-    told = {"KOWABUNGA_ENDPOINT": site.cloud.settings.api, "KOWABUNGA_API_KEY": site.cloud.key}
+    environment = {"KOWABUNGA_ENDPOINT": site.cloud.settings.api, "KOWABUNGA_API_KEY": site.cloud.key}
     done = subprocess.run(
         [sys.executable, "-c", script, "--insecure", *words],
-        env=os.environ | told, capture_output=True, text=True, check=True,
+        env=os.environ | environment, capture_output=True, text=True, check=True,
     )  # fmt: skip
     return done.stdout

@@ -76,7 +76,7 @@ def test_one_that_only_a_reset_helps_loses_its_power_to_be_started_again() -> No
     assert not other.is_destroyed
 
 
-def tell(host: Host, story: Story) -> None:
+def run_with(host: Host, story: Story) -> None:
     async def run() -> None:
         made = Hypervisor(host.uri, lambda: None)
         try:
@@ -126,7 +126,7 @@ def test_one_machine_that_hangs_holds_up_no_other(host: Host, machines: None, mo
                 except StepFailed:
                     await asyncio.sleep(0.05)
 
-    tell(host, story)
+    run_with(host, story)
 
 
 def test_a_process_that_is_killed_is_no_guest_that_leaves(host: Host, machines: None) -> None:
@@ -139,7 +139,7 @@ def test_a_process_that_is_killed_is_no_guest_that_leaves(host: Host, machines: 
         os.kill(process(host, WEB), signal.SIGKILL)
         assert not await ended(made, WEB)
 
-    tell(host, story)
+    run_with(host, story)
 
 
 def test_a_libvirt_that_hangs_is_away(host: Host, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -161,7 +161,7 @@ def test_a_libvirt_that_hangs_is_away(host: Host, monkeypatch: pytest.MonkeyPatc
         await asyncio.sleep(0.5)
         assert await made.observe() == []
 
-    tell(host, story)
+    run_with(host, story)
 
 
 def test_the_agent_ends_though_a_machine_and_libvirt_hang(host: Host, machines: None) -> None:

@@ -16,7 +16,7 @@ from .loop_bench import APPLIED, FAILED, WAITING, Bench, on_a_bench
 from .slices import id_of
 
 
-def test_all_is_applied_and_told() -> None:
+def test_all_is_applied_and_reported() -> None:
     async def story(bench: Bench) -> None:
         await bench.converge()
         assert all(report.outcome == APPLIED for report in bench.feed.reports.values())
@@ -25,11 +25,11 @@ def test_all_is_applied_and_told() -> None:
             power=instance_pb2.POWER_RUNNING, addresses=["10.9.0.2"]
         )
         assert content(bench.report("host")).status.version == VERSION
-        told = dict(bench.feed.reports)
+        reports = dict(bench.feed.reports)
         bench.feed.sent.clear()
         await bench.converge(later=30)
         assert bench.done == []
-        assert {report.id: report for report in bench.feed.sent} == told
+        assert {report.id: report for report in bench.feed.sent} == reports
 
     on_a_bench(story)
 
@@ -131,7 +131,7 @@ def test_while_libvirt_is_away_everything_waits() -> None:
     on_a_bench(story)
 
 
-def test_what_a_look_stumbles_over_is_told_as_away() -> None:
+def test_what_fails_while_the_host_is_observed_is_reported_as_unavailable() -> None:
     async def story(bench: Bench) -> None:
         await bench.converge()
         bench.seen.crash = ValueError("no such number")
@@ -141,7 +141,7 @@ def test_what_a_look_stumbles_over_is_told_as_away() -> None:
     on_a_bench(story)
 
 
-def test_what_a_volume_takes_is_told_coarsely() -> None:
+def test_what_a_volume_takes_is_reported_in_large_units() -> None:
     async def story(bench: Bench) -> None:
         await bench.converge()
         images = bench.host.images

@@ -62,8 +62,8 @@ def test_a_newer_agent_changes_no_instance_that_runs() -> None:
         await bench.converge()
         assert "redefine web" in bench.done
         assert not {"start web", "start web again", "cut power web", "shutdown web"} & set(bench.done)
-        told = bench.report("web")
-        assert (told.outcome, list(content(told).meta.conditions)) == (APPLIED, [])
+        report = bench.report("web")
+        assert (report.outcome, list(content(report).meta.conditions)) == (APPLIED, [])
 
     on_a_bench(story)
 

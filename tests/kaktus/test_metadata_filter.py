@@ -135,9 +135,9 @@ class Wire:
             process.stdin.close()
             assert process.wait(20) == 0
 
-    def asks(self, box: str, limit: float = 1.5) -> dict[str, object]:
-        told: dict[str, object] = json.loads(self.run(box, f"{sys.executable} {HERE / 'asks.py'} {limit}"))
-        return told
+    def request_token(self, box: str, limit: float = 1.5) -> dict[str, object]:
+        answer: dict[str, object] = json.loads(self.run(box, f"{sys.executable} {HERE / 'token_client.py'} {limit}"))
+        return answer
 
     def close(self) -> None:
         for name in self._names:
@@ -161,8 +161,8 @@ def wire(bare: Wire) -> Iterator[Wire]:
         yield bare
 
 
-ANSWERED = {"told": "HTTP/1.1 200 OK", "arp": [reserved.metadata_mac(id_of("vnet"))], "ttl": [1]}
-NOTHING = {"told": "", "arp": [], "ttl": []}
+ANSWERED = {"status": "HTTP/1.1 200 OK", "arp": [reserved.metadata_mac(id_of("vnet"))], "ttl": [1]}
+NOTHING = {"status": "", "arp": [], "ttl": []}
 
 
 @pytest.mark.libvirt
@@ -182,38 +182,38 @@ def test_a_bridge_that_was_there_is_as_it_was(bare: Wire) -> None:
 
 
 @pytest.mark.libvirt
-def test_who_is_nowhere_served_hears_nobody(bare: Wire) -> None:
-    assert bare.asks("guest-one") == NOTHING
+def test_who_is_served_nowhere_has_no_answer(bare: Wire) -> None:
+    assert bare.request_token("guest-one") == NOTHING
 
 
 @pytest.mark.libvirt
 def test_each_machine_is_answered_once_by_its_own_host_and_no_hop_further(wire: Wire) -> None:
     for box in ("guest-one", "guest-two"):
         wire.run(box, "ip neigh flush dev eth0")
-        assert wire.asks(box) == ANSWERED
+        assert wire.request_token(box) == ANSWERED
 
 
 @pytest.mark.libvirt
-def test_whoever_else_is_on_the_wire_is_not_even_heard(wire: Wire) -> None:
-    assert wire.asks("stranger") == NOTHING
+def test_others_on_the_wire_have_no_answer(wire: Wire) -> None:
+    assert wire.request_token("stranger") == NOTHING
     wire.be("stranger", "02:00:00:00:00:09", "10.9.0.2")
-    assert wire.asks("stranger") == NOTHING
+    assert wire.request_token("stranger") == NOTHING
 
 
 @pytest.mark.libvirt
-def test_nor_is_the_host_itself(wire: Wire) -> None:
+def test_nor_has_the_host_itself(wire: Wire) -> None:
     assert "1 received" in wire.run("one", "ping -c 1 -W 5 10.9.0.2")
     assert "0 received" in wire.run("one", f"ping -c 1 -W 1 {SERVICE}", check=False)
     assert SERVICE not in wire.run("one", "ip addr")
 
 
 @pytest.mark.libvirt
-def test_who_answers_in_its_place_is_not_heard(wire: Wire) -> None:
+def test_answers_of_others_in_its_place_are_dropped(wire: Wire) -> None:
     wire.be("stranger", "02:00:00:00:00:09", "10.9.0.9", f"{SERVICE}/32")
     wire.run("guest-one", "ip neigh flush dev eth0")
-    assert wire.asks("guest-one") == ANSWERED
-    wire.run("stranger", f"{sys.executable} {HERE / 'claims.py'} 02:00:00:00:00:09")
-    assert wire.asks("guest-one", 0.5)["told"] == ANSWERED["told"]
+    assert wire.request_token("guest-one") == ANSWERED
+    wire.run("stranger", f"{sys.executable} {HERE / 'arp_announcer.py'} 02:00:00:00:00:09")
+    assert wire.request_token("guest-one", 0.5)["status"] == ANSWERED["status"]
     assert "02:00:00:00:00:09" not in wire.run("guest-one", "ip neigh")
 
 
@@ -221,13 +221,13 @@ def test_who_answers_in_its_place_is_not_heard(wire: Wire) -> None:
 def test_nor_does_its_hardware_address_lead_elsewhere(wire: Wire) -> None:
     wire.be("stranger", reserved.metadata_mac(id_of("vnet")), "10.9.0.8")
     assert "0 received" in wire.run("stranger", "ping -c 1 -W 1 10.9.0.2", check=False)  # the answer is not for it
-    assert wire.asks("guest-one")["told"] == ANSWERED["told"]
+    assert wire.request_token("guest-one")["status"] == ANSWERED["status"]
 
 
 @pytest.mark.libvirt
-def test_a_machine_asks_often_but_not_without_measure(wire: Wire) -> None:
+def test_a_machine_may_send_many_requests_but_not_any_number(wire: Wire) -> None:
     knock = ["ip", "netns", "exec", wire.box("guest-one"), sys.executable, "-c", KNOCK, "600"]
     answered = int(subprocess.run(knock, check=True, capture_output=True, text=True, timeout=30).stdout)
     assert 200 <= answered < 400
-    assert wire.asks("guest-one")["told"] == ANSWERED["told"]
+    assert wire.request_token("guest-one")["status"] == ANSWERED["status"]
     assert "asking" in wire.run("one", "nft -j list ruleset")

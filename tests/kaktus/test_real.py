@@ -72,11 +72,11 @@ def up(agent: Agent, wanted: Slice) -> None:
 def test_a_machine_boots_answers_and_leaves_nothing(host: Host, wanted: Slice) -> None:
     with host.agent(hold_gateway=True) as agent:
         up(agent, wanted)
-        told = booted(host)
-        assert "kowabunga: hostname=web" in told
-        assert f"kowabunga: instance-id={WEB}" in told
-        assert "kowabunga: proof=mine" in told
-        assert f"disk vda={128 * MIB}" in told
+        printed = booted(host)
+        assert "kowabunga: hostname=web" in printed
+        assert f"kowabunga: instance-id={WEB}" in printed
+        assert "kowabunga: proof=mine" in printed
+        assert f"disk vda={128 * MIB}" in printed
         assert "1 received" in host.run("ping", "-c", "1", "-W", "5", "10.9.0.2")
         wanted.gone(*HOUSE)
         agent.send(wanted.objects)
@@ -210,8 +210,8 @@ def test_a_guest_that_switches_itself_off_stays_off(host: Host, wanted: Slice) -
         up(agent, wanted)
         booted(host)
         host.virsh("shutdown", names.domain(WEB))
-        told = agent.until(WEB, is_off)
-        assert [condition.type for condition in content(told).meta.conditions] == ["GuestPoweredOff"]
+        report = agent.until(WEB, is_off)
+        assert [condition.type for condition in content(report).meta.conditions] == ["GuestPoweredOff"]
     with host.agent() as agent:
         agent.send(wanted.objects)
         agent.until(WEB, is_off)
@@ -250,17 +250,17 @@ def test_a_change_of_a_running_machine_waits_for_its_next_start(host: Host, want
         booted(host)
         wanted.instance("web", ("root",), ("nic",), memory=160 * MIB)
         agent.send(wanted.objects)
-        told = agent.until(WEB, lambda report: report.observed_generation == 2)
-        assert [condition.type for condition in content(told).meta.conditions] == ["RestartRequired"]
+        report = agent.until(WEB, lambda report: report.observed_generation == 2)
+        assert [condition.type for condition in content(report).meta.conditions] == ["RestartRequired"]
         for power in (STOPPED, RUNNING):
             wanted.instance("web", ("root",), ("nic",), memory=160 * MIB, power=power)
             agent.send(wanted.objects)
-            told = agent.until(WEB, is_off if power == STOPPED else is_running, BOOT)
-        assert not content(told).meta.conditions
+            report = agent.until(WEB, is_off if power == STOPPED else is_running, BOOT)
+        assert not content(report).meta.conditions
         assert f"{160 * 1024} KiB" in host.virsh("dominfo", names.domain(WEB))
 
 
-def test_a_missing_disk_is_told_and_not_made_anew(host: Host, wanted: Slice) -> None:
+def test_a_missing_disk_is_reported_and_not_made_anew(host: Host, wanted: Slice) -> None:
     path = host.pools / id_of("pool") / f"{id_of('root')}.qcow2"
     with host.agent() as agent:
         wanted.instance("web", ("root",), ("nic",), power=STOPPED)
@@ -269,8 +269,8 @@ def test_a_missing_disk_is_told_and_not_made_anew(host: Host, wanted: Slice) -> 
         path.rename(host.base / "away")
         wanted.instance("web", ("root",), ("nic",))
         agent.send(wanted.objects)
-        told = agent.until(id_of("root"), lambda report: report.outcome == FAILED)
-        assert "is missing and never made anew" in told.message
+        report = agent.until(id_of("root"), lambda report: report.outcome == FAILED)
+        assert "is missing and never made anew" in report.message
         agent.until(WEB, lambda report: report.outcome == WAITING)
         assert not path.exists()
         (host.base / "away").rename(path)
@@ -284,8 +284,8 @@ def test_libvirt_may_die_and_come_back(host: Host, wanted: Slice) -> None:
         up(agent, wanted)
         process = host.guests()
         host.kill_libvirtd()
-        told = agent.until(WEB, lambda report: report.outcome == WAITING)
-        assert "libvirt" in told.message
+        report = agent.until(WEB, lambda report: report.outcome == WAITING)
+        assert "libvirt" in report.message
         host.start_libvirtd()
         agent.until(WEB, is_running, 40)
         assert host.guests() == process

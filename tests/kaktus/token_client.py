@@ -11,21 +11,22 @@ IP, ARP = 0x0800, 0x0806
 
 
 def main(limit: float) -> None:
-    told, answers, hops = b"", [], set()
-    with socket.socket(socket.AF_PACKET, socket.SOCK_RAW, socket.htons(3)) as ear:
-        ear.setblocking(False)
-        with contextlib.suppress(OSError), socket.create_connection((SERVICE, 80), limit) as asking:
-            asking.sendall(REQUEST)
-            told = asking.recv(4096)
+    answer, arp_answers, ttls = b"", [], set()
+    with socket.socket(socket.AF_PACKET, socket.SOCK_RAW, socket.htons(3)) as sniffer:
+        sniffer.setblocking(False)
+        with contextlib.suppress(OSError), socket.create_connection((SERVICE, 80), limit) as connection:
+            connection.sendall(REQUEST)
+            answer = connection.recv(4096)
         with contextlib.suppress(BlockingIOError):
             while True:
-                frame = ear.recv(2048)
+                frame = sniffer.recv(2048)
                 kind = int.from_bytes(frame[12:14], "big")
                 if kind == ARP and frame[21] == 2 and frame[28:32] == socket.inet_aton(SERVICE):
-                    answers.append(frame[22:28].hex(":"))
+                    arp_answers.append(frame[22:28].hex(":"))
                 if kind == IP and frame[26:30] == socket.inet_aton(SERVICE):
-                    hops.add(frame[22])
-    print(json.dumps({"told": told.decode().split("\r\n")[0], "arp": answers, "ttl": sorted(hops)}))  # noqa: T201
+                    ttls.add(frame[22])
+    status = answer.decode().split("\r\n")[0]
+    print(json.dumps({"status": status, "arp": arp_answers, "ttl": sorted(ttls)}))  # noqa: T201
 
 
 if __name__ == "__main__":
