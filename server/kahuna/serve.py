@@ -10,10 +10,9 @@ import uvloop
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_health.v1._async import HealthServicer
 from grpc_reflection.v1alpha.reflection import enable_server_reflection
-from prometheus_client import start_http_server
+from prometheus_client import Gauge, start_http_server
 from sqlmodel import Session, select
 
-from kahuna import metrics
 from kahuna.api.server import handlers
 from kahuna.edge import AccessInterceptor
 from kahuna.fleet.fleet import Fleet
@@ -37,6 +36,9 @@ from kowa.runtime.tasks import Tasks
 from kowa.signals import on_end
 
 log = structlog.get_logger()
+
+SESSIONS = Gauge("kahuna_sessions", "Agents connected.")
+REVISION = Gauge("kahuna_revision", "The revision the view stands at.")
 
 # How long calls under way may take to end when Kahuna stops.
 SHUTDOWN_GRACE_S = 2
@@ -99,8 +101,8 @@ class Kahuna:
             await server.start()
             self._servers.append(server)
         await health.set("", health_pb2.HealthCheckResponse.SERVING)
-        metrics.REVISION.set_function(lambda: self.store.view.revision)
-        metrics.SESSIONS.set_function(lambda: len(fleet.sessions))
+        REVISION.set_function(lambda: self.store.view.revision)
+        SESSIONS.set_function(lambda: len(fleet.sessions))
         if self.settings.metrics:
             host, _, port = self.settings.metrics.rpartition(":")
             start_http_server(int(port), host)

@@ -56,7 +56,7 @@ async def _list(kind: Kind[Any], method: contract.Method, call: Call, request: A
     part, token, total = page(kind.described.message, call.reader.all(kind.name), request)
     response = CONTRACT.stub(method.response)
     nouns = {kind.described.nouns: part}
-    return response(**nouns, next_page_token=token, total_size=total, revision=call.reader.revision), ""
+    return response(**nouns, next_page_token=token, total_size=total, revision=call.reader.view.revision), ""
 
 
 async def _get(kind: Kind[Any], method: contract.Method, call: Call, request: Any) -> Answer:

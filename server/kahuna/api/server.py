@@ -6,8 +6,8 @@ from typing import Any, TypeAlias
 
 import grpc
 from google.protobuf.message import DecodeError, Message
+from prometheus_client import Counter, Histogram
 
-from kahuna import metrics
 from kahuna.api.methods import streaming, unary
 from kahuna.domain.errors import Refusal
 from kahuna.domain.validation import check_request
@@ -19,6 +19,8 @@ from kahuna.store.resource import CONTRACT
 from kahuna.store.view import View
 from kowa import contract
 
+CALLS = Counter("kahuna_calls", "Calls answered.", ["method", "code"])
+CALL_SECONDS = Histogram("kahuna_call_seconds", "How long calls took.", ["method"])
 OPERATION_HEADER = "kowabunga-operation"
 Context: TypeAlias = "grpc.aio.ServicerContext[Any, Any]"
 
@@ -59,8 +61,8 @@ def _reader(method: contract.Method, view: View) -> Callable[[bytes], tuple[Call
 
 def _unary(kind: Kind[Any], method: contract.Method, view: View) -> "grpc.RpcMethodHandler[Any, Any]":
     read, carry_out = _reader(method, view), unary(kind, method)
-    seconds = metrics.CALL_SECONDS.labels(method.name)
-    answered = metrics.CALLS.labels(method.name, "OK")
+    seconds = CALL_SECONDS.labels(method.name)
+    answered = CALLS.labels(method.name, "OK")
 
     async def serve(data: bytes, context: Context) -> Message | None:
         begun = time.perf_counter()
@@ -76,7 +78,7 @@ def _unary(kind: Kind[Any], method: contract.Method, view: View) -> "grpc.RpcMet
             refusal = internal_error(method.name, error)
         finally:
             seconds.observe(time.perf_counter() - begun)
-        metrics.CALLS.labels(method.name, refusal.status).inc()
+        CALLS.labels(method.name, refusal.status).inc()
         await abort(context, refusal)
         return None
 

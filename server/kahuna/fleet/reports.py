@@ -5,7 +5,7 @@ import contextlib
 from collections import Counter
 from collections.abc import Iterable
 from functools import cache
-from itertools import islice
+from itertools import accumulate, islice
 
 import structlog
 from google.protobuf import any_pb2
@@ -139,14 +139,11 @@ def _limit_host(packed: any_pb2.Any) -> None:
         for name in ("cpu_model", "cpu_flags", "numa_nodes", "underlay_address"):
             if kaktus_pb2.KaktusStatus(**{name: getattr(host.status, name)}).ByteSize() > MAX_FACT_BYTES:
                 host.status.ClearField(name)
-        strangers, room = host.status.strangers, MAX_STRANGERS_BYTES
-        for index, stranger in enumerate(strangers):
-            room -= len(stranger.encode()) + WIRE_OVERHEAD_BYTES
-            if room < 0:
-                left = len(strangers) - index
-                del strangers[index:]
-                strangers.append(f"and {left} more")
-                break
+        strangers = host.status.strangers
+        sizes = accumulate(len(stranger.encode()) + WIRE_OVERHEAD_BYTES for stranger in strangers)
+        more = sum(size > MAX_STRANGERS_BYTES for size in sizes)
+        if more:
+            strangers[-more:] = [f"and {more} more"]
         packed.value = host.SerializeToString()
 
 

@@ -16,11 +16,11 @@ from kahuna.fleet.reports import Reports
 from kahuna.fleet.session import MAX_MESSAGE_BYTES, MAX_TEXT_CHARS, Session, batches
 from kahuna.kinds import command
 from kahuna.kinds.console import Consoles
-from kahuna.kinds.node import AGENTS
+from kahuna.kinds.node import nodes_of
 from kowa.fleet.v1 import fleet_pb2
 from kowa.runtime.crashpoint import reach
 from kowa.runtime.tasks import until_first_done
-from kowa.v2 import kaktus_pb2, kiwi_pb2, options_pb2
+from kowa.v2 import options_pb2
 
 log = structlog.get_logger()
 
@@ -119,11 +119,7 @@ class FleetService:
 
     def _welcome(self, session: Session) -> fleet_pb2.Welcome:
         view = self._fleet.store.view
-        kind, node = "", ""
-        for name, field in AGENTS.items():
-            for record in view.referring(name, field, session.agent):
-                assert isinstance(record, kaktus_pb2.Kaktus | kiwi_pb2.Kiwi)
-                kind, node = name, record.meta.id
+        kind, node = next(((kind, node.meta.id) for kind, node in nodes_of(view, session.agent)), ("", ""))
         return fleet_pb2.Welcome(
             epoch=session.epoch, incarnation=view.incarnation, kind=kind, node=node, max_message=MAX_MESSAGE_BYTES
         )

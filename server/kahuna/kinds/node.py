@@ -1,13 +1,14 @@
 """What hosts and network nodes share: each has agents of its own, and no agent serves two."""
 
 from collections.abc import Iterator
-from typing import TypeVar
+from typing import TypeVar, cast
 
 from kahuna.domain.changes import newly_named
 from kahuna.domain.errors import Refusal
 from kahuna.kinds.kind import Kind
 from kahuna.store.resource import CONTRACT
 from kahuna.store.transaction import Transaction
+from kahuna.store.view import View
 from kowa.v2 import kaktus_pb2, kiwi_pb2
 
 Node = kaktus_pb2.Kaktus | kiwi_pb2.Kiwi
@@ -39,9 +40,8 @@ class NodeKind(Kind[N]):
                     )
 
 
-def nodes_of(tx: Transaction, agent: str) -> Iterator[tuple[str, Node]]:
+def nodes_of(reader: Transaction | View, agent: str) -> Iterator[tuple[str, Node]]:
     """The nodes that an agent serves, each with its kind."""
-    for host in tx.each(kaktus_pb2.Kaktus, AGENTS["Kaktus"], agent):
-        yield "Kaktus", host
-    for kiwi in tx.each(kiwi_pb2.Kiwi, AGENTS["Kiwi"], agent):
-        yield "Kiwi", kiwi
+    for kind, field in AGENTS.items():
+        for node in reader.referring(kind, field, agent):
+            yield kind, cast(Node, node)

@@ -29,13 +29,7 @@ class ScopedView:
     """The view as one caller sees it."""
 
     def __init__(self, view: View, scope: Scope) -> None:
-        self.view = view
-        self.scope = scope
-
-    @property
-    def revision(self) -> int:
-        """The revision it stands at."""
-        return self.view.revision
+        self.view, self.scope = view, scope
 
     def find(self, kind: str, id_: str) -> Message | None:
         """A resource, or nothing."""
