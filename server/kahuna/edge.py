@@ -3,6 +3,7 @@
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from contextvars import ContextVar
 from dataclasses import dataclass
+from functools import partial
 from operator import methodcaller
 from typing import Any, TypeAlias
 from urllib.parse import unquote
@@ -45,7 +46,8 @@ class Caller:
 CALLER: ContextVar[Caller] = ContextVar("caller")
 SERIALIZE: Any = methodcaller("SerializeToString")
 
-Continuation: TypeAlias = "Callable[[grpc.HandlerCallDetails], Awaitable[grpc.RpcMethodHandler[Any, Any] | None]]"
+Context: TypeAlias = "grpc.aio.ServicerContext[Any, Any]"
+Handler: TypeAlias = "grpc.RpcMethodHandler[Any, Any]"
 
 
 class AccessInterceptor(grpc.aio.ServerInterceptor):
@@ -56,8 +58,10 @@ class AccessInterceptor(grpc.aio.ServerInterceptor):
         self._methods = {**GRPC_METHODS, **methods}
 
     async def intercept_service(
-        self, continuation: Continuation, handler_call_details: grpc.HandlerCallDetails
-    ) -> "grpc.RpcMethodHandler[Any, Any] | None":
+        self,
+        continuation: "Callable[[grpc.HandlerCallDetails], Awaitable[Handler | None]]",
+        handler_call_details: grpc.HandlerCallDetails,
+    ) -> "Handler | None":
         metadata = {key: str(value) for key, value in handler_call_details.invocation_metadata or ()}
         access = self._methods.get(handler_call_details.method)
         try:
@@ -69,13 +73,13 @@ class AccessInterceptor(grpc.aio.ServerInterceptor):
                     raise Refusal("UNAUTHENTICATED", "no key was sent; send `authorization: Bearer <key>`")
                 raise Refusal("PERMISSION_DENIED", f"{identity.subject} may not call {handler_call_details.method}")
         except Refusal as refusal:
-            return _refusing_handler(refusal)
+            return stream_handler(partial(_refuse, refusal))
         reason = CONTROLS.sub(" ", unquote(metadata.get("kowabunga-reason", "")))
         CALLER.set(Caller(identity, reason[:MAX_REASON_CHARS]))
         return await continuation(handler_call_details)
 
 
-async def abort(context: "grpc.aio.ServicerContext[Any, Any]", refusal: Refusal) -> None:
+async def abort(context: Context, refusal: Refusal) -> None:
     """Ends a call with a refusal: of what is long, the beginning."""
     code, message = grpc.StatusCode[refusal.status], _truncated(refusal.message, MAX_MESSAGE_BYTES)
     metadata = dict(_first_that_fit(refusal.details.items()))
@@ -118,9 +122,17 @@ def _truncated(text: str, room: int) -> str:
     return text
 
 
-def _refusing_handler(refusal: Refusal) -> "grpc.RpcMethodHandler[Any, Any]":
-    async def refuse(_: Any, context: "grpc.aio.ServicerContext[Any, Any]") -> None:
-        await abort(context, refusal)
+async def _refuse(refusal: Refusal, _: Any, context: Context) -> None:
+    await abort(context, refusal)
 
-    # A stream on both sides fits every method: nothing of the request is read.
-    return grpc.stream_stream_rpc_method_handler(refuse)
+
+def stream_handler(serve: Callable[[Any, Any], Awaitable[None]], read: Callable[[bytes], Any] | None = None) -> Handler:
+    """A handler of streams on both sides, which fit every method; what it raises as a Refusal is its answer."""
+
+    async def serve_or_refuse(requests: Any, context: Context) -> None:
+        try:
+            await serve(requests, context)
+        except Refusal as refusal:
+            await abort(context, refusal)
+
+    return grpc.stream_stream_rpc_method_handler(serve_or_refuse, read, SERIALIZE)

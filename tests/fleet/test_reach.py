@@ -180,7 +180,7 @@ class Agent:
 
     async def send(self) -> bool:
         """A batch goes out, if the session has heard of anything. Says whether one did."""
-        woken = asyncio.ensure_future(self.session.moved())
+        woken = asyncio.ensure_future(self.session.wait_for_change())
         await asyncio.sleep(0)
         if self.under_way or not woken.done():
             woken.cancel()

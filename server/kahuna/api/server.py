@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import AsyncIterator, Callable, Iterable
-from typing import Any, TypeAlias
+from typing import Any
 
 import grpc
 from google.protobuf.message import DecodeError, Message
@@ -11,7 +11,7 @@ from prometheus_client import Counter, Histogram
 from kahuna.api.methods import streaming, unary
 from kahuna.domain.errors import Refusal
 from kahuna.domain.validation import check_request
-from kahuna.edge import CALLER, SERIALIZE, abort, internal_error
+from kahuna.edge import CALLER, SERIALIZE, Context, Handler, abort, internal_error
 from kahuna.kinds.kind import Call, Kind
 from kahuna.kinds.tracking import Cause
 from kahuna.security.scope import ScopedView, scope_of
@@ -22,7 +22,6 @@ from kowa import contract
 CALLS = Counter("kahuna_calls", "Calls answered.", ["method", "code"])
 CALL_SECONDS = Histogram("kahuna_call_seconds", "How long calls took.", ["method"])
 OPERATION_HEADER = "kowabunga-operation"
-Context: TypeAlias = "grpc.aio.ServicerContext[Any, Any]"
 
 
 def handlers(kinds: Iterable[Kind[Any]], view: View) -> list[grpc.GenericRpcHandler]:
@@ -59,7 +58,7 @@ def _reader(method: contract.Method, view: View) -> Callable[[bytes], tuple[Call
     return read
 
 
-def _unary(kind: Kind[Any], method: contract.Method, view: View) -> "grpc.RpcMethodHandler[Any, Any]":
+def _unary(kind: Kind[Any], method: contract.Method, view: View) -> Handler:
     read, carry_out = _reader(method, view), unary(kind, method)
     seconds = CALL_SECONDS.labels(method.name)
     answered = CALLS.labels(method.name, "OK")
@@ -85,7 +84,7 @@ def _unary(kind: Kind[Any], method: contract.Method, view: View) -> "grpc.RpcMet
     return grpc.unary_unary_rpc_method_handler(serve, None, SERIALIZE)
 
 
-def _streaming(kind: Kind[Any], method: contract.Method, view: View) -> "grpc.RpcMethodHandler[Any, Any]":
+def _streaming(kind: Kind[Any], method: contract.Method, view: View) -> Handler:
     read, carry_out = _reader(method, view), streaming(kind, method)
 
     async def serve(data: bytes, context: Context) -> AsyncIterator[Message]:

@@ -24,16 +24,16 @@ async def follow(
     """
     view = reader.view
     if revision and revision < view.oldest:
-        said = f"revision {revision} is older than the log, which starts at {view.oldest}; watch without a revision"
-        raise Refusal("REVISION_COMPACTED", said)
+        why = f"revision {revision} is older than the log, which starts at {view.oldest}; watch without a revision"
+        raise Refusal("REVISION_COMPACTED", why)
     if revision > view.revision:
-        said = f"revision {revision} has not been yet, only {view.revision}: was the database restored? watch without"
-        raise Refusal("REVISION_COMPACTED", said)
+        why = f"revision {revision} has not been yet, only {view.revision}: was the database restored? watch without"
+        raise Refusal("REVISION_COMPACTED", why)
     # By id: at which revision it changed last, and what it is since.
     pending: dict[str, tuple[int, Message | None]] = {}
     woken = asyncio.Event()
 
-    def note(at: int, transitions: list[Transition]) -> None:
+    def collect(at: int, transitions: list[Transition]) -> None:
         for transition in transitions:
             if transition.kind == kind.name:
                 pending.pop(transition.id, None)  # the latest stands last
@@ -47,7 +47,7 @@ async def follow(
     else:
         pending |= {meta(resource).id: (synced, resource) for resource in reader.all(kind.name)}
     shown: set[str] = set()
-    stop = view.follow(note)
+    stop = view.follow(collect)
     try:
         while True:
             batch = list(pending.items())

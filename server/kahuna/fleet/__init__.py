@@ -1,1 +1,1 @@
-"""The agents' side: sessions, what each is to be told, and what they say."""
+"""The agents' side: sessions, what each agent is sent, and what agents report."""

@@ -4,13 +4,13 @@ import asyncio
 import contextlib
 import time
 from collections.abc import AsyncIterator
-from typing import Any, TypeAlias
+from typing import Any
 
 import grpc
 import structlog
 
 from kahuna.domain.errors import Refusal
-from kahuna.edge import CALLER, SERIALIZE, abort
+from kahuna.edge import CALLER, Context, stream_handler
 from kahuna.fleet.fleet import Fleet
 from kahuna.fleet.reports import Reports
 from kahuna.fleet.session import MAX_MESSAGE_BYTES, MAX_TEXT_CHARS, Session, batches
@@ -35,7 +35,6 @@ ACCESS: dict[str, options_pb2.Access] = {
     for method in _SERVICE.methods
 }
 
-Context: TypeAlias = "grpc.aio.ServicerContext[Any, Any]"
 Requests = AsyncIterator[fleet_pb2.ConnectRequest]
 
 
@@ -50,10 +49,9 @@ class FleetService:
 
     def handler(self) -> grpc.GenericRpcHandler:
         """What the server is given."""
-        connect, relay = fleet_pb2.ConnectRequest.FromString, fleet_pb2.RelayRequest.FromString
-        handlers: dict[str, grpc.RpcMethodHandler[Any, Any]] = {
-            "Connect": grpc.stream_stream_rpc_method_handler(self.connect, connect, SERIALIZE),
-            "Relay": grpc.stream_stream_rpc_method_handler(self.relay, relay, SERIALIZE),
+        handlers = {
+            "Connect": stream_handler(self.connect, fleet_pb2.ConnectRequest.FromString),
+            "Relay": stream_handler(self.relay, fleet_pb2.RelayRequest.FromString),
         }
         return grpc.method_handlers_generic_handler(_SERVICE.full_name, handlers)
 
@@ -66,43 +64,35 @@ class FleetService:
     async def connect(self, requests: Requests, context: Context) -> None:
         """One session, until the agent goes, is superseded, or is revoked."""
         identity = CALLER.get().identity
-        try:
-            hello = await _hello(requests)
-            async with self._fleet.session(identity.agent, identity.token, hello.version) as session:
-                await self._serve(session, hello, requests, context)
-        except Refusal as refusal:
-            await abort(context, refusal)
-            return
+        hello = await _hello(requests)
+        async with self._fleet.session(identity.agent, identity.token, hello.version) as session:
+            await self._serve(session, hello, requests, context)
         if session.end_reason.done():
-            await abort(context, Refusal("CONFLICT", f"the session has ended: {session.end_reason.result()}"))
+            raise Refusal("CONFLICT", f"the session has ended: {session.end_reason.result()}")
 
     async def relay(self, requests: AsyncIterator[fleet_pb2.RelayRequest], context: Context) -> None:
         """One console, passed on until either side ends it."""
-        try:
-            async with _limit(SIGN_IN_TIMEOUT_S, "said which console it is"):
-                first = await anext(aiter(requests), None) or fleet_pb2.RelayRequest()
-            identity = CALLER.get().identity
-            session = self._fleet.sessions.get(identity.agent)
-            own = session if session is not None and session.token == identity.token else None
-            console = self._consoles.attach(first.ticket, own)
-        except Refusal as refusal:
-            await abort(context, refusal)
-            return
+        async with _limit(SIGN_IN_TIMEOUT_S, "said which console it is"):
+            first = await anext(aiter(requests), None) or fleet_pb2.RelayRequest()
+        identity = CALLER.get().identity
+        session = self._fleet.sessions.get(identity.agent)
+        own = session if session is not None and session.token == identity.token else None
+        console = self._consoles.attach(first.ticket, own)
 
-        async def print_all() -> None:
-            said: fleet_pb2.RelayRequest | None = first
-            while said is not None and not said.refusal:
-                console.done(said.done)
-                console.print(said.data)
-                said = await anext(aiter(requests), None)
-            console.end(said.refusal[:MAX_TEXT_CHARS] if said else SESSION_ENDED)
+        async def pass_output() -> None:
+            request: fleet_pb2.RelayRequest | None = first
+            while request is not None and not request.refusal:
+                console.done(request.done)
+                console.print(request.data)
+                request = await anext(aiter(requests), None)
+            console.end(request.refusal[:MAX_TEXT_CHARS] if request else SESSION_ENDED)
 
-        async def type_all() -> None:
-            async for typed in console.typed():
-                await context.write(typed)
+        async def pass_input() -> None:
+            async for response in console.typed():
+                await context.write(response)
 
         try:
-            await until_first_done(print_all(), type_all(), console.host.finished.wait())
+            await until_first_done(pass_output(), pass_input(), console.host.finished.wait())
         finally:
             # Also when what came is no message: the viewer hears of every end.
             console.end(SESSION_ENDED)
@@ -152,7 +142,7 @@ class FleetService:
             await self._send(session, context, wanted)
         pause: float | None = None
         while True:
-            await session.moved(pause)
+            await session.wait_for_change(pause)
             pause = await self._send_difference(session, context)
             while session.outbound:
                 await context.write(session.outbound.popleft())
@@ -215,6 +205,6 @@ async def _hello(requests: Requests) -> fleet_pb2.Hello:
     spoken = request.hello.protocol
     if spoken != PROTOCOL:
         remedy = "upgrade the agent" if spoken < PROTOCOL else "upgrade Kahuna first, then its agents"
-        said = f"the agent speaks protocol {spoken}, this Kahuna speaks {PROTOCOL}; {remedy}"
-        raise Refusal("INVALID_ARGUMENT", said)
+        why = f"the agent speaks protocol {spoken}, this Kahuna speaks {PROTOCOL}; {remedy}"
+        raise Refusal("INVALID_ARGUMENT", why)
     return request.hello

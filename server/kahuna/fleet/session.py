@@ -1,4 +1,4 @@
-"""One agent's session: what it holds, what has moved for it, and the batch under way."""
+"""One agent's session: what it holds, what has changed for it, and the batch under way."""
 
 import asyncio
 import contextlib
@@ -46,7 +46,7 @@ class Session:
         self.finished = asyncio.Event()  # by `end`, or because the stream closed
         self.holdings_read = asyncio.Event()  # the agent has said all that it holds
         self.slice_known = asyncio.Event()  # reports are only taken of what is in it
-        self.outside_slice = 0  # reports that named resources which are not in it
+        self.outside_slice = 0  # reports of resources that are not in it
         self.acks: asyncio.Queue[fleet_pb2.Ack] = asyncio.Queue(1)
         self.outbound: deque[fleet_pb2.ConnectResponse] = deque()  # sent after the batch under way
         self.has_commands = True  # there may be some to send
@@ -83,7 +83,7 @@ class Session:
         return False
 
     def touch(self, kind: str, id_: str) -> None:
-        """This resource of the slice may have moved."""
+        """This resource of the slice may have changed."""
         self._dirty[id_] = kind
         self._woken.set()
 
@@ -105,8 +105,8 @@ class Session:
         self.has_commands = True
         self._woken.set()
 
-    async def moved(self, limit: float | None = None) -> None:
-        """Returns when something may have moved since the last difference, or when the time is up."""
+    async def wait_for_change(self, limit: float | None = None) -> None:
+        """Returns when something may have changed since the last difference, or when the time is up."""
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(limit):
                 await self._woken.wait()
