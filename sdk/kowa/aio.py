@@ -12,24 +12,9 @@ import grpc.aio
 from google.protobuf import field_mask_pb2
 from google.protobuf.message import Message
 
-from kowa import contract, errors
+from kowa import calls, contract, errors
 from kowa.backoff import Backoff
-from kowa.calls import (
-    ENDED,
-    OPTIONS,
-    PAUSES_S,
-    POLL_S,
-    Answer,
-    Connection,
-    Event,
-    M,
-    codecs,
-    event_of,
-    kind_of,
-    operation_id,
-    prepare,
-    raise_unless_done,
-)
+from kowa.calls import Answer, Connection, Event, M
 from kowa.v2 import operation_pb2
 
 if TYPE_CHECKING:
@@ -114,13 +99,13 @@ class AsyncResource(Generic[M]):
         A stream that breaks is resumed from there, however long Kahuna is away: what came after it comes again. Raises
         Invalid with the reason REVISION_COMPACTED when that is too long ago: start anew.
         """
-        backoff, resumable = Backoff(*PAUSES_S), False
+        backoff, resumable = Backoff(*calls.PAUSES_S), False
         while True:
             try:
                 async with aclosing(self._stream("watch", filter=filter, revision=revision)) as responses:
                     async for response in responses:
                         backoff.reset()
-                        event: Event[M] = event_of(self._kind, response)
+                        event: Event[M] = calls.event_of(self._kind, response)
                         # A revision may be several events: only `synced` says that there are no more of it.
                         if event.change == "synced":
                             revision = event.revision
@@ -162,11 +147,11 @@ class AsyncResource(Generic[M]):
 
     async def _call(self, verb: str, **fields: object) -> Answer[Any]:
         method = self._method(verb)
-        return await self._client.unary_unary(method, prepare(method, **fields))
+        return await self._client.unary_unary(method, calls.prepare(method, **fields))
 
     def _stream(self, verb: str, id: str = "", **fields: object) -> AsyncGenerator[Any, None]:
         method = self._method(verb)
-        return self._client.unary_stream(method, prepare(method, id=id, **fields))
+        return self._client.unary_stream(method, calls.prepare(method, id=id, **fields))
 
     def _changes(self, resource: Any, mask: Iterable[str]) -> dict[str, Any]:
         """What an update says. An etag tells that the resource was read, so that all that is in it counts.
@@ -198,11 +183,11 @@ class AsyncOperations(AsyncResource[operation_pb2.Operation]):
         Raises OperationFailed when it ended otherwise, OperationPending when the time is up, Unavailable when Kahuna is
         away then.
         """
-        client, method, backoff = self._client, self._method("wait"), Backoff(*PAUSES_S)
+        client, method, backoff = self._client, self._method("wait"), Backoff(*calls.PAUSES_S)
         deadline = monotonic() + (client.operation_limit if limit is None else limit)
         while True:
-            poll = min(max(deadline - monotonic(), 0.001), POLL_S)
-            request = prepare(method, id=id, timeout=timedelta(seconds=poll))
+            poll = min(max(deadline - monotonic(), 0.001), calls.POLL_S)
+            request = calls.prepare(method, id=id, timeout=timedelta(seconds=poll))
             try:
                 operation = (await client.unary_unary(method, request, limit=poll + client.call_limit)).resource
             except errors.Unavailable:
@@ -212,8 +197,8 @@ class AsyncOperations(AsyncResource[operation_pb2.Operation]):
                 await client.pause(pause)
                 continue
             backoff.reset()
-            if operation.phase in ENDED or monotonic() >= deadline:
-                return raise_unless_done(operation)
+            if operation.phase in calls.ENDED or monotonic() >= deadline:
+                return calls.raise_unless_done(operation)
 
 
 class AsyncClient(Connection):
@@ -229,19 +214,19 @@ class AsyncClient(Connection):
         return AsyncOperations(self, contract.load().kinds["Operation"])
 
     def __getattr__(self, name: str) -> AsyncResource[Any]:
-        return AsyncResource(self, kind_of(name))
+        return AsyncResource(self, calls.kind_of(name))
 
     async def call(self, method: contract.Method, request: Message, *, limit: float | None = None) -> Answer[Any]:
         """One call that answers once. `limit` is in seconds."""
         with self.translated():
-            send = self._channel.unary_unary(method.path, **codecs(method))
+            send = self._channel.unary_unary(method.path, **calls.codecs(method))
             call = send(request, timeout=self.call_limit if limit is None else limit, metadata=self.metadata)
-            return Answer(await call, operation_id(await call.initial_metadata()))
+            return Answer(await call, calls.operation_id(await call.initial_metadata()))
 
     async def stream(self, method: contract.Method, request: Message) -> AsyncGenerator[Any, None]:
         """One call that answers with a stream. Closing the iterator ends it."""
         with self.translated():
-            call = self._channel.unary_stream(method.path, **codecs(method))(request, metadata=self.metadata)
+            call = self._channel.unary_stream(method.path, **calls.codecs(method))(request, metadata=self.metadata)
             try:
                 async for response in call:
                     yield response
@@ -257,8 +242,8 @@ class AsyncClient(Connection):
     @cached_property
     def _channel(self) -> grpc.aio.Channel:
         if self.credentials is None:
-            return grpc.aio.insecure_channel(self.target, OPTIONS)
-        return grpc.aio.secure_channel(self.target, self.credentials, OPTIONS)
+            return grpc.aio.insecure_channel(self.target, calls.OPTIONS)
+        return grpc.aio.secure_channel(self.target, self.credentials, calls.OPTIONS)
 
     async def close(self) -> None:
         """Ends the connection and what runs on it."""

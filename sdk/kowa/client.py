@@ -16,9 +16,9 @@ from typing import Any, Concatenate, Generic, ParamSpec, Self, TypeVar, overload
 import grpc
 from google.protobuf.message import Message
 
-from kowa import contract
+from kowa import calls, contract
 from kowa.aio import AsyncOperations, AsyncResource
-from kowa.calls import OPTIONS, Answer, Connection, M, codecs, kind_of, operation_id
+from kowa.calls import Answer, Connection, M
 from kowa.v2 import operation_pb2
 
 P = ParamSpec("P")
@@ -89,7 +89,7 @@ class Client(Connection):
         return Operations(self, contract.load().kinds["Operation"])
 
     def __getattr__(self, name: str) -> Resource[Any]:
-        return Resource(self, kind_of(name))
+        return Resource(self, calls.kind_of(name))
 
     def call(self, method: contract.Method, request: Message, *, limit: float | None = None) -> Answer[Any]:
         """One call that answers once. `limit` is in seconds."""
@@ -104,15 +104,15 @@ class Client(Connection):
     async def unary_unary(self, method: contract.Method, request: Message, limit: float | None = None) -> Answer[Any]:
         """As `call`."""
         with self.translated():
-            send = self._channel.unary_unary(method.path, **codecs(method))
+            send = self._channel.unary_unary(method.path, **calls.codecs(method))
             seconds = self.call_limit if limit is None else limit
             response, call = send.with_call(request, timeout=seconds, metadata=self.metadata)
-            return Answer(response, operation_id(call.initial_metadata()))
+            return Answer(response, calls.operation_id(call.initial_metadata()))
 
     async def unary_stream(self, method: contract.Method, request: Message) -> AsyncGenerator[Any, None]:
         """As `stream`."""
         with self.translated():
-            call = self._channel.unary_stream(method.path, **codecs(method))(request, metadata=self.metadata)
+            call = self._channel.unary_stream(method.path, **calls.codecs(method))(request, metadata=self.metadata)
             try:
                 for response in call:
                     yield response
@@ -126,8 +126,8 @@ class Client(Connection):
     @cached_property
     def _channel(self) -> grpc.Channel:
         if self.credentials is None:
-            return grpc.insecure_channel(self.target, OPTIONS)
-        return grpc.secure_channel(self.target, self.credentials, OPTIONS)
+            return grpc.insecure_channel(self.target, calls.OPTIONS)
+        return grpc.secure_channel(self.target, self.credentials, calls.OPTIONS)
 
     def close(self) -> None:
         """Ends the connection and what runs on it."""

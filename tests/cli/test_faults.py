@@ -237,7 +237,7 @@ def test_a_handshake_that_fails_names_what_helps(
     bare: Kowactl, fake: Fake, tls_endpoint: str, certificate: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("KOWABUNGA_API_KEY", KEY)
-    monkeypatch.setattr("kowa.client.OPTIONS", [("grpc.enable_retries", 0)])
+    monkeypatch.setattr("kowa.calls.OPTIONS", [("grpc.enable_retries", 0)])
     nameless, trusted = tls_endpoint.replace("localhost", "127.0.0.1"), ("--ca", str(certificate))
     helps = {
         ("--endpoint", tls_endpoint): "set KOWABUNGA_CA (or --ca) to the authority that signed",

@@ -148,7 +148,7 @@ def test_a_machine_that_reads_no_keys_holds_up_who_types_and_loses_none(
     site: Site, viewers: list[Viewer], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(console, "ANSWER_TIMEOUT_S", 0.3)
-    monkeypatch.setattr("kowa.client.OPTIONS", [("grpc.enable_retries", 0)])
+    monkeypatch.setattr("kowa.calls.OPTIONS", [("grpc.enable_retries", 0)])
     site.registered(host := Deaf())
     web = site.client.instances.create(site.wanted("web"))
     viewer, paste = view(site, viewers, web.meta.id), bytes(range(256)) * 256

@@ -32,8 +32,7 @@ def kahuna(fake: Fake) -> Kahuna:
 @pytest.fixture
 def tried_once(monkeypatch: pytest.MonkeyPatch) -> None:
     """gRPC doesn't try by itself what fails: what outlives Kahuna's absence is the client's own patience."""
-    for client in ("kowa.client", "kowa.aio"):
-        monkeypatch.setattr(f"{client}.OPTIONS", (("grpc.enable_retries", 0),))
+    monkeypatch.setattr(calls, "OPTIONS", (("grpc.enable_retries", 0),))
 
 
 def test_waiting_has_an_end_and_the_operation_goes_on(client: Client, fake: Fake) -> None:

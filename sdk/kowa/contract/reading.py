@@ -8,19 +8,8 @@ from google.protobuf import descriptor_pb2
 from google.protobuf.descriptor import Descriptor, EnumDescriptor, FieldDescriptor, MethodDescriptor, ServiceDescriptor
 from google.protobuf.descriptor_pool import DescriptorPool
 
-from kowa.contract import (
-    Contract,
-    Field,
-    Http,
-    HttpMethod,
-    Kind,
-    Message,
-    Method,
-    Oneof,
-    Service,
-    Type,
-    Value,
-)
+from kowa import contract
+from kowa.contract import Field, Kind, Message, Method, Service, Value
 from kowa.formats import snake
 from kowa.v2 import options_pb2
 
@@ -42,7 +31,7 @@ _DECLARATIONS: Final[Mapping[type, Mapping[int, str]]] = {
 }
 
 
-def read(files: Iterable[descriptor_pb2.FileDescriptorProto], packages: Collection[str]) -> Contract:
+def read(files: Iterable[descriptor_pb2.FileDescriptorProto], packages: Collection[str]) -> contract.Contract:
     """The contract of some packages in a set of files, each of which stands after those it imports.
 
     Raises ValueError when a resource has no service, two have one name, or a method reads a stream.
@@ -65,7 +54,7 @@ def read(files: Iterable[descriptor_pb2.FileDescriptorProto], packages: Collecti
     kinds = [_kind(each, messages, by_name) for each in declared if _option(each, options_pb2.kind).plural]
     if twice := {kind.name for kind in kinds if sum(kind.name == other.name for other in kinds) > 1}:
         raise ValueError(f"more than one resource is called {', '.join(sorted(twice))}")
-    return Contract(
+    return contract.Contract(
         kinds={kind.name: kind for kind in kinds},
         services=by_name,
         methods={method.path: method for service in services for method in service.methods.values()},
@@ -104,7 +93,7 @@ def _nested(messages: Iterable[Descriptor]) -> Iterator[Descriptor]:
 def _message(of: Descriptor, comments: _Comments, known: Mapping[str, Message]) -> Message:
     fields = {field.name: _field(field, comments) for field in of.fields}
     oneofs = (
-        Oneof(
+        contract.Oneof(
             name=oneof.name,
             fields=tuple(field.name for field in fields.values() if field.oneof == oneof.name),
             required=_option(oneof, options_pb2.one_required),
@@ -129,7 +118,7 @@ def _field(of: FieldDescriptor, comments: _Comments) -> Field:
     oneof = of.containing_oneof.name if of.containing_oneof else ""
     return Field(
         name=of.name,
-        type=cast(Type, _TYPES[one.type]),
+        type=cast(contract.Type, _TYPES[one.type]),
         type_name=about.full_name if about else "",
         repeated=of.is_repeated and not entry,
         is_map=entry is not None,
@@ -181,7 +170,7 @@ def _method(
         streams=of.server_streaming,
         access=_option(of, options_pb2.access),
         http=tuple(
-            Http(cast(HttpMethod, method), getattr(binding, method), binding.body)
+            contract.Http(cast(contract.HttpMethod, method), getattr(binding, method), binding.body)
             for binding in (http, *http.additional_bindings)
             if (method := binding.WhichOneof("pattern"))
         ),
