@@ -7,7 +7,7 @@ from agent_kaktus.actual import DEFINITION_VERSION, Domain, Mark, Power
 from agent_kaktus.compute import domain, seed
 from agent_kaktus.compute.desired import Devices, Instance, devices_of
 from agent_kaktus.memory import Generation, Memory
-from agent_kaktus.network.adapter import Adapter, is_filtered, put_filters, why_not_plugged
+from agent_kaktus.network.adapter import Adapter, is_filtered, put_filters, why_address_conflicts
 from agent_kaktus.network.vnet import why_no_bridge
 from agent_kaktus.plan import GONE, Kind, Step, Verdict, View
 from agent_kaktus.storage.volume import why_no_disk
@@ -268,7 +268,7 @@ def _why_not_ready(view: View, wanted: Instance, devices: Devices) -> str:
     """What an instance waits for before anything of it is made or started; empty if for nothing."""
     reasons = [why_no_disk(view, volume) for volume, _ in devices.disks]
     reasons += [why_no_bridge(view, plugged.vnet) for plugged in devices.attachments]
-    reasons += [why_not_plugged(view, plugged) for plugged in devices.attachments]
+    reasons += [why_address_conflicts(view, plugged) for plugged in devices.attachments]
     if devices.attachments and view.actual.filters_unseen and not wanted.is_to_stop:
         reasons.append(f"filters for its adapters: {view.actual.filters_unseen}")
     return next((reason for reason in reasons if reason), "")

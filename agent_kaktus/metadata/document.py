@@ -110,7 +110,7 @@ def _adapter(instance: Instance, plugged: Attachment, number: int) -> Tree:
 
 
 def _attachments(desired: Desired, instance: Instance) -> list[Attachment]:
-    """Of its adapters those whose subnet and vnet are in the slice."""
+    """Its adapters whose subnet and vnet are in the slice."""
     attachments = []
     for id_ in instance.adapters:
         with suppress(MissingReference):

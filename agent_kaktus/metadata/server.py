@@ -1,4 +1,4 @@
-"""The service to instances: who asks is known by where a connection comes from, and nobody else is answered."""
+"""The HTTP server for instances. A connection's addresses tell which instance it is; nobody else is answered."""
 
 import asyncio
 import socket
@@ -73,7 +73,7 @@ class HttpConnection:
         await self._writer.drain()
 
     def begin_next(self) -> bool:
-        """Whether another request may follow, as both sides have said."""
+        """Whether the connection stays open for another request."""
         if self._http.our_state is not h11.DONE or self._http.their_state is not h11.DONE:
             return False
         self._http.start_next_cycle()

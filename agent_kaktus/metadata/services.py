@@ -35,7 +35,7 @@ _STATIC, _STICKY = 0x42, 0x44  # NUD_NOARP | NUD_REACHABLE, NTF_MASTER | NTF_STI
 _SETTINGS = {
     "ipv4/ip_forward": "0",
     "ipv4/ip_default_ttl": "1",
-    # Listen only to who could be answered: two vnets may share a bridge.
+    # Drop what could not be answered: two vnets may share a bridge.
     "ipv4/conf/all/rp_filter": "1",
     "ipv6/conf/all/disable_ipv6": "1",
     "ipv6/conf/default/disable_ipv6": "1",
@@ -43,44 +43,15 @@ _SETTINGS = {
 _libc = ctypes.CDLL(None, use_errno=True)
 
 
-class Namespace:
-    """A network namespace without a name."""
-
-    def __init__(self) -> None:
-        def unshare() -> int:
-            _check("unshare", _libc.unshare(_CLONE_NEWNET))
-            return os.open("/proc/thread-self/ns/net", os.O_RDONLY | os.O_CLOEXEC)
-
-        self.descriptor = _in_own_thread(unshare)
-
-    def run(self, work: Callable[[], T]) -> T:
-        """Does something inside. What it opens there stays there."""
-
-        def enter() -> T:
-            _check("setns", _libc.setns(self.descriptor, _CLONE_NEWNET))
-            return work()
-
-        return _in_own_thread(enter)
-
-    def close(self) -> None:
-        """Once all sockets in it are closed, too, the kernel removes it with its devices."""
-        os.close(self.descriptor)
-
-
 @dataclass(slots=True)
 class Service:
     """The parts of one service."""
 
-    namespace: Namespace
+    namespace: int  # its descriptor: once that and all sockets in it are closed, the kernel removes it
     port: int  # the index of the veth pair's end beside the bridge
     neighbours: TextIO
     listening: asyncio.Server
     networks: frozenset[IPv4Network] = frozenset()
-
-    def close(self) -> None:
-        self.listening.close()
-        self.neighbours.close()
-        self.namespace.close()
 
 
 class MetadataServices:
@@ -95,7 +66,7 @@ class MetadataServices:
         return {id_: service.networks for id_, service in self._services.items()}
 
     async def serve(self, vnet: Vnet, networks: frozenset[IPv4Network], metadata_filter: MetadataFilter) -> None:
-        """The filter first. What is there of a service stays; if its veth pair is gone, the rest is made anew."""
+        """The filter comes first. A service that is there stays, unless its veth pair is gone: then it is made anew."""
         async with self._changing:
             await metadata_filter.put()
             service = self._services.get(vnet.id)
@@ -120,29 +91,36 @@ class MetadataServices:
             await self._server.close()
 
     async def _open(self, vnet: Vnet) -> Service:
-        namespace = await asyncio.to_thread(Namespace)
+        namespace = await asyncio.to_thread(_run_inside, None, _open_namespace)
         try:
             port = await _create_port(vnet, namespace)
-            listener, neighbours = await asyncio.to_thread(namespace.run, _set_up)
+            listener, neighbours = await asyncio.to_thread(_run_inside, namespace, _set_up)
             listening = await self._server.listen(listener, vnet.id, partial(_hardware_address, neighbours))
         except BaseException:
-            namespace.close()
+            os.close(namespace)
             raise
         return Service(namespace, port, neighbours, listening)
 
     def _drop(self, id_: str) -> None:
         if service := self._services.pop(id_, None):
-            service.close()
+            service.listening.close()
+            service.neighbours.close()
+            os.close(service.namespace)
+
+
+def _open_namespace() -> int:
+    """Run inside: a descriptor that keeps the namespace."""
+    return os.open("/proc/thread-self/ns/net", os.O_RDONLY | os.O_CLOEXEC)
 
 
 @in_thread
-def _create_port(vnet: Vnet, namespace: Namespace) -> int:
+def _create_port(vnet: Vnet, namespace: int) -> int:
     """A new veth pair from the namespace to the bridge's side, not yet plugged in. Returns the index there."""
     _remove_port(vnet.metadata_port)
     with open_netlink() as netlink:
         mtu = netlink.get_links(index_of(netlink, vnet.bridge))[0].get_attr("IFLA_MTU")
         # The higher address of the outer end never becomes that of a bridge, nor does its MTU lower a bridge's.
-        inner = {"ifname": INSIDE, "net_ns_fd": namespace.descriptor, "address": metadata_mac(vnet.id), "mtu": mtu}
+        inner = {"ifname": INSIDE, "net_ns_fd": namespace, "address": metadata_mac(vnet.id), "mtu": mtu}
         outer = {"ifname": vnet.metadata_port, "address": metadata_port_mac(vnet.id), "mtu": mtu}
         netlink.link("add", kind="veth", peer=inner, **outer)
         return index_of(netlink, vnet.metadata_port)
@@ -150,7 +128,7 @@ def _create_port(vnet: Vnet, namespace: Namespace) -> int:
 
 @in_thread
 def _plug(vnet: Vnet) -> None:
-    """Into the bridge, which always finds the service's address behind this port, and sends nothing else there."""
+    """Plugs the port into the bridge, which sends there what is for the service's address, and nothing else."""
     with open_netlink() as netlink:
         index = index_of(netlink, vnet.metadata_port)
         netlink.link("set", index=index, master=index_of(netlink, vnet.bridge), state="up")
@@ -190,7 +168,7 @@ def _set_up() -> tuple[socket.socket, TextIO]:
 
 
 @in_thread
-def _set_routes(namespace: Namespace, add: Iterable[IPv4Network], drop: Iterable[IPv4Network]) -> None:
+def _set_routes(namespace: int, add: Iterable[IPv4Network], drop: Iterable[IPv4Network]) -> None:
     """Which networks are on the service's link."""
 
     def set_them() -> None:
@@ -200,11 +178,11 @@ def _set_routes(namespace: Namespace, add: Iterable[IPv4Network], drop: Iterable
                 for network in networks:
                     netlink.route(verb, dst=str(network), oif=index, scope=_LINK_SCOPE)
 
-    namespace.run(set_them)
+    _run_inside(namespace, set_them)
 
 
 def _hardware_address(neighbours: TextIO, address: str) -> str:
-    """Behind a network address; empty where none is known, or the service is no more."""
+    """The hardware address behind a network address; empty where none is known, or the service is no more."""
     if neighbours.closed:
         return ""
     neighbours.seek(0)
@@ -215,12 +193,17 @@ def _hardware_address(neighbours: TextIO, address: str) -> str:
     return ""
 
 
-def _check(call: str, result: int) -> None:
-    if result:
-        raise StepFailed(f"{call}: {os.strerror(ctypes.get_errno())}")
+def _run_inside(namespace: int | None, work: Callable[[], T]) -> T:
+    """Does something in a network namespace, for None a new one. What is opened there stays there.
 
+    In a thread of its own, since one that has changed its namespace is of no other use.
+    """
 
-def _in_own_thread(work: Callable[[], T]) -> T:
-    """In a thread that ends with it, since one that has changed its namespace is of no other use."""
+    def enter() -> T:
+        failed = _libc.unshare(_CLONE_NEWNET) if namespace is None else _libc.setns(namespace, _CLONE_NEWNET)
+        if failed:
+            raise StepFailed(f"a network namespace can't be entered: {os.strerror(ctypes.get_errno())}")
+        return work()
+
     with ThreadPoolExecutor(1) as executor:
-        return executor.submit(work).result()
+        return executor.submit(enter).result()

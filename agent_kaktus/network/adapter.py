@@ -83,7 +83,7 @@ def attachment(desired: Desired, adapter: Adapter) -> Attachment:
     return Attachment(adapter, subnet, desired.get(Vnet, subnet.vnet, "vnet"))
 
 
-def why_not_plugged(view: View, plugged: Attachment) -> str:
+def why_address_conflicts(view: View, plugged: Attachment) -> str:
     """Why an adapter can't be used: its address is this host's or a metadata service's. Empty if it can be.
 
     Kahuna admits no such adapter, but older releases did.

@@ -16,7 +16,7 @@ from agent_kaktus.actual import Link
 from agent_kaktus.errors import StepFailed
 from kowa.runtime.tasks import in_thread
 
-# Without them a guest reaches, over a bridge that has no address, what the host has on any other device.
+# By default a guest reaches all addresses of the host over any bridge, even one without an address.
 _STRICT = {"rp_filter": "1", "arp_ignore": "1"}
 
 
@@ -43,7 +43,7 @@ class Bridges:
 
     @in_thread
     def observe(self) -> dict[str, Link]:
-        """All devices, by name. A bridge of ours that is not strict is shown as not up: it is set anew."""
+        """All devices, by name. A bridge of ours with lax settings counts as not up, and is set up again."""
         with open_netlink() as netlink:
             links = {link.get_attr("IFLA_IFNAME"): link for link in netlink.get_links()}
             addresses: dict[int, set[str]] = defaultdict(set)
@@ -75,7 +75,7 @@ class Bridges:
 
     @in_thread
     def change(self, name: str, add: Iterable[str], drop: Iterable[str]) -> None:
-        """Sets it up and gives and takes addresses; others that it has are left."""
+        """Sets it up, adds and drops addresses, and leaves its others."""
         with open_netlink() as netlink:
             index = index_of(netlink, name)
             _make_strict(name)
@@ -87,7 +87,7 @@ class Bridges:
 
     @in_thread
     def remove(self, name: str) -> None:
-        """Only one that is named by us, and that nothing is plugged into."""
+        """Only a bridge with a name of ours, and nothing plugged into it."""
         if not names.is_bridge(name):
             raise StepFailed(f"{name} is no bridge of ours")
         with open_netlink() as netlink:
@@ -99,7 +99,7 @@ class Bridges:
 
 @contextmanager
 def _already(*codes: int) -> Iterator[None]:
-    """Passes over what netlink refuses because it is so already."""
+    """Ignores netlink's errors that say it is so already."""
     try:
         yield
     except NetlinkError as why:
@@ -108,7 +108,7 @@ def _already(*codes: int) -> Iterator[None]:
 
 
 def _make_strict(name: str) -> None:
-    """Against what does not belong on it; where net.ipv4.conf.all has more, the kernel takes that."""
+    """Where net.ipv4.conf.all is stricter, the kernel takes that."""
     try:
         for setting, value in _STRICT.items():
             _setting(name, setting).write_text(value)
@@ -117,7 +117,7 @@ def _make_strict(name: str) -> None:
 
 
 def _is_strict(name: str) -> bool:
-    """Whether it is, if it is a bridge of ours and still there."""
+    """True also of what is no bridge of ours, or there no more."""
     if not names.is_bridge(name):
         return True
     try:

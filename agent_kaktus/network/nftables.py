@@ -21,13 +21,13 @@ if TYPE_CHECKING:
 _TAP_RULES = (
     "ether saddr != {mac} drop",
     "ether type {{ 8021q, 8021ad }} drop",
-    "udp dport 68 drop",  # what a DHCP server says, from whatever port: clients ask for no other
+    "udp dport 68 drop",  # answers of a DHCP server, from whatever port
     "ip saddr {address} accept",
     "ip saddr 0.0.0.0 ip daddr 255.255.255.255 udp sport 68 udp dport 67 accept",
     "arp saddr ether {mac} arp saddr ip {{ 0.0.0.0, {address} }} accept",
 )
 _PORTS, _TAPS = '"km*"', '"kt*"'
-# How many connections an instance may open at once and from then on: to refuse more would cost the agent its time.
+# The kernel limits how fast an instance opens connections, since refusing them would cost the agent time.
 _CONNECTIONS = "asking { type ifname; size 4096; flags dynamic; timeout 1m; }"
 _TOO_MANY = "update @asking { iifname limit rate over 50/second burst 200 packets }"
 # Metadata services exchange packets with instances of this host only, and nobody else takes their address.
@@ -52,12 +52,12 @@ METADATA_FINGERPRINT = _fingerprint(repr((_CONNECTIONS, _METADATA_RULES)))
 
 
 def tap_rules(adapter: "Adapter") -> list[str]:
-    """What passes from the guest, in nft's words. Built from parsed addresses only."""
+    """The rules on a tap. Built from parsed addresses only."""
     return [rule.format(mac=adapter.mac, address=adapter.address) for rule in _TAP_RULES]
 
 
 def tap_fingerprint(adapter: "Adapter", index: int) -> str:
-    """Of the rules on a tap and its index: a tap made anew has the name but not the index."""
+    """Of the rules on a tap and of its index: a tap that was made again has the same name and another index."""
     return f"{_fingerprint(chr(10).join(tap_rules(adapter)))}/{index}"
 
 
@@ -126,7 +126,7 @@ class TapFilters:
                 await _load(tap_script(self._table, adapter, index, replace=True))
 
     async def remove(self, taps: Iterable[str]) -> None:
-        """Those that are there."""
+        """Taps without a chain are passed over."""
         async with self._changing:
             found = await self.observe()
             gone = found.keys() & set(taps)

@@ -61,7 +61,7 @@ class Vnets(Kind[Vnet]):
             return bridge
         if not wanted.gone and (networks := used_networks(view.desired, wanted.id)):
             return replace(bridge, steps=bridge.steps + _serve_metadata(view, wanted, networks))
-        # An agent that ended has left no service, but perhaps its port, which goes with it.
+        # A service ends with the agent; its port may be there a little longer.
         if wanted.id in view.actual.metadata_services or wanted.metadata_port in view.actual.links:
             remove = Step(
                 "remove metadata from",
@@ -121,7 +121,7 @@ def why_no_bridge(view: View, vnet: Vnet) -> str:
 
 
 def remove_stale_metadata_filter(view: View) -> tuple[Step, ...]:
-    """The filter goes with the last service; here it does where an agent ended before that."""
+    """The filter is removed with the last service, and here where an agent ended before that."""
     if not view.actual.metadata_filter or view.actual.metadata_services:
         return ()
     is_needed = any(
@@ -139,7 +139,7 @@ def _plan_bridge(view: View, wanted: Vnet) -> Verdict:
     if link is None:
         if not held and not used_networks(view.desired, wanted.id):
             return AS_WANTED
-        # An address of its own, or it would change with the taps on it.
+        # Without an address of its own it would change with the taps on it.
         mac = bridge_mac(view.desired.node.id if view.desired.node else "", wanted.id)
         return Verdict((Step("create bridge", wanted.name, lambda host: host.bridges.create(wanted.bridge, mac)),))
     if not link.is_bridge:

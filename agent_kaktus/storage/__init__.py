@@ -1,1 +1,1 @@
-"""Storage pools, templates and volumes, behind one interface for all drivers."""
+"""Storage pools, templates and volumes."""

@@ -91,10 +91,8 @@ class DirDriver:
                 raise StepFailed(f"{directory} holds what is not ours: {', '.join(sorted(left)[:3])}")
             (directory / MARKER).unlink(missing_ok=True)
             directory.rmdir()
-        except FileNotFoundError:
-            pass
         except OSError as why:
-            if why.errno != errno.EBUSY:
+            if why.errno not in (errno.ENOENT, errno.EBUSY):
                 raise
         self._forget(pool)
 
@@ -116,7 +114,7 @@ class DirDriver:
         self._write_record(volume)
 
     async def grow(self, pool: str, volume: str, size: int) -> None:
-        """While no domain has it open."""
+        """Only while no domain has it open."""
         path = self._volume(pool, volume)
         await image.resize(path, size)
         await asyncio.to_thread(files.sync, path)
@@ -142,7 +140,7 @@ class DirDriver:
         return PoolSpace(space.f_blocks * space.f_frsize, space.f_bavail * space.f_frsize)
 
     def staging_file(self, pool: str, template: str) -> Path:
-        """Where a template's bytes are gathered before anybody sees it."""
+        """Where a template's bytes are written until it is complete."""
         return files.draft_of(self._pools / pool / template)
 
     def add_template(self, pool: str, template: str, format_: str) -> None:

@@ -12,7 +12,7 @@ from agent_kaktus import process
 from agent_kaktus.actual import Image
 from agent_kaktus.errors import PermanentFailure, StepFailed
 
-MAX_SIZE_BYTES = 16 << 40  # bytes a template may claim to have
+MAX_SIZE_BYTES = 16 << 40  # that a template may claim to have
 SECTOR = 512
 _MAGIC = b"QFI\xfb"
 # Magic, version, backing name's offset and length, cluster bits, size, encryption, (L1 and refcount tables), snapshots.
@@ -25,7 +25,7 @@ _MAX_NAME_BYTES = 1023
 _TEXT = frozenset(b"\t\n\r") | frozenset(range(0x20, 0x7F)) | frozenset(range(0x80, 0x100))
 _CONVERT = "convert it with `qemu-img convert -O qcow2 OLD NEW`"
 _DECRYPT = "decrypt it with `qemu-img convert`, which takes its key as --object secret"
-# What else people have for an image: where it says so, how, what it is, what to do.
+# Other formats that images come in: offset and bytes by which one is recognised, what it is, what to do.
 _OTHER_FORMATS = (
     (0, b"KDMV", "is a VMware disk (vmdk)", _CONVERT),
     (0, b"# Disk DescriptorFile", "describes a VMware disk (vmdk)", "convert the disk with `qemu-img convert`"),
@@ -45,11 +45,11 @@ _OTHER_FORMATS = (
     (257, b"ustar", "is an archive (tar, such as an OVA)", "unpack it"),
     (32769, b"CD001", "is a CD (ISO 9660)", "take the image of an installed disk, such as a cloud image"),
 )
-_START_BYTES = 33 << 10  # with all of these in it
+_START_BYTES = 33 << 10  # holds the marks of all of them
 _BOOT_MARK = b"\x55\xaa"
 _REFERS = "the image refers to another file; flatten it with `qemu-img convert`"
 _MAX_MEMORY_BYTES = 1 << 30  # address space, of which a sound image needs a quarter
-_MAX_CPU_SECONDS = 30  # of a processor
+_MAX_CPU_SECONDS = 30
 
 
 class NotAnImage(Exception):
@@ -143,7 +143,7 @@ def _verify_size(size: int) -> None:
 
 
 async def _first_sector(path: Path) -> bytes:
-    """Of what the image holds: compressed, if it is, and mapped as QEMU will read it."""
+    """The first sector of what a guest sees: decompressed and mapped as QEMU will read it."""
     with tempfile.TemporaryDirectory() as folder:
         start = Path(folder, "start")
         await _run_limited("dd", "-f", "qcow2", "-O", "raw", f"bs={SECTOR}", "count=1", f"if={path}", f"of={start}")

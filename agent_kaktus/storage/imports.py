@@ -51,7 +51,7 @@ class Imports:
 
     storage: DirDriver
     sources: Sources
-    ended: Callable[[Template, str], None]  # with the reason if it failed
+    ended: Callable[[Template, str], None]  # called with the reason if it failed, else with an empty one
     progressed: Callable[[Template], None]
     clock: Callable[[], float] = time.monotonic
     percent: dict[str, int] = field(default_factory=dict)
@@ -151,7 +151,7 @@ class Imports:
         return digest.hexdigest()
 
     def _wait_for_room(self, template: Template, part: Path, reason: str) -> None:
-        """It is begun again: that the pool is full says nothing against the template."""
+        """Begun again later: that the pool is full is no fault of the template."""
         log.warning("template.no_room", id=template.id, reason=reason)
         size = CHUNK_BYTES
         with contextlib.suppress(OSError):

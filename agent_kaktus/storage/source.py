@@ -11,7 +11,6 @@ from agent_kaktus.errors import PermanentFailure
 from kowa import sources
 
 Address = IPv4Address | IPv6Address
-Network = IPv4Network | IPv6Network
 
 CHUNK_BYTES = 1 << 18  # read at once; of larger chunks malloc keeps megabytes when all are read
 _NAT64 = ip_network("64:ff9b::/96")
@@ -25,7 +24,7 @@ class Sources:
         """`hosts` are names, addresses and networks; what is no network is a name."""
         self._folder = folder
         self._names: set[str] = set()
-        self._networks: list[Network] = []
+        self._networks: list[IPv4Network | IPv6Network] = []
         for host in hosts:
             try:
                 self._networks.append(ip_network(host, strict=False))

@@ -44,7 +44,7 @@ class StoragePools(Kind[StoragePool]):
         return [f"pool {id_}" for id_ in view.actual.pools.keys() - view.desired.of(StoragePool).keys()]
 
 
-def why_closed(view: View, id_: str) -> str:
+def why_no_pool(view: View, id_: str) -> str:
     """What to wait for until something can be put into a pool; empty if it can be now."""
     pool = view.desired.of(StoragePool).get(id_)
     if pool is None or pool.gone:
@@ -52,8 +52,8 @@ def why_closed(view: View, id_: str) -> str:
     return "" if id_ in view.actual.pools and id_ in view.actual.created else f"storage pool {pool.name}"
 
 
-def why_unseen(view: View, id_: str) -> str:
-    """What to wait for where the absence of a file proves nothing, since its pool is away; empty if it proves it."""
+def why_pool_unseen(view: View, id_: str) -> str:
+    """What to wait for while a pool is away, so that a file not seen may still be there; empty if it is not away."""
     is_missing = id_ in view.actual.created and id_ not in view.actual.pools
     return f"storage pool {id_}, which is missing" if is_missing else ""
 

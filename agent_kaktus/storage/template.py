@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 from agent_kaktus.actual import Image
 from agent_kaktus.plan import AS_WANTED, GONE, Kind, Step, Verdict, View
-from agent_kaktus.storage.storage_pool import why_closed, why_unseen
+from agent_kaktus.storage.storage_pool import why_no_pool, why_pool_unseen
 from kowa import formats
 from kowa.runtime.desired import DesiredObject, Identity
 from kowa.v2 import template_pb2
@@ -34,7 +34,7 @@ class Templates(Kind[Template]):
         image = view.actual.images.get(wanted.id)
         if wanted.gone:
             return _plan_gone(view, wanted, image)
-        if closed := why_closed(view, wanted.pool):
+        if closed := why_no_pool(view, wanted.pool):
             return Verdict(waits=closed)
         if wanted.id in view.actual.importing:
             return Verdict(working=importing(view.actual.importing[wanted.id]))
@@ -54,7 +54,7 @@ class Templates(Kind[Template]):
 
 
 def importing(percent: int) -> str:
-    """What goes on while a template is imported."""
+    """What is reported while a template is imported."""
     return f"{percent} % imported"
 
 
@@ -62,7 +62,7 @@ def _plan_gone(view: View, wanted: Template, image: Image | None) -> Verdict:
     if wanted.id in view.actual.importing:
         return Verdict((Step("stop importing", wanted.name, lambda host: host.imports.stop(wanted.id)),))
     if image is None:
-        return Verdict(waits=away) if (away := why_unseen(view, wanted.pool)) else GONE
+        return Verdict(waits=away) if (away := why_pool_unseen(view, wanted.pool)) else GONE
     if image.pool != wanted.pool:
         return Verdict(fails=f"its file lies in pool {image.pool}")
     # A backing file may be named by any path that ends with this name; no other file has it.

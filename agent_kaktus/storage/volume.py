@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from agent_kaktus.actual import DiskSource, Image
 from agent_kaktus.plan import AS_WANTED, GONE, Kind, Step, Verdict, View, rounded_space
 from agent_kaktus.settings import Settings
-from agent_kaktus.storage.storage_pool import DISK_SOURCES, StoragePool, why_closed, why_unseen
+from agent_kaktus.storage.storage_pool import DISK_SOURCES, StoragePool, why_no_pool, why_pool_unseen
 from agent_kaktus.storage.template import Template
 from kowa import sizes
 from kowa.runtime.desired import Desired, DesiredObject, Identity, MissingReference
@@ -38,7 +38,7 @@ class Volumes(Kind[Volume]):
         image = view.actual.images.get(wanted.id)
         if wanted.gone:
             return _plan_gone(view, wanted, image)
-        if closed := why_closed(view, wanted.pool):
+        if closed := why_no_pool(view, wanted.pool):
             return Verdict(waits=closed)
         if image is None:
             return _plan_new(view, wanted)
@@ -106,7 +106,7 @@ def _plan_new(view: View, wanted: Volume) -> Verdict:
 
 def _plan_gone(view: View, wanted: Volume, image: Image | None) -> Verdict:
     if image is None:
-        if away := why_unseen(view, wanted.pool):
+        if away := why_pool_unseen(view, wanted.pool):
             return Verdict(waits=away)
         return Verdict((_remove(wanted, wanted.pool),)) if wanted.id in view.actual.created else GONE
     if image.pool != wanted.pool:
