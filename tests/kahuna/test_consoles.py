@@ -163,10 +163,7 @@ def test_a_machine_that_reads_no_keys_holds_up_who_types_and_loses_none(
 
 
 def test_a_console_is_its_callers_own() -> None:
-    class Session:
-        finished = asyncio.Event()
-
-    def ask(agent: str, ticket: str, instance: str) -> Session | None:
+    def ask(agent: str, ticket: str, instance: str) -> asyncio.Event | None:
         tickets.append(ticket)
         asked.set()
         return host if agent else None
@@ -178,7 +175,7 @@ def test_a_console_is_its_callers_own() -> None:
         entered = asyncio.create_task(opening.__aenter__())
         await asked.wait()
         with pytest.raises(Refusal, match="nobody waits"):
-            consoles.attach(tickets[0], Session())
+            consoles.attach(tickets[0], asyncio.Event())
         assert consoles.attach(tickets[0], host) is await entered
         with pytest.raises(Refusal, match="nobody waits"):
             consoles.attach(tickets[0], host)
@@ -192,7 +189,7 @@ def test_a_console_is_its_callers_own() -> None:
             consoles.of("ann", "web", tickets[0])
 
     tickets: list[str] = []
-    asked, host = asyncio.Event(), Session()
+    asked, host = asyncio.Event(), asyncio.Event()
     asyncio.run(story())
 
 

@@ -7,7 +7,7 @@ from sqlmodel import Field, col, select
 from kahuna.domain.errors import invalid
 from kahuna.kinds.kind import Call, Kind
 from kahuna.kinds.verbs import answers_call, changes_state
-from kahuna.store.resource import Resource, copy_of, unique_unless_deleted
+from kahuna.store.resource import Resource, copy_of
 from kahuna.store.transaction import Transaction
 from tests.made_up import made_up
 
@@ -17,7 +17,6 @@ class Farm(Resource, table=True):
 
     name: str
 
-    __table_args__ = (unique_unless_deleted("name"),)
     informs = ("Balancer(farm).members.kaktus.agent",)
 
 
@@ -29,9 +28,8 @@ class Balancer(Resource, table=True):
     kaktus_id: str | None = Field(default=None, foreign_key="kaktus.id", index=True)
     address: str | None = None
 
-    __table_args__ = (unique_unless_deleted("farm_id", "name"), unique_unless_deleted("address"))
     constraint_messages = {
-        ("address",): ("ADDRESS_TAKEN", "address: {address} belongs to another balancer; choose another")
+        ("address",): ("ADDRESS_TAKEN", "address", "{address} belongs to another balancer; choose another")
     }
     reaches = ("kaktus.agent", "members.kaktus.agent")
 

@@ -61,10 +61,7 @@ async def _list(kind: Kind[Any], method: contract.Method, call: Call, request: A
 
 async def _get(kind: Kind[Any], method: contract.Method, call: Call, request: Any) -> Answer:
     """One resource of the view."""
-    found = call.reader.find(kind.name, request.id)
-    if found is None:
-        raise not_found(kind.described.command, request.id)
-    return found, ""
+    return kind.read(call, request.id), ""
 
 
 def _watch(kind: Kind[Any], method: contract.Method, call: Call, request: Any) -> AsyncIterator[Message]:
@@ -111,8 +108,7 @@ def _apply(tx: Transaction, cause: Cause, kind: Kind[Any], method: contract.Meth
         case "delete":
             return kind.delete(tx, cause, request.id, request.etag)
         case verb:
-            apply = kind.command if form_of(kind.verb(verb)) is Form.COMMAND else kind.change
-            return apply(tx, cause, verb, request.id, request)
+            return kind.carry_out(tx, cause, verb, request.id, request)
 
 
 def _replay(tx: Transaction, cause: Cause, kind: Kind[Any], method: contract.Method, request: Any) -> Answer | None:

@@ -6,10 +6,11 @@ All of it counts in nested messages, lists and maps, too. `meta`, the server's p
 from collections.abc import Collection, Iterator
 from typing import Any
 
+from google.protobuf.field_mask_pb2 import FieldMask
 from google.protobuf.message import Message
 
-from kahuna.domain.errors import Refusal, Violation, invalid, quoted
-from kahuna.domain.validation import META, described
+from kahuna.domain.errors import invalid, on_field, quoted
+from kahuna.domain.validation import META, described, with_parts
 from kowa import contract
 
 
@@ -49,7 +50,7 @@ def check_immutable(kind: contract.Kind, before: Message, after: Message) -> Non
     for where, field in _changed(kind.message, before, after, ""):
         if field.change_not_served:
             said = f"can't be changed yet; leave it as it is or create another {kind.command}"
-            raise Refusal("NOT_SERVED", f"{where}: {said}", violations=[Violation(where, said)])
+            raise on_field("NOT_SERVED", where, said)
         raise invalid(where, f"can't be changed; create another {kind.command}")
 
 
@@ -64,12 +65,10 @@ def newly_named(before: Message | None, after: Message) -> list[tuple[str, str, 
 
 
 def _clear_output_only(about: contract.Message, message: Message) -> None:
-    for field in about.fields.values():
-        if field.output_only:
-            message.ClearField(field.name)
-        elif field.name in about.parts and field.name != META:
-            for _, part in contract.values(message, field):
-                _clear_output_only(about.parts[field.name], part)
+    for part, found in with_parts(about, message):
+        for field in part.fields.values():
+            if field.output_only:
+                found.ClearField(field.name)
 
 
 def _keep_output_only(about: contract.Message, before: Message, after: Message) -> None:
@@ -153,13 +152,4 @@ def _take_path(about: contract.Message, target: Any, source: Any, path: list[str
 
 def _take(target: Any, source: Any, field: contract.Field) -> None:
     """Makes a field of the target what it is in the source."""
-    value = getattr(source, field.name)
-    target.ClearField(field.name)
-    if field.many:
-        getattr(target, field.name).MergeFrom(value)
-    elif field.presence and not source.HasField(field.name):
-        pass
-    elif field.type == "message":
-        getattr(target, field.name).CopyFrom(value)
-    else:
-        setattr(target, field.name, value)
+    FieldMask(paths=[field.name]).MergeMessage(source, target, replace_message_field=True, replace_repeated_field=True)

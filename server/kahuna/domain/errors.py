@@ -1,8 +1,8 @@
 """Why a call is refused: a closed list. A reason is never renamed or reused."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 
+from kowa.errors import Violation as Violation
 from kowa.formats import quoted as quoted
 from kowa.formats import shortened as shortened
 
@@ -35,14 +35,6 @@ REASONS: Mapping[str, str] = {
 }
 
 
-@dataclass(frozen=True, slots=True)
-class Violation:
-    """One field and what is wrong with it."""
-
-    field: str
-    description: str
-
-
 class Refusal(Exception):
     """A call refused, before any side effect.
 
@@ -71,9 +63,20 @@ class Refusal(Exception):
         return REASONS[self.reason]
 
 
-def invalid(field: str, description: str) -> Refusal:
+def on_fields(reason: str, violations: Sequence[Violation], details: Mapping[str, str] | None = None) -> Refusal:
+    """A refusal of the values of some fields."""
+    message = "; ".join(f"{violation.field}: {violation.description}" for violation in violations)
+    return Refusal(reason, message, details=details, violations=violations)
+
+
+def on_field(reason: str, field: str, description: str) -> Refusal:
     """A refusal of one field's value."""
-    return Refusal("INVALID_ARGUMENT", f"{field}: {description}", violations=[Violation(field, description)])
+    return on_fields(reason, [Violation(field, description)])
+
+
+def invalid(field: str, description: str) -> Refusal:
+    """A refusal of one field's value, which is wrong in itself."""
+    return on_field("INVALID_ARGUMENT", field, description)
 
 
 def not_found(kind: str, id_: str) -> Refusal:

@@ -1,7 +1,5 @@
 """The state of a resource and the phase of an operation, from generations, deletion mark and failure."""
 
-from dataclasses import dataclass
-
 from kowa.v2 import meta_pb2, operation_pb2
 
 # How long work may take, by its method, until its operation is overdue.
@@ -14,34 +12,21 @@ DEFAULT_WORK_LIMIT_S = 300
 OPEN = frozenset({operation_pb2.PHASE_RUNNING, operation_pb2.PHASE_WAITING})
 
 
-@dataclass(frozen=True, slots=True)
-class Lifecycle:
-    """What decides the state of a resource: generations, the deletion mark, and whether its agent gave it up."""
-
-    generation: int
-    observed: int
-    marked: bool
-    failed: bool
-    converges: bool
-
-
-def state(lifecycle: Lifecycle) -> meta_pb2.State:
-    """The state that clients see."""
-    if lifecycle.marked:
+def state(head: meta_pb2.Meta, *, converges: bool) -> meta_pb2.State:
+    """The state that clients see, of a resource whose own says at most that its agent has given it up."""
+    if head.HasField("delete_time"):
         return meta_pb2.STATE_DELETING
-    if not lifecycle.converges:
+    if not converges:
         return meta_pb2.STATE_READY
-    if lifecycle.failed:
+    if head.state == meta_pb2.STATE_ERROR:
         return meta_pb2.STATE_ERROR
-    return meta_pb2.STATE_READY if lifecycle.observed >= lifecycle.generation else meta_pb2.STATE_PENDING
+    return meta_pb2.STATE_READY if head.observed_generation >= head.generation else meta_pb2.STATE_PENDING
 
 
-def phase(target_generation: int, lifecycle: Lifecycle) -> operation_pb2.Phase:
+def phase(target_generation: int, head: meta_pb2.Meta) -> operation_pb2.Phase:
     """The phase of an open operation on a resource; a deletion is done only when the row is removed."""
-    if lifecycle.marked:
-        return operation_pb2.PHASE_RUNNING
-    if not lifecycle.converges:
+    if head.state == meta_pb2.STATE_READY:
         return operation_pb2.PHASE_DONE
-    if lifecycle.observed < target_generation:
+    if head.state == meta_pb2.STATE_DELETING or head.observed_generation < target_generation:
         return operation_pb2.PHASE_RUNNING
-    return operation_pb2.PHASE_FAILED if lifecycle.failed else operation_pb2.PHASE_DONE
+    return operation_pb2.PHASE_FAILED if head.state == meta_pb2.STATE_ERROR else operation_pb2.PHASE_DONE

@@ -1,13 +1,12 @@
 """Where a machine goes: filter the hosts, weigh what is left, say why of the others."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 
 from kahuna.domain.errors import Refusal
 from kowa import sizes
+from kowa.v2 import agent_pb2
 
-# How soon a host can start a machine, best first.
-ONLINE, STALE, OFFLINE = 0, 1, 2
 # How many reasons a refusal's message gives.
 MAX_REASONS = 8
 
@@ -32,36 +31,23 @@ class Host:
     used_cpus: int = 0
     used_memory: int = 0
     pools: frozenset[str] = frozenset()
-    liveness: int = ONLINE
+    stream: agent_pb2.Stream = agent_pb2.STREAM_ONLINE
     cordoned: bool = False
-    registered: bool = True
     bound: bool = True
 
 
-@dataclass(frozen=True, slots=True)
-class Choice:
-    """The hosts that fit, best first, and why each of the others does not."""
-
-    hosts: tuple[Host, ...]
-    refused: dict[str, str]
-
-
-def choose(demand: Demand, hosts: Sequence[Host], within: str) -> Choice:
-    """The hosts for a demand, best first; all of a zone or a region, as `within` says.
+def choose(demand: Demand, hosts: Iterable[Host], within: str, lock: Callable[[Host], Host]) -> Host:
+    """The best host for a demand, of all of a zone or a region, as `within` says, that still fits once it is locked.
 
     Raises Refusal NO_HOST with one reason for each host when none fits. Being offline never refuses a host.
     """
-    fits: list[Host] = []
     refused: dict[str, str] = {}
-    for host in hosts:
-        reason = why_not(demand, host)
-        if reason:
-            refused[host.name] = reason
-        else:
-            fits.append(host)
-    if not fits:
-        raise no_host(refused, within)
-    return Choice(tuple(sorted(fits, key=weight)), refused)
+    for host in sorted(hosts, key=weight):
+        reason = why_not(demand, host) or why_not(demand, lock(host))
+        if not reason:
+            return host
+        refused[host.name] = reason
+    raise no_host(refused, within)
 
 
 def no_host(refused: Mapping[str, str], within: str) -> Refusal:
@@ -88,7 +74,7 @@ def why_not(demand: Demand, host: Host) -> str:
         return "is cordoned"
     if not host.bound:
         return "has no agent"
-    if not host.registered:
+    if not host.memory:
         return "has not reported its capacity yet"
     if not demand.pools <= host.pools:
         return "does not reach the storage pool of its disks"
@@ -103,4 +89,4 @@ def why_not(demand: Demand, host: Host) -> str:
 def weight(host: Host) -> tuple[int, float, str]:
     """Sorts hosts: who can start it soonest, then who has the greatest share of memory free, then by name."""
     free = (host.memory - host.used_memory) / host.memory if host.memory else 0.0
-    return host.liveness, -free, host.name
+    return host.stream or agent_pb2.STREAM_OFFLINE, -free, host.name

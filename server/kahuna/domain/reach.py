@@ -101,6 +101,10 @@ class Reach:
         """Of the agents that a resource concerns, those that make it on their hosts."""
         return set().union(*(_State(reader).walk(route, {id_}) for route in self._reaching.get(kind, ())))
 
+    def holder(self, reader: Reader, kind: str, id_: str) -> str:
+        """The agent that makes a resource which is on one host at most, if there is one."""
+        return next(iter(self.holders(reader, kind, id_)), "")
+
     def slice(self, reader: Reader, agent: str) -> set[Member]:
         """All that concerns an agent."""
         state = _State(reader)

@@ -116,5 +116,3 @@ CHECKS: Mapping[str, Callable[[Any, Any], str]] = {
     "user_data": lambda value, _: _user_data(value),
     "ssh_public_key": lambda value, _: why_no_public_key(value),  # not repeated: it may be a private key
 }
-OF_WHOLE_FIELD = frozenset({"max_items", "keys", "unique_by"})
-"""The rules that a list or a map meets as a whole."""

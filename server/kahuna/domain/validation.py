@@ -3,8 +3,7 @@
 `meta`, the server's part of a resource, is left alone here.
 """
 
-from collections.abc import Iterator, Mapping
-from functools import cache
+from collections.abc import Iterator
 from itertools import islice
 from typing import Any
 
@@ -12,7 +11,7 @@ from google.protobuf.json_format import ParseDict
 from google.protobuf.message import Message
 
 from kahuna.domain import rules
-from kahuna.domain.errors import Refusal, Violation
+from kahuna.domain.errors import Violation, on_fields
 from kowa import contract
 
 META = "meta"
@@ -37,7 +36,14 @@ def check_resource(resource: Message, before: Message | None = None) -> None:
 
 def normalize(message: Message) -> None:
     """Fills in what was left out and has a default in the contract; writes hardware addresses in one way."""
-    _normalize(described(message), message)
+    for about, part in with_parts(described(message), message):
+        for field in about.fields.values():
+            if field.output_only or field.name == META:
+                continue
+            if field.default_value and not _is_set(part, field):
+                ParseDict({field.name: field.default_value}, part)
+            elif field.rule.mac and not field.many and _is_set(part, field):
+                setattr(part, field.name, getattr(part, field.name).lower())
 
 
 def described(message: Message) -> contract.Message:
@@ -45,12 +51,19 @@ def described(message: Message) -> contract.Message:
     return contract.load().messages[message.DESCRIPTOR.full_name]
 
 
+def with_parts(about: contract.Message, message: Message) -> Iterator[tuple[contract.Message, Message]]:
+    """A message and all in it but the server's, each with what the contract says of it."""
+    yield about, message
+    for field in about.fields.values():
+        if field.name in about.parts and not field.output_only and field.name != META:
+            for _, part in contract.values(message, field):
+                yield from with_parts(about.parts[field.name], part)
+
+
 def _refuse(violations: list[Violation]) -> None:
-    if not violations:
-        return
-    reason = "NOT_SERVED" if any(isinstance(violation, _NotServed) for violation in violations) else "INVALID_ARGUMENT"
-    said = "; ".join(f"{violation.field}: {violation.description}" for violation in violations)
-    raise Refusal(reason, said, violations=violations)
+    if violations:
+        not_served = any(isinstance(violation, _NotServed) for violation in violations)
+        raise on_fields("NOT_SERVED" if not_served else "INVALID_ARGUMENT", violations)
 
 
 def _violations(
@@ -90,33 +103,34 @@ def _broken(
     about: contract.Message, message: Message, field: contract.Field, above: str, before: Message | None
 ) -> Iterator[Violation]:
     """What is wrong with a field that is set, and with what is in it."""
-    rule, count = field.rule, len(getattr(message, field.name)) if field.many else 1
-    if field.many and rule.max_items and count > rule.max_items:
+    rule, part = field.rule, about.parts.get(field.name)
+    if field.many and rule.max_items and len(getattr(message, field.name)) > rule.max_items:
+        count = len(getattr(message, field.name))
         yield Violation(contract.place(above, field.name), f"has {count} elements, {rule.max_items} at most")
     if field.many and (field.ref or rule.unique_by):
         yield from _repeated(message, field, above)
-    part = about.parts.get(field.name)
-    of_keys = rule.keys if rule.HasField("keys") else rule
     for key, value in _looked_at(message, field):
-        reasons = [f"its name {reason}" for reason in rules.broken(of_keys, key)] if field.is_map else []
-        if field.type == "enum":
-            said = _values(field.type_name).get(value)
-            if said is None:
-                reasons.append(f"{value} is none of its values")
-            elif said.not_served:
-                served = [
-                    each.name for each in _values(field.type_name).values() if each.number and not each.not_served
-                ]
-                reason = f"{said.name} is not served yet; use {' or '.join(served)}"
-                yield _NotServed(contract.place(above, field.name, key), reason)
-        if part is None:
-            reasons += rules.broken(rule, value)
-        if reasons or part is not None:
-            here = contract.place(above, field.name, key)
-            yield from (Violation(here, reason) for reason in reasons)
-            if part is not None:
-                known = before is not None and key is None and before.HasField(field.name)
-                yield from _violations(part, value, here, getattr(before, field.name) if known else None)
+        here = contract.place(above, field.name, key)
+        if field.is_map:
+            of_names = rules.broken(rule.keys if rule.HasField("keys") else rule, key)
+            yield from (Violation(here, f"its name {reason}") for reason in of_names)
+        if part is not None:
+            known = before is not None and key is None and before.HasField(field.name)
+            yield from _violations(part, value, here, getattr(before, field.name) if known else None)
+        elif field.type == "enum":
+            yield from _unserved(field.type_name, value, here)
+        else:
+            yield from (Violation(here, reason) for reason in rules.broken(rule, value))
+
+
+def _unserved(enum: str, number: int, here: str) -> Iterator[Violation]:
+    values = contract.load().enums[enum]
+    value = next((value for value in values if value.number == number), None)
+    if value is None:
+        yield Violation(here, f"{number} is none of its values")
+    elif value.not_served:
+        served = (each.name for each in values if each.number and not each.not_served)
+        yield _NotServed(here, f"{value.name} is not served yet; use {' or '.join(served)}")
 
 
 def _looked_at(message: Message, field: contract.Field) -> Iterator[tuple[contract.Key, Any]]:
@@ -137,21 +151,3 @@ def _repeated(message: Message, field: contract.Field, above: str) -> Iterator[V
         elif value in seen:
             yield Violation(f"{here}.{by}", f"is that of {seen[value]}, too")
         seen.setdefault(value, here)
-
-
-@cache
-def _values(enum: str) -> Mapping[int, contract.Value]:
-    return {value.number: value for value in contract.load().enums[enum]}
-
-
-def _normalize(about: contract.Message, message: Message) -> None:
-    for field in about.fields.values():
-        if field.output_only or field.name == META:
-            continue
-        if field.default_value and not _is_set(message, field):
-            ParseDict({field.name: field.default_value}, message)
-        elif field.rule.mac and not field.many and _is_set(message, field):
-            setattr(message, field.name, getattr(message, field.name).lower())
-        elif field.name in about.parts:
-            for _, part in contract.values(message, field):
-                _normalize(about.parts[field.name], part)

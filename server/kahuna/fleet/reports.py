@@ -194,7 +194,7 @@ def _apply(tx: Transaction, kinds: Kinds, session: Session, report: fleet_pb2.Re
     rules.whole(tx, resource, Lock.EXCLUSIVE)  # before its parts, as who changes it does: neither waits for the other
     reported = tx.report(kind, resource)
     waiting = report.outcome == fleet_pb2.OUTCOME_WAITING
-    tracking.follow(tx, kind, reported, report.message[:MAX_TEXT_CHARS], waiting=waiting)
+    tracking.advance(tx, reported, report.message[:MAX_TEXT_CHARS], waiting=waiting)
     rules.after_report(tx, reported)
     return ""
 

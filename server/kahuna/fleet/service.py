@@ -15,8 +15,8 @@ from kahuna.fleet.fleet import Fleet
 from kahuna.fleet.reports import Reports
 from kahuna.fleet.session import MAX_MESSAGE_BYTES, MAX_TEXT_CHARS, Session, batches
 from kahuna.kinds import command
+from kahuna.kinds.agent import nodes_of
 from kahuna.kinds.console import Consoles
-from kahuna.kinds.node import nodes_of
 from kowa.fleet.v1 import fleet_pb2
 from kowa.runtime.crashpoint import reach
 from kowa.runtime.tasks import until_first_done
@@ -55,11 +55,11 @@ class FleetService:
         }
         return grpc.method_handlers_generic_handler(_SERVICE.full_name, handlers)
 
-    def _ask_for_console(self, agent: str, ticket: str, instance: str) -> Session | None:
-        """The agent's session, if it is connected and reads fast enough to be asked."""
+    def _ask_for_console(self, agent: str, ticket: str, instance: str) -> asyncio.Event | None:
+        """The end of the agent's session, if it is connected and reads fast enough to be asked."""
         session = self._fleet.sessions.get(agent)
         wanted = fleet_pb2.ConnectResponse(console=fleet_pb2.Console(ticket=ticket, instance=instance))
-        return session if session is not None and session.enqueue(wanted) else None
+        return session.finished if session is not None and session.enqueue(wanted) else None
 
     async def connect(self, requests: Requests, context: Context) -> None:
         """One session, until the agent goes, is superseded, or is revoked."""
@@ -76,7 +76,7 @@ class FleetService:
             first = await anext(aiter(requests), None) or fleet_pb2.RelayRequest()
         identity = CALLER.get().identity
         session = self._fleet.sessions.get(identity.agent)
-        own = session if session is not None and session.token == identity.token else None
+        own = session.finished if session is not None and session.token == identity.token else None
         console = self._consoles.attach(first.ticket, own)
 
         async def pass_output() -> None:
@@ -92,7 +92,7 @@ class FleetService:
                 await context.write(response)
 
         try:
-            await until_first_done(pass_output(), pass_input(), console.host.finished.wait())
+            await until_first_done(pass_output(), pass_input(), console.host_gone.wait())
         finally:
             # Also when what came is no message: the viewer hears of every end.
             console.end(SESSION_ENDED)

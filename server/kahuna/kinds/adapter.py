@@ -5,17 +5,14 @@ from sqlmodel import Field, select
 from kahuna.domain.addresses import check_address, check_mac, free_address, mac_of
 from kahuna.domain.errors import invalid
 from kahuna.kinds.kind import Kind
-from kahuna.kinds.volume import refuse_while_held
-from kahuna.store.resource import Lock, Resource, unique_unless_deleted
+from kahuna.store.resource import Lock, Resource
 from kahuna.store.transaction import Transaction
 from kowa.v2 import adapter_pb2, kaktus_pb2, subnet_pb2, vnet_pb2, zone_pb2
 
-_TAKEN = "ADDRESS_TAKEN", "belongs to another adapter; choose another or leave it out"
+_TAKEN = "belongs to another adapter; choose another or leave it out"
 
 
 class Adapter(Resource, table=True):
-    """Network cards; no address twice in a subnet, no hardware address twice at all."""
-
     project_id: str = Field(foreign_key="project.id", index=True)
     name: str
     subnet_id: str = Field(foreign_key="subnet.id", index=True)
@@ -24,24 +21,17 @@ class Adapter(Resource, table=True):
     instance_id: str | None = Field(default=None, foreign_key="instance.id", index=True)
     kompute_id: str | None = Field(default=None, foreign_key="kompute.id", index=True)
 
-    __table_args__ = (
-        unique_unless_deleted("project_id", "name"),
-        unique_unless_deleted("subnet_id", "address"),
-        unique_unless_deleted("mac"),
-    )
     lock_by_reference = Lock.EXCLUSIVE
     cleared_with_target = frozenset({"instance"})
     part_of = "Kompute"
     constraint_messages = {
-        ("subnet_id", "address"): (_TAKEN[0], f"address: {{address}} {_TAKEN[1]}"),
-        ("mac",): (_TAKEN[0], f"mac: {{mac}} {_TAKEN[1]}"),
+        ("subnet_id", "address"): ("ADDRESS_TAKEN", "address", "{address} " + _TAKEN),
+        ("mac",): ("ADDRESS_TAKEN", "mac", "{mac} " + _TAKEN),
     }
     reaches = ("instance.kaktus.agent",)
 
 
 class Adapters(Kind[adapter_pb2.Adapter], table=Adapter):
-    """Network cards: an address and a hardware address, both given unless asked for."""
-
     def before_create(self, tx: Transaction, resource: adapter_pb2.Adapter) -> None:
         """Takes an address under the subnet's lock; the database says no to a second taker."""
         subnet = tx.lock(subnet_pb2.Subnet, resource.subnet)
@@ -59,10 +49,6 @@ class Adapters(Kind[adapter_pb2.Adapter], table=Adapter):
             check_mac(resource.mac, *_neighbours(tx, subnet.vnet))
         else:
             resource.mac = self._free_mac(tx)
-
-    def before_delete(self, tx: Transaction, resource: adapter_pb2.Adapter) -> None:
-        """An adapter that an instance holds stays."""
-        refuse_while_held(tx, "adapter", resource.name, resource.instance)
 
     def _free_mac(self, tx: Transaction) -> str:
         while True:

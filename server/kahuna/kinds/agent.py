@@ -1,25 +1,29 @@
-"""Agents: programs of ours that dial in."""
+"""Agents: programs of ours that dial in; each serves one node at most."""
 
-from kahuna.domain.errors import Refusal
+from collections.abc import Iterator
+from typing import Any
+
+from google.protobuf.message import Message
+
+from kahuna.domain.changes import newly_named
+from kahuna.domain.errors import Refusal, on_field
 from kahuna.kinds.kind import Kind
-from kahuna.kinds.node import nodes_of
-from kahuna.store.resource import Lock, Resource, unique_unless_deleted
+from kahuna.store.resource import CONTRACT, Lock, Resource, meta
 from kahuna.store.transaction import Transaction
+from kahuna.store.view import View
 from kowa.v2 import agent_pb2
+
+# The kinds of nodes, and where each names its agents.
+_AGENTS_OF_NODES = {"Kaktus": "agent", "Kiwi": "members.agent"}
 
 
 class Agent(Resource, table=True):
-    """Agents; who names one takes it."""
-
     name: str
 
-    __table_args__ = (unique_unless_deleted("name"),)
     lock_by_reference = Lock.EXCLUSIVE
 
 
 class Agents(Kind[agent_pb2.Agent], table=Agent):
-    """Programs of ours that dial in."""
-
     def before_delete(self, tx: Transaction, resource: agent_pb2.Agent) -> None:
         """Refuses while its node is being deleted: only this agent can report what is gone from it."""
         for _, node in nodes_of(tx, resource.meta.id):
@@ -29,3 +33,23 @@ class Agents(Kind[agent_pb2.Agent], table=Agent):
                     f"agent {resource.name} serves {node.name}, whose deletion waits for its word; "
                     "let it come back or, if the host is gone for good, forget the host",
                 )
+
+
+def check_agents(tx: Transaction, node: Message, before: Message | None = None) -> None:
+    """Refuses a new or changed node whose agent serves another, be that one going.
+
+    Whoever names an agent has locked it, so that what is seen here stays so.
+    """
+    for place, kind, agent in newly_named(before, node):
+        for served, other in nodes_of(tx, agent) if kind == "Agent" else ():
+            if other.meta.id != meta(node).id:
+                going = ", which is being deleted" if other.meta.HasField("delete_time") else ""
+                said = f"it serves {CONTRACT.kinds[served].command} {other.name}{going}"
+                raise on_field("IN_USE", place, f"{said}; an agent serves one node at most, choose another")
+
+
+def nodes_of(reader: View | Transaction, agent: str) -> Iterator[tuple[str, Any]]:
+    """The nodes that an agent serves, each with its kind."""
+    for kind, field in _AGENTS_OF_NODES.items():
+        for node in reader.referring(kind, field, agent):
+            yield kind, node

@@ -4,7 +4,7 @@ from sqlmodel import Field
 
 from kahuna.kinds.kind import Kind
 from kahuna.security import keys
-from kahuna.store.resource import Resource, unique_unless_deleted
+from kahuna.store.resource import Resource
 from kahuna.store.transaction import Transaction
 from kowa.v2 import agent_token_pb2
 
@@ -15,8 +15,6 @@ class AgentToken(Resource, table=True):
     agent_id: str = Field(foreign_key="agent.id", index=True)
     name: str
     prefix: str = Field(index=True, unique=True)
-
-    __table_args__ = (unique_unless_deleted("agent_id", "name"),)
 
 
 class AgentTokens(Kind[agent_token_pb2.AgentToken], table=AgentToken):

@@ -1,6 +1,5 @@
 """Commands as transactions see them: asked for, sent once, ended."""
 
-import contextlib
 from collections.abc import Sequence
 
 from google.protobuf.message import Message
@@ -12,20 +11,14 @@ from kahuna.domain.errors import Refusal
 from kahuna.kinds import tracking
 from kahuna.kinds.reach import reach_of_kinds
 from kahuna.kinds.tracking import Cause
-from kahuna.store.resource import meta
+from kahuna.store.resource import Lock, meta
 from kahuna.store.transaction import Transaction
 from kowa.fleet.v1 import fleet_pb2
 from kowa.v2 import agent_pb2, operation_pb2
 
 # How long a command may wait to be begun, in microseconds.
 TIME_TO_LIVE_US = 60 * 1_000_000
-_PHASES = {
-    fleet_pb2.ENDING_DONE: operation_pb2.PHASE_DONE,
-    fleet_pb2.ENDING_FAILED: operation_pb2.PHASE_FAILED,
-    fleet_pb2.ENDING_UNKNOWN: operation_pb2.PHASE_FAILED,
-    fleet_pb2.ENDING_EXPIRED: operation_pb2.PHASE_FAILED,
-}
-_WORDS = {
+_MESSAGES = {
     fleet_pb2.ENDING_UNKNOWN: "UNKNOWN: it was begun and interrupted, and may have been done; look before trying again",
     fleet_pb2.ENDING_EXPIRED: "EXPIRED: its host was not reached in time, and nothing was done; try again",
 }
@@ -45,22 +38,16 @@ class Command(SQLModel, table=True):
     data: bytes = Field(sa_type=LargeBinary)
 
 
-def ask(
+def begin(
     tx: Transaction, cause: Cause, kind: str, target: Message, command: fleet_pb2.Command
 ) -> operation_pb2.Operation:
     """Records a command for the agent of a resource; it is sent once the transaction is committed."""
-    operation = tracking.begin_command(tx, cause, kind, target)
+    operation = tracking.record(tx, cause, kind, target, operation_pb2.PHASE_RUNNING, command=True)
     head = meta(target)
     command.id, command.target, command.generation = operation.meta.id, head.id, head.generation
-    agent = next(iter(reach_of_kinds().holders(tx, kind, head.id)), "")
-    row = Command(
-        id=command.id,
-        agent_id=agent,
-        target_id=head.id,
-        deadline=tx.now + TIME_TO_LIVE_US,
-        data=command.SerializeToString(),
-    )
-    tx.session.add(row)
+    agent, deadline = reach_of_kinds().holder(tx, kind, head.id), tx.now + TIME_TO_LIVE_US
+    data = command.SerializeToString()
+    tx.session.add(Command(id=command.id, agent_id=agent, target_id=head.id, deadline=deadline, data=data))
     tx.session.flush()
     return operation
 
@@ -119,7 +106,7 @@ def give_up(tx: Transaction, agent: str) -> None:
 
 
 def end(tx: Transaction, agent: str, result: fleet_pb2.CommandResult) -> None:
-    """Takes an agent's word on a command of its own; a second word changes nothing."""
+    """Takes what an agent says of the end of a command of its own; said again, it changes nothing."""
     row = tx.session.get(Command, result.id, with_for_update=True)
     if row is None or row.agent_id != agent:
         return
@@ -127,16 +114,15 @@ def end(tx: Transaction, agent: str, result: fleet_pb2.CommandResult) -> None:
     tx.session.flush()
     operation = tx.find("Operation", result.id)
     if isinstance(operation, operation_pb2.Operation) and operation.phase in lifecycle.OPEN:
-        phase = _PHASES.get(result.ending, operation_pb2.PHASE_FAILED)
-        tracking.end(tx, operation, phase, _WORDS.get(result.ending, result.message[:1024]))
+        done = result.ending == fleet_pb2.ENDING_DONE
+        phase = operation_pb2.PHASE_DONE if done else operation_pb2.PHASE_FAILED
+        tracking.end(tx, operation, phase, _MESSAGES.get(result.ending, result.message[:1024]))
 
 
 def _is_newest(tx: Transaction, agent: str, epoch: int) -> bool:
     """Whether an agent's session is its newest, and stays so till the end of the transaction."""
-    with contextlib.suppress(Refusal):
-        record = tx.get("Agent", agent)
-        return isinstance(record, agent_pb2.Agent) and record.status.epoch == epoch
-    return False
+    record = tx.find("Agent", agent, Lock.EXCLUSIVE)
+    return isinstance(record, agent_pb2.Agent) and record.status.epoch == epoch
 
 
 def _rows(tx: Transaction, agent: str, *, sent: bool) -> Sequence[Command]:

@@ -4,7 +4,7 @@ import asyncio
 import contextlib
 import secrets
 from collections.abc import AsyncIterator, Callable
-from typing import Protocol
+from typing import TypeVar
 
 from kahuna.domain.errors import Refusal
 from kowa.fleet.v1 import fleet_pb2
@@ -19,20 +19,15 @@ ANSWER_TIMEOUT_S = 10  # for a host to answer that a console is wanted, and for 
 FLUSH_TIMEOUT_S = 5  # for a machine to take the last keys, once their viewer has left
 
 
-class HostSession(Protocol):
-    """The session of the agent that shows a console. `finished` is set when it ends."""
-
-    finished: asyncio.Event
-
-
-Ask = Callable[[str, str, str], HostSession | None]
+T = TypeVar("T")
+Ask = Callable[[str, str, str], asyncio.Event | None]
 
 
 class Console:
     """One console: it ends with its viewer's stream, with what its host sends, or with the host's session."""
 
-    def __init__(self, session: str, caller: str, instance: str, host: HostSession) -> None:
-        self.session, self.caller, self.instance, self.host = session, caller, instance, host
+    def __init__(self, session: str, caller: str, instance: str, host_gone: asyncio.Event) -> None:
+        self.session, self.caller, self.instance, self.host_gone = session, caller, instance, host_gone
         self.answered = asyncio.Event()
         self.ended = False
         self.refusal = ""
@@ -53,11 +48,7 @@ class Console:
 
     async def printed(self) -> AsyncIterator[bytes]:
         """What the machine prints, to the end."""
-        while True:
-            await self._until(lambda: bool(self._output))
-            if not self._output:
-                return
-            data = self._cut(self._output, MAX_CHUNK_BYTES)
+        while data := await self._until(lambda: self._cut(self._output, MAX_CHUNK_BYTES)):
             self._shown += len(data)
             yield data
 
@@ -99,28 +90,27 @@ class Console:
     async def typed(self) -> AsyncIterator[fleet_pb2.RelayResponse]:
         """What the host shall carry out, no faster than it does; at the end what is left, if it takes that in time."""
         while True:
-            await self._until(self._is_due)
-            if self.ended and self._keys:
+            message = await self._until(self._next)
+            if message is None and self._keys:
                 with contextlib.suppress(TimeoutError):
                     async with asyncio.timeout(FLUSH_TIMEOUT_S):
-                        await self._until(self._is_due, also_ended=True)
-            if not self._is_due():
+                        message = await self._until(self._next, also_ended=True)
+            if message is None:
                 return
-            yield self._due()
+            yield message
 
     def done(self, messages: int) -> None:
         """The host has carried out so many more."""
         self._undone = max(0, self._undone - messages)
         self._wake()
 
-    def _is_due(self) -> bool:
-        return self._shown >= MAX_CHUNK_BYTES or (bool(self._keys or self._size) and self._undone < MAX_UNDONE_MESSAGES)
-
-    def _due(self) -> fleet_pb2.RelayResponse:
-        """The next message to the host."""
+    def _next(self) -> fleet_pb2.RelayResponse | None:
+        """What the host shall carry out next, if it may have anything now."""
         if self._shown >= MAX_CHUNK_BYTES:
             shown, self._shown = self._shown, 0
             return fleet_pb2.RelayResponse(shown=shown)
+        if self._undone >= MAX_UNDONE_MESSAGES or not (self._keys or self._size):
+            return None
         self._undone += 1
         if self._size:
             size, self._size = self._size, None
@@ -129,8 +119,9 @@ class Console:
 
     def _cut(self, buffer: bytearray, most: int) -> bytes:
         data = bytes(buffer[:most])
-        del buffer[:most]
-        self._wake()
+        if data:
+            del buffer[:most]
+            self._wake()
         return data
 
     def _wake(self) -> None:
@@ -138,14 +129,18 @@ class Console:
         self._moved.set()
         self._moved = asyncio.Event()
 
-    async def _until(self, holds: Callable[[], bool], *, also_ended: bool = False) -> None:
-        """Waits until it holds, or for the end."""
-        while not holds() and (also_ended or not self.ended):
+    async def _until(self, found: Callable[[], T], *, also_ended: bool = False) -> T:
+        """What is found once it is anything, or at the end."""
+        while not (one := found()) and (also_ended or not self.ended):
             await self._moved.wait()
+        return one
 
 
 class Consoles:
-    """All consoles. `ask` tells an agent that one is wanted; its answer is the agent's session, if there is one."""
+    """All consoles.
+
+    `ask` tells an agent that one is wanted. It answers what is set when that session ends; nothing if there is none.
+    """
 
     def __init__(self) -> None:
         self.ask: Ask = lambda agent, ticket, instance: None
@@ -158,14 +153,14 @@ class Consoles:
         Raises Refusal HOST_OFFLINE when its agent is not there to show it, CONFLICT with why it doesn't.
         """
         session = secrets.token_hex(16)
-        host = self.ask(agent, session, instance)
-        if host is None:
+        host_gone = self.ask(agent, session, instance)
+        if host_gone is None:
             raise Refusal("HOST_OFFLINE", "the machine's host is not connected; its console is there when it is back")
-        console = self._open[session] = Console(session, caller, instance, host)
+        console = self._open[session] = Console(session, caller, instance, host_gone)
         try:
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(ANSWER_TIMEOUT_S):
-                    await first_done(console.answered.wait(), host.finished.wait())
+                    await first_done(console.answered.wait(), host_gone.wait())
             if not console.answered.is_set():
                 said = f"the machine's host did not answer within {ANSWER_TIMEOUT_S} s, or has gone; try again"
                 raise Refusal("HOST_OFFLINE", said)
@@ -176,10 +171,10 @@ class Consoles:
             del self._open[session]
             console.end()
 
-    def attach(self, ticket: str, host: HostSession | None) -> Console:
+    def attach(self, ticket: str, host_gone: asyncio.Event | None) -> Console:
         """The console a host answers for. Raises Refusal NOT_FOUND for one it is not asked for, or not any more."""
         console = self._open.get(ticket)
-        if console is None or console.host is not host or console.host.finished.is_set() or console.answered.is_set():
+        if console is None or console.host_gone is not host_gone or host_gone.is_set() or console.answered.is_set():
             raise Refusal("NOT_FOUND", "nobody waits for this console")
         console.answered.set()
         return console

@@ -76,12 +76,8 @@ def _clear_references(tx: Transaction, kind: str, id_: str) -> Iterable[tuple[st
 def _holders(tx: Transaction, kind: str, resource: Message) -> set[str]:
     """The agents that may still have a marked resource on their hosts."""
     id_ = meta(resource).id
-    holders = {agent for agent in reach_of_kinds().holders(tx, kind, id_) if _has_signed_in(tx, agent)}
+    # An agent that has never signed in can't have made anything.
+    agents = {agent: tx.find("Agent", agent) for agent in reach_of_kinds().holders(tx, kind, id_)}
+    holders = {agent for agent, it in agents.items() if isinstance(it, agent_pb2.Agent) and it.status.epoch > 0}
     confirmed = tx.session.exec(select(Gone.agent_id).where(Gone.object_id == id_)).all() if holders else ()
     return holders.difference(confirmed)
-
-
-def _has_signed_in(tx: Transaction, agent: str) -> bool:
-    """Whether an agent can have made anything at all."""
-    found = tx.find("Agent", agent)
-    return isinstance(found, agent_pb2.Agent) and found.status.epoch > 0

@@ -2,27 +2,27 @@
 
 from collections.abc import AsyncIterator
 from dataclasses import replace
+from typing import Any
 
 from google.protobuf.empty_pb2 import Empty
 from sqlalchemy import BigInteger
 from sqlmodel import Field
 
-from kahuna.domain.errors import Refusal, invalid, not_found
-from kahuna.domain.placement import Choice, Demand, choose, no_host, why_not
-from kahuna.kinds import capacity, tracking
+from kahuna.domain.errors import Refusal, invalid, on_field
+from kahuna.domain.placement import Demand, choose, why_not
+from kahuna.kinds import tracking
+from kahuna.kinds.kaktus import hosts_of_region, hosts_of_zone, locked_host
 from kahuna.kinds.kind import Call, Kind
 from kahuna.kinds.reach import reach_of_kinds
 from kahuna.kinds.tracking import Cause
 from kahuna.kinds.verbs import answers_call, changes_state, commands_agent
-from kahuna.store.resource import Resource, unique_unless_deleted
+from kahuna.store.resource import Resource
 from kahuna.store.transaction import Transaction
 from kowa.fleet.v1 import fleet_pb2
 from kowa.v2 import adapter_pb2, instance_pb2, kompute_pb2, storage_pool_pb2, subnet_pb2, vnet_pb2, volume_pb2, zone_pb2
 
 
 class Instance(Resource, table=True):
-    """Virtual machines; the sums of a host are taken over these."""
-
     project_id: str = Field(foreign_key="project.id", index=True)
     name: str
     region_id: str | None = Field(default=None, foreign_key="region.id", index=True)
@@ -32,46 +32,34 @@ class Instance(Resource, table=True):
     memory: int = Field(sa_type=BigInteger)
     kompute_id: str | None = Field(default=None, foreign_key="kompute.id", index=True)
 
-    __table_args__ = (unique_unless_deleted("project_id", "name"),)
     part_of = "Kompute"
     reaches = ("kaktus.agent",)
 
 
 class Instances(Kind[instance_pb2.Instance], table=Instance):
-    """Virtual machines of a project."""
-
     def before_create(self, tx: Transaction, resource: instance_pb2.Instance) -> None:
         """Takes a host for a new instance, or refuses with the reason of each."""
         resource.region = region_of(tx, resource)
-        pools = self._pools(tx, resource)
-        self._check_adapters(tx, resource)
-        demand, within = (
-            Demand(resource.vcpus, resource.memory, frozenset(pools)),
-            "zone" if resource.zone else "region",
-        )
-        hosts = (
-            capacity.hosts_of_zone(tx, resource.zone)
-            if resource.zone
-            else capacity.hosts_of_region(tx, resource.region)
-        )
-        resource.kaktus = self._take(tx, demand, choose(demand, hosts, within), within)
+        demand = Demand(resource.vcpus, resource.memory, _check_held(tx, resource))
+        if resource.zone:
+            within, hosts = "zone", hosts_of_zone(tx, resource.zone)
+        else:
+            within, hosts = "region", hosts_of_region(tx, resource.region)
+        resource.kaktus = choose(demand, hosts, within, lambda host: locked_host(tx, host.id)).id
 
     def after_create(self, tx: Transaction, cause: Cause, resource: instance_pb2.Instance) -> None:
         """The instance holds its volumes and adapters: each names it, so that no other can."""
-        for id_ in resource.volumes:
-            volume = tx.lock(volume_pb2.Volume, id_)
-            volume.instance = resource.meta.id
-            tx.put("Volume", volume)
-        for id_ in resource.adapters:
-            adapter = tx.lock(adapter_pb2.Adapter, id_)
-            adapter.instance = resource.meta.id
-            tx.put("Adapter", adapter)
+        for kind, ids in (("Volume", resource.volumes), ("Adapter", resource.adapters)):
+            for id_ in ids:
+                held: Any = tx.get(kind, id_)
+                held.instance = resource.meta.id
+                tx.put(kind, held)
 
     def before_update(self, tx: Transaction, before: instance_pb2.Instance, after: instance_pb2.Instance) -> None:
         """What an instance grows by is taken on its host."""
         more = Demand(max(after.vcpus - before.vcpus, 0), max(after.memory - before.memory, 0))
         if more.vcpus or more.memory:
-            found = replace(capacity.host(tx, before.kaktus), cordoned=False)
+            found = replace(locked_host(tx, before.kaktus), cordoned=False)
             reason = why_not(more, found)
             if reason:
                 raise Refusal(
@@ -85,7 +73,7 @@ class Instances(Kind[instance_pb2.Instance], table=Instance):
         stays = not resource.meta.HasField("delete_time")
         if off and current and stays and resource.power != instance_pb2.POWER_STOPPED:
             cause = Cause("StopInstance", "guest", "it was shut down from inside")
-            self.change(tx, cause, "stop", resource.meta.id)
+            self.carry_out(tx, cause, "stop", resource.meta.id)
         super().after_report(tx, resource)
 
     @changes_state
@@ -125,11 +113,9 @@ class Instances(Kind[instance_pb2.Instance], table=Instance):
         self, call: Call, request: instance_pb2.ConsoleInstanceRequest
     ) -> AsyncIterator[instance_pb2.ConsoleInstanceResponse]:
         """The serial console, for as long as the caller and the instance's agent keep it open."""
-        instance = call.reader.find(self.name, request.id)
-        if instance is None:
-            raise not_found(self.described.command, request.id)
+        instance = self.read(call, request.id)
         await self.platform.store.run(lambda tx: tracking.audit(tx, call.cause, self.name, instance))
-        agent = next(iter(reach_of_kinds().holders(call.reader.view, self.name, request.id)), "")
+        agent = reach_of_kinds().holder(call.reader.view, self.name, request.id)
         async with self.platform.consoles.open(call.cause.caller, agent, request.id) as console:
             yield instance_pb2.ConsoleInstanceResponse(session=console.session)
             async for data in console.printed():
@@ -149,35 +135,6 @@ class Instances(Kind[instance_pb2.Instance], table=Instance):
         self.platform.consoles.of(call.cause.caller, request.id, request.session).resize(request.rows, request.columns)
         return Empty()
 
-    def _pools(self, tx: Transaction, resource: instance_pb2.Instance) -> set[str]:
-        """The pools of its disks. Each disk is the project's, free, and lies in its region."""
-        pools: set[str] = set()
-        for index, id_ in enumerate(resource.volumes):
-            field, volume = f"volumes[{index}]", tx.one(volume_pb2.Volume, id_)
-            _check_part(field, "volume", volume, resource.project)
-            if tx.one(storage_pool_pb2.StoragePool, volume.storage_pool).region != resource.region:
-                raise invalid(field, f"volume {volume.name} lies in another region than the machine")
-            pools.add(volume.storage_pool)
-        return pools
-
-    def _check_adapters(self, tx: Transaction, resource: instance_pb2.Instance) -> None:
-        for index, id_ in enumerate(resource.adapters):
-            field, adapter = f"adapters[{index}]", tx.one(adapter_pb2.Adapter, id_)
-            _check_part(field, "adapter", adapter, resource.project)
-            vnet = tx.one(subnet_pb2.Subnet, adapter.subnet).vnet
-            if tx.one(vnet_pb2.Vnet, vnet).region != resource.region:
-                raise invalid(field, f"adapter {adapter.name} is in another region than the machine")
-
-    def _take(self, tx: Transaction, demand: Demand, choice: Choice, within: str) -> str:
-        """The best host that still fits once it is locked."""
-        refused = dict(choice.refused)
-        for candidate in choice.hosts:
-            reason = why_not(demand, capacity.host(tx, candidate.id))
-            if not reason:
-                return candidate.id
-            refused[candidate.name] = reason
-        raise no_host(refused, within)
-
 
 def region_of(tx: Transaction, resource: instance_pb2.Instance | kompute_pb2.Kompute) -> str:
     """The region of a new machine: the one given, and that of the zone if one is wished for."""
@@ -196,11 +153,27 @@ def _check_on(resource: instance_pb2.Instance, verb: str, remedy: str) -> None:
         raise Refusal("NOT_RUNNING", f"instance {resource.name} is stopped: there is nothing to {verb}; {remedy}")
 
 
-def _check_part(field: str, noun: str, part: volume_pb2.Volume | adapter_pb2.Adapter, project: str) -> None:
-    """Raises Refusal unless a volume or an adapter is the project's, and no other instance's."""
-    if part.project != project:
-        raise invalid(field, f"{noun} {part.name} belongs to another project")
+def _check_held(tx: Transaction, resource: instance_pb2.Instance) -> frozenset[str]:
+    """The pools of its disks. Raises Refusal unless each disk and adapter is the project's, free, and in its region."""
+    pools = set()
+    for index, id_ in enumerate(resource.volumes):
+        volume = tx.one(volume_pb2.Volume, id_)
+        region = tx.one(storage_pool_pb2.StoragePool, volume.storage_pool).region
+        _check_part(resource, f"volumes[{index}]", f"volume {volume.name}", volume, region)
+        pools.add(volume.storage_pool)
+    for index, id_ in enumerate(resource.adapters):
+        adapter = tx.one(adapter_pb2.Adapter, id_)
+        region = tx.one(vnet_pb2.Vnet, tx.one(subnet_pb2.Subnet, adapter.subnet).vnet).region
+        _check_part(resource, f"adapters[{index}]", f"adapter {adapter.name}", adapter, region)
+    return frozenset(pools)
+
+
+def _check_part(
+    resource: instance_pb2.Instance, place: str, noun: str, part: volume_pb2.Volume | adapter_pb2.Adapter, region: str
+) -> None:
+    if part.project != resource.project:
+        raise invalid(place, f"{noun} belongs to another project")
     if part.instance:
-        raise Refusal(
-            "IN_USE", f"{field}: {noun} {part.name} belongs to another instance; delete that or choose another"
-        )
+        raise on_field("IN_USE", place, f"{noun} belongs to another instance; delete that or choose another")
+    if region != resource.region:
+        raise invalid(place, f"{noun} lies in another region than the machine")

@@ -12,7 +12,7 @@ from google.protobuf.message import Message
 from sqlmodel import select
 
 from kahuna.domain.changes import apply_mask, check_immutable, clear_output_only, fields_of_mask, newly_named
-from kahuna.domain.errors import Refusal, invalid, not_found, quoted
+from kahuna.domain.errors import Refusal, invalid, not_found, on_field, quoted
 from kahuna.domain.reach import AGENT
 from kahuna.domain.validation import check_resource, normalize
 from kahuna.kinds import command, deletion, tracking
@@ -150,10 +150,9 @@ class Kind(Generic[M]):
 
     def delete(self, tx: Transaction, cause: Cause, id_: str, etag: str = "") -> Outcome[M]:
         """Marks a resource; the row goes when its agents report it gone. Marking it again changes nothing."""
-        resource = self._seen(tx, cause, id_)
-        self._check_etag(resource, etag)
+        resource = self._seen(tx, cause, id_, etag)
         if not meta(resource).HasField("delete_time"):
-            self._check_whole(tx, resource)
+            self._check_holders(tx, resource)
             self.before_delete(tx, resource)
             self._check_children(tx, resource)
         marked = cast(M, tx.mark(self.name, id_))
@@ -180,36 +179,29 @@ class Kind(Generic[M]):
 
     def named(self, tx: Transaction, cause: Cause, resource: M) -> M | None:
         """The unmarked resource that has the name of this one, where names are unique."""
-        values = {field: column_values(self.name, resource)[column] for column, field in own_columns(self.name).items()}
+        columns, values = own_columns(self.name), column_values(self.name, resource)
         for unique in self.described.uniques:
-            if (
-                "name" in unique.fields
-                and all(values[name] for name in unique.fields)
-                and not values.get(unique.unless)
-            ):
-                counted = {*unique.fields, unique.unless}
-                same = {column: values[field] for column, field in own_columns(self.name).items() if field in counted}
+            same = {name: values[name] for name, field in columns.items() if field in (*unique.fields, unique.unless)}
+            counts = all(bool(value) == (columns[name] != unique.unless) for name, value in same.items())
+            if "name" in unique.fields and counts:
                 found = tx.session.exec(select(self.table.id).filter_by(**same, delete_time=None)).first()
                 return self._seen(tx, cause, found) if found else None
         return None
 
     # Verbs.
 
-    def change(self, tx: Transaction, cause: Cause, verb: str, id_: str, request: Any = None) -> Outcome[M]:
-        """Carries out a verb that changes desired state. The agent of a resource that was given up tries again."""
+    def carry_out(self, tx: Transaction, cause: Cause, verb: str, id_: str, request: Any = None) -> Outcome[M]:
+        """Carries out a verb, or has its agent do so. A new state has the agent try again what it had given up."""
         method = self.verb(verb)
         find = self._seen if form_of(method) is Form.STATE_WHEN_DELETING else self._unmarked
         before = find(tx, cause, id_)
+        if form_of(method) is Form.COMMAND:
+            return Outcome(before, command.begin(tx, cause, self.name, before, method(request)))
         after = copy_of(before)
         if request is not None:
             self._lock_references(tx, cause, request)
         method(tx, after, request)
         return self._put(tx, cause, before, after, retry=meta(before).state == meta_pb2.STATE_ERROR)
-
-    def command(self, tx: Transaction, cause: Cause, verb: str, id_: str, request: Any = None) -> Outcome[M]:
-        """Carries out a verb that the resource's agent does once."""
-        target = self._unmarked(tx, cause, id_)
-        return Outcome(target, command.ask(tx, cause, self.name, target, self.verb(verb)(request)))
 
     def verb(self, name: str) -> Callable[..., Any]:
         """The method of a verb by its name in the contract (`plan-crush`). Raises AssertionError if there is none."""
@@ -218,6 +210,13 @@ class Kind(Generic[M]):
         return cast(Callable[..., Any], method)
 
     # What they stand on.
+
+    def read(self, call: Call, id_: str) -> M:
+        """A resource as a caller sees it. Raises Refusal NOT_FOUND."""
+        found = call.reader.find(self.name, id_)
+        if found is None:
+            raise not_found(self.described.command, id_)
+        return cast(M, found)
 
     def whole(self, tx: Transaction, part: M, lock: Lock | None = None) -> Message | None:
         """What a resource is a part of, if anything."""
@@ -232,53 +231,52 @@ class Kind(Generic[M]):
         self.after_update(tx, cause, before, changed)
         # What only clients see, such as labels, concerns no agent: such a change is done with the commit.
         concerns_agents = meta(changed).generation > meta(before).generation or meta(changed).etag == meta(before).etag
-        record = tracking.begin if concerns_agents else tracking.record_done
-        operation = record(tx, cause, self.name, changed)
+        if concerns_agents:
+            operation = tracking.begin(tx, cause, self.name, changed)
+        else:
+            operation = tracking.record(tx, cause, self.name, changed, operation_pb2.PHASE_DONE)
         if any(kind == AGENT for _, kind, _ in newly_named(changed, before)):  # whose word nothing waits for any more
             tracking.explain_waiting(tx)
             deletion.sweep_marked(tx)
         return Outcome(changed, operation)
 
-    def _seen(self, tx: Transaction, cause: Cause, id_: str) -> M:
+    def _seen(self, tx: Transaction, cause: Cause, id_: str, etag: str = "") -> M:
         """A resource about to be changed. Raises Refusal NOT_FOUND for what the caller does not see, too."""
         found = tx.get(self.name, id_)
         if not cause.scope.sees(self.name, found):
             raise not_found(self.described.command, id_)
+        current = meta(found).etag
+        if etag and etag != current:
+            said = f"the etag is {current}, not {etag}: it was changed meanwhile; read it and try again"
+            raise Refusal("ETAG_MISMATCH", said)
         return cast(M, found)
 
     def _unmarked(self, tx: Transaction, cause: Cause, id_: str, etag: str = "") -> M:
-        resource = self._seen(tx, cause, id_)
+        resource = self._seen(tx, cause, id_, etag)
         if meta(resource).HasField("delete_time"):
             raise Refusal("DELETING", f"{self.described.command} {id_} is being deleted; it can't be changed any more")
-        self._check_etag(resource, etag)
         return resource
-
-    def _check_etag(self, resource: M, etag: str) -> None:
-        current = meta(resource).etag
-        if etag and etag != current:
-            raise Refusal(
-                "ETAG_MISMATCH", f"the etag is {current}, not {etag}: it was changed meanwhile; read it and try again"
-            )
 
     def _lock_references(self, tx: Transaction, cause: Cause, resource: Message, before: M | None = None) -> None:
         """Holds what a resource or a request names anew: it is there and stays. Raises Refusal on the field."""
         for place, kind, id_ in newly_named(before, resource):
-            self._lock_reference(tx, cause, place, kind, id_)
+            found, noun = tx.find(kind, id_, TABLES[kind].lock_by_reference), CONTRACT.kinds[kind].command
+            if found is None or not cause.scope.sees(kind, found):
+                raise invalid(place, f"no {noun} has the id {quoted(id_)}; list them to find it")
+            if meta(found).HasField("delete_time"):
+                raise on_field("DELETING", place, f"{noun} {id_} is being deleted; choose another")
 
-    def _lock_reference(self, tx: Transaction, cause: Cause, place: str, kind: str, id_: str) -> None:
-        found, noun = tx.find(kind, id_, TABLES[kind].lock_by_reference), CONTRACT.kinds[kind].command
-        if found is None or not cause.scope.sees(kind, found):
-            raise invalid(place, f"no {noun} has the id {quoted(id_)}; list them to find it")
-        if meta(found).HasField("delete_time"):
-            raise Refusal("DELETING", f"{place}: {noun} {id_} is being deleted; choose another")
-
-    def _check_whole(self, tx: Transaction, resource: M) -> None:
-        """Raises Refusal IN_USE while what the resource is a part of stays."""
-        whole = self.whole(tx, resource)
+    def _check_holders(self, tx: Transaction, resource: M) -> None:
+        """Raises Refusal IN_USE while what the resource is a part of, or what holds it, stays."""
+        part, whole = f"{self.described.command} {_name(resource)}", self.whole(tx, resource)
         if whole is not None and not meta(whole).HasField("delete_time"):
-            noun, name = CONTRACT.kinds[self.table.part_of].command, getattr(whole, "name", meta(whole).id)
-            part = f"{self.described.command} {getattr(resource, 'name', meta(resource).id)}"
-            raise Refusal("IN_USE", f"{part} is a part of {noun} {name}; delete that, and it goes with it")
+            noun = CONTRACT.kinds[self.table.part_of].command
+            raise Refusal("IN_USE", f"{part} is a part of {noun} {_name(whole)}; delete that, and it goes with it")
+        for field in self.table.cleared_with_target:
+            kind, id_ = self.described.message.fields[field].ref, getattr(resource, field)
+            holder, noun = tx.find(kind, id_) if id_ else None, CONTRACT.kinds[kind].command
+            if holder is not None and not meta(holder).HasField("delete_time"):
+                raise Refusal("IN_USE", f"{part} belongs to {noun} {_name(holder)}; delete the {noun} first")
 
     def _check_children(self, tx: Transaction, resource: M) -> None:
         """Raises Refusal HAS_CHILDREN while something unmarked names the resource."""
@@ -293,9 +291,8 @@ class Kind(Generic[M]):
                 if not (reference.immutable or reference.output_only):
                     free += names[:MAX_NAMED_CHILDREN]
         if said:
-            name = getattr(resource, "name", meta(resource).id)
             remedy = f"take it from {', '.join(free)} or delete them first" if free else "delete them first"
-            raise Refusal("HAS_CHILDREN", f"{self.described.command} {name} has {', '.join(said)}; {remedy}")
+            raise Refusal("HAS_CHILDREN", f"{self.described.command} {_name(resource)} has {', '.join(said)}; {remedy}")
 
 
 def all_kinds(platform: Platform) -> Kinds:
@@ -304,6 +301,10 @@ def all_kinds(platform: Platform) -> Kinds:
     for name in TABLES:
         kinds[name] = KINDS.get(name, Kind)(name, platform, kinds)
     return kinds
+
+
+def _name(resource: Message) -> str:
+    return str(getattr(resource, "name", meta(resource).id))
 
 
 def _counted(kind: contract.Kind, names: list[str]) -> str:

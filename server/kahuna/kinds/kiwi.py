@@ -4,8 +4,9 @@ from sqlalchemy import Index, text
 from sqlmodel import Field, col
 
 from kahuna.domain.errors import invalid
-from kahuna.kinds.node import NodeKind
-from kahuna.store.resource import Resource, unique_unless_deleted
+from kahuna.kinds.agent import check_agents
+from kahuna.kinds.kind import Kind
+from kahuna.store.resource import Resource
 from kahuna.store.tables import Reference
 from kahuna.store.transaction import Transaction
 from kowa.v2 import kiwi_pb2, zone_pb2
@@ -16,26 +17,20 @@ Index("ix_reference_kiwi_agent", _AGENT, unique=True, sqlite_where=_MEMBERS, pos
 
 
 class Kiwi(Resource, table=True):
-    """Network nodes of a region; an agent is a member of one at most."""
-
     region_id: str = Field(foreign_key="region.id", index=True)
     name: str
 
-    __table_args__ = (unique_unless_deleted("region_id", "name"),)
     informs = ("members.agent",)
 
 
-class Kiwis(NodeKind[kiwi_pb2.Kiwi], table=Kiwi):
-    """Network nodes; their members stand in zones of the region."""
-
+class Kiwis(Kind[kiwi_pb2.Kiwi], table=Kiwi):
     def before_create(self, tx: Transaction, resource: kiwi_pb2.Kiwi) -> None:
         """Refuses members of another region, and agents that serve another node."""
-        super().before_create(tx, resource)
+        check_agents(tx, resource)
         _check_zones(tx, resource)
 
     def before_update(self, tx: Transaction, before: kiwi_pb2.Kiwi, after: kiwi_pb2.Kiwi) -> None:
-        """Members are looked at as at first."""
-        super().before_update(tx, before, after)
+        check_agents(tx, after, before)
         _check_zones(tx, after)
 
 

@@ -1,6 +1,5 @@
 """Komputes: machines with their disks and adapters, made, changed and deleted as one."""
 
-import re
 from collections import defaultdict
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -10,12 +9,12 @@ from google.protobuf.message import Message
 from sqlmodel import Field
 
 from kahuna.domain import lifecycle
-from kahuna.domain.errors import Refusal, Violation, invalid
+from kahuna.domain.errors import Refusal, Violation, invalid, on_field, on_fields
 from kahuna.kinds import tracking
 from kahuna.kinds.instance import region_of
 from kahuna.kinds.kind import Kind, Outcome
 from kahuna.kinds.tracking import Cause
-from kahuna.store.resource import Resource, lifecycle_of, meta, unique_unless_deleted
+from kahuna.store.resource import Resource, meta
 from kahuna.store.transaction import Transaction
 from kowa.v2 import adapter_pb2, instance_pb2, kompute_pb2, meta_pb2, operation_pb2, template_pb2, volume_pb2
 
@@ -26,20 +25,14 @@ _OF_INSTANCE = ("name", "description", "vcpus", "memory", "user_data", "metadata
 _FOLLOWED: Mapping[str, tuple[str, ...]] = {"Instance": _OF_INSTANCE, "Volume": ("name", "size"), "Adapter": ("name",)}
 # What a refusal that names no field is about.
 _ABOUT = {"NAME_TAKEN": "name", "NO_ADDRESS": "subnet", "NO_SPACE": "size"}
-MAX_ADAPTERS = 24
-_PLACE = re.compile(r"[a-z_]+(\[\d+\])?")
 
 
 class Kompute(Resource, table=True):
-    """Komputes of a project; their parts name them."""
-
     project_id: str = Field(foreign_key="project.id", index=True)
     name: str
     region_id: str | None = Field(default=None, foreign_key="region.id", index=True)
     zone_id: str | None = Field(default=None, foreign_key="zone.id", index=True)
     template_id: str = Field(foreign_key="template.id", index=True)
-
-    __table_args__ = (unique_unless_deleted("project_id", "name"),)
 
 
 class Komputes(Kind[kompute_pb2.Kompute], table=Kompute):
@@ -63,10 +56,11 @@ class Komputes(Kind[kompute_pb2.Kompute], table=Kompute):
                 part.volumes.extend(ids["Volume"])
                 part.adapters.extend(ids["Adapter"])
             kind = part.DESCRIPTOR.name
-            with _in_its_words(role, {"NO_HOST": "zone" if resource.zone else "region"}):
-                made = self.kinds[kind].create(tx, _by(cause, "Create", kind), part, whole=resource.meta.id)
+            with _refused_as_kompute(role, no_host="zone" if resource.zone else "region"):
+                its_cause = replace(cause, method=f"Create{kind}")
+                made = self.kinds[kind].create(tx, its_cause, part, whole=resource.meta.id)
             ids[kind].append(meta(made.resource).id)
-        self._report(tx, resource, list(self._parts(tx, resource.meta.id)))
+        self._report(tx, resource)
 
     def after_update(
         self, tx: Transaction, cause: Cause, before: kompute_pb2.Kompute, after: kompute_pb2.Kompute
@@ -78,9 +72,9 @@ class Komputes(Kind[kompute_pb2.Kompute], table=Kompute):
             paths = [field for field in _FOLLOWED[kind] if getattr(part, field) != getattr(wanted, field)]
             if paths:
                 meta(wanted).id = meta(part).id
-                with _in_its_words(role):
-                    self.kinds[kind].update(tx, _by(cause, "Update", kind), wanted, paths)
-        self._report(tx, after, list(self._parts(tx, after.meta.id)))
+                with _refused_as_kompute(role):
+                    self.kinds[kind].update(tx, replace(cause, method=f"Update{kind}"), wanted, paths)
+        self._report(tx, after)
 
     def delete(self, tx: Transaction, cause: Cause, id_: str, etag: str = "") -> Outcome[kompute_pb2.Kompute]:
         """Marks it and its parts; the row goes after theirs."""
@@ -88,42 +82,40 @@ class Komputes(Kind[kompute_pb2.Kompute], table=Kompute):
         for part in self._parts(tx, id_):
             if not meta(part).HasField("delete_time"):
                 kind = part.DESCRIPTOR.name
-                self.kinds[kind].delete(tx, _by(cause, "Delete", kind), meta(part).id)
+                self.kinds[kind].delete(tx, replace(cause, method=f"Delete{kind}"), meta(part).id)
         return outcome
 
     def before_part_update(self, whole: kompute_pb2.Kompute, before: Message, after: Message) -> None:
         """A part follows its kompute, which says so first when it changes one."""
         role = _role(before)
-        wanted, named = _wanted(whole)[role], _names(role)
+        wanted = _wanted(whole)[role]
         for field in _FOLLOWED[after.DESCRIPTOR.name]:
             if getattr(after, field) not in (getattr(before, field), getattr(wanted, field)):
-                said = f"is as kompute {whole.name} says, of which this is a part; change its {named.get(field, field)}"
-                raise Refusal("IN_USE", f"{field}: {said}", violations=[Violation(field, said)])
+                said = f"is as kompute {whole.name} says, of which this is a part"
+                raise on_field("IN_USE", field, f"{said}; change its {_in_kompute(role, field)}")
 
     def after_part_report(self, tx: Transaction, id_: str) -> None:
         """It stands where its parts stand, and so do its operations."""
-        kompute, parts = tx.one(kompute_pb2.Kompute, id_), list(self._parts(tx, id_))
-        self._report(tx, kompute, parts)
-        found = [operation for part in parts for operation in tracking.open_of(tx, meta(part).id)]
+        kompute = tx.one(kompute_pb2.Kompute, id_)
+        found = [operation for part in self._report(tx, kompute) for operation in tracking.open_of(tx, meta(part).id)]
         under_way = [operation for operation in found if not operation.command]
         failed = [condition.message for condition in kompute.meta.conditions if condition.type == "Failed"]
-        tracking.follow(
+        tracking.advance(
             tx,
-            self.name,
             kompute,
             next(filter(None, [*failed, *(operation.message for operation in under_way)]), ""),
             waiting=any(operation.phase == operation_pb2.PHASE_WAITING for operation in under_way),
             progress=min((operation.progress for operation in under_way), default=0),
         )
 
-    def _report(self, tx: Transaction, kompute: kompute_pb2.Kompute, parts: list[Message]) -> None:
-        """Stores what is seen of a kompute: READY when all its parts are, ERROR when one has been given up."""
-        head = kompute.meta
-        found = [lifecycle_of(part.DESCRIPTOR.name, part) for part in parts]
-        phases = {lifecycle.phase(one.generation, one) for one in found}
+    def _report(self, tx: Transaction, kompute: kompute_pb2.Kompute) -> list[Message]:
+        """Stores what is seen of a kompute's parts: READY when all are, ERROR when one has been given up."""
+        head, parts = kompute.meta, list(self._parts(tx, kompute.meta.id))
+        phases = {lifecycle.phase(meta(part).generation, meta(part)) for part in parts}
         if operation_pb2.PHASE_FAILED in phases or phases == {operation_pb2.PHASE_DONE}:
             head.observed_generation = head.generation
-        head.state = meta_pb2.STATE_ERROR if any(one.failed for one in found) else meta_pb2.STATE_UNSPECIFIED
+        failed = any(meta(part).state == meta_pb2.STATE_ERROR for part in parts)
+        head.state = meta_pb2.STATE_ERROR if failed else meta_pb2.STATE_UNSPECIFIED
         del head.conditions[:]
         kompute.ClearField("status")
         addresses = {meta(part).id: part.address for part in parts if isinstance(part, adapter_pb2.Adapter)}
@@ -136,6 +128,7 @@ class Komputes(Kind[kompute_pb2.Kompute], table=Kompute):
                 kompute.status.power, kompute.status.restarts = part.status.power, part.status.restarts
                 kompute.status.addresses.extend(addresses[id_] for id_ in part.adapters if id_ in addresses)
         kompute.CopyFrom(tx.report(self.name, kompute))
+        return parts
 
     def _parts(self, tx: Transaction, id_: str) -> Iterator[Message]:
         for kind in _PARTS:
@@ -162,37 +155,26 @@ def _role(part: Message) -> str:
     return "" if isinstance(part, instance_pb2.Instance) else str(getattr(part, "name", "")).rpartition("-")[2]
 
 
-def _names(role: str) -> Mapping[str, str]:
-    """What a part's fields are called in its kompute, where it is not the same."""
-    if role.startswith("eth"):
-        place = f"adapters[{role.removeprefix('eth')}]"
-        return {field: f"{place}.{field}" for field in ("subnet", "address")}
-    if role:
-        return {"size": "disk" if role == "os" else "data_disk", "storage_pool": "template"}
-    return {field: f"{field}.subnet" for field in (f"adapters[{index}]" for index in range(MAX_ADAPTERS))} | {
-        "volumes[0]": "template",
-        "volumes[1]": "template",
-    }
+def _in_kompute(role: str, field: str) -> str:
+    """What a part's field is called in its kompute."""
+    if role.startswith("eth") and field in ("subnet", "address"):
+        return f"adapters[{role.removeprefix('eth')}].{field}"
+    if field.startswith("adapters["):
+        return f"{field}.subnet"
+    if field.startswith(("volumes[", "storage_pool")):
+        return "template"
+    return {"os": "disk", "data": "data_disk"}.get(role, field) if field == "size" else field
 
 
 @contextmanager
-def _in_its_words(role: str, about: Mapping[str, str] | None = None) -> Iterator[None]:
+def _refused_as_kompute(role: str, no_host: str = "") -> Iterator[None]:
     """Says what a part refuses of the kompute's fields."""
     try:
         yield
     except Refusal as refusal:
-        place, _, said = refusal.message.partition(": ")
-        if not _PLACE.fullmatch(place):
-            place, said = (_ABOUT | dict(about or {})).get(refusal.reason, ""), refusal.message
-        if not place:
+        field = (_ABOUT | {"NO_HOST": no_host}).get(refusal.reason)
+        found = refusal.violations or ([Violation(field, refusal.message)] if field else ())
+        if not found:
             raise
-        names = _names(role)
-        found = refusal.violations or (Violation(place, said),)
-        violations = [Violation(names.get(wrong.field, wrong.field), wrong.description) for wrong in found]
-        said = "; ".join(f"{wrong.field}: {wrong.description}" for wrong in violations)
-        raise Refusal(refusal.reason, said, details=refusal.details, violations=violations) from refusal
-
-
-def _by(cause: Cause, verb: str, kind: str) -> Cause:
-    """The same cause, of the part's own method."""
-    return replace(cause, method=f"{verb}{kind}")
+        violations = [Violation(_in_kompute(role, wrong.field), wrong.description) for wrong in found]
+        raise on_fields(refusal.reason, violations, refusal.details) from refusal

@@ -3,7 +3,7 @@
 import asyncio
 import contextlib
 
-from kahuna.domain.errors import invalid, not_found
+from kahuna.domain.errors import invalid
 from kahuna.domain.lifecycle import OPEN
 from kahuna.kinds import command, tracking
 from kahuna.kinds.kind import Call, Kind
@@ -26,9 +26,9 @@ class Operations(Kind[operation_pb2.Operation], table=tracking.Operation):
             raise invalid("timeout", f"is {limit:g} s, 0 to {MAX_WAIT_S} s can be waited for")
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(limit):
-                while self._read(call, request.id).phase in OPEN:
+                while self.read(call, request.id).phase in OPEN:
                     await self.platform.store.view.next_commit()
-        return self._read(call, request.id)
+        return self.read(call, request.id)
 
     @answers_call
     async def cancel(self, call: Call, request: operation_pb2.CancelOperationRequest) -> operation_pb2.Operation:
@@ -43,9 +43,3 @@ class Operations(Kind[operation_pb2.Operation], table=tracking.Operation):
             return self._seen(tx, call.cause, request.id)
 
         return await self.platform.store.run(work)
-
-    def _read(self, call: Call, id_: str) -> operation_pb2.Operation:
-        found = call.reader.find(self.name, id_)
-        if not isinstance(found, operation_pb2.Operation):
-            raise not_found(self.described.command, id_)
-        return found

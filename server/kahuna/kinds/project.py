@@ -1,12 +1,9 @@
 """Projects: what instances, volumes and adapters belong to."""
 
-from kahuna.store.resource import Resource, unique_unless_deleted
+from kahuna.store.resource import Resource
 
 
 class Project(Resource, table=True):
-    """Projects."""
-
     name: str
 
-    __table_args__ = (unique_unless_deleted("name"),)
     informs = ("Instance(project).kaktus.agent",)

@@ -4,26 +4,21 @@ from sqlmodel import Field
 
 from kahuna.domain.errors import invalid
 from kahuna.kinds.kind import Kind
-from kahuna.store.resource import Lock, Resource, unique_unless_deleted
+from kahuna.store.resource import Lock, Resource
 from kahuna.store.transaction import Transaction
 from kowa.v2 import kaktus_pb2, storage_pool_pb2, zone_pb2
 
 
 class StoragePool(Resource, table=True):
-    """Storage pools of a region; who names one takes room of it."""
-
     region_id: str = Field(foreign_key="region.id", index=True)
     name: str
     kaktus_id: str | None = Field(default=None, foreign_key="kaktus.id", index=True)
 
-    __table_args__ = (unique_unless_deleted("region_id", "name"),)
     lock_by_reference = Lock.EXCLUSIVE
     reaches = ("kaktus.agent",)
 
 
 class StoragePools(Kind[storage_pool_pb2.StoragePool], table=StoragePool):
-    """Places for templates and volumes; a directory is one host's."""
-
     def before_create(self, tx: Transaction, resource: storage_pool_pb2.StoragePool) -> None:
         """A directory names its host, which stands in the pool's region."""
         if not resource.kaktus:

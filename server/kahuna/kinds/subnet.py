@@ -4,19 +4,16 @@ from sqlmodel import Field
 
 from kahuna.domain.addresses import check_subnet
 from kahuna.kinds.kind import Kind
-from kahuna.store.resource import Lock, Resource, meta, unique_unless_deleted
+from kahuna.store.resource import Lock, Resource, meta
 from kahuna.store.transaction import Transaction
 from kowa.v2 import project_pb2, region_pb2, subnet_pb2, vnet_pb2
 
 
 class Subnet(Resource, table=True):
-    """Ranges of addresses; who names one takes an address of it."""
-
     vnet_id: str = Field(foreign_key="vnet.id", index=True)
     name: str
     cidr: str
 
-    __table_args__ = (unique_unless_deleted("vnet_id", "name"),)
     lock_by_reference = Lock.EXCLUSIVE
     reaches = ("vnet.region.Zone(region).Kaktus(zone).agent", "vnet.region.Kiwi(region).members.agent")
 

@@ -1,7 +1,7 @@
 """Operations as transactions see them: begun with a change, moved on by reports, ended."""
 
 from dataclasses import dataclass
-from typing import cast
+from typing import Any, cast
 
 from google.protobuf.message import Message
 from sqlmodel import Field, col, select
@@ -9,7 +9,7 @@ from sqlmodel import Field, col, select
 from kahuna.domain import lifecycle
 from kahuna.kinds.reach import reach_of_kinds
 from kahuna.security.scope import EVERYTHING, Scope
-from kahuna.store.resource import Resource, lifecycle_of, message_of, meta
+from kahuna.store.resource import Resource, message_of, meta
 from kahuna.store.tables import Audit
 from kahuna.store.transaction import Transaction, parts_of
 from kowa.v2 import agent_pb2, operation_pb2
@@ -46,24 +46,27 @@ def begin(tx: Transaction, cause: Cause, kind: str, target: Message) -> operatio
         # A command is not replaced by a state, and the same state again replaces nothing.
         if head.HasField("delete_time") if earlier.command else earlier.target_generation < head.generation:
             end(tx, earlier, operation_pb2.PHASE_SUPERSEDED, f"superseded by {cause.method}")
+    return record(tx, cause, kind, target, lifecycle.phase(head.generation, head))
+
+
+def record(
+    tx: Transaction, cause: Cause, kind: str, target: Message, phase: operation_pb2.Phase, *, command: bool = False
+) -> operation_pb2.Operation:
+    """Records a change in some phase, or a command, which ends when its agent says so; open operations go on."""
     operation = _describe(cause, kind, target)
-    operation.target_generation = head.generation
-    operation.phase = lifecycle.phase(head.generation, lifecycle_of(kind, target))
-    return _record(tx, cause, operation, kind, target)
-
-
-def record_done(tx: Transaction, cause: Cause, kind: str, target: Message) -> operation_pb2.Operation:
-    """Records a change that is done with its commit. Open operations go on."""
-    operation = _describe(cause, kind, target)
-    operation.target_generation, operation.phase = meta(target).generation, operation_pb2.PHASE_DONE
-    return _record(tx, cause, operation, kind, target)
-
-
-def begin_command(tx: Transaction, cause: Cause, kind: str, target: Message) -> operation_pb2.Operation:
-    """Records something to be done once to a resource. It ends by the agent's word on it, not by a state."""
-    operation = _describe(cause, kind, target)
-    operation.command, operation.phase = True, operation_pb2.PHASE_RUNNING
-    return _record(tx, cause, operation, kind, target)
+    operation.phase, operation.command = phase, command
+    operation.target_generation = 0 if command else meta(target).generation
+    if phase in lifecycle.OPEN:
+        limit_s = lifecycle.WORK_LIMITS_S.get(cause.method, lifecycle.DEFAULT_WORK_LIMIT_S)
+        operation.deadline.FromMicroseconds(tx.now + limit_s * 1_000_000)
+        obstacle = _obstacle(tx, kind, target)
+        if obstacle:
+            operation.phase, operation.message = operation_pb2.PHASE_WAITING, obstacle
+    else:
+        _close(tx, operation)
+    added = tx.add("Operation", operation)
+    _audit(tx, cause, added)
+    return added
 
 
 def audit(tx: Transaction, cause: Cause, kind: str, target: Message) -> None:
@@ -77,16 +80,14 @@ def cancel(tx: Transaction, cause: Cause, operation: operation_pb2.Operation) ->
     _audit(tx, cause, operation)
 
 
-def follow(
-    tx: Transaction, kind: str, target: Message, message: str, *, waiting: bool, progress: int | None = None
-) -> None:
+def advance(tx: Transaction, target: Message, message: str, *, waiting: bool, progress: int | None = None) -> None:
     """Moves the open operations of a resource to where a report has brought it; its status may say the percentage."""
     if progress is None:
         progress = getattr(getattr(target, "status", None), "progress", 0)
     for operation in open_of(tx, meta(target).id):
         if operation.command:
             continue
-        phase = lifecycle.phase(operation.target_generation, lifecycle_of(kind, target))
+        phase = lifecycle.phase(operation.target_generation, meta(target))
         if phase not in lifecycle.OPEN:
             end(tx, operation, phase, message if phase == operation_pb2.PHASE_FAILED else "")
             continue
@@ -150,36 +151,13 @@ def _describe(cause: Cause, kind: str, target: Message) -> operation_pb2.Operati
     )
 
 
-def _record(
-    tx: Transaction, cause: Cause, operation: operation_pb2.Operation, kind: str, target: Message
-) -> operation_pb2.Operation:
-    if operation.phase in lifecycle.OPEN:
-        limit_s = lifecycle.WORK_LIMITS_S.get(cause.method, lifecycle.DEFAULT_WORK_LIMIT_S)
-        operation.deadline.FromMicroseconds(tx.now + limit_s * 1_000_000)
-        obstacle = _obstacle(tx, kind, target)
-        if obstacle:
-            operation.phase, operation.message = operation_pb2.PHASE_WAITING, obstacle
-    else:
-        _close(tx, operation)
-    added = tx.add("Operation", operation)
-    _audit(tx, cause, added)
-    return added
-
-
 def _audit(tx: Transaction, cause: Cause, operation: operation_pb2.Operation) -> None:
-    tx.session.add(
-        Audit(
-            time=tx.now,
-            caller=cause.caller,
-            method=cause.method,
-            reason=cause.reason,
-            target_kind=operation.target_kind,
-            target=operation.target,
-            target_name=operation.target_name,
-            project=operation.project,
-            operation=operation.meta.id,
-        )
-    )
+    target: dict[str, Any] = {
+        name: getattr(operation, name) for name in ("target_kind", "target", "target_name", "project")
+    }
+    made = Audit(time=tx.now, caller=cause.caller, method=cause.method, reason=cause.reason, **target)
+    made.operation = operation.meta.id
+    tx.session.add(made)
 
 
 def _obstacle(tx: Transaction, kind: str, target: Message) -> str:

@@ -2,7 +2,7 @@
 
 from sqlmodel import Field
 
-from kahuna.store.resource import Resource, unique_unless_deleted
+from kahuna.store.resource import Resource
 
 
 class Vnet(Resource, table=True):
@@ -12,8 +12,4 @@ class Vnet(Resource, table=True):
     name: str
     project_id: str | None = Field(default=None, foreign_key="project.id", index=True)
 
-    __table_args__ = (
-        unique_unless_deleted("region_id", "name", unless="project_id"),
-        unique_unless_deleted("project_id", "region_id", "name"),
-    )
     reaches = ("region.Zone(region).Kaktus(zone).agent", "region.Kiwi(region).members.agent")

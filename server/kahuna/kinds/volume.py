@@ -5,15 +5,13 @@ from sqlmodel import Field, func, select
 
 from kahuna.domain.errors import Refusal, invalid
 from kahuna.kinds.kind import Kind
-from kahuna.store.resource import Lock, Resource, unique_unless_deleted
+from kahuna.store.resource import Lock, Resource
 from kahuna.store.transaction import Transaction
 from kowa import sizes
-from kowa.v2 import instance_pb2, storage_pool_pb2, template_pb2, volume_pb2
+from kowa.v2 import storage_pool_pb2, template_pb2, volume_pb2
 
 
 class Volume(Resource, table=True):
-    """Volumes of a project; one instance at most holds a volume."""
-
     project_id: str = Field(foreign_key="project.id", index=True)
     name: str
     storage_pool_id: str = Field(foreign_key="storagepool.id", index=True)
@@ -22,7 +20,6 @@ class Volume(Resource, table=True):
     kompute_id: str | None = Field(default=None, foreign_key="kompute.id", index=True)
     size: int = Field(sa_type=BigInteger)
 
-    __table_args__ = (unique_unless_deleted("project_id", "name"),)
     lock_by_reference = Lock.EXCLUSIVE
     cleared_with_target = frozenset({"instance"})
     part_of = "Kompute"
@@ -52,10 +49,6 @@ class Volumes(Kind[volume_pb2.Volume], table=Volume):
         if after.size > before.size:
             _check_room(tx, after.storage_pool, after.size - before.size)
 
-    def before_delete(self, tx: Transaction, resource: volume_pb2.Volume) -> None:
-        """A volume that an instance holds stays."""
-        refuse_while_held(tx, "volume", resource.name, resource.instance)
-
 
 def _check_room(tx: Transaction, pool_id: str, size: int) -> None:
     """Raises Refusal NO_SPACE unless a pool, locked, can promise so many bytes more.
@@ -72,10 +65,3 @@ def _check_room(tx: Transaction, pool_id: str, size: int) -> None:
             f"storage pool {pool.name} has {free} of {whole} left to promise, {asked} asked; ask for less, delete "
             "volumes, or raise the pool's overcommit",
         )
-
-
-def refuse_while_held(tx: Transaction, noun: str, name: str, instance: str) -> None:
-    """Raises Refusal IN_USE while an instance that stays holds a volume or an adapter."""
-    holder = tx.one(instance_pb2.Instance, instance) if instance else None
-    if holder is not None and not holder.meta.HasField("delete_time"):
-        raise Refusal("IN_USE", f"{noun} {name} belongs to instance {holder.name}; delete the instance first")

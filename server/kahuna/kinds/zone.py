@@ -2,14 +2,11 @@
 
 from sqlmodel import Field
 
-from kahuna.store.resource import Resource, unique_unless_deleted
+from kahuna.store.resource import Resource
 
 
 class Zone(Resource, table=True):
-    """Zones of a region."""
-
     region_id: str = Field(foreign_key="region.id", index=True)
     name: str
 
-    __table_args__ = (unique_unless_deleted("region_id", "name"),)
     informs = ("Kaktus(zone).agent",)

@@ -9,13 +9,14 @@ from typing import Any, ClassVar, TypeVar, cast
 
 from google.protobuf.message import Message
 from sqlalchemy import BigInteger, Index, LargeBinary, text
+from sqlalchemy.orm import declared_attr
 from sqlmodel import Field, SQLModel
 
 from kahuna.domain.changes import clear_output_only
-from kahuna.domain.lifecycle import Lifecycle, state
+from kahuna.domain.lifecycle import state
 from kahuna.domain.reach import Link
 from kowa import contract
-from kowa.v2 import meta_pb2
+from kowa.v2 import meta_pb2, options_pb2
 
 M = TypeVar("M", bound=Message)
 CONTRACT = contract.load()
@@ -64,9 +65,15 @@ class Resource(SQLModel):
     """References that are cleared when their target is deleted; any other keeps its target from being deleted."""
     part_of: ClassVar[str] = ""
     """The kind of what one may be a part of, which its field of that noun names: it is deleted with that, not alone."""
-    constraint_messages: ClassVar[Mapping[tuple[str, ...], tuple[str, str]]] = {}
-    """By the columns of a unique index: reason and text of the refusal, with the message's fields in braces. A name
-    that is taken needs none."""
+    constraint_messages: ClassVar[Mapping[tuple[str, ...], tuple[str, str, str]]] = {}
+    """Of a unique index, by its columns: the refusal's reason, the field it names and the words, with the message's
+    fields in braces. A name that is taken needs none."""
+
+    @declared_attr.directive
+    def __table_args__(cls) -> tuple[Index, ...]:  # noqa: N805 - a class is asked
+        """What the contract calls unique, among rows that are not marked for deletion."""
+        kind = CONTRACT.kinds[cls.__name__]
+        return tuple(_unique_index(kind, unique) for unique in kind.uniques)
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
@@ -74,10 +81,12 @@ class Resource(SQLModel):
         TABLES[cls.__name__] = cls
 
 
-def unique_unless_deleted(*columns: str, unless: str = "") -> Index:
-    """Uniqueness among rows not marked for deletion; with `unless`, only among those where that column is empty."""
-    counted = text("delete_time IS NULL" + (f" AND {unless} IS NULL" if unless else ""))
-    return Index(None, *columns, unique=True, sqlite_where=counted, postgresql_where=counted)
+def _unique_index(kind: contract.Kind, unique: options_pb2.Unique) -> Index:
+    fields = kind.message.fields
+    columns = {name: f"{name}_id" if fields[name].ref else name for name in (*unique.fields, unique.unless) if name}
+    counted = text("delete_time IS NULL" + (f" AND {columns[unique.unless]} IS NULL" if unique.unless else ""))
+    names = [columns[name] for name in unique.fields]
+    return Index(None, *names, unique=True, sqlite_where=counted, postgresql_where=counted)
 
 
 @cache
@@ -188,20 +197,8 @@ def message_of(kind: str, row: Any) -> Message:
     if row.delete_time is not None:
         head.delete_time.FromMicroseconds(row.delete_time)
     head.etag = _etag_of(message)
-    head.state = state(lifecycle_of(kind, message))
+    head.state = state(head, converges=CONTRACT.kinds[kind].converges)
     return message
-
-
-def lifecycle_of(kind: str, message: Message) -> Lifecycle:
-    """What decides the state of a resource."""
-    head = meta(message)
-    return Lifecycle(
-        generation=head.generation,
-        observed=head.observed_generation,
-        marked=head.HasField("delete_time"),
-        failed=head.state == meta_pb2.STATE_ERROR,
-        converges=CONTRACT.kinds[kind].converges,
-    )
 
 
 def _etag_of(message: Message) -> str:

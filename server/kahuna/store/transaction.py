@@ -11,7 +11,7 @@ from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.exc import IntegrityError
 from sqlmodel import Session, col, select
 
-from kahuna.domain.errors import Refusal, not_found
+from kahuna.domain.errors import Refusal, not_found, on_field
 from kahuna.domain.reach import Ids, Reader
 from kahuna.store.resource import (
     CONTRACT,
@@ -317,10 +317,10 @@ def _sources_of(kind: str, field: str, target: str) -> Any:
 def _refuse(kind: str, message: Message, error: IntegrityError) -> NoReturn:
     """Says in the user's words which constraint was in the way."""
     command, columns = CONTRACT.kinds[kind].command, _violated(TABLES[kind], error)
-    reason, words = TABLES[kind].constraint_messages.get(columns, ("", ""))
-    if reason:
-        fields = {field: getattr(message, field) for field in own_columns(kind).values()}
-        raise Refusal(reason, words.format(**fields)) from error
+    if columns in TABLES[kind].constraint_messages:
+        reason, field, words = TABLES[kind].constraint_messages[columns]
+        values = {name: getattr(message, name) for name in own_columns(kind).values()}
+        raise on_field(reason, field, words.format(**values)) from error
     if "name" in columns:
         owners = [own_columns(kind)[column] for column in columns if column != "name"]
         scope = " of its " + " and ".join(owners) if owners else ""
