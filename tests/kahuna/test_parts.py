@@ -4,7 +4,6 @@ import contextlib
 import json
 import socket
 import subprocess
-import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
@@ -22,10 +21,9 @@ from kowa.client import Client
 from kowa.v2 import kaktus_pb2, region_pb2, zone_pb2
 from kowactl.main import EXIT_CODES
 from tests.clients import Kowactl, Rest, rest
-from tests.made_up import bad_input, made_up
+from tests.made_up import PROGRAM, bad_input, made_up
 from tests.waiting import until
 
-PROGRAM = (sys.executable, "-m", "tests.made_up")
 NOBODY = "00000000-0000-4000-8000-000000000000"
 
 

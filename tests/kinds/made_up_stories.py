@@ -15,7 +15,7 @@ from kowa import errors, resources
 from kowa.v2 import agent_pb2, meta_pb2, operation_pb2
 from tests.clients import Kowactl
 from tests.control_plane import ControlPlane, FakeHost, control_plane
-from tests.made_up import kinds, migration
+from tests.made_up import PROGRAM, kinds, migration
 from tests.packed import content
 from tests.site import Site, make_site
 from tests.waiting import until
@@ -96,7 +96,7 @@ def test_a_life(site: Site) -> None:
 
 
 def test_kowactl_makes_one_without_json_and_by_names(site: Site) -> None:
-    command = Kowactl(site.cloud.settings.api, site.cloud.key)
+    command = Kowactl(site.cloud.settings.api, site.cloud.key, (*PROGRAM, "kowactl"))
     words = ("create", "--farm", "north", "--name", "web", "--address", "fd00::1", "--member", "kaktus=host-1,weight=3")
     command.run("--insecure", "balancer", *words)
     shown = json.loads(command.run("--insecure", "balancer", "get", "web", "-o", "json"))

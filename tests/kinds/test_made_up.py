@@ -1,23 +1,22 @@
-"""A kind that is in no release works from its contract, its home and a migration alone: gRPC, REST, kowactl, slices."""
+"""A kind that is in no release works from its contract, its home and a migration alone: gRPC, kowactl, slices.
 
-import os
+How REST takes it, `tests/kahuna/test_parts.py` and `tests/gateway/test_parts.py` show.
+"""
+
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
+
+from tests.made_up import PROGRAM
 
 ROOT = Path(__file__).parents[2]
 LIMIT_S = 300
 
 
-@pytest.mark.gateway
+@pytest.mark.slow
 def test_a_kind_made_up_here_works_from_its_contract_and_its_home() -> None:
     """In processes of their own: this one's contract is read already."""
-    path = os.pathsep.join([str(ROOT / "tests" / "made_up" / "site"), str(ROOT)])
-    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "tests/kinds/made_up_stories.py"]
-    environment = {**os.environ, "PYTHONPATH": path}
-    done = subprocess.run(
-        command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=LIMIT_S, check=False
-    )
+    command = [*PROGRAM, "pytest", "-q", "-p", "no:cacheprovider", "tests/kinds/made_up_stories.py"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=LIMIT_S, check=False)
     assert done.returncode == 0, done.stdout + done.stderr

@@ -17,6 +17,7 @@ from kowa import contract
 from kowa.contract.reading import read
 
 PACKAGE = "made_up.v1"
+PROGRAM = (sys.executable, "-m", "tests.made_up")  # and which: kahuna, kowactl, gateway or pytest
 _PROTO = Path(__file__).parent / "proto"
 
 

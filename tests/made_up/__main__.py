@@ -1,4 +1,4 @@
-"""Programs that know the made-up kinds: `python -m tests.made_up kahuna|kowactl|gateway ARGUMENTS`."""
+"""Programs that know the made-up kinds: `python -m tests.made_up kahuna|kowactl|gateway|pytest ARGUMENTS`."""
 
 import sys
 import tempfile
@@ -34,6 +34,13 @@ def gateway() -> None:
     main()
 
 
+def run_tests() -> None:
+    """Tests in a process whose contract has the made-up kinds from the beginning."""
+    import pytest
+
+    sys.exit(pytest.main())
+
+
 if __name__ == "__main__":
-    program = {"kahuna": kahuna, "kowactl": kowactl, "gateway": gateway}[sys.argv.pop(1)]
+    program = {"kahuna": kahuna, "kowactl": kowactl, "gateway": gateway, "pytest": run_tests}[sys.argv.pop(1)]
     program()
