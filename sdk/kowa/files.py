@@ -17,11 +17,6 @@ def write(path: Path, data: bytes, *, mode: int) -> None:
     draft.unlink(missing_ok=True)
     with os.fdopen(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, mode), "wb") as file:
         file.write(data)
-    publish(draft, path)
-
-
-def publish(draft: Path, path: Path) -> None:
-    """Gives a finished file its name; a file that had it before is no more."""
     sync(draft)
     draft.replace(path)
     sync(path.parent)

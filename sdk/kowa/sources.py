@@ -1,8 +1,8 @@
 """What the source of a template may be: one rule for Kahuna, which accepts it, and for the agent, which fetches it."""
 
 import re
-from ipaddress import AddressValueError, IPv4Address, IPv6Address
-from typing import NoReturn
+from contextlib import suppress
+from ipaddress import IPv4Address, IPv6Address
 from urllib.parse import SplitResult, urlsplit
 
 import idna
@@ -45,22 +45,17 @@ def parse_host(text: str) -> str:
     Raises ValueError in words that follow "the source".
     """
     host = text.removesuffix(".")  # the root's dot, which certificates leave out
-    try:
-        if host.startswith("["):
-            return f"[{IPv6Address(host[1:-1])}]" if "%" not in host else _refuse(text)
-        name = host if host.isascii() and "xn--" not in host.lower() else idna.encode(host, uts46=True).decode()
-    except ValueError:  # so are idna's own
-        _refuse(text)
-    name = name.lower()
-    labels = name.split(".")
-    if _NUMBER.fullmatch(labels[-1]):  # 127.1 and 0x7f000001 are read as addresses, by each client in its own way
-        try:
+    with suppress(ValueError):  # idna's errors are such, too
+        if host.startswith("[") and "%" not in host:
+            return f"[{IPv6Address(host[1:-1])}]"
+        is_plain = host.isascii() and "xn--" not in host.lower()
+        name = (host if is_plain else idna.encode(host, uts46=True).decode()).lower()
+        labels = name.split(".")
+        if _NUMBER.fullmatch(labels[-1]):  # 127.1 and 0x7f000001 are read as addresses, by each client in its own way
             return str(IPv4Address(name))
-        except AddressValueError:
-            _refuse(text)
-    if len(name) > _MAX_NAME_CHARS or not all(_LABEL.fullmatch(label) for label in labels):
-        _refuse(text)
-    return name
+        if len(name) <= _MAX_NAME_CHARS and all(_LABEL.fullmatch(label) for label in labels):
+            return name
+    raise ValueError(f"must have a host: {quoted(text)} can't be a name or an address")
 
 
 def _host(url: SplitResult) -> str:
@@ -76,7 +71,3 @@ def _port(url: SplitResult) -> str:
     if port == 0:
         raise ValueError("must have, if any, a port from 1 to 65535")
     return f":{port}" if port else ""
-
-
-def _refuse(host: str) -> NoReturn:
-    raise ValueError(f"must have a host: {quoted(host)} can't be a name or an address") from None

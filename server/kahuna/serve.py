@@ -31,9 +31,8 @@ from kahuna.store.resource import CONTRACT
 from kahuna.store.schema import migrate
 from kahuna.store.tables import AdminKey
 from kahuna.store.transaction import prune
-from kowa.runtime import logs
+from kowa.runtime.program import configure_logs, on_end
 from kowa.runtime.tasks import Tasks
-from kowa.signals import on_end
 
 log = structlog.get_logger()
 
@@ -141,7 +140,7 @@ def run(settings: Settings) -> None:
         await stop.wait()
         await kahuna.stop()
 
-    logs.configure(as_json=settings.log_json)
+    configure_logs(as_json=settings.log_json)
     uvloop.run(serve())
 
 

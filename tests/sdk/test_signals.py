@@ -8,7 +8,7 @@ import pytest
 
 PROGRAM = """
 import asyncio
-from kowa.signals import on_end
+from kowa.runtime.program import on_end
 
 async def main():
     end = asyncio.Event()

@@ -12,15 +12,14 @@ import uvloop
 
 from kowa.backoff import Backoff
 from kowa.fleet.v1 import fleet_pb2
-from kowa.runtime import logs
 from kowa.runtime.commands import Commands, Journal
 from kowa.runtime.feed import Worker
 from kowa.runtime.outbox import Outbox
+from kowa.runtime.program import configure_logs, on_end
 from kowa.runtime.session import Session
 from kowa.runtime.settings import VERSION, AgentSettings
 from kowa.runtime.state import lock_state
 from kowa.runtime.store import Holdings
-from kowa.signals import on_end
 
 log = structlog.get_logger()
 
@@ -118,7 +117,7 @@ class Agent:
 def serve(worker: Worker, settings: AgentSettings) -> None:
     """Runs an agent until told to end, alone on its state."""
     with lock_state(settings.state):
-        logs.configure()
+        configure_logs()
         log.info("agent.started", agent=settings.agent, version=VERSION, server=settings.server)
         uvloop.run(_serve(worker, settings))
         log.info("agent.stopped", agent=settings.agent)

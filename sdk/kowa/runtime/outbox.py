@@ -27,9 +27,8 @@ class Outbox:
 
     def keep_only(self, ids: Collection[str]) -> None:
         """Forgets objects that concern the agent no more."""
-        for id_ in [id_ for id_ in self._latest if id_ not in ids]:
-            del self._latest[id_]
-            self._unsent.pop(id_, None)
+        self._latest = {id_: report for id_, report in self._latest.items() if id_ in ids}
+        self._unsent = {id_: None for id_ in self._unsent if id_ in ids}
 
     def restart(self) -> None:
         """A new session: Kahuna may have lost any of them."""

@@ -1,0 +1,35 @@
+"""What our programs begin with: logs, and the signals that ask them to end."""
+
+import asyncio
+import logging
+import signal
+import sys
+from collections.abc import Callable
+
+import structlog
+
+
+def configure_logs(*, as_json: bool = True) -> None:
+    """Events with fields on standard error: one JSON object a line, or lines for people."""
+    people = structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty())
+    structlog.configure(
+        processors=[
+            structlog.contextvars.merge_contextvars,
+            structlog.processors.add_log_level,
+            structlog.processors.TimeStamper(fmt="iso", utc=True),
+            structlog.processors.format_exc_info,
+            structlog.processors.JSONRenderer() if as_json else people,
+        ],
+        wrapper_class=structlog.make_filtering_bound_logger(logging.INFO),
+        logger_factory=structlog.WriteLoggerFactory(sys.stderr),
+    )
+
+
+def on_end(call: Callable[[], object]) -> None:
+    """Has the running loop call this at SIGTERM, and at SIGINT unless whoever started this program has it ignored.
+
+    A shell ignores SIGINT for the background jobs of a script, so that Ctrl-C ends what stands in front only.
+    """
+    for number in (signal.SIGTERM, signal.SIGINT):
+        if number == signal.SIGTERM or signal.getsignal(number) is not signal.SIG_IGN:
+            asyncio.get_running_loop().add_signal_handler(number, call)
