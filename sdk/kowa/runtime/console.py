@@ -2,22 +2,20 @@
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator
 from typing import Any
 
 import grpc
 
 from kowa.fleet.v1 import fleet_pb2
-from kowa.runtime.feed import Refused, Worker
+from kowa.runtime.feed import Keys, Refused, Worker
 from kowa.runtime.tasks import first_done
 
 RELAY = "/kowa.fleet.v1.FleetService/Relay"
 # How many messages of keys and sizes may wait for an instance: as many as Kahuna sends ahead.
 MAX_PENDING_KEYS = 16
 MAX_UNSHOWN_BYTES = 256 << 10  # of what an instance has printed, that are under way to its viewer
-LAST_KEYS_TIMEOUT_S = (
-    5.0  # for an instance to take what was typed before its viewer left, and for Kahuna to read the end
-)
+# For an instance to take what was typed before its viewer left, and for Kahuna to read the end.
+LAST_KEYS_TIMEOUT_S = 5.0
 
 
 async def serve_console(channel: grpc.aio.Channel, worker: Worker, console: fleet_pb2.Console) -> None:
@@ -47,7 +45,7 @@ async def serve_console(channel: grpc.aio.Channel, worker: Worker, console: flee
             async with asyncio.timeout(LAST_KEYS_TIMEOUT_S):
                 await typed.join()
 
-    async def keys() -> AsyncIterator[bytes | fleet_pb2.TerminalSize]:
+    async def keys() -> Keys:
         while True:
             response = await typed.get()
             yield response.size if response.HasField("size") else response.data
