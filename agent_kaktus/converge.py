@@ -67,13 +67,13 @@ class Loop:
             self._eventloop.call_soon_threadsafe(self._wake.set)
 
     def background_ended(self, wanted: DesiredObject, reason: str) -> None:
-        """What was begun for an object and went on by itself has ended, with a reason if it can't work."""
+        """Background work for an object has ended, with a reason if it can't succeed."""
         if reason:
             self.memory.given_up[wanted.id, wanted.generation] = reason
         self._wake.set()
 
     def background_progressed(self, wanted: DesiredObject, working: str) -> None:
-        """Reports how far it has come."""
+        """Reports the progress of background work for an object."""
         if self._view is not None and self._view.desired.of(type(wanted)).get(wanted.id) == wanted:
             self._report(self._view, wanted, Verdict(working=working))
 
@@ -108,7 +108,6 @@ class Loop:
                     log.exception("observe.failed")
                 self._report_unseen(view, str(why))
                 return RETRY_INTERVAL_S
-            # Forgets what is no longer so.
             self.memory.keep_only({wanted.id for wanted in desired})
             view = replace(view, actual=replace(actual, by_kind=seen), now=self.clock())
             for kind in self.kinds:
@@ -192,7 +191,7 @@ class Loop:
     def _report_unseen(self, view: View, reason: str) -> None:
         """While the host can't be observed: what was seen last, without what may have changed since.
 
-        What asks nothing of the host is as wanted, for all that.
+        What needs nothing of the host is as wanted all the same.
         """
         for wanted in view.desired:
             kind = view.kinds.of(wanted)

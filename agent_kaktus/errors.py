@@ -6,11 +6,11 @@ class StepFailed(Exception):
 
 
 class PermanentFailure(StepFailed):
-    """A step can't work for this generation of its object; it is not tried again until that moves."""
+    """A step can't work for this generation of its object; it is not tried again until that changes."""
 
 
 class TransferInterrupted(Exception):
-    """A source of bytes went quiet or away, or asks for patience: worth another try."""
+    """A source of bytes stopped sending, closed or asked to try later: worth another try."""
 
 
 class LibvirtUnavailable(StepFailed):

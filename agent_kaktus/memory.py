@@ -29,13 +29,13 @@ class Memory:
     """Plans read it, the loop and steps write it. Times are seconds of the loop's clock."""
 
     failures: dict[str, Failure] = field(default_factory=dict)
-    given_up: dict[Generation, str] = field(default_factory=dict)  # why nothing is tried until the generation moves
+    given_up: dict[Generation, str] = field(default_factory=dict)  # why nothing is tried until the generation changes
     applied: dict[str, int] = field(default_factory=dict)  # object -> generation
     repeats: dict[str, tuple[str, int]] = field(default_factory=dict)  # object -> its last steps, how often in a row
     _notes: dict[type[Any], Any] = field(default_factory=dict)
 
     def of(self, notes: type[N]) -> N:
-        """The notes of a kind. It forgets by itself what it needs no more."""
+        """The notes of a kind, which removes by itself what it no longer needs."""
         found: N = self._notes.setdefault(notes, notes())
         return found
 

@@ -61,7 +61,7 @@ def _digits(id_: str) -> str:
 
 
 def _may_be_directory(path: Path) -> bool:
-    """What can't be looked at counts as one: whoever reads it hears why not."""
+    """What can't be examined counts as one: reading it fails with the reason."""
     try:
         return path.is_dir()
     except OSError:

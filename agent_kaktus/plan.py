@@ -2,7 +2,7 @@
 
 Each noun's module says it for its own kind, and nothing else knows a kind by name. Plans are pure: their text is the
 test. Only an explicit GONE removes anything. What bears our mark, or a name as we give them, and is in no slice is
-named as a stranger and left alone. A step is planned when all it stands on is there; what stands on it follows with
+named as a stranger and left alone. A step is planned when all it depends on is there; what depends on it follows with
 the next observation.
 """
 
@@ -87,7 +87,7 @@ class View:
 
 
 class Kind(desired.Kind[D]):
-    """One kind of object. What is not overridden is right for a kind that asks nothing of the host."""
+    """One kind of object. What is not overridden is right for a kind that needs nothing of the host."""
 
     needs_host = True  # otherwise it is as wanted though the host can't be observed
 
@@ -113,7 +113,7 @@ class Kind(desired.Kind[D]):
         """Brings the memory of this kind up to what is seen."""
 
     def deadlines(self, view: View) -> Iterable[float]:
-        """When something is due though nothing moves, in seconds of the loop's clock."""
+        """When something is due though nothing changes, in seconds of the loop's clock."""
         return ()
 
 

@@ -1,4 +1,4 @@
-"""Programs we run: argument lists, a limit, and their own words when they fail."""
+"""Programs we run: with a time limit, and with what they print as the reason when they fail."""
 
 import asyncio
 

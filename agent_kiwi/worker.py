@@ -33,7 +33,7 @@ class Vnet(DesiredObject):
 
 @dataclass(frozen=True, slots=True)
 class Subnet(DesiredObject):
-    """One that is gone has no addresses any more, and is not asked for them."""
+    """One that is gone has no addresses any more: they are not parsed."""
 
     network: IPv4Network | None
     gateway: IPv4Address | None
@@ -86,7 +86,7 @@ class KiwiWorker(Worker):
 
 
 def reports(desired: Desired) -> Iterator[fleet_pb2.Report]:
-    """What Kahuna learns: the node is as wanted, and what shall be gone is gone, for nothing was made."""
+    """The node is as wanted, and what is to be deleted is gone, for nothing was made."""
     for wanted in desired:
         is_node = wanted is desired.node
         if is_node or (wanted.gone and isinstance(wanted, Vnet | Subnet)):

@@ -15,7 +15,7 @@ from kowa.runtime.feed import Keys, Refused
 
 SHOWN_BYTES = 64 << 10  # of what was printed before
 MAX_HISTORY_BYTES, KEPT_BYTES = 1 << 20, 512 << 10  # a longer history is cut to what is kept
-POLL_INTERVAL_S = 1.0  # for what no event tells of: a folder that is made only now
+POLL_INTERVAL_S = 1.0  # for what causes no event: a folder created meanwhile
 TRIM_INTERVAL_S = 10.0
 
 log = structlog.get_logger()
@@ -33,7 +33,7 @@ async def follow(history: Path) -> AsyncIterator[bytes]:
             with contextlib.suppress(OSError):
                 inotify.add_watch(history.parent, Mask.MODIFY | Mask.CREATE)
             size = _size(history)
-            position = min(position, size)  # of one that was cut what is new stands at its end
+            position = min(position, size)  # what is new in a history that was cut is at its end
             if size == position:
                 with contextlib.suppress(TimeoutError):
                     async with asyncio.timeout(POLL_INTERVAL_S):
@@ -69,7 +69,7 @@ async def trim(instances: Path) -> None:
 
 
 class _Port:
-    """The terminal of a serial port. What comes out of it stands in the history already, and is discarded."""
+    """The terminal of a serial port. Its output is in the history already, and is discarded."""
 
     def __init__(self) -> None:
         self._terminal = -1
@@ -92,7 +92,7 @@ class _Port:
             termios.tcsetwinsize(self._terminal, (size.rows, size.columns))
 
     async def write(self, data: bytes) -> bool:
-        """Whether all of it was taken."""
+        """Whether all of it was written."""
         while data:
             try:
                 data = data[os.write(self._terminal, data) :]

@@ -19,7 +19,7 @@ NAMESPACE = "https://kowabunga.cloud/xmlns/kaktus/1"
 PREFIX = "kowa"
 MARK = f"{{{NAMESPACE}}}mark"
 _MARK_ATTRIBUTES = ("id", "digest", "ran", "rests", "asked", "form")  # of its fields, in their order
-_OLDER_MARK = {"asked": "0", "form": "1"}  # what older agents do not write, nor the next
+_OLDER_MARK = {"asked": "0", "form": "1"}  # what older agents did not write
 
 ElementTree.register_namespace(PREFIX, NAMESPACE)
 
@@ -41,7 +41,7 @@ _EMULATED_CPU = '<cpu mode="custom" match="exact" check="none"><model fallback="
 def definition(config: Settings, instance: Instance, devices: Devices, mark: Mark) -> str:
     """The text of the domain: what is requested, what DEFINITION_VERSION adds to that, and our mark."""
     domain = ElementTree.fromstring(_requested(config, instance, devices))  # noqa: S314 - our own
-    # Without it nobody hears of a panic, and on_crash does nothing.
+    # Without it libvirt does not notice a panic, and on_crash does nothing.
     SubElement(next(domain.iter("devices")), "panic", model="isa")
     metadata = Element("metadata")
     SubElement(metadata, MARK, _attributes(mark))

@@ -27,7 +27,7 @@ from kowa.v2 import kaktus_pb2
 T = TypeVar("T")
 
 _CALL_TIMEOUT_S = 60.0
-_OPEN_TIMEOUT_S = 10.0  # until it is open, no ping tells a libvirt that hangs
+_OPEN_TIMEOUT_S = 10.0  # no pings find a libvirt that hangs until the connection is open
 _CLOSE_TIMEOUT_S = 3.0
 _HOST = "host"  # the subject of calls on no instance
 _PING_INTERVAL_S = 5
@@ -100,7 +100,7 @@ class Hypervisor:
         self._facts: kaktus_pb2.KaktusStatus | None = None
 
     async def observe(self) -> list[Domain]:
-        """All domains, except those that go meanwhile."""
+        """All domains, except those that are removed meanwhile."""
         return await self._call(_HOST, self._observe)
 
     async def facts(self) -> kaktus_pb2.KaktusStatus:
@@ -192,7 +192,7 @@ class Hypervisor:
                 raise LibvirtUnavailable(f"libvirt at {self._uri} can't be reached: {why}") from why
 
     def _connect(self) -> Any:
-        """Kept also when it is open only after nobody waits for it any more."""
+        """A connection that opens only after the caller has stopped waiting is kept, too."""
         _run_event_loop()
         with _as_failed_step():
             connection = _open(self._uri)
@@ -211,13 +211,13 @@ class Hypervisor:
             try:
                 found.append(_observe_domain(domain, self._killed))
             except libvirt.libvirtError as why:
-                if why.get_error_code() != libvirt.VIR_ERR_NO_DOMAIN:  # else it went meanwhile
+                if why.get_error_code() != libvirt.VIR_ERR_NO_DOMAIN:  # that is: removed meanwhile
                     raise
         return found
 
     def _lifecycle_changed(self, _: Any, domain: Any, event: int, detail: int, __: object) -> None:
         """A domain started or stopped. For a QEMU that is killed, libvirt says the same afterwards as for a guest's
-        own power-off: only the event tells them apart.
+        own power-off: only the event distinguishes them.
         """
         if (event, detail) == (libvirt.VIR_DOMAIN_EVENT_SHUTDOWN, libvirt.VIR_DOMAIN_EVENT_SHUTDOWN_HOST):
             self._killed.add(domain.UUIDString())
@@ -244,7 +244,7 @@ def _carry_out(work: Callable[[], T], future: Future[T]) -> None:
 
 @contextlib.contextmanager
 def _as_failed_step() -> Iterator[None]:
-    """Raises StepFailed for what libvirt says no to."""
+    """Raises StepFailed for an error of libvirt."""
     try:
         yield
     except libvirt.libvirtError as why:
@@ -300,7 +300,7 @@ def _resume(domain: Any) -> None:
     except libvirt.libvirtError as why:
         if _HALTED not in str(why):
             raise
-        domain.destroy()  # as one that has fallen over, it is started again and counted
+        domain.destroy()  # as one that crashed, it is started again and counted
 
 
 def _power_off(domain: Any) -> None:

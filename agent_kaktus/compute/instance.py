@@ -66,7 +66,7 @@ class PowerNotes:
             del self.restarts[instance.id, instance.generation]
 
     def note_stopping(self, instance: Instance, now: float) -> None:
-        """From now on an instance that is to stop has its time to do so."""
+        """Starts the time in which an instance that is to stop may do so by itself."""
         if instance.is_to_stop:
             self.stopping.setdefault(instance.id, now)
 
@@ -151,7 +151,7 @@ def _plan_ready(view: View, wanted: Instance, devices: Devices, found: Domain | 
     if wanted.is_to_stop:
         down = _stop(view, wanted, found)
         if down:
-            return down  # what else there is to do has time until it is off, and must not hold it up
+            return down  # all other steps can wait until it is off, and must not delay that
         return Verdict(steps, conditions=(POWERED_OFF,) if found and found.was_powered_off_at(mark.ran_at) else ())
     if found is None or not found.is_on:
         return _start(view, wanted, devices, mark, steps, found)
@@ -184,14 +184,14 @@ def _start(
         return Verdict(steps, conditions=(POWERED_OFF,))
     ran = mark.ran_at == wanted.generation
     if found is not None and found.powered_off and ran and not mark.stop_requested_at:
-        # Reported once it is marked: whoever hears of it may stop it at once, and then it is too late to say why.
+        # Reported only once it is marked: a user who sees it may stop it at once, and the reason would be lost.
         return Verdict((*steps, _set_mark(wanted, replace(mark, powered_off_at=wanted.generation))))
     if ran and view.memory.of(PowerNotes).crashes_too_often(wanted):
         return Verdict(fails="it stopped by itself 5 times within 10 minutes; see its console, then change or start it")
     up = [_start_domain(wanted, again=ran and not mark.stop_requested_at)]
     if not ran or mark.stop_requested_at:
-        # Before it runs, or one that ends at once would never count. Not before it is started: until then libvirt may
-        # still say how its last life ended.
+        # Before it runs, or a crash right after the start would never count. Not before it is started: until then
+        # libvirt may still say how its last run ended.
         up.append(_set_mark(wanted, replace(mark, ran_at=wanted.generation, stop_requested_at=0)))
     if devices.attachments:
         up.append(_put_filters(wanted, devices.adapters))
@@ -238,7 +238,7 @@ def _stop(view: View, wanted: Instance, found: Domain | None) -> Verdict | None:
 
 
 def _filter_taps(view: View, wanted: Instance, found: Domain | None) -> tuple[Step, ...]:
-    """Of the adapters that it has; those that go too, for it has them still."""
+    """Of the adapters that it has, also of those that are being deleted: it has them still."""
     if found is None or not found.is_on:
         return ()
     adapters = (view.desired.of(Adapter).get(id_) for id_ in wanted.adapters)
@@ -258,7 +258,7 @@ def _plan_gone(view: View, wanted: Instance, found: Domain | None) -> Verdict:
 
 
 def _mark(view: View, wanted: Instance, devices: Devices, found: Domain | None) -> Mark:
-    """The mark that its definition shall bear; what it says of the past is kept."""
+    """The mark for its definition; what it says of the past is kept."""
     fingerprint = domain.fingerprint(view.config, wanted, devices)
     past = found.mark if found and found.mark else Mark(wanted.id, fingerprint)
     return replace(past, fingerprint=fingerprint, version=DEFINITION_VERSION)
@@ -296,7 +296,7 @@ def _put_filters(wanted: Instance, adapters: tuple[Adapter, ...]) -> Step:
 
 
 def _resume(wanted: Instance) -> Step:
-    """The time of one that can't be asked to stop before it runs out like that of one that does not listen."""
+    """One that is to stop is resumed first, since a paused guest can't be asked to; its time to stop begins here."""
     return Step("resume", wanted.name, lambda host: host.hypervisor.resume(wanted.id), before=_note_stopping(wanted))
 
 

@@ -20,10 +20,10 @@ from kowa.reserved import METADATA_ADDRESS
 from kowa.runtime.tasks import in_thread
 
 _MODE = 0o640  # it holds the user data; libvirt hands it to the user QEMU runs as
-# Where an ISO 9660 volume names the application that made it. The fingerprint stands there: one file with the content.
+# Where an ISO 9660 volume names the application that made it. There the fingerprint is stored, in the same file.
 _APPLICATION_AT = 16 * 2048 + 574
 _APPLICATION_SIZE = 128
-_FORMAT_VERSION = 1  # of the files; moves when they are written down otherwise, so that seeds are made anew
+_FORMAT_VERSION = 1  # of the files; raised when they are written in another way, so that seeds are made anew
 
 
 class Seeds:
@@ -66,7 +66,7 @@ def contents(config: Settings, instance: Instance, devices: Devices) -> dict[str
 
 
 def fingerprint(config: Settings, instance: Instance, devices: Devices) -> str:
-    """Of what they say; how that is written down is not asked each time, since it takes long."""
+    """Of what they say and not of the files, which take long to write."""
     text = json.dumps([_FORMAT_VERSION, instance.user_data, _content(config, instance, devices)], sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest().upper()
 
