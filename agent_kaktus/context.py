@@ -1,19 +1,16 @@
 """Kinds that need no steps on this host and are only referred to: regions, zones, projects, network nodes."""
 
-from dataclasses import dataclass
-
 from agent_kaktus.plan import Kind
-from kowa.runtime.desired import DesiredObject, Identity
+from kowa.runtime.desired import DesiredObject
 from kowa.v2 import kiwi_pb2, project_pb2, region_pb2, zone_pb2
 
 
 class Region(DesiredObject):
-    """One physical location."""
+    """The physical location that this host is in."""
 
 
-@dataclass(frozen=True, slots=True)
 class Zone(DesiredObject):
-    region: str
+    """The part of the region that this host is in."""
 
 
 class Project(DesiredObject):
@@ -30,9 +27,6 @@ class Regions(Kind[Region]):
 
 class Zones(Kind[Zone]):
     message, value, needs_host = zone_pb2.Zone, Zone, False
-
-    def parse(self, identity: Identity, sent: zone_pb2.Zone) -> Zone:
-        return Zone(*identity, sent.region)
 
 
 class Projects(Kind[Project]):

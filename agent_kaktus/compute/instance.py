@@ -149,9 +149,8 @@ def _plan_ready(view: View, wanted: Instance, devices: Devices, found: Domain | 
     mark = _mark(view, wanted, devices, found)
     steps = tuple(_define(view, wanted, devices, found, mark))
     if wanted.is_to_stop:
-        down = _stop(view, wanted, found)
-        if down:
-            return down  # all other steps can wait until it is off, and must not delay that
+        if stopping := _stop(view, wanted, found):
+            return stopping  # all other steps can wait until it is off, and must not delay that
         return Verdict(steps, conditions=(POWERED_OFF,) if found and found.was_powered_off_at(mark.ran_at) else ())
     if found is None or not found.is_on:
         return _start(view, wanted, devices, mark, steps, found)

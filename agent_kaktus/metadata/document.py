@@ -10,7 +10,7 @@ from agent_kaktus.compute.desired import Instance
 from agent_kaktus.context import Project, Region, Zone
 from agent_kaktus.network.adapter import Adapter, Attachment, attachment
 from agent_kaktus.network.vnet import Subnet
-from kowa.runtime.desired import Desired, MissingReference
+from kowa.runtime.desired import Desired, DesiredObject, MissingReference
 
 CUSTOM = "metadata"  # the directory of what users give
 _MAX_TARGET_BYTES = 4096  # of a custom name in a request
@@ -91,9 +91,8 @@ def _listed(name: str) -> str:
 
 
 def _placement(desired: Desired) -> Tree:
-    """Where the host stands: an agent's slice has no other zone."""
-    zone = next(iter(desired.of(Zone).values()), None)
-    region = desired.of(Region).get(zone.region) if zone else None
+    """Where the host stands: an agent's slice has no other zone and region."""
+    zone, region = (next(iter(desired.of(kind).values()), None) for kind in (Zone, Region))
     return _filled({"availability-zone": _name(zone), "region": _name(region)})
 
 
@@ -118,7 +117,7 @@ def _attachments(desired: Desired, instance: Instance) -> list[Attachment]:
     return attachments
 
 
-def _name(found: Project | Region | Zone | None) -> str:
+def _name(found: DesiredObject | None) -> str:
     return found.name if found else ""
 
 
