@@ -12,7 +12,7 @@ import pytest
 from sqlmodel import Session
 
 from kahuna.domain.lifecycle import OPEN
-from kahuna.store.database import _resources
+from kahuna.store.database import read
 from kahuna.store.tables import Head
 from kahuna.store.view import Transition
 from kowa import contract, errors
@@ -186,7 +186,8 @@ def test_callers_that_go_away_around_the_commit_lose_nothing(site: Site, seed: i
     until(lambda: not store._pending, what="no transaction under way")
     with Session(store.engine) as session:
         head = session.get_one(Head, 1)
-        rows = {(change.kind, change.id): change.entry for change in _resources(session)}
+        found = [change for kind in contract.load().kinds for change in read(session, kind)]
+        rows = {(change.kind, change.id): change.entry for change in found}
     assert head.revision == store.view.revision
     assert rows == {
         (kind, id_): entry for kind in contract.load().kinds for id_, entry in store.view.entries(kind).items()

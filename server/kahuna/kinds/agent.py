@@ -51,5 +51,5 @@ def check_agents(tx: Transaction, node: Message, before: Message | None = None) 
 def nodes_of(reader: View | Transaction, agent: str) -> Iterator[tuple[str, Any]]:
     """The nodes that an agent serves, each with its kind."""
     for kind, field in _AGENTS_OF_NODES.items():
-        for node in reader.referring(kind, field, agent):
-            yield kind, node
+        for id_ in sorted(reader.sources(kind, field, {agent})):
+            yield kind, reader.find(kind, id_)

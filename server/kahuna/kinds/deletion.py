@@ -9,7 +9,7 @@ from kahuna.domain.reach import AGENT
 from kahuna.kinds import tracking
 from kahuna.kinds.command import Command
 from kahuna.kinds.reach import reach_of_kinds
-from kahuna.store.resource import CONTRACT, TABLES, meta
+from kahuna.store.resource import CONTRACT, TABLES, message_class, meta
 from kahuna.store.tables import Gone
 from kahuna.store.transaction import Transaction, references_to
 from kowa.v2 import agent_pb2, operation_pb2
@@ -67,7 +67,7 @@ def _clear_references(tx: Transaction, kind: str, id_: str) -> Iterable[tuple[st
     """Clears references to a resource that go with it. Returns what held them."""
     for source, field in references_to(kind):
         if field in TABLES[source].cleared_with_target:
-            for part in tx.referring(source, field, id_):
+            for part in tx.each(message_class(source), field, id_):
                 part.ClearField(field)
                 tx.put(source, part)
                 yield source, meta(part).id

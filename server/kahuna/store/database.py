@@ -75,7 +75,8 @@ class Store:
                 session.refresh(head)
             tail = session.exec(select(Log).order_by(col(Log.revision).desc()).limit(MAX_TAIL_CHANGES)).all()
             changes = (Change(entry.revision, entry.kind, entry.id, None) for entry in reversed(tail))
-            self.view.load(head.incarnation, head.revision, _resources(session), changes)
+            resources = (resource for kind in TABLES for resource in read(session, kind))
+            self.view.load(head.incarnation, head.revision, resources, changes)
         log.info("store.loaded", revision=self.view.revision, backend=self._url.get_backend_name())
 
     async def run(self, work: Callable[[Transaction], Result]) -> Result:
@@ -159,11 +160,20 @@ class Store:
             self.view.apply(commit)
 
     def _commits_after(self, revision: int) -> list[Commit]:
+        """The commits after a revision, with what they touched as it is now."""
+        commits = []
         try:
             with Session(self.engine) as session:
-                return list(_commits(session, revision))
+                logged = session.exec(select(Log).where(Log.revision > revision).order_by(col(Log.revision))).all()
+                for at, entries in groupby(logged, lambda entry: entry.revision):
+                    changes = []
+                    for kind, id_ in [(entry.kind, entry.id) for entry in entries]:
+                        found = next(read(session, kind, col(TABLES[kind].id) == id_), None)
+                        changes.append(Change(at, kind, id_, found.entry if found else None))
+                    commits.append(Commit(at, tuple(changes)))
         except OperationalError as error:
             raise _unavailable(error) from error
+        return commits
 
     def _transact(self, work: Callable[[Transaction], Result]) -> tuple[Result, Commit | None]:
         """Runs a transaction in this thread, anew while others are in its way."""
@@ -251,24 +261,7 @@ def _engine(url: str, sqlite: bool) -> Engine:
     return engine
 
 
-def _resources(session: Session) -> Iterator[Change]:
-    """All resources."""
-    for kind in TABLES:
-        yield from _read(session, kind)
-
-
-def _commits(session: Session, after: int) -> Iterator[Commit]:
-    """The commits after a revision, with what they touched as it is now."""
-    logged = session.exec(select(Log).where(Log.revision > after).order_by(col(Log.revision))).all()
-    for revision, entries in groupby(logged, lambda entry: entry.revision):
-        changes = []
-        for kind, id_ in [(entry.kind, entry.id) for entry in entries]:
-            found = next(_read(session, kind, col(TABLES[kind].id) == id_), None)
-            changes.append(Change(revision, kind, id_, found.entry if found else None))
-        yield Commit(revision, tuple(changes))
-
-
-def _read(session: Session, kind: str, *conditions: Any) -> Iterator[Change]:
+def read(session: Session, kind: str, *conditions: Any) -> Iterator[Change]:
     """Resources of a kind, read as plain tuples."""
     columns = [getattr(TABLES[kind], name) for name in Resource.model_fields]
     for row in session.execute(select(*columns).where(*conditions)):

@@ -13,20 +13,20 @@ MIGRATIONS = Path(__file__).parent / "migrations"
 def migrate(engine: Engine) -> None:
     """Upgrades an older or empty database. Raises SystemExit for one of an unknown schema."""
     newest, known = _versions()
-    current = _current(engine)
-    if current == newest:
-        return
-    if current and current not in known:
-        raise SystemExit(
-            f"kahuna: the database is at schema {current}, which this Kahuna does not know; use the one that made it"
-        )
-    from alembic import command
-    from alembic.config import Config
-
-    config = Config()
-    config.set_main_option("script_location", str(MIGRATIONS))
     with engine.connect() as connection:
-        config.attributes["connection"] = connection
+        current = None
+        if inspect(connection).has_table("alembic_version"):
+            current = connection.scalar(text("SELECT version_num FROM alembic_version"))
+        if current == newest:
+            return
+        if current and current not in known:
+            message = f"the database is at schema {current}, which this Kahuna does not know; use the one that made it"
+            raise SystemExit(f"kahuna: {message}")
+        from alembic import command
+        from alembic.config import Config
+
+        config = Config(attributes={"connection": connection})
+        config.set_main_option("script_location", str(MIGRATIONS))
         command.upgrade(config, "head")
         connection.commit()
     log.info("schema.migrated", before=current, now=newest)
@@ -36,10 +36,3 @@ def _versions() -> tuple[str, set[str]]:
     """The newest schema version and all known ones: migrations are files `NNNN_title.py`, in order."""
     known = sorted(path.name.partition("_")[0] for path in (MIGRATIONS / "versions").glob("[0-9]*.py"))
     return known[-1], set(known)
-
-
-def _current(engine: Engine) -> str:
-    with engine.connect() as connection:
-        if not inspect(connection).has_table("alembic_version"):
-            return ""
-        return str(connection.execute(text("SELECT version_num FROM alembic_version")).scalar() or "")

@@ -1,7 +1,7 @@
 """One transaction: rows, the log entry, the revision. An ordinary function of it runs, then it commits as a whole."""
 
 import re
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from functools import cache
 from typing import Any, NoReturn, TypeVar, cast
 
@@ -68,15 +68,11 @@ class Transaction(Reader):
         assert isinstance(found, kind), f"no {kind.DESCRIPTOR.name} {id_}"
         return found
 
-    def referring(self, kind: str, field: str, target: str) -> Iterator[Message]:
-        """The resources of a kind whose field names the target."""
-        table = TABLES[kind]
-        rows = self.session.exec(select(table).where(col(table.id).in_(_sources_of(kind, field, target))))
-        return (message_of(kind, row) for row in rows.all())
-
     def each(self, kind: type[M], field: str, target: str) -> Iterator[M]:
-        """The resources of a kind whose field names the target, typed."""
-        return cast(Iterator[M], self.referring(kind.DESCRIPTOR.name, field, target))
+        """The resources of a kind whose field names the target."""
+        name = kind.DESCRIPTOR.name
+        rows = self.session.exec(select(TABLES[name]).where(col(TABLES[name].id).in_(_sources_of(name, field, target))))
+        return (cast(M, message_of(name, row)) for row in rows.all())
 
     def targets(self, kind: str, field: str, sources: Ids) -> Ids:
         table = TABLES[kind]
@@ -97,13 +93,13 @@ class Transaction(Reader):
         self._locked |= {(kind, row.id): (Lock.EXCLUSIVE, row) for row in rows}
         return [message_of(kind, row) for row in rows]
 
-    def get(self, kind: str, id_: str) -> Message:
-        """A resource about to be changed. Raises Refusal NOT_FOUND."""
-        return message_of(kind, self._row_to_change(kind, id_))
-
     def lock(self, kind: type[M], id_: str) -> M:
-        """A resource about to be changed or judged, typed. Raises Refusal NOT_FOUND."""
+        """A resource about to be changed or judged. Raises Refusal NOT_FOUND."""
         return cast(M, self.get(kind.DESCRIPTOR.name, id_))
+
+    def get(self, kind: str, id_: str) -> Message:
+        """As `lock`, of a kind by name."""
+        return message_of(kind, self._row_to_change(kind, id_))
 
     def add(self, kind: str, message: M, *, secret: bytes = b"") -> M:
         """A new resource with an id of its own. Raises Refusal when its name or an address is taken."""
@@ -283,10 +279,9 @@ def references_to(kind: str) -> Iterator[tuple[str, str]]:
                 yield source.name, reference.name
 
 
-@cache
-def parts_of(kind: str) -> Collection[tuple[str, str]]:
+def parts_of(kind: str) -> Iterable[tuple[str, str]]:
     """Each kind that can be a part of one of a kind, and the field that says so."""
-    return tuple((source, field) for source, field in references_to(kind) if TABLES[source].part_of == kind)
+    return ((name, CONTRACT.kinds[kind].noun) for name, table in TABLES.items() if table.part_of == kind)
 
 
 @cache

@@ -67,8 +67,8 @@ class View(Reader):
         self.oldest = 0
         self.incarnation = ""
         self._objects: dict[str, dict[str, Entry]] = {kind: {} for kind in CONTRACT.kinds}
-        # By kind and field: the ids that name each id, oldest reference first.
-        self._sources: dict[tuple[str, str], dict[str, dict[str, None]]] = {
+        # By kind and field: the ids that name each id.
+        self._sources: dict[tuple[str, str], dict[str, set[str]]] = {
             (kind.name, reference.name): {} for kind in CONTRACT.kinds.values() for reference in kind.references
         }
         self._tail: deque[Change] = deque(maxlen=MAX_TAIL_CHANGES)
@@ -133,11 +133,6 @@ class View(Reader):
         """The resources of a kind as stored, by id."""
         return self._objects[kind]
 
-    def referring(self, kind: str, field: str, target: str) -> Iterator[Message]:
-        """The resources of a kind whose field names the target."""
-        found = (self.find(kind, id_) for id_ in tuple(self._sources[kind, field].get(target, ())))
-        return (resource for resource in found if resource is not None)
-
     def targets(self, kind: str, field: str, sources: Ids) -> Ids:
         found = [resource for id_ in sources if (resource := self.find(kind, id_)) is not None]
         return {target for resource in found for target in referenced_ids(kind, field, resource) if target}
@@ -160,9 +155,9 @@ class View(Reader):
         added, dropped = changed_links(change.kind, change.id, before, after)
         for kind, field, source, target in dropped:
             naming = self._sources[kind, field]
-            del naming[target][source]
+            naming[target].remove(source)
             if not naming[target]:
                 del naming[target]
         for kind, field, source, target in added:
-            self._sources[kind, field].setdefault(target, {})[source] = None
+            self._sources[kind, field].setdefault(target, set()).add(source)
         return Transition(change.kind, change.id, before, after, added, dropped)

@@ -1,7 +1,9 @@
 """The tables of the first release."""
 
-import sqlalchemy as sa
+from typing import Any
+
 from alembic import op
+from sqlalchemy import BigInteger, Boolean, Column, ForeignKey, Index, Integer, LargeBinary, String, text
 from sqlalchemy.schema import SchemaItem
 
 revision = "0003"
@@ -12,125 +14,105 @@ YEAR_S = 365 * 24 * 3600
 
 def upgrade() -> None:
     """To this version."""
-    op.create_table("adminkey", _key("prefix"), _blob("digest"))
-    op.create_table("gone", _key("object_id", 36), _key("agent_id", 36))
-    op.create_table("head", sa.Column("id", sa.Integer, primary_key=True), _number("revision"), _text("incarnation"))
-    op.create_table(
-        "log",
-        sa.Column("revision", sa.BigInteger, primary_key=True, autoincrement=False),
-        *(_key("id", 36), _text("kind"), _text("project"), _flag("removed")),
-    )
-    op.create_table(
+    _create("adminkey", _key("prefix"), _column("digest", LargeBinary))
+    _create("gone", _key("object_id", 36), _key("agent_id", 36))
+    _create("head", Column("id", Integer, primary_key=True), _column("revision", BigInteger), "incarnation")
+    log_key = Column("revision", BigInteger, primary_key=True, autoincrement=False)
+    _create("log", log_key, _key("id", 36), "kind", "project", _column("removed", Boolean))
+    _create(
         "request",
         *(_key("caller"), _key("method"), _key("request_id")),
-        *(_blob("digest"), _text("target"), _text("operation"), _number("time", index=True)),
+        *(_column("digest", LargeBinary), "target", "operation", _column("time", BigInteger, index=True)),
     )
-    op.create_table(
+    _create(
         "command",
-        *(_key("id", 36), _text("agent_id", 36, index=True), _text("target_id", 36, index=True)),
-        *(_number("deadline"), _flag("sent"), _blob("data")),
+        *(_key("id", 36), _column("agent_id", String(36), index=True), _column("target_id", String(36), index=True)),
+        *(_column("deadline", BigInteger), _column("sent", Boolean), _column("data", LargeBinary)),
     )
     _create_resources()
-    _create_audit()
-
-
-def _create_resources() -> None:
-    _resource("agent", _name(), _unique("name"))
-    _resource("operation", _text("target", index=True), sa.Column("phase", sa.Integer, nullable=False, index=True))
-    _resource("project", _name(), _unique("name"))
-    _resource("region", _name(), _unique("name"))
-    prefix = sa.Column("prefix", sa.String, nullable=False, index=True, unique=True)
-    _resource("agenttoken", _reference("agent"), _name(), prefix, _unique("agent_id", "name"))
-    _resource("kiwi", _reference("region"), _name(), _agent(), _unique("agent_id"), _unique("region_id", "name"))
-    _resource("vnet", _reference("region"), _name(), _unique("region_id", "name"))
-    _resource("zone", _reference("region"), _name(), _unique("region_id", "name"))
-    _resource("kaktus", _reference("zone"), _name(), _agent(), _unique("agent_id"), _unique("zone_id", "name"))
-    _resource("subnet", _reference("vnet"), _name(), _text("cidr"), _unique("vnet_id", "name"))
-    _resource(
-        "instance",
-        *(_reference("project"), _name(), _reference("zone"), _optional("kaktus")),
-        *(sa.Column("vcpus", sa.Integer, nullable=False), _number("memory"), _unique("project_id", "name")),
-    )
-    _resource("storagepool", _reference("region"), _name(), _optional("kaktus"), _unique("region_id", "name"))
-    _resource(
-        "adapter",
-        *(_reference("project"), _name(), _reference("subnet"), _text("mac"), _text("address"), _optional("instance")),
-        *(_unique("mac"), _unique("project_id", "name"), _unique("subnet_id", "address")),
-    )
-    _resource("template", _reference("storage_pool"), _name(), _unique("storage_pool_id", "name"))
-    _resource(
-        "volume",
-        *(_reference("project"), _name(), _reference("storage_pool"), _optional("template"), _optional("instance")),
-        _unique("project_id", "name"),
-    )
-
-
-def _create_audit() -> None:
-    """The audit trail, which the database itself keeps as it was written."""
-    texts = ("caller", "method", "reason", "target_kind", "target", "target_name", "project", "operation")
-    op.create_table(
+    # The audit trail, which the database itself keeps as it was written.
+    _create(
         "audit",
-        sa.Column("id", sa.BigInteger().with_variant(sa.Integer(), "sqlite"), primary_key=True),
-        _number("time", index=True),
-        *(_text(column, index=column == "target") for column in texts),
+        Column("id", BigInteger().with_variant(Integer(), "sqlite"), primary_key=True),
+        *(_column("time", BigInteger, index=True), "caller", "method", "reason", "target_kind"),
+        *(_column("target", String, index=True), "target_name", "project", "operation"),
     )
     for statement in AUDIT_TRIGGERS[op.get_bind().dialect.name]:
         op.execute(statement)
 
 
-def _resource(name: str, *own: SchemaItem) -> None:
+def _create_resources() -> None:
+    _resource("agent", "name", _unique("name"))
+    _resource("operation", _column("target", String, index=True), _column("phase", Integer, index=True))
+    _resource("project", "name", _unique("name"))
+    _resource("region", "name", _unique("name"))
+    prefix = _column("prefix", String, index=True, unique=True)
+    _resource("agenttoken", _reference("agent"), "name", prefix, _unique("agent_id", "name"))
+    _resource("kiwi", _reference("region"), "name", _agent(), _unique("agent_id"), _unique("region_id", "name"))
+    _resource("vnet", _reference("region"), "name", _unique("region_id", "name"))
+    _resource("zone", _reference("region"), "name", _unique("region_id", "name"))
+    _resource("kaktus", _reference("zone"), "name", _agent(), _unique("agent_id"), _unique("zone_id", "name"))
+    _resource("subnet", _reference("vnet"), "name", "cidr", _unique("vnet_id", "name"))
+    _resource(
+        "instance",
+        *(_reference("project"), "name", _reference("zone"), _optional("kaktus")),
+        *(_column("vcpus", Integer), _column("memory", BigInteger), _unique("project_id", "name")),
+    )
+    _resource("storagepool", _reference("region"), "name", _optional("kaktus"), _unique("region_id", "name"))
+    _resource(
+        "adapter",
+        *(_reference("project"), "name", _reference("subnet"), "mac", "address", _optional("instance")),
+        *(_unique("mac"), _unique("project_id", "name"), _unique("subnet_id", "address")),
+    )
+    _resource("template", _reference("storage_pool"), "name", _unique("storage_pool_id", "name"))
+    _resource(
+        "volume",
+        *(_reference("project"), "name", _reference("storage_pool"), _optional("template"), _optional("instance")),
+        _unique("project_id", "name"),
+    )
+
+
+def _resource(name: str, *own: SchemaItem | str) -> None:
     """A kind's table: what every kind has, then its own."""
-    op.create_table(
+    _create(
         name,
         _key("id", 36),
-        *(_number(column) for column in ("generation", "revision", "create_time", "update_time")),
-        sa.Column("delete_time", sa.BigInteger, index=True),
-        *(_blob(column) for column in ("spec", "status", "sealed")),
+        *(_column(column, BigInteger) for column in ("generation", "revision", "create_time", "update_time")),
+        Column("delete_time", BigInteger, index=True),
+        *(_column(column, LargeBinary) for column in ("spec", "status", "sealed")),
         *own,
     )
 
 
-def _key(name: str, length: int | None = None) -> sa.Column[str]:
-    return sa.Column(name, sa.String(length), primary_key=True)
+def _create(table: str, *columns: SchemaItem | str) -> None:
+    """A table; a column of plain text is given by its name."""
+    op.create_table(table, *(_column(item, String) if isinstance(item, str) else item for item in columns))
 
 
-def _name() -> sa.Column[str]:
-    return _text("name")
+def _column(name: str, type_: Any, **options: bool) -> Column[Any]:
+    return Column(name, type_, nullable=False, **options)  # type: ignore[arg-type]
 
 
-def _text(name: str, length: int | None = None, *, index: bool = False) -> sa.Column[str]:
-    return sa.Column(name, sa.String(length), nullable=False, index=index)
+def _key(name: str, length: int | None = None) -> Column[str]:
+    return Column(name, String(length), primary_key=True)
 
 
-def _number(name: str, *, index: bool = False) -> sa.Column[int]:
-    return sa.Column(name, sa.BigInteger, nullable=False, index=index)
+def _reference(kind: str) -> Column[Any]:
+    return Column(f"{kind}_id", String, ForeignKey(f"{kind.replace('_', '')}.id"), nullable=False, index=True)
 
 
-def _blob(name: str) -> sa.Column[bytes]:
-    return sa.Column(name, sa.LargeBinary, nullable=False)
+def _optional(kind: str) -> Column[Any]:
+    return Column(f"{kind}_id", String, ForeignKey(f"{kind}.id"), index=True)
 
 
-def _flag(name: str) -> sa.Column[bool]:
-    return sa.Column(name, sa.Boolean, nullable=False)
+def _agent() -> Column[Any]:
+    return Column("agent_id", String, ForeignKey("agent.id"))
 
 
-def _reference(kind: str, *, nullable: bool = False) -> sa.Column[str]:
-    table = kind.replace("_", "")
-    return sa.Column(f"{kind}_id", sa.String, sa.ForeignKey(f"{table}.id"), nullable=nullable, index=True)
-
-
-def _optional(kind: str) -> sa.Column[str]:
-    return _reference(kind, nullable=True)
-
-
-def _agent() -> sa.Column[str]:
-    return sa.Column("agent_id", sa.String, sa.ForeignKey("agent.id"))
-
-
-def _unique(*columns: str) -> sa.Index:
+def _unique(*columns: str) -> Index:
     """Uniqueness among rows not marked for deletion."""
-    unmarked = sa.text("delete_time IS NULL")
-    return sa.Index(None, *columns, unique=True, sqlite_where=unmarked, postgresql_where=unmarked)
+    unmarked = text("delete_time IS NULL")
+    return Index(None, *columns, unique=True, sqlite_where=unmarked, postgresql_where=unmarked)
 
 
 AUDIT_TRIGGERS = {
