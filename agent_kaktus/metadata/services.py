@@ -91,7 +91,8 @@ class MetadataServices:
             await self._server.close()
 
     async def _open(self, vnet: Vnet) -> Service:
-        namespace = await asyncio.to_thread(_run_inside, None, _open_namespace)
+        own = partial(os.open, "/proc/thread-self/ns/net", os.O_RDONLY | os.O_CLOEXEC)
+        namespace = await asyncio.to_thread(_run_inside, None, own)
         try:
             port = await _create_port(vnet, namespace)
             listener, neighbours = await asyncio.to_thread(_run_inside, namespace, _set_up)
@@ -106,11 +107,6 @@ class MetadataServices:
             service.listening.close()
             service.neighbours.close()
             os.close(service.namespace)
-
-
-def _open_namespace() -> int:
-    """Run inside: a descriptor that keeps the namespace."""
-    return os.open("/proc/thread-self/ns/net", os.O_RDONLY | os.O_CLOEXEC)
 
 
 @in_thread

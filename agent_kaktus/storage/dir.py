@@ -78,7 +78,7 @@ class DirDriver:
         files.write(directory / MARKER, f"{pool}\n".encode(), mode=0o644)
         files.sync(self._pools)
         crashpoint.reach("kaktus.pool.marked")
-        self._write_record(pool)
+        files.write(self._created / pool, b"", mode=0o600)
 
     @in_thread
     def remove_pool(self, pool: str) -> None:
@@ -111,7 +111,7 @@ class DirDriver:
     @in_thread
     def record(self, volume: str) -> None:
         """Records that it was there once."""
-        self._write_record(volume)
+        files.write(self._created / volume, b"", mode=0o600)
 
     async def grow(self, pool: str, volume: str, size: int) -> None:
         """Only while no domain has it open."""
@@ -161,9 +161,6 @@ class DirDriver:
 
     def _volume(self, pool: str, volume: str) -> Path:
         return self._pools / pool / f"{volume}.qcow2"
-
-    def _write_record(self, id_: str) -> None:
-        files.write(self._created / id_, b"", mode=0o600)
 
     def _forget(self, id_: str) -> None:
         (self._created / id_).unlink(missing_ok=True)

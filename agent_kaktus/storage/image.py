@@ -15,10 +15,9 @@ from agent_kaktus.errors import PermanentFailure, StepFailed
 MAX_SIZE_BYTES = 16 << 40  # that a template may claim to have
 SECTOR = 512
 _MAGIC = b"QFI\xfb"
-# Magic, version, backing name's offset and length, cluster bits, size, encryption, (L1 and refcount tables), snapshots.
-_HEADER = struct.Struct(">4sIQIIQI24xI")
-_FEATURES = struct.Struct(">Q")
-_FEATURES_AT = 72
+# Magic, version, backing name's offset and length, cluster bits, size, encryption, (L1 and refcount tables), number of
+# snapshots, (their table), incompatible features.
+_HEADER = struct.Struct(">4sIQIIQI24xI8xQ")
 _CORRUPT, _EXTERNAL_DATA = 1 << 1, 1 << 2
 _ENCRYPTIONS = {1: " (AES)", 2: " (LUKS)"}
 _MAX_NAME_BYTES = 1023
@@ -67,10 +66,10 @@ class Header:
 def read_header(path: Path) -> Header:
     """Without qemu-img, so that a hundred images cost little and one that QEMU has open can be read."""
     with path.open("rb") as file:
-        start = os.pread(file.fileno(), _FEATURES_AT + _FEATURES.size, 0)
+        start = os.pread(file.fileno(), _HEADER.size, 0)
         if len(start) < _HEADER.size or not start.startswith(_MAGIC):
             raise NotAnImage("is not a qcow2 image")
-        _, version, at, length, _, size, encryption, snapshots = _HEADER.unpack_from(start)
+        _, version, at, length, _, size, encryption, snapshots, features = _HEADER.unpack(start)
         if version == 1:
             raise NotAnImage(f"is a qcow disk of version 1; {_CONVERT}")
         if version not in (2, 3) or length > _MAX_NAME_BYTES:
@@ -80,8 +79,7 @@ def read_header(path: Path) -> Header:
         if at + length > os.lseek(file.fileno(), 0, os.SEEK_END):
             raise NotAnImage("is a damaged qcow2 image: the name of what it stands on lies behind its end")
         backing = os.pread(file.fileno(), length, at).decode(errors="replace") if at else ""
-    features = _FEATURES.unpack_from(start, _FEATURES_AT)[0] if version == 3 else 0
-    return Header(size, backing, features, snapshots)
+    return Header(size, backing, features if version == 3 else 0, snapshots)
 
 
 async def verify(path: Path) -> str:

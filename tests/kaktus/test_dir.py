@@ -131,15 +131,19 @@ def a_wild_header(path: Path) -> None:
     path.write_bytes(struct.pack(">4sIQIIQ", b"QFI\xfb", 3, 1 << 63, 10, 16, MIB) + bytes(512))
 
 
+def half_a_header(path: Path) -> None:
+    path.write_bytes(struct.pack(">4sIQIIQ", b"QFI\xfb", 3, 0, 0, 16, MIB) + bytes(32))
+
+
 @pytest.mark.parametrize("format_", ["qcow2", "raw"])
-@pytest.mark.parametrize("put", [Path.mkdir, a_ring, a_pipe, a_wild_header])
+@pytest.mark.parametrize("put", [Path.mkdir, a_ring, a_pipe, a_wild_header, half_a_header])
 def test_a_file_that_makes_no_sense_hides_no_other(
     pools: DirDriver, tmp_path: Path, put: Callable[[Path], None], format_: str
 ) -> None:
     create_root(pools)
     put(tmp_path / "pools" / POOL / f"{DEBIAN}.{format_}")
     assert seen(pools).broken == ""  # type: ignore[union-attr]
-    assert (format_ == "raw" and put is a_wild_header) == (seen(pools, DEBIAN).broken == "")  # type: ignore[union-attr]
+    assert (format_ == "raw" and put in (a_wild_header, half_a_header)) == (seen(pools, DEBIAN).broken == "")  # type: ignore[union-attr]
 
 
 def test_a_pool_that_can_not_be_read_is_away_and_hides_no_other(
