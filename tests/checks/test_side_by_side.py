@@ -11,6 +11,7 @@ FAILS = "def test_three(): assert 'apples' == 'pears'\n"
 BREAKS_OFF = "import os\ndef test_four(): os._exit(3)\n"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("suites", "code", "shown", "last"),
     [

@@ -296,6 +296,7 @@ async def check_all(reach: Reach, database: Database, agents: list[Agent]) -> No
         assert agent.session.held == {id_: (held.generation, held.gone) for id_, held in agent.store.items()}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("table", TABLES)
 @settings(max_examples=150, deadline=None)
 @given(steps=STEPS)

@@ -129,6 +129,7 @@ def toggled(references: list[tuple[str, Any]], pick: int, source: int, target: i
     return Link(kind, reference.name, f"{kind}-{source}", f"{reference.kind}-{target}")
 
 
+@pytest.mark.slow
 @EVERY_TABLE
 @settings(max_examples=150, deadline=None)
 @given(history=HISTORY)

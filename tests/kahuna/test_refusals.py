@@ -1,8 +1,7 @@
 """Bad input: what is refused, in which words, and that a refused call changes nothing, in every transport."""
 
-import contextlib
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -12,10 +11,8 @@ from google.protobuf.message import Message
 from kahuna.domain.errors import REASONS
 from kahuna.store.transaction import Transaction
 from kowa import errors
-from kowa.client import Client
 from kowa.v2 import (
     adapter_pb2,
-    agent_pb2,
     instance_pb2,
     kaktus_pb2,
     region_pb2,
@@ -27,8 +24,8 @@ from kowa.v2 import (
     zone_pb2,
 )
 from kowactl.main import EXIT_CODES
-from tests.clients import Kowactl, rest
 from tests.control_plane import GIB, ControlPlane
+from tests.kahuna.transports import TRANSPORTS, calling_through
 from tests.site import Site, make_site
 from tests.ssh_keys import ED25519, PRIVATE
 from tests.waiting import until
@@ -313,12 +310,6 @@ def others(site: Site) -> object:
     return machine(volumes=[web(site).volumes[0]])(site)
 
 
-# Each word of kowactl is a process of its own.
-TRANSPORTS = [
-    "grpc",
-    pytest.param("rest", marks=pytest.mark.gateway),
-    pytest.param("kowactl", marks=pytest.mark.slow),
-]
 # What can't be expressed: the path without an id is the list's; kowactl asks for pages that are not too large.
 # Its masks are made from what it is given.
 NOT_EXPRESSIBLE = {
@@ -382,17 +373,6 @@ def test_two_hundred_hosts_that_do_not_fit_are_told_of_in_one_answer(
         assert len(refused.value.metadata) > 10
 
 
-@contextlib.contextmanager
-def calling_through(site: Site, transport: str, folder: Path) -> Iterator[None]:
-    """Lets the site's calls be made in a transport."""
-    with contextlib.ExitStack() as stack:
-        if transport == "rest":
-            site.other_client = stack.enter_context(rest(site.cloud.settings.api, site.cloud.key, folder / "gateway"))
-        elif transport == "kowactl":
-            site.other_client = Kowactl(site.cloud.settings.api, site.cloud.key)
-        yield
-
-
 def refused(site: Site, transport: str, what: str, ask: Callable[[Site], object], reason: str, words: str) -> str:
     """What is wrong with a refusal, or nothing."""
     if (transport, what) in NOT_EXPRESSIBLE:
@@ -416,25 +396,3 @@ def refused(site: Site, transport: str, what: str, ask: Callable[[Site], object]
 def test_what_may_not_move_does_not(site: Site) -> None:
     with pytest.raises(errors.Invalid, match="region: can't be changed"):
         move(site)
-
-
-@pytest.mark.parametrize("database", ["sqlite"], indirect=True)
-@pytest.mark.parametrize(
-    "key", ["", "nonsense", "kowa_admin_000000000000_" + "0" * 64], ids=["none", "nonsense", "unknown"]
-)
-def test_a_wrong_key_opens_nothing(cloud: ControlPlane, key: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delenv("KOWABUNGA_API_KEY", raising=False)
-    with Client(cloud.settings.api, key=key, insecure=True) as stranger:
-        assert ("authorization" in dict(stranger.metadata)) == bool(key)
-        with pytest.raises(errors.Denied) as refused:
-            list(stranger.of(agent_pb2.Agent).list())
-        assert refused.value.reason == "UNAUTHENTICATED"
-
-
-@pytest.mark.parametrize("database", ["sqlite"], indirect=True)
-def test_an_agent_key_opens_no_api(cloud: ControlPlane) -> None:
-    _, secret = cloud.agent()
-    with Client(cloud.settings.api, key=secret, insecure=True) as agent:
-        with pytest.raises(errors.Denied) as refused:
-            list(agent.of(vnet_pb2.Vnet).list())
-        assert refused.value.reason == "PERMISSION_DENIED"
