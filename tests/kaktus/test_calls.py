@@ -1,4 +1,4 @@
-"""Calls into libvirt: one that does not come back holds up neither the agent nor its end."""
+"""Calls into libvirt: one that does not come back delays neither the agent nor its end."""
 
 import asyncio
 import subprocess

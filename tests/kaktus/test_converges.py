@@ -1,4 +1,4 @@
-"""Whatever is wanted and whatever is there: the plan comes to rest, also when cut short, and takes nobody's disk."""
+"""Whatever is wanted and whatever is there: a plan comes to rest, also when cut short, and removes nobody's disk."""
 
 from collections.abc import Callable
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""What a host says it is made of."""
+"""What a host is made of."""
 
 from xml.etree import ElementTree
 
@@ -56,6 +56,6 @@ def test_the_status_of_a_host() -> None:
     assert (found.cpus, found.memory, len(found.numa_nodes)) == (8, 1 << 30, 2)
 
 
-def test_what_nobody_says_is_left_out() -> None:
+def test_what_libvirt_does_not_say_is_left_out() -> None:
     found = ElementTree.fromstring("<capabilities><host/></capabilities>")  # noqa: S314 - ours
     assert (list(numa_nodes(found)), cpu_flags("")) == ([], [])

@@ -1,4 +1,4 @@
-"""Libvirt itself: what it says of a guest's end, and what hangs in it."""
+"""Libvirt itself: what it reports of a guest's end, and calls that hang in it."""
 
 import asyncio
 import os
@@ -66,7 +66,7 @@ class Halted:
         self.is_destroyed = True
 
 
-def test_one_that_only_a_reset_helps_loses_its_power_to_be_started_again() -> None:
+def test_a_machine_that_needs_a_reset_is_switched_off_to_be_started_again() -> None:
     halted = Halted("unable to execute QEMU command 'cont': Resetting the Virtual Machine is required")
     hypervisor._resume(halted)
     assert halted.is_destroyed
@@ -101,7 +101,7 @@ async def ended(made: Hypervisor, id_: str) -> bool:
             await asyncio.sleep(0.05)
 
 
-def test_one_machine_that_hangs_holds_up_no_other(host: Host, machines: None, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_one_machine_that_hangs_delays_no_other(host: Host, machines: None, monkeypatch: pytest.MonkeyPatch) -> None:
     async def story(made: Hypervisor) -> None:
         await made.observe()
         os.kill(process(host, WEB), signal.SIGSTOP)
@@ -129,7 +129,7 @@ def test_one_machine_that_hangs_holds_up_no_other(host: Host, machines: None, mo
     run_with(host, story)
 
 
-def test_a_process_that_is_killed_is_no_guest_that_leaves(host: Host, machines: None) -> None:
+def test_a_process_that_is_killed_is_no_guest_that_switches_itself_off(host: Host, machines: None) -> None:
     async def story(made: Hypervisor) -> None:
         await made.observe()
         os.kill(process(host, WEB), signal.SIGTERM)
@@ -142,7 +142,7 @@ def test_a_process_that_is_killed_is_no_guest_that_leaves(host: Host, machines: 
     run_with(host, story)
 
 
-def test_a_libvirt_that_hangs_is_away(host: Host, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_libvirt_that_hangs_is_unavailable(host: Host, monkeypatch: pytest.MonkeyPatch) -> None:
     async def story(made: Hypervisor) -> None:
         monkeypatch.setattr(hypervisor, "_OPEN_TIMEOUT_S", 0.5)
         monkeypatch.setattr(hypervisor, "_CLOSE_TIMEOUT_S", 0.5)

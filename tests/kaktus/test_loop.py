@@ -1,4 +1,4 @@
-"""The loop: what it does when a step fails, when libvirt is away, and what it tells meanwhile."""
+"""The loop: what it does when a step fails, when libvirt is away, and what it reports meanwhile."""
 
 import asyncio
 from dataclasses import replace
@@ -34,7 +34,7 @@ def test_all_is_applied_and_reported() -> None:
     on_a_bench(story)
 
 
-def test_a_step_that_fails_holds_up_its_object_only_and_is_tried_again() -> None:
+def test_a_step_that_fails_delays_its_object_only_and_is_tried_again() -> None:
     async def story(bench: Bench) -> None:
         bench.fails["start web"] = StepFailed("no memory")
         rest = await bench.converge()
@@ -55,7 +55,7 @@ def test_a_step_that_fails_holds_up_its_object_only_and_is_tried_again() -> None
     on_a_bench(story)
 
 
-def test_what_is_not_foreseen_ends_at_the_edge() -> None:
+def test_an_unexpected_error_of_a_step_ends_nothing_else() -> None:
     async def story(bench: Bench) -> None:
         bench.fails["create volume root"] = RuntimeError("what?")
         await bench.converge()
@@ -65,7 +65,7 @@ def test_what_is_not_foreseen_ends_at_the_edge() -> None:
     on_a_bench(story)
 
 
-def test_what_never_works_holds_up_nothing_for_ever() -> None:
+def test_what_never_succeeds_delays_nothing_for_ever() -> None:
     async def story(bench: Bench) -> None:
         bench.fails["start web"] = StepFailed("no memory")
         await bench.converge()
@@ -80,7 +80,7 @@ def test_what_never_works_holds_up_nothing_for_ever() -> None:
     on_a_bench(story)
 
 
-def test_what_goes_wrong_around_a_step_holds_up_no_other(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_error_around_a_step_delays_no_other_object(monkeypatch: pytest.MonkeyPatch) -> None:
     def spoilt(_: Memory, id_: str, steps: str) -> int:
         if id_ == id_of("root"):
             raise RuntimeError(steps)
@@ -94,7 +94,7 @@ def test_what_goes_wrong_around_a_step_holds_up_no_other(monkeypatch: pytest.Mon
     on_a_bench(story)
 
 
-def test_what_is_given_up_stays_so_until_its_generation_moves() -> None:
+def test_what_is_given_up_stays_so_until_its_generation_changes() -> None:
     async def story(bench: Bench) -> None:
         bench.fails["create volume root"] = PermanentFailure("no such driver")
         await bench.converge()
@@ -153,7 +153,7 @@ def test_what_a_volume_takes_is_reported_in_large_units() -> None:
     on_a_bench(story)
 
 
-def test_what_repeats_itself_slows_down() -> None:
+def test_steps_that_are_needed_again_and_again_slow_down() -> None:
     async def story(bench: Bench) -> None:
         await bench.converge()
         bench.host.filters = Forgetful()
@@ -171,7 +171,7 @@ class Forgetful(dict[str, str]):
         """Gone at once."""
 
 
-def test_it_runs_until_cancelled_and_wakes_when_something_moves() -> None:
+def test_it_runs_until_cancelled_and_wakes_when_something_changes() -> None:
     async def story(bench: Bench) -> None:
         running = asyncio.create_task(bench.loop.run())
         await bench.feed.until(lambda: id_of("web") in bench.feed.reports and bench.report("web").outcome == APPLIED)

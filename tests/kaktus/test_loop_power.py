@@ -1,4 +1,4 @@
-"""The loop and power: machines that fall over, that leave, and that do not listen."""
+"""The loop and power: machines that crash, that are switched off from inside, and that ignore a shutdown."""
 
 from dataclasses import replace
 
@@ -13,7 +13,7 @@ from .loop_bench import APPLIED, FAILED, Bench, on_a_bench
 from .slices import id_of
 
 
-def test_a_machine_that_falls_over_is_started_five_times_in_ten_minutes() -> None:
+def test_a_machine_that_crashes_is_started_five_times_in_ten_minutes() -> None:
     async def story(bench: Bench) -> None:
         await bench.converge()
         for times in range(1, 6):
@@ -68,7 +68,7 @@ def test_a_newer_agent_changes_no_instance_that_runs() -> None:
     on_a_bench(story)
 
 
-def test_one_that_falls_over_now_and_then_is_always_started_again() -> None:
+def test_one_that_crashes_now_and_then_is_always_started_again() -> None:
     async def story(bench: Bench) -> None:
         await bench.converge()
         for _ in range(9):
@@ -96,7 +96,7 @@ def test_power_is_cut_after_a_minute() -> None:
     on_a_bench(story)
 
 
-def test_what_ran_well_for_long_begins_anew() -> None:
+def test_after_a_long_run_crashes_are_counted_anew() -> None:
     async def story(bench: Bench) -> None:
         await bench.converge()
         for _ in range(5):
@@ -112,7 +112,7 @@ def test_what_ran_well_for_long_begins_anew() -> None:
     on_a_bench(story)
 
 
-def test_one_that_falls_over_as_soon_as_it_runs_counts() -> None:
+def test_a_crash_right_after_the_start_is_counted() -> None:
     async def story(bench: Bench) -> None:
         bench.after["resume web"] = lambda: bench.host.switch_off(id_of("web"), by_guest=False)
         for _ in range(9):
@@ -123,7 +123,7 @@ def test_one_that_falls_over_as_soon_as_it_runs_counts() -> None:
     on_a_bench(story)
 
 
-def test_a_guest_that_leaves_as_soon_as_it_runs_stays_off() -> None:
+def test_a_guest_that_switches_itself_off_right_after_the_start_stays_off() -> None:
     async def story(bench: Bench) -> None:
         bench.after["resume web"] = lambda: bench.host.switch_off(id_of("web"), by_guest=True)
         await bench.converge()
@@ -135,7 +135,7 @@ def test_a_guest_that_leaves_as_soon_as_it_runs_stays_off() -> None:
 
 
 @pytest.mark.parametrize("restarts", [False, True])
-def test_a_guest_that_obeys_late_is_started_again_when_it_shall_run(restarts: bool) -> None:
+def test_a_guest_that_shuts_down_late_is_started_again_when_it_is_to_run(restarts: bool) -> None:
     async def story(bench: Bench) -> None:
         await bench.converge()
         bench.host.obeys = False
@@ -160,7 +160,7 @@ def test_a_guest_that_obeys_late_is_started_again_when_it_shall_run(restarts: bo
 
 
 @pytest.mark.parametrize("step", ["shutdown web", "resume web", "filter taps of web"])
-def test_power_is_cut_though_it_can_not_be_asked(step: str) -> None:
+def test_power_is_cut_though_a_step_before_it_fails(step: str) -> None:
     async def story(bench: Bench) -> None:
         await bench.converge()
         bench.fails[step] = StepFailed("libvirt did not answer within 60 s")
@@ -177,7 +177,7 @@ def test_power_is_cut_though_it_can_not_be_asked(step: str) -> None:
     on_a_bench(story)
 
 
-def test_who_can_not_be_cut_is_not_looked_at_without_a_pause() -> None:
+def test_failing_to_cut_power_is_tried_again_with_pauses() -> None:
     async def story(bench: Bench) -> None:
         await bench.converge()
         bench.fails |= {step: StepFailed("it hangs") for step in ("shutdown web", "cut power web")}

@@ -48,7 +48,7 @@ def test_it_is_parsed_planned_done_and_reported_beside_the_others() -> None:
     asyncio.run(story())
 
 
-def test_its_failures_are_tried_again_and_told_and_what_nobody_wants_is_named() -> None:
+def test_its_failures_are_tried_again_and_reported_and_what_is_in_no_slice_is_named() -> None:
     async def story() -> None:
         bench = BenchWithBalancers()
         bench.ask(1)

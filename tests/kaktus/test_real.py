@@ -158,7 +158,7 @@ def test_a_guest_that_panics_while_libvirt_is_away_is_started_again(host: Host, 
         booted(host, 2)
 
 
-def test_what_is_made_by_hand_is_named_and_left_alone(host: Host, wanted: Slice) -> None:
+def test_what_is_made_by_hand_is_reported_and_left_alone(host: Host, wanted: Slice) -> None:
     stranger = "<domain type='qemu'><name>mine</name><memory>65536</memory><os><type>hvm</type></os></domain>"
     (host.base / "mine.xml").write_text(stranger)
     host.virsh("create", str(host.base / "mine.xml"))
@@ -178,7 +178,7 @@ def test_what_is_made_by_hand_is_named_and_left_alone(host: Host, wanted: Slice)
         wanted.instance("web", ("root",), ("nic",))
 
 
-def test_it_stops_holds_and_starts(host: Host, wanted: Slice) -> None:
+def test_it_stops_suspends_and_starts(host: Host, wanted: Slice) -> None:
     with host.agent() as agent:
         up(agent, wanted)
         booted(host)
@@ -291,7 +291,7 @@ def test_libvirt_may_die_and_come_back(host: Host, wanted: Slice) -> None:
         assert host.guests() == process
 
 
-def test_a_guest_can_only_be_itself(host: Host, wanted: Slice) -> None:
+def test_a_guest_sends_with_its_own_addresses_only(host: Host, wanted: Slice) -> None:
     """Its rules count from before its first instruction; taken away, they come back; what is not its own is dropped."""
     with host.agent(hold_gateway=True) as agent:
         up(agent, wanted)

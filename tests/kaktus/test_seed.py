@@ -80,7 +80,7 @@ def test_user_data_goes_in_as_it_is() -> None:
     assert seed.contents(CONFIG, *web(user_data="#!/bin/sh\n\ttrue"))["user-data"] == "#!/bin/sh\n\ttrue"
 
 
-def test_without_keys_nothing_speaks_of_keys() -> None:
+def test_without_keys_no_file_names_keys() -> None:
     files = seed.contents(CONFIG, *web())
     assert files["user-data"] == "#cloud-config\n"
     assert "public-keys" not in files["meta-data"]

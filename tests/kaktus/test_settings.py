@@ -1,4 +1,4 @@
-"""What an operator tells the agent."""
+"""The settings that an operator gives the agent."""
 
 import subprocess
 import sys
@@ -49,13 +49,13 @@ def test_the_environment_counts_more(config: Path, monkeypatch: pytest.MonkeyPat
     assert (settings.server, settings.accelerator) == ("other:8443", "qemu")
 
 
-def test_a_word_too_many_is_told(config: Path) -> None:
+def test_an_unknown_setting_is_refused_by_name(config: Path) -> None:
     config.write_text(FILE + "hold_gatway = true\n")
     with pytest.raises(ValueError, match="hold_gatway"):
         Settings.load(config)
 
 
-def test_what_is_wrong_ends_the_agent_and_is_told(config: Path) -> None:
+def test_a_wrong_setting_ends_the_agent_with_the_reason(config: Path) -> None:
     config.write_text(FILE + "hold_gatway = true\n")
     ended = run("-m", "agent_kaktus.main", "--config", str(config))
     assert ended.returncode == 1
