@@ -33,19 +33,18 @@ class AsyncResource(Generic[M]):
 
     async def get(self, id: str) -> M:
         """One, by its id."""
-        resource: M = (await self._call("get", id=id)).resource
-        return resource
+        return (await self.begin("get", id)).resource
 
     async def list(self, *, filter: str = "", order_by: str = "", page_size: int = 0) -> AsyncGenerator[M, None]:
         """All that match, read a page at a time."""
-        fields = {"filter": filter, "order_by": order_by, "page_size": page_size}
-        page: Any = (await self._call("list", **fields)).resource
+        fields: dict[str, Any] = {"filter": filter, "order_by": order_by, "page_size": page_size}
+        page: Any = (await self.begin("list", **fields)).resource
         while True:
             for resource in getattr(page, self._kind.nouns):
                 yield resource
             if not page.next_page_token:
                 return
-            page = (await self._call("list", **fields, page_token=page.next_page_token)).resource
+            page = (await self.begin("list", **fields, page_token=page.next_page_token)).resource
 
     async def create(self, resource: M, *, request_id: str = "", limit: float | None = None) -> M:
         """Creates one and waits until it is done.
@@ -56,12 +55,11 @@ class AsyncResource(Generic[M]):
 
     async def begin_create(self, resource: M, *, request_id: str = "") -> Answer[M]:
         """Creates one; its operation goes on."""
-        return await self._call("create", request_id=request_id, **{self._kind.noun: resource})
+        return await self.begin("create", request_id=request_id, **self._written(resource))
 
     async def plan_create(self, resource: M) -> M:
         """What would be created; or raises why it can't be. Nothing is changed."""
-        fields: dict[str, Any] = {self._kind.noun: resource}
-        return await self.plan("create", **fields)
+        return await self.plan("create", **self._written(resource))
 
     async def update(
         self, resource: M, mask: Iterable[str] = (), *, request_id: str = "", limit: float | None = None
@@ -75,7 +73,7 @@ class AsyncResource(Generic[M]):
 
     async def begin_update(self, resource: M, mask: Iterable[str] = (), *, request_id: str = "") -> Answer[M]:
         """Changes it; its operation goes on."""
-        return await self._call("update", request_id=request_id, **self._changes(resource, mask))
+        return await self.begin("update", request_id=request_id, **self._changes(resource, mask))
 
     async def plan_update(self, resource: M, mask: Iterable[str] = ()) -> M:
         """What it would be; or raises why it can't be. Nothing is changed."""
@@ -87,7 +85,7 @@ class AsyncResource(Generic[M]):
 
     async def begin_delete(self, id: str, *, etag: str = "", request_id: str = "") -> Answer[Any]:
         """Marks one for deletion; its operation goes on."""
-        return await self._call("delete", id=id, etag=etag, request_id=request_id)
+        return await self.begin("delete", id, etag=etag, request_id=request_id)
 
     async def plan_delete(self, id: str, *, etag: str = "") -> None:
         """Raises why one can't be deleted, if it can't. Nothing is changed."""
@@ -119,7 +117,8 @@ class AsyncResource(Generic[M]):
 
     async def begin(self, /, verb: str, id: str = "", **fields: object) -> Answer[M]:
         """A custom verb, of one or, if it has no id, of the kind; its operation goes on."""
-        return await self._call(verb, id=id, **fields)
+        method = self._method(verb)
+        return await self._client.unary_unary(method, calls.prepare(method, id=id, **fields))
 
     async def do(self, /, verb: str, id: str = "", *, limit: float | None = None, **fields: object) -> M:
         """A custom verb, waiting until it is done."""
@@ -129,8 +128,7 @@ class AsyncResource(Generic[M]):
         """What it would be after a custom verb; or raises why it can't be. Nothing is changed."""
         if not self._method(verb).mutates:
             raise AttributeError(f"{verb} of {self._kind.plural} has no plan")
-        planned: M = (await self._call(verb, id=id, validate_only=True, **fields)).resource
-        return planned
+        return (await self.begin(verb, id, validate_only=True, **fields)).resource
 
     def __getattr__(self, name: str) -> Callable[..., Any]:
         form, _, rest = name.partition("_")
@@ -145,13 +143,12 @@ class AsyncResource(Generic[M]):
         except KeyError:
             raise AttributeError(f"{self._kind.plural} have no method {verb}") from None
 
-    async def _call(self, verb: str, **fields: object) -> Answer[Any]:
-        method = self._method(verb)
-        return await self._client.unary_unary(method, calls.prepare(method, **fields))
-
     def _stream(self, verb: str, id: str = "", **fields: object) -> AsyncGenerator[Any, None]:
         method = self._method(verb)
         return self._client.unary_stream(method, calls.prepare(method, id=id, **fields))
+
+    def _written(self, resource: M) -> dict[str, Any]:
+        return {self._kind.noun: resource}
 
     def _changes(self, resource: Any, mask: Iterable[str]) -> dict[str, Any]:
         """What an update says. An etag tells that the resource was read, so that all that is in it counts.

@@ -18,6 +18,7 @@ from google.protobuf.message import Message
 
 from kowa import contract, errors
 from kowa.v2 import meta_pb2, operation_pb2
+from kowa.v2.operation_pb2 import PHASE_CANCELLED, PHASE_DONE, PHASE_FAILED, PHASE_SUPERSEDED
 
 M = TypeVar("M", bound=Message)
 
@@ -41,14 +42,7 @@ OPTIONS: Final = (
     # A refusal says what is wrong with each field and why each host won't do, all in metadata: gRPC takes 8 KiB of it.
     ("grpc.max_metadata_size", 1 << 20),
 )
-ENDED: Final = frozenset(
-    {
-        operation_pb2.PHASE_DONE,
-        operation_pb2.PHASE_FAILED,
-        operation_pb2.PHASE_CANCELLED,
-        operation_pb2.PHASE_SUPERSEDED,
-    }
-)
+ENDED: Final = frozenset((PHASE_DONE, PHASE_FAILED, PHASE_CANCELLED, PHASE_SUPERSEDED))
 CHANGES: Final[dict[int, Literal["put", "removed", "synced"]]] = {
     meta_pb2.CHANGE_PUT: "put",
     meta_pb2.CHANGE_REMOVED: "removed",
@@ -112,21 +106,15 @@ class Connection:
         try:
             yield
         except (grpc.RpcError, grpc.aio.UsageError, ValueError, asyncio.CancelledError) as error:
-            is_cancelled = isinstance(error, asyncio.CancelledError) and _is_cancelled_by_its_owner()
-            if self._closed.is_set() and not is_cancelled:
-                raise errors.Closed(
-                    "the client is closed; make another", code="CANCELLED", reason="CLIENT_CLOSED"
-                ) from None
+            task = asyncio.current_task() if isinstance(error, asyncio.CancelledError) else None
+            if self._closed.is_set() and not (task and task.cancelling()):
+                closed = "the client is closed; make another"
+                raise errors.Closed(closed, code="CANCELLED", reason="CLIENT_CLOSED") from None
             if isinstance(error, grpc.RpcError):
                 call: Any = error
                 details = dict(call.trailing_metadata() or ()).get("grpc-status-details-bin", b"")
                 raise errors.from_status(call.code().name, call.details() or "", details) from None
             raise
-
-
-def _is_cancelled_by_its_owner() -> bool:
-    task = asyncio.current_task()
-    return task is None or task.cancelling() > 0
 
 
 def _target(endpoint: str) -> str:
@@ -184,18 +172,14 @@ def raise_unless_done(operation: operation_pb2.Operation) -> operation_pb2.Opera
     Raises OperationFailed or OperationPending otherwise.
     """
     name, message = f"{operation.method} {operation.target_name}".strip(), operation.message or "it gives no reason"
-    if operation.phase == operation_pb2.PHASE_DONE:
+    if operation.phase == PHASE_DONE:
         return operation
     if operation.phase in ENDED:
         phase = operation_pb2.Phase.Name(operation.phase).removeprefix("PHASE_").lower()
         ended = message if message.startswith(phase) else f"{phase}: {message}"
         raise errors.OperationFailed(f"{name} {ended}", code="ABORTED", reason="OPERATION_FAILED", operation=operation)
-    raise errors.OperationPending(
-        f"{name} is still under way: {message}",
-        code="DEADLINE_EXCEEDED",
-        reason="OPERATION_PENDING",
-        operation=operation,
-    )
+    pending = f"{name} is still under way: {message}"
+    raise errors.OperationPending(pending, code="DEADLINE_EXCEEDED", reason="OPERATION_PENDING", operation=operation)
 
 
 def kind_of(nouns: str) -> contract.Kind:

@@ -2,7 +2,6 @@
 
 import base64
 import re
-import struct
 
 _PRIVATE = re.compile(r"-----BEGIN [A-Z0-9 ]*PRIVATE KEY|PuTTY-User-Key-File")
 # Public keys in other forms, and how ssh-keygen is told to read each.
@@ -58,16 +57,15 @@ def _is_whole(kind: str, written: str) -> bool:
         blob = base64.b64decode(written, validate=True)
     except ValueError:
         return False
-    name = struct.pack(">I", len(kind)) + kind.encode()
-    if not blob.startswith(name) or len(blob) == len(name):
+    strings, at = list[bytes](), 0
+    while at < len(blob):
+        length = int.from_bytes(blob[at : at + 4], "big")
+        strings.append(blob[at + 4 : at + 4 + length])
+        at += 4 + length
+    name, *parts = strings or [b""]
+    if name != kind.encode() or not parts:
         return False
     if "-cert-v" in kind:  # numbers follow, too
         return True
-    strings, at = [], len(name)
-    while at < len(blob):
-        (length,) = struct.unpack_from(">I", blob, at) if at + 4 <= len(blob) else (len(blob),)
-        strings.append(length)
-        at += 4 + length
-    if at != len(blob) or len(strings) != _STRINGS.get(kind, len(strings)):
-        return False
-    return kind != "ssh-ed25519" or strings == [_ED25519_BYTES]
+    is_complete = at == len(blob) and len(parts) == _STRINGS.get(kind, len(parts))
+    return is_complete and (kind != "ssh-ed25519" or len(parts[0]) == _ED25519_BYTES)

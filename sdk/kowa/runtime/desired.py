@@ -95,12 +95,11 @@ class Kinds(Generic[K]):
     """The kinds that an agent knows, each after those it may refer to."""
 
     def __init__(self, *kinds: K) -> None:
-        self._kinds = kinds
         self._by_message = {kind.message: kind for kind in kinds}
         self._by_value = {kind.value: kind for kind in kinds}
 
     def __iter__(self) -> Iterator[K]:
-        return iter(self._kinds)
+        return iter(self._by_value.values())
 
     def of(self, wanted: DesiredObject) -> K:
         """The kind of an object."""
@@ -111,7 +110,7 @@ class Kinds(Generic[K]):
 
         A reference to an object that is not there is no reason to refuse: it may come with a later change.
         """
-        objects: dict[type[DesiredObject], dict[str, DesiredObject]] = {kind.value: {} for kind in self._kinds}
+        objects: dict[type[DesiredObject], dict[str, DesiredObject]] = {kind.value: {} for kind in self}
         node = None
         for key, sent in slice_.items():
             noun = resources.noun_of(sent.resource) or "unknown kind"
