@@ -3,7 +3,6 @@
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from contextvars import ContextVar
 from dataclasses import dataclass
-from functools import partial
 from operator import methodcaller
 from typing import Any, TypeAlias
 from urllib.parse import unquote
@@ -29,10 +28,8 @@ GRPC_METHODS: Mapping[str, options_pb2.Access] = {
 MAX_REASON_CHARS = 1024
 # An answer travels in headers, of which gRPC takes 8 KiB: the message percent-encoded, the whole once more in base64.
 MAX_MESSAGE_BYTES = 1536
-# The most of the violations and of the details each, and of one text in them.
-MAX_DETAILS_BYTES, MAX_DETAIL_TEXT_BYTES = 1024, 512
-# What an entry of a list takes besides its texts.
-ENTRY_OVERHEAD_BYTES = 8
+MAX_DETAILS_BYTES, MAX_DETAIL_TEXT_BYTES = 1024, 512  # of the violations and of the details each; of one text in them
+ENTRY_OVERHEAD_BYTES = 8  # of an entry, besides its texts
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,8 +69,13 @@ class AccessInterceptor(grpc.aio.ServerInterceptor):
                 if identity is ANONYMOUS:
                     raise Refusal("UNAUTHENTICATED", "no key was sent; send `authorization: Bearer <key>`")
                 raise Refusal("PERMISSION_DENIED", f"{identity.subject} may not call {handler_call_details.method}")
-        except Refusal as refusal:
-            return stream_handler(partial(_refuse, refusal))
+        except Refusal as error:
+            refusal = error
+
+            async def refuse(_: Any, __: Context) -> None:
+                raise refusal
+
+            return stream_handler(refuse)
         reason = CONTROLS.sub(" ", unquote(metadata.get("kowabunga-reason", "")))
         CALLER.set(Caller(identity, reason[:MAX_REASON_CHARS]))
         return await continuation(handler_call_details)
@@ -120,10 +122,6 @@ def _truncated(text: str, room: int) -> str:
         if room < 0:
             return f"{text[: index - 3]}..."
     return text
-
-
-async def _refuse(refusal: Refusal, _: Any, context: Context) -> None:
-    await abort(context, refusal)
 
 
 def stream_handler(serve: Callable[[Any, Any], Awaitable[None]], read: Callable[[bytes], Any] | None = None) -> Handler:

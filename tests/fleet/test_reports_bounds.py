@@ -36,7 +36,7 @@ class Transactions:
         self.order: list[str] = []
         self.pending: dict[Any, Any] = {}
         self.waiting: Mapping[str, int] = {}
-        store, put = reports._store, reports.Reports._put
+        store, put = reports._store, reports.Reports.put
 
         def note(tx: Transaction, kinds: Kinds, pending: Sequence[reports.Pending]) -> None:
             self.sizes.append(len(pending))
@@ -48,7 +48,7 @@ class Transactions:
             self.pending, self.waiting = collected._pending, collected._waiting
 
         monkeypatch.setattr(reports, "_store", note)
-        monkeypatch.setattr(reports.Reports, "_put", look)
+        monkeypatch.setattr(reports.Reports, "put", look)
 
     def block(self) -> None:
         """Nothing is stored from now on."""

@@ -74,21 +74,22 @@ async def _change(kind: Kind[Any], method: contract.Method, call: Call, request:
     """The resource as it is wanted now, once the caller can read it; nothing of one that is deleted."""
 
     def transact(tx: Transaction) -> tuple[Message, str, Transaction]:
-        replayed = _replay(tx, call.cause, kind, method, request)
-        if replayed is not None:
+        if key and (replayed := _replay(tx, call.cause, kind, method, request, key)):
             return *replayed, tx
         outcome = _apply(tx, call.cause, kind, method, request)
         operation = outcome.operation.meta.id if outcome.operation is not None else ""
-        if request.request_id and not request.validate_only:
-            first = update(Request).filter_by(**_request_key(call.cause, request))
+        if key:
+            first = update(Request).filter_by(**key)
             tx.session.execute(first.values(target=meta(outcome.resource).id, operation=operation))
         return outcome.resource, operation, tx
 
-    store = kind.platform.store
+    store, operation = kind.platform.store, ""
+    key: dict[str, str] = {}
+    if request.request_id and not request.validate_only:
+        key = {"caller": call.cause.caller, "method": method.name, "request_id": request.request_id}
     if request.validate_only:
         resource, _, _ = await store.plan(transact)
         kind.redact_plan(resource)
-        operation = ""
     else:
         resource, operation, tx = await store.run(transact)
         meta(resource).revision = tx.revision or meta(resource).revision
@@ -111,12 +112,11 @@ def _apply(tx: Transaction, cause: Cause, kind: Kind[Any], method: contract.Meth
             return kind.carry_out(tx, cause, verb, request.id, request)
 
 
-def _replay(tx: Transaction, cause: Cause, kind: Kind[Any], method: contract.Method, request: Any) -> Answer | None:
-    """The answer that the first request with this id had, if there was one."""
-    if not request.request_id or request.validate_only:
-        return None
+def _replay(
+    tx: Transaction, cause: Cause, kind: Kind[Any], method: contract.Method, request: Any, key: dict[str, str]
+) -> Answer | None:
+    """The answer that the first request with this key had, if there was one."""
     digest = hashlib.sha256(request.SerializeToString(deterministic=True)).digest()
-    key = _request_key(cause, request)
     if tx.insert_new(Request, **key, digest=digest, target="", operation="", time=tx.now):
         return None
     first = tx.session.get_one(Request, tuple(key.values()))
@@ -130,7 +130,3 @@ def _replay(tx: Transaction, cause: Cause, kind: Kind[Any], method: contract.Met
     if found is None or not cause.scope.sees(name, found):
         raise not_found(CONTRACT.kinds[name].command, id_)
     return found, first.operation
-
-
-def _request_key(cause: Cause, request: Any) -> dict[str, str]:
-    return {"caller": cause.caller, "method": cause.method, "request_id": request.request_id}

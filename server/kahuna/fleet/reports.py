@@ -26,10 +26,8 @@ from kowa.v2 import agent_pb2, kaktus_pb2, meta_pb2
 log = structlog.get_logger()
 
 STORE_INTERVAL_S = 0.02
-# The most reports and acks stored in one transaction: users' changes wait for no more than that.
-MAX_TRANSACTION_SIZE = 250
-# When more of an agent's reports wait to be stored, nothing more is read from its stream.
-MAX_WAITING_BYTES = 4 << 20
+MAX_TRANSACTION_SIZE = 250  # reports and acks stored in one: users' changes wait for no more than that
+MAX_WAITING_BYTES = 4 << 20  # of an agent's reports, before nothing more is read from its stream
 # Limits of a reported resource; of a host's, of the list of unknown domains and files (strangers) and of each fact.
 MAX_RESOURCE_BYTES, MAX_STRANGERS_BYTES, MAX_FACT_BYTES = 64 << 10, 48 << 10, 3500
 _KINDS = {kind.message.name: name for name, kind in CONTRACT.kinds.items()}  # by the full names of their messages
@@ -54,13 +52,9 @@ class Reports:
         await session.slice_known.wait()
         for report in reports:
             if session.concerns(report.id):
-                self._put(session, _shortened(session.agent, report))
+                self.put(session, _shortened(session.agent, report))
         async with self._stored:
             await self._stored.wait_for(lambda: self._waiting[session.agent] <= MAX_WAITING_BYTES)
-
-    def add_ack(self, session: Session, ack: fleet_pb2.Ack) -> None:
-        """Takes note of a batch that an agent has stored, or why it refused it."""
-        self._put(session, ack)
 
     async def run(self) -> None:
         """Stores what comes in, until cancelled."""
@@ -69,7 +63,8 @@ class Reports:
             await asyncio.sleep(STORE_INTERVAL_S)
             await self._commit(await self._take())
 
-    def _put(self, session: Session, message: fleet_pb2.Report | fleet_pb2.Ack) -> None:
+    def put(self, session: Session, message: fleet_pb2.Report | fleet_pb2.Ack) -> None:
+        """Takes a report, or the ack of a batch: that it is stored, or why it was refused."""
         key = session.agent, _id(message)
         before = self._pending.get(key)
         self._waiting[session.agent] += message.ByteSize() - (before[1].ByteSize() if before else 0)
@@ -109,7 +104,7 @@ def _id(message: fleet_pb2.Report | fleet_pb2.Ack) -> str:
 
 
 def _shortened(agent: str, report: fleet_pb2.Report) -> fleet_pb2.Report:
-    """A report with its message cut. One whose resource is too long is replaced by a failure that says so."""
+    """A report with its message cut. One whose resource is too long becomes a failure that says so."""
     report.message = report.message[:MAX_TEXT_CHARS]
     if resources.noun_of(report.resource) == "kaktus":
         _limit_host(report.resource)
@@ -117,16 +112,13 @@ def _shortened(agent: str, report: fleet_pb2.Report) -> fleet_pb2.Report:
     if size <= MAX_RESOURCE_BYTES:
         return report
     log.warning("report.too_long", agent=agent, id=report.id, size=size)
-    failed = fleet_pb2.Report(
-        id=report.id,
-        observed_generation=report.observed_generation,
-        gone=report.gone,
-        outcome=fleet_pb2.OUTCOME_FAILED,
-        message=f"its agent says {size} bytes of it, and at most {MAX_RESOURCE_BYTES} are taken; "
-        "the agent's log may say why",
-    )
-    failed.resource.type_url = report.resource.type_url
-    return failed
+    report.resource.ClearField("value")
+    report.outcome = fleet_pb2.OUTCOME_FAILED
+    wrong = f"its agent says {size} bytes of it, and at most {MAX_RESOURCE_BYTES} are taken"
+    report.message = f"{wrong}; the agent's log may say why"
+    short = fleet_pb2.Report()
+    short.CopyFrom(report)  # the long one stays in memory as long as a part of it is held
+    return short
 
 
 def _limit_host(packed: any_pb2.Any) -> None:
@@ -209,7 +201,9 @@ def _copy_seen(tx: Transaction, resource: Message, seen: Message, report: fleet_
     """Copies status, observed generation and conditions into the resource. The generation never goes back."""
     head = meta(resource)
     head.observed_generation = max(head.observed_generation, min(report.observed_generation, head.generation))
-    still_failed = _is_still_failed(head, report)
+    # What has failed and is tried again at the same generation, as after a restart, stays in ERROR until it succeeds.
+    final = report.outcome in (fleet_pb2.OUTCOME_APPLIED, fleet_pb2.OUTCOME_FAILED)
+    still_failed = head.state == meta_pb2.STATE_ERROR and not final and head.observed_generation >= head.generation
     failed = still_failed or report.outcome == fleet_pb2.OUTCOME_FAILED
     head.state = meta_pb2.STATE_ERROR if failed else meta_pb2.STATE_UNSPECIFIED
     # An agent that can't look says nothing of the status; what was known stays.
@@ -229,12 +223,3 @@ def _copy_seen(tx: Transaction, resource: Message, seen: Message, report: fleet_
             condition.transition_time.FromMicroseconds(tx.now)
     del head.conditions[:]
     head.conditions.extend(found)
-
-
-def _is_still_failed(head: meta_pb2.Meta, report: fleet_pb2.Report) -> bool:
-    """Whether a failed resource that its agent tries again, as after a restart, stays in ERROR until it succeeds.
-
-    Not when a newer generation is wanted, nor when the report itself says APPLIED or FAILED.
-    """
-    final = report.outcome in (fleet_pb2.OUTCOME_APPLIED, fleet_pb2.OUTCOME_FAILED)
-    return head.state == meta_pb2.STATE_ERROR and not final and head.observed_generation >= head.generation

@@ -165,7 +165,7 @@ class FleetService:
         if not objects and not removed:
             if session.held_revision == 0:
                 session.held_revision = revision
-                self._reports.add_ack(session, fleet_pb2.Ack())
+                self._reports.put(session, fleet_pb2.Ack())
             return None
         nonce = ""
         # Each write of its own: one that waits for the agent to read is a part, never the set.
@@ -183,7 +183,7 @@ class FleetService:
             session.refused()
         else:
             session.stored(objects, removed, revision)
-        self._reports.add_ack(session, ack)
+        self._reports.put(session, ack)
         return RETRY_INTERVAL_S if ack.refusal else None
 
 
