@@ -96,8 +96,10 @@ async def abort(context: Context, refusal: Refusal) -> None:
     await context.abort(code, message, (("grpc-status-details-bin", status.SerializeToString()),))
 
 
-def internal_error(method: str, error: Exception) -> Refusal:
-    """The refusal for a bug of ours: the caller learns nothing of its inside, the log has it."""
+def as_refusal(method: str, error: Exception) -> Refusal:
+    """What a call that failed is answered with. Of a bug of ours the caller learns nothing, the log has it."""
+    if isinstance(error, Refusal):
+        return error
     log.error("call.failed", method=method, exc_info=error)
     return Refusal("INTERNAL", f"{method} failed; the server's log says why")
 

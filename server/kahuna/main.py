@@ -8,7 +8,7 @@ from pathlib import Path
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Runs Kahuna. Exits 2 with one line when the configuration is wrong."""
+    """Runs Kahuna. Exits with the reason when the configuration is wrong."""
     parser = argparse.ArgumentParser(prog="kahuna", description="Kowabunga's orchestrator.")
     parser.add_argument("--config", type=Path, help="a TOML file; KAHUNA_* in the environment goes over it")
     commands = parser.add_subparsers(dest="command", required=True)

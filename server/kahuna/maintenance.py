@@ -29,7 +29,7 @@ def generate_admin_key(settings: Settings, out: Path) -> None:
     with Session(store.engine) as session:
         session.execute(delete(AdminKey))
         session.add(AdminKey(prefix=keys.prefix_of(key), digest=hasher.hash(key)))
-        session.add(_audit("admin-key", target_kind="AdminKey"))
+        session.add(Audit(time=_now(), caller="console", method="admin-key", target_kind="AdminKey"))
         session.commit()
     store.dispose()
     draft.replace(out)
@@ -65,7 +65,7 @@ def start_new_incarnation(settings: Settings) -> None:
             if head is None:
                 sys.exit("kahuna: the database has never been served from; there is nothing that could be restored")
             revision, head.incarnation = head.revision, str(uuid.uuid4())
-            session.add(_audit("restored"))
+            session.add(Audit(time=_now(), caller="console", method="restored"))
             session.commit()
     except DBAPIError as error:
         sys.exit(_unusable("used", error))
@@ -75,10 +75,6 @@ def start_new_incarnation(settings: Settings) -> None:
         f"The store has begun a new life at revision {revision}: once Kahuna serves, each agent is sent its whole "
         "slice; nothing on its host is touched.\n"
     )
-
-
-def _audit(method: str, target_kind: str = "") -> Audit:
-    return Audit(time=_now(), caller="console", method=method, target_kind=target_kind)
 
 
 def _now() -> int:

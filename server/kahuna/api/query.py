@@ -5,6 +5,7 @@ import hashlib
 import json
 from bisect import bisect_left
 from collections.abc import Callable, Iterable
+from itertools import accumulate
 from operator import attrgetter, eq, ge, gt, le, lt, ne
 from typing import Any, NamedTuple
 
@@ -59,7 +60,9 @@ def page(kind: contract.Message, resources: Iterable[Message], request: Any) -> 
     asked = json.dumps([kind.name, request.filter, request.order_by]).encode()
     digest = hashlib.sha256(asked).hexdigest()[:16]
     start = bisect_left(ordered, True, key=_is_behind(request.page_token, order, digest)) if request.page_token else 0
-    part = _first_that_fit(ordered[start : start + (request.page_size or DEFAULT_PAGE_SIZE)])
+    part = ordered[start : start + (request.page_size or DEFAULT_PAGE_SIZE)]
+    sizes_so_far = accumulate(resource.ByteSize() for resource in part)
+    part = part[: max(1, sum(size <= MAX_PAGE_BYTES for size in sizes_so_far))]
     if start + len(part) == len(ordered):
         return part, "", len(ordered)
     last = {"of": digest, "keys": [read(part[-1]) for read, _ in order], "id": meta(part[-1]).id}
@@ -78,16 +81,6 @@ def _order(kind: contract.Message, text: str) -> list[tuple[Read, bool]]:
             raise invalid("order_by", f"{path} is a {many}; sort by a field with one value")
         order.setdefault(path, (_sort_key(read), direction.strip() == "desc"))
     return list(order.values())
-
-
-def _first_that_fit(resources: list[Message]) -> list[Message]:
-    """The first resources, as many as fit into MAX_PAGE_BYTES; at least one."""
-    room = MAX_PAGE_BYTES
-    for count, resource in enumerate(resources):
-        room -= resource.ByteSize()
-        if room < 0:
-            return resources[: max(count, 1)]
-    return resources
 
 
 def _is_behind(token: str, order: list[tuple[Read, bool]], digest: str) -> Predicate:
@@ -163,9 +156,17 @@ def _value_of_map(field: contract.Field, path: str, name: str) -> Selection:
 def _parse(field: contract.Field, path: str, text: str) -> Any:
     """The value that a text stands for. Raises Refusal on `filter`."""
     if field.type == "enum":
-        return _enum_value(field, path, text)
+        values = CONTRACT.enums[field.type_name]
+        numbers = [value.number for value in values if text.lower() in (value.short, value.name.lower())]
+        if not numbers:
+            choices = ", ".join(value.short for value in values[1:])
+            raise invalid("filter", f"{quoted(text)} is no value of {path}; choose of {choices}")
+        return numbers[0]
     if field.ref:
-        return _id(field, path, text)
+        if text and not formats.ID.fullmatch(text):
+            holds, plural = "ids" if field.repeated else "an id", CONTRACT.kinds[field.ref].plural
+            raise invalid("filter", f"{path} holds {holds}, not {quoted(text)}; list {plural} to find it")
+        return text.lower()
     if field.type in ("string", "bytes"):
         return text
     if field.type == "bool":
@@ -183,25 +184,6 @@ def _parse(field: contract.Field, path: str, text: str) -> Any:
         return float(text) if field.type in ("double", "float") else int(text)
     except ValueError as error:
         raise invalid("filter", f"{path}: {quoted(text)} is {error if field.in_bytes else wanted}") from None
-
-
-def _enum_value(field: contract.Field, path: str, text: str) -> int:
-    """An enum's value by its full name or its short one."""
-    values = CONTRACT.enums[field.type_name]
-    for value in values:
-        if text.lower() in (value.short, value.name.lower()):
-            return value.number
-    names = ", ".join(value.short for value in values[1:])
-    raise invalid("filter", f"{quoted(text)} is no value of {path}; choose of {names}")
-
-
-def _id(field: contract.Field, path: str, text: str) -> str:
-    """What a reference holds; nothing, where it names nothing."""
-    if text and not formats.ID.fullmatch(text):
-        holds = "ids" if field.repeated else "an id"
-        plural = CONTRACT.kinds[field.ref].plural
-        raise invalid("filter", f"{path} holds {holds}, not {quoted(text)}; list {plural} to find it")
-    return text.lower()
 
 
 def _sort_key(read: Read) -> Read:

@@ -11,10 +11,10 @@ from prometheus_client import Counter, Histogram
 from kahuna.api.methods import streaming, unary
 from kahuna.domain.errors import Refusal
 from kahuna.domain.validation import check_request
-from kahuna.edge import CALLER, SERIALIZE, Context, Handler, abort, internal_error
+from kahuna.edge import CALLER, SERIALIZE, Context, Handler, abort, as_refusal
 from kahuna.kinds.kind import Call, Kind
 from kahuna.kinds.tracking import Cause
-from kahuna.security.scope import ScopedView, scope_of
+from kahuna.security.identity import ScopedView, scope_of
 from kahuna.store.resource import CONTRACT
 from kahuna.store.view import View
 from kowa import contract
@@ -71,10 +71,8 @@ def _unary(kind: Kind[Any], method: contract.Method, view: View) -> Handler:
                 await context.send_initial_metadata(((OPERATION_HEADER, operation),))
             answered.inc()
             return answer
-        except Refusal as refused:
-            refusal = refused
         except Exception as error:  # noqa: BLE001 - the edge: nothing of the inside may get out
-            refusal = internal_error(method.name, error)
+            refusal = as_refusal(method.name, error)
         finally:
             seconds.observe(time.perf_counter() - begun)
         CALLS.labels(method.name, refusal.status).inc()
@@ -91,9 +89,7 @@ def _streaming(kind: Kind[Any], method: contract.Method, view: View) -> Handler:
         try:
             async for answer in carry_out(*read(data)):
                 yield answer
-        except Refusal as refusal:
-            await abort(context, refusal)
         except Exception as error:  # noqa: BLE001 - the edge
-            await abort(context, internal_error(method.name, error))
+            await abort(context, as_refusal(method.name, error))
 
     return grpc.unary_stream_rpc_method_handler(serve, None, SERIALIZE)

@@ -7,7 +7,7 @@ from typing import Any
 from google.protobuf.message import Message
 
 from kahuna.domain.errors import Refusal
-from kahuna.security.scope import ScopedView
+from kahuna.security.identity import ScopedView
 from kahuna.store.resource import meta
 from kahuna.store.view import Transition
 from kowa import contract

@@ -4,7 +4,6 @@ import asyncio
 import contextlib
 from collections import Counter
 from collections.abc import Iterable
-from functools import cache
 from itertools import accumulate, islice
 
 import structlog
@@ -17,7 +16,7 @@ from kahuna.kinds import deletion, tracking
 from kahuna.kinds.kind import Kinds
 from kahuna.kinds.reach import reach_of_kinds
 from kahuna.store.database import Store
-from kahuna.store.resource import CONTRACT, Lock, message_class, meta
+from kahuna.store.resource import CONTRACT, Lock, meta
 from kahuna.store.transaction import Transaction
 from kowa import resources
 from kowa.fleet.v1 import fleet_pb2
@@ -31,6 +30,7 @@ MAX_WAITING_BYTES = 4 << 20  # of an agent's reports, before nothing more is rea
 # Limits of a reported resource; of a host's, of the list of unknown domains and files (strangers) and of each fact.
 MAX_RESOURCE_BYTES, MAX_STRANGERS_BYTES, MAX_FACT_BYTES = 64 << 10, 48 << 10, 3500
 _KINDS = {kind.message.name: name for name, kind in CONTRACT.kinds.items()}  # by the full names of their messages
+_REPORTED = {name for name, kind in CONTRACT.kinds.items() if kind.converges or "status" in kind.message.fields}
 _CONDITION_TYPES = {fleet_pb2.OUTCOME_FAILED: "Failed", fleet_pb2.OUTCOME_WAITING: "Waiting"}
 Pending = tuple[Session, fleet_pb2.Report | fleet_pb2.Ack]
 """What an agent has said in a session, until it is stored."""
@@ -169,7 +169,7 @@ def _is_current(tx: Transaction, session: Session) -> bool:
 def _apply(tx: Transaction, kinds: Kinds, session: Session, report: fleet_pb2.Report) -> str:
     """Stores a report. Returns the kind if the resource is marked and the report says that it is gone from the host."""
     kind = _KINDS.get(report.resource.TypeName(), "")
-    if not kind or (not report.gone and not _is_reported(kind)):
+    if not kind or (not report.gone and kind not in _REPORTED):
         return ""
     resource = tx.find(kind, report.id)
     if resource is None or not reach_of_kinds().concerns(tx, session.agent, kind, report.id):
@@ -189,12 +189,6 @@ def _apply(tx: Transaction, kinds: Kinds, session: Session, report: fleet_pb2.Re
     tracking.advance(tx, reported, report.message[:MAX_TEXT_CHARS], waiting=waiting)
     rules.after_report(tx, reported)
     return ""
-
-
-@cache
-def _is_reported(kind: str) -> bool:
-    """Whether anything that agents see of a kind is kept."""
-    return CONTRACT.kinds[kind].converges or "status" in message_class(kind).DESCRIPTOR.fields_by_name
 
 
 def _copy_seen(tx: Transaction, resource: Message, seen: Message, report: fleet_pb2.Report) -> None:

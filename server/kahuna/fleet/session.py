@@ -26,9 +26,6 @@ MAX_OUTBOUND = 64  # messages that wait for an agent that reads slowly
 MAX_HOLDINGS, MAX_ID_CHARS = 100_000, 36  # objects that an agent may say it holds, and the length of an id of one
 MAX_TEXT_CHARS = 1024  # of an agent's message that are kept
 
-Held = tuple[int, bool]
-"""What an agent holds of an object: its generation, and whether it is marked for deletion."""
-
 
 class Session:
     """What is sent is always the difference between the agent's slice now and what it is known to hold.
@@ -38,7 +35,7 @@ class Session:
 
     def __init__(self, view: View, agent: str, token: str, epoch: int) -> None:
         self.agent, self.token, self.epoch = agent, token, epoch
-        self.held: dict[str, Held] = {}
+        self.held: dict[str, tuple[int, bool]] = {}  # of what it holds: the generation, and whether it is marked
         self.held_revision = 0
         self.last_message_at = time.monotonic()
         self.stale = False

@@ -19,8 +19,8 @@ from kahuna.kinds import command, deletion, tracking
 from kahuna.kinds.console import Consoles
 from kahuna.kinds.tracking import Cause
 from kahuna.kinds.verbs import Form, form_of
+from kahuna.security.identity import ScopedView
 from kahuna.security.keys import KeyHasher
-from kahuna.security.scope import ScopedView
 from kahuna.store.database import Store
 from kahuna.store.resource import CONTRACT, TABLES, Lock, Resource, column_values, copy_of, meta, own_columns
 from kahuna.store.transaction import StaleRead, Transaction, references_to

@@ -8,7 +8,7 @@ from sqlmodel import Field, col, select
 
 from kahuna.domain import lifecycle
 from kahuna.kinds.reach import reach_of_kinds
-from kahuna.security.scope import EVERYTHING, Scope
+from kahuna.security.identity import EVERYTHING, Scope
 from kahuna.store.resource import Resource, message_of, meta
 from kahuna.store.tables import Audit
 from kahuna.store.transaction import Transaction, parts_of

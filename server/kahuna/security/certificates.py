@@ -19,6 +19,9 @@ _CA_USAGE = x509.KeyUsage(
     data_encipherment=False, key_agreement=False, encipher_only=False, decipher_only=False,
 )  # fmt: skip
 
+_Files = tuple[Path, Path]
+"""A certificate and its key."""
+
 
 @dataclass(frozen=True, slots=True)
 class Certificates:
@@ -35,31 +38,26 @@ def ensure(folder: Path, names: Sequence[str]) -> Certificates:
     ca_key = folder / "ca.key"
     if not (files.ca.exists() and ca_key.exists()):
         about = {x509.BasicConstraints(ca=True, path_length=0): True, _CA_USAGE: True}
-        _issue("Kowabunga CA", CA_DAYS, about, files.ca, ca_key)
+        _issue("Kowabunga CA", CA_DAYS, about, (files.ca, ca_key))
     if not (files.key.exists() and files.certificate.exists() and _is_valid(files, names)):
         about = {
             x509.SubjectAlternativeName(map(_alternative_name, names)): False,
             x509.BasicConstraints(ca=False, path_length=None): True,
             x509.ExtendedKeyUsage([ExtendedKeyUsageOID.SERVER_AUTH]): False,
         }
-        _issue("Kahuna", SERVER_DAYS, about, files.certificate, files.key, (files.ca, ca_key))
+        _issue("Kahuna", SERVER_DAYS, about, (files.certificate, files.key), ca=(files.ca, ca_key))
     return files
 
 
 def _issue(
-    common_name: str,
-    days: int,
-    extensions: Mapping[x509.ExtensionType, bool],
-    certificate_file: Path,
-    key_file: Path,
-    ca_files: tuple[Path, Path] | None = None,
+    name: str, days: int, extensions: Mapping[x509.ExtensionType, bool], files: _Files, ca: _Files | None = None
 ) -> None:
-    """Makes a key and its certificate, self-signed unless there is a CA. Extensions are critical or not."""
+    """Makes a certificate and its key, self-signed unless there is a CA. Extensions are critical or not."""
     key = signing_key = ec.generate_private_key(ec.SECP256R1())
-    subject = issuer = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, common_name)])
-    if ca_files is not None:
-        issuer = x509.load_pem_x509_certificate(ca_files[0].read_bytes()).subject
-        ca_key = serialization.load_pem_private_key(ca_files[1].read_bytes(), password=None)
+    subject = issuer = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
+    if ca is not None:
+        issuer = x509.load_pem_x509_certificate(ca[0].read_bytes()).subject
+        ca_key = serialization.load_pem_private_key(ca[1].read_bytes(), password=None)
         assert isinstance(ca_key, ec.EllipticCurvePrivateKey)
         signing_key = ca_key
     now = datetime.now(UTC)
@@ -69,8 +67,8 @@ def _issue(
     for extension, critical in extensions.items():
         builder = builder.add_extension(extension, critical)
     pem, format_ = serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8
-    write(key_file, key.private_bytes(pem, format_, serialization.NoEncryption()), mode=0o600)
-    write(certificate_file, builder.sign(signing_key, hashes.SHA256()).public_bytes(pem), mode=0o644)
+    write(files[1], key.private_bytes(pem, format_, serialization.NoEncryption()), mode=0o600)
+    write(files[0], builder.sign(signing_key, hashes.SHA256()).public_bytes(pem), mode=0o644)
 
 
 def _is_valid(files: Certificates, names: Sequence[str]) -> bool:

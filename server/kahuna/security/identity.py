@@ -1,11 +1,13 @@
-"""Who a credential belongs to, and which methods they may call."""
+"""Who a credential belongs to, which methods they may call, and which resources they see."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+
+from google.protobuf.message import Message
 
 from kahuna.domain.errors import Refusal
 from kahuna.security.keys import KeyHasher, prefix_of
-from kahuna.store.view import Entry, Transition, View
+from kahuna.store.view import Transition, View
 from kowa.v2 import agent_token_pb2, options_pb2
 
 
@@ -21,6 +23,7 @@ class Identity:
 
 ANONYMOUS = Identity("", options_pb2.ROLE_PUBLIC)
 ADMIN = Identity("admin", options_pb2.ROLE_SUPER_ADMIN)
+_PARSE = agent_token_pb2.AgentToken.FromString
 
 
 class Identities:
@@ -30,7 +33,7 @@ class Identities:
         self._hasher = hasher
         self._admin_keys = dict(admin_keys)
         self._view = view
-        self._token_ids = {_token(entry).prefix: id_ for id_, entry in view.entries("AgentToken").items()}
+        self._token_ids = {_PARSE(entry.data).prefix: id_ for id_, entry in view.entries("AgentToken").items()}
         view.follow(self._follow)
 
     def identify(self, authorization: str) -> Identity:
@@ -45,7 +48,7 @@ class Identities:
             return ADMIN
         entry = self._view.entries("AgentToken").get(self._token_ids.get(prefix, ""))
         if entry is not None and self._hasher.matches(key, entry.secret):
-            token = _token(entry)
+            token = _PARSE(entry.data)
             if not token.meta.HasField("delete_time"):
                 return Identity(f"agent:{token.agent}", options_pb2.ROLE_AGENT, token.agent, token.meta.id)
         raise Refusal("UNAUTHENTICATED", "the key is unknown or has been revoked; use one that is valid")
@@ -58,10 +61,6 @@ class Identities:
                 self._token_ids.pop(transition.before.prefix, None)
 
 
-def _token(entry: Entry) -> agent_token_pb2.AgentToken:
-    return agent_token_pb2.AgentToken.FromString(entry.data)
-
-
 def is_allowed(identity: Identity, access: options_pb2.Access) -> bool:
     """Whether an identity may call a method with this option. Without an option nobody may."""
     if access.role == options_pb2.ROLE_PUBLIC:
@@ -69,3 +68,36 @@ def is_allowed(identity: Identity, access: options_pb2.Access) -> bool:
     if access.role == options_pb2.ROLE_AGENT or identity.role == options_pb2.ROLE_AGENT:
         return access.role == identity.role
     return bool(access.role) and identity.role >= access.role
+
+
+class Scope:
+    """Which resources a caller sees: all of them. What is not seen is answered like what does not exist."""
+
+    def sees(self, kind: str, resource: Message) -> bool:
+        """Whether the caller may know of a resource."""
+        return True
+
+
+EVERYTHING = Scope()
+"""What the platform's owner sees, and what Kahuna's own rules and timers do."""
+
+
+def scope_of(identity: Identity) -> Scope:
+    """What an identity sees. Whom a method does not let in never gets here; so far that leaves the platform's owner."""
+    return EVERYTHING
+
+
+class ScopedView:
+    """The view as one caller sees it: what List, Get, Watch, verbs, consoles and waiting read from."""
+
+    def __init__(self, view: View, scope: Scope) -> None:
+        self.view, self.scope = view, scope
+
+    def find(self, kind: str, id_: str) -> Message | None:
+        """A resource, or nothing."""
+        found = self.view.find(kind, id_)
+        return found if found is not None and self.scope.sees(kind, found) else None
+
+    def all(self, kind: str) -> Iterator[Message]:
+        """The resources of a kind, by id."""
+        return (resource for resource in self.view.all(kind) if self.scope.sees(kind, resource))
