@@ -39,8 +39,7 @@ log = structlog.get_logger()
 SESSIONS = Gauge("kahuna_sessions", "Agents connected.")
 REVISION = Gauge("kahuna_revision", "The revision the view stands at.")
 
-# How long calls under way may take to end when Kahuna stops.
-SHUTDOWN_GRACE_S = 2
+SHUTDOWN_GRACE_S = 2  # for calls under way to end when Kahuna stops
 MINUTE_S, HOUR_S = 60, 3600
 HOUSEKEEPING_INTERVAL_S = 10
 KEEPALIVE = (

@@ -7,7 +7,7 @@ from bisect import bisect_left
 from collections.abc import Callable, Iterable
 from itertools import accumulate
 from operator import attrgetter, eq, ge, gt, le, lt, ne
-from typing import Any, NamedTuple
+from typing import Any
 
 from google.protobuf.message import Message
 from google.protobuf.timestamp_pb2 import Timestamp
@@ -26,14 +26,6 @@ _EMPTY = {"string": "", "bool": False}
 Predicate = Callable[[Message], bool]
 Read = Callable[[Message], Any]
 """What reads a field of a resource."""
-
-
-class Selection(NamedTuple):
-    """What a path leads to in a resource: a field, or a value of a map."""
-
-    field: contract.Field
-    read: Read
-    many: str  # `list` or `map`; empty where it is one value
 
 
 def matcher(kind: contract.Message, text: str) -> Predicate:
@@ -88,7 +80,7 @@ def _is_behind(token: str, order: list[tuple[Read, bool]], digest: str) -> Predi
     foreign = invalid("page_token", "is not one that this list returned; start anew")
     try:
         last = json.loads(base64.urlsafe_b64decode(token))
-        id_, pairs = last["id"], list(zip(order, last["keys"], strict=True))
+        id_, pairs = str(last["id"]), list(zip(order, last["keys"], strict=True))
     except (ValueError, TypeError, LookupError, RecursionError):
         raise foreign from None
     if last.get("of") != digest or not isinstance(last["keys"], list):
@@ -101,7 +93,7 @@ def _is_behind(token: str, order: list[tuple[Read, bool]], digest: str) -> Predi
                 raise foreign
             if own != key:
                 return bool(own < key if descending else own > key)
-        return bool(meta(resource).id > id_)
+        return meta(resource).id > id_
 
     return is_behind
 
@@ -123,8 +115,10 @@ def _test(kind: contract.Message, asked: Condition) -> Predicate:
     return lambda resource: compare(read(resource), value)
 
 
-def _select(kind: contract.Message, path: str, argument: str) -> Selection:
-    """What a path leads to; moments are read as nanoseconds. Raises Refusal on the argument where there is nothing."""
+def _select(kind: contract.Message, path: str, argument: str) -> tuple[contract.Field, Read, str]:
+    """The field that a path leads to, what reads it (or its value of a name, in a map), and whether it is one value
+    (empty), a `list` or a `map`. Times are read as nanoseconds. Raises Refusal on the argument where there is no field.
+    """
     about: contract.Message | None = kind
     field: contract.Field | None = None
     parts = names(path) or [path]
@@ -142,15 +136,15 @@ def _select(kind: contract.Message, path: str, argument: str) -> Selection:
     if field.many:
         if field.type == "message":
             raise invalid(argument, f"{path} holds no plain values; nothing can be asked of it")
-        return Selection(field, read, "map" if field.is_map else "list")
+        return field, read, "map" if field.is_map else "list"
     if about is not None:
         raise invalid(argument, f"{path} is no value by itself; name one of its fields: {', '.join(about.fields)}")
-    return Selection(field, (lambda resource: read(resource).ToNanoseconds()) if field.type == "message" else read, "")
+    return field, (lambda resource: read(resource).ToNanoseconds()) if field.type == "message" else read, ""
 
 
-def _value_of_map(field: contract.Field, path: str, name: str) -> Selection:
+def _value_of_map(field: contract.Field, path: str, name: str) -> tuple[contract.Field, Read, str]:
     read, empty = attrgetter(path), _EMPTY.get(field.type, 0)
-    return Selection(field, lambda resource: read(resource).get(name, empty), "")
+    return field, lambda resource: read(resource).get(name, empty), ""
 
 
 def _parse(field: contract.Field, path: str, text: str) -> Any:

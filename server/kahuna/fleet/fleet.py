@@ -163,10 +163,10 @@ class Fleet:
         to_send, to_remove = reach_of_kinds().affected(self.store.view, self.sessions, changed, added, dropped)
         for (kind, id_), agents in to_send.items():
             for agent in agents:
-                self.sessions[agent].touch(kind, id_)
+                self.sessions[agent].touch(id_, kind)
         for (_, id_), agents in to_remove.items():
             for agent in agents:
-                self.sessions[agent].leave(id_)
+                self.sessions[agent].touch(id_, "")
 
 
 def _is_revoked(token: Message | None) -> bool:

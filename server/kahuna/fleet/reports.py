@@ -147,18 +147,15 @@ def _store(tx: Transaction, kinds: Kinds, pending: Iterable[Pending]) -> None:
         if session not in current:
             continue
         if isinstance(message, fleet_pb2.Ack):
-            _store_ack(tx, session, message)
+            with contextlib.suppress(Refusal):  # its record may have gone meanwhile
+                agent = tx.lock(agent_pb2.Agent, session.agent)
+                agent.status.held_revision = session.held_revision
+                agent.status.refusal = message.refusal[:MAX_TEXT_CHARS]
+                tx.report("Agent", agent)
         elif kind := _apply(tx, kinds, session, message):
             gone.setdefault((kind, message.id), []).append(session.agent)
     for (kind, id_), agents in gone.items():
         deletion.confirm_gone(tx, kind, id_, agents)
-
-
-def _store_ack(tx: Transaction, session: Session, ack: fleet_pb2.Ack) -> None:
-    with contextlib.suppress(Refusal):  # its record may have gone since it was looked at
-        agent = tx.lock(agent_pb2.Agent, session.agent)
-        agent.status.held_revision, agent.status.refusal = session.held_revision, ack.refusal[:MAX_TEXT_CHARS]
-        tx.report("Agent", agent)
 
 
 def _is_current(tx: Transaction, session: Session) -> bool:

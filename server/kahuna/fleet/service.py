@@ -98,21 +98,19 @@ class FleetService:
             console.end(SESSION_ENDED)
 
     async def _serve(self, session: Session, hello: fleet_pb2.Hello, requests: Requests, context: Context) -> None:
-        await context.write(fleet_pb2.ConnectResponse(welcome=self._welcome(session)))
-        known = hello.incarnation == self._fleet.store.view.incarnation
+        view = self._fleet.store.view
+        kind, node = next(((kind, node.meta.id) for kind, node in nodes_of(view, session.agent)), ("", ""))
+        welcome = fleet_pb2.Welcome(
+            epoch=session.epoch, incarnation=view.incarnation, kind=kind, node=node, max_message=MAX_MESSAGE_BYTES
+        )
+        await context.write(fleet_pb2.ConnectResponse(welcome=welcome))
+        known = hello.incarnation == view.incarnation
         reading, writing = self._read(session, requests, known), self._write(session, context)
         for outcome in await until_first_done(reading, writing, asyncio.shield(session.end_reason)):
             if isinstance(outcome, Refusal):
                 session.end(outcome.message)
             elif isinstance(outcome, Exception):
                 log.warning("session.broken", agent=session.agent, exc_info=outcome)
-
-    def _welcome(self, session: Session) -> fleet_pb2.Welcome:
-        view = self._fleet.store.view
-        kind, node = next(((kind, node.meta.id) for kind, node in nodes_of(view, session.agent)), ("", ""))
-        return fleet_pb2.Welcome(
-            epoch=session.epoch, incarnation=view.incarnation, kind=kind, node=node, max_message=MAX_MESSAGE_BYTES
-        )
 
     async def _read(self, session: Session, requests: Requests, known: bool) -> None:
         """Takes what the agent says. What it holds counts only if its incarnation is `known`."""

@@ -79,14 +79,9 @@ class Session:
             log.warning("report.outside_slice", agent=self.agent, id=id_[:MAX_ID_CHARS])
         return False
 
-    def touch(self, kind: str, id_: str) -> None:
-        """This resource of the slice may have changed."""
+    def touch(self, id_: str, kind: str) -> None:
+        """This resource of the slice may have changed; without a kind, it belongs to the slice no more."""
         self._dirty[id_] = kind
-        self._woken.set()
-
-    def leave(self, id_: str) -> None:
-        """This resource belongs to the slice no more."""
-        self._dirty[id_] = ""
         self._woken.set()
 
     def enqueue(self, response: fleet_pb2.ConnectResponse) -> bool:

@@ -2,9 +2,9 @@
 
 import ipaddress
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import NamedTuple
 
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
@@ -23,8 +23,7 @@ _Files = tuple[Path, Path]
 """A certificate and its key."""
 
 
-@dataclass(frozen=True, slots=True)
-class Certificates:
+class Certificates(NamedTuple):
     """Files in PEM: the CA that clients trust, and the server's certificate with its key (mode 0600)."""
 
     ca: Path
