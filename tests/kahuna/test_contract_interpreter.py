@@ -306,10 +306,10 @@ def test_a_client_can_not_write_what_is_the_servers(before: Any, sent: Any) -> N
 def test_an_address_has_one_text(text: str) -> None:
     import ipaddress
 
-    taken = not list(rules.broken(options_pb2.Rule(ip=options_pb2.FAMILY_ANY), text))
+    taken = not list(rules.problems(options_pb2.Rule(ip=options_pb2.FAMILY_ANY), text))
     if taken:
         assert str(ipaddress.ip_address(text)) == text
-    network = not list(rules.broken(options_pb2.Rule(cidr=options_pb2.FAMILY_ANY), text))
+    network = not list(rules.problems(options_pb2.Rule(cidr=options_pb2.FAMILY_ANY), text))
     assert not network or str(ipaddress.ip_network(text)) == text
 
 

@@ -6,7 +6,7 @@ from collections.abc import Collection, Mapping
 from kahuna.domain.errors import Refusal, invalid
 from kowa.reserved import find_mac_owner
 
-# Locally administered, unicast; the rest is drawn.
+# Locally administered, unicast; the rest is random.
 MAC_PREFIX = "52:54:00"
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 # No machine's addresses, and why.
@@ -41,7 +41,7 @@ def check_subnet(cidr: str, gateway: str, others: Collection[tuple[str, str]], w
         raise invalid("cidr", f"{cidr} has no room for a gateway and a machine; use /30 or wider")
     if network.prefixlen < 8:
         raise invalid("cidr", f"{cidr} is wider than /8; split it")
-    why = why_no_host(network)
+    why = reserved_range(network)
     if why:
         raise invalid("cidr", f"{cidr} overlaps {why}; use a private range, such as one of 10.0.0.0/8")
     for name, other in others:
@@ -55,7 +55,7 @@ def check_subnet(cidr: str, gateway: str, others: Collection[tuple[str, str]], w
     return gateway
 
 
-def why_no_host(network: Network) -> str:
+def reserved_range(network: Network) -> str:
     """The range that is no machine's in which a network lies or of which it holds some, and why; or nothing."""
     for other, why in _NOT_FOR_HOSTS:
         if network.overlaps(other):
@@ -89,6 +89,6 @@ def check_mac(mac: str, vnets: Mapping[str, str], hosts: Mapping[str, str]) -> N
         raise invalid("mac", f"{mac} is {owner}; choose another, or leave it out for one")
 
 
-def mac_of(drawn: bytes) -> str:
+def mac_of(random_bytes: bytes) -> str:
     """A hardware address from three random bytes; the database says whether it is taken."""
-    return ":".join([MAC_PREFIX, *(f"{byte:02x}" for byte in drawn)])
+    return ":".join([MAC_PREFIX, *(f"{byte:02x}" for byte in random_bytes)])

@@ -35,12 +35,12 @@ def apply_mask(target: Message, source: Message, paths: Collection[str]) -> None
     """Takes the fields at some paths of the source into the target; what is unset there is cleared.
 
     The server's fields of the target stay, those in its parts as well: in an element of a list as long as that is
-    the same one (see `_pairs`).
+    the same one (see `_same_parts`).
     """
     about, before = described(target), type(target)()
     before.CopyFrom(target)
     for path in paths:
-        _take_path(about, target, source, path.split("."))
+        _copy_path(about, target, source, path.split("."))
     _clear_output_only(about, target)
     _keep_output_only(about, before, target)
 
@@ -49,8 +49,8 @@ def check_immutable(kind: contract.Kind, before: Message, after: Message) -> Non
     """Raises Refusal on the first field that is changed and can't be."""
     for where, field in _changed(kind.message, before, after, ""):
         if field.change_not_served:
-            said = f"can't be changed yet; leave it as it is or create another {kind.command}"
-            raise on_field("NOT_SERVED", where, said)
+            reason = f"can't be changed yet; leave it as it is or create another {kind.command}"
+            raise on_field("NOT_SERVED", where, reason)
         raise invalid(where, f"can't be changed; create another {kind.command}")
 
 
@@ -74,16 +74,16 @@ def _clear_output_only(about: contract.Message, message: Message) -> None:
 def _keep_output_only(about: contract.Message, before: Message, after: Message) -> None:
     for field in about.fields.values():
         if field.output_only:
-            _take(after, before, field)
+            _copy_field(after, before, field)
         elif field.name in about.parts and field.name != META:
             part = about.parts[field.name]
-            for _, old, new in _pairs(field, before, after):
+            for _, old, new in _same_parts(field, before, after):
                 # An element without an identity is the same one if a client says the same of it.
-                if not field.repeated or field.rule.unique_by or _alike(part, old, new):
+                if not field.repeated or field.rule.unique_by or _same_to_clients(part, old, new):
                     _keep_output_only(part, old, new)
 
 
-def _alike(about: contract.Message, old: Message, new: Message) -> bool:
+def _same_to_clients(about: contract.Message, old: Message, new: Message) -> bool:
     plain = type(old)()
     plain.CopyFrom(old)
     _clear_output_only(about, plain)
@@ -100,11 +100,11 @@ def _changed(
             if getattr(before, field.name) != getattr(after, field.name):
                 yield contract.place(above, field.name), field
         elif field.name in about.parts:
-            for key, old, new in _pairs(field, before, after):
+            for key, old, new in _same_parts(field, before, after):
                 yield from _changed(about.parts[field.name], old, new, contract.place(above, field.name, key))
 
 
-def _pairs(field: contract.Field, before: Message, after: Message) -> Iterator[tuple[contract.Key, Any, Any]]:
+def _same_parts(field: contract.Field, before: Message, after: Message) -> Iterator[tuple[contract.Key, Any, Any]]:
     """The messages in a field that are the same before and after: by their key in a map; in a list by the field that
     makes its elements unique, or else by their order."""
     by = field.rule.unique_by if field.repeated else ""
@@ -142,14 +142,14 @@ def _check_path(kind: contract.Kind, path: str) -> None:
         about = None if field.many else about.parts.get(name)
 
 
-def _take_path(about: contract.Message, target: Any, source: Any, path: list[str]) -> None:
+def _copy_path(about: contract.Message, target: Any, source: Any, path: list[str]) -> None:
     name, *rest = path
     if not rest:
-        _take(target, source, about.fields[name])
+        _copy_field(target, source, about.fields[name])
     elif target.HasField(name) or source.HasField(name):
-        _take_path(about.parts[name], getattr(target, name), getattr(source, name), rest)
+        _copy_path(about.parts[name], getattr(target, name), getattr(source, name), rest)
 
 
-def _take(target: Any, source: Any, field: contract.Field) -> None:
+def _copy_field(target: Any, source: Any, field: contract.Field) -> None:
     """Makes a field of the target what it is in the source."""
     FieldMask(paths=[field.name]).MergeMessage(source, target, replace_message_field=True, replace_repeated_field=True)

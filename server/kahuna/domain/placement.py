@@ -57,12 +57,12 @@ def no_host(refused: Mapping[str, str], within: str) -> Refusal:
         hosts.setdefault(reason, []).append(name)
     groups = sorted(hosts.items(), key=lambda group: -len(group[1]))
     shown = groups[:MAX_REASONS]
-    said = [f"{names[0] if len(names) == 1 else f'{len(names)} hosts'}: {reason}" for reason, names in shown]
+    reasons = [f"{names[0] if len(names) == 1 else f'{len(names)} hosts'}: {reason}" for reason, names in shown]
     if len(groups) > MAX_REASONS:
-        said.append(f"and {sum(len(names) for _, names in groups[MAX_REASONS:])} more")
+        reasons.append(f"and {sum(len(names) for _, names in groups[MAX_REASONS:])} more")
     return Refusal(
         "NO_HOST",
-        f"no host of the {within} can hold the machine ({'; '.join(said) or f'the {within} has no host'}); "
+        f"no host of the {within} can hold the machine ({'; '.join(reasons) or f'the {within} has no host'}); "
         "ask for less or add a host",
         details=dict(sorted(refused.items())),
     )

@@ -5,7 +5,7 @@ import re
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
-from kahuna.domain.addresses import why_no_host
+from kahuna.domain.addresses import reserved_range
 from kahuna.domain.errors import quoted
 from kowa import formats
 from kowa.ssh_keys import why_no_public_key
@@ -25,7 +25,7 @@ _FAMILIES: Mapping[int, tuple[tuple[int, ...], str, str]] = {
 }
 
 
-def broken(rule: options_pb2.Rule, value: Any) -> Iterator[str]:
+def problems(rule: options_pb2.Rule, value: Any) -> Iterator[str]:
     """What a value does not meet, in words that follow its field's name. Rules of whole lists and maps are apart."""
     for option, wanted in rule.ListFields():
         check = CHECKS.get(option.name)
@@ -62,7 +62,7 @@ def _ip(value: str, family: int) -> str:
         return reason
     if address.version not in versions or getattr(address, "scope_id", None):
         return reason
-    if why := why_no_host(ipaddress.ip_network(address)):
+    if why := reserved_range(ipaddress.ip_network(address)):
         return f"{reason}: it is of {why}"
     return "" if str(address) == value else f"{quoted(value)} is written {address}"
 

@@ -78,7 +78,7 @@ def _violations(
         elif field.not_served:
             yield _NotServed(contract.place(above, field.name), "is not served yet; leave it out")
         elif within_resources or not _is_resource(about, field):
-            yield from _broken(about, message, field, above, before)
+            yield from _problems(about, message, field, above, before)
     for oneof in about.oneofs.values():
         was_set = before is None or before.WhichOneof(oneof.name)
         if oneof.required and was_set and not message.WhichOneof(oneof.name):
@@ -99,7 +99,7 @@ def _is_resource(about: contract.Message, field: contract.Field) -> bool:
     return part is not None and META in part.fields
 
 
-def _broken(
+def _problems(
     about: contract.Message, message: Message, field: contract.Field, above: str, before: Message | None
 ) -> Iterator[Violation]:
     """What is wrong with a field that is set, and with what is in it."""
@@ -109,10 +109,10 @@ def _broken(
         yield Violation(contract.place(above, field.name), f"has {count} elements, {rule.max_items} at most")
     if field.many and (field.ref or rule.unique_by):
         yield from _repeated(message, field, above)
-    for key, value in _looked_at(message, field):
+    for key, value in _values_to_check(message, field):
         here = contract.place(above, field.name, key)
         if field.is_map:
-            of_names = rules.broken(rule.keys if rule.HasField("keys") else rule, key)
+            of_names = rules.problems(rule.keys if rule.HasField("keys") else rule, key)
             yield from (Violation(here, f"its name {reason}") for reason in of_names)
         if part is not None:
             known = before is not None and key is None and before.HasField(field.name)
@@ -120,7 +120,7 @@ def _broken(
         elif field.type == "enum":
             yield from _unserved(field.type_name, value, here)
         else:
-            yield from (Violation(here, reason) for reason in rules.broken(rule, value))
+            yield from (Violation(here, reason) for reason in rules.problems(rule, value))
 
 
 def _unserved(enum: str, number: int, here: str) -> Iterator[Violation]:
@@ -133,7 +133,7 @@ def _unserved(enum: str, number: int, here: str) -> Iterator[Violation]:
         yield _NotServed(here, f"{value.name} is not served yet; use {' or '.join(served)}")
 
 
-def _looked_at(message: Message, field: contract.Field) -> Iterator[tuple[contract.Key, Any]]:
+def _values_to_check(message: Message, field: contract.Field) -> Iterator[tuple[contract.Key, Any]]:
     """What a field holds; of what is too long, no more than may be there: somebody may send any number."""
     return islice(contract.values(message, field), field.rule.max_items or None)
 
@@ -141,9 +141,9 @@ def _looked_at(message: Message, field: contract.Field) -> Iterator[tuple[contra
 def _repeated(message: Message, field: contract.Field, above: str) -> Iterator[Violation]:
     """What of a list or map is there twice, by its field that must differ, or names nothing."""
     by, seen = field.rule.unique_by, dict[Any, str]()
-    for key, one in _looked_at(message, field):
+    for key, one in _values_to_check(message, field):
         value, here = getattr(one, by) if by else one, contract.place(above, field.name, key)
-        if not value:  # in a part, what must be there is said of the part
+        if not value:  # in a part, what must be there is checked in the part
             yield from [Violation(here, "names nothing")] if field.ref else []
         elif value in seen and field.ref:
             yield Violation(contract.place(above, field.name), "names the same thing twice")

@@ -44,8 +44,8 @@ def check_agents(tx: Transaction, node: Message, before: Message | None = None) 
         for served, other in nodes_of(tx, agent) if kind == "Agent" else ():
             if other.meta.id != meta(node).id:
                 going = ", which is being deleted" if other.meta.HasField("delete_time") else ""
-                said = f"it serves {CONTRACT.kinds[served].command} {other.name}{going}"
-                raise on_field("IN_USE", place, f"{said}; an agent serves one node at most, choose another")
+                reason = f"it serves {CONTRACT.kinds[served].command} {other.name}{going}"
+                raise on_field("IN_USE", place, f"{reason}; an agent serves one node at most, choose another")
 
 
 def nodes_of(reader: View | Transaction, agent: str) -> Iterator[tuple[str, Any]]:

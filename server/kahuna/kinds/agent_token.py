@@ -1,4 +1,4 @@
-"""Agent tokens: drawn here, shown once, kept as a keyed hash."""
+"""Agent tokens: generated here, shown once, kept as a keyed hash."""
 
 from sqlmodel import Field
 
@@ -21,7 +21,7 @@ class AgentTokens(Kind[agent_token_pb2.AgentToken], table=AgentToken):
     """What agents sign in with. Deleting one ends the sessions it opened."""
 
     def add_row(self, tx: Transaction, resource: agent_token_pb2.AgentToken) -> agent_token_pb2.AgentToken:
-        """Draws the secret; only this answer holds it."""
+        """Generates the secret; only this answer holds it."""
         key = keys.generate(keys.AGENT)
         resource.prefix = keys.prefix_of(key)
         token = tx.add(self.name, resource, secret=self.platform.hasher.hash(key))
@@ -29,5 +29,5 @@ class AgentTokens(Kind[agent_token_pb2.AgentToken], table=AgentToken):
         return token
 
     def redact_plan(self, resource: agent_token_pb2.AgentToken) -> None:
-        """What a plan would draw opens nothing, so it is not shown."""
+        """What a plan generates opens nothing, so it is not shown."""
         resource.ClearField("secret")

@@ -98,7 +98,7 @@ def expire(tx: Transaction) -> None:
         end(tx, row.agent_id, fleet_pb2.CommandResult(id=row.id, ending=fleet_pb2.ENDING_EXPIRED))
 
 
-def give_up(tx: Transaction, agent: str) -> None:
+def end_all(tx: Transaction, agent: str) -> None:
     """Ends the commands of an agent that is asked no more."""
     for sent, ending in ((True, fleet_pb2.ENDING_UNKNOWN), (False, fleet_pb2.ENDING_EXPIRED)):
         for row in _rows(tx, agent, sent=sent):
@@ -106,7 +106,7 @@ def give_up(tx: Transaction, agent: str) -> None:
 
 
 def end(tx: Transaction, agent: str, result: fleet_pb2.CommandResult) -> None:
-    """Takes what an agent says of the end of a command of its own; said again, it changes nothing."""
+    """Takes what an agent says of the end of a command of its own; a second time, it changes nothing."""
     row = tx.session.get(Command, result.id, with_for_update=True)
     if row is None or row.agent_id != agent:
         return

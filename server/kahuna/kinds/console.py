@@ -12,7 +12,7 @@ from kowa.runtime.tasks import first_done
 
 MAX_OUTPUT_BYTES = 256 << 10  # that wait for the viewer; the machine's host waits then
 MAX_KEYS_BYTES = 64 << 10  # that wait for the machine, before who types waits
-MAX_CHUNK_BYTES = 64 << 10  # of output in one message, and before its host is told that it is shown
+MAX_CHUNK_BYTES = 64 << 10  # of output in one message, and before its host hears that it is shown
 MAX_TYPED_BYTES = 4 << 10  # of keys in one message
 MAX_UNDONE_MESSAGES = 16  # of keys and sizes, that the host has not carried out yet
 ANSWER_TIMEOUT_S = 10  # for a host to answer that a console is wanted, and for a machine to take keys
@@ -33,7 +33,7 @@ class Console:
         self.refusal = ""
         self._output, self._keys = bytearray(), bytearray()
         self._taken = 0  # bytes of keys since the beginning
-        self._shown = 0  # bytes of output since the host was last told
+        self._shown = 0  # bytes of output since the host last heard of any
         self._undone = 0  # messages
         self._size: fleet_pb2.TerminalSize | None = None
         self._typing = asyncio.Lock()
@@ -68,8 +68,8 @@ class Console:
         try:
             async with asyncio.timeout(ANSWER_TIMEOUT_S), self._typing:
                 if offset > self._taken:
-                    said = f"keys {self._taken} to {offset} are missing; send them from offset {self._taken} on"
-                    raise Refusal("CONSOLE_GAP", said, details={"offset": str(self._taken)})
+                    message = f"keys {self._taken} to {offset} are missing; send them from offset {self._taken} on"
+                    raise Refusal("CONSOLE_GAP", message, details={"offset": str(self._taken)})
                 rest = data[self._taken - offset :]
                 await self._until(lambda: len(self._keys) + len(rest) <= MAX_KEYS_BYTES)
                 if self.ended:
@@ -79,8 +79,8 @@ class Console:
                 self._wake()
                 return self._taken
         except TimeoutError:
-            said = f"the machine has not read its keys for {ANSWER_TIMEOUT_S} s; send these again from the same offset"
-            raise Refusal("BUSY", said) from None
+            message = f"the machine has read no keys for {ANSWER_TIMEOUT_S} s; send these again from the same offset"
+            raise Refusal("BUSY", message) from None
 
     def resize(self, rows: int, columns: int) -> None:
         """Takes the size of the viewer's terminal; only the latest counts."""
@@ -162,8 +162,8 @@ class Consoles:
                 async with asyncio.timeout(ANSWER_TIMEOUT_S):
                     await first_done(console.answered.wait(), host_gone.wait())
             if not console.answered.is_set():
-                said = f"the machine's host did not answer within {ANSWER_TIMEOUT_S} s, or has gone; try again"
-                raise Refusal("HOST_OFFLINE", said)
+                message = f"the machine's host did not answer within {ANSWER_TIMEOUT_S} s, or has gone; try again"
+                raise Refusal("HOST_OFFLINE", message)
             yield console
             if console.refusal:
                 raise Refusal("CONFLICT", console.refusal)

@@ -28,7 +28,7 @@ def sweep(tx: Transaction, kind: str, id_: str) -> None:
         return
     tx.remove(kind, id_)
     tx.session.execute(delete(Command).where(col(Command.target_id) == id_))
-    for operation in tracking.open_of(tx, id_):
+    for operation in tracking.open_operations(tx, id_):
         if operation.command:
             tracking.end(tx, operation, operation_pb2.PHASE_SUPERSEDED, "superseded by the deletion")
         else:

@@ -62,9 +62,8 @@ class Instances(Kind[instance_pb2.Instance], table=Instance):
             found = replace(locked_host(tx, before.kaktus), cordoned=False)
             reason = why_not(more, found)
             if reason:
-                raise Refusal(
-                    "NO_HOST", f"host {found.name} can't hold the growth: it {reason}", details={found.name: reason}
-                )
+                message = f"host {found.name} can't hold the growth: it {reason}"
+                raise Refusal("NO_HOST", message, details={found.name: reason})
 
     def after_report(self, tx: Transaction, resource: instance_pb2.Instance) -> None:
         """An instance that was shut down from inside is wanted stopped from now on."""
@@ -78,24 +77,21 @@ class Instances(Kind[instance_pb2.Instance], table=Instance):
 
     @changes_state
     def start(self, tx: Transaction, resource: instance_pb2.Instance, request: object) -> None:
-        """Makes it run."""
         resource.power = instance_pb2.POWER_RUNNING
 
     @changes_state
     def stop(self, tx: Transaction, resource: instance_pb2.Instance, request: object) -> None:
-        """Shuts it down."""
         resource.power = instance_pb2.POWER_STOPPED
 
     @changes_state
     def suspend(self, tx: Transaction, resource: instance_pb2.Instance, request: object) -> None:
         """Holds it in memory."""
-        _check_on(resource, "suspend", "start it instead")
+        _check_not_stopped(resource, "suspend")
         resource.power = instance_pb2.POWER_SUSPENDED
 
     @changes_state
     def resume(self, tx: Transaction, resource: instance_pb2.Instance, request: object) -> None:
-        """Lets it go on."""
-        _check_on(resource, "resume", "start it instead")
+        _check_not_stopped(resource, "resume")
         resource.power = instance_pb2.POWER_RUNNING
 
     @commands_agent
@@ -137,7 +133,7 @@ class Instances(Kind[instance_pb2.Instance], table=Instance):
 
 
 def region_of(tx: Transaction, resource: instance_pb2.Instance | kompute_pb2.Kompute) -> str:
-    """The region of a new machine: the one given, and that of the zone if one is wished for."""
+    """The region of a new machine: the one given, and that of the zone if one is given."""
     if not resource.zone:
         if not resource.region:
             raise invalid("region", "is required, unless a zone of it is given")
@@ -148,9 +144,10 @@ def region_of(tx: Transaction, resource: instance_pb2.Instance | kompute_pb2.Kom
     return zone.region
 
 
-def _check_on(resource: instance_pb2.Instance, verb: str, remedy: str) -> None:
+def _check_not_stopped(resource: instance_pb2.Instance, verb: str) -> None:
     if resource.power == instance_pb2.POWER_STOPPED:
-        raise Refusal("NOT_RUNNING", f"instance {resource.name} is stopped: there is nothing to {verb}; {remedy}")
+        reason = f"instance {resource.name} is stopped: there is nothing to {verb}; start it instead"
+        raise Refusal("NOT_RUNNING", reason)
 
 
 def _check_held(tx: Transaction, resource: instance_pb2.Instance) -> frozenset[str]:

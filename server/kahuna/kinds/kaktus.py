@@ -44,7 +44,7 @@ class Kaktuses(Kind[kaktus_pb2.Kaktus], table=Kaktus):
     @changes_state_when_deleting
     def forget(self, tx: Transaction, resource: kaktus_pb2.Kaktus, request: kaktus_pb2.ForgetKaktusRequest) -> None:
         """Nobody holds anything on a host without an agent, or says what became of what was sent to it."""
-        command.give_up(tx, resource.agent)
+        command.end_all(tx, resource.agent)
         resource.ClearField("agent")
 
 

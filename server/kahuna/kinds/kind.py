@@ -50,7 +50,7 @@ class Call:
 
 @dataclass(frozen=True, slots=True)
 class Platform:
-    """What the kinds stand on. Nobody can foresee what `random` draws."""
+    """What all kinds use. Nobody can predict `random`."""
 
     store: Store
     hasher: KeyHasher
@@ -161,7 +161,7 @@ class Kind(Generic[M]):
         return Outcome(marked, operation)
 
     def ensure(self, tx: Transaction, cause: Cause, resource: M) -> Outcome[M]:
-        """The resource of that name, created or brought to the content that is set; said again, it changes nothing."""
+        """The resource of that name, created or brought to the content that is set; nothing changes if it is there."""
         found = self.named(tx, cause, resource)
         if found is None:
             try:
@@ -247,8 +247,8 @@ class Kind(Generic[M]):
             raise not_found(self.described.command, id_)
         current = meta(found).etag
         if etag and etag != current:
-            said = f"the etag is {current}, not {etag}: it was changed meanwhile; read it and try again"
-            raise Refusal("ETAG_MISMATCH", said)
+            reason = f"the etag is {current}, not {etag}: it was changed meanwhile; read it and try again"
+            raise Refusal("ETAG_MISMATCH", reason)
         return cast(M, found)
 
     def _unmarked(self, tx: Transaction, cause: Cause, id_: str, etag: str = "") -> M:
@@ -280,19 +280,20 @@ class Kind(Generic[M]):
 
     def _check_children(self, tx: Transaction, resource: M) -> None:
         """Raises Refusal HAS_CHILDREN while something unmarked names the resource."""
-        said: list[str] = []
+        children: list[str] = []
         free: list[str] = []
         for source, field in references_to(self.name):
             names = tx.unmarked_names(source, field, meta(resource).id, MAX_NAMED_CHILDREN + 1)
             if names and field not in TABLES[source].cleared_with_target and TABLES[source].part_of != self.name:
                 kind = CONTRACT.kinds[source]
-                said.append(_counted(kind, names))
+                children.append(_counted(kind, names))
                 reference = next(reference for reference in kind.references if reference.name == field)
                 if not (reference.immutable or reference.output_only):
                     free += names[:MAX_NAMED_CHILDREN]
-        if said:
+        if children:
             remedy = f"take it from {', '.join(free)} or delete them first" if free else "delete them first"
-            raise Refusal("HAS_CHILDREN", f"{self.described.command} {_name(resource)} has {', '.join(said)}; {remedy}")
+            parent = f"{self.described.command} {_name(resource)}"
+            raise Refusal("HAS_CHILDREN", f"{parent} has {', '.join(children)}; {remedy}")
 
 
 def all_kinds(platform: Platform) -> Kinds:

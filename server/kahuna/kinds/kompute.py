@@ -91,14 +91,14 @@ class Komputes(Kind[kompute_pb2.Kompute], table=Kompute):
         wanted = _wanted(whole)[role]
         for field in _FOLLOWED[after.DESCRIPTOR.name]:
             if getattr(after, field) not in (getattr(before, field), getattr(wanted, field)):
-                said = f"is as kompute {whole.name} says, of which this is a part"
-                raise on_field("IN_USE", field, f"{said}; change its {_in_kompute(role, field)}")
+                reason = f"is as kompute {whole.name} says, of which this is a part"
+                raise on_field("IN_USE", field, f"{reason}; change its {_in_kompute(role, field)}")
 
     def after_part_report(self, tx: Transaction, id_: str) -> None:
         """It stands where its parts stand, and so do its operations."""
         kompute = tx.one(kompute_pb2.Kompute, id_)
-        found = [operation for part in self._report(tx, kompute) for operation in tracking.open_of(tx, meta(part).id)]
-        under_way = [operation for operation in found if not operation.command]
+        found = (tracking.open_operations(tx, meta(part).id) for part in self._report(tx, kompute))
+        under_way = [operation for operations in found for operation in operations if not operation.command]
         failed = [condition.message for condition in kompute.meta.conditions if condition.type == "Failed"]
         tracking.advance(
             tx,
@@ -121,9 +121,9 @@ class Komputes(Kind[kompute_pb2.Kompute], table=Kompute):
         addresses = {meta(part).id: part.address for part in parts if isinstance(part, adapter_pb2.Adapter)}
         for part in parts:
             for condition in meta(part).conditions:
-                said = f"{self.kinds[part.DESCRIPTOR.name].described.command} {getattr(part, 'name', '')}: "
+                noun = self.kinds[part.DESCRIPTOR.name].described.command
                 head.conditions.add().CopyFrom(condition)
-                head.conditions[-1].message = said + condition.message
+                head.conditions[-1].message = f"{noun} {getattr(part, 'name', '')}: {condition.message}"
             if isinstance(part, instance_pb2.Instance):
                 kompute.status.power, kompute.status.restarts = part.status.power, part.status.restarts
                 kompute.status.addresses.extend(addresses[id_] for id_ in part.adapters if id_ in addresses)

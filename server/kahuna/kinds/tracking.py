@@ -42,7 +42,7 @@ class Operation(Resource, table=True):
 def begin(tx: Transaction, cause: Cause, kind: str, target: Message) -> operation_pb2.Operation:
     """Records what was asked for of a resource; what was under way for it is superseded."""
     head = meta(target)
-    for earlier in open_of(tx, head.id):
+    for earlier in open_operations(tx, head.id):
         # A command is not replaced by a state, and the same state again replaces nothing.
         if head.HasField("delete_time") if earlier.command else earlier.target_generation < head.generation:
             end(tx, earlier, operation_pb2.PHASE_SUPERSEDED, f"superseded by {cause.method}")
@@ -84,7 +84,7 @@ def advance(tx: Transaction, target: Message, message: str, *, waiting: bool, pr
     """Moves the open operations of a resource to where a report has brought it; its status may say the percentage."""
     if progress is None:
         progress = getattr(getattr(target, "status", None), "progress", 0)
-    for operation in open_of(tx, meta(target).id):
+    for operation in open_operations(tx, meta(target).id):
         if operation.command:
             continue
         phase = lifecycle.phase(operation.target_generation, meta(target))
@@ -112,7 +112,7 @@ def explain_waiting(tx: Transaction) -> None:
             tx.put("Operation", operation)
 
 
-def open_of(tx: Transaction, target: str) -> list[operation_pb2.Operation]:
+def open_operations(tx: Transaction, target: str) -> list[operation_pb2.Operation]:
     """The operations under way on a resource, locked."""
     wanted = select(Operation).where(Operation.target == target, col(Operation.phase).in_(lifecycle.OPEN))
     return cast(list[operation_pb2.Operation], tx.lock_found("Operation", wanted))
