@@ -150,7 +150,7 @@ class ControlPlane:
         if database:
             maintenance.generate_admin_key(self.settings, folder / "admin.key")
         else:
-            for name, content in _drawn().items():
+            for name, content in _files_of_a_new_kahuna().items():
                 files.write(folder / name, content, mode=0o600)
         self.key = (folder / "admin.key").read_text().strip()
         self.secret = ""
@@ -249,7 +249,7 @@ def _share_compiled_statements(engine: Engine) -> None:
 
 
 @functools.cache
-def _drawn() -> dict[str, bytes]:
+def _files_of_a_new_kahuna() -> dict[str, bytes]:
     """The files that a new Kahuna on SQLite makes before it first serves, made once for all tests of a run."""
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)

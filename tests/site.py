@@ -89,7 +89,7 @@ class Site:
         wanted = self.wanted(name, vcpus=vcpus, memory=memory)
         return self.cloud.client.of(instance_pb2.Instance).begin_create(wanted)
 
-    def away(self) -> instance_pb2.Instance:
+    def running_on_lost_host(self) -> instance_pb2.Instance:
         """A machine that runs on the host, which has gone away since."""
         agent = self.cloud.dial(self.secret, FakeHost())
         until(lambda: self.client.kaktuses.get(self.host.meta.id).status.memory, what="the host's capacity")
@@ -98,7 +98,7 @@ class Site:
         until(lambda: not self.cloud.fleet_sessions(), what="the end of the session")
         return machine
 
-    def registered(self, worker: FakeHost | None = None) -> FakeHost:
+    def connect_host(self, worker: FakeHost | None = None) -> FakeHost:
         """Lets the host's agent dial in, and waits for its capacity."""
         worker = worker or FakeHost()
         self.cloud.dial(self.secret, worker)

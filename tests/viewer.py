@@ -13,7 +13,7 @@ class Viewer:
     def __init__(self, endpoint: str, key: str, instance: str, *, reason: str = "") -> None:
         self.seen = bytearray()
         self.session = ""
-        self.told = ""
+        self.error = ""
         self.typed = 0
         self._client, self._instance = Client(endpoint, key=key, insecure=True, reason=reason), instance
         self._thread = threading.Thread(target=self._look, daemon=True)
@@ -25,7 +25,7 @@ class Viewer:
                 self.session = self.session or response.session
                 self.seen += response.data
         except errors.KowaError as error:
-            self.told = str(error)
+            self.error = str(error)
 
     def until(self, shows: bytes, limit: float = 10) -> None:
         """Waits until the machine has printed it."""

@@ -13,7 +13,7 @@ from typing import IO
 import pytest
 
 from kowactl.main import main
-from tests.sdk.kahunas import Kahuna, cloud, fake, kahuna, shop
+from tests.sdk.fixtures import Kahuna, cloud, fake, kahuna, shop
 
 __all__ = ["cloud", "fake", "kahuna", "shop"]
 

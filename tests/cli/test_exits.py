@@ -22,7 +22,7 @@ from kowa.v2.instance_pb2 import ConsoleInstanceResponse, TypeConsoleInstanceRes
 from tests.cli.conftest import Kowactl, line, process
 from tests.cli.terminal import in_terminal
 from tests.fake_kahuna import KEY, Fake
-from tests.sdk.kahunas import Kahuna
+from tests.sdk.fixtures import Kahuna
 from tests.waiting import until
 
 SOME_ID = "2f5c9b8e-3f2d-4b3a-9a53-0d1f7a1e6a10"

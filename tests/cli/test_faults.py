@@ -26,7 +26,7 @@ from kowactl import console
 from kowactl.kinds import FORMATS
 from tests.cli.conftest import Kowactl, line, process
 from tests.fake_kahuna import FATES, KEY, Fake
-from tests.sdk.kahunas import Kahuna
+from tests.sdk.fixtures import Kahuna
 from tests.waiting import until
 
 

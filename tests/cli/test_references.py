@@ -28,7 +28,7 @@ OWNED = replace(
 )
 
 
-class Shelf:
+class FakeResources:
     """Resources of a kind, found by equality."""
 
     def __init__(self, *items: Any) -> None:
@@ -47,17 +47,17 @@ class Shelf:
 @pytest.fixture
 def references() -> References:
     """The project shop and the subnet net/lan, each with an adapter eth0; the project's are on the subnet, too."""
-    shelves = {
-        "projects": Shelf(Project(name="shop")),
-        "vnets": Shelf(Vnet(name="net")),
-        "subnets": Shelf(Subnet(name="lan", vnet="0-Vnet")),
-        "adapters": Shelf(
+    resources = {
+        "projects": FakeResources(Project(name="shop")),
+        "vnets": FakeResources(Vnet(name="net")),
+        "subnets": FakeResources(Subnet(name="lan", vnet="0-Vnet")),
+        "adapters": FakeResources(
             Adapter(name="eth0", project="0-Project", subnet="0-Subnet"),
             Adapter(name="eth0", subnet="0-Subnet"),
             Adapter(name="eth1", subnet="0-Subnet"),
         ),
     }
-    return References(cast(Client, SimpleNamespace(**shelves)))
+    return References(cast(Client, SimpleNamespace(**resources)))
 
 
 @pytest.mark.parametrize(

@@ -28,7 +28,7 @@ KINDS = (
 
 
 @dataclass(frozen=True)
-class Said:
+class Output:
     """What a command said in a terminal, and how it ended."""
 
     text: str
@@ -73,7 +73,7 @@ class Checkout:
             pytest.fail(f"{command}\n{done.stdout}", pytrace=False)
         return said[-1]
 
-    def interrupted(self, command: str, at: str) -> Said:
+    def interrupted(self, command: str, at: str) -> Output:
         """What a command says in a terminal where somebody types Ctrl-C once it has shown this."""
         process, terminal = pty.fork()
         if process == 0:
@@ -92,7 +92,7 @@ class Checkout:
                 typed = True
         code = os.waitstatus_to_exitcode(os.waitpid(process, 0)[1])
         os.close(terminal)
-        return Said(shown, code)
+        return Output(shown, code)
 
     def console(self, machine: str, shows: str, typed: str, answers: str) -> int:
         """Opens a machine's console in a terminal, types a line once it shows a text, and leaves after the answer."""
@@ -122,7 +122,7 @@ class Checkout:
         """What its own kowactl prints, speaking to its demo."""
         return self.run(f". .demo/env; .venv/bin/kowactl {words}")
 
-    def sets(self, kinds: Iterable[str] = KINDS) -> dict[str, list[str]]:
+    def ids_by_kind(self, kinds: Iterable[str] = KINDS) -> dict[str, list[str]]:
         """The ids of all there is, by kind."""
         said = {kind: self.kowactl(f"{kind} list -o json") for kind in kinds}
         return {kind: [resource["meta"]["id"] for resource in json.loads(text)] for kind, text in said.items()}

@@ -56,14 +56,14 @@ def test_what_was_pulled_runs_and_has_migrated(checkout: Checkout) -> None:
         f"from alembic import op\nimport sqlalchemy as sa\nrevision, down_revision = '9999', '{newest}'\n"
         "def upgrade() -> None:\n    op.create_table('pulled', sa.Column('id', sa.Integer()))\n"
     )
-    before, sets = checkout.pids(), checkout.sets()
+    before, ids = checkout.pids(), checkout.ids_by_kind()
     checkout.run("make demo")
     after = checkout.pids()
     with sqlite3.connect(checkout.folder / ".demo/kahuna/kahuna.db") as database:
         assert database.execute("SELECT version_num FROM alembic_version").fetchall() == [("9999",)]
     assert after.pop("kahuna") != before.pop("kahuna")
     assert after == before
-    assert checkout.sets() == sets
+    assert checkout.ids_by_kind() == ids
 
 
 def test_nothing_is_left_on_the_machine(checkout: Checkout) -> None:

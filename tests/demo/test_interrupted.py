@@ -26,7 +26,7 @@ def test_ctrl_c_in_any_phase_is_a_line_and_costs_nothing(checkout: Checkout) -> 
         assert "Traceback" not in said.text
         assert said.code != 0
     checkout.run("make demo")
-    sets = checkout.sets()
+    sets = checkout.ids_by_kind()
     assert {kind: len(ids) for kind, ids in sets.items()} == dict.fromkeys(sets, 1)
     assert checkout.domains() == [f"kowa-{id_}" for id_ in sets["instance"]]
 

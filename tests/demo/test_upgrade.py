@@ -72,9 +72,8 @@ def demo(checkout: Checkout) -> Iterator[Demo]:
     boot_id = until(lambda: _boot_id(checkout, address), limit=120, what="an answer by SSH")
     ping = subprocess.Popen(["ping", "-n", "-i", "0.2", address], stdout=subprocess.PIPE, text=True)
     try:
-        made = Demo(
-            checkout, head, checkout.pids(), checkout.sets(ALL_KINDS), _operations(checkout), boot_id, address, ping
-        )
+        pids, ids = checkout.pids(), checkout.ids_by_kind(ALL_KINDS)
+        made = Demo(checkout, head, pids, ids, _operations(checkout), boot_id, address, ping)
         made.said = checkout.run(f"git merge --quiet --ff-only {head} && make demo")
         yield made
     finally:
@@ -103,7 +102,7 @@ def test_whoever_pinged_the_machine_missed_no_answer(demo: Demo) -> None:
 
 
 def test_all_that_was_there_is_there_and_ready(demo: Demo) -> None:
-    assert demo.checkout.sets(ALL_KINDS) == demo.ids
+    assert demo.checkout.ids_by_kind(ALL_KINDS) == demo.ids
     assert _operations(demo.checkout) >= demo.operations
     states = {
         f"{kind} {found.get('name', found['meta']['id'])}": found["meta"].get("state")
@@ -123,14 +122,14 @@ def test_the_new_kowactl_works_on_what_was_made_before(demo: Demo) -> None:
     checkout.kowactl("adapter delete older-eth0")
     checkout.kowactl("kiwi delete kiwi-1")
     checkout.kowactl("region delete elsewhere")
-    assert checkout.domains() == [f"kowa-{id_}" for id_ in checkout.sets(["instance"])["instance"]]
+    assert checkout.domains() == [f"kowa-{id_}" for id_ in checkout.ids_by_kind(["instance"])["instance"]]
 
 
 def test_a_second_run_changes_nothing(demo: Demo) -> None:
     checkout = demo.checkout
-    before = checkout.pids(), checkout.sets(ALL_KINDS), checkout.kowactl("instance get hello -o json")
+    before = checkout.pids(), checkout.ids_by_kind(ALL_KINDS), checkout.kowactl("instance get hello -o json")
     checkout.run("make demo")
-    assert (checkout.pids(), checkout.sets(ALL_KINDS), checkout.kowactl("instance get hello -o json")) == before
+    assert (checkout.pids(), checkout.ids_by_kind(ALL_KINDS), checkout.kowactl("instance get hello -o json")) == before
     assert before[0]["guests"] == demo.pids["guests"]
 
 

@@ -19,7 +19,7 @@ from kowa.runtime.state import lock_state
 from kowa.runtime.store import Holdings
 from tests.control_plane import FakeHost
 from tests.fleet.manual_kahuna import ManualKahuna, vnet
-from tests.packed import content, edited
+from tests.fleet_resources import content, edited
 from tests.waiting import until
 
 ONE = "one life of the store"

@@ -150,7 +150,7 @@ def test_who_asks_for_a_console_is_told_why_there_is_none_or_no_more(site: Site,
                 yield line
             raise Refused("its disk can't be read")
 
-    site.registered(Broken())
+    site.connect_host(Broken())
     web = site.client.instances.create(site.wanted("web"))
     with pytest.raises(errors.Conflict, match="its disk can't be read"):
         list(site.client.instances.console(web.meta.id))

@@ -56,7 +56,7 @@ def reasons(answers: list[Any]) -> Counter[str]:
 
 @pytest.mark.slow
 def test_no_more_machines_than_the_host_has_room_for(site: Site) -> None:
-    site.registered(FakeHost(cpus=1000, memory=40 * GIB))
+    site.connect_host(FakeHost(cpus=1000, memory=40 * GIB))
     names = [f"m{number}" for number in range(64)]
     disks = at_once(
         site.cloud,
@@ -109,7 +109,7 @@ def test_a_name_goes_to_one(cloud: ControlPlane) -> None:
 
 
 def test_a_disk_goes_to_one_machine(site: Site) -> None:
-    site.registered()
+    site.connect_host()
     disk = site.volume("os").resource
     answers = at_once(
         site.cloud,
@@ -146,7 +146,7 @@ def test_a_request_sent_ten_times_at_once_is_done_once(cloud: ControlPlane) -> N
 @pytest.mark.slow
 @pytest.mark.parametrize("seed", [1, 2])
 def test_callers_that_go_away_around_the_commit_lose_nothing(site: Site, seed: int) -> None:
-    host = site.registered()
+    host = site.connect_host()
     store, chance = site.cloud.kahuna.store, random.Random(seed)  # noqa: S311 - a test's, and the same each time
     # Each goes when so many are committed, however fast that is; every fifth when its own is, before it hears of that.
     goes = [chance.uniform(0, 150) for _ in range(150)]

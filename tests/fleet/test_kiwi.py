@@ -17,7 +17,7 @@ from kowa.runtime.feed import Refused
 from kowa.runtime.settings import VERSION
 from kowa.runtime.store import Holdings
 from kowa.v2 import agent_pb2, kiwi_pb2, meta_pb2, subnet_pb2, vnet_pb2
-from tests.packed import content, edited
+from tests.fleet_resources import content, edited
 from tests.site import Site
 from tests.waiting import until
 
@@ -179,7 +179,7 @@ def test_it_heals_a_slice_that_it_stored_and_does_not_take_any_more(site: Site, 
 
 
 def test_a_vnet_waits_for_the_machines_hosts_and_the_network_nodes_alike(site: Site, config: Path) -> None:
-    site.registered()
+    site.connect_host()
     deletion = site.client.subnets.begin_delete(site.subnet.meta.id)
     site.client.operations.wait(deletion.operation_id, 60)
     # A network node that signed in once is waited for, too, while it is away.

@@ -60,7 +60,7 @@ def show(site: Site) -> Iterator[Show]:
 
 def shown(site: Site, dial: Dial, show: Show) -> tuple[AgentStream, Viewer, Shown]:
     """An agent's session, who looks at a console of its host, and the call that shows it."""
-    web = site.away()
+    web = site.running_on_lost_host()
     line = dial(site.secret)
     line.sign_in()
     line.ack(line.batch())
@@ -87,7 +87,7 @@ def test_a_console_ends_with_the_session_that_shows_it(site: Site, dial: Dial, s
     {"revoked": lambda: revoke(site), "superseded": lambda: dial(site.secret).sign_in(), "closed": line.close}[how]()
     assert relay.receive() == b""
     until(viewer.has_ended, what="the end of the console")
-    assert "its host's session has ended" in viewer.told
+    assert "its host's session has ended" in viewer.error
 
 
 @pytest.mark.parametrize("how", ["revoked", "superseded"])
@@ -95,7 +95,7 @@ def test_a_ticket_is_of_no_use_once_the_session_it_was_given_to_has_ended(
     site: Site, dial: Dial, show: Show, monkeypatch: pytest.MonkeyPatch, how: str
 ) -> None:
     """The call is let in before that, and says its ticket after."""
-    web = site.away()
+    web = site.running_on_lost_host()
     line = dial(site.secret)
     line.sign_in()
     line.ack(line.batch())
@@ -132,13 +132,13 @@ def test_a_host_that_sends_more_than_it_may_ends_the_console_and_costs_nothing(
     _, viewer, relay = shown(site, dial, show)
     relay.send(data=bytes(MAX_OUTPUT_BYTES + 1))
     until(viewer.has_ended, what="the end of the console")
-    assert viewer.told.startswith("its host sends more than it may")
+    assert viewer.error.startswith("its host sends more than it may")
     assert bytes(viewer.seen) == b"login: "
 
 
 def test_of_many_consoles_that_nobody_answers_yet_none_is_forgotten(site: Site, dial: Dial, show: Show) -> None:
     """The first of them is answered all the same."""
-    web = site.away()
+    web = site.running_on_lost_host()
     line = dial(site.secret)
     line.sign_in()
     line.ack(line.batch())

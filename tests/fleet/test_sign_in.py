@@ -76,7 +76,7 @@ def test_what_an_older_session_has_said_is_ignored_once_there_is_a_newer(site: S
 
 
 def test_a_revoked_token_cuts_its_session_at_once_even_under_load(site: Site, dial: Dial) -> None:
-    site.registered()
+    site.connect_host()
     spare, secret = site.cloud.agent("agent-2")
     line = dial(secret)
     line.sign_in()

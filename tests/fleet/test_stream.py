@@ -14,7 +14,7 @@ from kowa.v2 import agent_pb2, instance_pb2, vnet_pb2
 from tests.control_plane import GIB, FakeHost
 from tests.fleet.conftest import Dial
 from tests.fleet.manual_agent import held, objects
-from tests.packed import content
+from tests.fleet_resources import content
 from tests.site import Site
 from tests.ssh_keys import long_key
 from tests.waiting import until
@@ -77,7 +77,7 @@ def test_what_concerns_an_agent_no_more_is_removed_at_the_reconnect(site: Site, 
 
 
 def test_a_refused_change_keeps_the_last_state_and_the_next_good_one_heals_it(site: Site) -> None:
-    host = site.registered()
+    host = site.connect_host()
     before = host.wanted
     host.refuses = "vnet dmz: no such bridge"
     site.client.vnets.begin_create(vnet_pb2.Vnet(region=site.region.meta.id, name="dmz"))
@@ -118,7 +118,7 @@ def test_an_agent_that_was_put_back_to_an_older_version_says_what_it_does_not_ta
 def test_what_was_refused_is_sent_again_after_a_while(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
     """The reason may have gone by itself: a disk that was full."""
     monkeypatch.setattr("kahuna.fleet.service.RETRY_INTERVAL_S", 0.2)
-    host = site.registered()
+    host = site.connect_host()
     host.refuses = "the disk is full"
     dmz = site.client.vnets.begin_create(vnet_pb2.Vnet(region=site.region.meta.id, name="dmz")).resource
     until(lambda: status(site).refusal, what="the refusal")
@@ -170,7 +170,7 @@ def _large(site: Site, number: int) -> instance_pb2.Instance:
 
 
 def test_an_object_as_large_as_the_api_takes_reaches_its_agent(site: Site) -> None:
-    host = site.registered()
+    host = site.connect_host()
     wanted = site.wanted("big")
     wanted.ssh_keys.extend([long_key(8192)] * 64)
     wanted.metadata.update({f"{name}{'😀' * 4000}": "😀" * 4000 for name in range(64)})
@@ -183,7 +183,7 @@ def test_an_object_as_large_as_the_api_takes_reaches_its_agent(site: Site) -> No
 @pytest.mark.slow
 def test_after_a_restore_the_agent_drops_its_store_and_destroys_nothing(site: Site) -> None:
     """The database is put back to an earlier day: what was made since is unknown to it, and stays on its host."""
-    host = site.registered()
+    host = site.connect_host()
     made = site.client.instances.create(site.wanted("made-since"))
     site.cloud.stop()
     with sqlite3.connect(site.cloud.folder / "kahuna.db") as database:

@@ -22,7 +22,7 @@ from deploy.programs import free_port, running
 from gateway.config import Options
 from gateway.main import prepare
 from tests.gateway.recorder import Recording, recording
-from tests.sdk.kahunas import Kahuna, cloud, fake, kahuna, shop
+from tests.sdk.fixtures import Kahuna, cloud, fake, kahuna, shop
 
 __all__ = ["cloud", "fake", "kahuna", "shop"]
 
@@ -100,7 +100,7 @@ def serving(kahuna: str, run_dir: Path, *options: str) -> Iterator[tuple[str, st
 
 
 @contextlib.contextmanager
-def limited(kahuna: str, run_dir: Path, *options: str, **limits: str) -> Iterator[tuple[str, str, str]]:
+def serving_with_limits(kahuna: str, run_dir: Path, *options: str, **limits: str) -> Iterator[tuple[str, str, str]]:
     """One with other limits, by the names that Envoy has for them."""
     command, places = prepared(kahuna, run_dir, *options)
     config = run_dir / "envoy.json"

@@ -27,7 +27,7 @@ BINDINGS = {
     for method in contract.load().methods.values()
     for http in method.http
 }
-STRANGER = "foo"
+UNKNOWN_FIELD = "foo"
 
 
 class Again(str):
@@ -150,12 +150,12 @@ def test_fields_go_through_and_unknown_ones_do_not(recorded: Recording, binding:
     everywhere = [(prefix, place) for _, prefix, place in objects(part.DESCRIPTOR, body)]
     places = random.sample(everywhere, random.randint(1, min(3, len(everywhere))))
     for _, place in places:
-        place[STRANGER] = random.choice([None, "a", {"name": [1]}])
+        place[UNKNOWN_FIELD] = random.choice([None, "a", {"name": [1]}])
     text = spelled(body, random)
     answer = recorded.ask(http.method.upper(), path, text)
     assert answer.status_code == HTTPStatus.BAD_REQUEST, text
     found = {violation["field"] for violation in answer.json()["details"][1]["field_violations"]}
-    assert found == {prefix + STRANGER for prefix, _ in places}
+    assert found == {prefix + UNKNOWN_FIELD for prefix, _ in places}
     assert not recorded.calls
 
 

@@ -6,7 +6,7 @@ import httpx
 import pytest
 
 from tests.fake_kahuna import KEY, Fake
-from tests.sdk.kahunas import Kahuna
+from tests.sdk.fixtures import Kahuna
 
 pytestmark = pytest.mark.gateway
 

@@ -17,7 +17,7 @@ from kowa.client import Client
 from kowa.v2 import instance_pb2, meta_pb2, region_pb2, region_pb2_grpc
 from tests.control_plane import ControlPlane
 from tests.gateway.conftest import Gateway
-from tests.sdk.kahunas import Kahuna
+from tests.sdk.fixtures import Kahuna
 
 pytestmark = pytest.mark.gateway
 

@@ -15,9 +15,9 @@ from kowa.client import Client
 from kowa.v2.instance_pb2 import Instance
 from kowa.v2.project_pb2 import Project
 from tests.fake_kahuna import KEY, Fake
-from tests.gateway.conftest import Certificate, limited
+from tests.gateway.conftest import Certificate, serving_with_limits
 from tests.gateway.recorder import Recording
-from tests.sdk.kahunas import Kahuna
+from tests.sdk.fixtures import Kahuna
 from tests.waiting import until
 
 pytestmark = pytest.mark.gateway
@@ -25,7 +25,7 @@ pytestmark = pytest.mark.gateway
 MIB = 1 << 20
 LONG_CALL_MAX_BYTES = 64 << 10
 PATIENCE = 10  # seconds: far more than the limits here, far less than those that are not meant
-BEGUN = b"POST /api/v2/regions HTTP/1.1\r\nhost: x\r\ncontent-length: 4000000\r\n\r\n"
+UNFINISHED_REQUEST = b"POST /api/v2/regions HTTP/1.1\r\nhost: x\r\ncontent-length: 4000000\r\n\r\n"
 
 
 @contextlib.contextmanager
@@ -44,7 +44,7 @@ def answered(peers: list[socket.socket]) -> list[socket.socket]:
 
 def test_silence_ends_a_connection_but_no_watch_and_no_console(kahuna: Kahuna, shop: Instance, tmp_path: Path) -> None:
     with (
-        limited(kahuna.endpoint, tmp_path, idle_timeout="1s", max_stream_duration="1s") as (plain, _, _),
+        serving_with_limits(kahuna.endpoint, tmp_path, idle_timeout="1s", max_stream_duration="1s") as (plain, _, _),
         Client(plain, key=kahuna.key, insecure=True) as client,
         httpx.Client(base_url=f"http://{plain}", headers={"authorization": f"Bearer {kahuna.key}"}) as rest,
         rest.stream("GET", "/api/v2/projects:watch") as watch,
@@ -67,30 +67,30 @@ def test_silence_ends_a_connection_but_no_watch_and_no_console(kahuna: Kahuna, s
 def test_who_does_not_shake_hands_is_sent_away(fake: Fake, certificate: Certificate, tmp_path: Path) -> None:
     options = ["--certificate", str(certificate.certificate), "--key", str(certificate.key)]
     with (
-        limited(fake.endpoint, tmp_path, *options, transport_socket_connect_timeout="0.5s") as (_, tls, _),
+        serving_with_limits(fake.endpoint, tmp_path, *options, transport_socket_connect_timeout="0.5s") as (_, tls, _),
         peer(tls) as silent,
     ):
         assert silent.recv(1) == b""
 
 
 def test_a_body_that_does_not_come_is_not_waited_for(fake: Fake, tmp_path: Path) -> None:
-    with limited(fake.endpoint, tmp_path, max_stream_duration="1s") as (plain, _, _):
-        for slow in (BEGUN, BEGUN.replace(b"host", b"grpc-timeout: 1H\r\nhost")):
-            with peer(plain, slow) as slacker:
-                assert slacker.recv(100).startswith(b"HTTP/1.1 408 ")
+    with serving_with_limits(fake.endpoint, tmp_path, max_stream_duration="1s") as (plain, _, _):
+        for slow in (UNFINISHED_REQUEST, UNFINISHED_REQUEST.replace(b"host", b"grpc-timeout: 1H\r\nhost")):
+            with peer(plain, slow) as connection:
+                assert connection.recv(100).startswith(b"HTTP/1.1 408 ")
 
 
 def test_an_operation_is_waited_for_as_long_as_its_caller_likes(fake: Fake, tmp_path: Path) -> None:
     with (
-        limited(fake.endpoint, tmp_path, max_stream_duration="1s") as (plain, _, _),
+        serving_with_limits(fake.endpoint, tmp_path, max_stream_duration="1s") as (plain, _, _),
         httpx.Client(base_url=f"http://{plain}", headers={"authorization": f"Bearer {KEY}"}) as rest,
         ThreadPoolExecutor() as beside,
     ):
         operation = rest.post("/api/v2/regions", json={"name": "slow"}).headers["kowabunga-operation"]
         waiting = beside.submit(rest.post, f"/api/v2/operations/{operation}:wait", json={"timeout": "60s"}, timeout=60)
         until(lambda: fake.calls[-1][0] == "WaitOperation", what="the wait is under way")
-        with peer(plain, BEGUN) as slacker:
-            assert slacker.recv(100).startswith(b"HTTP/1.1 408 ")
+        with peer(plain, UNFINISHED_REQUEST) as connection:
+            assert connection.recv(100).startswith(b"HTTP/1.1 408 ")
         fake.finish()
         assert waiting.result().json()["phase"] == "PHASE_DONE"
 
@@ -107,7 +107,7 @@ def test_unfinished_calls_hold_so_much_memory_and_no_more(fake: Fake, tmp_path: 
     most = 128
     options = ("--max-memory-mib", str(most))
     with (
-        limited(fake.endpoint, tmp_path, *options, refresh_interval="0.01s") as (plain, _, admin),
+        serving_with_limits(fake.endpoint, tmp_path, *options, refresh_interval="0.01s") as (plain, _, admin),
         httpx.Client(base_url=f"http://{plain}", headers={"authorization": f"Bearer {KEY}"}) as rest,
         rest.stream("GET", "/api/v2/regions:watch") as watch,
     ):
@@ -116,7 +116,7 @@ def test_unfinished_calls_hold_so_much_memory_and_no_more(fake: Fake, tmp_path: 
             return int(httpx.get(f"http://{admin}/memory").json()["allocated"])
 
         with contextlib.ExitStack() as stack:
-            peers = [stack.enter_context(peer(plain, BEGUN)) for _ in range(most // 2)]
+            peers = [stack.enter_context(peer(plain, UNFINISHED_REQUEST)) for _ in range(most // 2)]
             until(lambda: "downstream_rq_active: 65" in httpx.get(f"http://{admin}/stats").text, what="all are begun")
             sent = 0
             for each in peers:

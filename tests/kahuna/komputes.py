@@ -42,19 +42,19 @@ def parts(site: Site) -> dict[str, Any]:
     return dict(sorted(found.items()))
 
 
-def run(site: Site, work: Callable[[Transaction], Any]) -> Any:
+def run_in_kahuna(site: Site, work: Callable[[Transaction], Any]) -> Any:
     """Runs a transaction inside Kahuna."""
     return site.cloud.loop.run(site.cloud.kahuna.store.run(work))
 
 
-def quiet(site: Site) -> int:
+def wait_until_idle(site: Site) -> int:
     """The revision, once all that was begun has ended."""
     running = "phase = PHASE_RUNNING"
     until(lambda: not list(site.cloud.client.operations.list(filter=running)), what="quiet")
     return site.cloud.kahuna.store.view.revision
 
 
-def moved(site: Site, revision: int) -> list[str]:
+def kinds_changed_since(site: Site, revision: int) -> list[str]:
     """The kinds of all that was written since; agents may still have said what they hold."""
     view = site.cloud.kahuna.store.view
     return [kind for kind in contract.load().kinds if kind != "Agent" for _ in view.changes_since(kind, revision)]

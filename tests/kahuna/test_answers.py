@@ -31,7 +31,7 @@ HEADERS = 8192
 PLAIN = "".join(chr(code) for code in range(ord(" "), ord("~") + 1) if chr(code) != "%")
 
 
-def arrived(cloud: ControlPlane, path: str, data: bytes) -> Any:
+def send_as_it_is(cloud: ControlPlane, path: str, data: bytes) -> Any:
     """The refusal of what was sent as it is."""
     with grpc.insecure_channel(cloud.settings.api) as channel:
         call = channel.unary_stream(path, request_serializer=bytes, response_deserializer=bytes)
@@ -50,7 +50,7 @@ def header_bytes(refusal: Any) -> int:
 @pytest.mark.parametrize("id_", ["x" * 100_000, "😀" * 25_000, "%" * 100_000], ids=["long", "wide", "escaped"])
 def test_a_long_id_comes_back_short(cloud: ControlPlane, id_: str) -> None:
     request = region_pb2.GetRegionRequest(id=id_).SerializeToString()
-    refusal = arrived(cloud, "/kowa.v2.RegionService/GetRegion", request)
+    refusal = send_as_it_is(cloud, "/kowa.v2.RegionService/GetRegion", request)
     assert refusal.code() is grpc.StatusCode.NOT_FOUND
     assert "..." in refusal.details()
     assert header_bytes(refusal) < HEADERS // 2
@@ -74,7 +74,7 @@ def test_of_many_violations_the_first_arrive(cloud: ControlPlane, wrong: str) ->
     site = make_site(cloud)
     subnet = subnet_pb2.Subnet(vnet=site.vnet.meta.id, name="b", cidr="10.9.0.0/24", dns=[wrong] * 300)
     request = subnet_pb2.CreateSubnetRequest(subnet=subnet).SerializeToString()
-    refusal = arrived(cloud, "/kowa.v2.SubnetService/CreateSubnet", request)
+    refusal = send_as_it_is(cloud, "/kowa.v2.SubnetService/CreateSubnet", request)
     assert refusal.code() is grpc.StatusCode.INVALID_ARGUMENT
     assert header_bytes(refusal) < 0.9 * HEADERS
     with pytest.raises(errors.Invalid) as refused:
@@ -103,7 +103,7 @@ def test_what_is_no_request_is_refused_as_such_by_every_method(cloud: ControlPla
     for method in contract.load().methods.values():
         starts_with_text = next(iter(method.request.fields.values())).type == "string"
         for data in (cut, no_text) if starts_with_text else (cut,):
-            refusal = arrived(cloud, method.path, data)
+            refusal = send_as_it_is(cloud, method.path, data)
             said = f"the request is not a {method.request.name.rpartition('.')[2]}"
             assert (refusal.code(), refusal.details()) == (grpc.StatusCode.INVALID_ARGUMENT, said)
 
@@ -170,7 +170,7 @@ def test_a_plan_of_a_token_shows_no_secret(cloud: ControlPlane) -> None:
 @SQLITE
 def test_what_was_read_can_be_edited_and_sent_back_whole(cloud: ControlPlane) -> None:
     site = make_site(cloud)
-    site.registered()
+    site.connect_host()
     web = cloud.client.instances.create(site.wanted("web"))
     web.description = "edited"
     assert (bool(web.kaktus), bool(web.status.power)) == (True, True)

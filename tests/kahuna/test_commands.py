@@ -25,7 +25,7 @@ def site(cloud: ControlPlane) -> Site:
 
 
 def test_a_reboot_is_done_once_and_changes_no_desired_state(site: Site) -> None:
-    host = site.registered()
+    host = site.connect_host()
     web = site.client.instances.create(site.wanted("web"))
     rebooted = site.client.instances.reboot(web.meta.id)
     site.client.instances.reset(web.meta.id)
@@ -34,7 +34,7 @@ def test_a_reboot_is_done_once_and_changes_no_desired_state(site: Site) -> None:
 
 
 def test_a_command_that_the_host_refuses_fails_with_its_reason(site: Site) -> None:
-    host = site.registered()
+    host = site.connect_host()
     web = site.client.instances.create(site.wanted("web"))
     host.refuses_commands = "domain is not running"
     with pytest.raises(errors.OperationFailed, match="domain is not running"):
@@ -59,9 +59,9 @@ def test_a_command_interrupted_by_the_end_of_its_agent_is_unknown_and_not_done_a
 
 
 def test_a_command_for_a_host_that_is_away_waits_and_is_sent_when_it_is_back(site: Site) -> None:
-    web = site.away()
+    web = site.running_on_lost_host()
     begun = site.client.instances.begin("reboot", web.meta.id)
-    back = site.registered()
+    back = site.connect_host()
     assert site.client.operations.wait(begun.operation_id, 60).phase == operation_pb2.PHASE_DONE
     assert back.done == [("reboot", web.meta.id)]
 
@@ -72,14 +72,14 @@ def rows(site: Site) -> list[str]:
         return list(session.exec(select(Command.id)))
 
 
-def stands(site: Site, operation: str) -> tuple[operation_pb2.Phase, str]:
+def phase_and_reason(site: Site, operation: str) -> tuple[operation_pb2.Phase, str]:
     """Its phase, and the beginning of what it says."""
     found = site.client.operations.get(operation)
     return found.phase, found.message.partition(":")[0]
 
 
 def test_a_command_goes_out_in_the_newest_session_only(site: Site) -> None:
-    web = site.away()
+    web = site.running_on_lost_host()
     begun = site.client.instances.begin("reset", web.meta.id).operation_id
     store, agent = site.cloud.kahuna.store, site.agent.meta.id
     epoch = site.client.agents.get(agent).status.epoch
@@ -95,7 +95,7 @@ def test_a_command_goes_out_in_the_newest_session_only(site: Site) -> None:
 
 def test_a_command_that_is_being_sent_does_not_expire(site: Site) -> None:
     """House keeping comes by while the transaction that takes the command has not ended yet."""
-    web = site.away()
+    web = site.running_on_lost_host()
     begun = site.client.instances.begin("reset", web.meta.id).operation_id
     store, agent = site.cloud.kahuna.store, site.agent.meta.id
     epoch = site.client.agents.get(agent).status.epoch
@@ -114,5 +114,5 @@ def test_a_command_that_is_being_sent_does_not_expire(site: Site) -> None:
         until(expiring.done, limit=0.2)
     go_on.set()
     until(lambda: taking.done() and expiring.done(), what="both")
-    assert stands(site, begun)[0] in OPEN
+    assert phase_and_reason(site, begun)[0] in OPEN
     assert rows(site) == [begun]

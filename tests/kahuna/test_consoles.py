@@ -68,7 +68,7 @@ class Deaf(FakeHost):
 
 
 def test_a_console_shows_what_was_printed_and_passes_keys_and_sizes(site: Site, viewers: list[Viewer]) -> None:
-    site.registered()
+    site.connect_host()
     web = site.client.instances.create(site.wanted("web"))
     first, second = view(site, viewers, web.meta.id), view(site, viewers, web.meta.id)
     first.type(b"root\r")
@@ -84,7 +84,7 @@ def test_a_console_shows_what_was_printed_and_passes_keys_and_sizes(site: Site, 
 def test_a_console_of_what_is_not_there_says_so(site: Site) -> None:
     with pytest.raises(errors.NotFound):
         next(site.client.instances.console("nothing"))
-    web = site.away()
+    web = site.running_on_lost_host()
     with pytest.raises(errors.Unavailable, match="host is not connected"):
         next(site.client.instances.console(web.meta.id))
 
@@ -92,7 +92,7 @@ def test_a_console_of_what_is_not_there_says_so(site: Site) -> None:
 def test_who_opened_a_console_is_in_the_audit_trail(
     site: Site, viewers: list[Viewer], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    site.registered()
+    site.connect_host()
     web = site.client.instances.create(site.wanted("web"))
     view(site, viewers, web.meta.id, reason="it does not boot").type(b"x")
     capsys.readouterr()
@@ -118,7 +118,7 @@ KEYS = """
 
 
 def test_keys_are_taken_in_order_and_once(site: Site, viewers: list[Viewer]) -> None:
-    site.registered()
+    site.connect_host()
     web = site.client.instances.create(site.wanted("web"))
     viewer = view(site, viewers, web.meta.id)
     for line in KEYS.strip().splitlines():
@@ -130,7 +130,7 @@ def test_keys_are_taken_in_order_and_once(site: Site, viewers: list[Viewer]) -> 
 
 
 def test_a_paste_arrives_in_order_and_a_larger_one_is_refused(site: Site, viewers: list[Viewer]) -> None:
-    site.registered()
+    site.connect_host()
     web = site.client.instances.create(site.wanted("web"))
     viewer = view(site, viewers, web.meta.id)
     paste = b"".join(b"%07d\n" % number for number in range(1 << 13))
@@ -149,7 +149,7 @@ def test_a_machine_that_reads_no_keys_holds_up_who_types_and_loses_none(
 ) -> None:
     monkeypatch.setattr(console, "ANSWER_TIMEOUT_S", 0.3)
     monkeypatch.setattr("kowa.calls.OPTIONS", [("grpc.enable_retries", 0)])
-    site.registered(host := Deaf())
+    site.connect_host(host := Deaf())
     web = site.client.instances.create(site.wanted("web"))
     viewer, paste = view(site, viewers, web.meta.id), bytes(range(256)) * 256
     answers = [viewer.answer(viewer.typed, paste) for _ in range(4)]
@@ -218,8 +218,8 @@ def test_when_one_party_ends_so_do_the_others(site: Site, viewers: list[Viewer],
     said = {"agent": "session has ended", "Kahuna": "", "machine": "its host has lost it", "viewer": "closed"}[who]
     parties[who]()
     until(viewer.has_ended, what="the viewer's end")
-    assert said in viewer.told
-    assert viewer.told
+    assert said in viewer.error
+    assert viewer.error
     until(host.left.is_set, what="the host's end")
     if who == "Kahuna":
         site.cloud.start()
@@ -263,7 +263,7 @@ class Flooding(FakeHost):
 
 def test_a_console_that_nobody_reads_waits_and_slows_no_other(site: Site, viewers: list[Viewer]) -> None:
     host = Flooding()
-    site.registered(host)
+    site.connect_host(host)
     web = site.client.instances.create(site.wanted("web"))
     # The reader's own end keeps little.
     options = [("grpc.http2.bdp_probe", 0), ("grpc.http2.lookahead_bytes", 64 << 10)]

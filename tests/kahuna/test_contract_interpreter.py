@@ -19,7 +19,7 @@ from tests.made_up import bad_input, made_up
 
 
 @pytest.fixture(autouse=True, scope="module")
-def known() -> Iterator[None]:
+def contract_with_made_up_kinds() -> Iterator[None]:
     """The made-up kinds are part of the contract."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(contract, "load", made_up)

@@ -17,7 +17,7 @@ from tests.waiting import until
 def lost(cloud: ControlPlane) -> Site:
     """A site with a machine on a host that has gone away, and the machine being deleted."""
     site = make_site(cloud)
-    site.away()
+    site.running_on_lost_host()
     for kind in (site.client.instances, site.client.volumes, site.client.adapters):
         for resource in list(kind.list()):
             kind.begin_delete(resource.meta.id)
@@ -157,7 +157,7 @@ def test_what_was_sent_to_a_forgotten_host_ends_though_nobody_says_how(cloud: Co
 
 def test_with_a_machine_go_the_commands_that_it_was_sent(cloud: ControlPlane) -> None:
     site = make_site(cloud)
-    host = site.registered()
+    host = site.connect_host()
     host.hangs.set()
     web = site.client.instances.create(site.wanted("web"))
     begun = site.client.instances.begin("reset", web.meta.id).operation_id

@@ -17,7 +17,7 @@ from kowa.v2 import (
     vnet_pb2,
 )
 from tests.control_plane import GIB, ControlPlane
-from tests.kahuna.komputes import adapter, moved, quiet, run, wanted
+from tests.kahuna.komputes import adapter, kinds_changed_since, run_in_kahuna, wait_until_idle, wanted
 from tests.kahuna.transports import TRANSPORTS, calling_through
 from tests.site import Site, make_site
 
@@ -47,7 +47,7 @@ def grown_template(site: Site) -> None:
         template.status.size = 3 * GIB
         tx.report("Template", template)
 
-    run(site, work)
+    run_in_kahuna(site, work)
 
 
 def full_subnet(site: Site) -> dict[str, Any]:
@@ -66,7 +66,7 @@ def small_pool(site: Site) -> None:
         pool.status.capacity = GIB
         tx.report("StoragePool", pool)
 
-    run(site, work)
+    run_in_kahuna(site, work)
 
 
 def taken_address(site: Site) -> dict[str, Any]:
@@ -77,7 +77,7 @@ def taken_address(site: Site) -> dict[str, Any]:
 
 def held_template(site: Site) -> None:
     """The template is marked for deletion while a disk keeps it."""
-    run(site, lambda tx: tx.mark("Template", site.template.meta.id))
+    run_in_kahuna(site, lambda tx: tx.mark("Template", site.template.meta.id))
 
 
 # What stands in the way of a kompute that is called so, what is asked for then; the reason, the field, some words.
@@ -143,38 +143,38 @@ REFUSALS: list[Row] = [
 
 
 def test_whatever_is_refused_leaves_nothing_and_is_said_of_its_field(site: Site) -> None:
-    site.registered()
+    site.connect_host()
     for name, before, reason, field, words in REFUSALS:
         changes = before(site) or {}
         asked = wanted(site, name, **{"adapters": [adapter(site), adapter(site)]} | changes)
-        revision = quiet(site)
+        revision = wait_until_idle(site)
         with pytest.raises(errors.KowaError) as refused:
             site.client.komputes.begin_create(asked)
         said = refused.value
         assert (said.reason, said.message[: len(field)]) == (reason, field), name
         assert words in said.message, name
         assert not field or [wrong.field for wrong in said.violations] == [field], name
-        assert moved(site, revision) == [], name
+        assert kinds_changed_since(site, revision) == [], name
 
 
 @pytest.mark.parametrize("database", ["sqlite"], indirect=True)
 @pytest.mark.parametrize("transport", TRANSPORTS[1:])
 def test_a_refusal_is_heard_in_every_client(site: Site, transport: str, tmp_path: Path) -> None:
-    site.registered()
+    site.connect_host()
     asked = wanted(site, adapters=[adapter(site, address="10.9.0.9")])
-    revision = quiet(site)
+    revision = wait_until_idle(site)
     with calling_through(site, transport, tmp_path), pytest.raises(errors.KowaError) as refused:
         site.client.komputes.begin_create(asked)
     assert "adapters[0].address: 10.9.0.9 is not a host address" in refused.value.message
-    assert moved(site, revision) == []
+    assert kinds_changed_since(site, revision) == []
 
 
 def test_a_refused_change_changes_no_part(site: Site) -> None:
-    site.registered()
+    site.connect_host()
     web = site.client.komputes.create(wanted(site))
     bare = site.client.komputes.create(wanted(site, "bare", data_disk=0, adapters=[]))
     site.volume("new-data")
-    revision = quiet(site)
+    revision = wait_until_idle(site)
     for target, field, value, words in [
         (web, "disk", GIB // 2, "disk: a volume never shrinks: it has 1 GiB"),
         (web, "data_disk", GIB, "data_disk: a volume never shrinks"),
@@ -193,4 +193,4 @@ def test_a_refused_change_changes_no_part(site: Site) -> None:
     stale = kompute_pb2.Kompute(meta=meta_pb2.Meta(id=web.meta.id, etag="0" * 16), vcpus=2)
     with pytest.raises(errors.KowaError, match="the etag is"):
         site.client.komputes.begin_update(stale, ["vcpus"])
-    assert moved(site, revision) == []
+    assert kinds_changed_since(site, revision) == []

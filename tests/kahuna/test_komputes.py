@@ -21,7 +21,7 @@ from kowa.v2 import (
     operation_pb2,
 )
 from tests.control_plane import GIB, LIMIT, ControlPlane, FakeHost
-from tests.kahuna.komputes import moved, parts, quiet, run, wanted
+from tests.kahuna.komputes import kinds_changed_since, parts, run_in_kahuna, wait_until_idle, wanted
 from tests.kahuna.transports import TRANSPORTS, calling_through
 from tests.site import Site, make_site
 from tests.waiting import until
@@ -37,10 +37,10 @@ def site(cloud: ControlPlane) -> Site:
 
 @pytest.mark.parametrize("transport", TRANSPORTS)
 def test_one_call_makes_it_and_one_takes_it_away(site: Site, transport: str, tmp_path: Path) -> None:
-    site.registered()
+    site.connect_host()
     with calling_through(site, transport, tmp_path):
         site.client.komputes.begin_create(wanted(site, description="the shop", ssh_keys=[]))
-        quiet(site)
+        wait_until_idle(site)
         (web,) = site.client.komputes.list(filter='name = "web" AND status.power = running')
         assert site.client.komputes.get(web.meta.id) == web
         assert (web.meta.state, web.vcpus, web.disk) == (meta_pb2.STATE_READY, 1, GIB)
@@ -58,7 +58,7 @@ def test_one_call_makes_it_and_one_takes_it_away(site: Site, transport: str, tmp
 
         web.disk, web.description = 4 * GIB, "the old shop"
         site.client.komputes.begin_update(web, ["disk", "description"])
-        quiet(site)
+        wait_until_idle(site)
         assert (parts(site)["web-os"].size, parts(site)["web"].description) == (4 * GIB, "the old shop")
 
         site.client.komputes.begin_delete(web.meta.id)
@@ -67,7 +67,7 @@ def test_one_call_makes_it_and_one_takes_it_away(site: Site, transport: str, tmp
 
 
 def test_its_parts_are_made_as_by_anybody_with_operation_and_audit(site: Site) -> None:
-    site.registered()
+    site.connect_host()
     web = site.client.komputes.create(wanted(site, data_disk=0, adapters=[]))
     assert {operation.phase for operation in site.client.operations.list(filter=f"project = {web.project}")} == {DONE}
     with Session(site.cloud.kahuna.store.engine) as session:
@@ -77,7 +77,7 @@ def test_its_parts_are_made_as_by_anybody_with_operation_and_audit(site: Site) -
 
 
 def test_a_change_reaches_its_parts_and_its_name_theirs(site: Site) -> None:
-    site.registered()
+    site.connect_host()
     web = site.client.komputes.create(wanted(site))
     generations = {name: part.meta.generation for name, part in parts(site).items()}
     web.name, web.vcpus, web.memory, web.data_disk = "shop", 2, 2 * GIB, 3 * GIB
@@ -99,10 +99,10 @@ def test_a_change_reaches_its_parts_and_its_name_theirs(site: Site) -> None:
 
 
 def test_what_it_says_of_a_part_is_changed_with_it_alone(site: Site) -> None:
-    site.registered()
+    site.connect_host()
     site.client.komputes.create(wanted(site))
     made, client = parts(site), site.client
-    revision = quiet(site)
+    revision = wait_until_idle(site)
     for kind, name, field, value, remedy in [
         ("instances", "web", "vcpus", 4, "change its vcpus"),
         ("instances", "web", "name", "db", "change its name"),
@@ -117,7 +117,7 @@ def test_what_it_says_of_a_part_is_changed_with_it_alone(site: Site) -> None:
         with pytest.raises(errors.KowaError, match=f"{name} is a part of kompute web; delete that") as refused:
             getattr(client, kind).begin_delete(part.meta.id)
         assert refused.value.reason == "IN_USE"
-    assert moved(site, revision) == []
+    assert kinds_changed_since(site, revision) == []
     # What it says nothing of is theirs.
     disk = made["web-os"]
     disk.description = "boots"
@@ -146,7 +146,7 @@ def test_it_waits_for_its_host_and_says_so_and_goes_half_made(site: Site) -> Non
     waiting = client.operations.get(deleting.operation_id)
     assert (waiting.phase, waiting.message.partition(":")[0]) == (WAITING, "HOST_OFFLINE")
 
-    site.registered()
+    site.connect_host()
     for operation in (deleting, again):
         assert client.operations.wait(operation.operation_id, LIMIT).phase == DONE
     assert [kompute.meta.id for kompute in client.komputes.list()] == [again.resource.meta.id]
@@ -154,7 +154,7 @@ def test_it_waits_for_its_host_and_says_so_and_goes_half_made(site: Site) -> Non
 
 
 def test_what_was_never_told_to_a_host_goes_at_once(site: Site) -> None:
-    run(site, lambda tx: _seen_once(tx, site))
+    run_in_kahuna(site, lambda tx: _seen_once(tx, site))
     begun = site.client.komputes.begin_create(wanted(site))
     deleting = site.client.komputes.begin_delete(begun.resource.meta.id)
     assert site.client.operations.get(deleting.operation_id).phase == DONE
@@ -171,7 +171,7 @@ def _seen_once(tx: Transaction, site: Site) -> None:
 def test_what_goes_wrong_with_a_part_is_said_of_it(site: Site) -> None:
     host = FakeHost()
     host.frozen |= {"volume", "instance"}
-    site.registered(host)
+    site.connect_host(host)
     begun = site.client.komputes.begin_create(wanted(site))
     disk = parts(site)["web-os"]
     host.failures[disk.meta.id] = "the pool is full"
@@ -187,7 +187,7 @@ def test_what_goes_wrong_with_a_part_is_said_of_it(site: Site) -> None:
 
 
 def test_who_watches_hears_of_it_and_of_its_parts(site: Site) -> None:
-    site.registered()
+    site.connect_host()
     heard: queue.SimpleQueue[Any] = queue.SimpleQueue()
     with (
         ThreadPoolExecutor(1) as watching,
@@ -221,11 +221,11 @@ def test_who_watches_hears_of_it_and_of_its_parts(site: Site) -> None:
 
 @pytest.mark.parametrize("database", ["sqlite"], indirect=True)
 def test_a_plan_shows_what_would_be_and_a_repeat_makes_no_second(site: Site) -> None:
-    site.registered()
-    revision = quiet(site)
+    site.connect_host()
+    revision = wait_until_idle(site)
     planned = site.client.komputes.plan_create(wanted(site))
     assert list(planned.status.addresses) == ["10.20.0.2", "10.20.0.9"]
-    assert (moved(site, revision), parts(site)) == ([], {})
+    assert (kinds_changed_since(site, revision), parts(site)) == ([], {})
     first, again = (site.client.komputes.begin_create(wanted(site), request_id="one") for _ in range(2))
     assert (first.operation_id, first.resource.meta.id) == (again.operation_id, again.resource.meta.id)
     assert len(parts(site)) == 5
@@ -233,13 +233,13 @@ def test_a_plan_shows_what_would_be_and_a_repeat_makes_no_second(site: Site) -> 
 
 def test_what_runs_inside_kahuna_says_it_as_often_as_it_likes(site: Site) -> None:
     """By name and content: made, left alone, brought to what is wanted."""
-    site.registered()
+    site.connect_host()
     komputes = site.cloud.kahuna.kinds["Kompute"]
     cause = Cause("CreateKompute", "timer", "every night")
-    first = run(site, lambda tx: komputes.ensure(tx, cause, wanted(site)))
-    revision = quiet(site)
-    assert run(site, lambda tx: komputes.ensure(tx, cause, wanted(site))).operation is None
-    assert moved(site, revision) == []
-    grown = run(site, lambda tx: komputes.ensure(tx, cause, wanted(site, vcpus=3)))
+    first = run_in_kahuna(site, lambda tx: komputes.ensure(tx, cause, wanted(site)))
+    revision = wait_until_idle(site)
+    assert run_in_kahuna(site, lambda tx: komputes.ensure(tx, cause, wanted(site))).operation is None
+    assert kinds_changed_since(site, revision) == []
+    grown = run_in_kahuna(site, lambda tx: komputes.ensure(tx, cause, wanted(site, vcpus=3)))
     assert (grown.resource.meta.id, grown.operation.caller) == (first.resource.meta.id, "timer")
     assert parts(site)["web"].vcpus == 3

@@ -27,7 +27,7 @@ def site(cloud: ControlPlane) -> Site:
 
 
 def test_they_are_written_found_replaced_and_cleared(site: Site) -> None:
-    site.registered()
+    site.connect_host()
     wanted = site.wanted("web")
     wanted.labels.update({"env": "prod", "k8s.io/role": "db"})
     web = site.client.instances.create(wanted)
@@ -48,7 +48,7 @@ def test_they_are_written_found_replaced_and_cleared(site: Site) -> None:
 
 
 def test_a_change_of_them_moves_revision_and_etag_and_no_generation_and_no_agent_hears_of_it(site: Site) -> None:
-    host = site.registered()
+    host = site.connect_host()
     web = site.client.instances.create(site.wanted("web"))
     for resources, kind, id_ in (
         (site.client.instances, instance_pb2.Instance, web.meta.id),
@@ -77,7 +77,7 @@ def test_a_change_of_them_moves_revision_and_etag_and_no_generation_and_no_agent
 
 
 def test_a_change_of_them_waits_for_no_host_and_replaces_nothing_under_way(site: Site) -> None:
-    web = site.away()
+    web = site.running_on_lost_host()
     stop = site.client.instances.begin("stop", web.meta.id).operation_id
     labelled = instance_pb2.Instance(labels={"env": "prod"})
     labelled.meta.id = web.meta.id

@@ -20,8 +20,8 @@ from tests.waiting import until
 
 
 @pytest.fixture
-def line(server: Postgres) -> Iterator[LossyProxy]:
-    """The way to the database."""
+def proxy(server: Postgres) -> Iterator[LossyProxy]:
+    """Between Kahuna and the database."""
     with tempfile.TemporaryDirectory(prefix="line-") as folder:
         made = LossyProxy(server.folder, Path(folder))
         yield made
@@ -29,9 +29,9 @@ def line(server: Postgres) -> Iterator[LossyProxy]:
 
 
 @pytest.fixture
-def cloud(tmp_path: Path, server: Postgres, line: LossyProxy) -> Iterator[ControlPlane]:
-    """A Kahuna behind that line."""
-    with control_plane(tmp_path, server.database().replace(str(server.folder), str(line.folder))) as made:
+def cloud(tmp_path: Path, server: Postgres, proxy: LossyProxy) -> Iterator[ControlPlane]:
+    """A Kahuna behind that proxy."""
+    with control_plane(tmp_path, server.database().replace(str(server.folder), str(proxy.folder))) as made:
         yield made
 
 
@@ -47,22 +47,22 @@ def deletions(client: Client) -> list[operation_pb2.Operation]:
 
 @pytest.mark.postgresql
 @pytest.mark.parametrize("refusing", [0, 3], ids=["at once again", "away for a while"])
-def test_the_caller_repeats_and_finds_what_he_did(cloud: ControlPlane, line: LossyProxy, refusing: int) -> None:
+def test_the_caller_repeats_and_finds_what_they_did(cloud: ControlPlane, proxy: LossyProxy, refusing: int) -> None:
     cloud.region("first")
-    line.lose("second", refusing=refusing)
+    proxy.lose("second", refusing=refusing)
     made = cloud.region("second")
-    assert line.lost == 1
+    assert proxy.lost == 1
     assert names(cloud.client) == ["first", "second"]
     assert cloud.client.regions.get(made.meta.id).name == "second"
 
 
 @pytest.mark.postgresql
 @pytest.mark.parametrize("refusing", [0, 3], ids=["at once again", "away for a while"])
-def test_the_caller_repeats_and_what_he_deleted_is_gone(cloud: ControlPlane, line: LossyProxy, refusing: int) -> None:
+def test_the_caller_repeats_and_what_was_deleted_is_gone(cloud: ControlPlane, proxy: LossyProxy, refusing: int) -> None:
     gone = cloud.region("gone").meta.id
-    line.lose(gone, refusing=refusing)
+    proxy.lose(gone, refusing=refusing)
     begun = cloud.client.regions.begin_delete(gone)
-    assert line.lost == 1
+    assert proxy.lost == 1
     assert names(cloud.client) == []
     operation = cloud.client.operations.get(begun.operation_id)
     assert (operation.method, operation.target) == ("DeleteRegion", gone)
@@ -74,7 +74,7 @@ def test_a_repeated_deletion_changes_nothing_and_another_with_its_id_is_refused(
 ) -> None:
     with control_plane(tmp_path, database) as cloud:
         site = make_site(cloud)
-        host = site.registered()
+        host = site.connect_host()
         web = cloud.client.instances.create(site.wanted("web"))
         host.frozen = {"instance"} if lingers else set()
         delete = contract.load().kinds["Instance"].service.methods["delete"]
@@ -92,10 +92,10 @@ def test_a_repeated_deletion_changes_nothing_and_another_with_its_id_is_refused(
 
 
 @pytest.mark.postgresql
-def test_what_nobody_repeats_is_seen_and_nobody_else_waits_for_it(cloud: ControlPlane, line: LossyProxy) -> None:
+def test_what_nobody_repeats_is_seen_and_nobody_else_waits_for_it(cloud: ControlPlane, proxy: LossyProxy) -> None:
     events = cloud.client.regions.watch()
     assert next(events).change == "synced"
-    line.lose("orphan")
+    proxy.lose("orphan")
     with pytest.raises(Refusal, match="may have done so"):
         cloud.loop.run(cloud.kahuna.store.run(lambda tx: tx.add("Region", region_pb2.Region(name="orphan"))))
     cloud.region("next")
@@ -109,7 +109,7 @@ def test_a_report_that_the_database_did_not_hear_comes_again(cloud: ControlPlane
     site = make_site(cloud)
     host = FakeHost()
     host.frozen.add("instance")
-    site.registered(host)
+    site.connect_host(host)
     begun = site.machine("web")
     with server.stopped():
         with pytest.raises(errors.Unavailable, match="database"):

@@ -11,7 +11,7 @@ from kowa import contract, errors
 from kowa.fleet.v1 import fleet_pb2
 from kowa.v2 import instance_pb2, meta_pb2, operation_pb2, region_pb2, template_pb2
 from tests.control_plane import ControlPlane, FakeHost
-from tests.packed import edited
+from tests.fleet_resources import edited
 from tests.site import Site, make_site
 from tests.waiting import until
 
@@ -24,7 +24,7 @@ def site(cloud: ControlPlane) -> Site:
     return make_site(cloud)
 
 
-def stands(site: Site, operation: str) -> tuple[operation_pb2.Phase, str]:
+def phase_and_reason(site: Site, operation: str) -> tuple[operation_pb2.Phase, str]:
     """Its phase, and the beginning of what it says."""
     found = site.client.operations.get(operation)
     return found.phase, found.message.partition(":")[0]
@@ -43,19 +43,19 @@ def test_an_operation_says_when_its_host_goes_and_when_it_is_back(site: Site) ->
     web = site.client.instances.create(site.wanted("web"))
     host.frozen.add("instance")
     stop = site.client.instances.begin("stop", web.meta.id).operation_id
-    assert stands(site, stop) == (RUNNING, "")
+    assert phase_and_reason(site, stop) == (RUNNING, "")
     site.cloud.disconnect(agent)
-    until(lambda: stands(site, stop) == (WAITING, "HOST_OFFLINE"), what="the word that its host is away")
+    until(lambda: phase_and_reason(site, stop) == (WAITING, "HOST_OFFLINE"), what="the word that its host is away")
     busy = FakeHost()
     busy.frozen.add("instance")
     site.cloud.dial(site.secret, busy)
-    until(lambda: stands(site, stop) == (RUNNING, ""), what="the word that its host is back")
+    until(lambda: phase_and_reason(site, stop) == (RUNNING, ""), what="the word that its host is back")
     busy.frozen.clear()
     assert site.client.operations.wait(stop, 60).phase == DONE
 
 
 def test_what_is_under_way_has_a_deadline_by_its_kind_of_work(site: Site) -> None:
-    web = site.away()
+    web = site.running_on_lost_host()
     wanted = template_pb2.Template(storage_pool=site.pool.meta.id, name="big", source="big.qcow2", sha256="1" * 64)
     big = site.client.of(template_pb2.Template).begin_create(wanted)
     begun = [site.client.instances.begin(verb, web.meta.id) for verb in ("stop", "reboot")]
@@ -73,58 +73,58 @@ def test_what_is_under_way_has_a_deadline_by_its_kind_of_work(site: Site) -> Non
 
 
 def test_the_same_wish_again_replaces_nothing(site: Site) -> None:
-    web = site.away()
+    web = site.running_on_lost_host()
     first = site.client.instances.begin("stop", web.meta.id).operation_id
     again = site.client.instances.begin("stop", web.meta.id).operation_id
-    assert [stands(site, each)[0] for each in (first, again)] == [WAITING, WAITING]
+    assert [phase_and_reason(site, each)[0] for each in (first, again)] == [WAITING, WAITING]
     other = site.client.instances.begin("start", web.meta.id).operation_id
     superseded = operation_pb2.PHASE_SUPERSEDED
-    assert [stands(site, each)[0] for each in (first, again, other)] == [superseded, superseded, WAITING]
+    assert [phase_and_reason(site, each)[0] for each in (first, again, other)] == [superseded, superseded, WAITING]
     deletions = [site.client.instances.begin_delete(web.meta.id).operation_id for _ in range(2)]
-    assert [stands(site, each)[0] for each in (other, *deletions)] == [superseded, WAITING, WAITING]
-    site.registered()
+    assert [phase_and_reason(site, each)[0] for each in (other, *deletions)] == [superseded, WAITING, WAITING]
+    site.connect_host()
     assert [site.client.operations.wait(each, 60).phase for each in deletions] == [DONE, DONE]
 
 
 def test_a_command_is_not_replaced_by_a_change(site: Site) -> None:
-    web = site.away()
+    web = site.running_on_lost_host()
     reset = site.client.instances.begin("reset", web.meta.id).operation_id
     web.description = "renamed meanwhile"
     site.client.instances.begin_update(web, ["description"])
-    assert stands(site, reset)[0] == WAITING
-    back = site.registered()
+    assert phase_and_reason(site, reset)[0] == WAITING
+    back = site.connect_host()
     assert site.client.operations.wait(reset, 60).phase == DONE
     assert back.done == [("reset", web.meta.id)]
 
 
 @pytest.mark.parametrize("how", ["cancelled", "its machine deleted"])
 def test_a_command_taken_back_is_never_sent(site: Site, how: str) -> None:
-    web = site.away()
+    web = site.running_on_lost_host()
     reset = site.client.instances.begin("reset", web.meta.id).operation_id
     if how == "cancelled":
         assert cancel(site, reset).phase == operation_pb2.PHASE_CANCELLED
     else:
         site.client.instances.begin_delete(web.meta.id)
-        assert stands(site, reset)[0] == operation_pb2.PHASE_SUPERSEDED
-    host = site.registered()
+        assert phase_and_reason(site, reset)[0] == operation_pb2.PHASE_SUPERSEDED
+    host = site.connect_host()
     later = site.machine("db")
     assert site.client.operations.wait(later.operation_id, 60).phase == DONE
     assert host.done == []
 
 
 def test_a_command_that_was_sent_is_not_cancelled(site: Site) -> None:
-    host = site.registered()
+    host = site.connect_host()
     host.hangs.set()
     web = site.client.instances.create(site.wanted("web"))
     reset = site.client.instances.begin("reset", web.meta.id).operation_id
     until(lambda: host.done, what="the command to be begun")
     with pytest.raises(errors.Conflict, match="has been sent to its host"):
         cancel(site, reset)
-    assert stands(site, reset)[0] == RUNNING
+    assert phase_and_reason(site, reset)[0] == RUNNING
 
 
 def test_who_cancelled_is_in_the_audit_trail(site: Site) -> None:
-    web = site.away()
+    web = site.running_on_lost_host()
     stop = site.client.instances.begin("stop", web.meta.id).operation_id
     for _ in range(2):  # an ended one stays as it ended
         assert cancel(site, stop).phase == operation_pb2.PHASE_CANCELLED
@@ -138,7 +138,7 @@ def test_who_cancelled_is_in_the_audit_trail(site: Site) -> None:
 
 @pytest.mark.parametrize("verb", ["suspend", "resume"])
 def test_a_stopped_machine_is_neither_suspended_nor_resumed(site: Site, verb: str) -> None:
-    site.registered()
+    site.connect_host()
     web = site.client.instances.create(site.wanted("web"))
     site.client.instances.stop(web.meta.id)
     with pytest.raises(errors.Conflict, match="start it instead"):
@@ -147,7 +147,7 @@ def test_a_stopped_machine_is_neither_suspended_nor_resumed(site: Site, verb: st
 
 
 def test_a_power_that_is_not_said_is_running(site: Site) -> None:
-    web = site.away()
+    web = site.running_on_lost_host()
     web.power = instance_pb2.POWER_UNSPECIFIED
     assert site.client.instances.begin_update(web, ["power"]).resource.power == instance_pb2.POWER_RUNNING
 
@@ -174,7 +174,7 @@ class Retrying(FakeHost):
 def test_what_was_given_up_is_in_error_until_it_has_come_about(site: Site, outcome: fleet_pb2.Outcome) -> None:
     host = Retrying()
     host.frozen.add("instance")
-    site.registered(host)
+    site.connect_host(host)
     web = site.machine("web")
     id_ = web.resource.meta.id
     host.failures[id_] = "the disk is gone"
@@ -190,8 +190,8 @@ def test_what_was_given_up_is_in_error_until_it_has_come_about(site: Site, outco
 
     # Whoever asks once more is not told that it is done.
     start = site.client.instances.begin("start", id_).operation_id
-    until(lambda: stands(site, start)[1] == "tries generation 2 again", what="the word on the new wish")
-    assert stands(site, start)[0] in (RUNNING, WAITING)
+    until(lambda: phase_and_reason(site, start)[1] == "tries generation 2 again", what="the word on the new wish")
+    assert phase_and_reason(site, start)[0] in (RUNNING, WAITING)
     shown = site.client.instances.get(id_).meta
     assert shown.state == meta_pb2.STATE_PENDING
     assert "the disk is gone" not in [condition.message for condition in shown.conditions]
@@ -203,7 +203,7 @@ def test_what_was_given_up_is_in_error_until_it_has_come_about(site: Site, outco
 def test_what_was_given_up_and_comes_about_after_all_is_ready(site: Site) -> None:
     host = FakeHost()
     host.frozen.add("instance")
-    site.registered(host)
+    site.connect_host(host)
     web = site.machine("web")
     host.failures[web.resource.meta.id] = "the disk is away"
     host.frozen.clear()

@@ -131,7 +131,7 @@ class Pool(FakeHost):
 
 
 def test_a_pool_promises_no_more_than_it_may(site: Site) -> None:
-    site.registered(Pool())
+    site.connect_host(Pool())
     until(lambda: site.client.storage_pools.get(site.pool.meta.id).status.capacity, what="the pool's capacity")
     first = site.volume("one", 6 * GIB).resource
     with pytest.raises(errors.Exhausted, match="storage pool local has 4 GiB of 10 GiB left to promise, 5 GiB asked"):

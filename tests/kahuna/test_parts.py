@@ -56,7 +56,7 @@ class Site:
 
 
 @pytest.fixture(scope="module", autouse=True)
-def known() -> Iterator[None]:
+def contract_with_made_up_kinds() -> Iterator[None]:
     """The made-up kinds are part of the contract."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(contract, "load", made_up)

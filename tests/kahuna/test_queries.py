@@ -57,7 +57,7 @@ def test_a_token_serves_only_the_list_that_gave_it(cloud: ControlPlane, query: d
 def machines(cloud: ControlPlane) -> Site:
     """A site with a running machine, web, and a stopped one, db, that is larger."""
     site = make_site(cloud)
-    site.registered()
+    site.connect_host()
     cloud.client.instances.create(site.wanted("web"))
     db = cloud.client.instances.create(site.wanted("db", memory=3 * GIB // 2))
     cloud.client.instances.stop(db.meta.id)
@@ -137,7 +137,7 @@ def test_a_long_key_makes_no_long_token_and_pages_are_the_list_all_the_same(clou
 @pytest.mark.slow
 def test_a_page_ends_where_an_answer_has_no_more_room_and_the_next_goes_on(cloud: ControlPlane) -> None:
     site = make_site(cloud)
-    site.registered()
+    site.connect_host()
     names = [f"m{number:02}" for number in range(12)]
     for name in names:
         volume = site.volume(name, size=1 << 20).resource.meta.id

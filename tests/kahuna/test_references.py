@@ -15,7 +15,7 @@ from tests.site import make_site
 def test_a_transaction_and_the_view_agree(cloud: ControlPlane, monkeypatch: pytest.MonkeyPatch) -> None:
     """However few ids one query may name."""
     site = make_site(cloud)
-    site.registered()
+    site.connect_host()
     site.machine("web")
     monkeypatch.setattr(transaction, "MAX_IDS", 1)
     agent, view = site.agent.meta.id, cloud.kahuna.store.view

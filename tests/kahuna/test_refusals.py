@@ -38,7 +38,7 @@ NOBODY = "00000000-0000-4000-8000-000000000000"
 def site(cloud: ControlPlane) -> Site:
     """A site with a registered host and a machine called web."""
     made = make_site(cloud)
-    made.registered()
+    made.connect_host()
     made.client.instances.create(made.wanted("web"))
     return made
 
@@ -247,7 +247,7 @@ REFUSALS: list[tuple[str, Callable[[Site], object], str, str]] = [
     ("no zone any more", changed(instance_pb2.Instance, zone=""), "NOT_SERVED", "zone: can't be changed yet"),
     ("another region", changed(instance_pb2.Instance, region=NOBODY), INVALID, "region: can't be changed; create"),
     ("other disks", changed(instance_pb2.Instance, volumes=[NOBODY]), "NOT_SERVED", "volumes: can't be changed yet"),
-    ("other cards", changed(instance_pb2.Instance, adapters=[]), "NOT_SERVED", "adapters: can't be changed yet"),
+    ("other adapters", changed(instance_pb2.Instance, adapters=[]), "NOT_SERVED", "adapters: can't be changed yet"),
     ("another router", changed(subnet_pb2.Subnet, gateway="10.20.0.9"), "NOT_SERVED", "gateway: can't be changed yet"),
     ("another bridge", changed(vnet_pb2.Vnet, interface="br9"), "NOT_SERVED", "interface: can't be changed yet"),
     ("another address", changed(adapter_pb2.Adapter, address="10.20.0.9"), "NOT_SERVED", "address: can't be"),

@@ -13,7 +13,7 @@ from tests.waiting import until
 def site(cloud: ControlPlane) -> Site:
     """A site with a host of 16 GiB in the zone eu-a, and one of 64 GiB in eu-b, which reaches no pool."""
     made = make_site(cloud)
-    made.registered()
+    made.connect_host()
     agent, secret = cloud.agent("agent-b")
     other = cloud.host(cloud.zone(made.region, "eu-b"), "host-1", agent.meta.id)
     cloud.dial(secret, FakeHost(memory=64 * GIB), "b")

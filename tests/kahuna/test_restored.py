@@ -11,7 +11,7 @@ from kahuna.main import main
 from kowa.fleet.v1 import fleet_pb2
 from kowa.v2 import agent_pb2, meta_pb2, vnet_pb2
 from tests.control_plane import ControlPlane, FakeHost
-from tests.packed import content
+from tests.fleet_resources import content
 from tests.site import Site, make_site
 from tests.waiting import until
 

@@ -38,7 +38,7 @@ def scope(monkeypatch: pytest.MonkeyPatch) -> Without:
 def site(scope: Without, cloud: ControlPlane) -> Iterator[Site]:
     """A site whose project shop, with its instance web, is hidden."""
     made = make_site(cloud)
-    made.registered()
+    made.connect_host()
     cloud.client.instances.create(made.wanted("web"))
     made.volume("free")
     kept = {kind: next(iter(getattr(cloud.client, kind).list())).meta.id for kind in ("instances", "adapters")}

@@ -21,7 +21,7 @@ def site(cloud: ControlPlane) -> Site:
 
 
 def test_from_region_to_running(site: Site) -> None:
-    site.registered()
+    site.connect_host()
     client = site.client
     web = client.instances.create(site.wanted("web"))
     assert web.meta.state == meta_pb2.STATE_READY
@@ -62,7 +62,7 @@ def test_deleted_in_a_row_while_the_agent_is_away_and_made_again(site: Site) -> 
 
 @pytest.mark.slow
 def test_kahuna_restarts_and_nothing_is_lost(site: Site) -> None:
-    site.registered()
+    site.connect_host()
     web = site.client.instances.create(site.wanted("web"))
     before = site.client.agents.get(site.agent.meta.id).status.epoch
     site.cloud.stop()
@@ -77,7 +77,7 @@ def test_kahuna_restarts_and_nothing_is_lost(site: Site) -> None:
 def test_who_waits_and_who_watches_goes_on_after_a_restart(site: Site) -> None:
     host = FakeHost()
     host.frozen.add("instance")
-    site.registered(host)
+    site.connect_host(host)
     with (
         ThreadPoolExecutor(2) as programs,
         Client(site.cloud.settings.api, key=site.cloud.key, insecure=True) as client,
@@ -112,14 +112,14 @@ def test_a_machine_asked_of_an_offline_host_waits_and_says_so(site: Site) -> Non
     assert begun.resource.meta.state == meta_pb2.STATE_PENDING
     operation = site.client.operations.get(begun.operation_id)
     assert (operation.phase, operation.message.partition(":")[0]) == (operation_pb2.PHASE_WAITING, "HOST_OFFLINE")
-    site.registered()
+    site.connect_host()
     assert site.client.operations.wait(begun.operation_id, 60).phase == operation_pb2.PHASE_DONE
 
 
 def test_a_failing_agent_fails_the_operation_and_a_later_change_supersedes_one(site: Site) -> None:
     host = FakeHost()
     host.frozen.add("instance")
-    site.registered(host)
+    site.connect_host(host)
     create = site.machine("web")
     stop = site.client.instances.begin("stop", create.resource.meta.id)
     superseded = site.client.operations.get(create.operation_id)
@@ -153,7 +153,7 @@ def test_what_is_seen_of_a_guest_that_is_off_while_it_is_being_deleted_is_kept(s
             return report
 
     host = SlowHost()
-    site.registered(host)
+    site.connect_host(host)
     web = site.client.instances.create(site.wanted("web"))
     host.frozen.add("instance")
     site.client.instances.begin_delete(web.meta.id)
@@ -164,7 +164,7 @@ def test_what_is_seen_of_a_guest_that_is_off_while_it_is_being_deleted_is_kept(s
 
 
 def test_what_a_guest_switched_off_stays_off(site: Site) -> None:
-    host = site.registered()
+    host = site.connect_host()
     web = site.client.instances.create(site.wanted("web"))
     host.powered_off.add(web.meta.id)
     until(

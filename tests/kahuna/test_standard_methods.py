@@ -48,7 +48,7 @@ def test_filters(cloud: ControlPlane, condition: str, found: list[str]) -> None:
 
 def test_the_etag_covers_what_a_client_may_write_and_no_more(cloud: ControlPlane) -> None:
     site = make_site(cloud)
-    site.registered()
+    site.connect_host()
     web = cloud.client.instances.create(site.wanted("web"))
     reported = cloud.client.instances.get(web.meta.id)
     assert reported.meta.etag == site.client.instances.get(web.meta.id).meta.etag
@@ -89,7 +89,7 @@ def test_a_repeated_token_request_shows_no_secret(cloud: ControlPlane) -> None:
 
 def test_a_plan_says_what_would_be_and_leaves_nothing(cloud: ControlPlane) -> None:
     site = make_site(cloud)
-    site.registered()
+    site.connect_host()
     wanted = site.wanted("web")
     until(lambda: not list(site.client.operations.list(filter="phase = PHASE_RUNNING")), what="quiet")
     create = contract.load().kinds["Instance"].service.methods["create"]
@@ -157,7 +157,7 @@ def test_a_cancelled_operation_stays_so(cloud: ControlPlane) -> None:
         operation_pb2.CancelOperationRequest(id=begun.operation_id),
     ).resource
     assert cancelled.phase == operation_pb2.PHASE_CANCELLED
-    site.registered()
+    site.connect_host()
     until(
         lambda: site.client.volumes.get(begun.resource.meta.id).meta.state == meta_pb2.STATE_READY,
         what="the volume, which nobody waits for any more",

@@ -13,8 +13,8 @@ from agent_kaktus.worker import KaktusWorker
 from kowa.fleet.v1 import fleet_pb2
 from kowa.runtime.desired import MissingReference
 from kowa.runtime.feed import Refused
+from tests.fleet_resources import edited
 from tests.kaktus.settings_of import settings_of
-from tests.packed import edited
 
 from .slices import Slice, id_of, slice_with_network
 

@@ -13,7 +13,7 @@ import pytest
 from agent_kaktus.compute import hypervisor
 from agent_kaktus.compute.hypervisor import Hypervisor
 from agent_kaktus.errors import LibvirtUnavailable, StepFailed
-from tests.packed import content
+from tests.fleet_resources import content
 
 from .hosts import Host, private_host
 from .slices import id_of, slice_with_network

@@ -10,7 +10,7 @@ from agent_kaktus.memory import MAX_ATTEMPTS, Memory
 from agent_kaktus.plan import SPACE_UNIT_BYTES
 from kowa.runtime.settings import VERSION
 from kowa.v2 import instance_pb2
-from tests.packed import content
+from tests.fleet_resources import content
 
 from .loop_bench import APPLIED, FAILED, WAITING, Bench, on_a_bench
 from .slices import id_of

@@ -7,7 +7,7 @@ import pytest
 from agent_kaktus.actual import Power
 from agent_kaktus.errors import StepFailed
 from kowa.v2 import instance_pb2
-from tests.packed import content
+from tests.fleet_resources import content
 
 from .loop_bench import APPLIED, FAILED, Bench, on_a_bench
 from .slices import id_of

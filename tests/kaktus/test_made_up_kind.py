@@ -5,9 +5,9 @@ from typing import Any
 
 from agent_kaktus.kinds import KINDS
 from kowa.runtime.desired import Kinds
+from tests.fleet_resources import content
 from tests.made_up import made_up
 from tests.made_up.agent import Balancers
-from tests.packed import content
 
 from .loop_bench import APPLIED, FAILED, WAITING, Bench, two_instances
 from .slices import id_of

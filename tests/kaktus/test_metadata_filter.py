@@ -122,7 +122,7 @@ class Wire:
 
     @contextmanager
     def served(self, host: str, address: str, mac: str) -> Iterator[None]:
-        command = [sys.executable, str(HERE / "served.py"), "br0", "vnet", address, mac]
+        command = [sys.executable, str(HERE / "metadata_service.py"), "br0", "vnet", address, mac]
         with subprocess.Popen(
             ["ip", "netns", "exec", self.box(host), *command],
             env={"PYTHONPATH": f"{REPOSITORY}:{REPOSITORY}/sdk", "PATH": "/usr/sbin:/usr/bin:/sbin:/bin"},

@@ -11,7 +11,7 @@ from agent_kaktus import names
 from deploy.guest.build import build
 from kowa.fleet.v1 import fleet_pb2
 from kowa.v2 import instance_pb2
-from tests.packed import content
+from tests.fleet_resources import content
 from tests.waiting import until
 
 from .hosts import GUEST, Agent, Host, private_host

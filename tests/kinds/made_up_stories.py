@@ -15,8 +15,8 @@ from kowa import errors, resources
 from kowa.v2 import agent_pb2, meta_pb2, operation_pb2
 from tests.clients import Kowactl
 from tests.control_plane import ControlPlane, FakeHost, control_plane
+from tests.fleet_resources import content
 from tests.made_up import PROGRAM, kinds, migration
-from tests.packed import content
 from tests.site import Site, make_site
 from tests.waiting import until
 
@@ -37,7 +37,7 @@ def cloud(tmp_path: Path) -> Iterator[ControlPlane]:
 def site(cloud: ControlPlane) -> Site:
     """A site with two hosts, whose agents are connected, and a farm called north."""
     made = make_site(cloud)
-    made.registered(FakeHost())
+    made.connect_host(FakeHost())
     cloud.client.of(farm_pb2.Farm).create(farm_pb2.Farm(name="north"))
     return made
 

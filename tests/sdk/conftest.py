@@ -5,7 +5,7 @@ from collections.abc import Iterator
 import pytest
 
 from kowa.client import Client
-from tests.sdk.kahunas import Kahuna, cloud, fake, kahuna, shop
+from tests.sdk.fixtures import Kahuna, cloud, fake, kahuna, shop
 
 __all__ = ["cloud", "fake", "kahuna", "shop"]
 

@@ -17,7 +17,7 @@ from kowa.v2.meta_pb2 import STATE_READY, Meta
 from kowa.v2.operation_pb2 import PHASE_DONE
 from kowa.v2.region_pb2 import Region
 from kowa.v2.zone_pb2 import Zone
-from tests.sdk.kahunas import LIMIT, Kahuna, first
+from tests.sdk.fixtures import LIMIT, Kahuna, first
 
 
 def test_where_kahuna_is_comes_from_the_environment(
@@ -169,8 +169,8 @@ def test_refusals_have_classes_reasons_and_fields(client: Client, kahuna: Kahuna
     with pytest.raises(errors.Invalid) as invalid:
         client.regions.create(Region())
     assert [violation.field for violation in invalid.value.violations] == ["name"]
-    with Client(kahuna.endpoint, key="wrong", insecure=True) as stranger, pytest.raises(errors.Denied):
-        stranger.regions.get("x")
+    with Client(kahuna.endpoint, key="wrong", insecure=True) as client, pytest.raises(errors.Denied):
+        client.regions.get("x")
 
 
 def test_a_watch_shows_the_set_and_its_changes(client: Client) -> None:

@@ -17,7 +17,7 @@ from kowa.client import Client
 from kowa.v2.operation_pb2 import PHASE_DONE, PHASE_SUPERSEDED, Operation
 from kowa.v2.region_pb2 import Region
 from tests.fake_kahuna import KEY, Fake
-from tests.sdk.kahunas import LIMIT, Kahuna, first
+from tests.sdk.fixtures import LIMIT, Kahuna, first
 from tests.waiting import until
 
 AWAY = 3  # calls that fail: more than gRPC tries, where it tries only once

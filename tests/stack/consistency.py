@@ -84,8 +84,8 @@ def differences(stack: Stack) -> list[str]:
             [f"{adapter.subnet} {adapter.address}" for adapter in adapters],
             addresses(stack.database),
         ),
-        "cards of running machines, taps": (plugged, [link for link in links if link.startswith("kt")]),
-        "cards of running machines, guarded taps": (plugged, [guard for guard in guards if guard in links]),
+        "adapters of running machines, taps": (plugged, [link for link in links if link.startswith("kt")]),
+        "adapters of running machines, guarded taps": (plugged, [guard for guard in guards if guard in links]),
         "adapters, guards kept for them": ([guard for guard in guards if guard in taps], guards),
         "vnets, bridges": (
             [names.bridge(id_) for id_ in ids(stack.list(vnet_pb2.Vnet))],

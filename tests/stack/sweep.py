@@ -7,7 +7,7 @@ from tests.stack import consistency
 from tests.stack.program import Program
 from tests.stack.site import Site
 from tests.stack.slow_source import SlowSource
-from tests.stack.workflows import Came, Life, Shelf
+from tests.stack.workflows import Condition, InstanceWorkflows, TemplateWorkflows
 from tests.waiting import until
 
 LIMIT_S = 90.0  # for a workflow in which somebody dies
@@ -17,7 +17,7 @@ MANY_DEATHS_LIMIT_S = 240.0  # for one with so many
 MAIN_WORKFLOWS = ("create", "resize", "stop", "delete")
 LIVES = {
     "machine": ("create", "reboot", "suspend", "resume", "resize", "stop", "delete"),
-    "shelf": ("fill", "change_mind", "clear"),
+    "template": ("fill", "change_mind", "clear"),
 }
 # Passed only by one who finds what somebody left who died at the other, in one workflow.
 REACHED_ONLY_AFTER = {
@@ -82,7 +82,7 @@ class Sweep:
             assert program.deaths - deaths >= min(DEATHS_IN_A_ROW, len(points)) - 1
             self.kills += program.deaths - deaths
 
-    def _die_in(self, workflow: Callable[[], Came], point: str) -> None:
+    def _die_in(self, workflow: Callable[[], Condition], point: str) -> None:
         program = self._program(point)
         if program is self.site.stack.kahuna:
             # An agent that is often cut off waits longer each time; a new one begins anew.
@@ -98,17 +98,17 @@ class Sweep:
         until(lambda: program.deaths == deaths + len(points), what=f"{program.name} is started again")
         self.kills += len(points)
 
-    def _bring_about(self, workflow: Callable[[], Came], limit: float = LIMIT_S) -> None:
+    def _bring_about(self, workflow: Callable[[], Condition], limit: float = LIMIT_S) -> None:
         came = workflow()
         until(came, limit=limit, what=workflow.__name__)
         consistency.await_equal(self.site.stack, limit)
 
-    def _new(self, kind: str) -> Life | Shelf:
+    def _new(self, kind: str) -> InstanceWorkflows | TemplateWorkflows:
         number = next(_numbers)
         name = f"{kind}-{number}"
-        if kind == "shelf":
-            return Shelf(self.site, name, self.source)
-        return Life(self.site, name, f"10.9.{number}.0/24", self.site.idle)
+        if kind == "template":
+            return TemplateWorkflows(self.site, name, self.source)
+        return InstanceWorkflows(self.site, name, f"10.9.{number}.0/24", self.site.idle)
 
     def _program(self, point: str) -> Program:
         kahuna, agent = self.site.stack.programs

@@ -6,7 +6,7 @@ import pytest
 
 from tests.stack import consistency
 from tests.stack.site import BOOT_LIMIT_S, Site
-from tests.stack.workflows import RUNNING, STOPPED, Life
+from tests.stack.workflows import RUNNING, STOPPED, InstanceWorkflows
 from tests.waiting import until
 
 pytestmark = pytest.mark.libvirt
@@ -15,9 +15,9 @@ STRANGER = """<domain type='qemu'><name>mine</name><memory>65536</memory><os><ty
 
 
 @pytest.fixture
-def life(site: Site) -> Iterator[Life]:
+def life(site: Site) -> Iterator[InstanceWorkflows]:
     """A machine that runs, and nothing of it afterwards."""
-    made = Life(site, "web", "10.9.0.0/24", site.idle)
+    made = InstanceWorkflows(site, "web", "10.9.0.0/24", site.idle)
     until(made.create(), what="it runs")
     consistency.await_equal(site.stack)
     yield made
@@ -25,7 +25,7 @@ def life(site: Site) -> Iterator[Life]:
     consistency.await_equal(site.stack)
 
 
-def test_a_machine_destroyed_by_hand_comes_back(life: Life) -> None:
+def test_a_machine_destroyed_by_hand_comes_back(life: InstanceWorkflows) -> None:
     host = life.site.stack.host
     before = host.guests()
     host.virsh("destroy", life.machine.meta.id)
@@ -34,7 +34,7 @@ def test_a_machine_destroyed_by_hand_comes_back(life: Life) -> None:
     assert host.guests() != before
 
 
-def test_a_domain_made_by_hand_is_reported_and_left_alone(life: Life) -> None:
+def test_a_domain_made_by_hand_is_reported_and_left_alone(life: InstanceWorkflows) -> None:
     stack = life.site.stack
 
     def strangers() -> list[str]:
@@ -53,7 +53,7 @@ def test_a_domain_made_by_hand_is_reported_and_left_alone(life: Life) -> None:
     until(lambda: not strangers(), limit=40, what="nobody is a stranger")
 
 
-def test_machines_run_on_while_libvirt_is_dead(life: Life) -> None:
+def test_machines_run_on_while_libvirt_is_dead(life: InstanceWorkflows) -> None:
     host = life.site.stack.host
     before = host.guests()
     host.kill_libvirtd()
@@ -64,16 +64,16 @@ def test_machines_run_on_while_libvirt_is_dead(life: Life) -> None:
     until(lambda: life.power() == STOPPED, limit=40, what="what was asked for meanwhile")
 
 
-def remarks(life: Life) -> list[str]:
+def remarks(life: InstanceWorkflows) -> list[str]:
     return [condition.type for condition in life.site.stack.get(life.machine).meta.conditions]
 
 
-def waits_for(life: Life) -> str:
+def waits_for(life: InstanceWorkflows) -> str:
     return " ".join(condition.message for condition in life.site.stack.get(life.machine).meta.conditions)
 
 
 def test_a_guest_that_powers_itself_off_stays_off(site: Site) -> None:
-    life = Life(site, "self", "10.9.0.0/24", site.booting())
+    life = InstanceWorkflows(site, "self", "10.9.0.0/24", site.booting())
     until(life.create(), what="it runs")
     types(life, b"poweroff -f\n", after=b"/ # ")
     until(lambda: life.power() == STOPPED, limit=BOOT_LIMIT_S, what="it is off")
@@ -88,7 +88,7 @@ def test_a_guest_that_powers_itself_off_stays_off(site: Site) -> None:
     consistency.await_equal(site.stack)
 
 
-def types(life: Life, keys: bytes, *, after: bytes) -> None:
+def types(life: InstanceWorkflows, keys: bytes, *, after: bytes) -> None:
     """Types into a machine's console when it has printed something."""
     instances, id_ = life.site.stack.client.instances, life.machine.meta.id
     shown = instances.console(id_)

@@ -9,7 +9,7 @@ import pytest
 from tests.stack import consistency
 from tests.stack.site import Site
 from tests.stack.stack import Stack
-from tests.stack.workflows import Came, Life
+from tests.stack.workflows import Condition, InstanceWorkflows
 from tests.waiting import until
 
 pytestmark = [pytest.mark.libvirt, pytest.mark.slow]
@@ -20,9 +20,9 @@ Silence = Callable[[Stack], AbstractContextManager[None]]
 
 
 @pytest.fixture
-def lives(site: Site) -> Iterator[list[Life]]:
+def lives(site: Site) -> Iterator[list[InstanceWorkflows]]:
     """Machines that run, for all that needs one; and one to come. Nothing of them afterwards."""
-    made = [Life(site, f"m{number}", f"10.9.{number}.0/24", site.idle) for number in range(4)]
+    made = [InstanceWorkflows(site, f"m{number}", f"10.9.{number}.0/24", site.idle) for number in range(4)]
     for came in [life.create() for life in made[1:]]:
         until(came, what="it runs")
     consistency.await_equal(site.stack)
@@ -45,12 +45,12 @@ def cut_network(stack: Stack) -> AbstractContextManager[None]:
 
 
 @pytest.mark.parametrize("silence", [frozen_agent, frozen_kahuna, cut_network])
-def test_each_workflow_outlives_a_silence(lives: list[Life], silence: Silence) -> None:
+def test_each_workflow_outlives_a_silence(lives: list[InstanceWorkflows], silence: Silence) -> None:
     new, larger, off, gone = lives
     stack = new.site.stack
     running = stack.host.guests()
     stack.agent.forget_trace()
-    coming: list[Came] = [larger.resize(), off.stop(), gone.delete(), new.create()]
+    coming: list[Condition] = [larger.resize(), off.stop(), gone.delete(), new.create()]
     until(lambda: len(stack.agent.passed()) > 2, what="the agent is in the midst of it")
     with silence(stack):
         time.sleep(SILENCE_S)  # that long is the promise

@@ -26,11 +26,11 @@ RUNNING, STOPPED, SUSPENDED = (
     instance_pb2.POWER_STOPPED,
     instance_pb2.POWER_SUSPENDED,
 )
-Came = Callable[[], bool]
+Condition = Callable[[], bool]
 
 
 @dataclass
-class Life:
+class InstanceWorkflows:
     """A machine with a network, a disk and an adapter of its own."""
 
     site: Site
@@ -43,7 +43,7 @@ class Life:
     adapter: adapter_pb2.Adapter = field(init=False)
     machine: instance_pb2.Instance = field(init=False)
 
-    def create(self) -> Came:
+    def create(self) -> Condition:
         """The network first, the machine last; none waits for the other."""
         self.vnet = self.site.vnet(self.name)
         self.subnet = self.site.subnet(self.vnet, self.cidr)
@@ -52,7 +52,7 @@ class Life:
         self.machine = self.site.instance(self.name, self.volume, self.adapter, self.guest)
         return lambda: self.power() == RUNNING
 
-    def resize(self) -> Came:
+    def resize(self) -> Condition:
         """More memory, and a larger disk."""
         id_ = meta_pb2.Meta(id=self.machine.meta.id)
         more = instance_pb2.Instance(meta=id_, memory=2 * self.guest.memory)
@@ -61,24 +61,24 @@ class Life:
         self.site.stack.call("update", volume_pb2.Volume, volume=larger, update_mask=FieldMask(paths=["size"]))
         return self._is_resized
 
-    def suspend(self) -> Came:
+    def suspend(self) -> Condition:
         return self._verb("suspend", SUSPENDED)
 
-    def resume(self) -> Came:
+    def resume(self) -> Condition:
         return self._verb("resume", RUNNING)
 
-    def start(self) -> Came:
+    def start(self) -> Condition:
         return self._verb("start", RUNNING)
 
-    def stop(self) -> Came:
+    def stop(self) -> Condition:
         return self._verb("stop", STOPPED)
 
-    def reboot(self) -> Came:
+    def reboot(self) -> Condition:
         """A command: it ends, and no state tells of it."""
         self.site.stack.call("reboot", instance_pb2.Instance, id=self.machine.meta.id)
         return lambda: True
 
-    def delete(self) -> Came:
+    def delete(self) -> Condition:
         """All of it; the network last, whose bridge has lost its address by then."""
         for part in self.parts()[:-1]:
             self.site.stack.delete(part)
@@ -91,7 +91,7 @@ class Life:
     def power(self) -> instance_pb2.Power:
         return self.site.stack.get(self.machine).status.power
 
-    def _verb(self, verb: str, power: instance_pb2.Power) -> Came:
+    def _verb(self, verb: str, power: instance_pb2.Power) -> Condition:
         self.site.stack.call(verb, instance_pb2.Instance, id=self.machine.meta.id)
         return lambda: self.power() == power
 
@@ -113,7 +113,7 @@ class Life:
 
 
 @dataclass
-class Shelf:
+class TemplateWorkflows:
     """A pool with templates."""
 
     site: Site
@@ -122,12 +122,12 @@ class Shelf:
     pool: storage_pool_pb2.StoragePool = field(init=False)
     template: template_pb2.Template = field(init=False)
 
-    def fill(self) -> Came:
+    def fill(self) -> Condition:
         self.pool = self.site.new_pool(self.name)
         self.template = self.site.new_template(self.pool, "tiny", TINY, self.site.stack.tiny)
         return lambda: self.site.stack.get(self.template).meta.state == meta_pb2.STATE_READY
 
-    def change_mind(self) -> Came:
+    def change_mind(self) -> Condition:
         """A template is deleted while it is fetched."""
         asked = self.source.asked
         other = self.site.new_template(self.pool, "slow", self.source.url, "0" * 64)
@@ -135,7 +135,7 @@ class Shelf:
         self.site.stack.delete(other)
         return lambda: not self.site.stack.list(template_pb2.Template, f'meta.id = "{other.meta.id}"')
 
-    def clear(self) -> Came:
+    def clear(self) -> Condition:
         self.site.stack.delete(self.template)
         self.site.stack.delete(self.pool)
         return lambda: not self.site.stack.list(storage_pool_pb2.StoragePool, f'meta.id = "{self.pool.meta.id}"')

@@ -1,4 +1,4 @@
-"""A host's metadata service: `served.py BRIDGE VNET ADDRESS MAC` says `ready`, and ends with its input."""
+"""A host's metadata service: `metadata_service.py BRIDGE VNET ADDRESS MAC` says `ready`, and ends with its input."""
 
 import asyncio
 import sys
