@@ -352,7 +352,7 @@ def test_what_is_named_comes_first() -> None:
 
 def test_kinds_that_name_each_other_are_refused_unless_one_reference_is_the_servers() -> None:
     paths = {"Hen": Paths(informs=("agent",)), "Egg": Paths(informs=("hen.agent",))}
-    with pytest.raises(ValueError, match="know Hen and Egg each before the other"):
+    with pytest.raises(ValueError, match=r"know \w+ before \w+ before \w+"):
         Reach(refs(Hen="agent:Agent egg:Egg", Egg="hen:Hen"), paths)
     assert list(Reach(refs(Hen="agent:Agent (egg:Egg)", Egg="hen:Hen"), paths).order) == ["Hen", "Egg"]
     assert list(Reach(refs(Hen="agent:Agent egg:Egg", Egg="(hen:Hen)"), paths).order) == ["Egg", "Hen"]

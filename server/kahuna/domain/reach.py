@@ -245,20 +245,13 @@ def _route(references: References, kind: str, path: str) -> _Route:
     return tuple(steps)
 
 
-def _ordered(references: References, kinds: Collection[str]) -> Iterable[str]:
-    """Kinds, each after those that it names. Where two name each other, an output-only reference gives way.
+def _ordered(references: References, kinds: Collection[str]) -> list[str]:
+    """Kinds, each after those that it names; what only the server fills orders nothing, since it may lead in circles.
 
-    Raises ValueError when none can.
+    Raises ValueError for kinds that name each other otherwise.
     """
-    first: dict[str, set[str]] = {kind: set() for kind in sorted(kinds)}
-    found = ((item.output_only, kind, item.kind) for kind in first for item in references.get(kind, ()))
-    for output_only, kind, other in sorted(found):
-        if other in first and other != kind:
-            try:
-                TopologicalSorter(first | {kind: first[kind] | {other}}).prepare()
-            except CycleError:
-                if not output_only:
-                    raise ValueError(f"an agent would have to know {kind} and {other} each before the other") from None
-            else:
-                first[kind].add(other)
-    return TopologicalSorter(first).static_order()
+    named = {kind: {item.kind for item in references.get(kind, ()) if not item.output_only} for kind in sorted(kinds)}
+    try:
+        return list(TopologicalSorter({kind: named[kind] & named.keys() - {kind} for kind in named}).static_order())
+    except CycleError as error:
+        raise ValueError(f"an agent would have to know {' before '.join(error.args[1])}") from None

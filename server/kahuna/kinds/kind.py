@@ -66,7 +66,7 @@ class Kind(Generic[M]):
     - create: defaults, the contract's rules, locks on what it names; `before_create`; `add_row`; `after_create`; its
       operation begins.
     - update: mask, the contract's rules, locks; `before_update` (and `before_part_update` of what it is a part of); the
-      row; `after_update`; its operation. A verb that changes state stands in for what is before the row.
+      row; `after_update`; its operation. Of a verb that changes state, its method is what runs before the row.
     - delete: `before_delete`; the mark; its operation. The row goes when its agents say that nothing is left.
     - an agent's report: the row's status and operations; `after_report`; `after_part_report` of what it is a part of.
     """
