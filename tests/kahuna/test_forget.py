@@ -7,7 +7,7 @@ from sqlmodel import Session, select
 
 from kahuna.kinds.command import Command
 from kowa import contract, errors
-from kowa.v2 import agent_pb2, kaktus_pb2, kiwi_pb2, operation_pb2
+from kowa.v2 import agent_pb2, kaktus_pb2, kiwi_pb2, meta_pb2, operation_pb2, vnet_pb2
 from tests.control_plane import ControlPlane, FakeHost
 from tests.site import Site, make_site
 from tests.waiting import until
@@ -46,6 +46,23 @@ def test_what_waits_for_a_lost_host_is_released_when_it_is_forgotten(lost: Site)
     back = FakeHost()
     lost.cloud.dial(lost.secret, back)
     until(lambda: lost.cloud.fleet_sessions() and not back.wanted, what="an agent without a task")
+
+
+def test_what_waits_for_a_lost_member_of_a_network_node_is_released_when_it_is_taken_out(cloud: ControlPlane) -> None:
+    site = make_site(cloud)
+    agent, secret = cloud.agent("agent-2")
+    running = cloud.dial(secret, FakeHost())
+    until(cloud.fleet_sessions, what="the agent")
+    cloud.disconnect(running)
+    member = kiwi_pb2.Kiwi.Member(agent=agent.meta.id, zone=site.zone.meta.id)
+    wanted = kiwi_pb2.Kiwi(region=site.region.meta.id, name="kiwi-1", members=[member])
+    kiwi = site.client.of(kiwi_pb2.Kiwi).begin_create(wanted).resource
+    lan = site.client.vnets.begin_create(vnet_pb2.Vnet(region=site.region.meta.id, name="idle")).resource
+    site.client.vnets.begin_delete(lan.meta.id)
+    assert [vnet.meta.state for vnet in site.client.vnets.list(filter='name = "idle"')] == [meta_pb2.STATE_DELETING]
+    del kiwi.members[:]
+    site.client.of(kiwi_pb2.Kiwi).begin_update(kiwi, ["members"])
+    assert not list(site.client.vnets.list(filter='name = "idle"'))
 
 
 def test_an_agent_is_not_taken_from_a_host_that_holds_something(lost: Site) -> None:
