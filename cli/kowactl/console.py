@@ -9,7 +9,7 @@ from typing import Any
 
 import click
 
-from kowa import contract
+from kowa import contract, errors
 from kowactl.session import Session
 from kowactl.terminal import STDIN, STDOUT, interruptible, raw_terminal
 
@@ -58,12 +58,10 @@ def _send_keys(
 
     Keys that the machine does not take yet wait here and go in one message; to send one again does no harm.
     """
-    from kowa.errors import KowaError, Unavailable
-
     size, offset, keys, leave, is_open = (0, 0), 0, b"", b"", True
     while not ended.is_set() and (is_open or keys):
         if os.isatty(source) and size != (size := os.get_terminal_size(source)):
-            with contextlib.suppress(KowaError):
+            with contextlib.suppress(errors.KowaError):
                 call("resize-console", columns=size[0], rows=size[1])
         while is_open and len(keys) < MAX_KEYS_BYTES:
             if not select.select([source], [], [], 0 if keys else POLL_INTERVAL_S)[0]:
@@ -76,10 +74,10 @@ def _send_keys(
         try:
             if keys:
                 offset, keys = call("type-console", offset=offset, data=keys).offset, b""
-        except Unavailable:  # as long as the console is open it is the machine that reads no keys now
+        except errors.Unavailable:  # as long as the console is open it is the machine that reads no keys now
             if leave or ended.wait(POLL_INTERVAL_S):
                 break
-        except KowaError as error:
+        except errors.KowaError as error:
             if not ended.wait(CALL_LIMIT_S):
                 interrupt(error)
             return

@@ -2,7 +2,7 @@
 
 import codecs
 import json
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from os.path import isfile
 from typing import Any
 
@@ -19,19 +19,6 @@ GZIP = b"\x1f\x8b"
 URLS = ("file://", "fileb://")  # how other clouds' commands name a file
 
 Resource = tuple[dict[str, Any], str]  # as `get` prints it, without what is the server's to fill; and its etag
-
-
-class Parsed(click.ParamType[Any]):
-    """What a function makes of a text. Its ValueError says what is wrong with that."""
-
-    def __init__(self, name: str, parse: Callable[[str], Any]) -> None:
-        self.name, self._parse = name, parse
-
-    def convert(self, value: Any, param: click.Parameter | None, context: click.Context | None) -> Any:
-        try:
-            return self._parse(str(value))
-        except ValueError as error:
-            self.fail(str(error), param, context)
 
 
 def read(file: str) -> bytes:

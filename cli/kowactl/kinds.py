@@ -12,12 +12,12 @@ from kowa import contract, errors
 from kowa.contract import Field, Kind, Message, Method
 from kowactl import files, help_texts, options
 from kowactl.output import show, show_all, show_event
+from kowactl.references import PAGE_SIZE
 from kowactl.session import Session
 from kowactl.terminal import escaped, interruptible, print_message
 
 FORMATS = ["table", "json", "yaml", "name"]
 OPERATION_LIMIT = "10m"
-MAX_PAGE_SIZE = 1000
 EMPTY = "google.protobuf.Empty"
 COMMON_FIELDS = {"id", "etag", "request_id", "validate_only", "timeout"}  # of requests; no options of their own
 
@@ -60,7 +60,7 @@ def _list(kind: Kind, method: Method) -> Command:
     def run(session: Session, output: str, limit: int | None, show_labels: bool = False, **query: str) -> None:
         columns = [*kind.columns, *(["labels"] if show_labels else [])]
         with interruptible():
-            items = getattr(session.client, kind.nouns).list(**query, page_size=min(limit or 0, MAX_PAGE_SIZE))
+            items = getattr(session.client, kind.nouns).list(**query, page_size=min(limit or 0, PAGE_SIZE))
             show_all(kind, list(islice(items, limit)), output, session.references, columns)
 
     order = "name" if "name" in kind.message.fields else "meta.create_time desc"
@@ -242,7 +242,7 @@ def _output_option(what: str = "it", *, named: bool = True) -> click.Option:
 
 
 def _timeout_option() -> click.Option:
-    kind = files.Parsed("time", options.duration)
+    kind = options.Parsed("time", options.duration)
     return click.Option(["--timeout"], type=kind, default=OPERATION_LIMIT, show_default=True, help="Wait no longer.")
 
 
@@ -253,5 +253,5 @@ def _filter_option(kind: Kind) -> click.Option:
 
 def _file_option(kind: Kind) -> click.Option:
     text = "Values as JSON or YAML, such as get prints; texts as they stand, also with @ before them. - is stdin."
-    parsed = files.Parsed("file", partial(files.resource, kind))
+    parsed = options.Parsed("file", partial(files.resource, kind))
     return click.Option(["--from-file"], type=parsed, metavar="FILE", help=text)

@@ -9,6 +9,7 @@ from typing import NoReturn
 import click
 
 from kowa import contract, errors
+from kowa.v2.operation_pb2 import PHASE_SUPERSEDED
 from kowactl import terminal
 from kowactl.console import console
 from kowactl.kinds import KindGroup
@@ -76,9 +77,7 @@ class Kinds(click.Group):
 
 
 @click.group(
-    cls=Kinds,
-    epilog=EPILOG,
-    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110},
+    cls=Kinds, epilog=EPILOG, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110}
 )
 @click.option("--endpoint", metavar="HOST:PORT", help="Where Kahuna is, instead of KOWABUNGA_ENDPOINT.")
 @click.option("--ca", metavar="FILE", type=click.Path(exists=True, dir_okay=False), help="Authorities to trust (PEM).")
@@ -108,9 +107,10 @@ def main() -> NoReturn:
         sys.exit(EXIT_INTERRUPTED)
     except terminal.Terminated as error:
         # As the signal would have ended it: whoever waits for this process sees it.
-        signal.signal(error.number, signal.SIG_DFL)
-        os.kill(os.getpid(), error.number)
-        sys.exit(128 + error.number)
+        (number,) = error.args
+        signal.signal(number, signal.SIG_DFL)
+        os.kill(os.getpid(), number)
+        sys.exit(128 + number)
 
 
 def _run() -> int:
@@ -133,7 +133,8 @@ def _run() -> int:
         return error.exit_code
     except errors.KowaError as error:
         terminal.print_message(f"kowactl: {terminal.escaped(error_line(error))}")
-        return exit_code(error)
+        # A host that is away is no Kahuna out of reach: to ask again does not help.
+        return EXIT_CODES[errors.Conflict] if error.reason == "HOST_OFFLINE" else EXIT_CODES.get(type(error), 1)
     except UnicodeEncodeError as error:  # only what was typed can hold what is no text
         terminal.print_message(f"kowactl: {error.object!r} is not UTF-8")
         return click.UsageError.exit_code
@@ -144,11 +145,6 @@ def _run() -> int:
             return 0
         terminal.print_message(f"kowactl: can't write: {error.strerror}")
         return 1
-
-
-def exit_code(error: errors.KowaError) -> int:
-    """What scripts go by. A host that is away is no Kahuna out of reach: to ask again does not help."""
-    return EXIT_CODES[errors.Conflict] if error.reason == "HOST_OFFLINE" else EXIT_CODES.get(type(error), 1)
 
 
 def usage_line(error: click.ClickException) -> str:
@@ -169,8 +165,6 @@ def error_line(error: errors.KowaError) -> str:
 
 
 def _remedy(error: errors.KowaError) -> str:
-    from kowa.v2.operation_pb2 import PHASE_SUPERSEDED
-
     match error:
         case errors.Unavailable(reason=""):
             remedies = (remedy for text, remedy in HANDSHAKE_REMEDIES.items() if text in error.message)

@@ -11,7 +11,19 @@ from kowa import contract, sizes
 from kowa.contract import Field, Key, Kind, Message, Value
 from kowa.formats import snake
 from kowactl import files
-from kowactl.files import Parsed
+
+
+class Parsed(click.ParamType[Any]):
+    """What a function makes of a text. Its ValueError says what is wrong with that."""
+
+    def __init__(self, name: str, parse: Callable[[str], Any]) -> None:
+        self.name, self._parse = name, parse
+
+    def convert(self, value: Any, param: click.Parameter | None, context: click.Context | None) -> Any:
+        try:
+            return self._parse(str(value))
+        except ValueError as error:
+            self.fail(str(error), param, context)
 
 
 class EnumName(click.Choice[str]):
@@ -25,14 +37,6 @@ class EnumName(click.Choice[str]):
         if value in self._full.values():
             return str(value)
         return self._full[super().convert(value, param, context)]
-
-
-def size(text: str) -> int:
-    """Bytes, with binary units: 512M, 8GiB."""
-    try:
-        return sizes.parse(text)
-    except ValueError as error:
-        raise ValueError(f"{text!r} is {error}") from None
 
 
 def duration(text: str) -> float:
@@ -104,7 +108,7 @@ def element_type(field: Field) -> click.ParamType[Any]:
     if field.type == "bool":
         return click.BOOL
     if field.in_bytes:
-        return Parsed("size", size)
+        return Parsed("size", sizes.parse)
     if "int" in field.type:
         low, high = (getattr(field.rule, end) if field.rule.HasField(end) else None for end in ("min", "max"))
         return click.IntRange(low, high)
@@ -158,10 +162,9 @@ def explained(field: Field) -> str:
 
 def _explained_part(part: Message | None) -> str:
     """What its fields are."""
-    fields = part.fields.values() if part else ()
     return "".join(
         f" {_form(field)}{' (required)' if field.required else ''}: {explained(field)}"
-        for field in fields
+        for field in (part.fields.values() if part else ())
         if not (field.output_only or field.not_served)
     )
 

@@ -146,13 +146,6 @@ def _text(values: Any, form: str, indent: int | None = 2) -> str:
 
         return yaml.safe_dump(values, sort_keys=False, allow_unicode=as_is).rstrip()
 
-    text = dump(True)
-    return text if _can_be_shown(text) else dump(False)
-
-
-def _can_be_shown(text: str) -> bool:
-    try:
-        text.encode(sys.stdout.encoding)
-    except UnicodeEncodeError:
-        return False
-    return all(line == escaped(line) for line in text.split("\n"))
+    text, encoding = dump(True), sys.stdout.encoding
+    is_encodable = text.encode(encoding, "ignore").decode(encoding) == text
+    return text if is_encodable and all(line == escaped(line) for line in text.split("\n")) else dump(False)

@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING
 import click
 
 from kowa import errors
+from kowa.v2.operation_pb2 import Operation
 from kowactl.references import References
 from kowactl.terminal import escaped, print_message
 
 if TYPE_CHECKING:
     from kowa.client import Client
-    from kowa.v2 import operation_pb2
 
 POLL_INTERVAL_S = 1.0
 
@@ -51,7 +51,7 @@ class Session:
         """Names and ids."""
         return References(self.client)
 
-    def follow(self, operation_id: str, limit: float) -> "operation_pb2.Operation":
+    def follow(self, operation_id: str, limit: float) -> Operation:
         """Returns the operation when it is done; meanwhile what it waits for is shown on stderr. `limit` is in seconds.
 
         Raises OperationFailed when it ended otherwise, OperationPending when the time is up, Unavailable when Kahuna is
@@ -72,13 +72,11 @@ class Session:
                         raise
                     state = "Kahuna is out of reach; waiting for it"
                     if isinstance(error, errors.OperationPending):
-                        state = _progress(error.operation)
+                        operation = error.operation
+                        percent = f" {operation.progress} %" if operation.progress else ""
+                        reason = operation.message or "under way"
+                        state = escaped(f"{operation.method} {operation.target_name}{percent}: {reason}")
                 status.update(Text(state))
                 if state != shown and not console.is_terminal:
                     print_message(state)
                 shown = state
-
-
-def _progress(operation: "operation_pb2.Operation") -> str:
-    percent = f" {operation.progress} %" if operation.progress else ""
-    return escaped(f"{operation.method} {operation.target_name}{percent}: {operation.message or 'under way'}")

@@ -10,6 +10,7 @@ import tty
 from collections.abc import Callable, Iterator
 from types import FrameType
 from typing import NoReturn
+from unicodedata import category
 
 import click
 
@@ -21,18 +22,13 @@ _CONTROL_CATEGORIES = frozenset({"Cc", "Cf", "Zl", "Zp"})  # characters that mov
 
 
 class Terminated(BaseException):
-    """A signal came: raised in the main thread, so that every `finally` runs."""
-
-    def __init__(self, number: int) -> None:
-        self.number = number
+    """A signal came: raised in the main thread, with its number, so that every `finally` runs."""
 
 
 def escaped(text: str) -> str:
     r"""The text with each character that a terminal would act on written out: `\x1b`, `\u202e`, `\n`."""
     if text.isprintable():
         return text
-    from unicodedata import category
-
     return "".join(
         char.encode("unicode_escape").decode() if category(char) in _CONTROL_CATEGORIES else char for char in text
     )
@@ -83,16 +79,16 @@ def interruptible() -> Iterator[Callable[[BaseException], None]]:
         if not errors and output.poll(0):
             errors.append(BrokenPipeError())
         if errors:
-            signal.setitimer(signal.ITIMER_REAL, 0)  # once: cleaning up is not interrupted
             raise errors[0]
+        signal.setitimer(signal.ITIMER_REAL, CHECK_INTERVAL_S)
 
     signal.signal(signal.SIGALRM, check)
-    signal.setitimer(signal.ITIMER_REAL, CHECK_INTERVAL_S, CHECK_INTERVAL_S)
+    signal.setitimer(signal.ITIMER_REAL, CHECK_INTERVAL_S)
     try:
         yield errors.append
     finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)  # first: Python warns of a signal whose handler has gone
         signal.signal(signal.SIGALRM, signal.SIG_IGN)
-        signal.setitimer(signal.ITIMER_REAL, 0)
 
 
 @contextlib.contextmanager

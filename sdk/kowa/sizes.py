@@ -3,20 +3,22 @@
 import re
 from fractions import Fraction
 
+from kowa.formats import quoted
+
 UNITS = "KMGTPE"
 _WRITTEN = re.compile(rf"(-?[0-9]{{1,30}}(?:\.[0-9]{{1,30}})?)(?:([{UNITS}])(?:iB)?)?")
 _MAX_DECIMALS = 3
 
 
 def parse(text: str) -> int:
-    """The bytes of a size with a binary unit, or of a plain number. Raises ValueError with what it is instead."""
+    """The bytes of a size with a binary unit, or of a plain number. Raises ValueError with what is wrong."""
     found = _WRITTEN.fullmatch(text)
     if found is None:
-        raise ValueError("no size, such as 512M, 1.5G or 1073741824")
+        raise ValueError(f"{quoted(text)} is no size, such as 512M, 1.5G or 1073741824")
     number, unit = found.groups()
     size = Fraction(number) * (1 << 10 * (UNITS.index(unit) + 1 if unit else 0))
     if size.denominator != 1:
-        raise ValueError("no whole number of bytes")
+        raise ValueError(f"{quoted(text)} is no whole number of bytes")
     return int(size)
 
 

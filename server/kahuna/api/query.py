@@ -177,7 +177,7 @@ def _parse(field: contract.Field, path: str, text: str) -> Any:
             return sizes.parse(text)
         return float(text) if field.type in ("double", "float") else int(text)
     except ValueError as error:
-        raise invalid("filter", f"{path}: {quoted(text)} is {error if field.in_bytes else wanted}") from None
+        raise invalid("filter", f"{path}: {error if field.in_bytes else f'{quoted(text)} is {wanted}'}") from None
 
 
 def _sort_key(read: Read) -> Read:
