@@ -77,7 +77,7 @@ def _why_no_text(content: bytes) -> str:
     return "it holds NUL bytes, as no text does; save it as UTF-8" if b"\0" in content else ""
 
 
-def unique(pairs: Iterable[tuple[str, Any]]) -> dict[str, Any]:
+def unique_names(pairs: Iterable[tuple[str, Any]]) -> dict[str, Any]:
     """Names and values. Raises ValueError for a name given twice."""
     found: dict[str, Any] = {}
     for name, value in pairs:
@@ -107,12 +107,12 @@ def _parsed(content: bytes) -> dict[str, Any]:
         """Refuses a name that is given twice, of which PyYAML takes the last."""
 
         def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-            unique((key.value, value) for key, value in node.value if isinstance(key, yaml.ScalarNode))
+            unique_names((key.value, value) for key, value in node.value if isinstance(key, yaml.ScalarNode))
             return super().construct_mapping(node, deep)
 
     try:
         document = yaml.load(content.decode("utf-8-sig"), Loader)  # noqa: S506 - a SafeLoader
-        plain = json.loads(json.dumps(document, default=str, allow_nan=False), object_pairs_hook=unique)
+        plain = json.loads(json.dumps(document, default=str, allow_nan=False), object_pairs_hook=unique_names)
     except UnicodeDecodeError:
         raise ValueError("it is not UTF-8; save it as UTF-8") from None
     except yaml.YAMLError as error:

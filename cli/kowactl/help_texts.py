@@ -48,15 +48,15 @@ def example(kind: Kind, method: Method) -> str:
             return f"{start} -o json"
         case "create":
             shown = [field for field in kind.writable if _is_shown(kind.message, field)]
-            return _wrapped([start, *(_given(kind, field) for field in shown)])
+            return _wrapped([start, *(_option_example(kind, field) for field in shown)])
         case "update":
             fields = options.changeable(kind)
             chosen = next((f for f in fields if f.name not in ("name", "description", "labels")), fields[0])
-            return f"{start} {_name(kind)} {_given(kind, chosen)} --reason 'as asked in ticket 42'"
+            return f"{start} {_name(kind)} {_option_example(kind, chosen)} --reason 'as asked in ticket 42'"
         case _:
             target = [_name(kind)] if "id" in method.request.fields else []
             fields = [field for field in method.request.fields.values() if field.name != "id"]
-            own = (_given(kind, field) for field in fields if _is_shown(method.request, field))
+            own = (_option_example(kind, field) for field in fields if _is_shown(method.request, field))
             return _wrapped([start, *target, *own])
 
 
@@ -71,7 +71,7 @@ def _name(kind: Kind) -> str:
     return f"my-{kind.command}" if "name" in kind.message.fields else "ID"
 
 
-def _given(kind: Kind, field: Field) -> str:
+def _option_example(kind: Kind, field: Field) -> str:
     flag = options.flags(field)[0]
     return flag if field.type == "bool" else f"{flag} {_sample(kind, field)}"
 
@@ -85,7 +85,7 @@ def _sample(kind: Kind, field: Field) -> str:
     if part := contract.load().messages.get(field.type_name):
         inner = [one for one in part.fields.values() if not one.output_only]
         chosen = [one for one in inner if one.required] or inner[:1]
-        sample = ",".join(f"{options.spelled(one)}={_sample(kind, one)}" for one in chosen)
+        sample = ",".join(f"{options.option_name(one)}={_sample(kind, one)}" for one in chosen)
         return f"name={sample}" if field.is_map else sample
     if field.is_map:
         return "name=2" if "int" in field.type else "name=value"

@@ -76,8 +76,8 @@ def _list(kind: Kind, method: Method) -> Command:
 
 
 def _get(kind: Kind, method: Method) -> Command:
-    def run(session: Session, which: str, output: str) -> None:
-        id_ = session.references.id_of(kind, which)
+    def run(session: Session, name_or_id: str, output: str) -> None:
+        id_ = session.references.id_of(kind, name_or_id)
         show(kind, getattr(session.client, kind.nouns).get(id_), output, session.references)
 
     return run, [_target_argument(kind), _output_option()]
@@ -96,13 +96,13 @@ def _watch(kind: Kind, method: Method) -> Command:
                     paths.pop(event.id, None)
                 complete = complete or event.change == "synced"
 
-    revision = click.Option(["--revision"], default=0, help=options.explained(method.request.fields["revision"]))
+    revision = click.Option(["--revision"], default=0, help=options.field_help(method.request.fields["revision"]))
     return run, [_filter_option(kind), revision, _output_option()]
 
 
 def _wait(kind: Kind, method: Method) -> Command:
-    def run(session: Session, which: str, timeout: float, output: str) -> None:
-        show(kind, session.follow(which, timeout), output, session.references)
+    def run(session: Session, name_or_id: str, timeout: float, output: str) -> None:
+        show(kind, session.follow(name_or_id, timeout), output, session.references)
 
     return run, [_target_argument(kind), _timeout_option(), _output_option()]
 
@@ -112,7 +112,7 @@ def _create(kind: Kind, method: Method) -> Command:
         if values["output"] == "name" and "secret" in kind.message.fields:
             raise click.UsageError("-o name would throw away the secret, which is shown once; take it from -o json")
         document, _ = from_file or ({}, "")
-        document |= options.given(kind.writable, values)
+        document |= options.given_values(kind.writable, values)
         _check_given(kind, method, kind.message, document)
         _change(session, kind, method, session.references.message(method.request, {kind.noun: document}), values)
 
@@ -127,7 +127,7 @@ def _update(kind: Kind, method: Method) -> Command:
         # What can't be changed is sent as well when a file holds it: Kahuna refuses to change it, by its name.
         document, etag = from_file or ({}, "")
         mask = dict.fromkeys(document)
-        typed = options.given(changeable, values)
+        typed = options.given_values(changeable, values)
         for name, value in typed.items():
             # Of a part that is one, what is not given stays.
             inner = value if name in kind.message.parts and isinstance(value, dict) else {}
@@ -141,12 +141,12 @@ def _update(kind: Kind, method: Method) -> Command:
             mask[name] = document[name] = None
         if not mask:
             raise click.UsageError(f"nothing to change; see: kowactl {kind.command} update --help")
-        document["meta"] = {"id": session.references.id_of(kind, values["which"]), "etag": etag}
+        document["meta"] = {"id": session.references.id_of(kind, values["name_or_id"]), "etag": etag}
         request = session.references.message(method.request, {kind.noun: document})
         request.update_mask.paths.extend(mask)
         _change(session, kind, method, request, values)
 
-    names, text = click.Choice([options.spelled(field) for field in changeable]), "Empty a field. Can be repeated."
+    names, text = click.Choice([options.option_name(field) for field in changeable]), "Empty a field. Can be repeated."
     clear = click.Option(["--clear"], type=names, metavar="FIELD", multiple=True, help=text)
     replaced = " Those given replace all that were there."
     own = [options.option(field, replaced if field.many else "") for field in changeable]
@@ -156,19 +156,19 @@ def _update(kind: Kind, method: Method) -> Command:
 def _custom(kind: Kind, method: Method) -> Command:
     """A deletion, or a verb of the kind's own."""
     own = [field for field in method.request.fields.values() if field.name not in COMMON_FIELDS]
-    target = [_target_argument(kind)] if "id" in method.request.fields else []
+    arguments = [_target_argument(kind)] if "id" in method.request.fields else []
 
     def run(session: Session, **values: Any) -> None:
-        document, parents = options.given(own, values), dict[str, str]()
+        document, parents = options.given_values(own, values), dict[str, str]()
         _check_given(kind, method, method.request, document)
-        if target:
-            document["id"] = session.references.id_of(kind, values["which"])
+        if arguments:
+            document["id"] = session.references.id_of(kind, values["name_or_id"])
             if method.request.references and kind.parents:  # what it names is likely to be where it is itself
                 resource = getattr(session.client, kind.nouns).get(document["id"])
                 parents = {field: getattr(resource, field) for field in kind.parents}
         _change(session, kind, method, session.references.message(method.request, document, parents), values)
 
-    return run, [*target, *map(_create_option, own), *_change_options(method)]
+    return run, [*arguments, *map(_create_option, own), *_change_options(method)]
 
 
 def _change(session: Session, kind: Kind, method: Method, request: Any, values: dict[str, Any]) -> None:
@@ -182,7 +182,7 @@ def _change(session: Session, kind: Kind, method: Method, request: Any, values: 
     if plan:
         print_message("valid; nothing was changed")
     elif operation and not values.get("wait"):
-        print_message(f"begun; wait for it with: kowactl operation wait {operation}")
+        print_message(f"started; wait for it with: kowactl operation wait {operation}")
     elif operation:
         try:
             done = session.follow(operation, values["timeout"])
@@ -194,7 +194,7 @@ def _change(session: Session, kind: Kind, method: Method, request: Any, values: 
             print_message(f"the change is committed and goes on; wait for it with: kowactl operation wait {operation}")
             raise
         if method.verb == "delete":
-            print_message(escaped(f"{kind.command} {done.target_name or values['which']} is gone"))
+            print_message(escaped(f"{kind.command} {done.target_name or values['name_or_id']} is gone"))
     if method.response != EMPTY:
         show(kind, resource, output, session.references)
     elif operation and output != "table":  # nothing is left to be shown but what was done
@@ -204,9 +204,9 @@ def _change(session: Session, kind: Kind, method: Method, request: Any, values: 
 def _check_given(kind: Kind, method: Method, about: Message, document: dict[str, Any]) -> None:
     """Raises click.UsageError naming what is missing, or what of several is given beside another."""
     required = [field for field in about.fields.values() if field.required and field.name not in COMMON_FIELDS]
-    missing = [f"--{options.spelled(field)}" for field in required if not document.get(field.name)]
+    missing = [f"--{options.option_name(field)}" for field in required if not document.get(field.name)]
     for oneof in about.oneofs.values():
-        flags = {name: f"--{options.spelled(about.fields[name])}" for name in oneof.fields}
+        flags = {name: f"--{options.option_name(about.fields[name])}" for name in oneof.fields}
         given = [flag for name, flag in flags.items() if document.get(name) is not None]
         if len(given) > 1:
             raise click.UsageError(f"{' and '.join(given)} contradict each other; give one of them")
@@ -216,7 +216,7 @@ def _check_given(kind: Kind, method: Method, about: Message, document: dict[str,
 
 
 def _target_argument(kind: Kind) -> click.Argument:
-    return click.Argument(["which"], metavar="NAME|ID" if "name" in kind.message.fields else "ID")
+    return click.Argument(["name_or_id"], metavar="NAME|ID" if "name" in kind.message.fields else "ID")
 
 
 def _create_option(field: Field) -> click.Option:
@@ -248,7 +248,7 @@ def _timeout_option() -> click.Option:
 
 def _filter_option(kind: Kind) -> click.Option:
     field = kind.service.methods["list"].request.fields["filter"]
-    return click.Option(["--filter"], default="", help=options.explained(field))
+    return click.Option(["--filter"], default="", help=options.field_help(field))
 
 
 def _file_option(kind: Kind) -> click.Option:

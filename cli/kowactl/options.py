@@ -50,7 +50,7 @@ def duration(text: str) -> float:
 def from_json(text: str) -> Any:
     """A part with fields of its own."""
     try:
-        return json.loads(text, object_pairs_hook=files.unique)
+        return json.loads(text, object_pairs_hook=files.unique_names)
     except ValueError as error:
         raise ValueError(f"not JSON: {error}") from None
 
@@ -69,7 +69,7 @@ def map_entry(value_type: click.ParamType[Any], value_name: str = "VALUE") -> Pa
 
 def part_type(about: Message) -> Parsed:
     """A message within another, `field=value,field=value` or as JSON: the fields by name, as JSON has them."""
-    fields = {spelled(field): field for field in about.fields.values() if not field.output_only}
+    fields = {option_name(field): field for field in about.fields.values() if not field.output_only}
     names = "|".join(map(re.escape, (*fields, *about.fields)))
     # A comma in a value is one, unless a field's name and = follow.
     separator = re.compile(rf",(?=(?:{names})=)")
@@ -89,7 +89,7 @@ def part_type(about: Message) -> Parsed:
             values[field.name] = [*values.get(field.name, ()), value] if field.repeated else value
         return values
 
-    return Parsed(_form(next(iter(fields.values()))) + ("[,NAME=VALUE]" if len(fields) > 1 else ""), parse)
+    return Parsed(_syntax(next(iter(fields.values()))) + ("[,NAME=VALUE]" if len(fields) > 1 else ""), parse)
 
 
 def param_type(field: Field) -> click.ParamType[Any]:
@@ -127,7 +127,7 @@ def option(field: Field, note: str = "") -> click.Option:
     kind, part = param_type(field), contract.load().messages.get(field.type_name)
     names = flags(field)
     if field.type == "bool" and not field.many:
-        names = [f"--{spelled(field)}/--no-{spelled(field)}"]
+        names = [f"--{option_name(field)}/--no-{option_name(field)}"]
     return click.Option(
         [field.name, *names],
         type=kind,
@@ -136,19 +136,19 @@ def option(field: Field, note: str = "") -> click.Option:
         default=None,
         hidden=field.not_served,
         metavar=field.ref.upper() or (kind.name if part or field.is_map else None),
-        help=explained(field) + _explained_part(part) + (" Can be repeated." if field.many else "") + note,
+        help=field_help(field) + _part_help(part) + (" Can be repeated." if field.many else "") + note,
     )
 
 
 def _joined(_: click.Context, __: click.Parameter, pairs: Iterable[tuple[str, Any]]) -> dict[str, Any]:
     """The entries of a map, each given by itself."""
     try:
-        return files.unique(pairs)
+        return files.unique_names(pairs)
     except ValueError as error:
         raise click.BadParameter(str(error)) from None
 
 
-def explained(field: Field) -> str:
+def field_help(field: Field) -> str:
     """The comment, as help."""
     text = re.sub(r"^(Required|Optional|Output only)\. ", "", field.comment).replace("`", "")
     for value in contract.load().enums[field.type_name][1:] if field.type == "enum" else ():
@@ -160,31 +160,31 @@ def explained(field: Field) -> str:
     return text + (" By name or id." if field.ref else "")
 
 
-def _explained_part(part: Message | None) -> str:
+def _part_help(part: Message | None) -> str:
     """What its fields are."""
     return "".join(
-        f" {_form(field)}{' (required)' if field.required else ''}: {explained(field)}"
+        f" {_syntax(field)}{' (required)' if field.required else ''}: {field_help(field)}"
         for field in (part.fields.values() if part else ())
         if not (field.output_only or field.not_served)
     )
 
 
-def _form(field: Field) -> str:
+def _syntax(field: Field) -> str:
     """How a field is given within a part: `weight=NUMBER`."""
     kind = element_type(field)
     choices = "|".join(kind.choices) if isinstance(kind, click.Choice) else ""
     number = "NUMBER" if isinstance(kind, click.IntRange) else ""
-    return f"{spelled(field)}={field.ref.upper() or choices or number or kind.name.upper()}"
+    return f"{option_name(field)}={field.ref.upper() or choices or number or kind.name.upper()}"
 
 
-def spelled(field: Field) -> str:
+def option_name(field: Field) -> str:
     """A field's name in commands: `host-name`."""
     return field.name.replace("_", "-")
 
 
 def flags(field: Field) -> list[str]:
     """The field's name; before it that of one of several, where it has one: each is given by itself."""
-    one, name = "", spelled(field)
+    one, name = "", option_name(field)
     if field.ref:
         kind = contract.load().kinds[field.ref]
         one = kind.command if field.name == kind.nouns else ""
@@ -196,12 +196,12 @@ def flags(field: Field) -> list[str]:
     return [f"--{one}", f"--{name}"] if has_singular else [f"--{name}"]
 
 
-def given(fields: Iterable[Field], values: Mapping[str, Any]) -> dict[str, Any]:
+def given_values(fields: Iterable[Field], values: Mapping[str, Any]) -> dict[str, Any]:
     """The values of fields that were given, as JSON has them."""
     return {field.name: values[field.name] for field in fields if values[field.name] not in (None, (), {})}
 
 
-def each(field: Field, value: Any, change: Callable[[Key, Any], Any]) -> Any:
+def map_elements(field: Field, value: Any, change: Callable[[Key, Any], Any]) -> Any:
     """A field's value as JSON has it, with each of its elements changed. What does not fit is said later."""
     if field.is_map and isinstance(value, dict):
         return {name: change(name, one) for name, one in value.items()}

@@ -11,7 +11,7 @@ from google.protobuf.json_format import MessageToDict
 
 from kowa import contract, sizes
 from kowa.contract import Field, Key, Kind, Message
-from kowactl.options import each
+from kowactl.options import map_elements
 from kowactl.references import References
 from kowactl.terminal import escaped
 
@@ -23,7 +23,7 @@ PIPE_WIDTH = 10_000  # where nobody looks, nothing is folded
 def show_all(kind: Kind, items: Sequence[Any], form: str, references: References, columns: Sequence[str]) -> None:
     """Prints a list; a table of it has these columns, fields by their paths."""
     if form in ("json", "yaml"):
-        click.echo(_text([_as_dict(item) for item in items], form))
+        click.echo(_dumped([_as_dict(item) for item in items], form))
     elif form == "name":
         for item in items:
             click.echo(escaped(references.path_of(kind, item)))
@@ -34,11 +34,11 @@ def show_all(kind: Kind, items: Sequence[Any], form: str, references: References
 def show(kind: Kind, item: Any, form: str, references: References) -> None:
     """Prints one resource, or what else a verb of its kind answers; in a table all of it."""
     if form in ("json", "yaml"):
-        click.echo(_text(_as_dict(item), form))
+        click.echo(_dumped(_as_dict(item), form))
     elif form == "name":
         click.echo(escaped(references.path_of(kind, item)))
     else:
-        for path, value in _facts(contract.load().messages[item.DESCRIPTOR.full_name], item, references):
+        for path, value in _set_fields(contract.load().messages[item.DESCRIPTOR.full_name], item, references):
             lines = map(escaped, value.rstrip().split("\n"))
             click.echo(f"{path:<{NAME_WIDTH}} " + ("\n" + " " * (NAME_WIDTH + 1)).join(lines))
 
@@ -49,7 +49,7 @@ def show_event(kind: Kind, event: Any, form: str, references: References, path: 
         values: dict[str, Any] = {"change": event.change, "revision": event.revision, "id": event.id}
         if event.resource:
             values[kind.noun] = _as_dict(event.resource)
-        line = _text(values, form, indent=None) if form == "json" else f"---\n{_text(values, form)}"
+        line = _dumped(values, form, indent=None) if form == "json" else f"---\n{_dumped(values, form)}"
     elif form == "name":
         line = escaped(path)  # nothing for `synced`
     else:
@@ -70,7 +70,7 @@ def _ordered(message: Message | None, _: Key, values: Any) -> Any:
     if message is None:
         return values
     return {
-        name: each(field, values[name], partial(_ordered, message.parts.get(name)))
+        name: map_elements(field, values[name], partial(_ordered, message.parts.get(name)))
         for name, field in message.fields.items()
         if name in values
     }
@@ -87,12 +87,12 @@ def _cell(kind: Kind, item: Any, path: str, references: References) -> str:
 def _value(field: Field, item: Any, references: References) -> str:
     if field.presence and not item.HasField(field.name):
         return ""
-    texts = [(key, _one(field, value, references)) for key, value in contract.values(item, field)]
-    joint = "; " if field.type == "message" else ", "
-    return joint.join(f"{key}={text}" if field.is_map else text for key, text in texts)
+    texts = [(key, _text_of(field, value, references)) for key, value in contract.values(item, field)]
+    separator = "; " if field.type == "message" else ", "
+    return separator.join(f"{key}={text}" if field.is_map else text for key, text in texts)
 
 
-def _one(field: Field, value: Any, references: References) -> str:
+def _text_of(field: Field, value: Any, references: References) -> str:
     if field.ref and value:
         kind = contract.load().kinds.get(field.ref)
         return references.name_of(kind, value) if kind else str(value)
@@ -101,7 +101,7 @@ def _one(field: Field, value: Any, references: References) -> str:
     if field.type_name == "google.protobuf.Timestamp":
         return str(value.ToJsonString())
     if part := contract.load().messages.get(field.type_name):  # as it is typed, but with spaces
-        return ", ".join(f"{path}={text}" for path, text in _facts(part, value, references))
+        return ", ".join(f"{path}={text}" for path, text in _set_fields(part, value, references))
     if field.type == "message":
         return json.dumps(MessageToDict(value, preserving_proto_field_name=True), ensure_ascii=False)
     if field.type == "bool":
@@ -109,13 +109,13 @@ def _one(field: Field, value: Any, references: References) -> str:
     return sizes.short(value) if field.in_bytes else str(value)
 
 
-def _facts(message: Message, item: Any, references: References, above: str = "") -> Iterator[tuple[str, str]]:
+def _set_fields(message: Message, item: Any, references: References, above: str = "") -> Iterator[tuple[str, str]]:
     """All that is set, by path."""
     for descriptor, value in item.ListFields():
         field = message.fields[descriptor.name]
         part = message.parts.get(field.name)
         if part and not field.many:
-            yield from _facts(part, value, references, f"{above}{field.name}.")
+            yield from _set_fields(part, value, references, f"{above}{field.name}.")
         else:
             yield f"{above}{field.name}", _value(field, item, references)
 
@@ -136,7 +136,7 @@ def _print_table(columns: Sequence[str], rows: list[list[str]]) -> None:
     click.echo("\n".join(line.rstrip() for line in printed.get().removesuffix("\n").split("\n")))
 
 
-def _text(values: Any, form: str, indent: int | None = 2) -> str:
+def _dumped(values: Any, form: str, indent: int | None = 2) -> str:
     """JSON or YAML, with characters as they are where the output and a terminal take all of them as text."""
 
     def dump(as_is: bool) -> str:

@@ -17,7 +17,7 @@ from kowa.formats import ID
 from kowa.ssh_keys import why_no_public_key
 from kowa.v2 import meta_pb2
 from kowactl import help_texts
-from kowactl.options import each, element_type
+from kowactl.options import element_type, map_elements
 
 if TYPE_CHECKING:
     from kowa.client import Client
@@ -53,7 +53,7 @@ class References:
         for field in about.fields.values():
             if value := found.get(field.name):
                 change = partial(self._value, field, about.parts.get(field.name), known, above)
-                found[field.name] = each(field, value, change)
+                found[field.name] = map_elements(field, value, change)
                 if field.ref and not field.many:
                     known[field.name] = found[field.name]
         return found

@@ -39,7 +39,7 @@ def kahuna(fake: Fake) -> Kahuna:
 def test_waiting_says_what_for_and_how_to_go_on(kowactl: Kowactl, fake: Fake) -> None:
     begun = kowactl("region", "create", "--name", "slow", "--no-wait", "-o", "name")
     operation = begun.err.split()[-1]
-    assert begun.err == f"begun; wait for it with: kowactl operation wait {operation}\n"
+    assert begun.err == f"started; wait for it with: kowactl operation wait {operation}\n"
     late = kowactl("operation", "wait", operation, "--timeout", "0.05s")
     assert late.code == 10
     assert late.err.splitlines()[-1].startswith("kowactl: CreateRegion slow is still under way: ")

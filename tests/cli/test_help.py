@@ -38,7 +38,7 @@ def test_every_method_is_a_command_with_help_and_an_example(kind: contract.Kind,
 @pytest.mark.parametrize(("kind", "verb"), METHODS, ids=lambda part: getattr(part, "command", part))
 def test_each_option_is_kowactls_own_or_a_field_of_what_is_sent(kind: contract.Kind, verb: str) -> None:
     method = kind.service.methods[verb]
-    own = {"which", "output"}
+    own = {"name_or_id", "output"}
     sent = {*method.request.fields, *(kind.message.fields if kind.noun in method.request.fields else ())}
     after = {"wait", "timeout"} if method.mutates else set()
     extra = {"list": {"limit", "show_labels"}, "create": {"from_file"}, "update": {"from_file", "clear"}}.get(
