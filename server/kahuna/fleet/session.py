@@ -12,7 +12,7 @@ from google.protobuf.message import Message
 
 from kahuna.domain.errors import Refusal
 from kahuna.kinds.reach import reach_of_kinds
-from kahuna.store.resource import clear_labels, meta
+from kahuna.store.resource import clear, meta
 from kahuna.store.view import View
 from kowa import resources
 from kowa.fleet.v1 import fleet_pb2
@@ -145,9 +145,7 @@ def describe(resource: Message) -> fleet_pb2.Object:
     gone, generation = head.HasField("delete_time"), head.generation
     for changing in ("conditions", "observed_generation", "state", "revision", "etag", "update_time"):
         head.ClearField(changing)
-    clear_labels(resource)
-    if "status" in resource.DESCRIPTOR.fields_by_name:
-        resource.ClearField("status")
+    clear(resource, "labels", "status")
     return fleet_pb2.Object(id=head.id, generation=generation, gone=gone, resource=resources.pack(resource))
 
 

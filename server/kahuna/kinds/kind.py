@@ -74,7 +74,7 @@ class Kind(Generic[M]):
     def __init_subclass__(cls, table: type[Resource] | None = None, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
         if table is not None:
-            KINDS[table.kind] = cls
+            KINDS[table.__name__] = cls
 
     def __init__(self, name: str, platform: Platform, kinds: Kinds) -> None:
         self.name, self.platform, self.kinds = name, platform, kinds

@@ -53,7 +53,6 @@ class Resource(SQLModel):
     status: bytes = Field(default=b"", sa_type=LargeBinary)
     secret: bytes = Field(default=b"", sa_type=LargeBinary)
 
-    kind: ClassVar[str] = ""
     reaches: ClassVar[tuple[str, ...]] = ()
     """Paths (domain/reach.py) to the agents that make one on their hosts; its deletion waits for their word."""
     informs: ClassVar[tuple[str, ...]] = ()
@@ -77,7 +76,6 @@ class Resource(SQLModel):
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
-        cls.kind = cls.__name__
         TABLES[cls.__name__] = cls
 
 
@@ -151,26 +149,23 @@ def copy_of(message: M) -> M:
     return copied
 
 
-def spec_of(message: Message) -> bytes:
+def clear(message: Message, *fields: str) -> None:
+    """Clears those of some fields that a message has."""
+    for field in fields:
+        if field in message.DESCRIPTOR.fields_by_name:
+            message.ClearField(field)
+
+
+def spec_of(message: Message, *without: str) -> bytes:
     """What is kept in `spec`: all but the server's part and what agents report."""
     kept = copy_of(message)
-    kept.ClearField("meta")
-    if "status" in kept.DESCRIPTOR.fields_by_name:
-        kept.ClearField("status")
+    clear(kept, "meta", "status", *without)
     return kept.SerializeToString(deterministic=True)
 
 
 def desired_of(message: Message) -> bytes:
     """What of `spec` agents act on; when it changes, so does the generation. Labels are the client's alone."""
-    kept = copy_of(message)
-    clear_labels(kept)
-    return spec_of(kept)
-
-
-def clear_labels(message: Message) -> None:
-    """Takes the labels from a resource of a kind that has them."""
-    if "labels" in message.DESCRIPTOR.fields_by_name:
-        message.ClearField("labels")
+    return spec_of(message, "labels")
 
 
 def status_of(message: Message) -> bytes:

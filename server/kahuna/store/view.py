@@ -64,7 +64,6 @@ class View(Reader):
 
     def __init__(self) -> None:
         self.revision = 0
-        self.oldest = 0
         self.incarnation = ""
         self._objects: dict[str, dict[str, Entry]] = {kind: {} for kind in CONTRACT.kinds}
         # By kind and field: the ids that name each id.
@@ -83,10 +82,14 @@ class View(Reader):
             self._put(change)
         self.revision = revision
         self._tail.extend(tail)
-        self.oldest = self._tail[0].revision - 1 if self._tail else revision
-        if len(self._tail) == MAX_TAIL_CHANGES:
-            # The first commit of it may have lost its beginning.
-            self.oldest += 1
+
+    @property
+    def oldest(self) -> int:
+        """The revision after which each change is known."""
+        if not self._tail:
+            return self.revision
+        first, full = self._tail[0].revision, len(self._tail) == self._tail.maxlen
+        return first if full else first - 1  # of a full tail, the first commit may have lost its beginning
 
     def follow(self, follower: Follower) -> Callable[[], None]:
         """Calls the follower at each commit from now on, in order. Returns how to stop."""
@@ -100,8 +103,6 @@ class View(Reader):
         self._out_of_order[commit.revision] = commit
         while (ready := self._out_of_order.pop(self.revision + 1, None)) is not None:
             transitions = [self._put(change) for change in ready.changes]
-            if len(self._tail) + len(ready.changes) > MAX_TAIL_CHANGES and self._tail:
-                self.oldest = self._tail[min(len(ready.changes), len(self._tail)) - 1].revision
             # Without contents: all that was ever written would stay in memory.
             self._tail.extend(change._replace(entry=None) for change in ready.changes)
             self.revision = ready.revision
