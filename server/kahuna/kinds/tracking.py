@@ -9,9 +9,9 @@ from sqlmodel import Field, col, select
 from kahuna.domain import lifecycle
 from kahuna.kinds.reach import reach_of_kinds
 from kahuna.security.identity import EVERYTHING, Scope
-from kahuna.store.resource import Resource, message_of, meta
+from kahuna.store.resource import CONTRACT, TABLES, Resource, message_of, meta
 from kahuna.store.tables import Audit
-from kahuna.store.transaction import Transaction, parts_of
+from kahuna.store.transaction import Transaction
 from kowa.v2 import agent_pb2, operation_pb2
 
 # Why an operation waits, as its message begins.
@@ -163,7 +163,8 @@ def _audit(tx: Transaction, cause: Cause, operation: operation_pb2.Operation) ->
 def _obstacle(tx: Transaction, kind: str, target: Message) -> str:
     """Why nothing will happen for now, in words, or nothing."""
     id_ = meta(target).id
-    parts = [(part, found) for part, field in parts_of(kind) for found in tx.sources(part, field, {id_})]
+    noun, kinds_of_parts = CONTRACT.kinds[kind].noun, [part for part, table in TABLES.items() if table.part_of == kind]
+    parts = [(part, found) for part in kinds_of_parts for found in tx.sources(part, noun, {id_})]
     concerned = set().union(*(reach_of_kinds().agents(tx, *one) for one in ((kind, id_), *parts)))
     if not concerned:
         return f"{_UNBOUND}; bind one"

@@ -66,13 +66,10 @@ class Store:
 
     def load(self) -> None:
         """Reads everything into the view. The schema must be there."""
-        with Session(self.engine) as session:
-            head = session.get(Head, 1)
-            if head is None:
-                head = Head(incarnation=self._new_id())
-                session.add(head)
-                session.commit()
-                session.refresh(head)
+        with Session(self.engine, expire_on_commit=False) as session:
+            head = session.get(Head, 1) or Head(incarnation=self._new_id())
+            session.add(head)
+            session.commit()
             tail = session.exec(select(Log).order_by(col(Log.revision).desc()).limit(MAX_TAIL_CHANGES)).all()
             changes = (Change(entry.revision, entry.kind, entry.id, None) for entry in reversed(tail))
             resources = (resource for kind in TABLES for resource in read(session, kind))

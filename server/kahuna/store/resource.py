@@ -110,7 +110,7 @@ def column_values(kind: str, message: Message) -> dict[str, Any]:
 def changed_links(kind: str, id_: str, before: Message | None, after: Message | None) -> tuple[list[Link], list[Link]]:
     """The references of a resource that a change has added, and those that it has dropped."""
     added, dropped = [], []
-    for field, read in _readers(kind).items():
+    for field, read in reference_readers(kind).items():
         old = read(before) if before is not None else ()
         new = read(after) if after is not None else ()
         if old != new:
@@ -119,14 +119,9 @@ def changed_links(kind: str, id_: str, before: Message | None, after: Message | 
     return added, dropped
 
 
-def referenced_ids(kind: str, field: str, message: Message) -> Collection[str]:
-    """The ids in a field of a resource that names others, with dots where it is a nested part's; some may be empty."""
-    return _readers(kind)[field](message)
-
-
 @cache
-def _readers(kind: str) -> Mapping[str, Callable[[Message], Collection[str]]]:
-    """What reads each field that names others; the most common ones are read at once."""
+def reference_readers(kind: str) -> Mapping[str, Callable[[Message], Collection[str]]]:
+    """What reads the ids in each field that names others, by its path; some ids may be empty."""
 
     def reader(reference: contract.Reference) -> Callable[[Message], Collection[str]]:
         if reference.repeated:

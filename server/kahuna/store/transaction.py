@@ -1,7 +1,7 @@
 """One transaction: rows, the log entry, the revision. An ordinary function of it runs, then it commits as a whole."""
 
 import re
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from functools import cache
 from typing import Any, NoReturn, TypeVar, cast
 
@@ -25,7 +25,7 @@ from kahuna.store.resource import (
     message_of,
     meta,
     own_columns,
-    referenced_ids,
+    reference_readers,
     spec_of,
     status_of,
 )
@@ -81,8 +81,8 @@ class Transaction(Reader):
             held = {id_: self._locked[kind, id_][1] for id_ in sources if (kind, id_) in self._locked}
             named = {getattr(row, column.key) for row in held.values()} - {None}
             return named.union(self._read(select(column).where(column.is_not(None)), table.id, sources - held.keys()))
-        rows = self._read(select(table), table.id, sources)
-        return {target for row in rows for target in referenced_ids(kind, field, message_of(kind, row)) if target}
+        read, rows = reference_readers(kind)[field], self._read(select(table), table.id, sources)
+        return {target for row in rows for target in read(message_of(kind, row)) if target}
 
     def sources(self, kind: str, field: str, targets: Ids) -> Ids:
         return set(self._read(*_sources(kind, field), targets))
@@ -277,11 +277,6 @@ def references_to(kind: str) -> Iterator[tuple[str, str]]:
                 _column(source.name, reference.name) or reference.name in _without_column(source.name)
             ):
                 yield source.name, reference.name
-
-
-def parts_of(kind: str) -> Iterable[tuple[str, str]]:
-    """Each kind that can be a part of one of a kind, and the field that says so."""
-    return ((name, CONTRACT.kinds[kind].noun) for name, table in TABLES.items() if table.part_of == kind)
 
 
 @cache

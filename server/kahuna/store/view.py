@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 from google.protobuf.message import Message
 
 from kahuna.domain.reach import Ids, Link, Reader
-from kahuna.store.resource import CONTRACT, changed_links, message_class, message_of, referenced_ids
+from kahuna.store.resource import CONTRACT, changed_links, message_class, message_of, reference_readers
 
 # A watch that is further behind than so many changes has to start anew.
 MAX_TAIL_CHANGES = 100_000
@@ -136,7 +136,8 @@ class View(Reader):
 
     def targets(self, kind: str, field: str, sources: Ids) -> Ids:
         found = [resource for id_ in sources if (resource := self.find(kind, id_)) is not None]
-        return {target for resource in found for target in referenced_ids(kind, field, resource) if target}
+        read = reference_readers(kind)[field]
+        return {target for resource in found for target in read(resource) if target}
 
     def sources(self, kind: str, field: str, targets: Ids) -> Ids:
         naming = self._sources[kind, field]

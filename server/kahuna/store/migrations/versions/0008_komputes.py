@@ -80,7 +80,7 @@ def _move_agents_of_kiwis() -> None:
 
 
 def _give_instances_regions() -> None:
-    """Each has the region of its zone, which is from now on a wish that one may do without."""
+    """Each has the region of its zone; from now on an instance may do without a zone."""
     op.execute("ALTER TABLE instance ADD COLUMN region_id VARCHAR REFERENCES region (id)")
     op.create_index("ix_instance_region_id", "instance", ["region_id"])
     zoned = "SELECT instance.id, instance.spec, zone.region_id FROM instance JOIN zone ON zone.id = instance.zone_id"
