@@ -101,9 +101,9 @@ class RestKind:
 
 
 def _error(answer: httpx.Response) -> errors.KowaError:
-    said = answer.json()
-    reasons = [detail["reason"] for detail in said.get("details", ()) if "reason" in detail]
-    return errors.KowaError(said["message"], code=str(said["code"]), reason=reasons[0] if reasons else "")
+    status = answer.json()
+    reasons = [detail["reason"] for detail in status.get("details", ()) if "reason" in detail]
+    return errors.KowaError(status["message"], code=str(status["code"]), reason=reasons[0] if reasons else "")
 
 
 class Kowactl(ResourceClient):

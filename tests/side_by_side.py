@@ -51,7 +51,7 @@ class Run:
 
     name: str
     arguments: Sequence[str]
-    begun: float = field(default_factory=time.monotonic)
+    started: float = field(default_factory=time.monotonic)
     output: IO[bytes] = field(default_factory=tempfile.TemporaryFile)
     process: "subprocess.Popen[bytes]" = field(init=False)
     processor: float = 0.0
@@ -80,7 +80,7 @@ class Run:
         found = Counter(dict(zip(("passed", "failed", "skipped"), numbers, strict=True)))
         if self.process.returncode not in (0, NOTHING_CHOSEN) and not found["failed"]:
             found["failed"] = 1
-        took = time.monotonic() - self.begun
+        took = time.monotonic() - self.started
         summary = count[0] if count else "broke off"
         print(f"{self.name:<14} {took:5.0f} s, {self.processor:4.0f} s of work  {summary}", flush=True)
         if found["failed"]:

@@ -7,8 +7,8 @@ BEFORE = [at_most("kowactl --help, whole process", 100, "ms", 200, 50), at_least
 
 
 def test_rows_are_read_as_they_are_printed() -> None:
-    said = [(row.name, row.value, row.more_is_better) for row in rows("\n".join([HEAD, *map(str, BEFORE)]))]
-    assert said == [("kowactl --help, whole process", 100.0, False), ("Get, 1 at once", 1000.0, True)]
+    expected = [(row.name, row.value, row.more_is_better) for row in rows("\n".join([HEAD, *map(str, BEFORE)]))]
+    assert expected == [("kowactl --help, whole process", 100.0, False), ("Get, 1 at once", 1000.0, True)]
 
 
 def test_what_became_worse_by_more_than_five_percent_is_flagged() -> None:
@@ -18,14 +18,14 @@ def test_what_became_worse_by_more_than_five_percent_is_flagged() -> None:
         (50, 940): ["0.500   0.250", "0.940       -  MAX_RATIO"],
     }
     before = list(rows("\n".join(map(str, BEFORE))))
-    for (help_ms, gets), said in table_of.items():
+    for (help_ms, gets), expected in table_of.items():
         measured = (
             at_most("kowactl --help, whole process", help_ms, "ms", 200, 100),
             at_least("Get, 1 at once", gets, "/s", 1),
         )
         lines, worse = table(before, list(rows("\n".join(map(str, measured)))))
-        assert [line[64:].strip() for line in lines[1:]] == said
-        assert worse == any("MAX_RATIO" in line for line in said)
+        assert [line[64:].strip() for line in lines[1:]] == expected
+        assert worse == any("MAX_RATIO" in line for line in expected)
 
 
 def test_medians_count_and_what_is_new_is_shown() -> None:

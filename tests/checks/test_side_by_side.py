@@ -39,10 +39,10 @@ def test_what_fails_in_one_fails_all_is_shown_and_is_counted(
     monkeypatch.delenv("PYTEST_XDIST_WORKER", raising=False)  # they sum up by themselves, whoever runs this
     with pytest.raises(SystemExit) as ended:
         side_by_side.main()
-    said = capsys.readouterr().out
+    output = capsys.readouterr().out
     assert ended.value.code == code
-    assert said.splitlines()[-1] == last
-    assert all(text in said for text in shown)
+    assert output.splitlines()[-1] == last
+    assert all(text in output for text in shown)
 
 
 def test_whatever_is_not_named_is_run_with_the_others() -> None:

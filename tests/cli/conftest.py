@@ -69,14 +69,14 @@ def process(
     variables, encoding = os.environ | environment, environment.get("PYTHONIOENCODING", "utf-8")
     with subprocess.Popen(
         command, stdin=stdin, stdout=out, stderr=subprocess.PIPE, encoding=encoding, env=variables
-    ) as begun:
-        killer = threading.Timer(LIMIT, begun.kill)
+    ) as process:
+        killer = threading.Timer(LIMIT, process.kill)
         killer.start()
         try:
-            yield begun
+            yield process
         finally:
             killer.cancel()
-            begun.kill()
+            process.kill()
 
 
 def line(stream: IO[str] | None) -> str:

@@ -57,10 +57,10 @@ def in_terminal(*words: str, script: str = "") -> Iterator[Terminal]:
     command = ["sh", "-c", script] if script else [*kowactl, *words]
     session = ["env", "--default-signal", "setsid", "--ctty", *command]
     environment = os.environ | {"KOWACTL": " ".join(kowactl)}
-    with subprocess.Popen(session, stdin=slave, stdout=slave, stderr=slave, env=environment) as begun:
+    with subprocess.Popen(session, stdin=slave, stdout=slave, stderr=slave, env=environment) as process:
         try:
-            yield Terminal(master, slave, begun)
+            yield Terminal(master, slave, process)
         finally:
-            begun.kill()
+            process.kill()
             os.close(master)
             os.close(slave)

@@ -273,8 +273,8 @@ def test_what_nobody_reads_is_no_failure(kowactl: Kowactl, words: str) -> None:
     os.close(read)
     with process(*words.split(), out=write) as unread:
         os.close(write)
-        _, said = unread.communicate()
-    assert (unread.returncode, said) == (0, "")
+        _, stderr = unread.communicate()
+    assert (unread.returncode, stderr) == (0, "")
 
 
 CLOSED_STDERR = [

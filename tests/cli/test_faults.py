@@ -52,9 +52,9 @@ def test_an_interrupt_loses_no_operation(kowactl: Kowactl, fake: Fake) -> None:
     with process("region", "create", "--name", "slow") as following:
         assert line(following.stderr) == "CreateRegion slow: The fake wants it so.\n"
         following.send_signal(signal.SIGINT)
-        _, said = following.communicate()
+        _, stderr = following.communicate()
     assert following.returncode == 130
-    operation = _goes_on(said)
+    operation = _goes_on(stderr)
     fake.finish()
     assert kowactl("operation", "wait", operation).code == 0
 
@@ -67,8 +67,8 @@ def test_an_outage_is_waited_out(kowactl: Kowactl, fake: Fake) -> None:
         assert line(following.stderr) == "Kahuna is out of reach; waiting for it\n"
         fake.unavailable = 0
         fake.finish()
-        made, said = following.communicate()
-    assert (following.returncode, made, said) == (0, "slow\n", "")
+        made, stderr = following.communicate()
+    assert (following.returncode, made, stderr) == (0, "slow\n", "")
 
 
 def test_an_outage_to_the_end_loses_no_operation(kowactl: Kowactl, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -84,9 +84,9 @@ def test_an_outage_to_the_end_loses_no_operation(kowactl: Kowactl, monkeypatch: 
     assert kowactl("operation", "get", operation, "-o", "name").out == f"{operation}\n"
 
 
-def _goes_on(said: str) -> str:
+def _goes_on(stderr: str) -> str:
     """The operation that goes on."""
-    (words,) = (each for each in said.splitlines() if "is committed" in each)
+    (words,) = (each for each in stderr.splitlines() if "is committed" in each)
     assert words.startswith("the change is committed and goes on; wait for it with: kowactl operation wait ")
     return words.split()[-1]
 

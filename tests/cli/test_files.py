@@ -114,9 +114,9 @@ def test_stdin_is_a_file_too(fake: Fake) -> None:
 def test_stdin_is_read_once(fake: Fake) -> None:
     for words in (["--user-data", "@-", "--ssh-keys", "@-"], ["--from-file", "-", "--user-data", "@-"]):
         with process(*CREATE, *words, stdin=subprocess.PIPE) as asking:
-            _, said = asking.communicate('{"description": "x"}')
-        assert (asking.returncode, said.count("\n")) == (2, 1)
-        assert "stdin is read already" in said
+            _, stderr = asking.communicate('{"description": "x"}')
+        assert (asking.returncode, stderr.count("\n")) == (2, 1)
+        assert "stdin is read already" in stderr
     assert not fake.calls
 
 

@@ -61,9 +61,9 @@ def test_help_speaks_of_the_command_and_not_of_the_wire(kind: contract.Kind, ver
 
 
 def test_a_verb_of_a_kinds_own_says_what_the_contract_says() -> None:
-    said = contract.load().kinds["Kaktus"].service.methods["forget"].comment
+    comment = contract.load().kinds["Kaktus"].service.methods["forget"].comment
     shown = CliRunner().invoke(cli, ["kaktus", "forget", "--help"]).output
-    assert " ".join(said.split()) in " ".join(shown.split())
+    assert " ".join(comment.split()) in " ".join(shown.split())
 
 
 def test_no_summary_is_cut_off() -> None:

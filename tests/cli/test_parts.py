@@ -121,13 +121,13 @@ WRONG: list[tuple[list[str], str]] = [
 ]
 
 
-@pytest.mark.parametrize(("words", "said"), WRONG, ids=[" ".join(words) for words, _ in WRONG])
+@pytest.mark.parametrize(("words", "message"), WRONG, ids=[" ".join(words) for words, _ in WRONG])
 def test_what_is_typed_wrongly_is_said_before_it_is_sent(
-    farm: Fake, bare: Kowactl, words: list[str], said: str
+    farm: Fake, bare: Kowactl, words: list[str], message: str
 ) -> None:
     done = bare(*CREATE, *words)
     assert done.code in (2, 3)
-    assert said in done.err
+    assert message in done.err
     assert [name for name, _, _ in farm.calls].count("CreateBalancer") == 1  # web
 
 

@@ -96,8 +96,8 @@ def ssh(host: Host, key: Path, user: str, command: str) -> str:
 
 def answers(host: Host, key: Path) -> dict[str, str]:
     script = "\n".join(f"echo {name}=$({command})" for name, command in QUESTIONS.items())
-    said = ssh(host, key, "ada", f"bash -c {shlex.quote(script)}")
-    return dict(line.split("=", 1) for line in said.splitlines())
+    output = ssh(host, key, "ada", f"bash -c {shlex.quote(script)}")
+    return dict(line.split("=", 1) for line in output.splitlines())
 
 
 def test_debian_boots_is_set_up_by_its_seed_and_shuts_down(image: tuple[str, str], tmp_path: Path, host: Host) -> None:

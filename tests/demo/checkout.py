@@ -68,10 +68,10 @@ class Checkout:
     def refused(self, command: str) -> str:
         """The one line that a command ends with, apart from make's."""
         done = self._run(command, UP_LIMIT_S)
-        said = [line for line in done.stdout.splitlines() if not line.startswith("make")]
-        if done.returncode == 0 or "Traceback" in done.stdout or not said:
+        lines = [line for line in done.stdout.splitlines() if not line.startswith("make")]
+        if done.returncode == 0 or "Traceback" in done.stdout or not lines:
             pytest.fail(f"{command}\n{done.stdout}", pytrace=False)
-        return said[-1]
+        return lines[-1]
 
     def interrupted(self, command: str, at: str) -> Output:
         """What a command says in a terminal where somebody types Ctrl-C once it has shown this."""
@@ -124,8 +124,8 @@ class Checkout:
 
     def ids_by_kind(self, kinds: Iterable[str] = KINDS) -> dict[str, list[str]]:
         """The ids of all there is, by kind."""
-        said = {kind: self.kowactl(f"{kind} list -o json") for kind in kinds}
-        return {kind: [resource["meta"]["id"] for resource in json.loads(text)] for kind, text in said.items()}
+        listed = {kind: self.kowactl(f"{kind} list -o json") for kind in kinds}
+        return {kind: [resource["meta"]["id"] for resource in json.loads(text)] for kind, text in listed.items()}
 
     def domains(self) -> list[str]:
         """The machines that libvirt has."""

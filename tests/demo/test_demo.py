@@ -11,9 +11,9 @@ pytestmark = [pytest.mark.libvirt, pytest.mark.slow]
 
 
 def test_one_command_makes_a_cloud(checkout: Checkout) -> None:
-    said = checkout.run("make demo")
+    output = checkout.run("make demo")
     for promise in ("hello  running", "kowabunga: proof=", "gRPC and REST", "admin key", "Next:"):
-        assert promise in said
+        assert promise in output
     assert oct((checkout.folder / ".demo" / "env").stat().st_mode & 0o777) == "0o600"
     assert oct((checkout.folder / ".demo" / "admin.key").stat().st_mode & 0o777) == "0o600"
 
@@ -23,9 +23,9 @@ def test_the_tour_of_the_readme_runs_as_written(checkout: Checkout) -> None:
     script = "\n".join(re.findall(r"```sh\n(.*?)```", tour, re.DOTALL))
     python = re.search(r"```python\n(.*?)```", tour, re.DOTALL)
     assert python is not None
-    said = checkout.run(f"{script}\npython3 - <<'END'\n{python[1]}END\n")
-    assert "refused, with each host's reason" in said
-    assert "project shop is gone" in said
+    output = checkout.run(f"{script}\npython3 - <<'END'\n{python[1]}END\n")
+    assert "refused, with each host's reason" in output
+    assert "project shop is gone" in output
 
 
 def test_the_console_goes_both_ways_and_is_left_by_a_key(checkout: Checkout) -> None:
@@ -44,8 +44,8 @@ def test_a_second_run_finds_the_first_and_loses_nothing(checkout: Checkout) -> N
 def test_killed_whole_it_comes_back(checkout: Checkout) -> None:
     everything = [str(pid) for pids in checkout.pids().values() for pid in pids]
     checkout.run(f"kill -9 {' '.join(everything)}")
-    said = checkout.run("make demo")
-    assert "hello  running" in said
+    output = checkout.run("make demo")
+    assert "hello  running" in output
 
 
 def test_what_was_pulled_runs_and_has_migrated(checkout: Checkout) -> None:

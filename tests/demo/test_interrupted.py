@@ -21,10 +21,10 @@ def _nothing_yet(checkout: Checkout) -> None:
 
 def test_ctrl_c_in_any_phase_is_a_line_and_costs_nothing(checkout: Checkout) -> None:
     for phase in PHASES:
-        said = checkout.interrupted("make demo", at=f"{phase:<14} ...")
-        assert "goes on from here" in said.text, said
-        assert "Traceback" not in said.text
-        assert said.code != 0
+        output = checkout.interrupted("make demo", at=f"{phase:<14} ...")
+        assert "goes on from here" in output.text, output
+        assert "Traceback" not in output.text
+        assert output.code != 0
     checkout.run("make demo")
     sets = checkout.ids_by_kind()
     assert {kind: len(ids) for kind, ids in sets.items()} == dict.fromkeys(sets, 1)

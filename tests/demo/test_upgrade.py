@@ -44,7 +44,7 @@ class Demo:
     boot_id: str
     address: str
     ping: "subprocess.Popen[str]"
-    said: str = field(default="")
+    output: str = field(default="")
 
 
 @pytest.fixture(scope="module")
@@ -74,7 +74,7 @@ def demo(checkout: Checkout) -> Iterator[Demo]:
     try:
         pids, ids = checkout.pids(), checkout.ids_by_kind(ALL_KINDS)
         made = Demo(checkout, head, pids, ids, _operations(checkout), boot_id, address, ping)
-        made.said = checkout.run(f"git merge --quiet --ff-only {head} && make demo")
+        made.output = checkout.run(f"git merge --quiet --ff-only {head} && make demo")
         yield made
     finally:
         ping.kill()
@@ -82,7 +82,7 @@ def demo(checkout: Checkout) -> Iterator[Demo]:
 
 
 def test_every_program_is_the_new_one_and_the_machine_ran_all_the_while(demo: Demo) -> None:
-    assert "hello  running" in demo.said
+    assert "hello  running" in demo.output
     before, after = demo.pids, demo.checkout.pids()
     assert after["guests"] == before["guests"]
     changed = demo.checkout.run(f"git diff --name-only {BASE} {demo.head}").splitlines()
@@ -94,8 +94,8 @@ def test_every_program_is_the_new_one_and_the_machine_ran_all_the_while(demo: De
 
 def test_whoever_pinged_the_machine_missed_no_answer(demo: Demo) -> None:
     demo.ping.terminate()
-    said, _ = demo.ping.communicate()
-    answered = [int(number) for number in re.findall(r"icmp_seq=(\d+) ttl", said)]
+    output, _ = demo.ping.communicate()
+    answered = [int(number) for number in re.findall(r"icmp_seq=(\d+) ttl", output)]
     assert len(answered) > 10
     missing = set(range(1, max(answered) + 1)) - set(answered)
     assert not missing, f"of {max(answered)} pings these were not answered: {sorted(missing)}"

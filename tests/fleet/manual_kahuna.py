@@ -44,9 +44,9 @@ class Session:
 
     def ack(self) -> fleet_pb2.Ack:
         """The agent's next answer to a batch, whatever it reports meanwhile."""
-        while (said := self.receive()).WhichOneof("message") != "ack":
+        while (request := self.receive()).WhichOneof("message") != "ack":
             pass
-        return said.ack
+        return request.ack
 
     def cut(self) -> None:
         """Ends the call without a word."""

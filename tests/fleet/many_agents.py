@@ -42,10 +42,10 @@ class AckingAgent:
     def __init__(self, endpoint: str, ca: Path, secret: str) -> None:
         self._endpoint, self._ca, self._secret = endpoint, ca, secret
         self.held: dict[str, int] = {}
-        self.heard: dict[str, float] = {}
+        self.received: dict[str, float] = {}
         self.ready = asyncio.Event()
 
-    async def run(self, heard: Callable[[], None] = lambda: None) -> None:
+    async def run(self, received: Callable[[], None] = lambda: None) -> None:
         """Listens until cancelled."""
         credentials = grpc.ssl_channel_credentials(self._ca.read_bytes())
         async with grpc.aio.secure_channel(self._endpoint, credentials, options=OPTIONS) as channel:
@@ -55,14 +55,14 @@ class AckingAgent:
             call = connect(metadata=(("authorization", f"Bearer {self._secret}"),))
             await call.write(fleet_pb2.ConnectRequest(hello=fleet_pb2.Hello(protocol=1, version="crowd")))
             await call.write(fleet_pb2.ConnectRequest(holdings=fleet_pb2.Holdings(last=True)))
-            while isinstance(said := await call.read(), fleet_pb2.ConnectResponse):
-                for described in said.batch.objects:
+            while isinstance(response := await call.read(), fleet_pb2.ConnectResponse):
+                for described in response.batch.objects:
                     self.held[described.id] = described.generation
-                    self.heard[described.id] = time.monotonic()
-                if said.batch.last:
-                    await call.write(fleet_pb2.ConnectRequest(ack=fleet_pb2.Ack(nonce=said.batch.nonce)))
+                    self.received[described.id] = time.monotonic()
+                if response.batch.last:
+                    await call.write(fleet_pb2.ConnectRequest(ack=fleet_pb2.Ack(nonce=response.batch.nonce)))
                     self.ready.set()
-                    heard()
+                    received()
 
 
 @contextlib.contextmanager

@@ -106,8 +106,8 @@ def test_the_state_of_another_life_of_the_store_is_dropped_and_nothing_destroyed
     session.send(batch=fleet_pb2.Batch(nonce="2", objects=[vnet(9)], last=True))
     reported = set()
     while vnet(9).id not in reported:
-        said = session.receive()
-        reported |= {report.id for report in said.reports.reports}
+        request = session.receive()
+        reported |= {report.id for report in request.reports.reports}
     assert reported == {vnet(9).id}
     until(lambda: list(host.wanted) == [vnet(9).id], what="the new slice")
     assert host.destroyed == set()

@@ -111,7 +111,7 @@ def test_reports_outside_the_slice_are_counted_not_stored(site: Site, dial: Dial
     unbound.sign_in()
     invented = [str(uuid.uuid4()) for _ in range(1000)]
     sessions = site.cloud.kahuna.fleet.sessions
-    with capture_logs() as said:
+    with capture_logs() as logged:
         for line in (unbound, bound):
             line.send(reports=seen(invented))
             line.send(reports=seen([site.template.meta.id, *invented]))
@@ -120,7 +120,7 @@ def test_reports_outside_the_slice_are_counted_not_stored(site: Site, dial: Dial
     until(lambda: ready(site, [site.template.meta.id]), what="the one that was asked for")
     assert sum(transactions.sizes) == 3  # two acks and that one
     assert 0 not in transactions.sizes
-    outside = [line["agent"] for line in said if line["event"] == "report.outside_slice"]
+    outside = [line["agent"] for line in logged if line["event"] == "report.outside_slice"]
     assert sorted(outside) == sorted([spare.meta.id, site.agent.meta.id])  # each once, in any order
 
 
@@ -220,17 +220,17 @@ def test_an_agent_that_holds_more_than_any_slice_is_refused(
         incarnation=site.cloud.kahuna.store.view.incarnation,
         holdings=[fleet_pb2.Holding(id=id_, generation=1) for id_ in holdings],
     )
-    code, said = line.status()
+    code, message = line.status()
     assert code == "ABORTED"
-    assert words in said
+    assert words in message
 
 
 def test_a_long_version_is_cut(site: Site, dial: Dial) -> None:
     line = dial(site.secret)
-    with capture_logs() as said:
+    with capture_logs() as logged:
         line.send(hello=fleet_pb2.Hello(protocol=1, version="v" * 100_000))
         assert line.receive().welcome.epoch
-    assert [line["version"] for line in said if line["event"] == "session.opened"] == ["v" * 64]
+    assert [line["version"] for line in logged if line["event"] == "session.opened"] == ["v" * 64]
 
 
 def test_one_ack_that_cannot_be_stored_costs_no_other(site: Site, dial: Dial, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -244,12 +244,12 @@ def test_one_ack_that_cannot_be_stored_costs_no_other(site: Site, dial: Dial, mo
         return report(tx, kind, message)
 
     monkeypatch.setattr(Transaction, "report", fail)
-    with capture_logs() as said:
+    with capture_logs() as logged:
         dial(secret).sign_in()
         signed_in(site, dial)
         agents = site.client.of(agent_pb2.Agent)
         until(lambda: agents.get(site.agent.meta.id).status.held_revision, what="the other's ack")
-    assert [line["agent"] for line in said if line["event"] == "ack.failed"] == [spare.meta.id]
+    assert [line["agent"] for line in logged if line["event"] == "ack.failed"] == [spare.meta.id]
 
 
 def test_who_connects_and_never_calls_is_cut_off(site: Site, dial: Dial, monkeypatch: pytest.MonkeyPatch) -> None:

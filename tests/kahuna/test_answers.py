@@ -104,8 +104,8 @@ def test_what_is_no_request_is_refused_as_such_by_every_method(cloud: ControlPla
         starts_with_text = next(iter(method.request.fields.values())).type == "string"
         for data in (cut, no_text) if starts_with_text else (cut,):
             refusal = send_as_it_is(cloud, method.path, data)
-            said = f"the request is not a {method.request.name.rpartition('.')[2]}"
-            assert (refusal.code(), refusal.details()) == (grpc.StatusCode.INVALID_ARGUMENT, said)
+            message = f"the request is not a {method.request.name.rpartition('.')[2]}"
+            assert (refusal.code(), refusal.details()) == (grpc.StatusCode.INVALID_ARGUMENT, message)
 
 
 @pytest.mark.parametrize("wrong", ["\0", "a\0b", "00000000-0000-4000-8000-00000000000\0"], ids=repr)
@@ -186,8 +186,8 @@ def test_an_agent_with_tokens_and_a_node_names_both(cloud: ControlPlane) -> None
     for name in ("second", "third"):
         token = agent_token_pb2.AgentToken(agent=site.agent.meta.id, name=name)
         cloud.client.of(agent_token_pb2.AgentToken).create(token)
-    said = "agent agent-1 has 3 agent-tokens: first, second, third, 1 kaktus: host-1; take it from host-1 or delete"
-    with pytest.raises(errors.Conflict, match=said):
+    message = "agent agent-1 has 3 agent-tokens: first, second, third, 1 kaktus: host-1; take it from host-1 or delete"
+    with pytest.raises(errors.Conflict, match=message):
         cloud.client.agents.begin_delete(site.agent.meta.id)
     cloud.host(site.zone, "host-2")
     cloud.host(site.zone, "host-3")

@@ -51,7 +51,7 @@ class Deaf(FakeHost):
 
     def __init__(self) -> None:
         super().__init__()
-        self.heard = b""
+        self.keys_read = b""
         self.hears = threading.Event()
         self.left = threading.Event()
 
@@ -61,7 +61,7 @@ class Deaf(FakeHost):
         try:
             await asyncio.to_thread(self.hears.wait)
             async for data in keys:
-                self.heard += data if isinstance(data, bytes) else b""
+                self.keys_read += data if isinstance(data, bytes) else b""
                 yield b"."
         finally:
             self.left.set()
@@ -97,12 +97,12 @@ def test_who_opened_a_console_is_in_the_audit_trail(
     view(site, viewers, web.meta.id, reason="it does not boot").type(b"x")
     capsys.readouterr()
     show_audit_trail(site.cloud.settings, web.meta.id, days=1)
-    said = [json.loads(line) for line in capsys.readouterr().out.splitlines() if line.startswith("{")]
-    assert [(line["method"], line["caller"], line["target_name"], line.get("reason")) for line in said] == [
+    logged = [json.loads(line) for line in capsys.readouterr().out.splitlines() if line.startswith("{")]
+    assert [(line["method"], line["caller"], line["target_name"], line.get("reason")) for line in logged] == [
         ("CreateInstance", "admin", "web", None),
         ("ConsoleInstance", "admin", "web", "it does not boot"),
     ]
-    assert "operation" not in said[-1]
+    assert "operation" not in logged[-1]
 
 
 # Keys at an offset; what is answered: how many bytes were taken, or why none were.
@@ -156,10 +156,10 @@ def test_a_machine_that_reads_no_keys_holds_up_who_types_and_loses_none(
     assert answers[0] == str(len(paste))
     assert answers[-1] == "BUSY:"
     host.hears.set()
-    until(lambda: len(host.heard) == viewer.typed, what="the keys")
+    until(lambda: len(host.keys_read) == viewer.typed, what="the keys")
     viewer.type(b"$")
-    until(lambda: host.heard.endswith(b"$"), what="the last key")
-    assert host.heard == paste * (viewer.typed // len(paste)) + b"$"
+    until(lambda: host.keys_read.endswith(b"$"), what="the last key")
+    assert host.keys_read == paste * (viewer.typed // len(paste)) + b"$"
 
 
 def test_a_console_is_its_callers_own() -> None:
@@ -199,7 +199,7 @@ def test_when_one_party_ends_so_do_the_others(site: Site, viewers: list[Viewer],
         async def console(self, instance: str, keys: Keys) -> AsyncIterator[bytes]:
             async for data in super().console(instance, keys):
                 yield data
-                if self.heard == b"exit":
+                if self.keys_read == b"exit":
                     raise Refused("its host has lost it")
 
     host = Ending()
@@ -215,10 +215,10 @@ def test_when_one_party_ends_so_do_the_others(site: Site, viewers: list[Viewer],
         "Kahuna": site.cloud.stop,
         "machine": lambda: viewer.type(b"exit"),
     }
-    said = {"agent": "session has ended", "Kahuna": "", "machine": "its host has lost it", "viewer": "closed"}[who]
+    reason = {"agent": "session has ended", "Kahuna": "", "machine": "its host has lost it", "viewer": "closed"}[who]
     parties[who]()
     until(viewer.has_ended, what="the viewer's end")
-    assert said in viewer.error
+    assert reason in viewer.error
     assert viewer.error
     until(host.left.is_set, what="the host's end")
     if who == "Kahuna":
@@ -233,7 +233,7 @@ class Flooding(FakeHost):
 
     def __init__(self) -> None:
         super().__init__()
-        self.printed, self.heard = 0, b""
+        self.printed, self.keys_read = 0, b""
         self.floods = threading.Event()
         self.floods.set()
 
@@ -252,7 +252,7 @@ class Flooding(FakeHost):
 
     async def _hear(self, keys: Keys) -> None:
         async for data in keys:
-            self.heard += data if isinstance(data, bytes) else b""
+            self.keys_read += data if isinstance(data, bytes) else b""
 
     def is_still(self) -> bool:
         """Whether nothing was printed for a while."""
@@ -284,7 +284,7 @@ def test_a_console_that_nobody_reads_waits_and_slows_no_other(site: Site, viewer
         viewer.until(b"ROOT")
         assert site.client.instances.reboot(web.meta.id)
         site.client.instances.type_console(web.meta.id, session=sessions[0], data=b"^C")
-        until(lambda: host.heard == b"^C", what="keys for what is not read")
+        until(lambda: host.keys_read == b"^C", what="keys for what is not read")
         for shown in unread[1:]:
             shown.cancel()
         assert next(unread[0]).data

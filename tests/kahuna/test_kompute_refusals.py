@@ -150,10 +150,10 @@ def test_whatever_is_refused_leaves_nothing_and_is_said_of_its_field(site: Site)
         revision = wait_until_idle(site)
         with pytest.raises(errors.KowaError) as refused:
             site.client.komputes.begin_create(asked)
-        said = refused.value
-        assert (said.reason, said.message[: len(field)]) == (reason, field), name
-        assert words in said.message, name
-        assert not field or [wrong.field for wrong in said.violations] == [field], name
+        error = refused.value
+        assert (error.reason, error.message[: len(field)]) == (reason, field), name
+        assert words in error.message, name
+        assert not field or [wrong.field for wrong in error.violations] == [field], name
         assert kinds_changed_since(site, revision) == [], name
 
 

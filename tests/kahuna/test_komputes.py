@@ -72,8 +72,8 @@ def test_its_parts_are_made_as_by_anybody_with_operation_and_audit(site: Site) -
     assert {operation.phase for operation in site.client.operations.list(filter=f"project = {web.project}")} == {DONE}
     with Session(site.cloud.kahuna.store.engine) as session:
         trail = session.exec(select(Audit).where(Audit.project == web.project).order_by(col(Audit.id))).all()
-    said = [(entry.method, entry.caller) for entry in trail][-3:]
-    assert said == [(f"Create{kind}", said[0][1]) for kind in ("Volume", "Instance", "Kompute")]
+    calls = [(entry.method, entry.caller) for entry in trail][-3:]
+    assert calls == [(f"Create{kind}", calls[0][1]) for kind in ("Volume", "Instance", "Kompute")]
 
 
 def test_a_change_reaches_its_parts_and_its_name_theirs(site: Site) -> None:
@@ -134,8 +134,8 @@ def test_it_waits_for_its_host_and_says_so_and_goes_half_made(site: Site) -> Non
     until(lambda: not site.cloud.fleet_sessions(), what="the end of the session")
     creating = client.komputes.begin_create(wanted(site))
     assert creating.resource.meta.state == meta_pb2.STATE_PENDING
-    said = client.operations.get(creating.operation_id)
-    assert (said.phase, said.message.partition(":")[0]) == (WAITING, "HOST_OFFLINE")
+    waiting = client.operations.get(creating.operation_id)
+    assert (waiting.phase, waiting.message.partition(":")[0]) == (WAITING, "HOST_OFFLINE")
 
     deleting = client.komputes.begin_delete(creating.resource.meta.id)
     assert client.operations.get(creating.operation_id).phase == operation_pb2.PHASE_SUPERSEDED

@@ -115,7 +115,7 @@ def test_a_report_that_the_database_did_not_hear_comes_again(cloud: ControlPlane
         with pytest.raises(errors.Unavailable, match="database"):
             cloud.region("late")
         assert site.client.instances.get(begun.resource.meta.id).name == "web"
-        with capture_logs() as said:
+        with capture_logs() as logged:
             host.frozen.clear()
-            until(lambda: any(line["event"] == "store.unavailable" for line in said), what="the report")
+            until(lambda: any(line["event"] == "store.unavailable" for line in logged), what="the report")
     assert site.client.operations.wait(begun.operation_id, 20).phase == operation_pb2.PHASE_DONE

@@ -155,9 +155,9 @@ REFUSED_BY_KOWACTL = {
 
 def test_bad_input_in_parts_is_refused_with_its_place_and_changes_nothing(site: Site, transport: str) -> None:
     wrong = [
-        said
+        fault
         for what, fields, reason, words in bad_input.REFUSED
-        if (said := refused(site, transport, what, create(site, fields), reason, words))
+        if (fault := refused(site, transport, what, create(site, fields), reason, words))
     ]
     assert not wrong, "\n".join(wrong)
 

@@ -26,8 +26,8 @@ class Ref(NamedTuple):
 def refs(**kinds: str) -> Any:
     """`Zone="region:Region"`: each kind's references, the output-only ones in parentheses."""
     return {
-        kind: [Ref(*item.strip("()").partition(":")[::2], item[0] == "(") for item in said.split()]
-        for kind, said in kinds.items()
+        kind: [Ref(*item.strip("()").partition(":")[::2], item[0] == "(") for item in text.split()]
+        for kind, text in kinds.items()
     }
 
 
@@ -106,11 +106,11 @@ class Graph(Reader):
         return found
 
 
-def named(*said: str) -> list[Link]:
+def named(*lines: str) -> list[Link]:
     """`Instance web volumes disk1 disk2`: links as text."""
     return [
         Link(kind, field, source, target)
-        for kind, source, field, *targets in (line.split() for line in said)
+        for kind, source, field, *targets in (line.split() for line in lines)
         for target in targets
     ]
 
@@ -313,7 +313,7 @@ def test_what_concerns_one_host_of_many_looks_at_no_other(table: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("path", "said"),
+    ("path", "reason"),
     [
         ("kaktus.agents", "Kaktus has no reference agents; it has agent, zone"),
         ("kaktus", "it ends at Kaktus"),
@@ -335,8 +335,8 @@ def test_what_concerns_one_host_of_many_looks_at_no_other(table: str) -> None:
         ("", "it ends at Instance"),
     ],
 )
-def test_what_is_no_path_is_refused(path: str, said: str) -> None:
-    with pytest.raises(ValueError, match=re.escape(f"Instance: {path!r} is no path to an Agent: {said}")):
+def test_what_is_no_path_is_refused(path: str, reason: str) -> None:
+    with pytest.raises(ValueError, match=re.escape(f"Instance: {path!r} is no path to an Agent: {reason}")):
         Reach(SITE, {"Instance": Paths(reaches=(path,))})
 
 

@@ -35,9 +35,9 @@ def test_a_transaction_and_the_view_agree(cloud: ControlPlane, monkeypatch: pyte
     cloud.loop.run(cloud.kahuna.store.run(work))
 
 
-def links(*said: str) -> list[Link]:
+def links(*lines: str) -> list[Link]:
     """`volumes a`: links of a machine called web."""
-    return [Link("Instance", field, "web", target) for field, target in (one.split() for one in said)]
+    return [Link("Instance", field, "web", target) for field, target in (one.split() for one in lines)]
 
 
 def test_the_view_knows_each_of_several_that_a_field_names() -> None:

@@ -346,7 +346,7 @@ def test_each_is_refused_with_its_reason_and_changes_nothing(site: Site, transpo
     site.client.of(region_pb2.Region).begin_create(region_pb2.Region(name="us"))
     until(lambda: not list(site.client.operations.list(filter="phase = PHASE_RUNNING")), what="quiet")
     with calling_through(site, transport, tmp_path):
-        wrong = [said for row in REFUSALS if (said := refused(site, transport, *row))]
+        wrong = [fault for row in REFUSALS if (fault := refused(site, transport, *row))]
     assert not wrong, "\n".join(wrong)
 
 

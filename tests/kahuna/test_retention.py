@@ -66,8 +66,8 @@ def test_who_did_what_and_why_is_read_while_kahuna_runs(
         client.regions.delete(region.meta.id)
     capsys.readouterr()
     show_audit_trail(cloud.settings, region.meta.id, days=1)
-    said = [json.loads(line) for line in capsys.readouterr().out.splitlines() if line.startswith("{")]
-    assert [(line["method"], line["caller"], line["target_name"], line.get("reason")) for line in said] == [
+    logged = [json.loads(line) for line in capsys.readouterr().out.splitlines() if line.startswith("{")]
+    assert [(line["method"], line["caller"], line["target_name"], line.get("reason")) for line in logged] == [
         ("CreateRegion", "admin", "eu", None),
         ("DeleteRegion", "admin", "eu", "moved out"),
     ]

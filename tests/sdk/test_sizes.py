@@ -33,8 +33,8 @@ def test_a_size_is_told_in_the_largest_unit_that_fits(numbers: tuple[int, ...], 
 
 @given(SIZES, SIZES)
 def test_sizes_that_differ_are_told_apart(one: int, other: int) -> None:
-    said = sizes.in_words(one, other)
-    assert (said[0] == said[1]) == (one == other)
+    words = sizes.in_words(one, other)
+    assert (words[0] == words[1]) == (one == other)
 
 
 @pytest.mark.parametrize(

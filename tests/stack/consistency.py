@@ -31,17 +31,17 @@ def await_equal(stack: Stack, limit: float = CONVERGE_LIMIT_S) -> None:
 
     A program that has ended by itself is not waited for.
     """
-    told: list[str] = []
+    found: list[str] = []
 
     def same() -> bool:
         assert not stack.faults
-        told[:] = under_way(stack) or differences(stack)
-        return not told
+        found[:] = under_way(stack) or differences(stack)
+        return not found
 
     try:
         until(same, limit=limit)
     except TimeoutError:
-        raise TimeoutError(f"after {limit:g} s: " + "; ".join(told)) from None
+        raise TimeoutError(f"after {limit:g} s: " + "; ".join(found)) from None
 
 
 def under_way(stack: Stack) -> list[str]:
@@ -97,7 +97,7 @@ def differences(stack: Stack) -> list[str]:
         ),
         "nothing, strangers": ([], [stranger for host in hosts for stranger in host.status.strangers]),
     }
-    return [f"{what}: {told}" for what, (one, other) in pairs.items() if (told := _difference(one, other))]
+    return [f"{what}: {found}" for what, (one, other) in pairs.items() if (found := _difference(one, other))]
 
 
 def ids(resources: Iterable[object]) -> list[str]:

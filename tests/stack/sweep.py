@@ -99,8 +99,8 @@ class Sweep:
         self.kills += len(points)
 
     def _bring_about(self, workflow: Callable[[], Condition], limit: float = LIMIT_S) -> None:
-        came = workflow()
-        until(came, limit=limit, what=workflow.__name__)
+        condition = workflow()
+        until(condition, limit=limit, what=workflow.__name__)
         consistency.await_equal(self.site.stack, limit)
 
     def _new(self, kind: str) -> InstanceWorkflows | TemplateWorkflows:
