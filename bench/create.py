@@ -45,9 +45,9 @@ def figures() -> list[Figure]:
 
 
 def _through_kowabunga(client: Client, connection: Any, model: instance_pb2.Instance, name: str) -> float:
-    """Disk, card and machine asked for in a row: what by hand is an overlay, a seed and a definition."""
+    """Disk, adapter and instance asked for in a row: what by hand is an overlay, a seed and a definition."""
     disk = client.of(volume_pb2.Volume).get(model.volumes[0])
-    card = client.of(adapter_pb2.Adapter).get(model.adapters[0])
+    like = client.of(adapter_pb2.Adapter).get(model.adapters[0])
     begun = time.perf_counter()
     volume = client.of(volume_pb2.Volume).begin_create(
         volume_pb2.Volume(
@@ -55,7 +55,7 @@ def _through_kowabunga(client: Client, connection: Any, model: instance_pb2.Inst
         )
     )
     adapter = client.of(adapter_pb2.Adapter).begin_create(
-        adapter_pb2.Adapter(project=model.project, name=name, subnet=card.subnet)
+        adapter_pb2.Adapter(project=model.project, name=name, subnet=like.subnet)
     )
     machine = client.of(instance_pb2.Instance).begin_create(
         instance_pb2.Instance(
@@ -77,7 +77,7 @@ def _through_kowabunga(client: Client, connection: Any, model: instance_pb2.Inst
 
 
 def _by_hand(connection: Any, model: str) -> float:
-    """The model's own definition with another disk, seed and card."""
+    """The model's own definition with another disk, seed and adapter."""
     id_ = str(uuid.uuid4())
     described = connection.lookupByUUIDString(model).XMLDesc(libvirt.VIR_DOMAIN_XML_INACTIVE)
     definition = ElementTree.fromstring(described)  # noqa: S314 - libvirt's own

@@ -140,6 +140,18 @@ def test_an_agent_serves_one_node_be_it_host_or_network(cloud: ControlPlane) -> 
         kiwis.begin_create(second)
 
 
+def test_each_member_of_a_kiwi_has_an_address_of_its_own(cloud: ControlPlane) -> None:
+    site = make_site(cloud)
+    members = [
+        kiwi_pb2.Kiwi.Member(agent=cloud.agent(name)[0].meta.id, zone=site.zone.meta.id, underlay_address=address)
+        for name, address in {"agent-2": "fd00::1", "agent-3": "", "agent-4": "", "agent-5": "fd00::1"}.items()
+    ]
+    wanted = kiwi_pb2.Kiwi(region=site.region.meta.id, name="kiwi-1", members=members)
+    said = r"members\[3\].underlay_address: fd00::1 is the address of members\[0\], too; give each member its own"
+    with pytest.raises(errors.Invalid, match=said):
+        site.client.of(kiwi_pb2.Kiwi).begin_create(wanted)
+
+
 def test_what_was_sent_to_a_forgotten_host_ends_though_nobody_says_how(cloud: ControlPlane) -> None:
     site = make_site(cloud)
     host = FakeHost()

@@ -1,4 +1,4 @@
-"""Addresses of networks and cards."""
+"""Addresses of networks and adapters."""
 
 import ipaddress
 from collections.abc import Collection, Mapping

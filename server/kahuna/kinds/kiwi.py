@@ -25,17 +25,23 @@ class Kiwi(Resource, table=True):
 
 class Kiwis(Kind[kiwi_pb2.Kiwi], table=Kiwi):
     def before_create(self, tx: Transaction, resource: kiwi_pb2.Kiwi) -> None:
-        """Refuses members of another region, and agents that serve another node."""
+        """Refuses members of another region or with one address, and agents that serve another node."""
         check_agents(tx, resource)
-        _check_zones(tx, resource)
+        _check_members(tx, resource)
 
     def before_update(self, tx: Transaction, before: kiwi_pb2.Kiwi, after: kiwi_pb2.Kiwi) -> None:
         check_agents(tx, after, before)
-        _check_zones(tx, after)
+        _check_members(tx, after)
 
 
-def _check_zones(tx: Transaction, kiwi: kiwi_pb2.Kiwi) -> None:
+def _check_members(tx: Transaction, kiwi: kiwi_pb2.Kiwi) -> None:
+    addresses: dict[str, int] = {}
     for index, member in enumerate(kiwi.members):
         zone = tx.one(zone_pb2.Zone, member.zone)
         if zone.region != kiwi.region:
             raise invalid(f"members[{index}].zone", f"zone {zone.name} lies in another region than the kiwi")
+        if member.underlay_address and (first := addresses.setdefault(member.underlay_address, index)) != index:
+            raise invalid(
+                f"members[{index}].underlay_address",
+                f"{member.underlay_address} is the address of members[{first}], too; give each member its own",
+            )
