@@ -20,7 +20,7 @@ from agent_kaktus.plan import Kind, Step, Verdict, View, plan
 from agent_kaktus.settings import Settings
 from kowa import resources
 from kowa.fleet.v1 import fleet_pb2
-from kowa.runtime import crashpoint
+from kowa.runtime.crashpoint import crash_point
 from kowa.runtime.desired import Desired, DesiredObject, Kinds
 from kowa.runtime.feed import Feed, Refused
 
@@ -162,7 +162,7 @@ class Loop:
                 return
             step.after(self.memory, self.clock())
             log.info("step.done", id=wanted.id, step=str(step))
-            crashpoint.reach(f"kaktus.{step.crash_point}")
+            crash_point(f"kaktus.{step.crash_point}")
         if self.memory.count_repeats(wanted.id, str(verdict)) > MAX_REPEATS:
             self.memory.note_failure(wanted.id, f"does not come to rest: {verdict}", self.clock())
 

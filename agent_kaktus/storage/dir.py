@@ -21,7 +21,7 @@ from agent_kaktus.errors import StepFailed
 from agent_kaktus.settings import Settings
 from agent_kaktus.storage import image
 from kowa import files
-from kowa.runtime import crashpoint
+from kowa.runtime.crashpoint import crash_point
 from kowa.runtime.tasks import in_thread
 
 MARKER = ".kowa-pool"  # the file that tells a pool from an empty mount point
@@ -77,7 +77,7 @@ class DirDriver:
         directory.chmod(_POOL_MODE)
         files.write(directory / MARKER, f"{pool}\n".encode(), mode=0o644)
         files.sync(self._pools)
-        crashpoint.reach("kaktus.pool.marked")
+        crash_point("kaktus.pool.marked")
         files.write(self._created / pool, b"", mode=0o600)
 
     @in_thread
@@ -103,9 +103,9 @@ class DirDriver:
             draft.unlink(missing_ok=True)
             await image.create(draft, size, backing)
             draft.chmod(VOLUME_MODE)
-            crashpoint.reach("kaktus.volume.written")
+            crash_point("kaktus.volume.written")
             await asyncio.to_thread(files.publish_new, draft, path)
-            crashpoint.reach("kaktus.volume.named")
+            crash_point("kaktus.volume.named")
         await self.record(volume)
 
     @in_thread
@@ -128,7 +128,7 @@ class DirDriver:
             files.draft_of(path).unlink(missing_ok=True)
         if (self._pools / pool).is_dir():
             files.sync(self._pools / pool)
-        crashpoint.reach("kaktus.image.unlinked")
+        crash_point("kaktus.image.unlinked")
         self._forget(id_)
 
     def holds(self, pool: str, id_: str) -> bool:

@@ -19,7 +19,7 @@ from agent_kaktus.storage.dir import DirDriver
 from agent_kaktus.storage.source import CHUNK_BYTES, Sources
 from agent_kaktus.storage.template import Template
 from kowa.backoff import delay
-from kowa.runtime import crashpoint
+from kowa.runtime.crashpoint import crash_point
 from kowa.runtime.tasks import cancel
 
 MAX_PARALLEL = 2  # imports; others wait
@@ -112,7 +112,7 @@ class Imports:
         format_ = await image.verify(part)
         with contextlib.suppress(FileExistsError):  # somebody has put it there meanwhile, and it stays
             await asyncio.to_thread(self.storage.add_template, template.pool, template.id, format_)
-        crashpoint.reach("kaktus.template.imported")
+        crash_point("kaktus.template.imported")
         log.info("template.imported", id=template.id, format=format_)
 
     async def _download(self, template: Template, part: Path) -> None:

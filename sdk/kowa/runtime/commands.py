@@ -9,7 +9,7 @@ from typing import Any
 import structlog
 
 from kowa.fleet.v1 import fleet_pb2
-from kowa.runtime.crashpoint import reach
+from kowa.runtime.crashpoint import crash_point
 from kowa.runtime.feed import Refused, Worker
 from kowa.runtime.state import connect
 
@@ -114,7 +114,7 @@ class Commands:
         except OSError as error:
             log.warning("command.refused", id=command.id, reason=str(error))
             return _result(command, fleet_pb2.ENDING_FAILED, str(error))
-        reach("agent.command.begun")
+        crash_point("agent.command.started")
         try:
             await self._worker.act(command)
             result = _result(command, fleet_pb2.ENDING_DONE)
@@ -124,7 +124,7 @@ class Commands:
             # The edge: whatever goes wrong, the command ends and says so.
             log.error("command.failed", id=command.id, exc_info=error)
             result = _result(command, fleet_pb2.ENDING_FAILED, f"{type(error).__name__}: {error}")
-        reach("agent.command.acted")
+        crash_point("agent.command.acted")
         try:
             self._journal.end(result)
         except OSError as error:

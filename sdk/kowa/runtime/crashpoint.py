@@ -8,8 +8,8 @@ _TRACE = os.environ.get("KOWA_CRASH_TRACE", "")
 _PLAN = os.environ.get("KOWA_CRASH_PLAN", "")
 
 
-def reach(name: str) -> None:
-    """Marks a place between two steps, e.g. `kaktus.domain.defined`.
+def crash_point(name: str) -> None:
+    """Marks a place between two steps, by a name such as `kaktus.domain.defined`.
 
     KOWA_CRASH_TRACE is a file to which the name is appended, so that a sweep can tell which places were reached.
     KOWA_CRASH_PLAN is a file of names that may change meanwhile: the process kills itself, as kill -9 would, at the

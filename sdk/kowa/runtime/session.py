@@ -11,7 +11,7 @@ import structlog
 from kowa.fleet.v1 import fleet_pb2
 from kowa.runtime.commands import Commands
 from kowa.runtime.console import serve_console
-from kowa.runtime.crashpoint import reach
+from kowa.runtime.crashpoint import crash_point
 from kowa.runtime.feed import Refused, Worker
 from kowa.runtime.outbox import Outbox
 from kowa.runtime.settings import VERSION
@@ -122,9 +122,9 @@ class Session:
             log.info("batch.stored", objects=len(put), removed=len(removed), revision=parts[-1].revision)
             # Before the ack, which may be the end of the session: it is stored all the same.
             self._changed()
-        reach("agent.batch.stored")
+        crash_point("agent.batch.stored")
         await self._write(fleet_pb2.ConnectRequest(ack=fleet_pb2.Ack(nonce=parts[-1].nonce, refusal=refusal)))
-        reach("agent.batch.acked")
+        crash_point("agent.batch.acked")
 
     def _why_refused(self, objects: Mapping[str, fleet_pb2.Object]) -> str:
         """Why the worker does not take a slice; empty if it does."""

@@ -18,7 +18,7 @@ from kahuna.kinds import command
 from kahuna.kinds.agent import nodes_of
 from kahuna.kinds.console import Consoles
 from kowa.fleet.v1 import fleet_pb2
-from kowa.runtime.crashpoint import reach
+from kowa.runtime.crashpoint import crash_point
 from kowa.runtime.tasks import until_first_done
 from kowa.v2 import options_pb2
 
@@ -150,11 +150,11 @@ class FleetService:
                     await self._send(session, context, wanted)
 
     async def _send(self, session: Session, context: Context, command: fleet_pb2.Command) -> None:
-        reach("kahuna.command.taken")
+        crash_point("kahuna.command.taken")
         command.epoch = session.epoch
         async with _limit(ACK_TIMEOUT_S, "read a command"):
             await context.write(fleet_pb2.ConnectResponse(command=command))
-        reach("kahuna.command.sent")
+        crash_point("kahuna.command.sent")
 
     async def _send_difference(self, session: Session, context: Context) -> float | None:
         """Brings the agent up to date; says after how many seconds to try again what it refused."""
@@ -171,7 +171,7 @@ class FleetService:
             nonce = response.batch.nonce
             async with _limit(ACK_TIMEOUT_S, "read a batch"):
                 await context.write(response)
-            reach("kahuna.fleet.sent")
+            crash_point("kahuna.fleet.sent")
         async with _limit(ACK_TIMEOUT_S, "stored a batch"):
             ack = await session.acks.get()
         if ack.nonce != nonce:

@@ -24,7 +24,7 @@ from kahuna.store.tables import Head, Log
 from kahuna.store.transaction import StaleRead, Transaction
 from kahuna.store.view import MAX_TAIL_CHANGES, Change, Commit, View, entry_of
 from kowa.backoff import Backoff
-from kowa.runtime.crashpoint import reach
+from kowa.runtime.crashpoint import crash_point
 
 log = structlog.get_logger()
 Result = TypeVar("Result")
@@ -135,7 +135,7 @@ class Store:
                 self._start(self._until_answered(self._catch_up))
             raise
         if commit is not None:
-            reach("kahuna.store.committed")
+            crash_point("kahuna.store.committed")
             self.view.apply(commit)
             await self.view.wait_for(commit.revision)
         return result
@@ -186,7 +186,7 @@ class Store:
                     tx = Transaction(session, self._clock(), self._new_id)
                     result = work(tx)
                     commit = tx.finish()
-                    reach("kahuna.store.written")
+                    crash_point("kahuna.store.written")
                     committing = True
                     session.commit()
                     return result, commit
