@@ -13,8 +13,8 @@ from grpc_reflection.v1alpha.reflection import enable_server_reflection
 from prometheus_client import Gauge, start_http_server
 from sqlmodel import Session, select
 
+from kahuna.access import AccessInterceptor
 from kahuna.api.server import handlers
-from kahuna.edge import AccessInterceptor
 from kahuna.fleet.fleet import Fleet
 from kahuna.fleet.reports import Reports
 from kahuna.fleet.service import ACCESS, FleetService

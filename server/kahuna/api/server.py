@@ -8,10 +8,10 @@ import grpc
 from google.protobuf.message import DecodeError, Message
 from prometheus_client import Counter, Histogram
 
+from kahuna.access import CALLER, SERIALIZE, Context, Handler, abort, as_refusal
 from kahuna.api.methods import streaming, unary
 from kahuna.domain.errors import Refusal
 from kahuna.domain.validation import check_request
-from kahuna.edge import CALLER, SERIALIZE, Context, Handler, abort, as_refusal
 from kahuna.kinds.kind import Call, Kind
 from kahuna.kinds.tracking import Cause
 from kahuna.security.identity import ScopedView, scope_of

@@ -9,8 +9,8 @@ from typing import Any
 import grpc
 import structlog
 
+from kahuna.access import CALLER, Context, stream_handler
 from kahuna.domain.errors import Refusal
-from kahuna.edge import CALLER, Context, stream_handler
 from kahuna.fleet.fleet import Fleet
 from kahuna.fleet.reports import Reports
 from kahuna.fleet.session import MAX_MESSAGE_BYTES, MAX_TEXT_CHARS, Session, batches
