@@ -14,7 +14,7 @@ from prometheus_client import Gauge, start_http_server
 from sqlmodel import Session, select
 
 from kahuna.access import AccessInterceptor
-from kahuna.api.server import handlers
+from kahuna.api.server import ApiHandler
 from kahuna.fleet.fleet import Fleet
 from kahuna.fleet.reports import Reports
 from kahuna.fleet.service import ACCESS, FleetService
@@ -84,7 +84,7 @@ class Kahuna:
         credentials = grpc.ssl_server_credentials([(files.key.read_bytes(), files.certificate.read_bytes())])
         access = AccessInterceptor(identities, {path: method.access for path, method in CONTRACT.methods.items()})
         api = grpc.aio.server(interceptors=[access], options=KEEPALIVE)
-        api.add_generic_rpc_handlers(tuple(handlers(kinds.values(), self.store.view)))
+        api.add_generic_rpc_handlers((ApiHandler(kinds.values(), self.store.view),))
         health = HealthServicer()
         health_pb2_grpc.add_HealthServicer_to_server(health, api)
         enable_server_reflection(CONTRACT.services, api)

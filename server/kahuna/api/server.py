@@ -24,17 +24,19 @@ CALL_SECONDS = Histogram("kahuna_call_seconds", "How long calls took.", ["method
 OPERATION_HEADER = "kowabunga-operation"
 
 
-def handlers(kinds: Iterable[Kind[Any]], view: View) -> list[grpc.GenericRpcHandler]:
-    """The handlers of all services. Raises AssertionError when a method of the contract is not served."""
-    found = []
-    for kind in kinds:
-        service = kind.described.service
-        served = {
-            method.name: (_streaming if method.streams else _unary)(kind, method, view)
-            for method in service.methods.values()
+class ApiHandler(grpc.GenericRpcHandler):
+    """All methods of the API in one table: gRPC asks its handlers one after the other, for each call."""
+
+    def __init__(self, kinds: Iterable[Kind[Any]], view: View) -> None:
+        """Raises AssertionError when a method of the contract is not served."""
+        self._handlers = {
+            method.path: (_streaming if method.streams else _unary)(kind, method, view)
+            for kind in kinds
+            for method in kind.described.service.methods.values()
         }
-        found.append(grpc.method_handlers_generic_handler(service.name, served))
-    return found
+
+    def service(self, handler_call_details: grpc.HandlerCallDetails) -> "Handler | None":
+        return self._handlers.get(handler_call_details.method)
 
 
 def _reader(method: contract.Method, view: View) -> Callable[[bytes], tuple[Call, Message]]:
