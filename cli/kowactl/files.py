@@ -10,7 +10,7 @@ import click
 
 from kowa import sizes
 from kowa.contract import Kind
-from kowa.ssh_keys import why_no_public_key
+from kowa.ssh_keys import public_key_problem
 
 STDIN = "-"
 MAX_BYTES = 4 << 20  # more than Kahuna takes
@@ -57,7 +57,7 @@ def text(typed: str) -> str:
 def public_key(typed: str) -> str:
     """The line of an SSH public key, typed or in @FILE. What is none stays here: it may be a private one."""
     key = text(typed)
-    if reason := why_no_public_key(key):
+    if reason := public_key_problem(key):
         raise ValueError(f"{typed if typed.startswith('@') else 'what is given'} {reason}")
     return key.rstrip("\r\n")
 

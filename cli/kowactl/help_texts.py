@@ -64,7 +64,7 @@ def _is_shown(about: Message, field: Field) -> bool:
     """Whether a first example has it: what must be given, also if only at times, and what has a form of its own."""
     oneof = about.oneofs.get(field.oneof)
     is_first = oneof is not None and oneof.required and oneof.fields[0] == field.name
-    return is_first or field.comment.startswith("Required") or field.name in about.parts
+    return is_first or field.comment.startswith("Required") or field.name in about.submessages
 
 
 def _name(kind: Kind) -> str:

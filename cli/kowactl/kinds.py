@@ -130,8 +130,8 @@ def _update(kind: Kind, method: Method) -> Command:
         typed = options.given_values(changeable, values)
         for name, value in typed.items():
             # Of a part that is one, what is not given stays.
-            inner = value if name in kind.message.parts and isinstance(value, dict) else {}
-            single = inner and not kind.message.fields[name].many and name not in document
+            inner = value if name in kind.message.submessages and isinstance(value, dict) else {}
+            single = inner and not kind.message.fields[name].is_collection and name not in document
             mask |= dict.fromkeys(f"{name}.{each}" for each in inner) if single else {name: None}
             document[name] = value
         for flag in clear:
@@ -149,7 +149,7 @@ def _update(kind: Kind, method: Method) -> Command:
     names, text = click.Choice([options.option_name(field) for field in changeable]), "Empty a field. Can be repeated."
     clear = click.Option(["--clear"], type=names, metavar="FIELD", multiple=True, help=text)
     replaced = " Those given replace all that were there."
-    own = [options.option(field, replaced if field.many else "") for field in changeable]
+    own = [options.option(field, replaced if field.is_collection else "") for field in changeable]
     return run, [_target_argument(kind), *own, clear, _file_option(kind), *_change_options(method)]
 
 

@@ -8,7 +8,7 @@ from typing import Any
 import click
 
 from kowa import contract, sizes
-from kowa.contract import Field, Key, Kind, Message, Value
+from kowa.contract import ElementKey, Field, Kind, Message, Value
 from kowa.formats import snake
 from kowactl import files
 
@@ -126,17 +126,17 @@ def option(field: Field, note: str = "") -> click.Option:
     """A field as an option; left out, its value is None or empty."""
     kind, part = param_type(field), contract.load().messages.get(field.type_name)
     names = flags(field)
-    if field.type == "bool" and not field.many:
+    if field.type == "bool" and not field.is_collection:
         names = [f"--{option_name(field)}/--no-{option_name(field)}"]
     return click.Option(
         [field.name, *names],
         type=kind,
-        multiple=field.many,
+        multiple=field.is_collection,
         callback=_joined if field.is_map else None,
         default=None,
         hidden=field.not_served,
         metavar=field.ref.upper() or (kind.name if part or field.is_map else None),
-        help=field_help(field) + _part_help(part) + (" Can be repeated." if field.many else "") + note,
+        help=field_help(field) + _part_help(part) + (" Can be repeated." if field.is_collection else "") + note,
     )
 
 
@@ -192,7 +192,7 @@ def flags(field: Field) -> list[str]:
         one = snake(field.type_name.rpartition(".")[2]).replace("_", "-")
     elif field.is_map:
         one = name.removesuffix("s")
-    has_singular = field.many and one and name.startswith(one) and name != one
+    has_singular = field.is_collection and one and name.startswith(one) and name != one
     return [f"--{one}", f"--{name}"] if has_singular else [f"--{name}"]
 
 
@@ -201,10 +201,10 @@ def given_values(fields: Iterable[Field], values: Mapping[str, Any]) -> dict[str
     return {field.name: values[field.name] for field in fields if values[field.name] not in (None, (), {})}
 
 
-def map_elements(field: Field, value: Any, change: Callable[[Key, Any], Any]) -> Any:
+def map_elements(field: Field, value: Any, change: Callable[[ElementKey, Any], Any]) -> Any:
     """A field's value as JSON has it, with each of its elements changed. What does not fit is said later."""
     if field.is_map and isinstance(value, dict):
         return {name: change(name, one) for name, one in value.items()}
     if field.repeated and isinstance(value, list | tuple):
         return [change(index, one) for index, one in enumerate(value)]
-    return value if field.many else change(None, value)
+    return value if field.is_collection else change(None, value)

@@ -10,7 +10,7 @@ import click
 from google.protobuf.json_format import MessageToDict
 
 from kowa import contract, sizes
-from kowa.contract import Field, Key, Kind, Message
+from kowa.contract import ElementKey, Field, Kind, Message
 from kowactl.options import map_elements
 from kowactl.references import References
 from kowactl.terminal import escaped
@@ -66,11 +66,11 @@ def _as_dict(item: Any) -> Any:
     return _ordered(contract.load().messages[item.DESCRIPTOR.full_name], None, values)
 
 
-def _ordered(message: Message | None, _: Key, values: Any) -> Any:
+def _ordered(message: Message | None, _: ElementKey, values: Any) -> Any:
     if message is None:
         return values
     return {
-        name: map_elements(field, values[name], partial(_ordered, message.parts.get(name)))
+        name: map_elements(field, values[name], partial(_ordered, message.submessages.get(name)))
         for name, field in message.fields.items()
         if name in values
     }
@@ -80,7 +80,7 @@ def _cell(kind: Kind, item: Any, path: str, references: References) -> str:
     """A field's value, by its path. None is empty: whoever counts words counts columns."""
     message, (*parts, name) = kind.message, path.split(".")
     for part in parts:
-        message, item = message.parts[part], getattr(item, part)
+        message, item = message.submessages[part], getattr(item, part)
     return _value(message.fields[name], item, references) or NO_VALUE
 
 
@@ -113,8 +113,8 @@ def _set_fields(message: Message, item: Any, references: References, above: str 
     """All that is set, by path."""
     for descriptor, value in item.ListFields():
         field = message.fields[descriptor.name]
-        part = message.parts.get(field.name)
-        if part and not field.many:
+        part = message.submessages.get(field.name)
+        if part and not field.is_collection:
             yield from _set_fields(part, value, references, f"{above}{field.name}.")
         else:
             yield f"{above}{field.name}", _value(field, item, references)

@@ -12,9 +12,9 @@ import click
 from google.protobuf.json_format import ParseDict, ParseError
 
 from kowa import contract, errors
-from kowa.contract import Field, Key, Kind, Message
+from kowa.contract import ElementKey, Field, Kind, Message
 from kowa.formats import ID
-from kowa.ssh_keys import why_no_public_key
+from kowa.ssh_keys import public_key_problem
 from kowa.v2 import meta_pb2
 from kowactl import help_texts
 from kowactl.options import element_type, map_elements
@@ -52,23 +52,23 @@ class References:
         found, known = dict(document), dict(parents)  # a project stands before what is in it: it tells that apart
         for field in about.fields.values():
             if value := found.get(field.name):
-                change = partial(self._value, field, about.parts.get(field.name), known, above)
+                change = partial(self._value, field, about.submessages.get(field.name), known, above)
                 found[field.name] = map_elements(field, value, change)
-                if field.ref and not field.many:
+                if field.ref and not field.is_collection:
                     known[field.name] = found[field.name]
         return found
 
     def _value(
-        self, field: Field, part: Message | None, parents: Mapping[str, str], above: str, key: Key, value: Any
+        self, field: Field, part: Message | None, parents: Mapping[str, str], above: str, key: ElementKey, value: Any
     ) -> Any:
-        place = contract.place(above, field.name, key)
+        place = contract.field_path(above, field.name, key)
         if part:
             return self._fields(part, parents, place, value)
         if field.ref:
             return self.id_of(contract.load().kinds[field.ref], str(value), parents)
         if not isinstance(value, str):
             return value
-        if field.rule.ssh_public_key and (reason := why_no_public_key(value)):
+        if field.rule.ssh_public_key and (reason := public_key_problem(value)):
             raise click.UsageError(f"{place}: {reason}")  # before it is sent: it may be a private key
         if field.in_bytes or (field.type == "enum" and not value.endswith("_UNSPECIFIED")):
             try:

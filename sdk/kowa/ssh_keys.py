@@ -25,7 +25,7 @@ _STRINGS = {
 _ED25519_BYTES = 32
 
 
-def why_no_public_key(text: str) -> str:
+def public_key_problem(text: str) -> str:
     """What is wrong with a public key and what helps; empty when nothing is. A line end behind it is none of it.
 
     Never repeats the text: it may be a private key.

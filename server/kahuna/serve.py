@@ -31,7 +31,7 @@ from kahuna.store.resource import CONTRACT
 from kahuna.store.schema import migrate
 from kahuna.store.tables import AdminKey
 from kahuna.store.transaction import prune
-from kowa.runtime.program import configure_logs, on_end
+from kowa.runtime.program import configure_logs, on_stop_signal
 from kowa.runtime.tasks import Tasks
 
 log = structlog.get_logger()
@@ -134,7 +134,7 @@ def run(settings: Settings) -> None:
 
     async def serve() -> None:
         kahuna, stop = Kahuna(settings), asyncio.Event()
-        on_end(stop.set)
+        on_stop_signal(stop.set)
         await kahuna.start()
         await stop.wait()
         await kahuna.stop()

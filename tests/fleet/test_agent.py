@@ -276,7 +276,7 @@ def test_a_full_disk_refuses_a_change_and_keeps_what_was(tmp_path: Path) -> None
 
 def test_a_damaged_store_is_put_aside_and_the_agent_starts_with_nothing(tmp_path: Path) -> None:
     holdings = Holdings(tmp_path)
-    holdings.begin(ONE)
+    holdings.start_incarnation(ONE)
     holdings.store(MANY, [])
     holdings.close()
     (tmp_path / "holdings.db").write_bytes(b"not a database any more" * 100)

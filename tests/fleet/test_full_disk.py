@@ -53,7 +53,7 @@ def answer(commands: Commands, id_: str, *, recall: bool = False) -> fleet_pb2.C
 @pytest.mark.parametrize("ended", ["well", "killed"])
 def test_an_agent_serves_from_what_is_stored(tmp_path: Path, ended: str) -> None:
     before = Holdings(tmp_path / "before")
-    before.begin("life")
+    before.start_incarnation("life")
     before.store([ONE], [])
     state = tmp_path / "before"
     if ended == "killed":

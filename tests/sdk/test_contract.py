@@ -108,7 +108,7 @@ def test_what_a_resource_names_is_found_with_its_place() -> None:
 def test_parts_enums_maps_and_oneofs_of_another_package() -> None:
     known = made_up()
     balancer = known.kinds["Balancer"]
-    fields, parts = balancer.message.fields, balancer.message.parts
+    fields, parts = balancer.message.fields, balancer.message.submessages
     assert {name: part.name.removeprefix("made_up.v1.") for name, part in parts.items()} == {
         "members": "Balancer.Member",
         "limits": "Balancer.Limit",
@@ -144,8 +144,8 @@ def test_uniqueness_is_said_once_for_names_and_for_all_else() -> None:
 def test_what_a_client_may_send_many_of_has_a_bound(kind: contract.Kind) -> None:
     def unbounded(message: contract.Message) -> list[str]:
         fields = [field for field in message.fields.values() if not field.output_only and field.name != "meta"]
-        own = [f"{message.name}.{field.name}" for field in fields if field.many and not field.rule.max_items]
-        parts = [message.parts[field.name] for field in fields if field.name in message.parts]
+        own = [f"{message.name}.{field.name}" for field in fields if field.is_collection and not field.rule.max_items]
+        parts = [message.submessages[field.name] for field in fields if field.name in message.submessages]
         return [*own, *(name for part in parts for name in unbounded(part))]
 
     assert unbounded(kind.message) == []

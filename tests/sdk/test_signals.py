@@ -8,11 +8,11 @@ import pytest
 
 PROGRAM = """
 import asyncio
-from kowa.runtime.program import on_end
+from kowa.runtime.program import on_stop_signal
 
 async def main():
     end = asyncio.Event()
-    on_end(end.set)
+    on_stop_signal(end.set)
     print("ready", flush=True)
     await asyncio.to_thread(input)  # a line says: are you there?
     print("there", flush=True)

@@ -2,7 +2,7 @@
 
 import pytest
 
-from kowa.ssh_keys import why_no_public_key
+from kowa.ssh_keys import public_key_problem
 from tests.ssh_keys import ED25519, PRIVATE, blob, long_key
 
 RSA = f"ssh-rsa {blob(b'ssh-rsa', b'e', b'n' * 256)}"
@@ -41,7 +41,7 @@ KEYS = [
 
 @pytest.mark.parametrize("text", KEYS, ids=[key[:40] for key in KEYS])
 def test_keys(text: str) -> None:
-    assert why_no_public_key(text) == ""
+    assert public_key_problem(text) == ""
 
 
 NOT_KEYS = [
@@ -96,7 +96,7 @@ NOT_KEYS = [
 
 @pytest.mark.parametrize(("text", "says"), NOT_KEYS, ids=[row[0][:40] for row in NOT_KEYS])
 def test_what_is_no_key_is_never_repeated(text: str, says: str) -> None:
-    why = why_no_public_key(text)
+    why = public_key_problem(text)
     assert says in why
     assert why.isprintable()
     for word in text.split():
@@ -104,4 +104,4 @@ def test_what_is_no_key_is_never_repeated(text: str, says: str) -> None:
 
 
 def test_a_public_key_is_recommended_to_whoever_gives_a_private_one() -> None:
-    assert "give the public key, in the file whose name ends in .pub" in why_no_public_key(PRIVATE)
+    assert "give the public key, in the file whose name ends in .pub" in public_key_problem(PRIVATE)

@@ -25,7 +25,7 @@ PACKAGES: Final = ("kowa.v2",)  # whose services and messages clients speak
 
 Type = Literal["bool", "bytes", "double", "enum", "float", "int32", "int64", "message", "string", "uint32", "uint64"]
 HttpMethod = Literal["get", "post", "put", "patch", "delete"]
-Key = int | str | None  # of an element of a list, of a value of a map, of a value that is alone
+ElementKey = int | str | None  # of an element of a list, of a value of a map, of a value that is alone
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +52,7 @@ class Field:
     comment: str
 
     @property
-    def many(self) -> bool:
+    def is_collection(self) -> bool:
         """Whether it is a list or a map."""
         return self.repeated or self.is_map
 
@@ -72,7 +72,7 @@ class Reference:
         """Where a message names something by it, and the ids: `("members[1].agent", "...")`. Not what is empty."""
         found: Iterable[tuple[str, Any]] = [("", message)]
         for field in self.fields:
-            found = [(place(at, field.name, key), one) for at, outer in found for key, one in values(outer, field)]
+            found = [(field_path(at, field.name, key), one) for at, outer in found for key, one in values(outer, field)]
         return ((where, id_) for where, id_ in found if id_)
 
 
@@ -96,7 +96,7 @@ class Message:
     known: Mapping[str, "Message"] = dataclass_field(repr=False, compare=False)  # all of the contract, by full name
 
     @cached_property
-    def parts(self) -> Mapping[str, "Message"]:
+    def submessages(self) -> Mapping[str, "Message"]:
         """The messages of the contract that its fields hold, by the fields' names."""
         found = ((field.name, self.known.get(field.type_name)) for field in self.fields.values())
         return {name: message for name, message in found if message is not None}
@@ -222,7 +222,7 @@ def file_set() -> descriptor_pb2.FileDescriptorSet:
     return descriptor_pb2.FileDescriptorSet.FromString(DESCRIPTORS.read_bytes())
 
 
-def values(message: Any, field: Field) -> Iterator[tuple[Key, Any]]:
+def values(message: Any, field: Field) -> Iterator[tuple[ElementKey, Any]]:
     """What a field holds: each element of a list by its index, each value of a map by its key, else its one value.
 
     A message that is not set is none.
@@ -237,12 +237,12 @@ def values(message: Any, field: Field) -> Iterator[tuple[Key, Any]]:
         yield None, value
 
 
-def place(above: str, name: str, key: Key = None) -> str:
-    """Where a value is, for people: `members[1].agent`, `labels['x']`. `above` is the place of what it is in."""
-    within = f"{above}.{name}" if above else name
+def field_path(parent: str, name: str, key: ElementKey = None) -> str:
+    """The path of a value, for people: `members[1].agent`, `labels['x']`. `parent` is the path of its message."""
+    path = f"{parent}.{name}" if parent else name
     if key is None:
-        return within
-    return f"{within}[{quoted(key) if isinstance(key, str) else key}]"
+        return path
+    return f"{path}[{quoted(key) if isinstance(key, str) else key}]"
 
 
 def _references(message: Message, above: tuple[Field, ...], within: tuple[str, ...]) -> Iterator[Reference]:
@@ -255,9 +255,9 @@ def _references(message: Message, above: tuple[Field, ...], within: tuple[str, .
                 fields=path,
                 name=".".join(each.name for each in path),
                 kind=field.ref,
-                repeated=any(each.many for each in path),
+                repeated=any(each.is_collection for each in path),
                 output_only=any(each.output_only for each in path),
                 immutable=any(each.immutable for each in path),
             )
-        elif field.name in message.parts:
-            yield from _references(message.parts[field.name], path, (*within, message.name))
+        elif field.name in message.submessages:
+            yield from _references(message.submessages[field.name], path, (*within, message.name))

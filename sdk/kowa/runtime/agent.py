@@ -15,7 +15,7 @@ from kowa.fleet.v1 import fleet_pb2
 from kowa.runtime.commands import Commands, Journal
 from kowa.runtime.feed import Worker
 from kowa.runtime.outbox import Outbox
-from kowa.runtime.program import configure_logs, on_end
+from kowa.runtime.program import configure_logs, on_stop_signal
 from kowa.runtime.session import Session
 from kowa.runtime.settings import VERSION, AgentSettings
 from kowa.runtime.state import lock_state
@@ -125,6 +125,6 @@ def serve(worker: Worker, settings: AgentSettings) -> None:
 
 async def _serve(worker: Worker, settings: AgentSettings) -> None:
     running = asyncio.create_task(Agent(worker, settings).run())
-    on_end(running.cancel)
+    on_stop_signal(running.cancel)
     with contextlib.suppress(asyncio.CancelledError):
         await running

@@ -25,7 +25,7 @@ def configure_logs(*, as_json: bool = True) -> None:
     )
 
 
-def on_end(call: Callable[[], object]) -> None:
+def on_stop_signal(call: Callable[[], object]) -> None:
     """Has the running loop call this at SIGTERM, and at SIGINT unless whoever started this program has it ignored.
 
     A shell ignores SIGINT for the background jobs of a script, so that Ctrl-C ends what stands in front only.

@@ -55,7 +55,7 @@ class Session:
         try:
             welcome = await self._sign_in()
             if welcome.incarnation != self._holdings.incarnation:
-                self._holdings.begin(welcome.incarnation)
+                self._holdings.start_incarnation(welcome.incarnation)
                 self._changed()
             await self._list_holdings()
             log.info("session.opened", epoch=welcome.epoch, kind=welcome.kind or "unbound")

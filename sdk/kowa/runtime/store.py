@@ -45,7 +45,7 @@ class Holdings:
             )
         self.objects = dict(self.merged(put, removed))
 
-    def begin(self, incarnation: str) -> None:
+    def start_incarnation(self, incarnation: str) -> None:
         """Starts a life of Kahuna's store: what came from another is dropped here; nothing on the host is touched.
 
         Raises OSError as `store` does.

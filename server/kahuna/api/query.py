@@ -125,15 +125,15 @@ def _select(kind: contract.Message, path: str, argument: str) -> tuple[contract.
     for index, part in enumerate(parts):
         if field is not None and field.is_map and field.type != "message":
             return _value_of_map(field, ".".join(parts[:index]), ".".join(parts[index:]))
-        if field is not None and field.many:
+        if field is not None and field.is_collection:
             raise invalid(argument, f"{quoted(path)} leads into {field.name}, which holds many")
         field = about.fields.get(part) if about is not None else None
         if about is None or field is None:
             raise invalid(argument, f"{kind.name.rpartition('.')[2]} has no field {quoted(path)}")
-        about = about.parts.get(part)
+        about = about.submessages.get(part)
     assert field is not None
     read = attrgetter(".".join(parts))
-    if field.many:
+    if field.is_collection:
         if field.type == "message":
             raise invalid(argument, f"{path} holds no plain values; nothing can be asked of it")
         return field, read, "map" if field.is_map else "list"

@@ -75,8 +75,8 @@ def _keep_output_only(about: contract.Message, before: Message, after: Message) 
     for field in about.fields.values():
         if field.output_only:
             _copy_field(after, before, field)
-        elif field.name in about.parts and field.name != META:
-            part = about.parts[field.name]
+        elif field.name in about.submessages and field.name != META:
+            part = about.submessages[field.name]
             for _, old, new in _same_parts(field, before, after):
                 # An element without an identity is the same one if a client says the same of it.
                 if not field.repeated or field.rule.unique_by or _same_to_clients(part, old, new):
@@ -98,13 +98,14 @@ def _changed(
             continue
         if field.immutable:
             if getattr(before, field.name) != getattr(after, field.name):
-                yield contract.place(above, field.name), field
-        elif field.name in about.parts:
+                yield contract.field_path(above, field.name), field
+        elif field.name in about.submessages:
+            part = about.submessages[field.name]
             for key, old, new in _same_parts(field, before, after):
-                yield from _changed(about.parts[field.name], old, new, contract.place(above, field.name, key))
+                yield from _changed(part, old, new, contract.field_path(above, field.name, key))
 
 
-def _same_parts(field: contract.Field, before: Message, after: Message) -> Iterator[tuple[contract.Key, Any, Any]]:
+def _same_parts(field: contract.Field, before: Message, after: Message) -> Iterator[tuple[Any, Any, Any]]:
     """The messages in a field that are the same before and after: by their key in a map; in a list by the field that
     makes its elements unique, or else by their order."""
     by = field.rule.unique_by if field.repeated else ""
@@ -117,11 +118,11 @@ def _same_parts(field: contract.Field, before: Message, after: Message) -> Itera
 
 def _paths_set(about: contract.Message, sent: Message, above: str) -> Iterator[str]:
     for one, value in sent.ListFields():
-        field, path = about.fields[one.name], contract.place(above, one.name)
+        field, path = about.fields[one.name], contract.field_path(above, one.name)
         if field.output_only or path == META:
             continue
-        if field.name in about.parts and not field.many and value.ListFields():
-            yield from _paths_set(about.parts[field.name], value, path)
+        if field.name in about.submessages and not field.is_collection and value.ListFields():
+            yield from _paths_set(about.submessages[field.name], value, path)
         else:
             yield path
 
@@ -139,7 +140,7 @@ def _check_path(kind: contract.Kind, path: str) -> None:
         if field.output_only:
             raise invalid("update_mask", f"{path} is the server's to fill")
         above.append(name)
-        about = None if field.many else about.parts.get(name)
+        about = None if field.is_collection else about.submessages.get(name)
 
 
 def _copy_path(about: contract.Message, target: Any, source: Any, path: list[str]) -> None:
@@ -147,7 +148,7 @@ def _copy_path(about: contract.Message, target: Any, source: Any, path: list[str
     if not rest:
         _copy_field(target, source, about.fields[name])
     elif target.HasField(name) or source.HasField(name):
-        _copy_path(about.parts[name], getattr(target, name), getattr(source, name), rest)
+        _copy_path(about.submessages[name], getattr(target, name), getattr(source, name), rest)
 
 
 def _copy_field(target: Any, source: Any, field: contract.Field) -> None:

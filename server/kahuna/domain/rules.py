@@ -8,7 +8,7 @@ from typing import Any
 from kahuna.domain.addresses import reserved_range
 from kahuna.domain.errors import quoted
 from kowa import formats
-from kowa.ssh_keys import why_no_public_key
+from kowa.ssh_keys import public_key_problem
 from kowa.v2 import options_pb2
 
 # How user data begins in base64: #cloud-config, #!/, #include, MIME's headers, gzip.
@@ -114,5 +114,5 @@ CHECKS: Mapping[str, Callable[[Any, Any], str]] = {
     "label_value": _form(_text(0, 255), "no label's value: at most 255 characters without control characters"),
     "request_id": _form(_text(1, 64), "no request id: 1 to 64 characters without control characters"),
     "user_data": lambda value, _: _user_data(value),
-    "ssh_public_key": lambda value, _: why_no_public_key(value),  # not repeated: it may be a private key
+    "ssh_public_key": lambda value, _: public_key_problem(value),  # not repeated: it may be a private key
 }

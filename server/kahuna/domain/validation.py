@@ -42,7 +42,7 @@ def normalize(message: Message) -> None:
                 continue
             if field.default_value and not _is_set(part, field):
                 ParseDict({field.name: field.default_value}, part)
-            elif field.rule.mac and not field.many and _is_set(part, field):
+            elif field.rule.mac and not field.is_collection and _is_set(part, field):
                 setattr(part, field.name, getattr(part, field.name).lower())
 
 
@@ -55,9 +55,9 @@ def with_parts(about: contract.Message, message: Message) -> Iterator[tuple[cont
     """A message and all in it but the server's, each with what the contract says of it."""
     yield about, message
     for field in about.fields.values():
-        if field.name in about.parts and not field.output_only and field.name != META:
+        if field.name in about.submessages and not field.output_only and field.name != META:
             for _, part in contract.values(message, field):
-                yield from with_parts(about.parts[field.name], part)
+                yield from with_parts(about.submessages[field.name], part)
 
 
 def _refuse(violations: list[Violation]) -> None:
@@ -74,15 +74,15 @@ def _violations(
             continue
         if not _is_set(message, field):
             if field.required:
-                yield Violation(contract.place(above, field.name), "is required")
+                yield Violation(contract.field_path(above, field.name), "is required")
         elif field.not_served:
-            yield _NotServed(contract.place(above, field.name), "is not served yet; leave it out")
+            yield _NotServed(contract.field_path(above, field.name), "is not served yet; leave it out")
         elif within_resources or not _is_resource(about, field):
             yield from _problems(about, message, field, above, before)
     for oneof in about.oneofs.values():
         was_set = before is None or before.WhichOneof(oneof.name)
         if oneof.required and was_set and not message.WhichOneof(oneof.name):
-            yield Violation(contract.place(above, oneof.name), f"one of {', '.join(oneof.fields)} is required")
+            yield Violation(contract.field_path(above, oneof.name), f"one of {', '.join(oneof.fields)} is required")
 
 
 def _is_same(message: Message, before: Message, field: contract.Field) -> bool:
@@ -95,7 +95,7 @@ def _is_set(message: Message, field: contract.Field) -> bool:
 
 
 def _is_resource(about: contract.Message, field: contract.Field) -> bool:
-    part = about.parts.get(field.name)
+    part = about.submessages.get(field.name)
     return part is not None and META in part.fields
 
 
@@ -103,14 +103,14 @@ def _problems(
     about: contract.Message, message: Message, field: contract.Field, above: str, before: Message | None
 ) -> Iterator[Violation]:
     """What is wrong with a field that is set, and with what is in it."""
-    rule, part = field.rule, about.parts.get(field.name)
-    if field.many and rule.max_items and len(getattr(message, field.name)) > rule.max_items:
+    rule, part = field.rule, about.submessages.get(field.name)
+    if field.is_collection and rule.max_items and len(getattr(message, field.name)) > rule.max_items:
         count = len(getattr(message, field.name))
-        yield Violation(contract.place(above, field.name), f"has {count} elements, {rule.max_items} at most")
-    if field.many and (field.ref or rule.unique_by):
+        yield Violation(contract.field_path(above, field.name), f"has {count} elements, {rule.max_items} at most")
+    if field.is_collection and (field.ref or rule.unique_by):
         yield from _repeated(message, field, above)
     for key, value in _values_to_check(message, field):
-        here = contract.place(above, field.name, key)
+        here = contract.field_path(above, field.name, key)
         if field.is_map:
             of_names = rules.problems(rule.keys if rule.HasField("keys") else rule, key)
             yield from (Violation(here, f"its name {reason}") for reason in of_names)
@@ -133,7 +133,7 @@ def _unserved(enum: str, number: int, here: str) -> Iterator[Violation]:
         yield _NotServed(here, f"{value.name} is not served yet; use {' or '.join(served)}")
 
 
-def _values_to_check(message: Message, field: contract.Field) -> Iterator[tuple[contract.Key, Any]]:
+def _values_to_check(message: Message, field: contract.Field) -> Iterator[tuple[contract.ElementKey, Any]]:
     """What a field holds; of what is too long, no more than may be there: somebody may send any number."""
     return islice(contract.values(message, field), field.rule.max_items or None)
 
@@ -142,11 +142,11 @@ def _repeated(message: Message, field: contract.Field, above: str) -> Iterator[V
     """What of a list or map is there twice, by its field that must differ, or names nothing."""
     by, seen = field.rule.unique_by, dict[Any, str]()
     for key, one in _values_to_check(message, field):
-        value, here = getattr(one, by) if by else one, contract.place(above, field.name, key)
+        value, here = getattr(one, by) if by else one, contract.field_path(above, field.name, key)
         if not value:  # in a part, what must be there is checked in the part
             yield from [Violation(here, "names nothing")] if field.ref else []
         elif value in seen and field.ref:
-            yield Violation(contract.place(above, field.name), "names the same thing twice")
+            yield Violation(contract.field_path(above, field.name), "names the same thing twice")
             return
         elif value in seen:
             yield Violation(f"{here}.{by}", f"is that of {seen[value]}, too")
