@@ -1,1 +1,1 @@
-"""Every published figure, beside its floor measured in the same run: `make bench`."""
+"""Every published figure, with its floor measured in the same run: `make bench`."""

@@ -1,4 +1,4 @@
-"""`python -m bench [NAME ...]`: each figure beside its floor, as it is measured. Exits 1 when a promise is missed."""
+"""`python -m bench [NAME ...]`: prints each figure with its floor when measured. Exits 1 when a promise is missed."""
 
 import importlib
 import sys
@@ -9,7 +9,7 @@ ALL = ("process", "get", "commit_to_ack", "create", "console")
 
 
 def main() -> None:
-    """Runs the named ones, or all."""
+    """Runs the named benches; default: all."""
     missed = False
     print(HEAD)
     for name in sys.argv[1:] or ALL:

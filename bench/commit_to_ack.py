@@ -1,6 +1,6 @@
-"""From a commit to the ack of the agent that has stored it, alongside an echo on as many bare streams.
+"""Seconds from a commit to the ack of the agent that has stored it, against an echo on as many bare streams.
 
-Kahuna runs in this process; its agents, with TLS and a store each, in one beside it.
+Kahuna runs in this process; its agents, with TLS and a store each, in a second one.
 """
 
 import asyncio
@@ -35,19 +35,19 @@ T = TypeVar("T")
 
 CHANGES, TO_ALL = 200, 5
 ECHO = "/bench.Echo/Echo"
-# Agents' stores lie on a disk each; here they would share one, so they lie in memory.
+# Agents have a disk each for their stores; here they would share one, so the stores are in memory.
 SHARED_MEMORY = Path("/dev/shm")  # noqa: S108 - a folder with a random name in it
 
 
 class PassiveHost(FakeHost):
-    """A host that stores what it is sent and does nothing about it."""
+    """A host that stores its slice and changes nothing."""
 
     async def run(self, feed: object) -> None:
         await asyncio.Event().wait()
 
 
 def figures(counts: Sequence[int] = (1, 100, 1000)) -> list[Figure]:
-    """All of them, with so many agents connected."""
+    """All figures of this bench, for each number of connected agents."""
     found = []
     for count in counts:
         with tempfile.TemporaryDirectory(dir=SHARED_MEMORY if SHARED_MEMORY.is_dir() else None) as folder:
@@ -62,13 +62,13 @@ def figures(counts: Sequence[int] = (1, 100, 1000)) -> list[Figure]:
 
 
 def in_fresh_process(work: Callable[..., T], *arguments: Any) -> T:
-    """The answer of a function in a process of its own, so that what ran before costs nothing."""
+    """Runs a function in a process of its own, so that an earlier run does not affect it. Returns its result."""
     with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as process:
         return process.submit(work, *arguments).result()
 
 
 def resident() -> int:
-    """Bytes of this process in memory."""
+    """The resident memory of this process, in bytes."""
     return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
 
 
@@ -76,7 +76,7 @@ def resident() -> int:
 
 
 def measure(folder: Path, count: int) -> tuple[list[float], list[float], float]:
-    """Seconds from commit to ack of each change of one host, of each change to all, and bytes of Kahuna an agent."""
+    """Seconds from commit to ack for changes of one host, and for changes to all, and bytes of Kahuna an agent."""
     structlog.configure(logger_factory=structlog.ReturnLoggerFactory())
     folder.mkdir()
     cloud = ControlPlane(folder)
@@ -84,43 +84,43 @@ def measure(folder: Path, count: int) -> tuple[list[float], list[float], float]:
     zone = cloud.zone(region)
     secrets = create_hosts(cloud, zone.meta.id, count)
     vnet = cloud.client.of(vnet_pb2.Vnet).create(vnet_pb2.Vnet(region=region.meta.id, name="lan"))
-    clock = ChangeTimer(cloud.kahuna.fleet)
+    timer = ChangeTimer(cloud.kahuna.fleet)
     before = resident()
     with in_background(run_agents, cloud.fleet_endpoint, folder, secrets):
-        cloud.loop.run(clock.all_hold(cloud.kahuna.store.view.revision, count))
+        cloud.loop.run(timer.await_all(cloud.kahuna.store.view.revision, count))
         memory = (resident() - before) / count
         hosts = list(cloud.client.of(kaktus_pb2.Kaktus).list())
-        singles = [cloud.loop.run(clock.change("Kaktus", hosts[number % count], 1)) for number in range(CHANGES)]
-        to_all = [cloud.loop.run(clock.change("Vnet", vnet, count)) for _ in range(TO_ALL)]
+        singles = [cloud.loop.run(timer.change("Kaktus", hosts[number % count], 1)) for number in range(CHANGES)]
+        to_all = [cloud.loop.run(timer.change("Vnet", vnet, count)) for _ in range(TO_ALL)]
     cloud.close()
     return singles, to_all, memory
 
 
 class ChangeTimer:
-    """Changes what is wanted, and waits until the agents have it."""
+    """Changes resources, and waits until the agents have stored the changes."""
 
     def __init__(self, sessions: Fleet) -> None:
         self._store, self._sessions = sessions.store, sessions.sessions
         self._committed = 0.0
         self._acked: list[tuple[str, int]] = []
-        self._moved = asyncio.Event()
+        self._acked_more = asyncio.Event()
         stored = Session.stored
 
         def note_ack(session: Session, objects: Any, removed: Any, revision: int) -> None:
             stored(session, objects, removed, revision)
             self._acked.extend((described.id, described.generation) for described in objects)
-            self._moved.set()
+            self._acked_more.set()
 
         Session.stored = note_ack  # type: ignore[method-assign, assignment]
 
-    async def all_hold(self, revision: int, count: int) -> None:
-        """Returns when all agents are connected and hold what they held at a revision."""
+    async def await_all(self, revision: int, count: int) -> None:
+        """Returns when all agents are connected and have stored their slice of a revision."""
         while sum(session.held_revision >= revision for session in self._sessions.values()) < count:
             await self._next()
         self._acked.clear()
 
     async def change(self, kind: str, resource: Any, times: int) -> float:
-        """Changes a resource; seconds from the commit until so many agents have stored it."""
+        """Changes a resource. Returns the seconds from the commit until this number of agents have stored it."""
 
         def note_commit(session: object) -> None:
             self._committed = time.perf_counter()
@@ -141,8 +141,8 @@ class ChangeTimer:
         return took
 
     async def _next(self) -> None:
-        self._moved.clear()
-        await self._moved.wait()
+        self._acked_more.clear()
+        await self._acked_more.wait()
 
 
 def run_agents(endpoint: str, folder: Path, secrets: Sequence[str]) -> None:
@@ -174,16 +174,16 @@ def measure_floor(folder: Path, count: int) -> list[float]:
         calls: list[tuple[Any, asyncio.Event]] = []
         complete = asyncio.Event()
 
-        async def hold(requests: AsyncIterator[bytes], context: Any) -> None:
-            over = asyncio.Event()
-            calls.append((context, over))
+        async def serve(requests: AsyncIterator[bytes], context: Any) -> None:
+            echoed = asyncio.Event()
+            calls.append((context, echoed))
             if len(calls) == count:
                 complete.set()
             async for _ in requests:
-                over.set()
+                echoed.set()
 
         server = grpc.aio.server()
-        handler: Any = grpc.stream_stream_rpc_method_handler(hold)
+        handler: Any = grpc.stream_stream_rpc_method_handler(serve)
         server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler("bench.Echo", {"Echo": handler}),))
         key = (files.key.read_bytes(), files.certificate.read_bytes())
         port = server.add_secure_port("127.0.0.1:0", grpc.ssl_server_credentials([key]))
@@ -193,12 +193,12 @@ def measure_floor(folder: Path, count: int) -> list[float]:
         with in_background(run_echoes, port, folder / "ca.pem", count):
             await complete.wait()
             for number in range(CHANGES):
-                context, over = calls[number % count]
-                over.clear()
-                began = time.perf_counter()
+                context, echoed = calls[number % count]
+                echoed.clear()
+                started = time.perf_counter()
                 await context.write(message)
-                await over.wait()
-                took.append(time.perf_counter() - began)
+                await echoed.wait()
+                took.append(time.perf_counter() - started)
         await server.stop(0)
         return took
 
@@ -206,7 +206,7 @@ def measure_floor(folder: Path, count: int) -> list[float]:
 
 
 def run_echoes(port: int, ca: Path, count: int) -> None:
-    """Answers on bare streams until killed."""
+    """Echoes messages on bare streams until killed."""
 
     credentials = grpc.ssl_channel_credentials(ca.read_bytes())
     options = (("grpc.use_local_subchannel_pool", 1),)
@@ -215,8 +215,8 @@ def run_echoes(port: int, ca: Path, count: int) -> None:
         async with grpc.aio.secure_channel(f"localhost:{port}", credentials, options=options) as channel:
             connect: Any = channel.stream_stream(ECHO)
             call = connect()
-            while (said := await call.read()) is not grpc.aio.EOF:
-                await call.write(said)
+            while (message := await call.read()) is not grpc.aio.EOF:
+                await call.write(message)
 
     async def run() -> None:
         await asyncio.gather(*(echo() for _ in range(count)), return_exceptions=True)
@@ -225,7 +225,7 @@ def run_echoes(port: int, ca: Path, count: int) -> None:
 
 
 class in_background:  # noqa: N801 - read as a statement
-    """A function in a process of its own, for as long as the block lasts."""
+    """Runs a function in a process of its own during the block."""
 
     def __init__(self, work: Any, *arguments: Any) -> None:
         self._process = multiprocessing.get_context("spawn").Process(target=work, args=arguments, daemon=True)

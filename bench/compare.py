@@ -1,10 +1,10 @@
 """Compares what `make bench` measures between two commits, in runs that take turns.
 
 Each commit gets a checkout of its own with its own .venv, in FOLDER, and is measured by its own bench. For each row it
-prints the medians before and after and their ratio, and flags what became more than 5 % worse; it exits 1 then.
-Beside that stands the ratio of what is left when each run's figure is divided by its own floor: when the two ratios
-differ much, the machine was busy with something else.
-Some minutes a run for all benches: choose with --bench, and what is printed with --rows.
+prints the medians before and after and their ratio, flags a row that became more than 5 % worse, and then exits with 1.
+The last column is the ratio after each run's figure was divided by its own floor: when the two ratios differ much, the
+machine was busy with something else.
+A run of all benches takes some minutes: choose benches with --bench and rows with --rows.
 
     .venv/bin/python -m bench.compare 35ba30d HEAD
     .venv/bin/python -m bench.compare 35ba30d HEAD --bench get --rows 'REST|Get, 1 at once' --runs 3
@@ -26,8 +26,8 @@ from bench.__main__ import ALL
 
 ROOT = Path(__file__).resolve().parents[1]
 MAX_RATIO = 1.05  # times the figure before
-# A row as `python -m bench` prints it: its name, in 44 characters at least, the value, its floor and their ratio if it
-# has one, and at the end the promise.
+# A row as `python -m bench` prints it: its name, in 44 characters at least, the value, the floor and the ratio to it if
+# there is one, and at the end the promise.
 ROW = re.compile(r"(?P<name>.{44,}?) +(?P<value>\d\S*) +(?:(?P<floor>\d\S*) +\d\S* +)?\D.*(?P<promise><=|>=) \S+ \S+$")
 
 
@@ -41,9 +41,9 @@ class Row:
     more_is_better: bool
 
 
-def rows(said: str) -> Iterator[Row]:
-    """What a run of the bench printed."""
-    for line in said.splitlines():
+def rows(output: str) -> Iterator[Row]:
+    """The rows in the output of a bench."""
+    for line in output.splitlines():
         if found := ROW.match(line):
             floor = float(found["floor"]) if found["floor"] else None
             yield Row(found["name"].strip(), float(found["value"]), floor, found["promise"] == ">=")
@@ -65,7 +65,7 @@ class Checkout:
         subprocess.run([self.folder / "deploy" / "setup"], check=True, stdout=sys.stderr)
 
     def measure(self, benches: Sequence[str]) -> Iterator[Row]:
-        """One run of those benches that it has. A demo that they started is taken down again."""
+        """Runs those of the benches that this commit has. A demo that they started is stopped again."""
         known = [bench for bench in benches if (self.folder / "bench" / f"{bench}.py").exists()]
         if not known:
             return
@@ -73,14 +73,14 @@ class Checkout:
         done = subprocess.run(command, cwd=self.folder, stdout=subprocess.PIPE, text=True, check=False)
         found = list(rows(done.stdout))
         subprocess.run(["make", "-s", "down"], cwd=self.folder, check=True, stdout=sys.stderr)
-        # It exits 1, too, when a promise is missed.
+        # It exits with 1 also when a promise is missed.
         if done.returncode not in (0, 1) or not found:
             raise SystemExit(f"compare: {shlex.join(command)} ended with {done.returncode}")
         yield from found
 
 
 def table(before: Sequence[Row], after: Sequence[Row]) -> tuple[list[str], bool]:
-    """A line for each row, and whether one became worse. Takes all rows of all runs."""
+    """The lines of the table, and whether a figure became worse, from the rows of all runs."""
     lines, worse = [f"{'figure':<44} {'before':>9} {'after':>9} {'ratio':>7} {'/floor':>7}"], False
     for name in dict.fromkeys(row.name for row in (*before, *after)):
         old, new = medians = [_median(row.value for row in found if row.name == name) for found in (before, after)]
@@ -105,15 +105,15 @@ def _median(values: Iterable[float]) -> float | None:
     return statistics.median(listed) if listed else None
 
 
-def _git(*words: str) -> str:
-    done = subprocess.run(["git", *words], cwd=ROOT, capture_output=True, text=True, check=False)
+def _git(*arguments: str) -> str:
+    done = subprocess.run(["git", *arguments], cwd=ROOT, capture_output=True, text=True, check=False)
     if done.returncode != 0:
-        raise SystemExit(f"compare: git {words[0]}: {done.stderr.strip()}")
+        raise SystemExit(f"compare: git {arguments[0]}: {done.stderr.strip()}")
     return done.stdout.strip()
 
 
 def main() -> None:
-    """Compares, and exits 1 when a row became worse."""
+    """Prints the table, and exits with 1 when a row became worse."""
     parser = argparse.ArgumentParser(
         prog="python -m bench.compare", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -129,7 +129,7 @@ def main() -> None:
     sides = [Checkout(commit, chosen.folder) for commit in (chosen.before, chosen.after)]
     found: tuple[list[Row], list[Row]] = ([], [])
     for run in range(chosen.runs):
-        # In turns, and each first as often as the other: what a machine does meanwhile hits both alike.
+        # In turns, each first in every other run: other load of the machine then affects both alike.
         for side in (0, 1) if run % 2 == 0 else (1, 0):
             print(f"run {run + 1} of {chosen.runs}: {sides[side].name}", file=sys.stderr, flush=True)
             found[side].extend(row for row in sides[side].measure(chosen.bench) if re.search(chosen.rows, row.name))

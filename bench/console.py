@@ -1,6 +1,6 @@
-"""A key's echo on a machine's console: kowactl in a terminal, Kahuna, the agent and the guest's own terminal, and back.
+"""A key's echo on an instance's console: kowactl in a terminal, Kahuna, the agent and the guest's terminal, and back.
 
-Uses the demo, which it starts, and its machine. What the promise is about is the way there and back over loopback.
+Uses the demo, which it starts, and its instance. The promise is for the whole round trip over loopback.
 """
 
 import contextlib
@@ -16,7 +16,7 @@ from deploy.demo.layout import Layout
 from deploy.demo.up import up
 
 KEY_COUNT = 100
-LIMIT_S = 20  # for the console to answer
+ECHO_TIMEOUT_S = 20
 PROMISED_MS = 60
 KILL_LINE, LEAVE = b"\x15", b"\x1d"
 
@@ -29,7 +29,7 @@ def figures() -> list[Figure]:
     with console(layout, "hello") as terminal:
         os.write(terminal, b"\r")
         _read_until(terminal, b"# ")
-        # QEMU looks once a second whether its terminal is open, and takes no key before.
+        # QEMU checks once a second whether its terminal is open, and takes no key before.
         first, *taken = [_echo(terminal, b"abcdefghij"[number % 10 :][:1]) for number in range(KEY_COUNT)]
         os.write(terminal, KILL_LINE)
     return [
@@ -40,31 +40,31 @@ def figures() -> list[Figure]:
 
 
 @contextlib.contextmanager
-def console(layout: Layout, machine: str) -> Iterator[int]:
-    """A terminal in which kowactl shows a machine's console."""
+def console(layout: Layout, instance: str) -> Iterator[int]:
+    """A terminal in which kowactl shows an instance's console."""
     process, terminal = pty.fork()
     if process == 0:
-        command = f". '{layout.env}'; exec '{layout.bin}/kowactl' console {machine}"
+        command = f". '{layout.env}'; exec '{layout.bin}/kowactl' console {instance}"
         os.execvp("bash", ["bash", "-c", command])  # noqa: S606
     try:
         yield terminal
         os.write(terminal, LEAVE)
     finally:
-        os.close(terminal)  # which ends what still runs in it
+        os.close(terminal)  # which ends the programs in it
         os.waitpid(process, 0)
 
 
 def _echo(terminal: int, key: bytes) -> float:
-    begun = time.perf_counter()
+    started = time.perf_counter()
     os.write(terminal, key)
     _read_until(terminal, key)
-    return time.perf_counter() - begun
+    return time.perf_counter() - started
 
 
 def _read_until(terminal: int, wanted: bytes) -> None:
     shown = b""
     while wanted not in shown:
-        if not select.select([terminal], [], [], LIMIT_S)[0]:
+        if not select.select([terminal], [], [], ECHO_TIMEOUT_S)[0]:
             raise TimeoutError(f"the console does not show {wanted!r}; it shows {shown!r}")
         shown += os.read(terminal, 4096)
 

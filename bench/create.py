@@ -22,7 +22,7 @@ from kowa.client import Client
 from kowa.v2 import adapter_pb2, instance_pb2, volume_pb2
 
 ROUNDS = 7
-LIMIT_S = 60
+RUNNING_TIMEOUT_S = 60
 ALLOWED_MS = 150  # over the floor
 
 
@@ -34,7 +34,7 @@ def figures() -> list[Figure]:
     libvirt.registerErrorHandler(lambda *_: None, None)
     connection = libvirt.open(f"qemu+unix:///system?socket={layout.libvirt / 'run' / 'libvirt-sock'}")
     with connect(layout) as client:
-        model = Cloud(client, layout).ensure_machine()
+        model = Cloud(client, layout).ensure_instance()
         ours, floor = [], []
         for number in range(ROUNDS):
             ours.append(_through_kowabunga(client, connection, model, f"bench-{number}"))
@@ -45,10 +45,10 @@ def figures() -> list[Figure]:
 
 
 def _through_kowabunga(client: Client, connection: Any, model: instance_pb2.Instance, name: str) -> float:
-    """Disk, adapter and instance asked for in a row: what by hand is an overlay, a seed and a definition."""
+    """Seconds for volume, adapter and instance, requested in a row: by hand an overlay, a seed and a definition."""
     disk = client.of(volume_pb2.Volume).get(model.volumes[0])
     like = client.of(adapter_pb2.Adapter).get(model.adapters[0])
-    begun = time.perf_counter()
+    started = time.perf_counter()
     volume = client.of(volume_pb2.Volume).begin_create(
         volume_pb2.Volume(
             project=model.project, name=name, storage_pool=disk.storage_pool, template=disk.template, size=VOLUME_BYTES
@@ -57,7 +57,7 @@ def _through_kowabunga(client: Client, connection: Any, model: instance_pb2.Inst
     adapter = client.of(adapter_pb2.Adapter).begin_create(
         adapter_pb2.Adapter(project=model.project, name=name, subnet=like.subnet)
     )
-    machine = client.of(instance_pb2.Instance).begin_create(
+    instance = client.of(instance_pb2.Instance).begin_create(
         instance_pb2.Instance(
             project=model.project,
             name=name,
@@ -68,27 +68,27 @@ def _through_kowabunga(client: Client, connection: Any, model: instance_pb2.Inst
             adapters=[adapter.resource.meta.id],
         )
     )
-    _await_running(connection, machine.resource.meta.id)
-    taken = time.perf_counter() - begun
-    client.of(instance_pb2.Instance).delete(machine.resource.meta.id)
+    _await_running(connection, instance.resource.meta.id)
+    taken = time.perf_counter() - started
+    client.of(instance_pb2.Instance).delete(instance.resource.meta.id)
     client.of(volume_pb2.Volume).delete(volume.resource.meta.id)
     client.of(adapter_pb2.Adapter).delete(adapter.resource.meta.id)
     return taken
 
 
 def _by_hand(connection: Any, model: str) -> float:
-    """The model's own definition with another disk, seed and adapter."""
+    """Seconds for a copy of the model's definition, with a disk, seed and adapter of its own."""
     id_ = str(uuid.uuid4())
     described = connection.lookupByUUIDString(model).XMLDesc(libvirt.VIR_DOMAIN_XML_INACTIVE)
     definition = ElementTree.fromstring(described)  # noqa: S314 - libvirt's own
     with _copies(definition, id_) as (disk, backing):
-        begun = time.perf_counter()
+        started = time.perf_counter()
         qemu_img = ["qemu-img", "create", "-q", "-f", "qcow2", "-F", "qcow2", "-b"]
         subprocess.run([*qemu_img, str(backing), str(disk), str(VOLUME_BYTES)], check=True)
         domain = connection.defineXML(ElementTree.tostring(definition, encoding="unicode"))
         domain.create()
         _await_running(connection, id_)
-        taken = time.perf_counter() - begun
+        taken = time.perf_counter() - started
         domain.destroy()
         domain.undefine()
     return taken
@@ -96,7 +96,7 @@ def _by_hand(connection: Any, model: str) -> float:
 
 @contextlib.contextmanager
 def _copies(definition: ElementTree.Element, id_: str) -> Iterator[tuple[Path, Path]]:
-    """Gives a definition names and files of its own; yields its disk, not yet made, and the template under it."""
+    """Gives a definition names and files of its own; yields the path of its disk, to be created, and its template's."""
 
     def element(path: str) -> ElementTree.Element:
         found = definition.find(path)
@@ -116,8 +116,8 @@ def _copies(definition: ElementTree.Element, id_: str) -> Iterator[tuple[Path, P
         for part in interface.findall(name):
             interface.remove(part)
     element("devices/interface/target").set("dev", f"kt{id_[:8]}")
-    look = ["qemu-img", "info", "-U", "--output=json", str(original)]
-    information = json.loads(subprocess.run(look, capture_output=True, text=True, check=True).stdout)
+    command = ["qemu-img", "info", "-U", "--output=json", str(original)]
+    information = json.loads(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
     backing = Path(information["full-backing-filename"])
     try:
         yield disk, backing
@@ -127,13 +127,13 @@ def _copies(definition: ElementTree.Element, id_: str) -> Iterator[tuple[Path, P
 
 
 def _await_running(connection: Any, id_: str) -> None:
-    end = time.perf_counter() + LIMIT_S
+    end = time.perf_counter() + RUNNING_TIMEOUT_S
     while time.perf_counter() < end:
         with contextlib.suppress(libvirt.libvirtError):
             if connection.lookupByUUIDString(id_).state()[0] == libvirt.VIR_DOMAIN_RUNNING:
                 return
         time.sleep(0.002)
-    raise TimeoutError(f"{id_} is not running after {LIMIT_S} s")
+    raise TimeoutError(f"{id_} is not running after {RUNNING_TIMEOUT_S} s")
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""The floor of every call: a bare grpc.aio server that answers what it was sent. `python -m bench.echo PORT`."""
+"""The floor of every call: a bare grpc.aio server that echoes messages. `python -m bench.echo PORT`."""
 
 import asyncio
 import sys

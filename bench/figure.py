@@ -1,4 +1,4 @@
-"""A figure: what was measured, what the floor is, and what was promised."""
+"""A figure: a measured value, its floor, and its promise."""
 
 import math
 import time
@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class Figure:
-    """One line. `keeps` says whether the promise is kept."""
+    """A line of the report. `keeps` tells whether the promise is kept."""
 
     name: str
     value: float
@@ -38,13 +38,13 @@ def at_least(name: str, value: float, unit: str, bound: float, floor: float = ma
 
 
 def quantile(values: list[float], share: float) -> float:
-    """The value that this share of all stays below."""
+    """The value that this share of all values is below."""
     ordered = sorted(values)
     return ordered[min(int(share * len(ordered)), len(ordered) - 1)]
 
 
 async def rate(call: Callable[[], Awaitable[object]], callers: int, seconds: float) -> float:
-    """Calls a second, with so many callers at once."""
+    """Calls a second, with this number of callers at once."""
     import asyncio
 
     end = time.perf_counter() + seconds
@@ -56,16 +56,16 @@ async def rate(call: Callable[[], Awaitable[object]], callers: int, seconds: flo
             await call()
             done += 1
 
-    begun = time.perf_counter()
+    started = time.perf_counter()
     await asyncio.gather(*(caller() for _ in range(callers)))
-    return done / (time.perf_counter() - begun)
+    return done / (time.perf_counter() - started)
 
 
 async def latencies(call: Callable[[], Awaitable[object]], count: int) -> list[float]:
-    """How long each of `count` calls took, one after the other, in seconds."""
+    """Seconds of each of `count` calls, one after the other."""
     taken = []
     for _ in range(count):
-        begun = time.perf_counter()
+        started = time.perf_counter()
         await call()
-        taken.append(time.perf_counter() - begun)
+        taken.append(time.perf_counter() - started)
     return taken

@@ -21,7 +21,7 @@ GET = "/kowa.v2.RegionService/GetRegion"
 
 
 def figures() -> list[Figure]:
-    """All of them."""
+    """All figures of this bench."""
     with kahuna() as server, echo() as floor, gateway(server) as rest:
         with Client(server.api, key=server.key, insecure=True) as client:
             region = client.of(region_pb2.Region).create(region_pb2.Region(name="bench", description="x" * 200))
@@ -31,7 +31,7 @@ def figures() -> list[Figure]:
 async def _measure(server: Process, floor: str, rest: str, region: region_pb2.Region) -> list[Figure]:
     bearer = ("authorization", f"Bearer {server.key}")
     request = region_pb2.GetRegionRequest(id=region.meta.id).SerializeToString()
-    answer = region.SerializeToString()
+    response = region.SerializeToString()
     async with (
         grpc.aio.insecure_channel(server.api) as channel,
         grpc.aio.insecure_channel(floor) as bare,
@@ -43,23 +43,23 @@ async def _measure(server: Process, floor: str, rest: str, region: region_pb2.Re
         async def get() -> object:
             return await get_raw(request, metadata=(bearer,))
 
-        async def bounce() -> object:
-            return await echo_raw(answer)
+        async def get_echo() -> object:
+            return await echo_raw(response)
 
-        async def over_rest() -> object:
+        async def get_by_rest() -> object:
             return await http.get(f"/api/v2/regions/{region.meta.id}")
 
         found = []
         for callers in (1, 50):
-            value, base = await _pairs(get, bounce, callers)
+            value, base = await _alternating_rates(get, get_echo, callers)
             found.append(at_least(f"Get, {callers} at once, against an echo", value, "/s", base / 2, base))
-        direct, rested = await _p50s(get, over_rest)
-        found.append(at_most("REST over gRPC at p50", (rested - direct) * 1e3, "ms", 0.3))
+        direct, by_rest = await _p50s(get, get_by_rest)
+        found.append(at_most("REST over gRPC at p50", (by_rest - direct) * 1e3, "ms", 0.3))
         return found
 
 
 class Rest:
-    """HTTP/1.1 on a kept connection, with nothing of a client library's own time in it."""
+    """HTTP/1.1 on a persistent connection, without the overhead of a client library."""
 
     def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, host: str, key: str) -> None:
         self._reader, self._writer = reader, writer
@@ -72,7 +72,7 @@ class Rest:
         return cls(*await asyncio.open_connection(host, int(port)), address, key)
 
     async def get(self, path: str) -> bytes:
-        """The body. Raises ValueError for any status but 200."""
+        """The body of a response. Raises ValueError for any status but 200."""
         self._writer.write(f"GET {path} HTTP/1.1\r\n{self._headers}".encode())
         head = await self._reader.readuntil(b"\r\n\r\n")
         if not head.startswith(b"HTTP/1.1 200"):
@@ -81,10 +81,10 @@ class Rest:
         return await self._reader.readexactly(length)
 
 
-async def _pairs(
+async def _alternating_rates(
     ours: Callable[[], Awaitable[object]], floor: Callable[[], Awaitable[object]], callers: int
 ) -> tuple[float, float]:
-    """The medians of alternating rounds."""
+    """The median rates of both, measured in alternating rounds."""
     await rate(ours, callers, 0.3)
     rounds = [(await rate(ours, callers, SECONDS), await rate(floor, callers, SECONDS)) for _ in range(ROUNDS)]
     return quantile([ours for ours, _ in rounds], 0.5), quantile([floor for _, floor in rounds], 0.5)
@@ -101,7 +101,7 @@ async def _p50s(direct: Callable[[], Awaitable[object]], other: Callable[[], Awa
 
 @contextlib.contextmanager
 def echo() -> Iterator[str]:
-    """The floor's server."""
+    """The address of an echo server, which is the floor."""
     port = free_port()
     with running([sys.executable, "-m", "bench.echo", str(port)], lambda: listens(port), "the echo"):
         yield f"127.0.0.1:{port}"
@@ -109,7 +109,7 @@ def echo() -> Iterator[str]:
 
 @contextlib.contextmanager
 def gateway(server: Process) -> Iterator[str]:
-    """Envoy with a plain listener."""
+    """The address of an Envoy with a plain listener."""
     port = free_port()
     plain = f"127.0.0.1:{port}"
     options = [

@@ -1,4 +1,4 @@
-"""A Kahuna of the bench's own, as a process."""
+"""Kahuna as a process, for the benches."""
 
 import contextlib
 import os
@@ -16,12 +16,12 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from deploy.programs import end, free_port, start
 
 BIN = Path(sys.executable).parent
-LIMIT_S = 30
+START_TIMEOUT_S = 30
 
 
 @dataclass(frozen=True, slots=True)
 class Process:
-    """A running Kahuna; `started` is how long it took from exec to SERVING, in seconds."""
+    """A running Kahuna; `started` is its time from exec to SERVING, in seconds."""
 
     pid: int
     api: str
@@ -32,13 +32,13 @@ class Process:
 
     @property
     def ca(self) -> Path:
-        """What agents trust."""
+        """The CA certificate that agents trust."""
         return self.folder / "ca.pem"
 
 
 @contextlib.contextmanager
 def kahuna() -> Iterator[Process]:
-    """One on an empty SQLite database."""
+    """Runs Kahuna on an empty SQLite database."""
     with tempfile.TemporaryDirectory(prefix="bench-") as name:
         folder = Path(name)
         api, fleet = f"127.0.0.1:{free_port()}", f"localhost:{free_port()}"
@@ -51,7 +51,7 @@ def kahuna() -> Iterator[Process]:
         subprocess.run(
             [*command, "admin-key", "--out", str(folder / "admin.key")], check=True, stdout=subprocess.DEVNULL
         )
-        # The first start makes the certificates; what counts is every other one.
+        # The first start also creates the certificates; every later one counts.
         with _serving(command, api, folder):
             pass
         with _serving(command, api, folder) as (process, started):
@@ -60,19 +60,19 @@ def kahuna() -> Iterator[Process]:
 
 @contextlib.contextmanager
 def _serving(command: list[str], api: str, folder: Path) -> Iterator[tuple["subprocess.Popen[bytes]", float]]:
-    """The process and how many seconds it took until it served."""
-    begun = time.perf_counter()
+    """Yields the process and how many seconds it took until it served."""
+    started = time.perf_counter()
     process = start([*command, "serve"], folder / "log")
     try:
         await_serving(api)
-        yield process, time.perf_counter() - begun
+        yield process, time.perf_counter() - started
     finally:
         end(process)
 
 
 def await_serving(api: str) -> None:
-    """Returns when the health protocol says SERVING."""
-    end = time.monotonic() + LIMIT_S
+    """Returns when the health check reports SERVING."""
+    end = time.monotonic() + START_TIMEOUT_S
     options = (("grpc.initial_reconnect_backoff_ms", 20), ("grpc.max_reconnect_backoff_ms", 20))
     with grpc.insecure_channel(api, options) as channel:
         stub = health_pb2_grpc.HealthStub(channel)
@@ -84,10 +84,10 @@ def await_serving(api: str) -> None:
                 continue
             if answer.status == health_pb2.HealthCheckResponse.SERVING:
                 return
-    raise TimeoutError(f"Kahuna does not serve within {LIMIT_S} s")
+    raise TimeoutError(f"Kahuna does not serve within {START_TIMEOUT_S} s")
 
 
 def memory(pid: int) -> float:
-    """What a process holds in memory now, in MB."""
+    """The resident memory of a process, in MB."""
     pages = int(Path(f"/proc/{pid}/statm").read_text().split()[1])
     return pages * os.sysconf("SC_PAGE_SIZE") / 1e6

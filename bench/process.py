@@ -1,4 +1,4 @@
-"""What processes cost: Kahuna's and the agents' memory after a minute of idleness, Kahuna's start, kowactl's help."""
+"""Costs of processes: Kahuna's and the agents' memory after an idle minute, Kahuna's start, kowactl's help."""
 
 import contextlib
 import subprocess
@@ -21,7 +21,7 @@ RUNS = 15
 
 
 def figures() -> list[Figure]:
-    """All of them."""
+    """All figures of this bench."""
     with kahuna() as server, kiwi(server) as kiwi_agent, kaktus() as kaktus_agent:
         time.sleep(IDLE_S)
         return [
@@ -35,7 +35,7 @@ def figures() -> list[Figure]:
 
 @contextlib.contextmanager
 def kiwi(server: Process) -> Iterator[int]:
-    """A network agent of it, connected."""
+    """The pid of a network agent that is connected to this Kahuna."""
     with Client(server.api, key=server.key, insecure=True) as client:
         region = client.of(region_pb2.Region).create(region_pb2.Region(name="bench"))
         agent = client.of(agent_pb2.Agent).create(agent_pb2.Agent(name="kiwi-1"))
@@ -62,13 +62,13 @@ def kiwi(server: Process) -> Iterator[int]:
 
 @contextlib.contextmanager
 def kaktus() -> Iterator[int]:
-    """A host's agent that has imported a template and made a machine of it, with a Kahuna and a libvirt of its own."""
-    with stack() as made:
-        host = make_site(made)
+    """The pid of a host's agent that runs an instance from a template, with a Kahuna and a libvirt of its own."""
+    with stack() as cloud:
+        host = make_site(cloud)
         subnet = host.subnet(host.vnet("lan"), "10.9.0.0/24")
-        machine = host.instance("web", host.volume("web", host.idle), host.adapter("web", subnet), host.idle)
-        until(lambda: made.get(machine).status.power == instance_pb2.POWER_RUNNING, what="the machine runs")
-        yield made.agent.pid
+        instance = host.instance("web", host.volume("web", host.idle), host.adapter("web", subnet), host.idle)
+        until(lambda: cloud.get(instance).status.power == instance_pb2.POWER_RUNNING, what="the instance runs")
+        yield cloud.agent.pid
 
 
 def _help() -> float:
@@ -80,12 +80,12 @@ def _python() -> float:
 
 
 def _median(command: list[str]) -> float:
-    """Milliseconds of the whole process."""
+    """The median of a whole process's milliseconds."""
     taken = []
     for _ in range(RUNS):
-        begun = time.perf_counter()
+        started = time.perf_counter()
         subprocess.run(command, check=True, stdout=subprocess.DEVNULL, cwd=Path("/"))
-        taken.append((time.perf_counter() - begun) * 1e3)
+        taken.append((time.perf_counter() - started) * 1e3)
     return quantile(taken, 0.5)
 
 

@@ -1,8 +1,8 @@
 """How guests run here: `python -m deploy.acceleration --guest DIR --cache FILE` prints `kvm` or `qemu` (emulation).
 
 That /dev/kvm opens, and even that QEMU reports KVM, proves nothing: under some hypervisors every usual kernel dies in
-it, at once or after its first lines. So the guest itself is booted, and KVM is believed once its boot client has said a
-word. The answer is kept for this boot of the machine.
+it, at once or after its first lines. So the guest itself is booted; KVM works if its boot client prints a line. The
+answer is cached until this machine reboots.
 """
 
 from __future__ import annotations
@@ -16,15 +16,15 @@ import threading
 from pathlib import Path
 
 BOOT_MARKER = b"kowabunga: "
-TRIAL_LIMIT_S = 5.0
-"""Seconds in which a guest must have said its first word; emulated it takes two, under KVM less than one."""
+TRIAL_TIMEOUT_S = 5.0
+"""In which a guest must have printed its first line; emulated it takes two seconds, under KVM less than one."""
 
 BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 DEVICE = Path("/dev/kvm")
 
 
 def acceleration(guest: Path, cache: Path) -> str:
-    """`kvm` or `qemu`, as libvirt names the type of a domain. `guest` holds vmlinuz and initrd.gz."""
+    """`kvm` or `qemu`, as libvirt names the type of a domain. `guest` is the folder of vmlinuz and initrd.gz."""
     boot = BOOT_ID.read_text().strip()
     known = _read_cache(cache, boot)
     if known is None:
@@ -34,19 +34,19 @@ def acceleration(guest: Path, cache: Path) -> str:
 
 
 def guest_boots(guest: Path) -> bool:
-    """Whether the guest boots under KVM within TRIAL_LIMIT_S."""
+    """Whether the guest boots under KVM within TRIAL_TIMEOUT_S."""
     files = ["-kernel", str(guest / "vmlinuz"), "-initrd", str(guest / "initrd.gz")]
     machine = ["-machine", "pc,accel=kvm", "-cpu", "host", "-m", "128", "-nodefaults", "-no-reboot", "-display", "none"]
     console = ["-serial", "stdio", "-append", "console=ttyS0 quiet panic=-1"]
     command = ["qemu-system-x86_64", *machine, *files, *console]
     with subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL) as qemu:
-        limit = threading.Timer(TRIAL_LIMIT_S, qemu.kill)
-        limit.start()
+        timer = threading.Timer(TRIAL_TIMEOUT_S, qemu.kill)
+        timer.start()
         try:
             assert qemu.stdout is not None
             return any(BOOT_MARKER in line for line in qemu.stdout)
         finally:
-            limit.cancel()
+            timer.cancel()
             qemu.kill()
 
 
@@ -60,10 +60,10 @@ def _opens(device: Path) -> bool:
 
 def _read_cache(cache: Path, boot: str) -> str | None:
     try:
-        kept = json.loads(cache.read_text())
+        cached = json.loads(cache.read_text())
     except (FileNotFoundError, ValueError):
         return None
-    return kept.get("acceleration") if kept.get("boot") == boot else None
+    return cached.get("acceleration") if cached.get("boot") == boot else None
 
 
 def _write_cache(cache: Path, boot: str, answer: str) -> None:

@@ -13,13 +13,13 @@ from typing import TypeVar
 
 T = TypeVar("T")
 
-START_LIMIT_S, END_LIMIT_S = 30.0, 15.0
-# Below those that the kernel gives to outgoing connections, which could take one before its program listens.
+START_TIMEOUT_S, END_TIMEOUT_S = 30.0, 15.0
+# Below the ports of outgoing connections, which could take one before its program listens.
 PORTS = range(20_000, 32_000)
 
 
 class NotStarted(Exception):
-    """A program has ended, or was not ready in time. Says the last line of its log."""
+    """A program has ended, or was not ready in time. Its text has the last line of the log."""
 
 
 def start(
@@ -30,9 +30,9 @@ def start(
     environment: Mapping[str, str] | None = None,
     own_session: bool = False,
 ) -> "subprocess.Popen[bytes]":
-    """Starts a program in the background; what it says is appended to the log, or dropped.
+    """Starts a program in the background; its output is appended to the log, or dropped without one.
 
-    `environment` is what it has more than this process. In a session of its own no Ctrl-C reaches it.
+    `environment` is added to this process's own. In a session of its own no Ctrl-C reaches the program.
     """
     with contextlib.nullcontext(subprocess.DEVNULL) if log is None else log.open("ab") as output:
         return subprocess.Popen(
@@ -51,28 +51,28 @@ def await_ready(
     ready: Callable[[], object],
     name: str,
     log: Path | None = None,
-    limit: float = START_LIMIT_S,
+    timeout: float = START_TIMEOUT_S,
 ) -> None:
-    """Returns when it is ready. Raises NotStarted when it ends before, or is not within `limit` seconds.
+    """Returns when a program is ready. Raises NotStarted when it ends first, or is not ready within `timeout` seconds.
 
-    No process is one that somebody else started: it is asked only whether it is ready.
+    `process` is None for a program that was running already: then only `ready` is checked.
     """
 
     def ended() -> bool:
         return process is not None and process.poll() is not None
 
-    # Who hands over to its child, or ends at once, may have been ready in between.
-    if not wait(lambda: ended() or ready(), limit) or ended():
+    # A program that ends at once, or leaves a child in its place, may have been ready in between.
+    if not wait(lambda: ended() or ready(), timeout) or ended():
         lines = log.read_text(errors="replace").split("\n")[:-1] if log is not None and log.exists() else []
         raise NotStarted(f"{name} did not start; the last it said in {log}: {lines[-1] if lines else 'nothing'}")
 
 
-def end(process: "subprocess.Popen[bytes]", limit: float = END_LIMIT_S) -> bool:
-    """Ends it, by force after `limit` seconds. Says whether it ended by itself."""
+def end(process: "subprocess.Popen[bytes]", timeout: float = END_TIMEOUT_S) -> bool:
+    """Ends a process, by force after `timeout` seconds. Returns whether it ended by itself."""
     process.send_signal(signal.SIGCONT)
     process.terminate()
     try:
-        process.wait(limit)
+        process.wait(timeout)
     except subprocess.TimeoutExpired:
         process.kill()
         process.wait()
@@ -84,7 +84,7 @@ def end(process: "subprocess.Popen[bytes]", limit: float = END_LIMIT_S) -> bool:
 def running(
     command: Sequence[str | Path], ready: Callable[[], object], name: str, log: Path | None = None
 ) -> Iterator["subprocess.Popen[bytes]"]:
-    """A program that is ready, for the time of the block."""
+    """Runs a program during the block, which starts when it is ready."""
     process = start(command, log)
     try:
         await_ready(process, ready, name, log)
@@ -93,37 +93,37 @@ def running(
         end(process)
 
 
-def wait(condition: Callable[[], object], limit: float, interval: float = 0.05) -> bool:
-    """Whether a condition is met within `limit` seconds."""
+def wait(condition: Callable[[], object], timeout: float, interval: float = 0.05) -> bool:
+    """Waits for a condition. Returns whether it is met within `timeout` seconds."""
     try:
-        until(condition, limit=limit, interval=interval)
+        until(condition, timeout=timeout, interval=interval)
     except TimeoutError:
         return False
     return True
 
 
-def until(condition: Callable[[], T], *, limit: float = 60, what: str = "", interval: float = 0.02) -> T:
-    """The first truthy answer of a condition. Raises TimeoutError, naming what was waited for."""
-    deadline = time.monotonic() + limit
+def until(condition: Callable[[], T], *, timeout: float = 60, what: str = "", interval: float = 0.02) -> T:
+    """Returns the first truthy result of a condition. Raises TimeoutError; `what` names the condition in its text."""
+    deadline = time.monotonic() + timeout
     while True:
-        answer = condition()
-        if answer:
-            return answer
+        result = condition()
+        if result:
+            return result
         if time.monotonic() > deadline:
-            raise TimeoutError(f"{what or 'the condition'} was not met within {limit:g} s; last: {answer!r}")
+            raise TimeoutError(f"{what or 'the condition'} was not met within {timeout:g} s; last: {result!r}")
         time.sleep(interval)
 
 
 def listens(port: int, host: str = "127.0.0.1") -> bool:
-    """Whether somebody does."""
+    """Whether a port accepts connections."""
     with contextlib.suppress(OSError), socket.create_connection((host, port), timeout=1):
         return True
     return False
 
 
 def free_port(host: str = "127.0.0.1") -> int:
-    """A port that nobody listens on, nor is likely to before the caller does."""
+    """A port that no program listens on, chosen at random so that parallel runs get different ones."""
     while True:
-        port = random.choice(PORTS)  # noqa: S311 - so that two runs keep apart
+        port = random.choice(PORTS)  # noqa: S311 - no secret
         with contextlib.suppress(OSError), socket.create_server((host, port)):
             return port

@@ -29,7 +29,7 @@ class Viewer:
 
     def until(self, shows: bytes, limit: float = 10) -> None:
         """Waits until the machine has printed it."""
-        until(lambda: shows in self.seen, limit=limit, what=f"{shows!r} on the console")
+        until(lambda: shows in self.seen, timeout=limit, what=f"{shows!r} on the console")
 
     def type(self, keys: bytes) -> None:
         """Types what comes next."""

@@ -1,4 +1,4 @@
-"""`python -m deploy.demo up | status | logs | down | leftovers`. Run as root: `make` sees to it."""
+"""`python -m deploy.demo up | status | logs | down | leftovers`. Needs root, which `make` provides."""
 
 import argparse
 import contextlib
@@ -19,15 +19,15 @@ from deploy.guest.debs import AptError
 from kowa.errors import KowaError
 
 LOG_LINES = 30
-# With less than this on the disk, in MiB, what failed has most likely failed for it.
+# With less free space than this, a full disk is most likely what a failure comes from.
 LOW_DISK_MIB = 250
 INTERRUPTED = 128 + signal.SIGINT
-# What may go wrong on a machine: a line says it. Anything else is a mistake of ours, and shows where.
+# Errors of the machine, printed in a line. Any other is a bug of ours and has a traceback.
 FAULTS = (OSError, subprocess.SubprocessError, sqlite3.Error, AptError, KowaError)
 
 
 def main() -> None:
-    """Does what the command says, and says in one line what went wrong."""
+    """Runs the command, and prints errors of the machine in one line."""
     parser = argparse.ArgumentParser(prog="python -m deploy.demo", description=__doc__)
     parser.add_argument("command", choices=["up", "status", "logs", "down", "leftovers"])
     command = parser.parse_args().command
@@ -50,25 +50,25 @@ def main() -> None:
 
 
 def up(layout: Layout) -> None:
-    """Brings it up."""
+    """Starts the demo. When that fails on a full disk, stops what it started."""
     from deploy.demo.up import up as bring_up
 
     with _exclusively(layout):
-        machines = services.guests(layout).pids()
+        had_guests = bool(services.guests(layout).pids())
         try:
             bring_up(layout)
         except (*FAULTS, SystemExit, KeyboardInterrupt):
-            # Who started while the disk was full may never get over it: libvirtd takes QEMU, whose abilities it could
-            # not write down, for absent; a new machine has spoken to a console that kept nothing.
+            # Daemons that started while the disk was full may stay broken: libvirtd could not cache QEMU's capabilities
+            # and takes it for absent; a new instance's console output is lost.
             if _free(layout) < LOW_DISK_MIB:
                 for daemon in services.all_daemons(layout):
-                    if daemon.name != "guests" or not machines:
+                    if daemon.name != "guests" or not had_guests:
                         daemon.stop()
             raise
 
 
 def status(layout: Layout) -> None:
-    """What runs, and what the API says."""
+    """Prints which daemons run, and the instances that the API lists."""
     running = {daemon.name: daemon.pids() for daemon in services.all_daemons(layout)}
     for name, pids in running.items():
         print(f"{name:<10} {'pid ' + ', '.join(map(str, pids)) if pids else 'not running'}")
@@ -79,7 +79,7 @@ def status(layout: Layout) -> None:
 
 
 def logs(layout: Layout) -> None:
-    """The end of each log."""
+    """Prints the end of each log."""
     for log in sorted(layout.logs.glob("*.log")):
         print(f"== {log}")
         with log.open(errors="replace") as lines:
@@ -87,7 +87,7 @@ def logs(layout: Layout) -> None:
 
 
 def down(layout: Layout) -> None:
-    """Ends everything and removes what is outside the checkout. The data below .demo stays."""
+    """Stops all daemons and deletes their objects outside the checkout. The data below .demo stays."""
     if not layout.root.exists():
         return
     with _exclusively(layout):
@@ -100,7 +100,7 @@ def down(layout: Layout) -> None:
 
 
 def compare(layout: Layout) -> None:
-    """Exits 1 when something is left."""
+    """Prints what is left on the machine, and exits with 1 when there is something."""
     left = leftovers.compare(layout)
     if left:
         print("\n".join(left))
@@ -127,21 +127,21 @@ def _exclusively(layout: Layout) -> Iterator[None]:
 def _handle_interrupts() -> None:
     """The first Ctrl-C ends the command; further ones do not interrupt its clean-up.
 
-    `make` holds signals back until then, for an interpreter that starts has but a traceback for them.
+    `make` blocks the signal until then, since a starting interpreter would answer it with a traceback.
     """
 
     def end(number: int, frame: FrameType | None) -> None:
         signal.signal(signal.SIGINT, signal.SIG_IGN)
         raise KeyboardInterrupt
 
-    # A shell ignores it for a script's background job: Ctrl-C is meant for what stands in front.
+    # A shell makes a script's background jobs ignore it, since Ctrl-C is meant for the foreground job.
     if signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:
         signal.signal(signal.SIGINT, end)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
 
 
 def _free(layout: Layout) -> int:
-    """MiB on the disk that the demo writes to."""
+    """Free space in MiB on the disk that the demo writes to."""
     return shutil.disk_usage(layout.root if layout.root.exists() else layout.checkout).free >> 20
 
 

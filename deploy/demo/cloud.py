@@ -1,4 +1,4 @@
-"""What the demo cloud consists of, made through the public API and found again by name."""
+"""The demo's resources, created through the public API and found again by name."""
 
 import secrets
 from typing import TypeVar
@@ -39,7 +39,7 @@ class Cloud:
         self.layout = layout
 
     def ensure_host(self) -> None:
-        """A region, a zone, and a host whose agent has a token."""
+        """Ensures a region, a zone, and a host whose agent has a token."""
         region = self._ensure(region_pb2.Region(name="demo"))
         zone = self._ensure(zone_pb2.Zone(region=region.meta.id, name="demo-a"), region=region.meta.id)
         agent = self._ensure(agent_pb2.Agent(name="kaktus-1"))
@@ -47,8 +47,8 @@ class Cloud:
         if not self.layout.agent_token.exists():
             self._create_token(agent.meta.id)
 
-    def ensure_machine(self) -> instance_pb2.Instance:
-        """A network, a disk from the guest image, and a machine of them, running."""
+    def ensure_instance(self) -> instance_pb2.Instance:
+        """Ensures a network, a disk from the guest image, and an instance that uses both and is to run."""
         region = self._ensure(region_pb2.Region(name="demo"))
         zone = self._ensure(zone_pb2.Zone(region=region.meta.id, name="demo-a"), region=region.meta.id)
         host = self._ensure(kaktus_pb2.Kaktus(zone=zone.meta.id, name="kaktus-1"), zone=zone.meta.id)
@@ -97,24 +97,25 @@ class Cloud:
             project=project.meta.id,
         )
 
-    def start(self, machine: instance_pb2.Instance, limit: float) -> instance_pb2.Instance:
-        """The machine, running; one that somebody stopped, as it is. Raises SystemExit when it does not come up."""
-        if machine.power != instance_pb2.POWER_RUNNING:
-            return machine
-        running = f'meta.id = "{machine.meta.id}" AND status.power = POWER_RUNNING'
-        if not wait(lambda: list(self.client.instances.list(filter=running)), limit):
-            raise SystemExit(f"demo: machine {machine.name} is not running after {limit:g} s; {self.problems(machine)}")
-        found: instance_pb2.Instance = self.client.instances.get(machine.meta.id)
+    def await_running(self, instance: instance_pb2.Instance, timeout: float) -> instance_pb2.Instance:
+        """Returns the instance once it runs, or at once if a user stopped it. Raises SystemExit after the timeout."""
+        if instance.power != instance_pb2.POWER_RUNNING:
+            return instance
+        running = f'meta.id = "{instance.meta.id}" AND status.power = POWER_RUNNING'
+        if not wait(lambda: list(self.client.instances.list(filter=running)), timeout):
+            problems = self.problems(instance)
+            raise SystemExit(f"demo: machine {instance.name} is not running after {timeout:g} s; {problems}")
+        found: instance_pb2.Instance = self.client.instances.get(instance.meta.id)
         return found
 
-    def problems(self, machine: instance_pb2.Instance) -> str:
-        """What its conditions and open operations say."""
-        found = self.client.instances.get(machine.meta.id)
-        said = [condition.message for condition in found.meta.conditions]
+    def problems(self, instance: instance_pb2.Instance) -> str:
+        """The messages of its conditions, and of operations that wait or failed, in one line."""
+        found = self.client.instances.get(instance.meta.id)
+        messages = [condition.message for condition in found.meta.conditions]
         waiting = self.client.operations.list(filter="phase = PHASE_WAITING")
         failed = self.client.operations.list(filter="phase = PHASE_FAILED")
-        said += [f"{operation.target_name}: {operation.message}" for operation in (*waiting, *failed)]
-        return "; ".join(filter(None, said)) or "`make logs` may say why"
+        messages += [f"{operation.target_name}: {operation.message}" for operation in (*waiting, *failed)]
+        return "; ".join(filter(None, messages)) or "`make logs` may say why"
 
     def _ensure(self, wanted: M, **parent: str) -> M:
         kind = self.client.of(type(wanted))

@@ -1,4 +1,4 @@
-"""The demo's processes: found by what they run, not by what a file says, so that kill -9 confuses nobody."""
+"""The demo's processes: found by their command lines, not by pid files, which would be wrong after a kill -9."""
 
 import contextlib
 import hashlib
@@ -15,14 +15,14 @@ from deploy import programs
 from deploy.demo.layout import Layout
 
 USER = "kowabunga"
-# In a daemon's environment: the digest of what it was started from.
+# The variable in a daemon's environment that has the digest of its command and sources.
 SOURCES_DIGEST = "KOWABUNGA_SOURCES_DIGEST"
 
 
 @dataclass(frozen=True, slots=True)
 class Daemon:
-    """One process of the demo. `owns` says of a process whether it is this one; it is made of `sources`, files and
-    folders, and of its command: one that runs from others is replaced."""
+    """One process of the demo. `owns` tells whether a process is this daemon. One that runs is replaced when its
+    command or its `sources` (files and folders) have changed."""
 
     name: str
     command: Sequence[str]
@@ -35,11 +35,11 @@ class Daemon:
         return [int(process.name) for process in processes() if self.owns(process)]
 
     def log(self, layout: Layout) -> Path:
-        """What it says."""
+        """The file that has its output."""
         return layout.logs / f"{self.name}.log"
 
     def start(self, layout: Layout) -> "subprocess.Popen[bytes] | None":
-        """Starts it in the background, in a session of its own, which no Ctrl-C reaches; nothing if it runs."""
+        """Starts it in the background, in a session of its own, which no Ctrl-C reaches. Returns None if it runs."""
         sources_digest = _digest(self.command, self.sources)
         running = self.pids()
         if running and all(_was_started_from(pid, sources_digest) for pid in running):
@@ -51,13 +51,13 @@ class Daemon:
             self.command, self.log(layout), cwd=layout.checkout, environment=environment, own_session=True
         )
 
-    def stop(self, limit: float = 15) -> bool:
-        """Ends it, by force after `limit` seconds. Says whether it ran."""
+    def stop(self, timeout: float = 15) -> bool:
+        """Ends it, by force after `timeout` seconds. Returns whether it ran."""
         pids = self.pids()
         kill(pids, signal.SIGTERM)
-        if not programs.wait(lambda: not self.pids(), limit):
+        if not programs.wait(lambda: not self.pids(), timeout):
             kill(self.pids(), signal.SIGKILL)
-            programs.wait(lambda: not self.pids(), limit)
+            programs.wait(lambda: not self.pids(), timeout)
         return bool(pids)
 
 
@@ -71,7 +71,7 @@ def _digest(command: Sequence[str], sources: Sequence[Path]) -> str:
 
 
 def _was_started_from(pid: int, sources_digest: str) -> bool:
-    """Whether it was started with this in its environment; one that has just ended, too."""
+    """Whether it was started with this digest in its environment. True also for one that has just ended."""
     try:
         return f"{SOURCES_DIGEST}={sources_digest}".encode() in Path(f"/proc/{pid}/environ").read_bytes().split(b"\0")
     except OSError:
@@ -79,10 +79,10 @@ def _was_started_from(pid: int, sources_digest: str) -> bool:
 
 
 def unprivileged(layout: Layout, *command: str) -> list[str]:
-    """A command as our own system user, who has no rights but finds the checkout open."""
+    """A command run as our own system user, who has no privileges but can read the checkout."""
     drop = ["setpriv", f"--reuid={USER}", f"--regid={USER}", "--clear-groups", "--no-new-privs"]
-    reach = ["env", f"KEEP={layout.checkout}", str(layout.checkout / "deploy/host/reachable")]
-    return [*reach, *drop, *command]
+    open_checkout = ["env", f"KEEP={layout.checkout}", str(layout.checkout / "deploy/host/reachable")]
+    return [*open_checkout, *drop, *command]
 
 
 def owner() -> tuple[int, int]:
@@ -91,21 +91,21 @@ def owner() -> tuple[int, int]:
     return entry.pw_uid, entry.pw_gid
 
 
-def beside_libvirtd(layout: Layout, *command: str, kvm: bool = False) -> list[str]:
-    """A command beside the demo's own libvirtd."""
-    room = str(layout.checkout / "deploy/host/private-libvirtd")
-    return ["env", f"KEEP={layout.checkout}", f"KVM={int(kvm)}", room, str(layout.libvirt), *command]
+def with_libvirtd(layout: Layout, *command: str, kvm: bool = False) -> list[str]:
+    """A command run in the mount namespace of the demo's own libvirtd; without a command, libvirtd itself."""
+    script = str(layout.checkout / "deploy/host/private-libvirtd")
+    return ["env", f"KEEP={layout.checkout}", f"KVM={int(kvm)}", script, str(layout.libvirt), *command]
 
 
 def processes() -> Iterator[Path]:
-    """All processes, as directories of /proc, zombies apart."""
+    """All processes but this one, as directories of /proc."""
     for entry in Path("/proc").iterdir():
         if entry.name.isdigit() and entry.name != str(os.getpid()):
             yield entry
 
 
 def arguments(process: Path) -> list[str]:
-    """What a process was started with; nothing for one that has gone."""
+    """The command line of a process; empty for one that has ended."""
     try:
         return (process / "cmdline").read_bytes().decode(errors="replace").split("\0")
     except OSError:
@@ -114,32 +114,32 @@ def arguments(process: Path) -> list[str]:
 
 @dataclass(frozen=True, slots=True)
 class Listener:
-    """Who listens on a port."""
+    """The process that listens on a port."""
 
     program: str
     pid: int
 
 
 def listener_of(port: int) -> Listener | None:
-    """Nobody, if the port is free."""
-    said = subprocess.run(["ss", "-Hltnp", f"sport = :{port}"], capture_output=True, text=True, check=True).stdout
-    found = re.search(r'\("([^"]+)",pid=(\d+)', said)
+    """The process that listens on a port; None if the port is free."""
+    listing = subprocess.run(["ss", "-Hltnp", f"sport = :{port}"], capture_output=True, text=True, check=True).stdout
+    found = re.search(r'\("([^"]+)",pid=(\d+)', listing)
     return Listener(found[1], int(found[2])) if found else None
 
 
-def runs_with(program: str, *words: str) -> Callable[[Path], bool]:
-    """Whether a process runs a program with these arguments, or is on its way to: each of the scripts that lead to a
-    daemon has the whole of its command."""
+def runs_with(program: str, *wanted: str) -> Callable[[Path], bool]:
+    """Matches a process that runs a program with these arguments, also the scripts that start it: each has the whole
+    command of the daemon among its own arguments."""
 
     def matches(process: Path) -> bool:
         found = arguments(process)
-        return all(word in found for word in words) and any(Path(word).name == program for word in found)
+        return all(word in found for word in wanted) and any(Path(word).name == program for word in found)
 
     return matches
 
 
-def runs_beside_libvirtd(program: str, layout: Layout) -> Callable[[Path], bool]:
-    """Whether a process runs a program on the mounts of the demo's libvirtd."""
+def runs_with_libvirtd(program: str, layout: Layout) -> Callable[[Path], bool]:
+    """Matches a process that runs a program in the mount namespace of the demo's libvirtd."""
 
     def matches(process: Path) -> bool:
         try:
@@ -153,7 +153,7 @@ def runs_beside_libvirtd(program: str, layout: Layout) -> Callable[[Path], bool]
 
 
 def kill(pids: Sequence[int], number: signal.Signals) -> None:
-    """Sends a signal to each that is still there."""
+    """Sends a signal to each process that still exists."""
     for pid in pids:
         with contextlib.suppress(ProcessLookupError):
             os.kill(pid, number)

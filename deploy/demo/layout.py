@@ -1,4 +1,4 @@
-"""Where the demo's things lie, and the ports and addresses that are its own."""
+"""The demo's files, ports and addresses."""
 
 import ipaddress
 import json
@@ -13,7 +13,7 @@ from pathlib import Path
 from kowa import files
 
 CHECKOUT = Path(__file__).resolve().parents[2]
-# Each checkout takes a free slot: ten ports from here on, and one subnet of this range.
+# Each checkout takes a free slot: ten ports, counted from FIRST_PORT, and a subnet of SUBNET_RANGE.
 FIRST_PORT = 17440
 SUBNET_RANGE = ipaddress.IPv4Network("10.88.0.0/16")
 MAX_SLOTS = 200
@@ -21,7 +21,7 @@ MAX_SLOTS = 200
 
 @dataclass(frozen=True, slots=True)
 class Slot:
-    """What one checkout has for itself on the machine."""
+    """The ports and the subnet of one checkout."""
 
     api: int
     metrics: int
@@ -51,27 +51,27 @@ class Layout:
 
     @property
     def ca(self) -> Path:
-        """What users and agents trust."""
+        """The CA certificate that users and agents trust."""
         return self.kahuna / "ca.pem"
 
     @cached_property
     def slot(self) -> Slot:
-        """The checkout's ports and subnet, chosen at the first call and kept. Raises SystemExit when none is free."""
-        kept = self.root / "slot.json"
-        if kept.exists():
-            return Slot(**json.loads(kept.read_text()))
+        """The checkout's ports and subnet, chosen at the first call and stored. Raises SystemExit when none is free."""
+        file = self.root / "slot.json"
+        if file.exists():
+            return Slot(**json.loads(file.read_text()))
         slot = next(_free_slots(self.checkout), None)
         if slot is None:
             raise SystemExit(
                 f"demo: no free ports from {FIRST_PORT} on, or no free subnet in {SUBNET_RANGE}; stop other demos"
             )
         self.root.mkdir(mode=0o711, exist_ok=True)
-        files.write(kept, json.dumps(asdict(slot)).encode(), mode=0o644)
+        files.write(file, json.dumps(asdict(slot)).encode(), mode=0o644)
         return slot
 
 
 def _is_free(port: int) -> bool:
-    """Whether one can listen there."""
+    """Whether a program can listen on a port."""
     with socket.socket() as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
@@ -82,7 +82,7 @@ def _is_free(port: int) -> bool:
 
 
 def _free_slots(checkout: Path) -> Iterator[Slot]:
-    """Each checkout begins elsewhere: another one's may be free just because its demo is down, or not up yet."""
+    """Free slots, from a first one that differs between checkouts: a free slot may be another's whose demo is down."""
     taken = [ipaddress.ip_network(route) for route in _routes()]
     first = zlib.crc32(bytes(checkout))
     for number in ((first + offset) % MAX_SLOTS for offset in range(MAX_SLOTS)):

@@ -1,4 +1,4 @@
-"""What is on the machine that `make down` must leave as it was: `make leftovers` compares."""
+"""`make leftovers`: compares devices, mounts, tables and files of the machine with those before the demo's start."""
 
 import json
 import re
@@ -9,7 +9,7 @@ from deploy.demo import services
 from deploy.demo.layout import Layout
 from kowa import files
 
-# Where programs of ours could leave files outside the checkout.
+# Folders outside the checkout in which our programs could leave files.
 FOLDERS = (
     "/run",
     "/run/libvirt",
@@ -20,26 +20,26 @@ FOLDERS = (
     "/var/cache/libvirt",
 )
 
-# Everybody writes here; it is looked at only.
+# All users write here; it is only listed.
 SHARED = "/tmp"  # noqa: S108
 
-# What the demo, or a program that it starts, may have made, by its name. Other things appear on a machine meanwhile,
-# too: mount(8) makes /run/mount, sudo /run/sudo, a container runtime its own devices.
-_NAMED_BY_US = r"(kowa|kahuna|kaktus|kiwi)"
-MADE_BY_US = {
+# The names of objects that the demo, or a program that it starts, may have created. Other programs create some
+# meanwhile, too: mount(8) makes /run/mount, sudo /run/sudo, a container runtime its own devices.
+_PROGRAM_NAMES = r"(kowa|kahuna|kaktus|kiwi)"
+NAMES = {
     "devices": r"k[btm][0-9a-f]{12}|virbr\d+(-nic)?|vnet\d+|macvtap\d+",
-    "namespaces": rf"{_NAMED_BY_US}.*",
+    "namespaces": rf"{_PROGRAM_NAMES}.*",
     "mounts": r"(/run|/etc|/var/lib|/var/log|/var/cache)/libvirt(/.*)?",
-    "tables": rf"table \w+ {_NAMED_BY_US}.*",
+    "tables": rf"table \w+ {_PROGRAM_NAMES}.*",
     "files": rf"(/etc/libvirt/qemu|/run/libvirt|/var/(lib|log|cache)/libvirt)/.*"
-    rf"|/run/(libvirt|qemu|envoy).*|(/run|/run/netns|/tmp)/{_NAMED_BY_US}.*",
+    rf"|/run/(libvirt|qemu|envoy).*|(/run|/run/netns|/tmp)/{_PROGRAM_NAMES}.*",
 }
 
 Inventory = dict[str, list[str]]
 
 
 def inventory() -> Inventory:
-    """Devices, namespaces, mounts, nftables tables and files, sorted."""
+    """The devices, namespaces, mounts, nftables tables and files of this machine, sorted."""
     found = {
         "devices": [link["ifname"] for link in _json("ip", "-j", "link")],
         "namespaces": [namespace["name"] for namespace in _json("ip", "-j", "netns")],
@@ -54,13 +54,13 @@ def inventory() -> Inventory:
 
 
 def remember(layout: Layout) -> None:
-    """Keeps what is there before the demo's first start."""
+    """Stores the inventory from before the demo's first start."""
     if not layout.before.exists():
         files.write(layout.before, json.dumps(inventory(), indent=1).encode(), mode=0o644)
 
 
 def compare(layout: Layout) -> list[str]:
-    """What is left of the demo: what `left` finds, other checkouts' apart, and processes. A line each."""
+    """What is left of the demo, a line each: objects that `left` finds, without other checkouts', and processes."""
     if not layout.before.exists():
         return []
     others = services.objects_of_other_checkouts(layout)
@@ -73,10 +73,10 @@ def compare(layout: Layout) -> list[str]:
 
 
 def left(before: Inventory, after: Inventory, theirs: Inventory, checkout: Path) -> list[str]:
-    """What is there now, was not before, is not theirs and bears a name that the demo gives; or is mounted in it."""
+    """Objects that exist now, did not before, are not `theirs`, and have a name of ours or are mounts in the demo."""
 
     def is_ours(kind: str, entry: str) -> bool:
-        return bool(re.fullmatch(MADE_BY_US[kind], entry)) or (kind == "mounts" and checkout in Path(entry).parents)
+        return bool(re.fullmatch(NAMES[kind], entry)) or (kind == "mounts" and checkout in Path(entry).parents)
 
     return [
         f"{kind}: {entry}"
@@ -87,8 +87,8 @@ def left(before: Inventory, after: Inventory, theirs: Inventory, checkout: Path)
 
 
 def _json(*command: str) -> list[dict[str, str]]:
-    said = subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
-    found: list[dict[str, str]] = json.loads(said or "[]")
+    output = subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+    found: list[dict[str, str]] = json.loads(output or "[]")
     return [entry for entry in found if entry]
 
 

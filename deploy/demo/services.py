@@ -14,12 +14,12 @@ from typing import TYPE_CHECKING
 from deploy.demo.daemons import (
     Daemon,
     arguments,
-    beside_libvirtd,
     owner,
     processes,
-    runs_beside_libvirtd,
     runs_with,
+    runs_with_libvirtd,
     unprivileged,
+    with_libvirtd,
 )
 from deploy.demo.layout import Layout
 
@@ -48,38 +48,38 @@ def gateway(layout: Layout) -> Daemon:
         "--run-dir": str(layout.gateway),
         "--concurrency": "1",
     }
-    words = [word for option in options.items() for word in option]
-    command = unprivileged(layout, str(layout.bin / "python"), "-m", "gateway", *words)
+    flags = [word for option in options.items() for word in option]
+    command = unprivileged(layout, str(layout.bin / "python"), "-m", "gateway", *flags)
     envoy = runs_with("envoy", str(layout.gateway / "envoy.json"))
-    before = runs_with("python", "gateway", str(layout.gateway))
+    launcher = runs_with("python", "gateway", str(layout.gateway))  # until Envoy takes its place
     ports, sources = (slot.gateway, slot.rest), _sources(layout, "gateway")
-    return Daemon("gateway", command, lambda process: envoy(process) or before(process), ports, sources)
+    return Daemon("gateway", command, lambda process: envoy(process) or launcher(process), ports, sources)
 
 
 def libvirtd(layout: Layout, *, kvm: bool) -> Daemon:
     """A libvirtd of the demo's own."""
-    return Daemon("libvirtd", beside_libvirtd(layout, kvm=kvm), runs_beside_libvirtd("libvirtd", layout))
+    return Daemon("libvirtd", with_libvirtd(layout, kvm=kvm), runs_with_libvirtd("libvirtd", layout))
 
 
 def kaktus(layout: Layout) -> Daemon:
     """The host's agent."""
     config = str(layout.root / "kaktus.toml")
-    command = beside_libvirtd(layout, str(layout.bin / "kaktus"), "--config", config)
+    command = with_libvirtd(layout, str(layout.bin / "kaktus"), "--config", config)
     return Daemon("kaktus", command, runs_with("kaktus", config), sources=_sources(layout, "agent_kaktus", config))
 
 
 def _sources(layout: Layout, *own: str) -> list[Path]:
-    """Of a program of ours: its own, what all have in common, and the list of all that is not ours."""
+    """The sources of one of our programs: its own, those that all share, and the list of dependencies."""
     return [layout.checkout / name for name in (*own, "sdk", "pyproject.toml")]
 
 
 def guests(layout: Layout) -> Daemon:
-    """The machines. Never started from here."""
-    return Daemon("guests", [], runs_beside_libvirtd("qemu-system-x86_64", layout))
+    """The instances. Started by libvirtd only, never from here."""
+    return Daemon("guests", [], runs_with_libvirtd("qemu-system-x86_64", layout))
 
 
 def write_configuration(layout: Layout, accelerator: str) -> None:
-    """The daemons' files, as this checkout's slot wants them."""
+    """Writes the daemons' configuration files, with the ports of this checkout's slot."""
     slot = layout.slot
     layout.root.mkdir(mode=0o711, exist_ok=True)
     for folder, mode in ((layout.kahuna, 0o711), (layout.gateway, 0o700)):
@@ -106,21 +106,21 @@ def write_configuration(layout: Layout, accelerator: str) -> None:
 
 
 def create_admin_key(layout: Layout) -> None:
-    """The admin key, once."""
+    """Creates the admin key unless there is one."""
     if layout.admin_key.exists():
         return
-    made = layout.kahuna / "admin.key"
+    key = layout.kahuna / "admin.key"
     config = str(layout.root / "kahuna.toml")
-    command = unprivileged(layout, str(layout.bin / "kahuna"), "--config", config, "admin-key", "--out", str(made))
+    command = unprivileged(layout, str(layout.bin / "kahuna"), "--config", config, "admin-key", "--out", str(key))
     done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False)
     if done.returncode != 0:
         raise SystemExit(f"demo: no admin key: {done.stderr.strip().splitlines()[-1]}")
-    chown_to_caller(made)
-    made.replace(layout.admin_key)
+    chown_to_caller(key)
+    key.replace(layout.admin_key)
 
 
 def chown_to_caller(path: Path) -> None:
-    """Gives a file to whoever called `sudo`, to whom it belongs."""
+    """Gives a file to the user who called `sudo`."""
     os.chown(path, int(os.environ.get("SUDO_UID", "0")), int(os.environ.get("SUDO_GID", "0")))
 
 
@@ -133,7 +133,7 @@ class HostObjects:
 
 
 def host_objects(state: Path) -> HostObjects:
-    """Those of the agent that keeps its state there, whether it runs or not."""
+    """The objects of the agent with this state directory, whether it runs or not."""
     from agent_kaktus import names
     from kowa.fleet.v1 import fleet_pb2
 
@@ -142,58 +142,57 @@ def host_objects(state: Path) -> HostObjects:
     if not holdings.exists():
         return found
     with tempfile.TemporaryDirectory() as folder:
-        # An agent that runs has its file for itself, and its latest words in the one beside it.
+        # A running agent has its database locked, and its latest changes are in the write-ahead log.
         for path in (holdings, holdings.with_name("holdings.db-wal")):
             if path.exists():
                 shutil.copy(path, folder)
         with contextlib.closing(sqlite3.connect(Path(folder) / "holdings.db")) as connection:
             rows = connection.execute("SELECT data FROM object").fetchall()
     for (data,) in rows:
-        described = fleet_pb2.Object.FromString(data)
-        match _noun(described):
+        stored = fleet_pb2.Object.FromString(data)
+        match _noun(stored):
             case "vnet":
-                found.devices.extend([names.bridge(described.id), names.metadata_port(described.id)])
+                found.devices.extend([names.bridge(stored.id), names.metadata_port(stored.id)])
             case "adapter":
-                found.devices.append(names.tap(described.id))
+                found.devices.append(names.tap(stored.id))
             case "kaktus":
-                found.tables.extend(
-                    f"table {family} {names.filter_table(described.id)}" for family in ("bridge", "netdev")
-                )
+                table = names.filter_table(stored.id)
+                found.tables.extend(f"table {family} {table}" for family in ("bridge", "netdev"))
     return found
 
 
-def _noun(described: "fleet_pb2.Object") -> str:
-    """The kind of what an agent has stored. The agents of commit 35ba30d stored it otherwise (field 4)."""
+def _noun(stored: "fleet_pb2.Object") -> str:
+    """The kind of an object that an agent has stored. The agents of commit 35ba30d stored it in field 4."""
     from google.protobuf.unknown_fields import UnknownFieldSet
 
     from kowa import resources
 
-    stored = UnknownFieldSet(described)
-    for old in (stored[index] for index in range(len(stored))):
-        if old.field_number == 4:
-            return {4: "kaktus", 9: "vnet", 11: "adapter"}.get(old.data[0] >> 3, "")
-    return resources.noun_of(described.resource)
+    unknown = UnknownFieldSet(stored)
+    for field in (unknown[index] for index in range(len(unknown))):
+        if field.field_number == 4:
+            return {4: "kaktus", 9: "vnet", 11: "adapter"}.get(field.data[0] >> 3, "")
+    return resources.noun_of(stored.resource)
 
 
 def delete_host_objects(layout: Layout) -> None:
-    """Bridges, taps and nftables tables of the agent, when it is not there to do it."""
-    made = host_objects(layout.kaktus / "state")
-    for device in made.devices:
+    """Deletes the bridges, taps and nftables tables of the agent, which has ended and cannot do so itself."""
+    objects = host_objects(layout.kaktus / "state")
+    for device in objects.devices:
         _quietly("ip", "link", "delete", device)
-    for table in made.tables:
+    for table in objects.tables:
         _quietly("nft", "delete", *table.split())
 
 
 def objects_of_other_checkouts(layout: Layout) -> list[HostObjects]:
-    """What the agents of other checkouts have made, as far as they run: also in a chroot or a container."""
+    """The objects of other checkouts' running agents, also of those in a chroot or a container."""
     found = []
     for process in processes():
-        words = arguments(process)
-        if any(Path(word).name == "kaktus" for word in words) and "--config" in words[:-1]:
-            files = process / "root"  # as the agent sees them
-            config = files / words[words.index("--config") + 1].lstrip("/")
+        command = arguments(process)
+        if any(Path(word).name == "kaktus" for word in command) and "--config" in command[:-1]:
+            root = process / "root"  # the file system as the agent sees it
+            config = root / command[command.index("--config") + 1].lstrip("/")
             with contextlib.suppress(OSError, ValueError, KeyError, sqlite3.Error):
-                state = files / tomllib.loads(config.read_text())["state"].lstrip("/")
+                state = root / tomllib.loads(config.read_text())["state"].lstrip("/")
                 own = layout.kaktus / "state"
                 if not (own.exists() and state.samefile(own)):
                     found.append(host_objects(state))
@@ -205,5 +204,5 @@ def _quietly(*command: str) -> None:
 
 
 def all_daemons(layout: Layout) -> list[Daemon]:
-    """All of them, in the order they are stopped."""
+    """All daemons, in the order in which they are stopped."""
     return [kaktus(layout), guests(layout), libvirtd(layout, kvm=False), gateway(layout), kahuna(layout)]

@@ -1,4 +1,4 @@
-"""`make demo`: brings the cloud up, or what is missing of it, and shows what is there."""
+"""`make demo`: starts the cloud, or its missing parts, and prints what it consists of."""
 
 import contextlib
 import subprocess
@@ -21,16 +21,16 @@ from kowa.client import Client
 from kowa.errors import KowaError
 from kowa.v2 import agent_pb2, instance_pb2
 
-# How long a machine may take to start, and to say on its console what it has learnt, in seconds.
-BOOT_LIMIT_S = 120.0
+# For an instance to start, and then to print its metadata on the console.
+BOOT_TIMEOUT_S = 120.0
 CONSOLE_LINES = 12
 
 
 def up(layout: Layout) -> None:
-    """Raises SystemExit with what is wrong and what helps."""
-    begun = time.monotonic()
+    """Starts the cloud. Raises SystemExit with the error and its remedy."""
+    started = time.monotonic()
     _check_ports(layout)
-    # Only what machines print from now on shows that they started, unless they have been running since.
+    # Only console lines printed from now on show that an instance started, unless it has been running all along.
     printed_before = {} if services.guests(layout).pids() else _console_line_counts(layout)
     with phase("guest image"):
         build(layout.guest)
@@ -46,7 +46,7 @@ def up(layout: Layout) -> None:
     _write_env(layout)
     with phase("gateway"):
         client = connect(layout)
-        _start(layout, services.gateway(layout), lambda: _answers(client))
+        _start(layout, services.gateway(layout), lambda: _serves_api(client))
     with phase("libvirtd"):
         libvirtd = services.libvirtd(layout, kvm=accelerator == "kvm")
         _start(layout, libvirtd, (layout.libvirt / "run" / "libvirt-sock").exists)
@@ -55,40 +55,39 @@ def up(layout: Layout) -> None:
         cloud.ensure_host()
         online = 'name = "kaktus-1" AND status.stream = STREAM_ONLINE'
 
-        def reports() -> bool:
+        def has_reported() -> bool:
             return (
                 any(client.of(agent_pb2.Agent).list(filter=online)) and next(client.kaktuses.list()).status.memory > 0
             )
 
-        _start(layout, services.kaktus(layout), reports)
+        _start(layout, services.kaktus(layout), has_reported)
     with phase("machine"):
-        machine = cloud.ensure_machine()
-        machine = cloud.start(machine, BOOT_LIMIT_S)
-        if machine.power == instance_pb2.POWER_RUNNING:
-            _await_metadata_lines(layout, cloud, machine, printed_before.get(machine.meta.id, 0))
+        instance = cloud.await_running(cloud.ensure_instance(), BOOT_TIMEOUT_S)
+        if instance.power == instance_pb2.POWER_RUNNING:
+            _await_metadata_lines(layout, cloud, instance, printed_before.get(instance.meta.id, 0))
     report(layout, client)
-    print(f"\nThe cloud is up after {time.monotonic() - begun:.1f} s.")
+    print(f"\nThe cloud is up after {time.monotonic() - started:.1f} s.")
 
 
 @contextlib.contextmanager
 def phase(name: str) -> Iterator[list[str]]:
-    """Says that a phase begins, and how long it took; what is appended is said with it."""
-    begun = time.monotonic()
+    """Prints a phase's name, then how long it took and the note that the caller appended, if any."""
+    started = time.monotonic()
     notes: list[str] = []
     if sys.stdout.isatty():
         print(f"{name:<14} ...", end="\r", flush=True)
     yield notes
-    said = f"  {notes[0]}" if notes else ""
-    print(f"{name:<14} {time.monotonic() - begun:5.1f} s{said}", flush=True)
+    note = f"  {notes[0]}" if notes else ""
+    print(f"{name:<14} {time.monotonic() - started:5.1f} s{note}", flush=True)
 
 
 def report(layout: Layout, client: Client) -> None:
-    """What there is, where, and what to type next."""
-    for machine in client.of(instance_pb2.Instance).list():
-        addresses = [client.adapters.get(adapter).address for adapter in machine.adapters]
-        power = instance_pb2.Power.Name(machine.status.power).removeprefix("POWER_").lower()
-        print(f"\n{machine.name}  {power}  {', '.join(addresses)}")
-        for line in console(layout, machine.meta.id)[-CONSOLE_LINES:]:
+    """Prints the instances, the addresses of the API, and commands to try next."""
+    for instance in client.of(instance_pb2.Instance).list():
+        addresses = [client.adapters.get(adapter).address for adapter in instance.adapters]
+        power = instance_pb2.Power.Name(instance.status.power).removeprefix("POWER_").lower()
+        print(f"\n{instance.name}  {power}  {', '.join(addresses)}")
+        for line in console(layout, instance.meta.id)[-CONSOLE_LINES:]:
             print(f"  | {line}")
     slot = layout.slot
     print(f"""
@@ -103,9 +102,9 @@ Next:  . .demo/env; PATH="{layout.bin}:$PATH"
        make status, make logs, make down""")
 
 
-def console(layout: Layout, machine: str) -> list[str]:
-    """What a machine has printed on its serial console."""
-    log = layout.kaktus / "machines" / machine / "console.log"
+def console(layout: Layout, instance: str) -> list[str]:
+    """The lines that an instance has printed on its serial console."""
+    log = layout.kaktus / "machines" / instance / "console.log"
     try:
         return log.read_text(errors="replace").replace("\r", "").splitlines()
     except OSError:
@@ -113,13 +112,13 @@ def console(layout: Layout, machine: str) -> list[str]:
 
 
 def connect(layout: Layout) -> Client:
-    """The public API, as users reach it."""
+    """A client of the public API, through the gateway like a user's."""
     key = layout.admin_key.read_text().strip()
     return Client(f"localhost:{layout.slot.gateway}", key=key, ca=layout.ca)
 
 
 def _check_ports(layout: Layout) -> None:
-    """Raises SystemExit when a stranger listens on a port of ours."""
+    """Raises SystemExit when another program listens on a port of ours."""
     for daemon in (services.kahuna(layout), services.gateway(layout)):
         ours = daemon.pids()
         for port in daemon.ports:
@@ -142,7 +141,7 @@ def _make_ssh_key(layout: Layout) -> None:
     subprocess.run(command, check=True, stdin=subprocess.DEVNULL)
     for file in drafts:
         services.chown_to_caller(file)
-    # Who finds the key finds its public half, too.
+    # The public half first: where the key exists, so does that.
     for file, name in zip(drafts, (key.with_suffix(".pub"), key), strict=True):
         file.replace(name)
 
@@ -161,7 +160,7 @@ def _write_env(layout: Layout) -> None:
 
 
 def _start(layout: Layout, daemon: Daemon, ready: Callable[[], object]) -> None:
-    """Starts it unless it runs. Raises SystemExit when it ends, or is not ready in time, with the last it said."""
+    """Starts a daemon unless it runs. Raises SystemExit with its last output when it ends, or is not ready in time."""
     process = daemon.start(layout)
 
     def serves() -> bool:
@@ -184,7 +183,7 @@ def _is_healthy(layout: Layout) -> bool:
     return bool(answer.status == health_pb2.HealthCheckResponse.SERVING)
 
 
-def _answers(client: Client) -> bool:
+def _serves_api(client: Client) -> bool:
     try:
         list(client.regions.list())
     except (KowaError, OSError):
@@ -193,12 +192,13 @@ def _answers(client: Client) -> bool:
 
 
 def _console_line_counts(layout: Layout) -> dict[str, int]:
-    """How many lines each machine has printed so far."""
+    """How many lines each instance has printed so far, by its id."""
     return {folder.name: len(console(layout, folder.name)) for folder in (layout.kaktus / "machines").glob("*")}
 
 
-def _await_metadata_lines(layout: Layout, cloud: Cloud, machine: instance_pb2.Instance, seen: int) -> None:
-    """From the metadata service: its seed knows it too."""
-    for line in (f"proof={machine.metadata['proof']}", "source=metadata"):
-        if not wait(lambda shown=f"kowabunga: {line}": shown in console(layout, machine.meta.id)[seen:], BOOT_LIMIT_S):  # type: ignore[misc]
-            raise SystemExit(f"demo: the console of {machine.name} does not show {line}; {cloud.problems(machine)}")
+def _await_metadata_lines(layout: Layout, cloud: Cloud, instance: instance_pb2.Instance, printed_before: int) -> None:
+    """Waits until the console has new lines with the metadata and its source: the service, not the seed."""
+    for line in (f"proof={instance.metadata['proof']}", "source=metadata"):
+        wanted = f"kowabunga: {line}"
+        if not wait(lambda: wanted in console(layout, instance.meta.id)[printed_before:], BOOT_TIMEOUT_S):  # noqa: B023
+            raise SystemExit(f"demo: the console of {instance.name} does not show {line}; {cloud.problems(instance)}")

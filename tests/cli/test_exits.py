@@ -58,7 +58,7 @@ def machine(monkeypatch: pytest.MonkeyPatch) -> Iterator[Machine]:
         context.add_callback(made.open.clear)  # at its end, also where gRPC asks for no more of what follows
         yield ConsoleInstanceResponse(session="s")
         yield ConsoleInstanceResponse(data=b"login: \r\n")
-        until(lambda: made.over.is_set() or not context.is_active(), limit=60)
+        until(lambda: made.over.is_set() or not context.is_active(), timeout=60)
         context.abort(grpc.StatusCode.UNAVAILABLE, "Kahuna stops")
 
     def type_console(request: Any, context: grpc.ServicerContext) -> TypeConsoleInstanceResponse:

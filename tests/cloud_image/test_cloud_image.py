@@ -109,10 +109,10 @@ def test_debian_boots_is_set_up_by_its_seed_and_shuts_down(image: tuple[str, str
         agent.send(slice_.objects)
         agent.until(WEB, is_running, 90)  # imported by then
         finished = "Datasource DataSourceNoCloud [seed=/dev/sr0]"
-        until(lambda: finished in host.console(WEB), limit=BOOT_LIMIT_S, what="cloud-init has finished")
+        until(lambda: finished in host.console(WEB), timeout=BOOT_LIMIT_S, what="cloud-init has finished")
         assert "runcmd says web" in host.console(WEB)
 
-        told = until(lambda: answers(host, key_file), limit=60, what="ada may log in")
+        told = until(lambda: answers(host, key_file), timeout=60, what="ada may log in")
         grown = int(told.pop("root"))
         assert told == {
             "user": "ada",

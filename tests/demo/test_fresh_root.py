@@ -48,7 +48,7 @@ def test_make_demo_on_a_fresh_debian(root: Path) -> None:
     found = [line for line in after if not line.startswith("make: ***")]
     assert found, "make leftovers says either way"
     if found != ["nothing is left"]:
-        until(lambda: not still_left(layout, found), limit=OTHERS_LIMIT_S, what=f"nothing is left of {found}")
+        until(lambda: not still_left(layout, found), timeout=OTHERS_LIMIT_S, what=f"nothing is left of {found}")
 
 
 def still_left(layout: Layout, found: list[str]) -> list[str]:

@@ -68,8 +68,8 @@ def demo(checkout: Checkout) -> Iterator[Demo]:
     for words in OLDER:
         checkout.kowactl(words)
     address = json.loads(checkout.kowactl("adapter get hello-eth0 -o json"))["address"]
-    until(lambda: checkout.succeeds(f"ping -c 1 -W 1 {address}"), limit=120, what=f"a ping of {address}")
-    boot_id = until(lambda: _boot_id(checkout, address), limit=120, what="an answer by SSH")
+    until(lambda: checkout.succeeds(f"ping -c 1 -W 1 {address}"), timeout=120, what=f"a ping of {address}")
+    boot_id = until(lambda: _boot_id(checkout, address), timeout=120, what="an answer by SSH")
     ping = subprocess.Popen(["ping", "-n", "-i", "0.2", address], stdout=subprocess.PIPE, text=True)
     try:
         pids, ids = checkout.pids(), checkout.ids_by_kind(ALL_KINDS)

@@ -197,7 +197,7 @@ def test_the_worker_hears_of_what_is_stored_though_the_session_ends_over_its_ack
     session = kahuna.session()
     session.welcome(ONE)
     session.send(batch=fleet_pb2.Batch(nonce="1", objects=MANY, last=True))
-    until(lambda: len(host.wanted) == len(MANY), limit=5, what="what is stored")
+    until(lambda: len(host.wanted) == len(MANY), timeout=5, what="what is stored")
 
 
 def test_what_the_worker_stumbles_over_is_refused_and_the_agent_goes_on(kahuna: ManualKahuna) -> None:

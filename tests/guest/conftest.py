@@ -66,12 +66,12 @@ class Guest:
             ready = [line.startswith("ready ") for line in lines]
             return lines[: ready.index(True)] if any(ready) else None
 
-        found = until(told, limit=BOOT_LIMIT, what=f"ready on {self.console}")
+        found = until(told, timeout=BOOT_LIMIT, what=f"ready on {self.console}")
         assert found is not None
         return found
 
     def until_off(self, limit: float) -> None:
-        until(lambda: not self.domain.isActive(), limit=limit, what=f"{self.domain.name()} off")
+        until(lambda: not self.domain.isActive(), timeout=limit, what=f"{self.domain.name()} off")
 
 
 @dataclass
@@ -88,7 +88,7 @@ class Room:
     def start(self) -> libvirt.virConnect:
         environment = {"KVM": "1" if self.virt == "kvm" else ""}
         self.daemon = programs.start(self.namespace.command(ROOM, self.root), environment=environment)
-        return until(self._connected, limit=CONNECT_LIMIT, what="libvirtd answers")
+        return until(self._connected, timeout=CONNECT_LIMIT, what="libvirtd answers")
 
     def kill(self) -> None:
         """End the daemon as a crash would."""

@@ -111,7 +111,7 @@ def test_a_command_that_is_being_sent_does_not_expire(site: Site) -> None:
     clock, store._clock = store._clock, lambda: clock() + 2 * commands.TIME_TO_LIVE_US
     expiring = site.cloud.loop.start(store.run(commands.expire))
     with pytest.raises(TimeoutError):  # it is held up by the one that takes
-        until(expiring.done, limit=0.2)
+        until(expiring.done, timeout=0.2)
     go_on.set()
     until(lambda: taking.done() and expiring.done(), what="both")
     assert phase_and_reason(site, begun)[0] in OPEN

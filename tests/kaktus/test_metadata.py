@@ -69,7 +69,7 @@ class Street:
             told = self.ask(who, "/latest/api/token", "X-metadata-token-ttl-seconds: 600", "PUT")
             return "" if " " in told else told
 
-        return until(given, limit=BOOT, what=f"a token for {who}")
+        return until(given, timeout=BOOT, what=f"a token for {who}")
 
     def ask(self, who: str, path: str, headers: str, method: str = "GET", host: str = SERVICE) -> str:
         """What the service answers; several headers with \\r\\n between them."""
@@ -118,7 +118,7 @@ def street() -> Iterator[Street]:
             agent.send(slice_.objects)
             for name in MACS:
                 agent.until(id_of(name), is_running, BOOT)
-                until(lambda at=name: "kowabunga: ready" in host.console(id_of(at)), limit=BOOT, what=name)  # type: ignore[misc]
+                until(lambda at=name: "kowabunga: ready" in host.console(id_of(at)), timeout=BOOT, what=name)  # type: ignore[misc]
             terminals = {name: host.virsh("ttyconsole", names.domain(id_of(name))) for name in MACS}
             opened = {name: shells.enter_context(Shell(terminal)) for name, terminal in terminals.items()}
             yield Street(host, slice_, agent, opened)
@@ -232,7 +232,7 @@ def test_even_unfiltered_another_address_gets_nothing(street: Street) -> None:
         street.agent.send(street.slice.objects)
         for name in MACS:
             tap = names.tap(id_of(f"{name}-nic"))
-            until(lambda at=tap: at in street.host.run("nft", "list", "ruleset"), limit=BOOT, what=f"rules on {tap}")  # type: ignore[misc]
+            until(lambda at=tap: at in street.host.run("nft", "list", "ruleset"), timeout=BOOT, what=f"rules on {tap}")  # type: ignore[misc]
     street.lives(BOB)
 
 
@@ -266,13 +266,13 @@ def test_nothing_of_it_is_left(street: Street) -> None:
     street.agent.stop()
     with street.host.agent(hold_gateway=True) as agent:
         agent.send(street.slice.objects)
-        until(lambda: found(street.host, agent) == (2, 2, True), limit=BOOT, what="there are services")
+        until(lambda: found(street.host, agent) == (2, 2, True), timeout=BOOT, what="there are services")
         machines = [thing for name in MACS for thing in (name, f"{name}-nic", f"{name}-disk")]
         street.slice.gone(*machines)
         agent.send(street.slice.objects)
         until(
             lambda: found(street.host, agent) == (0, 0, False),
-            limit=BOOT,
+            timeout=BOOT,
             what="without machines there are no services",
         )
         rest = ("guest", "subnet", "far", *VNETS, "pool")

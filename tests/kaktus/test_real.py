@@ -60,7 +60,7 @@ def is_off(report: fleet_pb2.Report) -> bool:
 
 
 def booted(host: Host, times: int = 1) -> str:
-    until(lambda: host.console(WEB).count("kowabunga: ready") >= times, limit=BOOT, what="the guest is ready")
+    until(lambda: host.console(WEB).count("kowabunga: ready") >= times, timeout=BOOT, what="the guest is ready")
     return host.console(WEB)
 
 
@@ -122,14 +122,14 @@ def test_what_is_destroyed_by_hand_comes_back(host: Host, wanted: Slice) -> None
         host.virsh("destroy", names.domain(WEB))
         host.virsh("undefine", names.domain(WEB))
         kept = ("list", "--persistent", "--state-running", "--name")
-        until(lambda: names.domain(WEB) in host.virsh(*kept), limit=BOOT, what="it is defined and runs")
+        until(lambda: names.domain(WEB) in host.virsh(*kept), timeout=BOOT, what="it is defined and runs")
 
 
 def panic(host: Host, console: str) -> None:
     """By the shell that the guest has on its serial console, which QEMU reads only while somebody has it open."""
     descriptor = os.open(console, os.O_WRONLY | os.O_NOCTTY)
     os.write(descriptor, f"{PANIC}\n".encode())
-    until(lambda: "Kernel panic" in host.console(WEB), limit=BOOT, what="the guest has panicked")
+    until(lambda: "Kernel panic" in host.console(WEB), timeout=BOOT, what="the guest has panicked")
     os.close(descriptor)
 
 

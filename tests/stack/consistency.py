@@ -39,7 +39,7 @@ def await_equal(stack: Stack, limit: float = CONVERGE_LIMIT_S) -> None:
         return not found
 
     try:
-        until(same, limit=limit)
+        until(same, timeout=limit)
     except TimeoutError:
         raise TimeoutError(f"after {limit:g} s: " + "; ".join(found)) from None
 

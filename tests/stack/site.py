@@ -101,7 +101,7 @@ class Site:
         template = self.new_template(self.pool, name, source, sha256)
         until(
             lambda: self.stack.get(template).meta.state == meta_pb2.STATE_READY,
-            limit=BOOT_LIMIT_S,
+            timeout=BOOT_LIMIT_S,
             what="it is imported",
         )
         return template

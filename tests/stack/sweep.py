@@ -92,7 +92,7 @@ class Sweep:
         program.arm(*points)
         self._bring_about(workflow)
         try:
-            until(lambda: not program.armed(), limit=LATE_PASS_LIMIT_S, what=f"dying at {point}")
+            until(lambda: not program.armed(), timeout=LATE_PASS_LIMIT_S, what=f"dying at {point}")
         finally:
             program.arm()
         until(lambda: program.deaths == deaths + len(points), what=f"{program.name} is started again")
@@ -100,7 +100,7 @@ class Sweep:
 
     def _bring_about(self, workflow: Callable[[], Condition], limit: float = LIMIT_S) -> None:
         condition = workflow()
-        until(condition, limit=limit, what=workflow.__name__)
+        until(condition, timeout=limit, what=workflow.__name__)
         consistency.await_equal(self.site.stack, limit)
 
     def _new(self, kind: str) -> InstanceWorkflows | TemplateWorkflows:

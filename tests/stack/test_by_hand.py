@@ -43,14 +43,14 @@ def test_a_domain_made_by_hand_is_reported_and_left_alone(life: InstanceWorkflow
     (stack.folder / "mine.xml").write_text(STRANGER)
     stack.host.virsh("define", str(stack.folder / "mine.xml"))
     try:
-        until(lambda: strangers() == ["domain mine"], limit=40, what="the stranger is reported")
+        until(lambda: strangers() == ["domain mine"], timeout=40, what="the stranger is reported")
         life.site.renew_agent()
         until(life.resize(), what="the agent is at work")
         assert stack.host.virsh("list", "--all", "--name").split().count("mine") == 1
         assert strangers() == ["domain mine"]
     finally:
         stack.host.virsh("undefine", "mine")
-    until(lambda: not strangers(), limit=40, what="nobody is a stranger")
+    until(lambda: not strangers(), timeout=40, what="nobody is a stranger")
 
 
 def test_machines_run_on_while_libvirt_is_dead(life: InstanceWorkflows) -> None:
@@ -61,7 +61,7 @@ def test_machines_run_on_while_libvirt_is_dead(life: InstanceWorkflows) -> None:
     assert host.guests() == before
     life.stop()
     host.start_libvirtd()
-    until(lambda: life.power() == STOPPED, limit=40, what="what was asked for meanwhile")
+    until(lambda: life.power() == STOPPED, timeout=40, what="what was asked for meanwhile")
 
 
 def remarks(life: InstanceWorkflows) -> list[str]:
@@ -76,7 +76,7 @@ def test_a_guest_that_powers_itself_off_stays_off(site: Site) -> None:
     life = InstanceWorkflows(site, "self", "10.9.0.0/24", site.booting())
     until(life.create(), what="it runs")
     types(life, b"poweroff -f\n", after=b"/ # ")
-    until(lambda: life.power() == STOPPED, limit=BOOT_LIMIT_S, what="it is off")
+    until(lambda: life.power() == STOPPED, timeout=BOOT_LIMIT_S, what="it is off")
     until(lambda: remarks(life) == ["GuestPoweredOff"], what="it is told why")
     assert site.stack.get(life.machine).power == STOPPED
     site.renew_agent()

@@ -56,6 +56,6 @@ def test_each_workflow_outlives_a_silence(lives: list[InstanceWorkflows], silenc
         time.sleep(SILENCE_S)  # that long is the promise
         assert len(consistency.processes(stack)) == len(set(consistency.processes(stack)))
     for came in coming:
-        until(came, limit=BACK, what="what was asked for")
+        until(came, timeout=BACK, what="what was asked for")
     consistency.await_equal(stack, BACK)
     assert set(stack.host.guests()) & set(running), "a machine that nobody touched has been started anew"

@@ -68,7 +68,7 @@ def test_a_storm_leaves_both_sides_equal(site: Site, capsys: pytest.CaptureFixtu
             while alive and (len(alive) == MAX_GUESTS or chance.random() < 0.5):
                 for part in alive.pop(chance.randrange(len(alive))):
                     stack.delete(part)
-            until(lambda: len(stack.list(instance_pb2.Instance)) < MAX_GUESTS, limit=ROOM, what="a guest has gone")
+            until(lambda: len(stack.list(instance_pb2.Instance)) < MAX_GUESTS, timeout=ROOM, what="a guest has gone")
             alive.append(parts(site, subnet, f"m{number}"))
     consistency.await_equal(stack, REST)
     with capsys.disabled():
