@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from kahuna.domain import rules
-from kahuna.domain.changes import apply_mask, check_immutable, clear_output_only, fields_of_mask, newly_named
+from kahuna.domain.changes import apply_mask, check_immutable, clear_output_only, fields_of_mask, new_references
 from kahuna.domain.errors import Refusal
 from kahuna.domain.validation import check_request, check_resource, normalize
 from kowa import contract
@@ -237,8 +237,11 @@ def test_what_is_newly_named_is_found_in_parts() -> None:
     after = balancer(
         kaktus="a", members=[{"kaktus": "c"}, {"kaktus": "b"}], status={"kaktus": "y"}, limits={"l": {"kaktus": "d"}}
     )
-    assert newly_named(before, after) == [("members[0].kaktus", "Kaktus", "c"), ("limits['l'].kaktus", "Kaktus", "d")]
-    assert newly_named(None, before) == [
+    assert new_references(before, after) == [
+        ("members[0].kaktus", "Kaktus", "c"),
+        ("limits['l'].kaktus", "Kaktus", "d"),
+    ]
+    assert new_references(None, before) == [
         ("farm", "Farm", "north"),
         ("kaktus", "Kaktus", "a"),
         ("members[0].kaktus", "Kaktus", "b"),
@@ -315,7 +318,7 @@ def test_an_address_has_one_text(text: str) -> None:
 
 def test_an_instance_names_its_parts() -> None:
     web = instance_pb2.Instance(project="p", zone="z", volumes=["a", "b"], kaktus="k")
-    assert [(where, kind) for where, kind, _ in newly_named(None, web)] == [
+    assert [(where, kind) for where, kind, _ in new_references(None, web)] == [
         ("project", "Project"),
         ("zone", "Zone"),
         ("volumes[0]", "Volume"),

@@ -5,12 +5,12 @@ import pytest
 from kahuna.api.filters import Condition, conditions
 from kahuna.api.query import matcher
 from kahuna.domain.errors import Refusal
-from kahuna.domain.validation import described
+from kahuna.domain.validation import schema_of
 from kowa.v2.instance_pb2 import Instance
 from kowa.v2.operation_pb2 import Operation
 from kowa.v2.storage_pool_pb2 import StoragePool
 
-INSTANCE = described(Instance())
+INSTANCE = schema_of(Instance())
 MEANS = [
     # what is written                       what it asks
     ("", []),
@@ -208,10 +208,10 @@ def test_a_colon_asks_for_a_part_of_texts_and_lists_and_for_all_of_the_rest() ->
         ("power:unspecified", [small, large]),
     ):
         assert [machine for machine in (small, large) if matcher(INSTANCE, written)(machine)] == found, written
-    assert not matcher(described(Operation()), "progress:1")(Operation(progress=10))
+    assert not matcher(schema_of(Operation()), "progress:1")(Operation(progress=10))
 
 
 def test_fractions_are_compared_as_numbers() -> None:
     pool = StoragePool(overcommit=1.5)
     for written, found in (("overcommit = 1.5", True), ("overcommit > 1.25", True), ("overcommit < 1", False)):
-        assert matcher(described(pool), written)(pool) is found, written
+        assert matcher(schema_of(pool), written)(pool) is found, written

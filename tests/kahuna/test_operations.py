@@ -69,7 +69,7 @@ def test_what_is_under_way_has_a_deadline_by_its_kind_of_work(site: Site) -> Non
     assert (done.phase, done.HasField("deadline")) == (DONE, False)
     soon = site.client.operations.list(filter=f"deadline <= {operation.deadline.ToJsonString()} AND phase = waiting")
     assert [found.method for found in soon] == ["RebootInstance"]
-    assert lifecycle.WORK_LIMITS_S.keys() <= {method.name for method in contract.load().methods.values()}
+    assert lifecycle.WORK_TIMEOUTS_S.keys() <= {method.name for method in contract.load().methods.values()}
 
 
 def test_the_same_wish_again_replaces_nothing(site: Site) -> None:

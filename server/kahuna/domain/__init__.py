@@ -1,1 +1,1 @@
-"""The rules. Values in, values out: no clock, no socket, no database."""
+"""The pure rules: functions of their arguments, which use no clock, socket or database."""

@@ -9,10 +9,10 @@ from kowa.reserved import find_mac_owner
 # Locally administered, unicast; the rest is random.
 MAC_PREFIX = "52:54:00"
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
-# No machine's addresses, and why.
+# Ranges that no instance gets an address of, each with the reason.
 _NOT_FOR_HOSTS: tuple[tuple[Network, str], ...] = tuple(
-    (ipaddress.ip_network(cidr), why)
-    for cidr, why in (
+    (ipaddress.ip_network(cidr), reason)
+    for cidr, reason in (
         ("0.0.0.0/8", "is no host's"),
         ("127.0.0.0/8", "a host keeps for itself"),
         ("169.254.0.0/16", "is link-local: machines find their metadata there"),
@@ -29,24 +29,24 @@ _NOT_FOR_HOSTS: tuple[tuple[Network, str], ...] = tuple(
 )
 
 
-def check_subnet(cidr: str, gateway: str, others: Collection[tuple[str, str]], where: str) -> str:
-    """The gateway of a new subnet: the one asked for, or the first address.
+def check_subnet(cidr: str, gateway: str, others: Collection[tuple[str, str]], domain: str) -> str:
+    """Returns the gateway of a new subnet: the given one, or by default the first address.
 
-    `others` are the names and networks of its routing domain's subnets, `where` is that domain in words. Raises Refusal
-    when the network is too small for an instance, overlaps one of them or what is no instance's, or the gateway is not
-    one of its host addresses.
+    `others` are the names and networks of its routing domain's subnets; `domain` names that domain in the refusal.
+    Raises Refusal when the network is too small for an instance, overlaps one of them or a reserved range, or when the
+    gateway is not one of its host addresses.
     """
     network = ipaddress.IPv4Network(cidr)
     if network.prefixlen > 30:
         raise invalid("cidr", f"{cidr} has no room for a gateway and a machine; use /30 or wider")
     if network.prefixlen < 8:
         raise invalid("cidr", f"{cidr} is wider than /8; split it")
-    why = reserved_range(network)
-    if why:
-        raise invalid("cidr", f"{cidr} overlaps {why}; use a private range, such as one of 10.0.0.0/8")
+    reserved = reserved_range(network)
+    if reserved:
+        raise invalid("cidr", f"{cidr} overlaps {reserved}; use a private range, such as one of 10.0.0.0/8")
     for name, other in others:
         if network.overlaps(ipaddress.IPv4Network(other)):
-            raise invalid("cidr", f"{cidr} overlaps {other} of subnet {name}; choose a range that is free {where}")
+            raise invalid("cidr", f"{cidr} overlaps {other} of subnet {name}; choose a range that is free {domain}")
     if not gateway:
         return str(network[1])
     address = ipaddress.IPv4Address(gateway)
@@ -56,17 +56,17 @@ def check_subnet(cidr: str, gateway: str, others: Collection[tuple[str, str]], w
 
 
 def reserved_range(network: Network) -> str:
-    """The range that is no machine's in which a network lies or of which it holds some, and why; or nothing."""
-    for other, why in _NOT_FOR_HOSTS:
+    """The first range reserved from instances that a network overlaps, with the reason; empty if there is none."""
+    for other, reason in _NOT_FOR_HOSTS:
         if network.overlaps(other):
-            return f"{other}, which {why}"
+            return f"{other}, which {reason}"
     return ""
 
 
 def check_address(address: str, cidr: str, gateway: str) -> None:
-    """Raises Refusal unless the address can be a machine's in the subnet."""
-    network, asked = ipaddress.IPv4Network(cidr), ipaddress.IPv4Address(address)
-    if asked not in network or asked in (network.network_address, network.broadcast_address):
+    """Raises Refusal unless an instance can have the address in the subnet."""
+    network, wanted = ipaddress.IPv4Network(cidr), ipaddress.IPv4Address(address)
+    if wanted not in network or wanted in (network.network_address, network.broadcast_address):
         raise invalid("address", f"{address} is not a host address of {cidr}")
     if address == gateway:
         raise invalid("address", f"{address} is the subnet's gateway")
@@ -75,20 +75,20 @@ def check_address(address: str, cidr: str, gateway: str) -> None:
 def free_address(cidr: str, gateway: str, taken: Collection[str]) -> str:
     """The lowest free host address of a subnet. Raises Refusal NO_ADDRESS when there is none."""
     network = ipaddress.IPv4Network(cidr)
-    held = {int(ipaddress.IPv4Address(address)) for address in (*taken, gateway)}
+    used = {int(ipaddress.IPv4Address(address)) for address in (*taken, gateway)}
     for candidate in range(int(network.network_address) + 1, int(network.broadcast_address)):
-        if candidate not in held:
+        if candidate not in used:
             return str(ipaddress.IPv4Address(candidate))
     raise Refusal("NO_ADDRESS", f"subnet {cidr} has no free address; delete an adapter or add a subnet")
 
 
 def check_mac(mac: str, vnets: Mapping[str, str], hosts: Mapping[str, str]) -> None:
-    """Raises Refusal when a hardware address is the platform's own on one of the vnets, given by id and name."""
+    """Raises Refusal if the platform itself uses a hardware address on one of the vnets (id -> name) or hosts."""
     owner = find_mac_owner(mac, vnets, hosts)
     if owner:
         raise invalid("mac", f"{mac} is {owner}; choose another, or leave it out for one")
 
 
 def mac_of(random_bytes: bytes) -> str:
-    """A hardware address from three random bytes; the database says whether it is taken."""
+    """A hardware address made of three random bytes; only the database can tell whether it is free."""
     return ":".join([MAC_PREFIX, *(f"{byte:02x}" for byte in random_bytes)])

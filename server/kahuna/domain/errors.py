@@ -1,4 +1,4 @@
-"""Why a call is refused: a closed list. A reason is never renamed or reused."""
+"""Refusals of calls. Their reasons are a closed list: none is ever renamed or reused."""
 
 from collections.abc import Mapping, Sequence
 
@@ -6,7 +6,7 @@ from kowa.errors import Violation as Violation
 from kowa.formats import quoted as quoted
 from kowa.formats import shortened as shortened
 
-# reason -> the name of its gRPC status. The REST status follows from that in the gateway.
+# Reason -> the name of its gRPC status, from which the gateway derives the REST status.
 REASONS: Mapping[str, str] = {
     "UNAUTHENTICATED": "UNAUTHENTICATED",
     "PERMISSION_DENIED": "PERMISSION_DENIED",
@@ -36,10 +36,10 @@ REASONS: Mapping[str, str] = {
 
 
 class Refusal(Exception):
-    """A call refused, before any side effect.
+    """The refusal of a call, raised before any side effect.
 
-    `reason` is one of REASONS; the message names the object, what is wrong and the remedy; `details` hold the same
-    for programs.
+    `reason` is one of REASONS; the message names the object, the fault and the remedy; `details` hold the same for
+    programs.
     """
 
     def __init__(
@@ -64,23 +64,23 @@ class Refusal(Exception):
 
 
 def on_fields(reason: str, violations: Sequence[Violation], details: Mapping[str, str] | None = None) -> Refusal:
-    """A refusal of the values of some fields."""
+    """A refusal for one or more fields, with one message for all of them."""
     message = "; ".join(f"{violation.field}: {violation.description}" for violation in violations)
     return Refusal(reason, message, details=details, violations=violations)
 
 
 def on_field(reason: str, field: str, description: str) -> Refusal:
-    """A refusal of one field's value."""
+    """A refusal for one field."""
     return on_fields(reason, [Violation(field, description)])
 
 
 def invalid(field: str, description: str) -> Refusal:
-    """A refusal of one field's value, which is wrong in itself."""
+    """A refusal with INVALID_ARGUMENT: one field's value is wrong."""
     return on_field("INVALID_ARGUMENT", field, description)
 
 
 def not_found(kind: str, id_: str) -> Refusal:
-    """The answer for what does not exist, and for what the caller may not see."""
+    """The refusal for a resource that does not exist, and for one that the caller may not see."""
     return Refusal(
         "NOT_FOUND",
         f"no {kind} has the id {quoted(id_)}; list them to find it",

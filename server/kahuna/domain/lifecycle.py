@@ -1,19 +1,19 @@
-"""The state of a resource and the phase of an operation, from generations, deletion mark and failure."""
+"""The state of a resource and the phase of an operation, derived from generations, deletion mark and failure."""
 
 from kowa.v2 import meta_pb2, operation_pb2
 
-# How long work may take, by its method, until its operation is overdue.
-WORK_LIMITS_S = {
+# Seconds, by method, after which an unfinished operation is overdue.
+WORK_TIMEOUTS_S = {
     "CreateTemplate": 6 * 3600 + 600,  # the agent gives up an import after six hours
-    "RebootInstance": 120,  # it is begun within a minute, or not at all
+    "RebootInstance": 120,  # the agent starts it within a minute, or never
     "ResetInstance": 120,
 }
-DEFAULT_WORK_LIMIT_S = 300
+DEFAULT_WORK_TIMEOUT_S = 300
 OPEN = frozenset({operation_pb2.PHASE_RUNNING, operation_pb2.PHASE_WAITING})
 
 
 def state(head: meta_pb2.Meta, *, converges: bool) -> meta_pb2.State:
-    """The state that clients see, of a resource whose own says at most that its agent has given it up."""
+    """The state that clients see. As stored, `head.state` only tells whether its agent has given up (ERROR)."""
     if head.HasField("delete_time"):
         return meta_pb2.STATE_DELETING
     if not converges:
@@ -24,7 +24,7 @@ def state(head: meta_pb2.Meta, *, converges: bool) -> meta_pb2.State:
 
 
 def phase(target_generation: int, head: meta_pb2.Meta) -> operation_pb2.Phase:
-    """The phase of an open operation on a resource; a deletion is done only when the row is removed."""
+    """The phase of an open operation on a resource. A deletion stays RUNNING until the row is removed."""
     if head.state == meta_pb2.STATE_READY:
         return operation_pb2.PHASE_DONE
     if head.state == meta_pb2.STATE_DELETING or head.observed_generation < target_generation:

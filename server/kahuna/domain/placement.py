@@ -1,4 +1,4 @@
-"""Where a machine goes: filter the hosts, weigh what is left, say why of the others."""
+"""Placement of instances: filters the hosts, sorts those that fit, and gives a reason for each of the others."""
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
@@ -7,13 +7,13 @@ from kahuna.domain.errors import Refusal
 from kowa import sizes
 from kowa.v2 import agent_pb2
 
-# How many reasons a refusal's message gives.
+# Different reasons that a refusal's message lists.
 MAX_REASONS = 8
 
 
 @dataclass(frozen=True, slots=True)
 class Demand:
-    """What a machine needs. Memory in bytes; `pools` are the storage pools its disks lie in."""
+    """The needs of an instance. Memory is in bytes; `pools` are the storage pools that hold its disks."""
 
     vcpus: int
     memory: int
@@ -22,7 +22,7 @@ class Demand:
 
 @dataclass(frozen=True, slots=True)
 class Host:
-    """A host as placement sees it. CPUs in threads and memory in bytes, both after overcommit; `pools` it reaches."""
+    """A host as placement sees it. CPUs are threads, memory is bytes, both after overcommit; it can use `pools`."""
 
     id: str
     name: str
@@ -36,22 +36,22 @@ class Host:
     bound: bool = True
 
 
-def choose(demand: Demand, hosts: Iterable[Host], within: str, lock: Callable[[Host], Host]) -> Host:
-    """The best host for a demand, of all of a zone or a region, as `within` says, that still fits once it is locked.
+def choose(demand: Demand, hosts: Iterable[Host], area: str, lock: Callable[[Host], Host]) -> Host:
+    """Returns the best host that still fits a demand once it is locked. `area`, "zone" or "region", is for the refusal.
 
-    Raises Refusal NO_HOST with one reason for each host when none fits. Being offline never refuses a host.
+    Raises Refusal NO_HOST with one reason for each host when none fits. A host that is offline is not refused for that.
     """
     refused: dict[str, str] = {}
-    for host in sorted(hosts, key=weight):
-        reason = why_not(demand, host) or why_not(demand, lock(host))
+    for host in sorted(hosts, key=sort_key):
+        reason = misfit(demand, host) or misfit(demand, lock(host))
         if not reason:
             return host
         refused[host.name] = reason
-    raise no_host(refused, within)
+    raise no_host(refused, area)
 
 
-def no_host(refused: Mapping[str, str], within: str) -> Refusal:
-    """The refusal by all hosts of a zone or region, by name with the reason. The message counts those of one reason."""
+def no_host(refused: Mapping[str, str], area: str) -> Refusal:
+    """The refusal when no host fits; `refused` maps names to reasons. The message counts the hosts of each reason."""
     hosts: dict[str, list[str]] = {}
     for name, reason in sorted(refused.items()):
         hosts.setdefault(reason, []).append(name)
@@ -62,14 +62,14 @@ def no_host(refused: Mapping[str, str], within: str) -> Refusal:
         reasons.append(f"and {sum(len(names) for _, names in groups[MAX_REASONS:])} more")
     return Refusal(
         "NO_HOST",
-        f"no host of the {within} can hold the machine ({'; '.join(reasons) or f'the {within} has no host'}); "
+        f"no host of the {area} can hold the machine ({'; '.join(reasons) or f'the {area} has no host'}); "
         "ask for less or add a host",
         details=dict(sorted(refused.items())),
     )
 
 
-def why_not(demand: Demand, host: Host) -> str:
-    """Why a host can't hold a demand, or nothing."""
+def misfit(demand: Demand, host: Host) -> str:
+    """The reason why a host can't hold a demand; empty if it can."""
     if host.cordoned:
         return "is cordoned"
     if not host.bound:
@@ -86,7 +86,7 @@ def why_not(demand: Demand, host: Host) -> str:
     return ""
 
 
-def weight(host: Host) -> tuple[int, float, str]:
-    """Sorts hosts: who can start it soonest, then who has the greatest share of memory free, then by name."""
+def sort_key(host: Host) -> tuple[int, float, str]:
+    """Puts connected hosts first, then the greatest share of free memory, then sorts by name."""
     free = (host.memory - host.used_memory) / host.memory if host.memory else 0.0
     return host.stream or agent_pb2.STREAM_OFFLINE, -free, host.name

@@ -1,4 +1,4 @@
-"""What one value must meet: the rules of the contract, and their words."""
+"""Checks of single values against the rules of the contract, with the texts of their violations."""
 
 import ipaddress
 import re
@@ -11,14 +11,14 @@ from kowa import formats
 from kowa.ssh_keys import public_key_problem
 from kowa.v2 import options_pb2
 
-# How user data begins in base64: #cloud-config, #!/, #include, MIME's headers, gzip.
+# Beginnings of user data in base64: #cloud-config, #!/, #include, MIME's headers, gzip.
 _IN_BASE64 = ("I2Nsb3Vk", "IyEv", "IyEg", "I2luY2x1ZGU", "Q29udGVudC1UeXBl", "TUlNRS1WZXJzaW9u", "H4sI")
 _PORTS = re.compile(r"([1-9][0-9]{0,4})(?:-([1-9][0-9]{0,4}))?")
 _LAST_PORT = 65535
 _MAX_HOST_NAME = 253
 _MAPPED = ipaddress.ip_network("::ffff:0:0/96")
 _FAMILIES: Mapping[int, tuple[tuple[int, ...], str, str]] = {
-    # versions, and the words of a network and of an address
+    # IP versions, and how a network and an address are called
     options_pb2.FAMILY_IPV4: ((4,), "IPv4 network like 10.20.0.0/24", "IPv4 address"),
     options_pb2.FAMILY_IPV6: ((6,), "IPv6 network like 2001:db8::/64", "IPv6 address"),
     options_pb2.FAMILY_ANY: ((4, 6), "IP network like 10.20.0.0/24 or 2001:db8::/64", "IP address"),
@@ -26,7 +26,7 @@ _FAMILIES: Mapping[int, tuple[tuple[int, ...], str, str]] = {
 
 
 def problems(rule: options_pb2.Rule, value: Any) -> Iterator[str]:
-    """What a value does not meet, in words that follow its field's name. Rules of whole lists and maps are apart."""
+    """Yields each violation as text that follows its field's name. `validation` checks the rules of lists and maps."""
     for option, wanted in rule.ListFields():
         check = CHECKS.get(option.name)
         if check and (reason := check(value, wanted)):
@@ -39,8 +39,8 @@ def _max_len(value: Any, most: int) -> str:
 
 
 def _cidr(value: str, family: int) -> str:
-    versions, what, _ = _FAMILIES[family]
-    reason = f"{quoted(value)} is no {what} without host bits"
+    versions, noun, _ = _FAMILIES[family]
+    reason = f"{quoted(value)} is no {noun} without host bits"
     try:
         network = ipaddress.ip_network(value, strict=False)
     except ValueError:
@@ -49,21 +49,21 @@ def _cidr(value: str, family: int) -> str:
         return reason
     if network.prefixlen >= _MAPPED.prefixlen and network.overlaps(_MAPPED):
         return f"{reason}: it holds IPv4 addresses; write them as an IPv4 network"
-    # One network has one text, which comes back as it was sent and is found by filters.
+    # Only one spelling is accepted, so that clients read back what they sent and filters find it.
     return "" if str(network) == value else f"{reason}; write {network}"
 
 
 def _ip(value: str, family: int) -> str:
-    versions, _, what = _FAMILIES[family]
-    reason = f"{quoted(value)} is no {what} that a host can have"
+    versions, _, noun = _FAMILIES[family]
+    reason = f"{quoted(value)} is no {noun} that a host can have"
     try:
         address = ipaddress.ip_address(value)
     except ValueError:
         return reason
     if address.version not in versions or getattr(address, "scope_id", None):
         return reason
-    if why := reserved_range(ipaddress.ip_network(address)):
-        return f"{reason}: it is of {why}"
+    if reserved := reserved_range(ipaddress.ip_network(address)):
+        return f"{reason}: it is of {reserved}"
     return "" if str(address) == value else f"{quoted(value)} is written {address}"
 
 
@@ -78,27 +78,27 @@ def _ports(value: str, _: bool) -> str:
 
 def _is_host_name(value: str) -> bool:
     labels = value.split(".")
-    # What ends in a number is read as an address by those who resolve it.
+    # Resolvers take a name that ends in a number for an address.
     return len(value) <= _MAX_HOST_NAME and not labels[-1].isdecimal() and all(map(formats.DNS_LABEL.fullmatch, labels))
 
 
-def _text(least: int, most: int) -> Callable[[str], bool]:
+def _is_text(least: int, most: int) -> Callable[[str], bool]:
     return lambda value: least <= len(value) <= most and not formats.CONTROLS.search(value)
 
 
 def _user_data(value: str) -> str:
-    """Refuses what a guest would silently ignore as a whole."""
+    """Refuses user data that a guest would ignore without a word."""
     if value.startswith("\ufeff"):
         return "begins with a byte order mark, for which a guest ignores it; give it without one"
     return "is in base64; give it as it is, uncompressed" if value.startswith(_IN_BASE64) else ""
 
 
-def _form(holds: Callable[[str], object], words: str) -> Callable[[Any, Any], str]:
-    return lambda value, _: "" if holds(value) else f"{quoted(value)} is {words}"
+def _form(is_valid: Callable[[str], object], fault: str) -> Callable[[Any, Any], str]:
+    return lambda value, _: "" if is_valid(value) else f"{quoted(value)} is {fault}"
 
 
 CHECKS: Mapping[str, Callable[[Any, Any], str]] = {
-    "name": _form(_text(1, 255), "no name: 1 to 255 characters without control characters"),
+    "name": _form(_is_text(1, 255), "no name: 1 to 255 characters without control characters"),
     "dns_label": _form(formats.DNS_LABEL.fullmatch, "no DNS label: 1 to 63 of a-z, 0-9 and inner hyphens"),
     "host_name": _form(_is_host_name, "no host name like www.example.net, in lower case"),
     "max_len": _max_len,
@@ -111,8 +111,8 @@ CHECKS: Mapping[str, Callable[[Any, Any], str]] = {
     "sha256": _form(formats.SHA256.fullmatch, "no SHA-256 checksum of 64 lower-case hexadecimal digits"),
     "interface": _form(formats.INTERFACE.fullmatch, "no interface name: 1 to 15 of letters, digits, _ . -"),
     "label_name": _form(formats.LABEL_NAME.fullmatch, "no label's name: 1 to 63 of letters, digits, . _ - /"),
-    "label_value": _form(_text(0, 255), "no label's value: at most 255 characters without control characters"),
-    "request_id": _form(_text(1, 64), "no request id: 1 to 64 characters without control characters"),
+    "label_value": _form(_is_text(0, 255), "no label's value: at most 255 characters without control characters"),
+    "request_id": _form(_is_text(1, 64), "no request id: 1 to 64 characters without control characters"),
     "user_data": lambda value, _: _user_data(value),
     "ssh_public_key": lambda value, _: public_key_problem(value),  # not repeated: it may be a private key
 }

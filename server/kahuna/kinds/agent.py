@@ -5,7 +5,7 @@ from typing import Any
 
 from google.protobuf.message import Message
 
-from kahuna.domain.changes import newly_named
+from kahuna.domain.changes import new_references
 from kahuna.domain.errors import Refusal, on_field
 from kahuna.kinds.kind import Kind
 from kahuna.store.resource import CONTRACT, Lock, Resource, meta
@@ -40,7 +40,7 @@ def check_agents(tx: Transaction, node: Message, before: Message | None = None) 
 
     Whoever names an agent has locked it, so that what is seen here stays so.
     """
-    for place, kind, agent in newly_named(before, node):
+    for place, kind, agent in new_references(before, node):
         for served, other in nodes_of(tx, agent) if kind == "Agent" else ():
             if other.meta.id != meta(node).id:
                 going = ", which is being deleted" if other.meta.HasField("delete_time") else ""

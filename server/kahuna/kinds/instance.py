@@ -9,7 +9,7 @@ from sqlalchemy import BigInteger
 from sqlmodel import Field
 
 from kahuna.domain.errors import Refusal, invalid, on_field
-from kahuna.domain.placement import Demand, choose, why_not
+from kahuna.domain.placement import Demand, choose, misfit
 from kahuna.kinds import tracking
 from kahuna.kinds.kaktus import hosts_of_region, hosts_of_zone, locked_host
 from kahuna.kinds.kind import Call, Kind
@@ -60,7 +60,7 @@ class Instances(Kind[instance_pb2.Instance], table=Instance):
         more = Demand(max(after.vcpus - before.vcpus, 0), max(after.memory - before.memory, 0))
         if more.vcpus or more.memory:
             found = replace(locked_host(tx, before.kaktus), cordoned=False)
-            reason = why_not(more, found)
+            reason = misfit(more, found)
             if reason:
                 message = f"host {found.name} can't hold the growth: it {reason}"
                 raise Refusal("NO_HOST", message, details={found.name: reason})

@@ -11,7 +11,7 @@ from typing import Any, Generic, NamedTuple, TypeVar, cast
 from google.protobuf.message import Message
 from sqlmodel import select
 
-from kahuna.domain.changes import apply_mask, check_immutable, clear_output_only, fields_of_mask, newly_named
+from kahuna.domain.changes import apply_mask, check_immutable, clear_output_only, fields_of_mask, new_references
 from kahuna.domain.errors import Refusal, invalid, not_found, on_field, quoted
 from kahuna.domain.reach import AGENT
 from kahuna.domain.validation import check_resource, normalize
@@ -235,7 +235,7 @@ class Kind(Generic[M]):
             operation = tracking.begin(tx, cause, self.name, changed)
         else:
             operation = tracking.record(tx, cause, self.name, changed, operation_pb2.PHASE_DONE)
-        if any(kind == AGENT for _, kind, _ in newly_named(changed, before)):  # whose word nothing waits for any more
+        if any(kind == AGENT for _, kind, _ in new_references(changed, before)):  # nothing waits for the former agent
             tracking.explain_waiting(tx)
             deletion.sweep_marked(tx)
         return Outcome(changed, operation)
@@ -259,7 +259,7 @@ class Kind(Generic[M]):
 
     def _lock_references(self, tx: Transaction, cause: Cause, resource: Message, before: M | None = None) -> None:
         """Holds what a resource or a request names anew: it is there and stays. Raises Refusal on the field."""
-        for place, kind, id_ in newly_named(before, resource):
+        for place, kind, id_ in new_references(before, resource):
             found, noun = tx.find(kind, id_, TABLES[kind].lock_by_reference), CONTRACT.kinds[kind].command
             if found is None or not cause.scope.sees(kind, found):
                 raise invalid(place, f"no {noun} has the id {quoted(id_)}; list them to find it")

@@ -57,7 +57,7 @@ def record(
     operation.phase, operation.command = phase, command
     operation.target_generation = 0 if command else meta(target).generation
     if phase in lifecycle.OPEN:
-        limit_s = lifecycle.WORK_LIMITS_S.get(cause.method, lifecycle.DEFAULT_WORK_LIMIT_S)
+        limit_s = lifecycle.WORK_TIMEOUTS_S.get(cause.method, lifecycle.DEFAULT_WORK_TIMEOUT_S)
         operation.deadline.FromMicroseconds(tx.now + limit_s * 1_000_000)
         obstacle = _obstacle(tx, kind, target)
         if obstacle:
