@@ -1,4 +1,4 @@
-"""The same calls through other clients, with the methods of `Client`: REST through a real Envoy, and kowactl."""
+"""Other clients with the methods of `Client`: REST through a real Envoy, and kowactl."""
 
 import contextlib
 import json
@@ -28,12 +28,12 @@ class ResourceClient:
 
     def of(self, message: type[Message]) -> Any:
         """The resources of a message's kind."""
-        return self.speak(contract.load().kinds[message.DESCRIPTOR.name])
+        return self.resources_of(contract.load().kinds[message.DESCRIPTOR.name])
 
-    def __getattr__(self, nouns: str) -> Any:
-        return self.speak(next(kind for kind in contract.load().kinds.values() if kind.nouns == nouns))
+    def __getattr__(self, plural_name: str) -> Any:
+        return self.resources_of(next(kind for kind in contract.load().kinds.values() if kind.nouns == plural_name))
 
-    def speak(self, kind: contract.Kind) -> Any:
+    def resources_of(self, kind: contract.Kind) -> Any:
         """The resources of a kind."""
         raise NotImplementedError
 
@@ -44,7 +44,7 @@ class Rest(ResourceClient):
     def __init__(self, base: str, key: str) -> None:
         self.http = httpx.Client(base_url=base, headers={"authorization": f"Bearer {key}"})
 
-    def speak(self, kind: contract.Kind) -> "RestKind":
+    def resources_of(self, kind: contract.Kind) -> "RestKind":
         """The resources of a kind."""
         return RestKind(self.http, kind)
 
@@ -57,69 +57,70 @@ class RestKind:
 
     def begin_create(self, resource: Message) -> Any:
         """POST."""
-        return self._ask("POST", self._path, body=resource)
+        return self._request("POST", self._path, body=resource)
 
     def begin_update(self, resource: Any, mask: Iterable[str]) -> Any:
         """PATCH with `update_mask`."""
         query = {"update_mask": ",".join(mask)}
-        return self._ask("PATCH", f"{self._path}/{resource.meta.id}", query, resource)
+        return self._request("PATCH", f"{self._path}/{resource.meta.id}", query, resource)
 
     def begin_delete(self, id_: str) -> Any:
         """DELETE."""
-        return self._ask("DELETE", f"{self._path}/{quote(id_, safe='')}")
+        return self._request("DELETE", f"{self._path}/{quote(id_, safe='')}")
 
     def begin(self, verb: str, id_: str = "", **fields: Any) -> Any:
-        """POST of a verb, of one or of the kind."""
-        return self._ask("POST", f"{self._path}/{id_}:{verb}" if id_ else f"{self._path}:{verb}", sent=fields)
+        """POST of a verb, on one resource or, without an id, on the kind."""
+        path = f"{self._path}/{id_}" if id_ else self._path
+        return self._request("POST", f"{path}:{verb}", body_fields=fields)
 
     def get(self, id_: str) -> Any:
-        """GET of one. Without an id that path is the list's."""
-        return self._parse(self._ask("GET", f"{self._path}/{quote(id_, safe='')}"))
+        """GET of one. With an empty id the path is the list's."""
+        return self._parse(self._request("GET", f"{self._path}/{quote(id_, safe='')}"))
 
     def list(self, **query: Any) -> Iterator[Any]:
         """GET."""
-        found = self._ask("GET", self._path, query)
+        found = self._request("GET", self._path, query)
         return (self._parse(item) for item in found.get(self._kind.nouns, []))
 
-    def _ask(
+    def _request(
         self,
         verb: str,
         path: str,
         query: dict[str, Any] | None = None,
         body: Message | None = None,
-        sent: dict[str, Any] | None = None,
+        body_fields: dict[str, Any] | None = None,
     ) -> Any:
         if body is not None:
-            sent = json_format.MessageToDict(body, preserving_proto_field_name=True)
-        answer = self._http.request(verb, path, params=query, json=sent)
-        if answer.status_code != httpx.codes.OK:
-            raise _error(answer)
-        return answer.json()
+            body_fields = json_format.MessageToDict(body, preserving_proto_field_name=True)
+        response = self._http.request(verb, path, params=query, json=body_fields)
+        if response.status_code != httpx.codes.OK:
+            raise _error(response)
+        return response.json()
 
     def _parse(self, item: dict[str, Any]) -> Any:
         return json_format.ParseDict(item, contract.load().stub(self._kind.message.name)())
 
 
-def _error(answer: httpx.Response) -> errors.KowaError:
-    status = answer.json()
+def _error(response: httpx.Response) -> errors.KowaError:
+    status = response.json()
     reasons = [detail["reason"] for detail in status.get("details", ()) if "reason" in detail]
     return errors.KowaError(status["message"], code=str(status["code"]), reason=reasons[0] if reasons else "")
 
 
 class Kowactl(ResourceClient):
-    """The command, as a process for each call."""
+    """The kowactl command, one process for each call."""
 
     def __init__(self, endpoint: str, key: str, command: Sequence[str] = KOWACTL) -> None:
         self._command = command
         self._environment = {**os.environ, "KOWABUNGA_ENDPOINT": endpoint, "KOWABUNGA_API_KEY": key}
 
-    def speak(self, kind: contract.Kind) -> "KowactlKind":
+    def resources_of(self, kind: contract.Kind) -> "KowactlKind":
         """The resources of a kind."""
         return KowactlKind(self, kind)
 
-    def run(self, *words: str, stdin: str = "") -> str:
-        """What it prints. Raises KowaError with what it says when it refuses; its exit code is the error's code."""
-        command = [*self._command, "--insecure", *words]
+    def run(self, *arguments: str, stdin: str = "") -> str:
+        """Runs it and returns its output. Raises KowaError with its message; the exit code is the error's code."""
+        command = [*self._command, "--insecure", *arguments]
         done = subprocess.run(
             command, env=self._environment, input=stdin, capture_output=True, text=True, check=False, timeout=60
         )
@@ -136,37 +137,38 @@ class KowactlKind:
         self._run, self._kind = kowactl.run, kind
 
     def begin_create(self, resource: Message) -> str:
-        """From a file with all of it."""
+        """Creates it from a file with all its fields."""
         return self._run(self._kind.command, "create", "--no-wait", "--from-file", "-", stdin=self._document(resource))
 
     def begin_update(self, resource: Any, mask: Iterable[str]) -> str:
-        """From a file with what changes, and the etag."""
+        """Updates it from a file with the changed fields and the etag."""
         document = json_format.MessageToDict(resource, preserving_proto_field_name=True)
-        kept = {name: document.get(name) for name in mask} | {"meta": {"etag": resource.meta.etag}}
-        words = (self._kind.command, "update", resource.meta.id, "--no-wait", "--from-file", "-")
-        return self._run(*words, stdin=json.dumps(kept))
+        changed_fields = {name: document.get(name) for name in mask} | {"meta": {"etag": resource.meta.etag}}
+        arguments = (self._kind.command, "update", resource.meta.id, "--no-wait", "--from-file", "-")
+        return self._run(*arguments, stdin=json.dumps(changed_fields))
 
     def begin_delete(self, id_: str) -> str:
-        """By its id."""
+        """Deletes it by its id."""
         return self._run(self._kind.command, "delete", "--no-wait", id_)
 
     def begin(self, verb: str, id_: str = "", **fields: Any) -> str:
-        """A verb, of one or of the kind; what has fields of its own as name=value."""
-        words = [self._kind.command, verb, "--no-wait", *([id_] if id_ else [])]
+        """Calls a verb, on one resource or on the kind; message fields are given as name=value."""
+        arguments = [self._kind.command, verb, "--no-wait", *([id_] if id_ else [])]
         for name, value in fields.items():
-            for one in value if isinstance(value, list) else [value]:
-                part = ",".join(f"{key}={held}" for key, held in one.items()) if isinstance(one, dict) else str(one)
-                words += [f"--{name}", part]
-        return self._run(*words)
+            for element in value if isinstance(value, list) else [value]:
+                is_message = isinstance(element, dict)
+                text = ",".join(f"{key}={part}" for key, part in element.items()) if is_message else str(element)
+                arguments += [f"--{name}", text]
+        return self._run(*arguments)
 
     def get(self, id_: str) -> Any:
-        """By its id, or what the caller takes for one."""
+        """Reads one by its id or name."""
         return self._parse(json.loads(self._run(self._kind.command, "get", id_, "-o", "json")))
 
     def list(self, filter: str = "", order_by: str = "", page_size: int = 0) -> Iterator[Any]:  # noqa: A002
-        """As JSON."""
-        words = ["--filter", filter, "--order-by", order_by, *(["--limit", str(page_size)] if page_size else [])]
-        return map(self._parse, json.loads(self._run(self._kind.command, "list", "-o", "json", *words)))
+        """Lists resources, as JSON."""
+        arguments = ["--filter", filter, "--order-by", order_by, *(["--limit", str(page_size)] if page_size else [])]
+        return map(self._parse, json.loads(self._run(self._kind.command, "list", "-o", "json", *arguments)))
 
     def _parse(self, item: dict[str, Any]) -> Any:
         return json_format.ParseDict(item, contract.load().stub(self._kind.message.name)())
@@ -180,13 +182,13 @@ def rest(kahuna: str, key: str, folder: Path, command: Sequence[str] = GATEWAY) 
     """REST through an Envoy of its own."""
     plain = f"127.0.0.1:{free_port()}"
     options = ["--plain", plain, "--kahuna", kahuna, "--run-dir", str(folder), "--concurrency", "1"]
-    speaker = Rest(f"http://{plain}", key)
-    with speaker.http, running([*command, *options], lambda: _answers(speaker), "the gateway"):
-        yield speaker
+    client = Rest(f"http://{plain}", key)
+    with client.http, running([*command, *options], lambda: _is_serving(client), "the gateway"):
+        yield client
 
 
-def _answers(speaker: Rest) -> bool:
+def _is_serving(client: Rest) -> bool:
     try:
-        return speaker.http.get("/api/v2/regions").status_code == httpx.codes.OK
+        return client.http.get("/api/v2/regions").status_code == httpx.codes.OK
     except httpx.TransportError:
         return False

@@ -1,4 +1,4 @@
-"""The order of all tests, and the last line that sums them up."""
+"""The order of all tests, and the last line with their counts."""
 
 import os
 import signal
@@ -6,12 +6,12 @@ from collections.abc import Iterator
 
 import pytest
 
-# What runs first: quick suites, then the gateway, then real machines, then what takes minutes.
+# The order of the suites: those without a marker first, then these; slow tests take minutes.
 _ORDER = ("gateway", "libvirt", "slow")
 
 
 def pytest_configure() -> None:
-    """Programs that tests start hear Ctrl-C, though the run itself may not, as a shell's background job."""
+    """Lets the programs that tests start get Ctrl-C, though the run itself may ignore it as a background job."""
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
 
@@ -27,7 +27,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @pytest.fixture(autouse=True)
 def umask() -> Iterator[None]:
-    """A command that is run in this process narrows it for good: QEMU could read nothing that later tests make."""
+    """Restores the umask: commands run in this process narrow it, and QEMU could not read files of later tests."""
     before = os.umask(0o022)
     yield
     os.umask(before)
@@ -35,7 +35,7 @@ def umask() -> Iterator[None]:
 
 @pytest.hookimpl(trylast=True)
 def pytest_unconfigure(config: pytest.Config) -> None:
-    """The very last line counts."""
+    """Prints the counts as the very last line."""
     reporter = config.pluginmanager.get_plugin("terminalreporter")
     if reporter is None or os.environ.get("PYTEST_XDIST_WORKER"):
         return

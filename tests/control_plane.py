@@ -1,4 +1,4 @@
-"""A real Kahuna on a database of its own, and agents that dial in over real TLS for hosts they only pretend."""
+"""A real Kahuna on its own database, and agents with fake hosts that dial in over real TLS."""
 
 import asyncio
 import contextlib
@@ -25,7 +25,7 @@ from kowa.runtime.feed import Feed, Keys, Refused, Worker
 from kowa.runtime.settings import AgentSettings
 from kowa.v2 import agent_pb2, agent_token_pb2, instance_pb2, kaktus_pb2, region_pb2, zone_pb2
 
-LIMIT = 60  # seconds; what takes long on a busy machine is no failure
+TIMEOUT_S = 60  # long, since a busy machine is not a failure
 GIB = 1 << 30
 T = TypeVar("T")
 
@@ -39,11 +39,11 @@ class Loop:
         self._thread.start()
 
     def run(self, coroutine: Coroutine[Any, Any, T]) -> T:
-        """Runs to the end, from any thread."""
-        return asyncio.run_coroutine_threadsafe(coroutine, self._loop).result(LIMIT)
+        """Runs a coroutine to its end, from any thread."""
+        return asyncio.run_coroutine_threadsafe(coroutine, self._loop).result(TIMEOUT_S)
 
     def start(self, coroutine: Coroutine[Any, Any, T]) -> "asyncio.Task[T]":
-        """Starts in the loop."""
+        """Starts a task in the loop."""
 
         async def begin() -> "asyncio.Task[T]":
             return asyncio.create_task(coroutine)
@@ -51,7 +51,7 @@ class Loop:
         return self.run(begin())
 
     def stop(self, task: "asyncio.Task[Any]") -> None:
-        """Cancels and waits for the end."""
+        """Cancels a task and waits for its end."""
 
         async def end() -> None:
             task.cancel()
@@ -63,13 +63,13 @@ class Loop:
     def close(self) -> None:
         """Ends the thread."""
         self._loop.call_soon_threadsafe(self._loop.stop)
-        self._thread.join(LIMIT)
+        self._thread.join(TIMEOUT_S)
         assert not self._thread.is_alive()
         self._loop.close()
 
 
 class FakeHost(Worker):
-    """A worker that reports everything it is told as applied, `frozen` kinds apart."""
+    """A worker that reports all objects as applied, except those of `frozen` kinds."""
 
     def __init__(self, cpus: int = 8, memory: int = 16 * GIB) -> None:
         self.cpus, self.memory = cpus, memory
@@ -83,12 +83,12 @@ class FakeHost(Worker):
         self.wanted: dict[str, fleet_pb2.Object] = {}
 
     def accept(self, desired: Mapping[str, fleet_pb2.Object]) -> None:
-        """Refuses what the test tells it to."""
+        """Refuses every slice while the test sets `refuses`."""
         if self.refuses:
             raise Refused(self.refuses)
 
     async def run(self, feed: Feed) -> None:
-        """Reports for ever."""
+        """Reports until cancelled."""
         while True:
             self.wanted = dict(feed.desired())
             for described in self.wanted.values():
@@ -97,7 +97,7 @@ class FakeHost(Worker):
             await feed.wait_for_change(0.05)
 
     async def act(self, command: fleet_pb2.Command) -> None:
-        """Notes what was asked; fails or hangs when the test tells it to."""
+        """Records the command; hangs or fails if the test sets `hangs` or `refuses_commands`."""
         self.done.append((str(command.WhichOneof("action")), command.target))
         if self.hangs.is_set():
             await asyncio.Event().wait()
@@ -105,41 +105,41 @@ class FakeHost(Worker):
             raise Refused(self.refuses_commands)
 
     async def console(self, instance: str, keys: Keys) -> AsyncIterator[bytes]:
-        """A machine that answers in capitals, and says how large its terminal is."""
+        """The console of an instance that echoes in capitals, and prints the terminal's size."""
         yield b"login: "
         async for data in keys:
             yield f"{data.rows}x{data.columns}".encode() if isinstance(data, fleet_pb2.TerminalSize) else data.upper()
 
     def status_of(self, noun: str) -> Any:
-        """What is seen of a kind, if the test says so."""
+        """The status to report for a kind; tests override it."""
         return None
 
     def _report(self, described: fleet_pb2.Object) -> fleet_pb2.Report:
         wanted = resources.unpack(described.resource)
-        seen = type(wanted)()
-        if isinstance(seen, kaktus_pb2.Kaktus):
+        observed = type(wanted)()
+        if isinstance(observed, kaktus_pb2.Kaktus):
             status = kaktus_pb2.KaktusStatus(cpus=self.cpus, memory=self.memory, architecture="x86_64")
-            seen.status.CopyFrom(status)
+            observed.status.CopyFrom(status)
         if status := self.status_of(resources.noun_of(described.resource)):
-            seen.status.CopyFrom(status)  # type: ignore[attr-defined]
-        if isinstance(wanted, instance_pb2.Instance) and isinstance(seen, instance_pb2.Instance):
-            seen.status.power = wanted.power or instance_pb2.POWER_RUNNING
+            observed.status.CopyFrom(status)  # type: ignore[attr-defined]
+        if isinstance(wanted, instance_pb2.Instance) and isinstance(observed, instance_pb2.Instance):
+            observed.status.power = wanted.power or instance_pb2.POWER_RUNNING
             if described.id in self.powered_off:
-                seen.status.power = instance_pb2.POWER_STOPPED
-                seen.meta.conditions.add(type="GuestPoweredOff", reason="GUEST_POWERED_OFF")
+                observed.status.power = instance_pb2.POWER_STOPPED
+                observed.meta.conditions.add(type="GuestPoweredOff", reason="GUEST_POWERED_OFF")
         failure = self.failures.get(described.id, "")
         return fleet_pb2.Report(
             id=described.id,
             observed_generation=described.generation,
             gone=described.gone,
-            resource=resources.pack(seen),
+            resource=resources.pack(observed),
             outcome=fleet_pb2.OUTCOME_FAILED if failure else fleet_pb2.OUTCOME_APPLIED,
             message=failure,
         )
 
 
 class ControlPlane:
-    """One Kahuna, in this process, and clients and agents of it."""
+    """A Kahuna in this process, with a client and agents."""
 
     def __init__(self, folder: Path, database: str = "") -> None:
         self.folder = folder
@@ -168,7 +168,7 @@ class ControlPlane:
             return kahuna
 
         self.kahuna = self.loop.run(begin())
-        # The ports stay the same over a restart, as they do for real.
+        # A restart keeps the ports, as in production.
         self.settings.api = f"127.0.0.1:{self.kahuna.api_port}"
         self.settings.fleet = f"127.0.0.1:{self.kahuna.fleet_port}"
         self.client = Client(self.settings.api, key=self.key, insecure=True)
@@ -186,21 +186,21 @@ class ControlPlane:
         self.loop.close()
 
     def region(self, name: str = "eu") -> region_pb2.Region:
-        """A region."""
+        """Creates a region."""
         return self.client.of(region_pb2.Region).create(region_pb2.Region(name=name))
 
     def zone(self, region: region_pb2.Region, name: str = "eu-a") -> zone_pb2.Zone:
-        """A zone."""
+        """Creates a zone."""
         return self.client.of(zone_pb2.Zone).create(zone_pb2.Zone(region=region.meta.id, name=name))
 
     def agent(self, name: str = "agent-1") -> tuple[agent_pb2.Agent, str]:
-        """An agent and its secret."""
+        """Creates an agent; returns it and its token's secret."""
         agent = self.client.of(agent_pb2.Agent).create(agent_pb2.Agent(name=name))
         token = agent_token_pb2.AgentToken(agent=agent.meta.id, name="first")
         return agent, self.client.of(agent_token_pb2.AgentToken).create(token).secret
 
     def host(self, zone: zone_pb2.Zone, name: str = "host-1", agent: str = "") -> kaktus_pb2.Kaktus:
-        """A host's record."""
+        """Creates a host's record."""
         record = kaktus_pb2.Kaktus(zone=zone.meta.id, name=name, agent=agent)
         return self.client.of(kaktus_pb2.Kaktus).begin_create(record).resource
 
@@ -224,13 +224,13 @@ class ControlPlane:
         self.loop.stop(task)
 
     def fleet_sessions(self) -> list[str]:
-        """The agents connected."""
+        """The names of the connected agents."""
         online = agent_pb2.Stream.Name(agent_pb2.STREAM_ONLINE)
         return [agent.name for agent in self.client.of(agent_pb2.Agent).list(filter=f"status.stream = {online}")]
 
     @property
     def fleet_endpoint(self) -> str:
-        """Where agents dial in; the certificate is for the name."""
+        """The address that agents dial, with the host name of the certificate."""
         return f"localhost:{self.kahuna.fleet_port}"
 
 
@@ -239,9 +239,9 @@ _STATEMENTS: CompiledCacheType = {}
 
 
 def _share_compiled_statements(engine: Engine) -> None:
-    """Has SQLAlchemy compile a statement once for all Kahunas of a run on SQLite: it takes half of a start.
+    """Makes SQLAlchemy compile a statement once for all Kahunas of a run on SQLite: that is half of a start.
 
-    It keeps what it has compiled by dialect, of which each engine has its own.
+    Its cache is by dialect, and each engine has its own dialect.
     """
     _ENGINES[:] = _ENGINES or [engine]
     engine.dialect = _ENGINES[0].dialect
@@ -250,7 +250,7 @@ def _share_compiled_statements(engine: Engine) -> None:
 
 @functools.cache
 def _files_of_a_new_kahuna() -> dict[str, bytes]:
-    """The files that a new Kahuna on SQLite makes before it first serves, made once for all tests of a run."""
+    """The files that a new Kahuna on SQLite creates before it first serves; created once for all tests of a run."""
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         maintenance.generate_admin_key(Settings(state=folder), folder / "admin.key")
@@ -260,9 +260,9 @@ def _files_of_a_new_kahuna() -> dict[str, bytes]:
 
 @contextlib.contextmanager
 def control_plane(folder: Path, database: str = "") -> Iterator[ControlPlane]:
-    """A Kahuna for the time of a test."""
-    made = ControlPlane(folder, database)
+    """A Kahuna that stops at the end of the block."""
+    plane = ControlPlane(folder, database)
     try:
-        yield made
+        yield plane
     finally:
-        made.close()
+        plane.close()

@@ -1,4 +1,4 @@
-"""A Kahuna that fails on purpose, and remembers what it was sent. What it can't show is tested against the real one."""
+"""A Kahuna that fails on purpose and records its calls. Everything else is tested against the real one."""
 
 import asyncio
 import re
@@ -17,7 +17,7 @@ from kowa.calls import ENDED
 from kowa.v2 import meta_pb2, operation_pb2
 
 KEY = "test-key"
-LIMIT = 60.0
+TIMEOUT_S = 60.0
 FATES = {"doomed": operation_pb2.PHASE_FAILED, "slow": operation_pb2.PHASE_WAITING}
 
 
@@ -49,13 +49,13 @@ class Fake:
         started = threading.Event()
         self._thread = threading.Thread(target=lambda: asyncio.run(self._serve(started)))
         self._thread.start()
-        assert started.wait(LIMIT)
+        assert started.wait(TIMEOUT_S)
 
     def stop(self) -> None:
         """Returns when it has ended; twice is once."""
         if self._thread.is_alive():
             self._loop.call_soon_threadsafe(self._stopped.set)
-            self._thread.join(LIMIT)
+            self._thread.join(TIMEOUT_S)
 
     def cut(self) -> None:
         """Breaks the watches that are open."""
@@ -70,7 +70,7 @@ class Fake:
         self._run(self._wake())
 
     def _run(self, coroutine: Coroutine[Any, Any, None]) -> None:
-        asyncio.run_coroutine_threadsafe(coroutine, self._loop).result(LIMIT)
+        asyncio.run_coroutine_threadsafe(coroutine, self._loop).result(TIMEOUT_S)
 
     async def _wake(self) -> None:
         async with self._moved:

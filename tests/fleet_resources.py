@@ -1,4 +1,4 @@
-"""What objects and reports of the stream carry, for tests that look into them or spoil them."""
+"""The resources inside the stream's objects and reports, for tests that read or change them."""
 
 import contextlib
 from collections.abc import Iterator
@@ -15,7 +15,7 @@ def content(carrier: fleet_pb2.Object | fleet_pb2.Report) -> Any:
 
 @contextlib.contextmanager
 def edited(carrier: fleet_pb2.Object | fleet_pb2.Report) -> Iterator[Any]:
-    """The resource it carries, packed again at the end."""
+    """The resource that it carries; changes are packed at the end of the block."""
     resource = content(carrier)
     yield resource
     carrier.resource.CopyFrom(resources.pack(resource))

@@ -1,4 +1,4 @@
-"""A proxy between Kahuna and its PostgreSQL that loses the answer to a commit when told to."""
+"""A proxy between Kahuna and its PostgreSQL that can lose the response to a commit."""
 
 import contextlib
 import socket
@@ -10,7 +10,7 @@ _SOCKET = ".s.PGSQL.5432"
 
 
 class LossyProxy:
-    """A socket in front of a server's. `lose` lets a commit happen and its answer not arrive."""
+    """A socket in front of the server's. After `lose`, a commit happens, but its response does not arrive."""
 
     def __init__(self, server: Path, folder: Path) -> None:
         self.folder = folder
@@ -24,12 +24,12 @@ class LossyProxy:
         threading.Thread(target=self._accept, daemon=True).start()
 
     def lose(self, name: str, *, refusing: int = 0) -> None:
-        """Loses the answer to the commit of what bears a name; then closes so many connections before they speak."""
+        """Loses the response to the next commit whose SQL contains `name`; then refuses `refusing` connections."""
         self._refusals = refusing
         self._losing = name.encode()
 
     def close(self) -> None:
-        """Takes no more connections."""
+        """Accepts no more connections."""
         self._listener.close()
 
     def _accept(self) -> None:
@@ -40,9 +40,10 @@ class LossyProxy:
                 if self._refuses() or server.connect_ex(str(self._server)):
                     client.close()
                     continue
-                doomed = threading.Event()
-                threading.Thread(target=self._ask, args=(client, server, doomed), daemon=True).start()
-                threading.Thread(target=self._answer, args=(server, client, doomed), daemon=True).start()
+                drop_response = threading.Event()
+                ends = (client, server, drop_response)
+                threading.Thread(target=self._forward_requests, args=ends, daemon=True).start()
+                threading.Thread(target=self._forward_responses, args=ends, daemon=True).start()
 
     def _refuses(self) -> bool:
         if not (self.lost and self._refusals):
@@ -50,28 +51,28 @@ class LossyProxy:
         self._refusals -= 1
         return True
 
-    def _ask(self, client: socket.socket, server: socket.socket, doomed: threading.Event) -> None:
-        named = False
-        with _ending(client, server):
+    def _forward_requests(self, client: socket.socket, server: socket.socket, drop_response: threading.Event) -> None:
+        name_seen = False
+        with _shut_down_both(client, server):
             while data := client.recv(1 << 16):
-                named = named or (bool(self._losing) and self._losing in data)
-                if named and b"COMMIT" in data:
+                name_seen = name_seen or (bool(self._losing) and self._losing in data)
+                if name_seen and b"COMMIT" in data:
                     self._losing = b""
-                    doomed.set()
+                    drop_response.set()
                 server.sendall(data)
 
-    def _answer(self, server: socket.socket, client: socket.socket, doomed: threading.Event) -> None:
-        with _ending(client, server):
+    def _forward_responses(self, client: socket.socket, server: socket.socket, drop_response: threading.Event) -> None:
+        with _shut_down_both(client, server):
             while data := server.recv(1 << 16):
-                if doomed.is_set():
+                if drop_response.is_set():
                     self.lost += 1
                     return
                 client.sendall(data)
 
 
 @contextlib.contextmanager
-def _ending(*ends: socket.socket) -> Iterator[None]:
-    """What one direction ends, the other shall notice."""
+def _shut_down_both(*ends: socket.socket) -> Iterator[None]:
+    """When one direction ends, shuts down both sockets, so that the other direction ends too."""
     try:
         with contextlib.suppress(OSError):
             yield

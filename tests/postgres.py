@@ -1,4 +1,4 @@
-"""A PostgreSQL of the tests' own, on a socket, without fsync. It refuses root, so root starts it as its own user."""
+"""A PostgreSQL for the tests, on a socket, without fsync. It refuses root, so root starts it as user postgres."""
 
 import contextlib
 import os
@@ -14,20 +14,20 @@ USER = "postgres"
 
 
 class Postgres:
-    """A running server. `database` makes a new, empty database and returns its URL."""
+    """A running server."""
 
     def __init__(self, folder: Path, user: str) -> None:
         self.folder, self._user = folder, user
 
     def database(self) -> str:
-        """An SQLAlchemy URL."""
+        """Creates an empty database; returns its SQLAlchemy URL."""
         name = f"test_{uuid.uuid4().hex}"
         self.run(_program("createdb"), "-h", str(self.folder), "-U", self._user, name)
         return f"postgresql+psycopg://{self._user}@/{name}?host={self.folder}"
 
     @contextlib.contextmanager
     def stopped(self) -> Iterator[None]:
-        """Away for a while, as after a power cut."""
+        """Stops the server for the time of the block, as after a power cut."""
         self.stop()
         try:
             yield
@@ -35,25 +35,25 @@ class Postgres:
             self.start()
 
     def start(self) -> None:
-        """Returns when it serves."""
+        """Starts the server; returns when it accepts connections."""
         options = f"-k {self.folder} -c listen_addresses='' -c fsync=off -c max_connections=100"
         self._control("-w", "-l", str(self.folder / "log"), "-o", options, "start")
 
     def stop(self) -> None:
-        """At once."""
+        """Stops the server at once, without a checkpoint."""
         self._control("-m", "immediate", "stop")
 
     def _control(self, *command: str) -> None:
         self.run(_program("pg_ctl"), "-D", str(self.folder / "data"), *command)
 
     def run(self, *command: str) -> None:
-        """Runs one of its programs as its user."""
+        """Runs one of PostgreSQL's programs as its user."""
         subprocess.run(_as(self._user, *command), check=True, capture_output=True, cwd="/")
 
 
 @contextlib.contextmanager
 def postgres() -> Iterator[Postgres]:
-    """A server for the time of a test run."""
+    """A server that stops at the end of the block."""
     user = USER if os.geteuid() == 0 else pwd.getpwuid(os.geteuid()).pw_name
     folder = Path(tempfile.mkdtemp(prefix="test-pg-"))
     try:
@@ -78,7 +78,7 @@ def _as(user: str, *command: str) -> list[str]:
 
 
 def _program(name: str) -> str:
-    """The newest installed server's program; Debian keeps them off the PATH."""
+    """The path of a program of the newest installed server; Debian's are not on the PATH."""
     found = sorted(Path("/usr/lib/postgresql").glob(f"*/bin/{name}"), key=lambda path: int(path.parts[4]))
     assert found, f"no {name}: `make setup` installs PostgreSQL"
     return str(found[-1])

@@ -1,6 +1,6 @@
-"""`python -m tests.side_by_side`: all tests, in several runs of pytest at a time, for most wait most of the time.
+"""`python -m tests.side_by_side`: all tests, in several pytest runs at a time, since most tests mostly wait.
 
-What a run shows is printed when it ends: whole if something failed. The very last line has the count of all.
+At its end a run prints one line, and its whole output if something failed. The very last line has the sums.
 """
 
 import os
@@ -18,14 +18,14 @@ from pathlib import Path
 from typing import IO
 
 ROOT = Path(__file__).parents[1]
-# How many runs at a time: with more, those that measure time wait for the processor too long.
+# The number of runs at a time: with more, tests that measure time wait for the processor too long.
 RUNS_AT_ONCE = 2 * (os.cpu_count() or 1)
 COUNT = re.compile(r"(\d+) passed, (\d+) failed, (\d+) skipped")
 
-# pytest's exit code when it was told to run none of the tests there are.
-NOTHING_CHOSEN = 5
+# pytest's exit code when its arguments select no test.
+NO_TESTS_SELECTED = 5
 
-# The tests that take long, those that take longest first. Who stand on one line share what they start.
+# The slow test files by run, the slowest run first. Files of one run share their fixtures.
 LONG = {
     "crash points": ["tests/stack/test_crash_points.py"],
     "demo": ["tests/demo/test_demo.py", "tests/demo/test_interrupted.py"],
@@ -33,7 +33,7 @@ LONG = {
     "upgrade": ["tests/demo/test_upgrade.py"],
     "stack": ["tests/stack/test_silence.py", "tests/stack/test_storm.py", "tests/stack/test_by_hand.py"],
     "guests": ["tests/guest", "tests/cloud_image"],
-    "machines": ["tests/kaktus/test_real.py", "tests/kaktus/test_hypervisor.py"],
+    "instances": ["tests/kaktus/test_real.py", "tests/kaktus/test_hypervisor.py"],
     "networks": [
         "tests/kaktus/test_metadata.py",
         "tests/kaktus/test_spoofing.py",
@@ -41,7 +41,7 @@ LONG = {
     ],
     "gateway": ["tests/gateway"],
 }
-# All others, whatever will be added, on two processes.
+# All other tests, also future ones, on two processes.
 OTHERS = ["-n", "2", "--dist", "loadfile", "tests", *(f"--ignore={path}" for paths in LONG.values() for path in paths)]
 
 
@@ -54,7 +54,7 @@ class Run:
     started: float = field(default_factory=time.monotonic)
     output: IO[bytes] = field(default_factory=tempfile.TemporaryFile)
     process: "subprocess.Popen[bytes]" = field(init=False)
-    processor: float = 0.0
+    processor_s: float = 0.0
 
     def __post_init__(self) -> None:
         command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", *self.arguments]
@@ -63,44 +63,44 @@ class Run:
         )
 
     def has_ended(self) -> bool:
-        """Whether it has; then `processor` is known, the seconds that it and its own children worked."""
-        before = _children_worked()
+        """Whether the run has ended; then sets `processor_s`, the processor time of it and its children."""
+        used_before = _children_processor_s()
         if self.process.poll() is None:
             return False
-        self.processor = _children_worked() - before
+        self.processor_s = _children_processor_s() - used_before
         return True
 
     def result(self) -> Counter[str]:
-        """How many passed, failed and were skipped; prints what there is to see of it. A run that broke off failed."""
+        """The counts of passed, failed and skipped tests; prints the result. A run that crashed counts as failed."""
         self.output.seek(0)
-        shown = self.output.read().decode(errors="replace").rstrip()
-        # The last one: what a test left running may have said something after it.
-        count = next(filter(None, map(COUNT.fullmatch, reversed(shown.splitlines()))), None)
+        printed = self.output.read().decode(errors="replace").rstrip()
+        # The last match: a program that a test left running may have printed after it.
+        count = next(filter(None, map(COUNT.fullmatch, reversed(printed.splitlines()))), None)
         numbers = map(int, count.groups()) if count else (0, 1, 0)
-        found = Counter(dict(zip(("passed", "failed", "skipped"), numbers, strict=True)))
-        if self.process.returncode not in (0, NOTHING_CHOSEN) and not found["failed"]:
-            found["failed"] = 1
-        took = time.monotonic() - self.started
-        summary = count[0] if count else "broke off"
-        print(f"{self.name:<14} {took:5.0f} s, {self.processor:4.0f} s of work  {summary}", flush=True)
-        if found["failed"]:
-            print(shown, flush=True)
-        return found
+        counts = Counter(dict(zip(("passed", "failed", "skipped"), numbers, strict=True)))
+        if self.process.returncode not in (0, NO_TESTS_SELECTED) and not counts["failed"]:
+            counts["failed"] = 1
+        elapsed = time.monotonic() - self.started
+        summary = count[0] if count else "crashed"
+        print(f"{self.name:<14} {elapsed:5.0f} s, {self.processor_s:4.0f} s of work  {summary}", flush=True)
+        if counts["failed"]:
+            print(printed, flush=True)
+        return counts
 
 
-def _children_worked() -> float:
-    """Seconds of processor time of all children that have ended."""
+def _children_processor_s() -> float:
+    """Seconds of processor time of all ended children."""
     used = resource.getrusage(resource.RUSAGE_CHILDREN)
     return used.ru_utime + used.ru_stime
 
 
 def main() -> None:
-    """Runs all, with these further arguments for each pytest. Exits 1 when something failed."""
+    """Runs all tests; the command line's arguments go to each pytest. Exits 1 when something failed."""
     waiting = [*LONG.items()]
-    # First, for it is on the processor all the time.
+    # First, since it uses the processor all the time.
     waiting.insert(0, ("others", OTHERS))
     runs: list[Run] = []
-    count: Counter[str] = Counter()
+    total: Counter[str] = Counter()
     try:
         while waiting or runs:
             while waiting and len(runs) < RUNS_AT_ONCE:
@@ -109,21 +109,21 @@ def main() -> None:
             os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOWAIT)
             for run in [run for run in runs if run.has_ended()]:
                 runs.remove(run)
-                count += run.result()
+                total += run.result()
     except KeyboardInterrupt:
-        print("interrupted; each run tidies up", flush=True)
-        count["failed"] += len(waiting) + len(runs)
+        print("interrupted; each run cleans up", flush=True)
+        total["failed"] += len(waiting) + len(runs)
     finally:
         for run in runs:
             run.process.send_signal(signal.SIGINT)
         for run in runs:
             run.process.wait()
-    print(f"{count['passed']} passed, {count['failed']} failed, {count['skipped']} skipped")
-    sys.exit(bool(count["failed"]))
+    print(f"{total['passed']} passed, {total['failed']} failed, {total['skipped']} skipped")
+    sys.exit(bool(total["failed"]))
 
 
 if __name__ == "__main__":
-    # Where Ctrl-C is ignored, as in a shell's background job, the tests' own programs shall hear it.
+    # A shell's background job ignores Ctrl-C; the programs that tests start must get it.
     signal.signal(signal.SIGINT, signal.default_int_handler)
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     main()

@@ -1,4 +1,4 @@
-"""A small site, made through the API: what instances need, by one call each."""
+"""A small site with everything an instance needs, and one method for each further resource."""
 
 from dataclasses import dataclass
 from typing import Any, TypeVar, cast
@@ -51,11 +51,11 @@ class Site:
 
     @property
     def client(self) -> Client:
-        """Of the control plane, after a restart the new one; or the other client in its place."""
+        """The control plane's current client, or `other_client` if set."""
         return cast(Client, self.other_client) if self.other_client else self.cloud.client
 
     def volume(self, name: str, size: int = GIB) -> Answer[volume_pb2.Volume]:
-        """A disk from the template."""
+        """Creates a disk from the template."""
         wanted = volume_pb2.Volume(
             project=self.project.meta.id,
             name=name,
@@ -66,14 +66,14 @@ class Site:
         return self.cloud.client.of(volume_pb2.Volume).begin_create(wanted)
 
     def adapter(self, name: str, address: str = "") -> Answer[adapter_pb2.Adapter]:
-        """An adapter in the subnet."""
+        """Creates an adapter in the subnet."""
         wanted = adapter_pb2.Adapter(
             project=self.project.meta.id, name=name, subnet=self.subnet.meta.id, address=address
         )
         return self.cloud.client.of(adapter_pb2.Adapter).begin_create(wanted)
 
     def wanted(self, name: str, *, vcpus: int = 1, memory: int = GIB) -> instance_pb2.Instance:
-        """A machine to ask for, with a disk and an adapter of its own that exist."""
+        """An instance to create; its disk and its adapter are created by this call."""
         return instance_pb2.Instance(
             project=self.project.meta.id,
             name=name,
@@ -84,22 +84,22 @@ class Site:
             adapters=[self.adapter(f"{name}-eth0").resource.meta.id],
         )
 
-    def machine(self, name: str, *, vcpus: int = 1, memory: int = GIB) -> Answer[instance_pb2.Instance]:
-        """A machine, asked for."""
+    def instance(self, name: str, *, vcpus: int = 1, memory: int = GIB) -> Answer[instance_pb2.Instance]:
+        """Creates an instance, without waiting for it."""
         wanted = self.wanted(name, vcpus=vcpus, memory=memory)
         return self.cloud.client.of(instance_pb2.Instance).begin_create(wanted)
 
     def running_on_lost_host(self) -> instance_pb2.Instance:
-        """A machine that runs on the host, which has gone away since."""
+        """An instance on the host, whose agent has disconnected."""
         agent = self.cloud.dial(self.secret, FakeHost())
         until(lambda: self.client.kaktuses.get(self.host.meta.id).status.memory, what="the host's capacity")
-        machine = self.cloud.client.of(instance_pb2.Instance).create(self.wanted("web"))
+        instance = self.cloud.client.of(instance_pb2.Instance).create(self.wanted("web"))
         self.cloud.disconnect(agent)
         until(lambda: not self.cloud.fleet_sessions(), what="the end of the session")
-        return machine
+        return instance
 
     def connect_host(self, worker: FakeHost | None = None) -> FakeHost:
-        """Lets the host's agent dial in, and waits for its capacity."""
+        """Connects the host's agent, and waits for the host's capacity."""
         worker = worker or FakeHost()
         self.cloud.dial(self.secret, worker)
         hosts = self.cloud.client.of(kaktus_pb2.Kaktus)
@@ -108,16 +108,16 @@ class Site:
 
 
 def make_site(cloud: ControlPlane, cidr: str = "10.20.0.0/24") -> Site:
-    """Makes one; its host's agent has not dialled in yet."""
+    """Creates a site; its host's agent has not connected yet."""
     store, cause = cloud.kahuna.store, Cause("CreateSite", "admin")
 
     def work(tx: Transaction) -> tuple[str, list[tuple[str, str]]]:
-        """In one transaction: as calls of the API, one by one, they would take most of a short test's time."""
-        made: list[tuple[str, str]] = []
+        """Creates all in one transaction: separate API calls would take most of a short test's time."""
+        created: list[tuple[str, str]] = []
 
         def create(resource: M) -> M:
             answer: M = cloud.kahuna.kinds[resource.DESCRIPTOR.name].create(tx, cause, resource).resource
-            made.append((resource.DESCRIPTOR.name, answer.meta.id))  # type: ignore[attr-defined]
+            created.append((resource.DESCRIPTOR.name, answer.meta.id))  # type: ignore[attr-defined]
             return answer
 
         region = create(region_pb2.Region(name="eu")).meta.id
@@ -133,10 +133,10 @@ def make_site(cloud: ControlPlane, cidr: str = "10.20.0.0/24") -> Site:
         token = cloud.kahuna.kinds["AgentToken"].create(
             tx, cause, agent_token_pb2.AgentToken(agent=agent, name="first")
         )
-        return token.resource.secret, made
+        return token.resource.secret, created
 
-    secret, made = cloud.loop.run(store.run(work))
+    secret, created = cloud.loop.run(store.run(work))
     region, zone, agent, host, pool, template, vnet, subnet, project = (
-        cast(Any, store.view.find(kind, id_)) for kind, id_ in made
+        cast(Any, store.view.find(kind, id_)) for kind, id_ in created
     )
     return Site(cloud, region, zone, agent, secret, host, pool, template, vnet, subnet, project)

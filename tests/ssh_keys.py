@@ -1,4 +1,4 @@
-"""SSH keys for tests: genuine in their form, of nobody."""
+"""SSH keys for tests: well-formed, and nobody's."""
 
 import base64
 import struct
@@ -11,7 +11,7 @@ PRIVATE = (
 
 
 def blob(*parts: bytes) -> str:
-    """The middle word of a public key: strings, each behind its length."""
+    """The base64 part of a public key: byte strings, each after its length."""
     return base64.b64encode(b"".join(struct.pack(">I", len(part)) + part for part in parts)).decode()
 
 
@@ -19,5 +19,5 @@ ED25519 = f"ssh-ed25519 {blob(b'ssh-ed25519', b'k' * 32)}"
 
 
 def long_key(length: int) -> str:
-    """A key of so many characters, most of them in its comment, four bytes each."""
+    """A key of `length` characters, most of them in its comment, four bytes each."""
     return f"{ED25519} ".ljust(length, "😀")

@@ -1,4 +1,4 @@
-"""A user at a machine's console."""
+"""A user at an instance's console."""
 
 import threading
 
@@ -8,13 +8,13 @@ from tests.waiting import until
 
 
 class Viewer:
-    """Looks in a thread of their own, and types."""
+    """Reads the console in a thread, and types."""
 
     def __init__(self, endpoint: str, key: str, instance: str, *, reason: str = "") -> None:
-        self.seen = bytearray()
+        self.output = bytearray()
         self.session = ""
         self.error = ""
-        self.typed = 0
+        self.accepted_bytes = 0
         self._client, self._instance = Client(endpoint, key=key, insecure=True, reason=reason), instance
         self._thread = threading.Thread(target=self._look, daemon=True)
         self._thread.start()
@@ -23,40 +23,40 @@ class Viewer:
         try:
             for response in self._client.instances.console(self._instance):
                 self.session = self.session or response.session
-                self.seen += response.data
+                self.output += response.data
         except errors.KowaError as error:
             self.error = str(error)
 
-    def until(self, shows: bytes, limit: float = 10) -> None:
-        """Waits until the machine has printed it."""
-        until(lambda: shows in self.seen, timeout=limit, what=f"{shows!r} on the console")
+    def until(self, expected: bytes, timeout: float = 10) -> None:
+        """Waits until the instance has printed it."""
+        until(lambda: expected in self.output, timeout=timeout, what=f"{expected!r} on the console")
 
     def type(self, keys: bytes) -> None:
-        """Types what comes next."""
-        self.typed = self.send(self.typed, keys)
+        """Types keys after those accepted so far."""
+        self.accepted_bytes = self.send(self.accepted_bytes, keys)
 
     def send(self, offset: int, keys: bytes) -> int:
-        """Types at an offset. Says how many bytes were taken since the beginning."""
+        """Types keys at an offset; returns the number of bytes accepted since the beginning."""
         call = self._client.instances.type_console
         return int(call(self._instance, session=self.session, offset=offset, data=keys).offset)
 
-    def answer(self, offset: int, keys: bytes) -> str:
-        """What is answered to keys at an offset: how many were taken, or the reason and the offset to go on from."""
+    def try_send(self, offset: int, keys: bytes) -> str:
+        """The result of keys at an offset: the number of bytes accepted, or the error's reason and next offset."""
         try:
-            self.typed = self.send(offset, keys)
+            self.accepted_bytes = self.send(offset, keys)
         except errors.KowaError as refused:
             return f"{refused.reason}:{refused.metadata.get('offset', '')}"
-        return str(self.typed)
+        return str(self.accepted_bytes)
 
     def resize(self, rows: int, columns: int) -> None:
-        """Makes their terminal so large."""
+        """Resizes the terminal."""
         self._client.instances.resize_console(self._instance, session=self.session, rows=rows, columns=columns)
 
     def leave(self) -> None:
-        """Looks no more."""
+        """Closes the console."""
         self._client.close()
         self._thread.join(10)
 
     def has_ended(self) -> bool:
-        """Whether they look at nothing any more."""
+        """Whether the console has ended."""
         return not self._thread.is_alive()

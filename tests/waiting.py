@@ -1,4 +1,4 @@
-"""Waiting for a condition, never for a time."""
+"""Waiting for conditions, so that tests do not sleep."""
 
 from deploy.programs import until
 

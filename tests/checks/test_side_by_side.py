@@ -17,7 +17,7 @@ BREAKS_OFF = "import os\ndef test_four(): os._exit(3)\n"
     [
         ([PASSES], 0, [], "2 passed, 0 failed, 0 skipped"),
         ([PASSES, FAILS], 1, ["assert 'apples' == 'pears'"], "2 passed, 1 failed, 0 skipped"),
-        ([PASSES, BREAKS_OFF], 1, ["broke off"], "2 passed, 1 failed, 0 skipped"),
+        ([PASSES, BREAKS_OFF], 1, ["crashed"], "2 passed, 1 failed, 0 skipped"),
         (["def helper(): pass\n"], 0, [], "0 passed, 0 failed, 0 skipped"),
     ],
 )

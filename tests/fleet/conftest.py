@@ -1,4 +1,4 @@
-"""A Kahuna, a site, and agents that dial in, for real or by hand."""
+"""Fixtures: a Kahuna, a site, and agent streams that a test plays by hand."""
 
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -15,9 +15,9 @@ __all__ = ["server"]
 
 @pytest.fixture
 def cloud(tmp_path: Path) -> Iterator[ControlPlane]:
-    """A Kahuna, empty, on SQLite."""
-    with control_plane(tmp_path) as made:
-        yield made
+    """An empty Kahuna on SQLite."""
+    with control_plane(tmp_path) as plane:
+        yield plane
 
 
 @pytest.fixture
@@ -31,13 +31,13 @@ Dial = Callable[..., AgentStream]
 
 @pytest.fixture
 def dial(cloud: ControlPlane) -> Iterator[Dial]:
-    """Opens lines by hand, and hangs them all up."""
-    lines: list[AgentStream] = []
+    """Opens agent streams by hand; closes them all at the end."""
+    streams: list[AgentStream] = []
 
-    def open_line(secret: str, *, ca: Path | None = None) -> AgentStream:
-        lines.append(AgentStream(cloud, secret, ca=ca))
-        return lines[-1]
+    def open_stream(secret: str, *, ca: Path | None = None) -> AgentStream:
+        streams.append(AgentStream(cloud, secret, ca=ca))
+        return streams[-1]
 
-    yield open_line
-    for line in lines:
-        line.close()
+    yield open_stream
+    for stream in streams:
+        stream.close()

@@ -1,4 +1,4 @@
-"""An agent played by hand: every message of its stream is the test's own."""
+"""An agent played by hand: the test writes every message of its stream."""
 
 import asyncio
 from collections.abc import Iterable
@@ -11,8 +11,8 @@ from kowa.fleet.v1 import fleet_pb2
 from kowa.runtime.session import CONNECT
 from tests.control_plane import ControlPlane
 
-# How long to wait for an answer that must come, and for one that must not.
-ANSWER_LIMIT_S, SILENCE_S = 10.0, 0.3
+# How long to wait for a response that must come, and for one that must not.
+ANSWER_TIMEOUT_S, SILENCE_S = 10.0, 0.3
 
 
 class Call:
@@ -33,21 +33,21 @@ class Call:
         self._channel, self._call = self._loop.run(dial())
 
     def status(self) -> tuple[str, str]:
-        """The status the call ends with, and the words."""
+        """The status code and message with which the call ends."""
 
         async def end() -> tuple[str, str]:
-            async with asyncio.timeout(ANSWER_LIMIT_S):
+            async with asyncio.timeout(ANSWER_TIMEOUT_S):
                 return (await self._call.code()).name, await self._call.details()
 
         return self._loop.run(end())
 
     def close(self) -> None:
-        """Cuts the connection."""
+        """Closes the connection."""
         self._loop.run(self._channel.close(None))
 
 
 class AgentStream(Call):
-    """A session: every message of it is the test's own."""
+    """A session whose messages the test writes."""
 
     def __init__(self, cloud: ControlPlane, secret: str, *, ca: Path | None = None) -> None:
         send, receive = fleet_pb2.ConnectRequest.SerializeToString, fleet_pb2.ConnectResponse.FromString
@@ -59,12 +59,12 @@ class AgentStream(Call):
 
     def receive(self) -> fleet_pb2.ConnectResponse:
         """The next message. Raises AssertionError when the call ends instead."""
-        answer = self._loop.run(asyncio.wait_for(self._call.read(), ANSWER_LIMIT_S))
-        assert isinstance(answer, fleet_pb2.ConnectResponse), self.status()
-        return answer
+        response = self._loop.run(asyncio.wait_for(self._call.read(), ANSWER_TIMEOUT_S))
+        assert isinstance(response, fleet_pb2.ConnectResponse), self.status()
+        return response
 
     def receives_nothing(self) -> bool:
-        """Whether nothing comes for a while; the line is of no use afterwards."""
+        """Whether no message comes for a while; the stream can't be read afterwards."""
 
         async def listen() -> bool:
             reading = asyncio.ensure_future(self._call.read())
@@ -76,29 +76,29 @@ class AgentStream(Call):
     def sign_in(
         self, *, incarnation: str = "", holdings: Iterable[fleet_pb2.Holding] = (), protocol: int = 1
     ) -> fleet_pb2.Welcome:
-        """Says hello and what is held."""
+        """Sends the hello and the holdings."""
         self.send(hello=fleet_pb2.Hello(protocol=protocol, version="by hand", incarnation=incarnation))
         welcome = self.receive().welcome
         self.send(holdings=fleet_pb2.Holdings(holdings=holdings, last=True))
         return welcome
 
     def batch(self) -> list[fleet_pb2.Batch]:
-        """The parts of the next batch, up to its end mark."""
+        """The parts of the next batch, up to the one marked as the last."""
         parts = [self.receive().batch]
         while not parts[-1].last:
             parts.append(self.receive().batch)
         return parts
 
     def ack(self, parts: list[fleet_pb2.Batch], refusal: str = "") -> None:
-        """Answers a batch."""
+        """Acknowledges or refuses a batch."""
         self.send(ack=fleet_pb2.Ack(nonce=parts[-1].nonce, refusal=refusal))
 
 
 def objects(parts: Iterable[fleet_pb2.Batch]) -> list[fleet_pb2.Object]:
-    """All that a batch brings."""
+    """The objects of a batch."""
     return [described for part in parts for described in part.objects]
 
 
 def held(described: Iterable[fleet_pb2.Object]) -> list[fleet_pb2.Holding]:
-    """What an agent that stored these says of them."""
+    """The holdings of an agent that stored these objects."""
     return [fleet_pb2.Holding(id=one.id, generation=one.generation, gone=one.gone) for one in described]

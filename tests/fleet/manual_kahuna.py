@@ -1,4 +1,4 @@
-"""A Kahuna played by hand, over TLS: every message that an agent gets is the test's own."""
+"""A Kahuna played by hand, over TLS: the test writes every message that an agent gets."""
 
 import asyncio
 import queue
@@ -16,7 +16,7 @@ from kowa.runtime.settings import AgentSettings
 from kowa.v2 import vnet_pb2
 from tests.control_plane import Loop
 
-ANSWER_LIMIT_S = 10.0
+ANSWER_TIMEOUT_S = 10.0
 
 
 class Session:
@@ -27,15 +27,15 @@ class Session:
         self.over = asyncio.Event()
 
     def receive(self) -> fleet_pb2.ConnectRequest:
-        """What the agent says next."""
-        return self._loop.run(asyncio.wait_for(anext(aiter(self._requests)), ANSWER_LIMIT_S))
+        """The agent's next message."""
+        return self._loop.run(asyncio.wait_for(anext(aiter(self._requests)), ANSWER_TIMEOUT_S))
 
     def send(self, **message: Any) -> None:
         """Sends one message, e.g. `batch=...`."""
         self._loop.run(self._context.write(fleet_pb2.ConnectResponse(**message)))
 
     def welcome(self, incarnation: str, epoch: int = 1) -> list[fleet_pb2.Holding]:
-        """Lets the agent in. What it says it holds."""
+        """Accepts the agent and returns its holdings."""
         assert self.receive().hello.protocol == 1
         self.send(welcome=fleet_pb2.Welcome(epoch=epoch, incarnation=incarnation, max_message=4 << 20))
         held = self.receive().holdings
@@ -43,13 +43,13 @@ class Session:
         return list(held.holdings)
 
     def ack(self) -> fleet_pb2.Ack:
-        """The agent's next answer to a batch, whatever it reports meanwhile."""
+        """The agent's next answer to a batch; other messages before it are skipped."""
         while (request := self.receive()).WhichOneof("message") != "ack":
             pass
         return request.ack
 
     def cut(self) -> None:
-        """Ends the call without a word."""
+        """Ends the call without a message."""
 
         async def end() -> None:
             self.over.set()
@@ -58,7 +58,7 @@ class Session:
 
 
 class ManualKahuna:
-    """Where agents dial in."""
+    """A fleet port that agents dial."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -87,8 +87,8 @@ class ManualKahuna:
         await session.over.wait()
 
     def session(self) -> Session:
-        """The next call of an agent."""
-        return self._sessions.get(timeout=ANSWER_LIMIT_S)
+        """The session of an agent's next call."""
+        return self._sessions.get(timeout=ANSWER_TIMEOUT_S)
 
     def agent(self, worker: Worker) -> "asyncio.Task[None]":
         """Starts an agent, always on the same state."""
@@ -117,7 +117,7 @@ class ManualKahuna:
 
 
 def vnet(number: int, generation: int = 1, *, gone: bool = False) -> fleet_pb2.Object:
-    """Something to hold."""
+    """A vnet as Kahuna sends it."""
     described = fleet_pb2.Object(id=f"00000000-0000-4000-8000-{number:012}", generation=generation, gone=gone)
     described.resource.Pack(vnet_pb2.Vnet(name=f"vnet-{number}"))
     return described

@@ -1,4 +1,4 @@
-"""Many hosts at once: their records in one transaction, and an agent for each that only listens and acks."""
+"""Many hosts at once: their records, created in one transaction, and an agent for each that only acks."""
 
 import asyncio
 import contextlib
@@ -20,12 +20,12 @@ OPTIONS = (("grpc.use_local_subchannel_pool", 1), ("grpc.max_receive_message_len
 
 
 def create_hosts(cloud: ControlPlane, zone: str, count: int) -> list[str]:
-    """Hosts in a zone, each with an agent. Their secrets."""
+    """Creates hosts in a zone, each with an agent; returns the agents' secrets."""
     hasher = keys.KeyHasher.from_file(cloud.settings.state / "secret.key")
-    drawn = [keys.generate(keys.AGENT) for _ in range(count)]
+    secrets = [keys.generate(keys.AGENT) for _ in range(count)]
 
     def work(tx: Transaction) -> None:
-        for number, key in enumerate(drawn):
+        for number, key in enumerate(secrets):
             agent = tx.add("Agent", agent_pb2.Agent(name=f"crowd-{number}"))
             assert isinstance(agent, agent_pb2.Agent)
             token = agent_token_pb2.AgentToken(agent=agent.meta.id, name="first", prefix=keys.prefix_of(key))
@@ -33,11 +33,11 @@ def create_hosts(cloud: ControlPlane, zone: str, count: int) -> list[str]:
             tx.add("Kaktus", kaktus_pb2.Kaktus(zone=zone, name=f"crowd-{number}", agent=agent.meta.id))
 
     cloud.loop.run(cloud.kahuna.store.run(work))
-    return drawn
+    return secrets
 
 
 class AckingAgent:
-    """One agent of a crowd: it holds what it is told in memory, and acks at once."""
+    """One of many agents: it keeps the generations it gets in memory, and acks at once."""
 
     def __init__(self, endpoint: str, ca: Path, secret: str) -> None:
         self._endpoint, self._ca, self._secret = endpoint, ca, secret
@@ -46,7 +46,7 @@ class AckingAgent:
         self.ready = asyncio.Event()
 
     async def run(self, received: Callable[[], None] = lambda: None) -> None:
-        """Listens until cancelled."""
+        """Reads and acks batches until cancelled."""
         credentials = grpc.ssl_channel_credentials(self._ca.read_bytes())
         async with grpc.aio.secure_channel(self._endpoint, credentials, options=OPTIONS) as channel:
             connect: Any = channel.stream_stream(
@@ -67,13 +67,13 @@ class AckingAgent:
 
 @contextlib.contextmanager
 def connected_agents(cloud: ControlPlane, secrets: Iterable[str]) -> Iterator[list[AckingAgent]]:
-    """A crowd in the control plane's loop, each member with its slice."""
-    crowd = [AckingAgent(cloud.fleet_endpoint, cloud.folder / "ca.pem", secret) for secret in secrets]
-    tasks = [cloud.loop.start(listener.run()) for listener in crowd]
+    """Agents in the control plane's loop; each has its slice when this returns."""
+    agents = [AckingAgent(cloud.fleet_endpoint, cloud.folder / "ca.pem", secret) for secret in secrets]
+    tasks = [cloud.loop.start(agent.run()) for agent in agents]
     try:
-        for listener in crowd:
-            cloud.loop.run(asyncio.wait_for(listener.ready.wait(), 60))
-        yield crowd
+        for agent in agents:
+            cloud.loop.run(asyncio.wait_for(agent.ready.wait(), 60))
+        yield agents
     finally:
         for task in tasks:
             cloud.loop.stop(task)

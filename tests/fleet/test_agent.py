@@ -1,4 +1,4 @@
-"""What an agent does with what it is told, against a Kahuna played by hand: nothing goes by omission."""
+"""An agent against a Kahuna played by hand: it never destroys an object because a batch omits it."""
 
 import asyncio
 import itertools
@@ -22,20 +22,20 @@ from tests.fleet.manual_kahuna import ManualKahuna, vnet
 from tests.fleet_resources import content, edited
 from tests.waiting import until
 
-ONE = "one life of the store"
-MANY = [vnet(number) for number in range(5)]
+INCARNATION = "first incarnation"
+VNETS = [vnet(number) for number in range(5)]
 
 
 @pytest.fixture
 def kahuna(tmp_path: Path) -> Iterator[ManualKahuna]:
-    """A Kahuna that says what the test says."""
-    made = ManualKahuna(tmp_path)
-    yield made
-    made.close()
+    """A Kahuna whose messages the test writes."""
+    manual = ManualKahuna(tmp_path)
+    yield manual
+    manual.close()
 
 
-def held(kahuna: ManualKahuna) -> dict[str, fleet_pb2.Object]:
-    """What lies in the agent's store, once it has stopped."""
+def stored_objects(kahuna: ManualKahuna) -> dict[str, fleet_pb2.Object]:
+    """The objects in the agent's store, once it has stopped."""
     holdings = Holdings(kahuna.folder / "agent")
     try:
         return dict(holdings.objects)
@@ -43,8 +43,8 @@ def held(kahuna: ManualKahuna) -> dict[str, fleet_pb2.Object]:
         holdings.close()
 
 
-class Destroyer(FakeHost):
-    """A host that notes everything it is ever told to destroy."""
+class DestructionRecorder(FakeHost):
+    """A host that records every object it has to destroy."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -55,54 +55,54 @@ class Destroyer(FakeHost):
         self.destroyed |= {described.id for described in desired.values() if described.gone}
 
 
-def test_half_a_set_counts_for_nothing(kahuna: ManualKahuna) -> None:
-    host = Destroyer()
+def test_an_incomplete_batch_changes_nothing(kahuna: ManualKahuna) -> None:
+    host = DestructionRecorder()
     agent = kahuna.agent(host)
     session = kahuna.session()
-    session.welcome(ONE)
-    session.send(batch=fleet_pb2.Batch(nonce="1", objects=MANY, last=True))
+    session.welcome(INCARNATION)
+    session.send(batch=fleet_pb2.Batch(nonce="1", objects=VNETS, last=True))
     assert session.ack().refusal == ""
     session.send(batch=fleet_pb2.Batch(nonce="2", objects=[vnet(1, 2, gone=True)]))
-    session.send(batch=fleet_pb2.Batch(nonce="2", removed=[MANY[2].id]))
+    session.send(batch=fleet_pb2.Batch(nonce="2", removed=[VNETS[2].id]))
     session.cut()
     session = kahuna.session()
-    assert len(session.welcome(ONE)) == len(MANY)
-    # A set that was given up in the middle for another.
+    assert len(session.welcome(INCARNATION)) == len(VNETS)
+    # A batch that Kahuna gave up in the middle for the next one.
     session.send(batch=fleet_pb2.Batch(nonce="3", objects=[vnet(3, 2, gone=True)]))
     session.send(batch=fleet_pb2.Batch(nonce="4", objects=[vnet(4, 2)], last=True))
     assert session.ack() == fleet_pb2.Ack(nonce="4")
-    until(lambda: host.wanted[MANY[4].id].generation == 2, what="the whole set")
+    until(lambda: host.wanted[VNETS[4].id].generation == 2, what="the whole batch")
     kahuna.stop(agent)
-    assert held(kahuna) == {one.id: one for one in [*MANY[:4], vnet(4, 2)]}
+    assert stored_objects(kahuna) == {one.id: one for one in [*VNETS[:4], vnet(4, 2)]}
     assert host.destroyed == set()
 
 
-def test_an_empty_set_takes_nothing_away(kahuna: ManualKahuna) -> None:
-    host = Destroyer()
+def test_an_empty_batch_removes_nothing(kahuna: ManualKahuna) -> None:
+    host = DestructionRecorder()
     agent = kahuna.agent(host)
     session = kahuna.session()
-    session.welcome(ONE)
-    session.send(batch=fleet_pb2.Batch(nonce="1", objects=MANY, last=True))
+    session.welcome(INCARNATION)
+    session.send(batch=fleet_pb2.Batch(nonce="1", objects=VNETS, last=True))
     session.ack()
     session.send(batch=fleet_pb2.Batch(nonce="2", last=True))
     assert session.ack() == fleet_pb2.Ack(nonce="2")
     kahuna.stop(agent)
-    assert held(kahuna) == {one.id: one for one in MANY}
+    assert stored_objects(kahuna) == {one.id: one for one in VNETS}
     assert host.destroyed == set()
 
 
-def test_the_state_of_another_life_of_the_store_is_dropped_and_nothing_destroyed(kahuna: ManualKahuna) -> None:
-    host = Destroyer()
+def test_state_of_another_incarnation_is_dropped_without_destroying_objects(kahuna: ManualKahuna) -> None:
+    host = DestructionRecorder()
     kahuna.agent(host)
     session = kahuna.session()
-    assert session.welcome(ONE) == []
-    session.send(batch=fleet_pb2.Batch(nonce="1", objects=MANY, last=True))
+    assert session.welcome(INCARNATION) == []
+    session.send(batch=fleet_pb2.Batch(nonce="1", objects=VNETS, last=True))
     session.ack()
-    until(lambda: len(host.wanted) == len(MANY), what="the slice")
+    until(lambda: len(host.wanted) == len(VNETS), what="the slice")
     session.cut()
     session = kahuna.session()
-    assert session.welcome("another life") == []
-    # What it saw of the other life's generations is not said in this one.
+    assert session.welcome("second incarnation") == []
+    # Observations of the first incarnation's generations are not reported in the second.
     session.send(batch=fleet_pb2.Batch(nonce="2", objects=[vnet(9)], last=True))
     reported = set()
     while vnet(9).id not in reported:
@@ -113,65 +113,65 @@ def test_the_state_of_another_life_of_the_store_is_dropped_and_nothing_destroyed
     assert host.destroyed == set()
 
 
-def test_an_agent_works_from_its_store_while_kahuna_is_away(kahuna: ManualKahuna) -> None:
+def test_an_agent_works_from_its_store_while_kahuna_is_unreachable(kahuna: ManualKahuna) -> None:
     agent = kahuna.agent(FakeHost())
     session = kahuna.session()
-    session.welcome(ONE)
-    session.send(batch=fleet_pb2.Batch(nonce="1", objects=MANY, last=True))
+    session.welcome(INCARNATION)
+    session.send(batch=fleet_pb2.Batch(nonce="1", objects=VNETS, last=True))
     session.ack()
     kahuna.stop(agent)
     host = FakeHost()
     kahuna.agent(host)
-    # Nobody has answered its call yet.
-    until(lambda: len(host.wanted) == len(MANY), what="the stored slice")
-    offered = kahuna.session().welcome(ONE)
-    assert {(one.id, one.generation) for one in offered} == {(one.id, one.generation) for one in MANY}
+    # Kahuna has not answered its call yet.
+    until(lambda: len(host.wanted) == len(VNETS), what="the stored slice")
+    holdings = kahuna.session().welcome(INCARNATION)
+    assert {(one.id, one.generation) for one in holdings} == {(one.id, one.generation) for one in VNETS}
 
 
-class Older(Destroyer):
-    """A host of an older version: there are vnets it does not know how to make, and for some it has no words."""
+class RefusingHost(DestructionRecorder):
+    """A host of an older version, which fails on one vnet: with a refusal, or with an unforeseen exception."""
 
-    def __init__(self, refused: str, error: type[Exception] = Refused) -> None:
+    def __init__(self, refused_name: str, error: type[Exception] = Refused) -> None:
         super().__init__()
-        self.refused, self.error = refused, error
+        self.refused_name, self.error = refused_name, error
 
     def accept(self, desired: Mapping[str, fleet_pb2.Object]) -> None:
-        if any(content(described).name == self.refused for described in desired.values()):
-            raise self.error(self.refused)
+        if any(content(described).name == self.refused_name for described in desired.values()):
+            raise self.error(self.refused_name)
         super().accept(desired)
 
 
 @pytest.mark.parametrize("error", [Refused, KeyError])
-def test_what_a_newer_version_stored_is_asked_for_anew_and_nothing_destroyed(
+def test_a_slice_stored_by_a_newer_version_is_requested_again_without_destroying_objects(
     kahuna: ManualKahuna, error: type[Exception]
 ) -> None:
     newer = kahuna.agent(FakeHost())
     session = kahuna.session()
-    session.welcome(ONE)
-    session.send(batch=fleet_pb2.Batch(nonce="1", objects=MANY, last=True))
+    session.welcome(INCARNATION)
+    session.send(batch=fleet_pb2.Batch(nonce="1", objects=VNETS, last=True))
     session.ack()
     kahuna.stop(newer)
-    host = Older("vnet-3", error)
+    host = RefusingHost("vnet-3", error)
     agent = kahuna.agent(host)
     session = kahuna.session()
-    assert {(one.id, one.generation) for one in session.welcome(ONE)} == {(one.id, 0) for one in MANY}
-    # Kahuna, which sees no generation that it knows, sends all of it, and says what it does not know itself.
-    session.send(batch=fleet_pb2.Batch(nonce="2", objects=MANY[1:], removed=[MANY[0].id], last=True))
+    assert {(one.id, one.generation) for one in session.welcome(INCARNATION)} == {(one.id, 0) for one in VNETS}
+    # Kahuna does not know these generations: it sends the whole slice and names the objects it does not know.
+    session.send(batch=fleet_pb2.Batch(nonce="2", objects=VNETS[1:], removed=[VNETS[0].id], last=True))
     assert "vnet-3" in session.ack().refusal
-    better = [*MANY[1:3], vnet(9)]
-    removed = [one.id for one in MANY if one not in better]
+    better = [*VNETS[1:3], vnet(9)]
+    removed = [one.id for one in VNETS if one not in better]
     session.send(batch=fleet_pb2.Batch(nonce="3", objects=better, removed=removed, last=True))
     assert session.ack() == fleet_pb2.Ack(nonce="3")
     until(lambda: set(host.wanted) == {one.id for one in better}, what="the better slice")
     session.cut()
-    offered = kahuna.session().welcome(ONE)
-    assert {(one.id, one.generation) for one in offered} == {(one.id, 1) for one in better}
+    holdings = kahuna.session().welcome(INCARNATION)
+    assert {(one.id, one.generation) for one in holdings} == {(one.id, 1) for one in better}
     kahuna.stop(agent)
-    assert held(kahuna) == {one.id: one for one in better}
+    assert stored_objects(kahuna) == {one.id: one for one in better}
     assert host.destroyed == set()
 
 
-def test_the_worker_hears_of_what_is_stored_though_the_session_ends_over_its_ack(
+def test_the_worker_sees_a_stored_batch_when_sending_its_ack_fails(
     kahuna: ManualKahuna, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("kowa.runtime.agent.FIRST_PAUSE_S", 60)
@@ -179,61 +179,61 @@ def test_the_worker_hears_of_what_is_stored_though_the_session_ends_over_its_ack
 
     async def lose_acks(self: Session, request: fleet_pb2.ConnectRequest) -> None:
         if request.WhichOneof("message") == "ack":
-            raise TimeoutError("the line is dead")
+            raise TimeoutError("the connection is dead")
         await write(self, request)
 
     monkeypatch.setattr(Session, "_write", lose_acks)
 
-    class Sleeper(FakeHost):
-        """Looks only when it hears that something has moved."""
+    class NotifiedHost(FakeHost):
+        """Reads its slice only when it is notified of a change."""
 
         async def run(self, feed: Feed) -> None:
             while True:
                 self.wanted = dict(feed.desired())
                 await feed.wait_for_change(60)
 
-    host = Sleeper()
+    host = NotifiedHost()
     kahuna.agent(host)
     session = kahuna.session()
-    session.welcome(ONE)
-    session.send(batch=fleet_pb2.Batch(nonce="1", objects=MANY, last=True))
-    until(lambda: len(host.wanted) == len(MANY), timeout=5, what="what is stored")
+    session.welcome(INCARNATION)
+    session.send(batch=fleet_pb2.Batch(nonce="1", objects=VNETS, last=True))
+    until(lambda: len(host.wanted) == len(VNETS), timeout=5, what="the stored slice")
 
 
-def test_what_the_worker_stumbles_over_is_refused_and_the_agent_goes_on(kahuna: ManualKahuna) -> None:
-    class Clumsy(FakeHost):
+def test_an_exception_in_the_worker_refuses_the_batch_and_the_agent_goes_on(kahuna: ManualKahuna) -> None:
+    class FailingHost(FakeHost):
         def accept(self, desired: Mapping[str, fleet_pb2.Object]) -> None:
             if vnet(9).id in desired:
                 raise KeyError("vnet-9")
 
-    agent = kahuna.agent(Clumsy())
+    agent = kahuna.agent(FailingHost())
     session = kahuna.session()
-    session.welcome(ONE)
+    session.welcome(INCARNATION)
     session.send(batch=fleet_pb2.Batch(nonce="1", objects=[vnet(9)], last=True))
     assert session.ack().refusal == "the agent failed on it, its log says where: KeyError: 'vnet-9'"
-    session.send(batch=fleet_pb2.Batch(nonce="2", objects=MANY, last=True))
+    session.send(batch=fleet_pb2.Batch(nonce="2", objects=VNETS, last=True))
     assert session.ack() == fleet_pb2.Ack(nonce="2")
     assert not agent.done()
 
 
-def test_a_stream_that_ends_while_the_agent_writes_is_only_a_reason_to_dial_again(
+def test_an_agent_dials_again_when_its_stream_ends_during_a_write(
     kahuna: ManualKahuna, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("kowa.runtime.agent.FIRST_PAUSE_S", 0.02)
     monkeypatch.setattr("kowa.runtime.agent.LONGEST_PAUSE_S", 0.02)
 
-    class Talker(FakeHost):
-        """Always has something to say."""
+    class ReportingHost(FakeHost):
+        """Reports all the time."""
 
         async def run(self, feed: Feed) -> None:
             for number in itertools.count():
-                feed.report(fleet_pb2.Report(id=MANY[0].id, message=f"{number}"))
+                feed.report(fleet_pb2.Report(id=VNETS[0].id, message=f"{number}"))
                 await asyncio.sleep(0)
 
-    agent = kahuna.agent(Talker())
+    agent = kahuna.agent(ReportingHost())
     for round_ in range(20):
         session = kahuna.session()
-        session.welcome(ONE)
+        session.welcome(INCARNATION)
         session.send(batch=fleet_pb2.Batch(nonce=f"{round_}", objects=[vnet(round_)], last=True))
         session.ack()
         session.cut()
@@ -241,7 +241,7 @@ def test_a_stream_that_ends_while_the_agent_writes_is_only_a_reason_to_dial_agai
     assert not agent.done()
 
 
-def test_two_agents_never_work_from_one_state(tmp_path: Path) -> None:
+def test_two_agents_cannot_use_one_state_folder(tmp_path: Path) -> None:
     nothing = tmp_path / "nothing"
     with lock_state(tmp_path / "state"):
         child = subprocess.Popen(["sleep", "60"], close_fds=False)
@@ -249,47 +249,47 @@ def test_two_agents_never_work_from_one_state(tmp_path: Path) -> None:
             serve(FakeHost(), AgentSettings(server="", ca=nothing, token=nothing, state=tmp_path / "state"))
     try:
         with lock_state(tmp_path / "state"):
-            """What an agent that died had started does not hold its place."""
+            """A child process that a dead agent left behind does not hold the lock."""
     finally:
         child.kill()
         child.wait()
 
 
-def test_a_full_disk_refuses_a_change_and_keeps_what_was(tmp_path: Path) -> None:
+def test_a_full_disk_refuses_a_change_and_keeps_the_stored_objects(tmp_path: Path) -> None:
     holdings = Holdings(tmp_path)
-    holdings.store(MANY, [])
+    holdings.store(VNETS, [])
     limit = holdings._connection.execute("PRAGMA page_count").fetchone()[0]
     holdings._connection.execute(f"PRAGMA max_page_count = {limit}")
     large = vnet(9)
     with edited(large) as resource:
         resource.description = "x" * 100_000
     with pytest.raises(OSError, match="the agent can't store it: database or disk is full"):
-        holdings.store([large], [MANY[0].id])
-    assert holdings.objects == {one.id: one for one in MANY}
+        holdings.store([large], [VNETS[0].id])
+    assert holdings.objects == {one.id: one for one in VNETS}
     holdings._connection.execute("PRAGMA max_page_count = 100000")
-    holdings.store([large], [MANY[0].id])
+    holdings.store([large], [VNETS[0].id])
     holdings.close()
-    again = Holdings(tmp_path)
-    assert set(again.objects) == {large.id, *(one.id for one in MANY[1:])}
-    again.close()
+    reopened = Holdings(tmp_path)
+    assert set(reopened.objects) == {large.id, *(one.id for one in VNETS[1:])}
+    reopened.close()
 
 
-def test_a_damaged_store_is_put_aside_and_the_agent_starts_with_nothing(tmp_path: Path) -> None:
+def test_a_damaged_store_is_moved_aside_and_the_agent_starts_empty(tmp_path: Path) -> None:
     holdings = Holdings(tmp_path)
-    holdings.start_incarnation(ONE)
-    holdings.store(MANY, [])
+    holdings.start_incarnation(INCARNATION)
+    holdings.store(VNETS, [])
     holdings.close()
     (tmp_path / "holdings.db").write_bytes(b"not a database any more" * 100)
-    again = Holdings(tmp_path)
-    assert (again.objects, again.incarnation) == ({}, "")
-    again.store(MANY, [])
-    again.close()
+    reopened = Holdings(tmp_path)
+    assert (reopened.objects, reopened.incarnation) == ({}, "")
+    reopened.store(VNETS, [])
+    reopened.close()
     assert (tmp_path / "holdings.db.damaged").read_bytes().startswith(b"not a database")
     with pytest.raises(sqlite3.DatabaseError):
         sqlite3.connect(tmp_path / "holdings.db.damaged").execute("SELECT * FROM object")
 
 
-def test_reports_go_out_in_messages_that_kahuna_takes(kahuna: ManualKahuna) -> None:
+def test_reports_are_sent_in_messages_within_kahunas_size_limit(kahuna: ManualKahuna) -> None:
     outbox = Outbox()
     for number in range(100):
         outbox.put(fleet_pb2.Report(id=f"{number}", message="m" * 50_000))

@@ -1,4 +1,4 @@
-"""Faults of an agent's consoles, tokens and connection end there, and not the agent."""
+"""Faults of an agent's consoles, tokens and connection do not end the agent."""
 
 import asyncio
 from collections.abc import AsyncIterator, Callable
@@ -19,7 +19,7 @@ from tests.site import Site
 from tests.waiting import until
 
 
-def test_a_token_that_is_no_text_ends_a_session_and_not_the_agent(
+def test_a_token_that_is_not_text_ends_the_session_and_the_agent_goes_on(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("kowa.runtime.agent.FIRST_PAUSE_S", 0.02)
@@ -27,8 +27,8 @@ def test_a_token_that_is_no_text_ends_a_session_and_not_the_agent(
     monkeypatch.setattr("kowa.runtime.agent.log.exception", failed.append)
     kahuna = ManualKahuna(tmp_path)
     try:
-        with monkeypatch.context() as spoilt:
-            spoilt.setattr(Path, "write_text", lambda path, _: path.write_bytes(b"\xff\xfe"))
+        with monkeypatch.context() as patched:
+            patched.setattr(Path, "write_text", lambda path, _: path.write_bytes(b"\xff\xfe"))
             agent = kahuna.agent(FakeHost())
         until(lambda: bool(failed), what="a session that failed")
         (tmp_path / "token").write_text("token")
@@ -39,7 +39,7 @@ def test_a_token_that_is_no_text_ends_a_session_and_not_the_agent(
 
 
 class Call:
-    """A viewer's stream: it pastes more than the machine takes, and leaves."""
+    """A viewer's stream: it pastes more than the instance reads, and ends."""
 
     def __init__(self, pasted: int) -> None:
         self.pasted = pasted
@@ -53,13 +53,13 @@ class Call:
         return fleet_pb2.RelayResponse(data=b"x") if self.pasted >= 0 else grpc.aio.EOF
 
     async def write(self, _: object) -> None:
-        """Taken."""
+        """Accepted."""
 
     async def done_writing(self) -> None:
-        """Taken."""
+        """Accepted."""
 
     def cancel(self) -> None:
-        """It is over."""
+        """Accepted."""
 
 
 class Channel:
@@ -70,94 +70,94 @@ class Channel:
         return self._call
 
 
-class Paused(FakeHost):
-    """Its machine takes so many keys and no more."""
+class PausedHost(FakeHost):
+    """Its instance reads at most `max_keys` keys."""
 
-    def __init__(self, takes: int) -> None:
+    def __init__(self, max_keys: int) -> None:
         super().__init__()
-        self.takes, self.took = takes, 0
+        self.max_keys, self.keys_read = max_keys, 0
 
     async def console(self, instance: str, keys: Keys) -> AsyncIterator[bytes]:
         async for _ in keys:
-            self.took += 1
+            self.keys_read += 1
             yield b""
-            if self.took == self.takes:
+            if self.keys_read == self.max_keys:
                 await asyncio.Event().wait()
 
 
-@pytest.mark.parametrize(("takes", "pasted", "took"), [(1, 16, 1), (1000, 16, 16)])
-def test_the_end_of_a_viewer_is_noticed_though_a_paused_machine_reads_no_keys(
-    monkeypatch: pytest.MonkeyPatch, takes: int, pasted: int, took: int
+@pytest.mark.parametrize(("max_keys", "pasted", "keys_read"), [(1, 16, 1), (1000, 16, 16)])
+def test_the_end_of_a_viewer_is_noticed_while_a_paused_instance_reads_no_keys(
+    monkeypatch: pytest.MonkeyPatch, max_keys: int, pasted: int, keys_read: int
 ) -> None:
     monkeypatch.setattr(console, "LAST_KEYS_TIMEOUT_S", 0.05)
 
-    async def story() -> None:
-        host = Paused(takes)
+    async def run() -> None:
+        host = PausedHost(max_keys)
         channel = cast("grpc.aio.Channel", Channel(Call(pasted)))
         async with asyncio.timeout(5):
             await serve_console(channel, host, fleet_pb2.Console(ticket="t", instance="web"))
-        assert host.took == took
+        assert host.keys_read == keys_read
 
-    asyncio.run(story())
+    asyncio.run(run())
 
 
-class Silent(Call):
-    """A viewer's stream on which nothing comes any more."""
+class SilentCall(Call):
+    """A viewer's stream without any more messages."""
 
     async def read(self) -> object:
         await asyncio.Event().wait()
         raise AssertionError("nothing comes")
 
 
-class Blinking(FakeHost):
-    """Its machine prints and prints, until nobody looks."""
+class PrintingHost(FakeHost):
+    """Its instance prints until the console is closed."""
 
     def __init__(self) -> None:
         super().__init__()
-        self.watched = asyncio.Event()
-        self.left = asyncio.Event()
+        self.printed = asyncio.Event()
+        self.closed = asyncio.Event()
 
     async def console(self, instance: str, keys: Keys) -> AsyncIterator[bytes]:
         try:
             while True:
                 yield b"_"
-                self.watched.set()
+                self.printed.set()
                 await asyncio.sleep(0)
         finally:
-            self.left.set()
+            self.closed.set()
 
 
-def test_a_console_that_is_open_when_its_session_ends_leaves_nothing_behind() -> None:
-    async def story() -> None:
-        host = Blinking()
-        channel = cast("grpc.aio.Channel", Channel(Silent(0)))
+def test_a_console_open_at_the_end_of_its_session_leaves_no_task_behind() -> None:
+    async def run() -> None:
+        host = PrintingHost()
+        channel = cast("grpc.aio.Channel", Channel(SilentCall(0)))
         showing = asyncio.create_task(serve_console(channel, host, fleet_pb2.Console(ticket="t", instance="web")))
-        await host.watched.wait()
+        await host.printed.wait()
         showing.cancel()
         await asyncio.gather(showing, return_exceptions=True)
         assert showing.cancelled()
         assert asyncio.all_tasks() == {asyncio.current_task()}
-        assert host.left.is_set()
+        assert host.closed.is_set()
 
-    asyncio.run(story())
+    asyncio.run(run())
 
 
 @pytest.mark.parametrize("printed", [[], [b"login: "]])
-def test_who_asks_for_a_console_is_told_why_there_is_none_or_no_more(site: Site, printed: list[bytes]) -> None:
-    class Broken(FakeHost):
+def test_a_viewer_gets_the_reason_why_a_console_fails_at_once_or_later(site: Site, printed: list[bytes]) -> None:
+    class RefusingHost(FakeHost):
         async def console(self, instance: str, keys: Keys) -> AsyncIterator[bytes]:
             for line in printed:
                 yield line
             raise Refused("its disk can't be read")
 
-    site.connect_host(Broken())
+    site.connect_host(RefusingHost())
     web = site.client.instances.create(site.wanted("web"))
     with pytest.raises(errors.Conflict, match="its disk can't be read"):
         list(site.client.instances.console(web.meta.id))
 
 
-class SlowLine:
-    """A line to a port of this machine on which every byte is under way for a while, each way."""
+class SlowConnection:
+    """A proxy to a local port that delays every byte in both directions."""
 
     def __init__(self, loop: Loop, port: int, seconds: float) -> None:
         self._loop, self._port, self._seconds = loop, port, seconds
@@ -170,7 +170,7 @@ class SlowLine:
         self.port = int(self._server.sockets[0].getsockname()[1])
 
     def close(self) -> None:
-        """Cuts it."""
+        """Closes the proxy and its connections."""
         self._server.close()
         for task in list(self._tasks):
             self._loop.stop(task)
@@ -191,14 +191,14 @@ class SlowLine:
             loop.call_later(self._seconds, sink.close)
 
 
-def test_an_agent_connects_over_a_slow_line(tmp_path: Path) -> None:
-    """TCP, TLS and HTTP/2 take their turns before the first byte: each lasts there and back."""
+def test_an_agent_connects_over_a_slow_connection(tmp_path: Path) -> None:
+    """Before the first byte, TCP, TLS and HTTP/2 each need a round trip."""
     kahuna = ManualKahuna(tmp_path)
-    line = SlowLine(kahuna.loop, kahuna.port, 0.2)
+    connection = SlowConnection(kahuna.loop, kahuna.port, 0.2)
     try:
-        kahuna.port = line.port
+        kahuna.port = connection.port
         kahuna.agent(FakeHost())
-        assert kahuna.session().welcome("one life of the store") == []
+        assert kahuna.session().welcome("first incarnation") == []
     finally:
-        line.close()
+        connection.close()
         kahuna.close()

@@ -1,4 +1,4 @@
-"""Many callers at once: sums hold, nothing is taken twice, and who goes away in the middle loses nothing."""
+"""Many callers at once: capacity holds, nothing is given twice, and a caller that disconnects loses nothing."""
 
 import asyncio
 import random
@@ -28,39 +28,39 @@ __all__ = ["database"]
 
 @pytest.fixture
 def cloud(tmp_path: Path, database: str) -> Iterator[ControlPlane]:
-    """A Kahuna, empty, on each database."""
-    with control_plane(tmp_path, database) as made:
-        yield made
+    """An empty Kahuna, on each database."""
+    with control_plane(tmp_path, database) as plane:
+        yield plane
 
 
-def at_once(cloud: ControlPlane, ask: Callable[[AsyncClient], Sequence[Coroutine[Any, Any, Any]]]) -> list[Any]:
-    """Makes calls together; the answer of each, or the reason why not."""
+def at_once(cloud: ControlPlane, calls_of: Callable[[AsyncClient], Sequence[Coroutine[Any, Any, Any]]]) -> list[Any]:
+    """Makes calls at the same time; returns the response of each, or the reason of its error."""
 
     async def run() -> list[Any]:
         async with AsyncClient(cloud.settings.api, key=cloud.key, insecure=True) as client:
-            return await asyncio.gather(*ask(client), return_exceptions=True)
+            return await asyncio.gather(*calls_of(client), return_exceptions=True)
 
-    answers = cloud.loop.run(run())
-    return [answer.reason if isinstance(answer, errors.KowaError) else answer for answer in answers]
+    outcomes = cloud.loop.run(run())
+    return [outcome.reason if isinstance(outcome, errors.KowaError) else outcome for outcome in outcomes]
 
 
-def empty(site: Site, name: str) -> volume_pb2.Volume:
-    """A disk to ask for, from no template."""
+def empty_disk(site: Site, name: str) -> volume_pb2.Volume:
+    """A disk to create, without a template."""
     return volume_pb2.Volume(project=site.project.meta.id, name=name, storage_pool=site.pool.meta.id, size=GIB)
 
 
-def reasons(answers: list[Any]) -> Counter[str]:
-    """How many succeeded, and why the others did not."""
-    return Counter(answer if isinstance(answer, str) else "done" for answer in answers)
+def reasons(outcomes: list[Any]) -> Counter[str]:
+    """The number of successes, and of each error reason."""
+    return Counter(outcome if isinstance(outcome, str) else "done" for outcome in outcomes)
 
 
 @pytest.mark.slow
-def test_no_more_machines_than_the_host_has_room_for(site: Site) -> None:
+def test_a_host_gets_no_more_instances_than_fit_its_memory(site: Site) -> None:
     site.connect_host(FakeHost(cpus=1000, memory=40 * GIB))
     names = [f"m{number}" for number in range(64)]
     disks = at_once(
         site.cloud,
-        lambda client: [client.of(volume_pb2.Volume).begin_create(empty(site, name)) for name in names],
+        lambda client: [client.of(volume_pb2.Volume).begin_create(empty_disk(site, name)) for name in names],
     )
     wanted = [
         instance_pb2.Instance(
@@ -73,45 +73,47 @@ def test_no_more_machines_than_the_host_has_room_for(site: Site) -> None:
         )
         for name, disk in zip(names, disks, strict=True)
     ]
-    answers = at_once(site.cloud, lambda client: [client.of(instance_pb2.Instance).begin_create(one) for one in wanted])
-    assert reasons(answers) == {"done": 40, "NO_HOST": 24}
+    outcomes = at_once(
+        site.cloud, lambda client: [client.of(instance_pb2.Instance).begin_create(instance) for instance in wanted]
+    )
+    assert reasons(outcomes) == {"done": 40, "NO_HOST": 24}
     assert len(list(site.client.instances.list())) == 40
 
 
-@pytest.mark.parametrize("asked", [10, 20])
-def test_no_address_is_given_twice(cloud: ControlPlane, asked: int) -> None:
-    """A /28 has 13 addresses beside the gateway's."""
+@pytest.mark.parametrize("requested", [10, 20])
+def test_no_address_is_allocated_twice(cloud: ControlPlane, requested: int) -> None:
+    """A /28 has 13 addresses in addition to the gateway's."""
     site = make_site(cloud, "10.20.0.0/28")
-    answers = at_once(
+    outcomes = at_once(
         cloud,
         lambda client: [
             client.of(adapter_pb2.Adapter).begin_create(
                 adapter_pb2.Adapter(project=site.project.meta.id, name=f"eth{number}", subnet=site.subnet.meta.id)
             )
-            for number in range(asked)
+            for number in range(requested)
         ],
     )
-    given = [answer.resource.address for answer in answers if not isinstance(answer, str)]
-    assert reasons(answers) == Counter(done=min(asked, 13)) + Counter(NO_ADDRESS=asked - 13)
-    assert len(set(given)) == len(given) == min(asked, 13)
-    hardware = {answer.resource.mac for answer in answers if not isinstance(answer, str)}
-    assert len(hardware) == len(given)
+    allocated = [outcome.resource.address for outcome in outcomes if not isinstance(outcome, str)]
+    assert reasons(outcomes) == Counter(done=min(requested, 13)) + Counter(NO_ADDRESS=requested - 13)
+    assert len(set(allocated)) == len(allocated) == min(requested, 13)
+    hardware = {outcome.resource.mac for outcome in outcomes if not isinstance(outcome, str)}
+    assert len(hardware) == len(allocated)
 
 
-def test_a_name_goes_to_one(cloud: ControlPlane) -> None:
-    answers = at_once(
+def test_one_of_many_callers_gets_a_name(cloud: ControlPlane) -> None:
+    outcomes = at_once(
         cloud,
         lambda client: [
             client.of(project_pb2.Project).begin_create(project_pb2.Project(name="shop")) for _ in range(20)
         ],
     )
-    assert reasons(answers) == {"done": 1, "NAME_TAKEN": 19}
+    assert reasons(outcomes) == {"done": 1, "NAME_TAKEN": 19}
 
 
-def test_a_disk_goes_to_one_machine(site: Site) -> None:
+def test_one_of_many_instances_gets_a_disk(site: Site) -> None:
     site.connect_host()
     disk = site.volume("os").resource
-    answers = at_once(
+    outcomes = at_once(
         site.cloud,
         lambda client: [
             client.of(instance_pb2.Instance).begin_create(
@@ -127,16 +129,16 @@ def test_a_disk_goes_to_one_machine(site: Site) -> None:
             for number in range(6)
         ],
     )
-    assert reasons(answers) == {"done": 1, "IN_USE": 5}
+    assert reasons(outcomes) == {"done": 1, "IN_USE": 5}
 
 
 def test_a_request_sent_ten_times_at_once_is_done_once(cloud: ControlPlane) -> None:
     request = project_pb2.CreateProjectRequest(project=project_pb2.Project(name="shop"), request_id=str(uuid.uuid4()))
     method = contract.load().kinds["Project"].service.methods["create"]
-    answers = at_once(cloud, lambda client: [client.call(method, request) for _ in range(10)])
-    assert reasons(answers) == {"done": 10}
-    assert len({answer.resource.meta.id for answer in answers}) == 1
-    operations = {answer.operation_id for answer in answers}
+    outcomes = at_once(cloud, lambda client: [client.call(method, request) for _ in range(10)])
+    assert reasons(outcomes) == {"done": 10}
+    assert len({outcome.resource.meta.id for outcome in outcomes}) == 1
+    operations = {outcome.operation_id for outcome in outcomes}
     assert len(operations) == 1
     assert operations != {""}
     assert [project.name for project in cloud.client.projects.list()] == ["shop"]
@@ -145,17 +147,18 @@ def test_a_request_sent_ten_times_at_once_is_done_once(cloud: ControlPlane) -> N
 
 @pytest.mark.slow
 @pytest.mark.parametrize("seed", [1, 2])
-def test_callers_that_go_away_around_the_commit_lose_nothing(site: Site, seed: int) -> None:
+def test_callers_that_disconnect_around_the_commit_lose_nothing(site: Site, seed: int) -> None:
     host = site.connect_host()
-    store, chance = site.cloud.kahuna.store, random.Random(seed)  # noqa: S311 - a test's, and the same each time
-    # Each goes when so many are committed, however fast that is; every fifth when its own is, before it hears of that.
-    goes = [chance.uniform(0, 150) for _ in range(150)]
+    store, rng = site.cloud.kahuna.store, random.Random(seed)  # noqa: S311 - reproducible
+    # A caller disconnects after so many commits; every fifth after its own commit, before it gets the response.
+    leave_after = [rng.uniform(0, 150) for _ in range(150)]
     committed = 0
 
     async def run() -> int:
         async with AsyncClient(site.cloud.settings.api, key=site.cloud.key, insecure=True) as client:
             volumes = client.of(volume_pb2.Volume)
-            calls = [asyncio.create_task(volumes.begin_create(empty(site, f"v{n}"))) for n in range(len(goes))]
+            disks = [empty_disk(site, f"v{number}") for number in range(len(leave_after))]
+            calls = [asyncio.create_task(volumes.begin_create(disk)) for disk in disks]
 
             def follow(_: int, transitions: list[Transition]) -> None:
                 nonlocal committed
@@ -165,7 +168,7 @@ def test_callers_that_go_away_around_the_commit_lose_nothing(site: Site, seed: i
                     committed += 1
                     if (own := int(volume.name.removeprefix("v"))) % 5 == 0:
                         calls[own].cancel()
-                    for number, when in enumerate(goes):
+                    for number, when in enumerate(leave_after):
                         if when <= committed and number % 5:
                             calls[number].cancel()
 
@@ -175,11 +178,11 @@ def test_callers_that_go_away_around_the_commit_lose_nothing(site: Site, seed: i
             assert all(isinstance(failure, asyncio.CancelledError) for failure in failures), failures
             return len(failures)
 
-    given_up = site.cloud.loop.run(run())
-    assert given_up >= 30, "each fifth at least"
+    cancelled = site.cloud.loop.run(run())
+    assert cancelled >= 30, "at least each fifth"
     until(lambda: not store._pending, what="no transaction under way")
     volumes = {volume.meta.id for volume in site.client.of(volume_pb2.Volume).list()}
-    assert len(volumes) >= len(goes) - given_up + 30, "each fifth was committed, and its caller gone"
+    assert len(volumes) >= len(leave_after) - cancelled + 30, "each fifth committed, its caller disconnected"
     until(lambda: volumes <= set(host.wanted), what="all volumes at their host")
     operations = site.client.of(operation_pb2.Operation)
     until(lambda: all(operation.phase not in OPEN for operation in operations.list()), what="every operation ended")

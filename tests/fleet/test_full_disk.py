@@ -1,4 +1,4 @@
-"""An agent whose disk is full, or spoilt: it serves from what it has, and says what it can't do."""
+"""An agent whose disk is full or damaged: it serves its stored objects, and reports what it can't do."""
 
 import asyncio
 import resource
@@ -15,15 +15,15 @@ from kowa.runtime.store import Holdings
 from tests.control_plane import FakeHost
 from tests.fleet.manual_kahuna import vnet
 
-ONE = vnet(1)
-HELD = {ONE.id: ONE}
+VNET = vnet(1)
+HELD = {VNET.id: VNET}
 DONE, FAILED, UNKNOWN = fleet_pb2.ENDING_DONE, fleet_pb2.ENDING_FAILED, fleet_pb2.ENDING_UNKNOWN
 EXPIRED = fleet_pb2.ENDING_EXPIRED
 
 
 @contextmanager
 def full_disk() -> Iterator[None]:
-    """No file grows, pytest's own included."""
+    """No file can grow, including pytest's own."""
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (0, before[1]))
     try:
@@ -33,8 +33,8 @@ def full_disk() -> Iterator[None]:
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
 
 
-class Actor(FakeHost):
-    """Counts."""
+class CountingHost(FakeHost):
+    """Counts the commands it carries out."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -45,16 +45,16 @@ class Actor(FakeHost):
 
 
 def answer(commands: Commands, id_: str, *, recall: bool = False) -> fleet_pb2.CommandResult:
-    command = fleet_pb2.Command(id=id_, target=ONE.id, generation=1, epoch=1, recall=recall)
+    command = fleet_pb2.Command(id=id_, target=VNET.id, generation=1, epoch=1, recall=recall)
     command.time_to_live.FromSeconds(60)
     return asyncio.run(commands.answer(command, 1, HELD))
 
 
-@pytest.mark.parametrize("ended", ["well", "killed"])
-def test_an_agent_serves_from_what_is_stored(tmp_path: Path, ended: str) -> None:
+@pytest.mark.parametrize("ended", ["stopped", "killed"])
+def test_an_agent_with_a_full_disk_serves_its_stored_objects(tmp_path: Path, ended: str) -> None:
     before = Holdings(tmp_path / "before")
-    before.start_incarnation("life")
-    before.store([ONE], [])
+    before.start_incarnation("incarnation")
+    before.store([VNET], [])
     state = tmp_path / "before"
     if ended == "killed":
         state = tmp_path / "state"
@@ -65,19 +65,19 @@ def test_an_agent_serves_from_what_is_stored(tmp_path: Path, ended: str) -> None
     before.close()
     with full_disk():
         holdings = Holdings(state)
-        assert (holdings.objects, holdings.incarnation) == (HELD, "life")
+        assert (holdings.objects, holdings.incarnation) == (HELD, "incarnation")
         with pytest.raises(OSError, match="the agent can't store it"):
             holdings.store([vnet(2)], [])
         assert holdings.objects == HELD
     holdings.store([vnet(2)], [])
     holdings.close()
-    again = Holdings(state)
-    assert len(again.objects) == 2
-    again.close()
+    reopened = Holdings(state)
+    assert len(reopened.objects) == 2
+    reopened.close()
 
 
-def test_commands_are_refused_while_they_can_not_be_journaled(tmp_path: Path) -> None:
-    host = Actor()
+def test_commands_are_refused_while_they_cannot_be_journaled(tmp_path: Path) -> None:
+    host = CountingHost()
     with full_disk():
         journal = Journal(tmp_path)
         commands = Commands(host, journal)
@@ -95,15 +95,15 @@ def test_commands_are_refused_while_they_can_not_be_journaled(tmp_path: Path) ->
     journal.close()
 
 
-def test_what_was_done_is_told_though_it_can_not_be_written_down(tmp_path: Path) -> None:
+def test_a_result_is_sent_even_if_not_journaled(tmp_path: Path) -> None:
     with ExitStack() as stack:
 
-        class Filler(Actor):
+        class DiskFillingHost(CountingHost):
             async def act(self, command: fleet_pb2.Command) -> None:
                 await super().act(command)
                 stack.enter_context(full_disk())
 
-        host, journal = Filler(), Journal(tmp_path)
+        host, journal = DiskFillingHost(), Journal(tmp_path)
         commands = Commands(host, journal)
         assert answer(commands, "1").ending == DONE
     assert answer(commands, "1").ending == UNKNOWN
@@ -111,46 +111,46 @@ def test_what_was_done_is_told_though_it_can_not_be_written_down(tmp_path: Path)
     journal.close()
 
 
-def test_a_damaged_journal_is_put_aside(tmp_path: Path) -> None:
+def test_a_damaged_journal_is_moved_aside(tmp_path: Path) -> None:
     (tmp_path / "commands.db").write_bytes(b"garbage!" * 512)
     journal = Journal(tmp_path)
-    assert answer(Commands(Actor(), journal), "1").ending == DONE
+    assert answer(Commands(CountingHost(), journal), "1").ending == DONE
     journal.close()
     assert (tmp_path / "commands.db.damaged").read_bytes().startswith(b"garbage!")
 
 
-def open_journal(folder: Path) -> Commands:
-    """As the next process does."""
-    return Commands(Actor(), Journal(folder))
+def restarted_commands(folder: Path) -> Commands:
+    """Commands as the next process opens them."""
+    return Commands(CountingHost(), Journal(folder))
 
 
-@pytest.mark.parametrize("fate", ["lost", "damaged"])
-def test_nobody_is_told_that_nothing_was_done_where_the_journal_of_it_is_lost(tmp_path: Path, fate: str) -> None:
+@pytest.mark.parametrize("damage", ["deleted", "overwritten"])
+def test_recall_is_unknown_after_the_journal_is_lost(tmp_path: Path, damage: str) -> None:
     before = Journal(tmp_path)
     before.begin("1")
     before.close()
-    if fate == "lost":
+    if damage == "deleted":
         (tmp_path / "commands.db").unlink()
     else:
         (tmp_path / "commands.db").write_bytes(b"garbage!" * 512)
-    # Killed before anybody has asked.
-    open_journal(tmp_path)._journal.close()
-    commands = open_journal(tmp_path)
+    # Killed before the first recall.
+    restarted_commands(tmp_path)._journal.close()
+    commands = restarted_commands(tmp_path)
     assert [answer(commands, id_, recall=True).ending for id_ in ("1", "2")] == [UNKNOWN, UNKNOWN]
     assert answer(commands, "3").ending == DONE
-    # What it has said it stands by: its word may have been lost. What came later it knows of.
+    # Its UNKNOWN answers must not change, since Kahuna may have missed them; later commands are known.
     assert [answer(commands, id_, recall=True).ending for id_ in ("1", "2")] == [UNKNOWN, UNKNOWN]
     assert [answer(commands, id_, recall=True).ending for id_ in ("3", "4")] == [DONE, EXPIRED]
     commands._journal.close()
-    commands = open_journal(tmp_path)
+    commands = restarted_commands(tmp_path)
     assert [answer(commands, id_, recall=True).ending for id_ in ("1", "2", "3", "4")] == [
         UNKNOWN, UNKNOWN, DONE, EXPIRED,
     ]  # fmt: skip
     commands._journal.close()
 
 
-def test_nobody_is_told_how_a_command_ended_while_the_journal_can_not_be_read(tmp_path: Path) -> None:
+def test_recall_is_unknown_while_the_journal_cannot_be_opened(tmp_path: Path) -> None:
     with full_disk():
         journal = Journal(tmp_path)
-        assert answer(Commands(Actor(), journal), "1", recall=True).ending == UNKNOWN
+        assert answer(Commands(CountingHost(), journal), "1", recall=True).ending == UNKNOWN
     journal.close()

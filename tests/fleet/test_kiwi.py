@@ -1,4 +1,4 @@
-"""The network agent: what it takes, what it refuses and in which words, and what an operator sees of it."""
+"""The network agent: the slices it accepts, the messages of its refusals, and its status as operators see it."""
 
 import json
 import os
@@ -33,16 +33,16 @@ def described(
 
 
 def subnet(*, gone: bool = False, **fields: object) -> fleet_pb2.Object:
-    """A good subnet but for some fields."""
-    good: dict[str, object] = {"vnet": LAN, "name": "lan", "cidr": "10.20.0.0/24", "gateway": "10.20.0.1"}
-    return described(SUBNET, gone=gone, resource=subnet_pb2.Subnet(**good | fields))  # type: ignore[arg-type]
+    """A valid subnet, with these fields changed."""
+    valid: dict[str, object] = {"vnet": LAN, "name": "lan", "cidr": "10.20.0.0/24", "gateway": "10.20.0.1"}
+    return described(SUBNET, gone=gone, resource=subnet_pb2.Subnet(**valid | fields))  # type: ignore[arg-type]
 
 
 KIWI = described(NODE, generation=3, resource=kiwi_pb2.Kiwi(name="kiwi-1"))
 VNET = described(LAN, resource=vnet_pb2.Vnet(name="lan"))
 
 
-def test_it_takes_a_region_its_node_its_vnets_and_their_subnets() -> None:
+def test_a_slice_of_a_node_a_vnet_and_its_subnet_is_parsed() -> None:
     desired = KINDS.parse({NODE: KIWI, LAN: VNET, SUBNET: subnet(dns=["9.9.9.9"])})
     assert isinstance(desired.node, Kiwi)
     assert (desired.node.name, desired.of(Vnet)[LAN].name) == ("kiwi-1", "lan")
@@ -53,7 +53,7 @@ def test_it_takes_a_region_its_node_its_vnets_and_their_subnets() -> None:
 
 
 @pytest.mark.parametrize(
-    ("sent", "words"),
+    ("sent", "message"),
     [
         (described(LAN), f"unknown kind {LAN}: this agent knows no such kind; a newer one may"),
         (subnet(cidr="10.20.0.0/33"), f"subnet {SUBNET}: cidr '10.20.0.0/33' is not a network"),
@@ -70,18 +70,18 @@ def test_it_takes_a_region_its_node_its_vnets_and_their_subnets() -> None:
         ),
     ],
 )
-def test_what_it_does_not_understand_it_refuses_by_name_and_reason(sent: fleet_pb2.Object, words: str) -> None:
+def test_an_invalid_object_is_refused_by_name_with_the_reason(sent: fleet_pb2.Object, message: str) -> None:
     with pytest.raises(Refused) as refused:
         KINDS.parse({NODE: KIWI, sent.id: sent})
-    assert str(refused.value).startswith(words)
+    assert str(refused.value).startswith(message)
 
 
-def test_what_shall_go_need_not_be_understood() -> None:
+def test_a_deleted_object_may_be_invalid() -> None:
     desired = KINDS.parse({SUBNET: subnet(gone=True, cidr="from a newer version")})
     assert desired.of(Subnet)[SUBNET].gone
 
 
-def test_it_says_that_it_is_as_wanted_and_that_what_shall_go_is_gone() -> None:
+def test_the_node_is_reported_as_applied_and_a_deleted_vnet_as_gone() -> None:
     gone = described(LAN, generation=2, gone=True, resource=vnet_pb2.Vnet(name="lan"))
     sent_reports = {report.id: report for report in reports(KINDS.parse({NODE: KIWI, LAN: gone, SUBNET: subnet()}))}
     assert set(sent_reports) == {NODE, LAN}
@@ -90,7 +90,7 @@ def test_it_says_that_it_is_as_wanted_and_that_what_shall_go_is_gone() -> None:
     assert (sent_reports[LAN].gone, sent_reports[LAN].observed_generation) == (True, 2)
 
 
-def test_it_needs_nothing_of_a_host_that_runs_machines() -> None:
+def test_the_network_agent_imports_no_hypervisor_libraries() -> None:
     script = "import agent_kiwi.worker, kowa.runtime.agent, sys; print(*sys.modules)"
     loaded = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True).stdout.split()
     assert not {"libvirt", "pycdlib", "httpx", "agent_kaktus", "kahuna", "sqlmodel"} & set(loaded)
@@ -98,7 +98,7 @@ def test_it_needs_nothing_of_a_host_that_runs_machines() -> None:
 
 @pytest.fixture
 def config(site: Site, tmp_path: Path) -> Path:
-    """A network node of the site's region, and its agent's configuration."""
+    """The configuration file of an agent, whose network node is in the site's region."""
     agent, secret = site.cloud.agent("kiwi-agent")
     member = kiwi_pb2.Kiwi.Member(agent=agent.meta.id, zone=site.zone.meta.id)
     node = kiwi_pb2.Kiwi(region=site.region.meta.id, name="kiwi-1", members=[member])
@@ -111,28 +111,28 @@ def config(site: Site, tmp_path: Path) -> Path:
     return tmp_path / "kiwi.toml"
 
 
-def test_the_real_agent_from_its_first_sign_in_to_a_vnet_deleted(site: Site, config: Path) -> None:
+def test_the_agent_program_signs_in_and_reports_deleted_vnets_gone(site: Site, config: Path) -> None:
     program = subprocess.Popen(
         [sys.executable, "-m", "agent_kiwi.main", "--config", str(config)], stderr=subprocess.DEVNULL
     )
     try:
         agents, kiwis = site.client.of(agent_pb2.Agent), site.client.of(kiwi_pb2.Kiwi)
         agent = next(agents.list(filter='name = "kiwi-agent"'))
-        until(lambda: agents.get(agent.meta.id).status.held_revision, what="what it holds")
+        until(lambda: agents.get(agent.meta.id).status.held_revision, what="the agent's ack")
         until(lambda: next(kiwis.list()).status.version == VERSION, what="its version")
         shown = _kowactl(site, "agent", "get", "kiwi-agent", "-o", "json")
         assert json.loads(shown)["status"]["held_revision"] == str(agents.get(agent.meta.id).status.held_revision)
         assert "held_revision" in _kowactl(site, "agent", "get", "kiwi-agent")
         assert (config.parent / "kiwi" / "holdings.db").stat().st_mode & 0o077 == 0
 
-        # The host's agent has never been here, so only this one is waited for.
+        # The host's agent has never connected, so Kahuna waits for this one only.
         site.client.subnets.delete(site.subnet.meta.id, limit=60)
         site.client.vnets.delete(site.vnet.meta.id, limit=60)
         program.send_signal(signal.SIGSTOP)
-        away = site.client.of(vnet_pb2.Vnet).begin_create(vnet_pb2.Vnet(region=site.region.meta.id, name="dmz"))
-        site.client.vnets.begin_delete(away.resource.meta.id)
-        # It is asked to be gone, and nobody but the agent can say that it is.
-        assert site.client.vnets.get(away.resource.meta.id).meta.state == meta_pb2.STATE_DELETING
+        dmz = site.client.of(vnet_pb2.Vnet).begin_create(vnet_pb2.Vnet(region=site.region.meta.id, name="dmz"))
+        site.client.vnets.begin_delete(dmz.resource.meta.id)
+        # Only the agent, which is paused, can report it gone.
+        assert site.client.vnets.get(dmz.resource.meta.id).meta.state == meta_pb2.STATE_DELETING
         program.send_signal(signal.SIGCONT)
         until(lambda: not list(site.client.vnets.list()), what="the vnet gone")
     finally:
@@ -141,8 +141,8 @@ def test_the_real_agent_from_its_first_sign_in_to_a_vnet_deleted(site: Site, con
         assert program.wait(60) == 0
 
 
-def test_it_heals_a_slice_that_it_stored_and_does_not_take_any_more(site: Site, config: Path) -> None:
-    """As after a step back to an older version: the generations are Kahuna's own."""
+def test_the_agent_gets_a_stored_slice_again_that_it_can_no_longer_parse(site: Site, config: Path) -> None:
+    """As after a downgrade of the agent: Kahuna knows all stored generations, and sends the slice all the same."""
     agents = site.client.of(agent_pb2.Agent)
     agent = next(agents.list(filter='name = "kiwi-agent"'))
     state = config.parent / "kiwi"
@@ -152,41 +152,41 @@ def test_it_heals_a_slice_that_it_stored_and_does_not_take_any_more(site: Site, 
         return status.held_revision >= revision and not status.refusal
 
     def serve_until_in_step() -> None:
-        """A change, so that it is plain what it was sent last."""
+        """Changes the vnet, and runs the agent until it holds the change."""
         site.vnet.description += "."
         site.vnet = site.client.of(vnet_pb2.Vnet).update(site.vnet, ["description"])
         with subprocess.Popen([sys.executable, "-m", "agent_kiwi.main", "--config", str(config)]) as program:
             try:
-                until(lambda: in_step(site.vnet.meta.revision), what="all that it shall hold")
+                until(lambda: in_step(site.vnet.meta.revision), what="the agent in step")
             finally:
                 program.terminate()
         assert program.returncode == 0
 
     serve_until_in_step()
     holdings = Holdings(state)
-    good = dict(holdings.objects)
-    spoilt = fleet_pb2.Object()
-    spoilt.CopyFrom(good[site.subnet.meta.id])
-    with edited(spoilt) as resource:
+    valid = dict(holdings.objects)
+    damaged = fleet_pb2.Object()
+    damaged.CopyFrom(valid[site.subnet.meta.id])
+    with edited(damaged) as resource:
         resource.cidr = "of a newer version"
-    holdings.store([spoilt, described(OTHER)], [])
+    holdings.store([damaged, described(OTHER)], [])
     holdings.close()
     serve_until_in_step()
     holdings = Holdings(state)
-    assert set(holdings.objects) == set(good)
-    assert holdings.objects[site.subnet.meta.id] == good[site.subnet.meta.id]
+    assert set(holdings.objects) == set(valid)
+    assert holdings.objects[site.subnet.meta.id] == valid[site.subnet.meta.id]
     holdings.close()
 
 
-def test_a_vnet_waits_for_the_machines_hosts_and_the_network_nodes_alike(site: Site, config: Path) -> None:
+def test_deleting_a_vnet_waits_for_hosts_and_for_network_nodes(site: Site, config: Path) -> None:
     site.connect_host()
     deletion = site.client.subnets.begin_delete(site.subnet.meta.id)
     site.client.operations.wait(deletion.operation_id, 60)
-    # A network node that signed in once is waited for, too, while it is away.
+    # A network node that signed in once is waited for, also while it is offline.
     program = subprocess.Popen([sys.executable, "-m", "agent_kiwi.main", "--config", str(config)])
     agents = site.client.of(agent_pb2.Agent)
     agent = next(agents.list(filter='name = "kiwi-agent"'))
-    until(lambda: agents.get(agent.meta.id).status.held_revision, what="what it holds")
+    until(lambda: agents.get(agent.meta.id).status.held_revision, what="the agent's ack")
     program.terminate()
     assert program.wait(60) == 0
     until(lambda: agents.get(agent.meta.id).status.stream == agent_pb2.STREAM_OFFLINE, what="OFFLINE")
@@ -198,11 +198,11 @@ def test_a_vnet_waits_for_the_machines_hosts_and_the_network_nodes_alike(site: S
         program.terminate()
 
 
-def _kowactl(site: Site, *words: str) -> str:
+def _kowactl(site: Site, *arguments: str) -> str:
     script = "import sys; from kowactl.main import main; sys.argv[0] = 'kowactl'; main()"
     environment = {"KOWABUNGA_ENDPOINT": site.cloud.settings.api, "KOWABUNGA_API_KEY": site.cloud.key}
     done = subprocess.run(
-        [sys.executable, "-c", script, "--insecure", *words],
+        [sys.executable, "-c", script, "--insecure", *arguments],
         env=os.environ | environment, capture_output=True, text=True, check=True,
     )  # fmt: skip
     return done.stdout

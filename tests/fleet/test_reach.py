@@ -1,4 +1,4 @@
-"""What an agent holds, kept by increments, is what its slice is from scratch: over any history, with no sockets."""
+"""An agent's holdings, kept by increments, equal its slice computed from scratch, after any history. No sockets."""
 
 import asyncio
 from collections.abc import Sequence
@@ -24,18 +24,18 @@ from kowa.fleet.v1 import fleet_pb2
 AGENTS = ("ann", "bob", "cyd")
 KINDS = tuple(reach_of_kinds().order)
 SAME_VNET = "subnet.vnet.Subnet(vnet).Adapter(subnet).instance.kaktus.agent"
-# What is to come: who shares a vnet hears of each other, and a pool's disks reach the hosts that use them, too.
+# Planned: hosts that share a vnet inform each other, and a pool's disks also reach the hosts that use them.
 FUTURE_PATHS = paths_of_kinds() | {
     "Kaktus": Paths(informs=("agent", f"Instance(kaktus).Adapter(instance).{SAME_VNET}")),
     "Instance": Paths(reaches=("kaktus.agent",), informs=(f"Adapter(instance).{SAME_VNET}",)),
     "Adapter": Paths(reaches=("instance.kaktus.agent",), informs=(SAME_VNET,)),
     "Volume": Paths(reaches=("storage_pool.kaktus.agent", "instance.kaktus.agent")),
 }
-TABLES = {
+REACHES = {
     "today": reach_of_kinds(),
-    "to come": Reach({name: kind.references for name, kind in CONTRACT.kinds.items()}, FUTURE_PATHS),
+    "planned": Reach({name: kind.references for name, kind in CONTRACT.kinds.items()}, FUTURE_PATHS),
 }
-# What each kind hangs from. The first of them must be there; the others may be empty.
+# The fields that name each kind's parents. The first must be set; the others may be empty.
 PARENTS: dict[str, tuple[str, ...]] = {
     "Region": (), "Project": (), "Zone": ("region",), "Kaktus": ("zone",), "Kiwi": ("region",),
     "StoragePool": ("region", "kaktus"), "Template": ("storage_pool",), "Volume": ("storage_pool", "project"),
@@ -46,18 +46,18 @@ KIND_OF = {
     "region": "Region", "project": "Project", "zone": "Zone", "kaktus": "Kaktus", "storage_pool": "StoragePool",
     "vnet": "Vnet", "subnet": "Subnet", "instance": "Instance",
 }  # fmt: skip
-# What may move to another one, or to none, in the life of a resource.
+# The field of a kind that may change to another target, or to none, during a resource's life.
 MOVABLE = {"Kaktus": "agent", "Kiwi": "members", "Instance": "kaktus", "Adapter": "instance", "Volume": "instance"}
 
 
-def _named(row: Any, field_: str) -> str:
-    """What a resource names in a field; a Kiwi's one member, if any."""
+def _target(row: Any, field_: str) -> str:
+    """The id in a field; of a Kiwi, its only member's, if any."""
     if field_ == "members":
         return str(row.members[0].agent) if row.members else ""
     return str(getattr(row, field_))
 
 
-def _name(row: Any, field_: str, target: str) -> None:
+def _set_target(row: Any, field_: str, target: str) -> None:
     if field_ == "members":
         del row.members[:]
         if target:
@@ -67,41 +67,41 @@ def _name(row: Any, field_: str, target: str) -> None:
 
 
 class Database:
-    """The resources as a database would have them, and the view that hears of each change."""
+    """The resources as a database would store them, and the view that gets each change."""
 
     def __init__(self) -> None:
         self.view = View()
         self.rows: dict[str, tuple[str, Message]] = {}
         self._touched: dict[str, str] = {}
-        self._made = 0
+        self._created = 0
 
     def all(self, kind: str) -> list[str]:
         return [id_ for id_, (its, _) in self.rows.items() if its == kind]
 
     def create(self, kind: str, pick: int) -> None:
-        """One more, below parents chosen by a number."""
-        made = message_class(kind)()
+        """Creates a resource below parents that `pick` chooses."""
+        resource = message_class(kind)()
         for index, field_ in enumerate(PARENTS[kind]):
             choices = self.all(KIND_OF[field_]) + ([""] if field_ == "kaktus" else [])
             if not choices:
                 return
-            setattr(made, field_, choices[pick // (index + 1) % len(choices)])
-        self._made += 1
-        head = meta(made)
-        head.id, head.generation = f"{kind.lower()}-{self._made}", 1
-        self._put(kind, made)
+            setattr(resource, field_, choices[pick // (index + 1) % len(choices)])
+        self._created += 1
+        head = meta(resource)
+        head.id, head.generation = f"{kind.lower()}-{self._created}", 1
+        self._put(kind, resource)
         if kind in MOVABLE:
             self.move(head.id, pick)
 
     def change(self, id_: str) -> None:
-        """Something of its desired state."""
+        """Changes its desired state."""
         kind, row = self.rows[id_]
         meta(row).generation += 1
         row.description = f"generation {meta(row).generation}"  # type: ignore[attr-defined]
         self._put(kind, row)
 
     def report(self, id_: str) -> None:
-        """Something an agent sees: no generation moves."""
+        """Changes its observed state: the generation stays."""
         kind, row = self.rows[id_]
         meta(row).observed_generation = meta(row).generation
         self._put(kind, row)
@@ -114,30 +114,30 @@ class Database:
             self._put(kind, row)
 
     def move(self, id_: str, pick: int) -> None:
-        """To another agent, host or machine, or to none."""
+        """Changes its movable field to another agent, host or instance, or to none."""
         kind, row = self.rows[id_]
         field_ = MOVABLE.get(kind)
         if field_ is None:
             return
         choices = [*(AGENTS if field_ in ("agent", "members") else self.all(KIND_OF[field_])), ""]
         target = choices[pick % len(choices)]
-        if _named(row, field_) != target:
-            _name(row, field_, target)
+        if _target(row, field_) != target:
+            _set_target(row, field_, target)
             meta(row).generation += 1
             self._put(kind, row)
 
     def remove(self, id_: str) -> None:
-        """With all that hangs from it, parents first: what refers to it by choice lets go."""
+        """Removes it and its children, parents first; optional references to it are cleared."""
         kind, _ = self.rows.pop(id_)
         self._touched[id_] = kind
         for other, (its, row) in list(self.rows.items()):
             if other in self.rows and any(getattr(row, field_) == id_ for field_ in PARENTS[its]):
                 self.remove(other)
-            elif other in self.rows and (movable := MOVABLE.get(its)) and _named(row, movable) == id_:
+            elif other in self.rows and (movable := MOVABLE.get(its)) and _target(row, movable) == id_:
                 self.move(other, -1)
 
     def commit(self) -> None:
-        """All changes since the last, in an order of their ids."""
+        """Commits all changes since the last commit."""
         if not self._touched:
             return
         revision = self.view.revision + 1
@@ -159,62 +159,62 @@ class Database:
 
 @dataclass
 class Agent:
-    """An agent's store and its session; at most one batch is under way."""
+    """An agent's store and its session, with at most one unanswered batch."""
 
     name: str
     fleet: Fleet
     session: Session = field(init=False)
     store: dict[str, fleet_pb2.Object] = field(default_factory=dict)
-    under_way: tuple[list[fleet_pb2.Object], list[str], int] | None = None
+    unanswered: tuple[list[fleet_pb2.Object], list[str], int] | None = None
     has_refused: bool = False
 
     def __post_init__(self) -> None:
         self.connect()
 
     def connect(self) -> None:
-        """A new session offers what is stored."""
-        self.under_way = None
+        """Opens a new session with the stored objects as holdings."""
+        self.unanswered = None
         self.session = Session(self.fleet.store.view, self.name, "token", 1)
         self.session.held = {id_: (held.generation, held.gone) for id_, held in self.store.items()}
         self.fleet.sessions[self.name] = self.session
 
     async def send(self) -> bool:
-        """A batch goes out, if the session has heard of anything. Says whether one did."""
+        """Sends a batch if the session has changes; returns whether a batch is unanswered."""
         woken = asyncio.ensure_future(self.session.wait_for_change())
         await asyncio.sleep(0)
-        if self.under_way or not woken.done():
+        if self.unanswered or not woken.done():
             woken.cancel()
             return False
         revision = self.fleet.store.view.revision
         objects, removed = self.session.difference()
         if objects or removed:
-            self.under_way = objects, removed, revision
-        return bool(self.under_way)
+            self.unanswered = objects, removed, revision
+        return bool(self.unanswered)
 
     def ack(self) -> None:
-        if self.under_way:
-            objects, removed, revision = self.under_way
+        if self.unanswered:
+            objects, removed, revision = self.unanswered
             self.store |= {sent.id: sent for sent in objects}
             for id_ in removed:
                 del self.store[id_]
             self.session.stored(objects, removed, revision)
-            self.under_way = None
+            self.unanswered = None
 
     def refuse(self) -> None:
-        if self.under_way:
+        if self.unanswered:
             self.session.refused()
-            self.under_way, self.has_refused = None, True
+            self.unanswered, self.has_refused = None, True
 
 
 def expected(reach: Reach, view: View, agent: str) -> dict[str, fleet_pb2.Object]:
-    """The slice from scratch, in full."""
+    """The slice, computed from scratch, as an agent stores it."""
     found = ((kind, view.find(kind, id_)) for kind, id_ in reach.slice(view, agent))
     described = (describe(resource) for _, resource in found if resource is not None)
-    return {made.id: made for made in described}
+    return {sent.id: sent for sent in described}
 
 
-def concerned(reach: Reach, view: View) -> dict[str, set[Member]]:
-    """The same, asked the other way round: of each resource."""
+def slices_by_resource(reach: Reach, view: View) -> dict[str, set[Member]]:
+    """The slices of all agents, computed from the agents of each resource."""
     found: dict[str, set[Member]] = {agent: set() for agent in AGENTS}
     for kind in KINDS:
         for id_ in view.entries(kind):
@@ -237,18 +237,18 @@ STEPS = st.lists(
     min_size=30,
     max_size=200,
 )
-# A site to begin with, so that short histories are about something.
+# The first steps create a site, so that short histories have resources to change.
 SITE = [("create", kind, pick) for pick in (0, 7) for kind in range(len(KINDS))]
 
 
 async def run_steps(reach: Reach, steps: Sequence[Step]) -> None:
-    """Goes through a history, checking at each "quiet" step and at the end."""
+    """Runs a history, and checks at each "quiet" step and at the end."""
     database = Database()
     fleet = Fleet(cast(Store, SimpleNamespace(view=database.view)))
     agents = [Agent(name, fleet) for name in AGENTS]
-    for what, one, other in (*SITE, *steps):
+    for action, one, other in (*SITE, *steps):
         agent = agents[one % len(agents)]
-        match what:
+        match action:
             case "create":
                 database.create(KINDS[one % len(KINDS)], other)
             case "commit":
@@ -256,20 +256,20 @@ async def run_steps(reach: Reach, steps: Sequence[Step]) -> None:
             case "send":
                 await agent.send()
             case "ack" | "refuse" | "connect":
-                getattr(agent, what)()
+                getattr(agent, action)()
             case "quiet":
                 await check_all(reach, database, agents)
             case _ if database.rows:
                 id_ = list(database.rows)[one % len(database.rows)]
-                more = [other] if what == "move" else []
-                getattr(database, what)(id_, *more)
+                more = [other] if action == "move" else []
+                getattr(database, action)(id_, *more)
             case _:
                 pass
     await check_all(reach, database, agents)
 
 
-def heal(database: Database, agent: Agent) -> None:
-    """What was refused comes with the next change, or after a while."""
+def resend(database: Database, agent: Agent) -> None:
+    """Causes the refused batch to be sent again: with a change of the agent's node, or as after the retry interval."""
     nodes = [id_ for id_, (_, row) in database.rows.items() if getattr(row, "agent", "") == agent.name]
     if nodes:
         database.change(nodes[0])
@@ -279,29 +279,29 @@ def heal(database: Database, agent: Agent) -> None:
 
 
 async def check_all(reach: Reach, database: Database, agents: list[Agent]) -> None:
-    """Lets all that is under way arrive; then what is held is what shall be."""
+    """Delivers all batches; then each agent must hold its slice."""
     database.commit()
     for agent in agents:
         agent.ack()
         if agent.has_refused:
             agent.has_refused = False
-            heal(database, agent)
+            resend(database, agent)
         while await agent.send():
             agent.ack()
-    around = concerned(reach, database.view)
+    slices = slices_by_resource(reach, database.view)
     for agent in agents:
-        assert reach.slice(database.view, agent.name) == around[agent.name]
-        assert all(reach.concerns(database.view, agent.name, kind, id_) for kind, id_ in around[agent.name])
+        assert reach.slice(database.view, agent.name) == slices[agent.name]
+        assert all(reach.concerns(database.view, agent.name, kind, id_) for kind, id_ in slices[agent.name])
         assert agent.store == expected(reach, database.view, agent.name)
         assert agent.session.held == {id_: (held.generation, held.gone) for id_, held in agent.store.items()}
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("table", TABLES)
+@pytest.mark.parametrize("paths", REACHES)
 @settings(max_examples=150, deadline=None)
 @given(steps=STEPS)
-def test_increments_come_to_what_the_slice_is_from_scratch(table: str, steps: list[Step]) -> None:
-    reach = TABLES[table]
+def test_increments_add_up_to_the_slice_computed_from_scratch(paths: str, steps: list[Step]) -> None:
+    reach = REACHES[paths]
     with (
         mock.patch("kahuna.fleet.fleet.reach_of_kinds", return_value=reach),
         mock.patch("kahuna.fleet.session.reach_of_kinds", return_value=reach),

@@ -1,4 +1,4 @@
-"""Consoles as the fleet's port has them: they end with the session that shows them, and with what is no message."""
+"""Consoles on the fleet port: they end with the agent's session, and on invalid messages."""
 
 import asyncio
 import threading
@@ -15,14 +15,14 @@ from kowa.fleet.v1 import fleet_pb2
 from kowa.runtime.console import RELAY
 from tests.control_plane import ControlPlane
 from tests.fleet.conftest import Dial
-from tests.fleet.manual_agent import ANSWER_LIMIT_S, AgentStream, Call
+from tests.fleet.manual_agent import ANSWER_TIMEOUT_S, AgentStream, Call
 from tests.site import Site
 from tests.viewer import Viewer
 from tests.waiting import until
 
 
-class Shown(Call):
-    """What an agent shows of a machine, by hand. It sends bytes as they are: they need not be a message."""
+class Relay(Call):
+    """An agent's call that relays a console, played by hand. It can also send bytes that are not a message."""
 
     def __init__(self, cloud: ControlPlane, secret: str) -> None:
         super().__init__(cloud, secret, RELAY, None, fleet_pb2.RelayResponse.FromString)
@@ -32,25 +32,25 @@ class Shown(Call):
         self.send_bytes(fleet_pb2.RelayRequest(**message).SerializeToString())
 
     def send_bytes(self, data: bytes) -> None:
-        """Sends bytes, be they no message."""
+        """Sends bytes, also such as are not a message."""
         self._loop.run(self._call.write(data))
 
     def receive(self) -> bytes:
-        """The next keys; nothing at the end."""
-        answer = self._loop.run(asyncio.wait_for(self._call.read(), ANSWER_LIMIT_S))
-        return answer.data if isinstance(answer, fleet_pb2.RelayResponse) else b""
+        """The next keys; empty at the end."""
+        response = self._loop.run(asyncio.wait_for(self._call.read(), ANSWER_TIMEOUT_S))
+        return response.data if isinstance(response, fleet_pb2.RelayResponse) else b""
 
 
-Show = Callable[[], Shown]
+OpenRelay = Callable[[], Relay]
 
 
 @pytest.fixture
-def show(site: Site) -> Iterator[Show]:
-    """Opens calls by hand, and hangs them all up."""
-    calls: list[Shown] = []
+def open_relay(site: Site) -> Iterator[OpenRelay]:
+    """Opens relays by hand; closes them all at the end."""
+    calls: list[Relay] = []
 
-    def open_call() -> Shown:
-        calls.append(Shown(site.cloud, site.secret))
+    def open_call() -> Relay:
+        calls.append(Relay(site.cloud, site.secret))
         return calls[-1]
 
     yield open_call
@@ -58,109 +58,109 @@ def show(site: Site) -> Iterator[Show]:
         call.close()
 
 
-def shown(site: Site, dial: Dial, show: Show) -> tuple[AgentStream, Viewer, Shown]:
-    """An agent's session, who looks at a console of its host, and the call that shows it."""
+def open_console(site: Site, dial: Dial, open_relay: OpenRelay) -> tuple[AgentStream, Viewer, Relay]:
+    """An agent's session, a viewer of a console of its host, and the relay between them."""
     web = site.running_on_lost_host()
-    line = dial(site.secret)
-    line.sign_in()
-    line.ack(line.batch())
+    stream = dial(site.secret)
+    stream.sign_in()
+    stream.ack(stream.batch())
     viewer = Viewer(site.cloud.settings.api, site.cloud.key, web.meta.id)
-    relay = show()
-    relay.send(ticket=line.receive().console.ticket)
+    relay = open_relay()
+    relay.send(ticket=stream.receive().console.ticket)
     relay.send(data=b"login: ")
     viewer.until(b"login: ")
-    return line, viewer, relay
+    return stream, viewer, relay
 
 
 def revoke(site: Site) -> None:
-    """Takes the agent's token back."""
+    """Revokes the agent's token."""
     token = next(site.client.agent_tokens.list(filter=f'agent = "{site.agent.meta.id}"'))
     site.client.agent_tokens.delete(token.meta.id)
 
 
 @pytest.mark.parametrize("how", ["revoked", "superseded", "closed"])
-def test_a_console_ends_with_the_session_that_shows_it(site: Site, dial: Dial, show: Show, how: str) -> None:
-    line, viewer, relay = shown(site, dial, show)
+def test_a_console_ends_with_its_agents_session(site: Site, dial: Dial, open_relay: OpenRelay, how: str) -> None:
+    stream, viewer, relay = open_console(site, dial, open_relay)
     viewer.type(b"root\r")
     assert relay.receive() == b"root\r"
 
-    {"revoked": lambda: revoke(site), "superseded": lambda: dial(site.secret).sign_in(), "closed": line.close}[how]()
+    {"revoked": lambda: revoke(site), "superseded": lambda: dial(site.secret).sign_in(), "closed": stream.close}[how]()
     assert relay.receive() == b""
     until(viewer.has_ended, what="the end of the console")
     assert "its host's session has ended" in viewer.error
 
 
 @pytest.mark.parametrize("how", ["revoked", "superseded"])
-def test_a_ticket_is_of_no_use_once_the_session_it_was_given_to_has_ended(
-    site: Site, dial: Dial, show: Show, monkeypatch: pytest.MonkeyPatch, how: str
+def test_a_ticket_is_invalid_after_its_session_has_ended(
+    site: Site, dial: Dial, open_relay: OpenRelay, monkeypatch: pytest.MonkeyPatch, how: str
 ) -> None:
-    """The call is let in before that, and says its ticket after."""
+    """The relay's call is accepted before the session ends, and sends its ticket after."""
     web = site.running_on_lost_host()
-    line = dial(site.secret)
-    line.sign_in()
-    line.ack(line.batch())
-    let_in, limit = threading.Event(), service._limit
+    stream = dial(site.secret)
+    stream.sign_in()
+    stream.ack(stream.batch())
+    accepted, timeout = threading.Event(), service._limit
 
     def note(seconds: float, what: str) -> AbstractAsyncContextManager[None]:
         if "console" in what:
-            let_in.set()
-        return limit(seconds, what)
+            accepted.set()
+        return timeout(seconds, what)
 
     monkeypatch.setattr(service, "_limit", note)
     Viewer(site.cloud.settings.api, site.cloud.key, web.meta.id)
-    ticket = line.receive().console.ticket
-    late = show()
-    assert let_in.wait(ANSWER_LIMIT_S)
+    ticket = stream.receive().console.ticket
+    late = open_relay()
+    assert accepted.wait(ANSWER_TIMEOUT_S)
     if how == "revoked":
         revoke(site)
     else:
         dial(site.secret).sign_in()
-    line.status()
+    stream.status()
     late.send(ticket=ticket)
     assert late.status() == ("NOT_FOUND", "nobody waits for this console")
 
 
-def test_what_is_no_message_ends_the_console_for_its_viewer(site: Site, dial: Dial, show: Show) -> None:
-    _, viewer, relay = shown(site, dial, show)
+def test_an_invalid_message_ends_the_viewers_console(site: Site, dial: Dial, open_relay: OpenRelay) -> None:
+    _, viewer, relay = open_console(site, dial, open_relay)
     relay.send_bytes(b"\xff\xff\xff")
     until(viewer.has_ended, what="the end of the console")
 
 
-def test_a_host_that_sends_more_than_it_may_ends_the_console_and_costs_nothing(
-    site: Site, dial: Dial, show: Show
+def test_output_above_the_size_limit_ends_the_console_and_is_dropped(
+    site: Site, dial: Dial, open_relay: OpenRelay
 ) -> None:
-    _, viewer, relay = shown(site, dial, show)
+    _, viewer, relay = open_console(site, dial, open_relay)
     relay.send(data=bytes(MAX_OUTPUT_BYTES + 1))
     until(viewer.has_ended, what="the end of the console")
     assert viewer.error.startswith("its host sends more than it may")
-    assert bytes(viewer.seen) == b"login: "
+    assert bytes(viewer.output) == b"login: "
 
 
-def test_of_many_consoles_that_nobody_answers_yet_none_is_forgotten(site: Site, dial: Dial, show: Show) -> None:
-    """The first of them is answered all the same."""
+def test_many_unanswered_consoles_are_all_kept(site: Site, dial: Dial, open_relay: OpenRelay) -> None:
+    """The first of them can still be answered."""
     web = site.running_on_lost_host()
-    line = dial(site.secret)
-    line.sign_in()
-    line.ack(line.batch())
+    stream = dial(site.secret)
+    stream.sign_in()
+    stream.ack(stream.batch())
     viewers = [Viewer(site.cloud.settings.api, site.cloud.key, web.meta.id) for _ in range(2 * MAX_OUTBOUND)]
-    first, *_ = [line.receive().console.ticket for _ in viewers]
-    relay = show()
+    first, *_ = [stream.receive().console.ticket for _ in viewers]
+    relay = open_relay()
     relay.send(ticket=first)
     relay.send(data=b"login: ")
-    until(lambda: any(viewer.seen == b"login: " for viewer in viewers), what="the first console")
+    until(lambda: any(viewer.output == b"login: " for viewer in viewers), what="the first console")
     for viewer in viewers:
         viewer.leave()
 
 
-def test_what_was_typed_before_its_viewer_left_reaches_the_host(site: Site, dial: Dial, show: Show) -> None:
-    _, viewer, relay = shown(site, dial, show)
+def test_keys_typed_before_the_viewer_left_reach_the_host(site: Site, dial: Dial, open_relay: OpenRelay) -> None:
+    _, viewer, relay = open_console(site, dial, open_relay)
     paste = bytes(range(256)) * 256
     viewer.type(paste)
-    viewer.type(paste)  # waits in Kahuna until the host has carried out what it was sent
+    viewer.type(paste)  # waits in Kahuna until the host reports the first paste as done
     viewer.leave()
-    heard = b""
+    received = b""
     while keys := relay.receive():
-        heard += keys
-        if len(heard) <= len(paste):
+        received += keys
+        if len(received) <= len(paste):
             relay.send(done=1)
-    assert heard == 2 * paste
+    assert received == 2 * paste

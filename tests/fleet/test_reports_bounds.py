@@ -1,4 +1,4 @@
-"""Limits of what one agent may report, so that it neither slows nor fails others."""
+"""Limits on one agent's reports, so that it can't slow or fail other agents."""
 
 import asyncio
 import threading
@@ -28,7 +28,7 @@ APPLIED = fleet_pb2.OUTCOME_APPLIED
 
 
 class Transactions:
-    """Notes what is stored together, and blocks the writer until `unblock`."""
+    """Records the transactions that store reports; `block` stops the database's writer until `unblock`."""
 
     def __init__(self, cloud: ControlPlane, monkeypatch: pytest.MonkeyPatch) -> None:
         self._cloud, self._gate = cloud, threading.Event()
@@ -38,50 +38,50 @@ class Transactions:
         self.waiting: Mapping[str, int] = {}
         store, put = reports._store, reports.Reports.put
 
-        def note(tx: Transaction, kinds: Kinds, pending: Sequence[reports.Pending]) -> None:
+        def record_store(tx: Transaction, kinds: Kinds, pending: Sequence[reports.Pending]) -> None:
             self.sizes.append(len(pending))
             self.order.append("reports")
             store(tx, kinds, pending)
 
-        def look(collected: reports.Reports, session: Session, message: Any) -> None:
+        def record_put(collected: reports.Reports, session: Session, message: Any) -> None:
             put(collected, session, message)
             self.pending, self.waiting = collected._pending, collected._waiting
 
-        monkeypatch.setattr(reports, "_store", note)
-        monkeypatch.setattr(reports.Reports, "put", look)
+        monkeypatch.setattr(reports, "_store", record_store)
+        monkeypatch.setattr(reports.Reports, "put", record_put)
 
     def block(self) -> None:
-        """Nothing is stored from now on."""
+        """Stops all transactions."""
         self._gate.clear()
         self._cloud.loop.start(self._cloud.kahuna.store.run(lambda _: self._gate.wait(20)))
 
     def change(self) -> "asyncio.Task[None]":
-        """Somebody else's change, begun now."""
+        """Starts another caller's change."""
         return self._cloud.loop.start(self._cloud.kahuna.store.run(lambda _: self.order.append("change")))
 
     def unblock(self) -> None:
-        """Whatever waits is stored."""
+        """Lets the waiting transactions run."""
         self._gate.set()
 
 
 @pytest.fixture
 def transactions(cloud: ControlPlane, monkeypatch: pytest.MonkeyPatch) -> Transactions:
-    """What is stored, from now on."""
+    """Records all transactions from now on."""
     return Transactions(cloud, monkeypatch)
 
 
 def templates(site: Site, count: int) -> list[str]:
-    """Many things of one agent's."""
+    """Creates templates in the slice of the site's agent; returns their ids."""
     sha256 = "0" * 64
-    made = (
+    wanted = (
         template_pb2.Template(storage_pool=site.pool.meta.id, name=f"t{number}", source="t.qcow2", sha256=sha256)
         for number in range(count)
     )
-    return [site.client.templates.begin_create(one).resource.meta.id for one in made]
+    return [site.client.templates.begin_create(one).resource.meta.id for one in wanted]
 
 
-def seen(ids: Iterable[str], *, padding: int = 0) -> fleet_pb2.Reports:
-    """The message in which an agent says that templates are there."""
+def template_reports(ids: Iterable[str], *, padding: int = 0) -> fleet_pb2.Reports:
+    """A message that reports templates as ready."""
     status = template_pb2.TemplateStatus(size=7, format="x" * padding, progress=100)
     resource = resources.pack(template_pb2.Template(status=status))
     return fleet_pb2.Reports(
@@ -92,68 +92,68 @@ def seen(ids: Iterable[str], *, padding: int = 0) -> fleet_pb2.Reports:
 
 
 def signed_in(site: Site, dial: Dial) -> AgentStream:
-    """The host's agent, by hand, with its slice."""
-    line = dial(site.secret)
-    line.sign_in()
-    line.ack(line.batch())
-    return line
+    """The host's agent, played by hand, in step."""
+    stream = dial(site.secret)
+    stream.sign_in()
+    stream.ack(stream.batch())
+    return stream
 
 
 def ready(site: Site, ids: Iterable[str]) -> bool:
-    """Whether each of the templates is."""
+    """Whether all these templates are ready."""
     return all(site.client.templates.get(id_).meta.state == meta_pb2.STATE_READY for id_ in ids)
 
 
 def test_reports_outside_the_slice_are_counted_not_stored(site: Site, dial: Dial, transactions: Transactions) -> None:
-    """Of an agent that is bound to nothing, and of one that is, in many messages or in one."""
+    """From an agent without a node, and from one with a node, whose own report in the same message is stored."""
     spare, secret = site.cloud.agent("agent-2")
     unbound, bound = dial(secret), signed_in(site, dial)
     unbound.sign_in()
     invented = [str(uuid.uuid4()) for _ in range(1000)]
     sessions = site.cloud.kahuna.fleet.sessions
     with capture_logs() as logged:
-        for line in (unbound, bound):
-            line.send(reports=seen(invented))
-            line.send(reports=seen([site.template.meta.id, *invented]))
+        for stream in (unbound, bound):
+            stream.send(reports=template_reports(invented))
+            stream.send(reports=template_reports([site.template.meta.id, *invented]))
         until(lambda: sessions[site.agent.meta.id].outside_slice == 2000, what="the bound agent's")
         until(lambda: sessions[spare.meta.id].outside_slice == 2001, what="the other's")
-    until(lambda: ready(site, [site.template.meta.id]), what="the one that was asked for")
+    until(lambda: ready(site, [site.template.meta.id]), what="the report inside the slice")
     assert sum(transactions.sizes) == 3  # two acks and that one
     assert 0 not in transactions.sizes
-    outside = [line["agent"] for line in logged if line["event"] == "report.outside_slice"]
+    outside = [entry["agent"] for entry in logged if entry["event"] == "report.outside_slice"]
     assert sorted(outside) == sorted([spare.meta.id, site.agent.meta.id])  # each once, in any order
 
 
-def test_many_reports_are_stored_in_small_transactions_and_other_changes_come_in_between(
+def test_many_reports_are_stored_in_small_transactions_with_other_changes_in_between(
     site: Site, dial: Dial, transactions: Transactions, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(reports, "MAX_TRANSACTION_SIZE", 5)
-    made = templates(site, 30)
-    line = signed_in(site, dial)
+    ids = templates(site, 30)
+    stream = signed_in(site, dial)
     until(lambda: transactions.sizes, what="the ack")
     transactions.order.clear()
     transactions.block()
-    line.send(reports=seen(made))
-    until(lambda: len(transactions.pending) == 25, what="one round under way and five that wait")
+    stream.send(reports=template_reports(ids))
+    until(lambda: len(transactions.pending) == 25, what="one transaction running and five waiting")
     change = transactions.change()
     transactions.unblock()
     until(change.done, what="the change")
-    until(lambda: ready(site, made), what="all that was reported")
+    until(lambda: ready(site, ids), what="all that was reported")
     assert transactions.order == ["reports", "change", *["reports"] * 5]
     assert max(transactions.sizes) == 5
 
 
-def test_the_stream_of_an_agent_that_reports_too_much_is_not_read_until_it_is_stored(
+def test_an_agents_stream_is_not_read_while_too_many_of_its_reports_wait_to_be_stored(
     site: Site, dial: Dial, transactions: Transactions, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(reports, "MAX_WAITING_BYTES", 10_000)
-    made = templates(site, 20)
+    ids = templates(site, 20)
     _, secret = site.cloud.agent("agent-2")
-    line, other = signed_in(site, dial), dial(secret)
+    stream, other = signed_in(site, dial), dial(secret)
     other.sign_in()
     transactions.block()
-    for id_ in made:
-        line.send(reports=seen([id_], padding=2000))
+    for id_ in ids:
+        stream.send(reports=template_reports([id_], padding=2000))
     until(lambda: transactions.waiting.get(site.agent.meta.id, 0) > 10_000, what="as much as may wait")
     before = site.cloud.kahuna.fleet.sessions[site.agent.meta.id].last_message_at
     other.send(reports=fleet_pb2.Reports())
@@ -161,29 +161,29 @@ def test_the_stream_of_an_agent_that_reports_too_much_is_not_read_until_it_is_st
     until(lambda: max(one.last_message_at for one in sessions) > before, what="the other agent")
     assert transactions.waiting[site.agent.meta.id] < 13_000
     transactions.unblock()
-    until(lambda: ready(site, made), what="all that was reported")
+    until(lambda: ready(site, ids), what="all that was reported")
 
 
-def test_a_report_that_is_too_long_is_a_failure_with_the_reason(site: Site, dial: Dial) -> None:
-    line = signed_in(site, dial)
+def test_a_too_long_report_fails_the_operation_with_the_reason(site: Site, dial: Dial) -> None:
+    stream = signed_in(site, dial)
     disk = volume_pb2.Volume(project=site.project.meta.id, name="d", storage_pool=site.pool.meta.id, size=GIB)
-    begun = site.client.volumes.begin_create(disk)
-    line.ack(line.batch())
+    started = site.client.volumes.begin_create(disk)
+    stream.ack(stream.batch())
     endless = volume_pb2.Volume(meta=meta_pb2.Meta(conditions=[meta_pb2.Condition(type="X", message="x" * 65_536)]))
     report = fleet_pb2.Report(
-        id=begun.resource.meta.id, observed_generation=1, outcome=APPLIED, resource=resources.pack(endless)
+        id=started.resource.meta.id, observed_generation=1, outcome=APPLIED, resource=resources.pack(endless)
     )
-    line.send(reports=fleet_pb2.Reports(reports=[report]))
+    stream.send(reports=fleet_pb2.Reports(reports=[report]))
     with pytest.raises(errors.OperationFailed, match="bytes of it, and at most 65536 are taken"):
-        site.client.operations.wait(begun.operation_id, 60)
-    told = site.client.volumes.get(begun.resource.meta.id)
-    assert told.meta.state == meta_pb2.STATE_ERROR
-    assert told.ByteSize() < 1000
+        site.client.operations.wait(started.operation_id, 60)
+    volume = site.client.volumes.get(started.resource.meta.id)
+    assert volume.meta.state == meta_pb2.STATE_ERROR
+    assert volume.ByteSize() < 1000
 
 
-def test_a_long_list_of_strangers_is_cut_and_the_rest_counted(site: Site, dial: Dial) -> None:
-    """As after a restore: the host's own state is told all the same."""
-    line = signed_in(site, dial)
+def test_a_long_list_of_strangers_is_truncated_with_a_count_of_the_rest(site: Site, dial: Dial) -> None:
+    """As after a restore of the database: the rest of the host's status is stored all the same."""
+    stream = signed_in(site, dial)
     strangers = [f"file {site.pool.meta.id}/{uuid.uuid4()}" for _ in range(2000)]
     flags, endless = [f"flag{number}" for number in range(200)], [f"{number}," for number in range(9000)]
     status = kaktus_pb2.KaktusStatus(cpus=8, memory=GIB, strangers=strangers, cpu_flags=flags, cpu_model="x" * 9000)
@@ -194,48 +194,50 @@ def test_a_long_list_of_strangers_is_cut_and_the_rest_counted(site: Site, dial: 
         outcome=APPLIED,
         resource=resources.pack(kaktus_pb2.Kaktus(status=status)),
     )
-    line.send(reports=fleet_pb2.Reports(reports=[report]))
+    stream.send(reports=fleet_pb2.Reports(reports=[report]))
     until(lambda: site.client.kaktuses.get(site.host.meta.id).status.memory, what="the host's capacity")
-    told = site.client.kaktuses.get(site.host.meta.id).status
-    assert (told.cpu_flags, told.cpu_model, list(told.numa_nodes)) == (flags, "", [])
-    listed = told.strangers
+    stored = site.client.kaktuses.get(site.host.meta.id).status
+    assert (stored.cpu_flags, stored.cpu_model, list(stored.numa_nodes)) == (flags, "", [])
+    listed = stored.strangers
     assert list(listed[:-1]) == strangers[: len(listed) - 1]
     assert listed[-1] == f"and {2001 - len(listed)} more"
     assert 500 < len(listed) < 700
 
 
 @pytest.mark.parametrize(
-    ("holdings", "words"),
+    ("holdings", "message"),
     [
         ([str(number) for number in range(11)], "the agent says it holds more than 10 objects; stop it, empty its"),
         (["x" * 37], "the agent holds something with an id of 37 characters"),
     ],
 )
 def test_an_agent_that_holds_more_than_any_slice_is_refused(
-    site: Site, dial: Dial, monkeypatch: pytest.MonkeyPatch, holdings: list[str], words: str
+    site: Site, dial: Dial, monkeypatch: pytest.MonkeyPatch, holdings: list[str], message: str
 ) -> None:
     monkeypatch.setattr(session, "MAX_HOLDINGS", 10)
-    line = dial(site.secret)
-    line.sign_in(
+    stream = dial(site.secret)
+    stream.sign_in(
         incarnation=site.cloud.kahuna.store.view.incarnation,
         holdings=[fleet_pb2.Holding(id=id_, generation=1) for id_ in holdings],
     )
-    code, message = line.status()
+    code, details = stream.status()
     assert code == "ABORTED"
-    assert words in message
+    assert message in details
 
 
-def test_a_long_version_is_cut(site: Site, dial: Dial) -> None:
-    line = dial(site.secret)
+def test_a_long_version_is_truncated_in_the_log(site: Site, dial: Dial) -> None:
+    stream = dial(site.secret)
     with capture_logs() as logged:
-        line.send(hello=fleet_pb2.Hello(protocol=1, version="v" * 100_000))
-        assert line.receive().welcome.epoch
-    assert [line["version"] for line in logged if line["event"] == "session.opened"] == ["v" * 64]
+        stream.send(hello=fleet_pb2.Hello(protocol=1, version="v" * 100_000))
+        assert stream.receive().welcome.epoch
+    assert [entry["version"] for entry in logged if entry["event"] == "session.opened"] == ["v" * 64]
 
 
-def test_one_ack_that_cannot_be_stored_costs_no_other(site: Site, dial: Dial, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_ack_that_cannot_be_stored_does_not_prevent_others(
+    site: Site, dial: Dial, monkeypatch: pytest.MonkeyPatch
+) -> None:
     spare, secret = site.cloud.agent("agent-2")
-    monkeypatch.setattr(reports, "STORE_INTERVAL_S", 0.3)  # both in one round
+    monkeypatch.setattr(reports, "STORE_INTERVAL_S", 0.3)  # both in one transaction
     report = Transaction.report
 
     def fail(tx: Transaction, kind: str, message: Any) -> Any:
@@ -249,15 +251,15 @@ def test_one_ack_that_cannot_be_stored_costs_no_other(site: Site, dial: Dial, mo
         signed_in(site, dial)
         agents = site.client.of(agent_pb2.Agent)
         until(lambda: agents.get(site.agent.meta.id).status.held_revision, what="the other's ack")
-    assert [line["agent"] for line in logged if line["event"] == "ack.failed"] == [spare.meta.id]
+    assert [entry["agent"] for entry in logged if entry["event"] == "ack.failed"] == [spare.meta.id]
 
 
-def test_who_connects_and_never_calls_is_cut_off(site: Site, dial: Dial, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_connection_without_a_call_is_closed(site: Site, dial: Dial, monkeypatch: pytest.MonkeyPatch) -> None:
     cloud = site.cloud
     cloud.stop()
     monkeypatch.setattr(serve, "IDLE", (("grpc.max_connection_idle_ms", 500),))
     cloud.start()
-    line = signed_in(site, dial)
+    stream = signed_in(site, dial)
     credentials = grpc.ssl_channel_credentials((cloud.folder / "ca.pem").read_bytes())
 
     async def idle() -> None:
@@ -267,5 +269,5 @@ def test_who_connects_and_never_calls_is_cut_off(site: Site, dial: Dial, monkeyp
             await asyncio.wait_for(channel.wait_for_state_change(grpc.ChannelConnectivity.READY), 60)
 
     cloud.loop.run(idle())
-    # Who has a call is not idle, be there nothing to say.
-    assert line.receives_nothing()
+    # A connection with a call is not idle, even without messages.
+    assert stream.receives_nothing()

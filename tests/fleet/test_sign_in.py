@@ -1,4 +1,4 @@
-"""Who gets a session, what ends one, and that nobody else suffers from it."""
+"""Sessions: which agents get one, how it ends, and that other agents are not affected."""
 
 import asyncio
 import itertools
@@ -27,13 +27,13 @@ from tests.waiting import until
 LARGEST = 4 << 20
 
 
-def stream(site: Site) -> agent_pb2.AgentStatus:
-    """How the agent's stream stands, as callers see it."""
+def agent_status(site: Site) -> agent_pb2.AgentStatus:
+    """The agent's status in the API."""
     return site.client.of(agent_pb2.Agent).get(site.agent.meta.id).status
 
 
-def seen(site: Site, memory: int) -> dict[str, fleet_pb2.Reports]:
-    """The message in which an agent says how much memory its host has."""
+def memory_report(site: Site, memory: int) -> dict[str, fleet_pb2.Reports]:
+    """A message that reports the host's memory."""
     status = kaktus_pb2.KaktusStatus(cpus=1, memory=memory)
     report = fleet_pb2.Report(
         id=site.host.meta.id,
@@ -48,49 +48,49 @@ def memory(site: Site) -> int:
     return site.client.of(kaktus_pb2.Kaktus).get(site.host.meta.id).status.memory
 
 
-def test_the_newer_session_of_an_agent_wins_and_the_older_is_told_why(site: Site, dial: Dial) -> None:
+def test_a_newer_session_of_an_agent_ends_the_older_one_with_the_reason(site: Site, dial: Dial) -> None:
     older, newer = dial(site.secret), dial(site.secret)
     first = older.sign_in()
     older.ack(older.batch())
     second = newer.sign_in()
     assert second.epoch == first.epoch + 1
     assert older.status() == ("ABORTED", "the session has ended: superseded by a newer session of the same agent")
-    newer.send(**seen(site, 7))
+    newer.send(**memory_report(site, 7))
     until(lambda: memory(site) == 7, what="the newer session's report")
-    assert stream(site).stream == agent_pb2.STREAM_ONLINE
-    assert stream(site).epoch == second.epoch
+    assert agent_status(site).stream == agent_pb2.STREAM_ONLINE
+    assert agent_status(site).epoch == second.epoch
 
 
-def test_what_an_older_session_has_said_is_ignored_once_there_is_a_newer(site: Site, dial: Dial) -> None:
-    """The report and the newer sign-in cross: it is still being collected when the epoch moves."""
+def test_reports_of_an_older_session_are_ignored_once_there_is_a_newer(site: Site, dial: Dial) -> None:
+    """The report still waits to be stored when the newer session increments the epoch."""
     older, newer = dial(site.secret), dial(site.secret)
     older.sign_in()
     reports, wait = "kahuna.fleet.reports.STORE_INTERVAL_S", 0.5
     with pytest.MonkeyPatch.context() as patched:
         patched.setattr(reports, wait)
-        older.send(**seen(site, 13))
+        older.send(**memory_report(site, 13))
         newer.sign_in()
         newer.ack(newer.batch())
-        until(lambda: stream(site).held_revision, what="the newer session's ack, stored with the older one's report")
+        until(lambda: agent_status(site).held_revision, what="the newer session's ack and the older report")
     assert memory(site) == 0
 
 
-def test_a_revoked_token_cuts_its_session_at_once_even_under_load(site: Site, dial: Dial) -> None:
+def test_revoking_a_token_ends_its_session_at_once_under_load(site: Site, dial: Dial) -> None:
     site.connect_host()
     spare, secret = site.cloud.agent("agent-2")
-    line = dial(secret)
-    line.sign_in()
-    enough, numbers = threading.Event(), itertools.count()
+    stream = dial(secret)
+    stream.sign_in()
+    stop, numbers = threading.Event(), itertools.count()
     calls: list[tuple[float, float]] = []
 
     def load() -> None:
-        while not enough.is_set():
-            begun = time.monotonic()
+        while not stop.is_set():
+            started = time.monotonic()
             wanted = template_pb2.Template(
                 storage_pool=site.pool.meta.id, name=f"t{next(numbers)}", source="t.qcow2", sha256="0" * 64
             )
             site.client.of(template_pb2.Template).begin_create(wanted)
-            calls.append((begun, time.monotonic()))
+            calls.append((started, time.monotonic()))
 
     threads = [threading.Thread(target=load) for _ in range(4)]
     for thread in threads:
@@ -100,44 +100,44 @@ def test_a_revoked_token_cuts_its_session_at_once_even_under_load(site: Site, di
         until(lambda: len(list(site.client.templates.list())) > 20, what="load")
         site.client.agent_tokens.begin_delete(token.meta.id)
         revoked = time.monotonic()
-        assert line.status() == ("ABORTED", "the session has ended: its token has been revoked")
+        assert stream.status() == ("ABORTED", "the session has ended: its token has been revoked")
         took = time.monotonic() - revoked
     finally:
-        enough.set()
+        stop.set()
         for thread in threads:
             thread.join()
-    # A machine that is busy with other things is slow with all: what the slowest call has taken meanwhile is its part.
-    assert took < 1 + max(ended - begun for begun, ended in calls if ended > revoked)
+    # On a loaded machine, allow as much extra time as the slowest concurrent call.
+    assert took < 1 + max(finished - started for started, finished in calls if finished > revoked)
     assert dial(secret).status() == (
         "UNAUTHENTICATED", "the key is unknown or has been revoked; use one that is valid"
     )  # fmt: skip
 
 
-def test_a_token_revoked_between_the_call_and_the_hello_opens_nothing(
+def test_a_token_revoked_between_the_call_and_the_hello_opens_no_session(
     site: Site, dial: Dial, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    let_in, hello = threading.Event(), service._hello
+    accepted, hello = threading.Event(), service._hello
 
     async def listen(requests: service.Requests) -> fleet_pb2.Hello:
-        let_in.set()
+        accepted.set()
         return await hello(requests)
 
     monkeypatch.setattr(service, "_hello", listen)
-    line = dial(site.secret)
-    assert let_in.wait(60)
+    stream = dial(site.secret)
+    assert accepted.wait(60)
     token = next(site.client.agent_tokens.list(filter=f'agent = "{site.agent.meta.id}"'))
     site.client.agent_tokens.delete(token.meta.id)
-    line.send(hello=fleet_pb2.Hello(protocol=1))
-    assert line.status() == ("UNAUTHENTICATED", "the key has been revoked; use one that is valid")
-    assert stream(site).epoch == 0
+    stream.send(hello=fleet_pb2.Hello(protocol=1))
+    assert stream.status() == ("UNAUTHENTICATED", "the key has been revoked; use one that is valid")
+    assert agent_status(site).epoch == 0
 
 
-def test_a_message_may_be_as_long_as_the_limit_and_no_byte_longer(site: Site, dial: Dial) -> None:
+def test_a_message_may_be_as_long_as_the_limit_and_not_a_byte_longer(site: Site, dial: Dial) -> None:
     _, other = site.cloud.agent("agent-2")
-    bystander, line = dial(other), dial(site.secret)
+    bystander, stream = dial(other), dial(site.secret)
     bystander.sign_in()
-    assert line.sign_in().max_message == LARGEST
-    line.ack(line.batch())
+    assert stream.sign_in().max_message == LARGEST
+    stream.ack(stream.batch())
 
     def padded(size: int) -> fleet_pb2.Reports:
         report = fleet_pb2.Report(id="x")
@@ -146,48 +146,48 @@ def test_a_message_may_be_as_long_as_the_limit_and_no_byte_longer(site: Site, di
             whole.reports.reports[0].message += "m" * max(1, missing - 16)
         return whole.reports
 
-    line.send(reports=padded(LARGEST))
-    line.send(**seen(site, 5))
+    stream.send(reports=padded(LARGEST))
+    stream.send(**memory_report(site, 5))
     until(lambda: memory(site) == 5, what="the report after the longest message")
-    line.send(reports=padded(LARGEST + 1))
-    code, why = line.status()
-    assert (code, why.partition(" (")[0]) == ("RESOURCE_EXHAUSTED", "SERVER: Received message larger than max")
+    stream.send(reports=padded(LARGEST + 1))
+    code, details = stream.status()
+    assert (code, details.partition(" (")[0]) == ("RESOURCE_EXHAUSTED", "SERVER: Received message larger than max")
     assert bystander.receives_nothing()
 
 
 @pytest.mark.parametrize(
-    ("spoken", "words"),
+    ("protocol", "message"),
     [
         (0, "the agent speaks protocol 0, this Kahuna speaks 1; upgrade the agent"),
         (2, "the agent speaks protocol 2, this Kahuna speaks 1; upgrade Kahuna first, then its agents"),
     ],
 )
-def test_another_protocol_is_refused_with_what_to_do(site: Site, dial: Dial, spoken: int, words: str) -> None:
-    line = dial(site.secret)
-    line.send(hello=fleet_pb2.Hello(protocol=spoken))
-    assert line.status() == ("INVALID_ARGUMENT", words)
-    assert stream(site).epoch == 0
+def test_another_protocol_is_refused_with_the_remedy(site: Site, dial: Dial, protocol: int, message: str) -> None:
+    stream = dial(site.secret)
+    stream.send(hello=fleet_pb2.Hello(protocol=protocol))
+    assert stream.status() == ("INVALID_ARGUMENT", message)
+    assert agent_status(site).epoch == 0
 
 
-def test_who_says_anything_before_hello_is_refused(site: Site, dial: Dial) -> None:
-    line = dial(site.secret)
-    line.send(ack=fleet_pb2.Ack(nonce="x"))
-    assert line.status() == ("INVALID_ARGUMENT", "the first message must be a hello")
+def test_the_first_message_must_be_a_hello(site: Site, dial: Dial) -> None:
+    stream = dial(site.secret)
+    stream.send(ack=fleet_pb2.Ack(nonce="x"))
+    assert stream.status() == ("INVALID_ARGUMENT", "the first message must be a hello")
 
 
-def test_an_agent_that_trusts_another_authority_does_not_talk_to_us(site: Site, dial: Dial, tmp_path: Path) -> None:
+def test_an_agent_that_trusts_another_ca_does_not_connect(site: Site, dial: Dial, tmp_path: Path) -> None:
     elsewhere = tmp_path / "elsewhere"
     elsewhere.mkdir()
     certificates.ensure(elsewhere, ["localhost"])
-    code, why = dial(site.secret, ca=elsewhere / "ca.pem").status()
+    code, details = dial(site.secret, ca=elsewhere / "ca.pem").status()
     assert code == "UNAVAILABLE"
-    assert "certificate" in why
-    assert stream(site).epoch == 0
+    assert "certificate" in details
+    assert agent_status(site).epoch == 0
 
 
 @pytest.mark.parametrize("whose", ["nobody's", "unknown", "the admin's"])
 def test_only_an_agent_token_opens_the_fleet_port(site: Site, dial: Dial, whose: str) -> None:
-    secret, code, words = {
+    secret, code, message = {
         "nobody's": ("", "UNAUTHENTICATED", "no key was sent; send `authorization: Bearer <key>`"),
         "unknown": (
             "kowa_agent_000000000000_" + "0" * 64,
@@ -196,83 +196,83 @@ def test_only_an_agent_token_opens_the_fleet_port(site: Site, dial: Dial, whose:
         ),
         "the admin's": (site.cloud.key, "PERMISSION_DENIED", "admin may not call /kowa.fleet.v1.FleetService/Connect"),
     }[whose]
-    assert dial(secret).status() == (code, words)
+    assert dial(secret).status() == (code, message)
 
 
-def test_an_agent_token_opens_nothing_of_the_api(site: Site) -> None:
+def test_an_agent_token_is_denied_by_the_api(site: Site) -> None:
     agent = Client(site.cloud.settings.api, key=site.secret, insecure=True)
     with agent, pytest.raises(errors.Denied) as refused:
         agent.kaktuses.get(site.host.meta.id)
     assert refused.value.reason == "PERMISSION_DENIED"
 
 
-def test_an_agent_bound_to_nothing_signs_in_and_is_told_nothing_until_it_is_bound(
+def test_an_agent_without_a_node_signs_in_and_gets_an_empty_slice_until_it_has_one(
     cloud: ControlPlane, dial: Dial
 ) -> None:
     agent, secret = cloud.agent()
     zone = cloud.zone(cloud.region())
-    line = dial(secret)
-    welcome = line.sign_in()
+    stream = dial(secret)
+    welcome = stream.sign_in()
     assert (welcome.kind, welcome.node) == ("", "")
     agents = cloud.client.of(agent_pb2.Agent)
-    until(lambda: agents.get(agent.meta.id).status.held_revision, what="it holds all that it shall, which is nothing")
+    until(lambda: agents.get(agent.meta.id).status.held_revision, what="the ack of an empty slice")
     host = cloud.host(zone, agent=agent.meta.id)
-    told = line.batch()
-    kinds = [resources.noun_of(described.resource) for described in objects(told)]
+    parts = stream.batch()
+    kinds = [resources.noun_of(described.resource) for described in objects(parts)]
     assert kinds == ["region", "zone", "kaktus"]
-    line.ack(told)
+    stream.ack(parts)
     host.agent = ""
     cloud.client.of(kaktus_pb2.Kaktus).begin_update(host, ["agent"])
-    told = line.batch()
-    assert (objects(told), set(told[-1].removed)) == ([], {zone.region, zone.meta.id, host.meta.id})
+    parts = stream.batch()
+    assert (objects(parts), set(parts[-1].removed)) == ([], {zone.region, zone.meta.id, host.meta.id})
 
 
-def test_an_agent_that_goes_while_it_signs_in_is_not_shown_online(
+def test_an_agent_that_disconnects_during_its_sign_in_is_not_shown_online(
     site: Site, dial: Dial, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The database is busy meanwhile: its sign-in is committed after it has gone."""
-    gate, come, gone = threading.Event(), threading.Event(), threading.Event()
-    opens, closes = Fleet._open, Fleet._close
+    """The database is busy meanwhile: the sign-in is committed after the agent has disconnected."""
+    gate, opened, closed = threading.Event(), threading.Event(), threading.Event()
+    real_open, real_close = Fleet._open, Fleet._close
 
-    async def note_open(fleet: Fleet, agent: str, token: str, version: str) -> Session:
-        come.set()
-        return await opens(fleet, agent, token, version)
+    async def record_open(fleet: Fleet, agent: str, token: str, version: str) -> Session:
+        opened.set()
+        return await real_open(fleet, agent, token, version)
 
-    async def note_close(fleet: Fleet, opening: "asyncio.Task[Session]") -> None:
-        gone.set()
-        await closes(fleet, opening)
+    async def record_close(fleet: Fleet, opening: "asyncio.Task[Session]") -> None:
+        closed.set()
+        await real_close(fleet, opening)
 
-    monkeypatch.setattr(Fleet, "_open", note_open)
-    monkeypatch.setattr(Fleet, "_close", note_close)
+    monkeypatch.setattr(Fleet, "_open", record_open)
+    monkeypatch.setattr(Fleet, "_close", record_close)
     site.cloud.loop.start(site.cloud.kahuna.store.run(lambda _: gate.wait(15)))
-    line = dial(site.secret)
-    line.send(hello=fleet_pb2.Hello(protocol=1))
-    assert come.wait(60)
-    line.close()
-    assert gone.wait(60)
+    stream = dial(site.secret)
+    stream.send(hello=fleet_pb2.Hello(protocol=1))
+    assert opened.wait(60)
+    stream.close()
+    assert closed.wait(60)
     gate.set()
-    until(lambda: stream(site).epoch, what="the sign-in")
-    until(lambda: stream(site).stream == agent_pb2.STREAM_OFFLINE, what="OFFLINE")
+    until(lambda: agent_status(site).epoch, what="the sign-in")
+    until(lambda: agent_status(site).stream == agent_pb2.STREAM_OFFLINE, what="OFFLINE")
 
 
-def test_an_agent_offers_what_it_stored_when_it_starts_again(site: Site, tmp_path: Path, dial: Dial) -> None:
+def test_a_restarted_agent_sends_its_stored_objects_as_holdings(site: Site, tmp_path: Path, dial: Dial) -> None:
     host = FakeHost()
     task = site.cloud.dial(site.secret, host, state="agent")
     until(lambda: site.template.meta.id in host.wanted, what="the slice")
     site.cloud.disconnect(task)
     stored = host.wanted
-    looked_at: list[Mapping[str, fleet_pb2.Object]] = []
+    accepted: list[Mapping[str, fleet_pb2.Object]] = []
 
-    class Noting(FakeHost):
+    class RecordingHost(FakeHost):
         def accept(self, desired: Mapping[str, fleet_pb2.Object]) -> None:
-            looked_at.append(dict(desired))
+            accepted.append(dict(desired))
 
-    again = Noting()
-    site.cloud.dial(site.secret, again, state="agent")
-    until(lambda: stream(site).epoch == 2 and stream(site).held_revision, what="a second session in step")
-    assert again.wanted == stored
-    assert looked_at == [stored], "it is told nothing that it does not hold"
-    assert stream(site).refusal == ""
+    restarted = RecordingHost()
+    site.cloud.dial(site.secret, restarted, state="agent")
+    until(lambda: agent_status(site).epoch == 2 and agent_status(site).held_revision, what="a second session in step")
+    assert restarted.wanted == stored
+    assert accepted == [stored], "it gets no object that it holds already"
+    assert agent_status(site).refusal == ""
     assert held(stored.values())
 
 
@@ -280,23 +280,23 @@ def test_an_agent_offers_what_it_stored_when_it_starts_again(site: Site, tmp_pat
 def test_a_silent_agent_is_stale_until_it_sends_again(site: Site, dial: Dial, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(fleet, "STALE_AFTER_S", 1.0)
     monkeypatch.setattr(session, "HEARTBEAT_INTERVAL_S", 0.1)
-    # One that has nothing to say, and says that.
-    quiet, secret = site.cloud.agent("quiet")
+    # An idle agent that sends only heartbeats.
+    idle, secret = site.cloud.agent("quiet")
     site.cloud.dial(secret, FakeHost(), "quiet")
 
-    line = dial(site.secret)
-    line.sign_in()
-    line.ack(line.batch())
-    line.send(**seen(site, 4 * GIB))
-    until(lambda: stream(site).stream == agent_pb2.STREAM_STALE, what="STALE")
-    waiting = site.client.operations.get(site.machine("web").operation_id)
+    stream = dial(site.secret)
+    stream.sign_in()
+    stream.ack(stream.batch())
+    stream.send(**memory_report(site, 4 * GIB))
+    until(lambda: agent_status(site).stream == agent_pb2.STREAM_STALE, what="STALE")
+    waiting = site.client.operations.get(site.instance("web").operation_id)
     assert (waiting.phase, waiting.message.partition(":")[0]) == (operation_pb2.PHASE_WAITING, "HOST_STALE")
-    line.send(**seen(site, 4 * GIB))
-    until(lambda: stream(site).stream == agent_pb2.STREAM_ONLINE, what="ONLINE")
-    until(lambda: stream(site).stream == agent_pb2.STREAM_STALE, what="STALE once more")
-    line.close()
-    until(lambda: stream(site).stream == agent_pb2.STREAM_OFFLINE, what="OFFLINE")
+    stream.send(**memory_report(site, 4 * GIB))
+    until(lambda: agent_status(site).stream == agent_pb2.STREAM_ONLINE, what="ONLINE")
+    until(lambda: agent_status(site).stream == agent_pb2.STREAM_STALE, what="STALE once more")
+    stream.close()
+    until(lambda: agent_status(site).stream == agent_pb2.STREAM_OFFLINE, what="OFFLINE")
 
-    status = site.client.agents.get(quiet.meta.id).status
+    status = site.client.agents.get(idle.meta.id).status
     assert (status.stream, status.epoch) == (agent_pb2.STREAM_ONLINE, 1)
-    assert status.seen_time.ToNanoseconds() < stream(site).seen_time.ToNanoseconds() - 2e9
+    assert status.seen_time.ToNanoseconds() < agent_status(site).seen_time.ToNanoseconds() - 2e9

@@ -1,4 +1,4 @@
-"""What an agent is told: the difference, whole or not at all, and never anything that destroys by omission."""
+"""The batches an agent gets: the difference, stored whole or not at all; an omission destroys nothing."""
 
 import asyncio
 import sqlite3
@@ -27,56 +27,56 @@ def status(site: Site) -> agent_pb2.AgentStatus:
 
 
 def names(described: list[fleet_pb2.Object]) -> list[str]:
-    """What objects are, for reading: `vnet lan`."""
+    """Kind and name of each object, like `vnet lan`."""
     return [f"{resources.noun_of(one.resource)} {content(one).name}" for one in described]
 
 
-def test_the_whole_slice_comes_in_the_order_it_must_be_known(site: Site, dial: Dial) -> None:
-    line = dial(site.secret)
-    welcome = line.sign_in()
+def test_the_slice_is_sent_with_referenced_objects_first(site: Site, dial: Dial) -> None:
+    stream = dial(site.secret)
+    welcome = stream.sign_in()
     assert (welcome.kind, welcome.node) == ("Kaktus", site.host.meta.id)
-    assert names(objects(line.batch())) == [
+    assert names(objects(stream.batch())) == [
         "region eu", "vnet lan", "zone eu-a", "subnet lan", "kaktus host-1", "storage_pool local", "template tiny",
     ]  # fmt: skip
 
 
-def test_after_a_reconnect_only_the_difference_comes(site: Site, dial: Dial) -> None:
-    line = dial(site.secret)
-    incarnation = line.sign_in().incarnation
-    whole = line.batch()
-    line.ack(whole)
+def test_after_a_reconnect_only_the_difference_is_sent(site: Site, dial: Dial) -> None:
+    stream = dial(site.secret)
+    incarnation = stream.sign_in().incarnation
+    whole = stream.batch()
+    stream.ack(whole)
     until(lambda: status(site).held_revision == whole[-1].revision, what="the ack")
-    line.close()
+    stream.close()
 
-    same = dial(site.secret)
-    same.sign_in(incarnation=incarnation, holdings=held(objects(whole)))
+    reconnected = dial(site.secret)
+    reconnected.sign_in(incarnation=incarnation, holdings=held(objects(whole)))
     until(lambda: status(site).epoch == 2 and status(site).held_revision > whole[-1].revision, what="in step")
-    assert same.receives_nothing()
-    same.close()
+    assert reconnected.receives_nothing()
+    reconnected.close()
 
-    site.vnet.description = "changed while it was away"
+    site.vnet.description = "changed while it was offline"
     site.client.vnets.begin_update(site.vnet, ["description"])
-    line = dial(site.secret)
-    line.sign_in(incarnation=incarnation, holdings=held(objects(whole)))
-    difference = line.batch()
+    stream = dial(site.secret)
+    stream.sign_in(incarnation=incarnation, holdings=held(objects(whole)))
+    difference = stream.batch()
     assert names(objects(difference)) == ["vnet lan"]
-    assert content(objects(difference)[0]).description == "changed while it was away"
+    assert content(objects(difference)[0]).description == "changed while it was offline"
     assert sum(part.ByteSize() for part in difference) < 400
 
 
-def test_what_concerns_an_agent_no_more_is_removed_at_the_reconnect(site: Site, dial: Dial) -> None:
-    line = dial(site.secret)
-    incarnation = line.sign_in().incarnation
-    whole = objects(line.batch())
-    line.close()
+def test_objects_outside_the_slice_are_removed_at_the_reconnect(site: Site, dial: Dial) -> None:
+    stream = dial(site.secret)
+    incarnation = stream.sign_in().incarnation
+    whole = objects(stream.batch())
+    stream.close()
     ghost = fleet_pb2.Holding(id="00000000-0000-4000-8000-000000000000", generation=3)
-    line = dial(site.secret)
-    line.sign_in(incarnation=incarnation, holdings=[*held(whole), ghost])
-    told = line.batch()
-    assert (objects(told), list(told[-1].removed)) == ([], [ghost.id])
+    stream = dial(site.secret)
+    stream.sign_in(incarnation=incarnation, holdings=[*held(whole), ghost])
+    parts = stream.batch()
+    assert (objects(parts), list(parts[-1].removed)) == ([], [ghost.id])
 
 
-def test_a_refused_change_keeps_the_last_state_and_the_next_good_one_heals_it(site: Site) -> None:
+def test_a_refused_change_keeps_the_last_state_until_the_next_valid_change(site: Site) -> None:
     host = site.connect_host()
     before = host.wanted
     host.refuses = "vnet dmz: no such bridge"
@@ -85,18 +85,18 @@ def test_a_refused_change_keeps_the_last_state_and_the_next_good_one_heals_it(si
     assert host.wanted == before
     stuck = status(site).held_revision
     host.refuses = ""
-    # The next change is of something else: what was refused comes with it.
+    # The next change is of another object: the refused one is sent with it.
     site.vnet.description = "another change"
     site.client.vnets.begin_update(site.vnet, ["description"])
-    until(lambda: status(site).refusal == "" and status(site).held_revision > stuck, what="the healing")
-    until(lambda: "vnet dmz" in names(list(host.wanted.values())), what="what was refused")
+    until(lambda: status(site).refusal == "" and status(site).held_revision > stuck, what="the ack")
+    until(lambda: "vnet dmz" in names(list(host.wanted.values())), what="the refused vnet")
     assert content(host.wanted[site.vnet.meta.id]).description == "another change"
 
 
-def test_an_agent_that_was_put_back_to_an_older_version_says_what_it_does_not_take_until_that_is_mended(
+def test_a_downgraded_agent_reports_its_refusal_until_the_resource_is_changed(
     site: Site,
 ) -> None:
-    class Older(FakeHost):
+    class OlderHost(FakeHost):
         def accept(self, desired: Mapping[str, fleet_pb2.Object]) -> None:
             if any(content(described).description == "too new" for described in desired.values()):
                 raise Refused("vnet dmz: too new")
@@ -104,19 +104,19 @@ def test_an_agent_that_was_put_back_to_an_older_version_says_what_it_does_not_ta
     task = site.cloud.dial(site.secret, FakeHost())
     new = vnet_pb2.Vnet(region=site.region.meta.id, name="dmz", description="too new")
     dmz = site.client.vnets.create(new)
-    until(lambda: status(site).held_revision >= dmz.meta.revision, what="it held")
+    until(lambda: status(site).held_revision >= dmz.meta.revision, what="the newer agent's ack")
     site.cloud.disconnect(task)
-    host = Older()
+    host = OlderHost()
     site.cloud.dial(site.secret, host)
     until(lambda: status(site).refusal == "vnet dmz: too new", what="the refusal")
     dmz.description = "as it was"
     site.client.vnets.begin_update(dmz, ["description"])
-    until(lambda: not status(site).refusal, what="the healing")
-    until(lambda: content(host.wanted[dmz.meta.id]).description == "as it was", what="the better one")
+    until(lambda: not status(site).refusal, what="the ack")
+    until(lambda: content(host.wanted[dmz.meta.id]).description == "as it was", what="the changed vnet")
 
 
-def test_what_was_refused_is_sent_again_after_a_while(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The reason may have gone by itself: a disk that was full."""
+def test_a_refused_batch_is_sent_again_after_the_retry_interval(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The reason may be gone by then, such as a full disk."""
     monkeypatch.setattr("kahuna.fleet.service.RETRY_INTERVAL_S", 0.2)
     host = site.connect_host()
     host.refuses = "the disk is full"
@@ -127,20 +127,20 @@ def test_what_was_refused_is_sent_again_after_a_while(site: Site, monkeypatch: p
     until(lambda: not status(site).refusal, what="no refusal")
 
 
-def test_a_large_set_comes_in_parts_and_counts_as_one(site: Site, dial: Dial) -> None:
+def test_a_large_batch_is_sent_in_parts_and_stored_as_one(site: Site, dial: Dial) -> None:
     site.cloud.disconnect(_registered(site))
     with ThreadPoolExecutor(8) as many:
-        machines = list(many.map(lambda number: _large(site, number), range(20)))
-    line = dial(site.secret)
-    line.sign_in()
-    parts = line.batch()
+        instances = list(many.map(lambda number: _large(site, number), range(20)))
+    stream = dial(site.secret)
+    stream.sign_in()
+    parts = stream.batch()
     assert len(parts) > 1
     assert [part.last for part in parts] == [False] * (len(parts) - 1) + [True]
     assert len({part.nonce for part in parts}) == 1
     assert max(part.ByteSize() for part in parts) <= MIB
     sent = {described.id for described in objects(parts)}
-    assert {machine.meta.id for machine in machines} <= sent
-    line.close()
+    assert {instance.meta.id for instance in instances} <= sent
+    stream.close()
 
     host = FakeHost()
     host.frozen = {"instance"}
@@ -151,7 +151,7 @@ def test_a_large_set_comes_in_parts_and_counts_as_one(site: Site, dial: Dial) ->
         sizes.add(len(host.wanted))
         return len(host.wanted) == len(sent)
 
-    until(whole, what="the whole set")
+    until(whole, what="the whole slice")
     assert sizes <= {0, len(sent)}
 
 
@@ -165,44 +165,44 @@ def _registered(site: Site) -> "asyncio.Task[None]":
 def _large(site: Site, number: int) -> instance_pb2.Instance:
     wanted = site.wanted(f"m{number}")
     wanted.user_data = "#" * 65_536
-    made: instance_pb2.Instance = site.client.instances.begin_create(wanted).resource
-    return made
+    instance: instance_pb2.Instance = site.client.instances.begin_create(wanted).resource
+    return instance
 
 
-def test_an_object_as_large_as_the_api_takes_reaches_its_agent(site: Site) -> None:
+def test_an_object_of_the_largest_size_the_api_accepts_reaches_its_agent(site: Site) -> None:
     host = site.connect_host()
     wanted = site.wanted("big")
     wanted.ssh_keys.extend([long_key(8192)] * 64)
     wanted.metadata.update({f"{name}{'😀' * 4000}": "😀" * 4000 for name in range(64)})
     wanted.user_data = "x" * (4 * MIB - wanted.ByteSize() - 200)
-    made = site.client.instances.begin_create(wanted).resource
-    until(lambda: made.meta.id in host.wanted, what="the machine at its host")
+    instance = site.client.instances.begin_create(wanted).resource
+    until(lambda: instance.meta.id in host.wanted, what="the instance at its host")
     assert status(site).epoch == 1
 
 
 @pytest.mark.slow
 def test_after_a_restore_the_agent_drops_its_store_and_destroys_nothing(site: Site) -> None:
-    """The database is put back to an earlier day: what was made since is unknown to it, and stays on its host."""
+    """An instance created since the restored state is unknown to the database, and stays on its host."""
     host = site.connect_host()
-    made = site.client.instances.create(site.wanted("made-since"))
+    instance = site.client.instances.create(site.wanted("created-since"))
     site.cloud.stop()
     with sqlite3.connect(site.cloud.folder / "kahuna.db") as database:
-        # What a restore does: a new life of the store, in which the machine was never asked for.
-        database.execute("UPDATE head SET incarnation = 'another life'")
+        # A restored database has a new incarnation; the instance was never created in it.
+        database.execute("UPDATE head SET incarnation = 'another incarnation'")
         database.execute("UPDATE volume SET instance_id = NULL")
         database.execute("UPDATE adapter SET instance_id = NULL")
         database.execute("DELETE FROM instance")
         database.execute("DELETE FROM operation")
     destroyed = []
-    note = host._report
+    real_report = host._report
 
     def report(described: fleet_pb2.Object) -> fleet_pb2.Report:
         if described.gone:
             destroyed.append(described.id)
-        return note(described)
+        return real_report(described)
 
     host._report = report  # type: ignore[method-assign]
     site.cloud.start()
-    until(lambda: host.wanted and made.meta.id not in host.wanted, what="the slice of the other life")
-    assert made.volumes[0] in host.wanted
+    until(lambda: host.wanted and instance.meta.id not in host.wanted, what="the slice of the other incarnation")
+    assert instance.volumes[0] in host.wanted
     assert destroyed == []

@@ -77,7 +77,7 @@ def test_a_console_shows_what_was_printed_and_passes_keys_and_sizes(site: Site, 
     first.until(b"24x80")
     second.type(b"whoami")
     second.until(b"WHOAMI")
-    assert bytes(first.seen) == b"login: ROOT\r24x80"
+    assert bytes(first.output) == b"login: ROOT\r24x80"
 
 
 @pytest.mark.slow
@@ -123,10 +123,10 @@ def test_keys_are_taken_in_order_and_once(site: Site, viewers: list[Viewer]) -> 
     viewer = view(site, viewers, web.meta.id)
     for line in KEYS.strip().splitlines():
         offset, keys, wanted, *_ = line.split()
-        assert viewer.answer(int(offset), keys.encode()) == wanted
+        assert viewer.try_send(int(offset), keys.encode()) == wanted
     viewer.send(7, b"$")
     viewer.until(b"$")
-    assert bytes(viewer.seen) == b"login: HELLO!.$"
+    assert bytes(viewer.output) == b"login: HELLO!.$"
 
 
 def test_a_paste_arrives_in_order_and_a_larger_one_is_refused(site: Site, viewers: list[Viewer]) -> None:
@@ -141,7 +141,7 @@ def test_a_paste_arrives_in_order_and_a_larger_one_is_refused(site: Site, viewer
         viewer.type(paste)
     viewer.type(b"$")
     viewer.until(b"$")
-    assert bytes(viewer.seen) == b"login: " + 3 * paste + b"$"
+    assert bytes(viewer.output) == b"login: " + 3 * paste + b"$"
 
 
 def test_a_machine_that_reads_no_keys_holds_up_who_types_and_loses_none(
@@ -152,14 +152,14 @@ def test_a_machine_that_reads_no_keys_holds_up_who_types_and_loses_none(
     site.connect_host(host := Deaf())
     web = site.client.instances.create(site.wanted("web"))
     viewer, paste = view(site, viewers, web.meta.id), bytes(range(256)) * 256
-    answers = [viewer.answer(viewer.typed, paste) for _ in range(4)]
+    answers = [viewer.try_send(viewer.accepted_bytes, paste) for _ in range(4)]
     assert answers[0] == str(len(paste))
     assert answers[-1] == "BUSY:"
     host.hears.set()
-    until(lambda: len(host.keys_read) == viewer.typed, what="the keys")
+    until(lambda: len(host.keys_read) == viewer.accepted_bytes, what="the keys")
     viewer.type(b"$")
     until(lambda: host.keys_read.endswith(b"$"), what="the last key")
-    assert host.keys_read == paste * (viewer.typed // len(paste)) + b"$"
+    assert host.keys_read == paste * (viewer.accepted_bytes // len(paste)) + b"$"
 
 
 def test_a_console_is_its_callers_own() -> None:

@@ -101,7 +101,7 @@ def test_a_forgotten_host_gets_no_machines_and_what_waited_on_it_says_why(cloud:
     agent = cloud.dial(site.secret, FakeHost())
     until(lambda: site.client.kaktuses.get(site.host.meta.id).status.memory, what="the host's capacity")
     cloud.disconnect(agent)
-    waiting = site.machine("web").operation_id
+    waiting = site.instance("web").operation_id
     wanted = site.wanted("db")
     forget(site, yes_host_is_gone=True)
     assert "no agent is bound" in site.client.operations.get(waiting).message

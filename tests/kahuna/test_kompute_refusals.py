@@ -111,7 +111,7 @@ REFUSALS: list[Row] = [
     ("b-name", lambda site: site.volume("b-name-os") and {}, "NAME_TAKEN", "name", "another volume"),
     ("c-name", lambda site: site.volume("c-name-data") and {}, "NAME_TAKEN", "name", "'c-name-data'"),
     ("d-name", lambda site: site.adapter("d-name-eth1") and {}, "NAME_TAKEN", "name", "another adapter"),
-    ("e-name", lambda site: site.machine("e-name") and {}, "NAME_TAKEN", "name", "'e-name-os'"),
+    ("e-name", lambda site: site.instance("e-name") and {}, "NAME_TAKEN", "name", "'e-name-os'"),
     ("full", full_subnet, "NO_ADDRESS", "adapters[1].subnet", "has no free address"),
     ("taken", taken_address, "ADDRESS_TAKEN", "adapters[1].address", "10.20.0.9 belongs to another adapter"),
     (

@@ -20,7 +20,7 @@ from kowa.v2 import (
     meta_pb2,
     operation_pb2,
 )
-from tests.control_plane import GIB, LIMIT, ControlPlane, FakeHost
+from tests.control_plane import GIB, TIMEOUT_S, ControlPlane, FakeHost
 from tests.kahuna.komputes import kinds_changed_since, parts, run_in_kahuna, wait_until_idle, wanted
 from tests.kahuna.transports import TRANSPORTS, calling_through
 from tests.site import Site, make_site
@@ -148,7 +148,7 @@ def test_it_waits_for_its_host_and_says_so_and_goes_half_made(site: Site) -> Non
 
     site.connect_host()
     for operation in (deleting, again):
-        assert client.operations.wait(operation.operation_id, LIMIT).phase == DONE
+        assert client.operations.wait(operation.operation_id, TIMEOUT_S).phase == DONE
     assert [kompute.meta.id for kompute in client.komputes.list()] == [again.resource.meta.id]
     assert list(parts(site)) == ["web", "web-data", "web-os"]
 
@@ -177,7 +177,7 @@ def test_what_goes_wrong_with_a_part_is_said_of_it(site: Site) -> None:
     host.failures[disk.meta.id] = "the pool is full"
     host.frozen.clear()
     with pytest.raises(errors.OperationFailed, match="CreateKompute web failed: volume web-os: the pool is full"):
-        site.client.operations.wait(begun.operation_id, LIMIT)
+        site.client.operations.wait(begun.operation_id, TIMEOUT_S)
     web = site.client.komputes.get(begun.resource.meta.id)
     assert web.meta.state == meta_pb2.STATE_ERROR
     assert [condition.message for condition in web.meta.conditions] == ["volume web-os: the pool is full"]
@@ -199,10 +199,10 @@ def test_who_watches_hears_of_it_and_of_its_parts(site: Site) -> None:
                 heard.put(event)
 
         watching.submit(watch)
-        assert heard.get(timeout=LIMIT).change == "synced"
+        assert heard.get(timeout=TIMEOUT_S).change == "synced"
 
         def hear(holds: Callable[[Any], bool], what: str) -> None:
-            until(lambda: any(holds(heard.get(timeout=LIMIT)) for _ in range(1)), what=what)
+            until(lambda: any(holds(heard.get(timeout=TIMEOUT_S)) for _ in range(1)), what=what)
 
         web = site.client.komputes.create(wanted(site))
         hear(

@@ -110,7 +110,7 @@ def test_a_report_that_the_database_did_not_hear_comes_again(cloud: ControlPlane
     host = FakeHost()
     host.frozen.add("instance")
     site.connect_host(host)
-    begun = site.machine("web")
+    begun = site.instance("web")
     with server.stopped():
         with pytest.raises(errors.Unavailable, match="database"):
             cloud.region("late")

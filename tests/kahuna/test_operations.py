@@ -107,7 +107,7 @@ def test_a_command_taken_back_is_never_sent(site: Site, how: str) -> None:
         site.client.instances.begin_delete(web.meta.id)
         assert phase_and_reason(site, reset)[0] == operation_pb2.PHASE_SUPERSEDED
     host = site.connect_host()
-    later = site.machine("db")
+    later = site.instance("db")
     assert site.client.operations.wait(later.operation_id, 60).phase == DONE
     assert host.done == []
 
@@ -175,7 +175,7 @@ def test_what_was_given_up_is_in_error_until_it_has_come_about(site: Site, outco
     host = Retrying()
     host.frozen.add("instance")
     site.connect_host(host)
-    web = site.machine("web")
+    web = site.instance("web")
     id_ = web.resource.meta.id
     host.failures[id_] = "the disk is gone"
     host.frozen.clear()
@@ -204,7 +204,7 @@ def test_what_was_given_up_and_comes_about_after_all_is_ready(site: Site) -> Non
     host = FakeHost()
     host.frozen.add("instance")
     site.connect_host(host)
-    web = site.machine("web")
+    web = site.instance("web")
     host.failures[web.resource.meta.id] = "the disk is away"
     host.frozen.clear()
     with pytest.raises(errors.OperationFailed, match="the disk is away"):

@@ -16,7 +16,7 @@ def test_a_transaction_and_the_view_agree(cloud: ControlPlane, monkeypatch: pyte
     """However few ids one query may name."""
     site = make_site(cloud)
     site.connect_host()
-    site.machine("web")
+    site.instance("web")
     monkeypatch.setattr(transaction, "MAX_IDS", 1)
     agent, view = site.agent.meta.id, cloud.kahuna.store.view
     ids = {kind: set(view.entries(kind)) for kind in reach_of_kinds().order if kind != "Kiwi"}

@@ -9,7 +9,7 @@ from kowa import errors
 from kowa.client import Client
 from kowa.fleet.v1 import fleet_pb2
 from kowa.v2 import agent_pb2, instance_pb2, meta_pb2, operation_pb2, subnet_pb2, vnet_pb2
-from tests.control_plane import LIMIT, ControlPlane, FakeHost
+from tests.control_plane import TIMEOUT_S, ControlPlane, FakeHost
 from tests.site import Site, make_site
 from tests.waiting import until
 
@@ -89,18 +89,18 @@ def test_who_waits_and_who_watches_goes_on_after_a_restart(site: Site) -> None:
                 machines.put(event.resource.name if event.resource else event.change)
 
         watching = programs.submit(watch)
-        assert machines.get(timeout=LIMIT) == "synced"
-        begun = site.machine("web")
-        waiting = programs.submit(client.operations.wait, begun.operation_id, LIMIT)
-        assert [machines.get(timeout=LIMIT) for _ in range(2)] == ["web", "synced"]
+        assert machines.get(timeout=TIMEOUT_S) == "synced"
+        begun = site.instance("web")
+        waiting = programs.submit(client.operations.wait, begun.operation_id, TIMEOUT_S)
+        assert [machines.get(timeout=TIMEOUT_S) for _ in range(2)] == ["web", "synced"]
         site.cloud.stop()
         site.cloud.start()
         host.frozen.clear()
-        assert waiting.result(LIMIT).phase == operation_pb2.PHASE_DONE
-        assert "web" in iter(lambda: machines.get(timeout=LIMIT), "")
+        assert waiting.result(TIMEOUT_S).phase == operation_pb2.PHASE_DONE
+        assert "web" in iter(lambda: machines.get(timeout=TIMEOUT_S), "")
         client.close()
         with pytest.raises(errors.Closed):
-            watching.result(LIMIT)
+            watching.result(TIMEOUT_S)
 
 
 def test_a_machine_asked_of_an_offline_host_waits_and_says_so(site: Site) -> None:
@@ -108,7 +108,7 @@ def test_a_machine_asked_of_an_offline_host_waits_and_says_so(site: Site) -> Non
     until(lambda: site.client.kaktuses.get(site.host.meta.id).status.memory, what="the host's capacity")
     site.cloud.disconnect(agent)
     until(lambda: site.client.agents.get(site.agent.meta.id).status.stream == agent_pb2.STREAM_OFFLINE, what="OFFLINE")
-    begun = site.machine("web")
+    begun = site.instance("web")
     assert begun.resource.meta.state == meta_pb2.STATE_PENDING
     operation = site.client.operations.get(begun.operation_id)
     assert (operation.phase, operation.message.partition(":")[0]) == (operation_pb2.PHASE_WAITING, "HOST_OFFLINE")
@@ -120,7 +120,7 @@ def test_a_failing_agent_fails_the_operation_and_a_later_change_supersedes_one(s
     host = FakeHost()
     host.frozen.add("instance")
     site.connect_host(host)
-    create = site.machine("web")
+    create = site.instance("web")
     stop = site.client.instances.begin("stop", create.resource.meta.id)
     superseded = site.client.operations.get(create.operation_id)
     assert superseded.phase == operation_pb2.PHASE_SUPERSEDED
