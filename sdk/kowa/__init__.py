@@ -1,4 +1,4 @@
-"""Kowabunga's Python SDK: the contracts' stubs, a client, and what both agents stand on."""
+"""Kowabunga's Python SDK: the contracts' stubs, the clients, and the runtime that both agents share."""
 
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
@@ -11,7 +11,7 @@ __all__ = ["AsyncClient", "Client"]
 
 
 def __getattr__(name: str) -> Any:
-    """The clients, imported when asked for: they bring grpc, which kowactl's help does without."""
+    """Imports a client when it is first used: clients import grpc, which kowactl's help does without."""
     if name not in __all__:
         raise AttributeError(f"module 'kowa' has no attribute {name!r}")
     return getattr(import_module("kowa.client" if name == "Client" else "kowa.aio"), name)

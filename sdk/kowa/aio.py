@@ -1,4 +1,4 @@
-"""The platform for asyncio: `AsyncClient`. `Client` has the same methods, which wait by blocking."""
+"""The client for asyncio, `AsyncClient`. `Client` has the same methods, which block."""
 
 import asyncio
 from collections.abc import AsyncGenerator, Callable, Iterable
@@ -24,19 +24,19 @@ if TYPE_CHECKING:
 class AsyncResource(Generic[M]):
     """The resources of one kind. Custom verbs of the contract are methods too: `client.instances.start(id)`.
 
-    One that answers with a stream is an iterator: `client.instances.console(id)`.
-    A change waits until it is done; `begin_start` only begins it, `plan_start` says what would come of it.
+    A verb that answers with a stream returns an iterator: `client.instances.console(id)`.
+    A change waits until it is done; `begin_start` does not wait, `plan_start` returns the result without changing it.
     """
 
     def __init__(self, client: "AsyncClient | Client", kind: contract.Kind) -> None:
         self._client, self._kind = client, kind
 
     async def get(self, id: str) -> M:
-        """One, by its id."""
+        """Returns one, by its id."""
         return (await self.begin("get", id)).resource
 
     async def list(self, *, filter: str = "", order_by: str = "", page_size: int = 0) -> AsyncGenerator[M, None]:
-        """All that match, read a page at a time."""
+        """Yields all that match, read a page at a time."""
         fields: dict[str, Any] = {"filter": filter, "order_by": order_by, "page_size": page_size}
         page: Any = (await self.begin("list", **fields)).resource
         while True:
@@ -49,53 +49,54 @@ class AsyncResource(Generic[M]):
     async def create(self, resource: M, *, request_id: str = "", limit: float | None = None) -> M:
         """Creates one and waits until it is done.
 
-        After Unavailable it may be repeated with the same `request_id`: it is done once. So may every change.
+        After Unavailable, repeat it with the same `request_id`: it is still done only once. So with every change.
         """
         return await self._finish(await self.begin_create(resource, request_id=request_id), limit)
 
     async def begin_create(self, resource: M, *, request_id: str = "") -> Answer[M]:
-        """Creates one; its operation goes on."""
-        return await self.begin("create", request_id=request_id, **self._written(resource))
+        """Creates one, and does not wait for its operation."""
+        return await self.begin("create", request_id=request_id, **self._create_fields(resource))
 
     async def plan_create(self, resource: M) -> M:
-        """What would be created; or raises why it can't be. Nothing is changed."""
-        return await self.plan("create", **self._written(resource))
+        """Returns the resource that would be created, or raises the error; changes nothing."""
+        return await self.plan("create", **self._create_fields(resource))
 
     async def update(
         self, resource: M, mask: Iterable[str] = (), *, request_id: str = "", limit: float | None = None
     ) -> M:
         """Changes the fields of the mask and waits until that is done.
 
-        Without a mask, what was read from the platform (it has an etag) is sent as a whole, and what was emptied in it
-        is emptied; of any other resource what is set is taken.
+        Without a mask, a resource that was read from the platform (it has an etag) replaces the stored one, its empty
+        fields included; of any other resource, only the fields that are set are changed.
         """
         return await self._finish(await self.begin_update(resource, mask, request_id=request_id), limit)
 
     async def begin_update(self, resource: M, mask: Iterable[str] = (), *, request_id: str = "") -> Answer[M]:
-        """Changes it; its operation goes on."""
-        return await self.begin("update", request_id=request_id, **self._changes(resource, mask))
+        """Changes it, and does not wait for its operation."""
+        return await self.begin("update", request_id=request_id, **self._update_fields(resource, mask))
 
     async def plan_update(self, resource: M, mask: Iterable[str] = ()) -> M:
-        """What it would be; or raises why it can't be. Nothing is changed."""
-        return await self.plan("update", **self._changes(resource, mask))
+        """Returns the resource as it would be after the change, or raises the error; changes nothing."""
+        return await self.plan("update", **self._update_fields(resource, mask))
 
     async def delete(self, id: str, *, etag: str = "", request_id: str = "", limit: float | None = None) -> None:
         """Deletes one and waits until it is gone."""
         await self._finish(await self.begin_delete(id, etag=etag, request_id=request_id), limit)
 
     async def begin_delete(self, id: str, *, etag: str = "", request_id: str = "") -> Answer[Any]:
-        """Marks one for deletion; its operation goes on."""
+        """Marks one for deletion, and does not wait for its operation."""
         return await self.begin("delete", id, etag=etag, request_id=request_id)
 
     async def plan_delete(self, id: str, *, etag: str = "") -> None:
-        """Raises why one can't be deleted, if it can't. Nothing is changed."""
+        """Raises the error that a deletion would raise, if any; changes nothing."""
         await self.plan("delete", id, etag=etag)
 
     async def watch(self, filter: str = "", revision: int = 0) -> AsyncGenerator[Event[M], None]:
-        """The set, then its changes; or only those after a revision. `synced` says that all up to its revision is sent.
+        """Yields the resources, then their changes; or only the changes after a revision.
 
-        A stream that breaks is resumed from there, however long Kahuna is away: what came after it comes again. Raises
-        Invalid with the reason REVISION_COMPACTED when that is too long ago: start anew.
+        The event `synced` means that everything up to its revision has been sent. A broken stream is resumed from there
+        however long Kahuna is unreachable, so later events are repeated. Raises Invalid with the reason
+        REVISION_COMPACTED when that revision is too old: start again without one.
         """
         backoff, resumable = Backoff(*calls.PAUSES_S), False
         while True:
@@ -103,8 +104,8 @@ class AsyncResource(Generic[M]):
                 async with aclosing(self._stream("watch", filter=filter, revision=revision)) as responses:
                     async for response in responses:
                         backoff.reset()
-                        event: Event[M] = calls.event_of(self._kind, response)
-                        # A revision may be several events: only `synced` says that there are no more of it.
+                        event: Event[M] = calls.to_event(self._kind, response)
+                        # A revision may have several events: only `synced` comes after the last of them.
                         if event.change == "synced":
                             revision = event.revision
                         resumable = resumable or event.change == "synced" or revision > 0
@@ -116,26 +117,26 @@ class AsyncResource(Generic[M]):
                 await self._client.pause(backoff.next_pause())
 
     async def begin(self, /, verb: str, id: str = "", **fields: object) -> Answer[M]:
-        """A custom verb, of one or, if it has no id, of the kind; its operation goes on."""
+        """Calls a custom verb, of one resource or (without an id) of the kind, and does not wait for its operation."""
         method = self._method(verb)
         return await self._client.unary_unary(method, calls.prepare(method, id=id, **fields))
 
     async def do(self, /, verb: str, id: str = "", *, limit: float | None = None, **fields: object) -> M:
-        """A custom verb, waiting until it is done."""
+        """Calls a custom verb and waits until it is done."""
         return await self._finish(await self.begin(verb, id, **fields), limit)
 
     async def plan(self, /, verb: str, id: str = "", **fields: object) -> M:
-        """What it would be after a custom verb; or raises why it can't be. Nothing is changed."""
+        """Returns the resource as it would be after a custom verb, or raises the error; changes nothing."""
         if not self._method(verb).mutates:
             raise AttributeError(f"{verb} of {self._kind.plural} has no plan")
         return (await self.begin(verb, id, validate_only=True, **fields)).resource
 
     def __getattr__(self, name: str) -> Callable[..., Any]:
-        form, _, rest = name.partition("_")
-        forms: dict[str, Callable[..., Any]] = {"begin": self.begin, "plan": self.plan}
-        verb = rest if form in forms else name
-        do: Callable[..., Any] = self._stream if self._method(verb).streams else self.do
-        return partial(forms.get(form, do), verb)
+        prefix, _, rest = name.partition("_")
+        by_prefix: dict[str, Callable[..., Any]] = {"begin": self.begin, "plan": self.plan}
+        verb = rest if prefix in by_prefix else name
+        default: Callable[..., Any] = self._stream if self._method(verb).streams else self.do
+        return partial(by_prefix.get(prefix, default), verb)
 
     def _method(self, verb: str) -> contract.Method:
         try:
@@ -147,19 +148,19 @@ class AsyncResource(Generic[M]):
         method = self._method(verb)
         return self._client.unary_stream(method, calls.prepare(method, id=id, **fields))
 
-    def _written(self, resource: M) -> dict[str, Any]:
+    def _create_fields(self, resource: M) -> dict[str, Any]:
         return {self._kind.noun: resource}
 
-    def _changes(self, resource: Any, mask: Iterable[str]) -> dict[str, Any]:
-        """What an update says. An etag tells that the resource was read, so that all that is in it counts.
+    def _update_fields(self, resource: Any, mask: Iterable[str]) -> dict[str, Any]:
+        """The fields of an update's request. A resource with an etag was read, so all of its fields count.
 
-        Fields that can't be changed are named, too: who edited one shall hear of it.
+        Immutable fields are in the mask too, so that Kahuna rejects a change of one by its name.
         """
         paths = list(mask) or ([field.name for field in self._kind.writable] if resource.meta.etag else [])
         return {self._kind.noun: resource, "update_mask": field_mask_pb2.FieldMask(paths=paths)}
 
     async def _finish(self, answer: Answer[M], limit: float | None) -> M:
-        """The resource once the operation is done, read again where that has changed it."""
+        """Waits for the operation; returns the resource, read again if the operation has changed it."""
         resource: Any = answer.resource
         if answer.operation_id:
             operations = AsyncOperations(self._client, contract.load().kinds["Operation"])
@@ -170,15 +171,15 @@ class AsyncResource(Generic[M]):
 
 
 class AsyncOperations(AsyncResource[operation_pb2.Operation]):
-    """What was asked for and how it goes."""
+    """Operations: the requested changes and their progress."""
 
     async def wait(
         self: AsyncResource[operation_pb2.Operation], id: str, limit: float | None = None
     ) -> operation_pb2.Operation:
-        """Returns the operation when it is done. Kahuna may be away meanwhile.
+        """Returns the operation when it is done. Kahuna may be unreachable for a while.
 
         Raises OperationFailed when it ended otherwise, OperationPending when the time is up, Unavailable when Kahuna is
-        away then.
+        unreachable then.
         """
         client, method, backoff = self._client, self._method("wait"), Backoff(*calls.PAUSES_S)
         deadline = monotonic() + (client.operation_limit if limit is None else limit)
@@ -199,29 +200,29 @@ class AsyncOperations(AsyncResource[operation_pb2.Operation]):
 
 
 class AsyncClient(Connection):
-    """A connection to Kahuna for asyncio; made when first used. Each kind is an attribute: `client.instances`."""
+    """A connection to Kahuna for asyncio, opened on first use. Each kind is an attribute: `client.instances`."""
 
     def of(self, message: type[M]) -> AsyncResource[M]:
-        """The resources that are such messages."""
+        """The resources of a message's kind."""
         return AsyncResource(self, contract.load().kinds[message.DESCRIPTOR.name])
 
     @cached_property
     def operations(self) -> AsyncOperations:
-        """What was asked for."""
+        """The operations of all changes."""
         return AsyncOperations(self, contract.load().kinds["Operation"])
 
     def __getattr__(self, name: str) -> AsyncResource[Any]:
         return AsyncResource(self, calls.kind_of(name))
 
     async def call(self, method: contract.Method, request: Message, *, limit: float | None = None) -> Answer[Any]:
-        """One call that answers once. `limit` is in seconds."""
+        """Makes a call that has one response. `limit` is in seconds."""
         with self.translated():
             send = self._channel.unary_unary(method.path, **calls.codecs(method))
             call = send(request, timeout=self.call_limit if limit is None else limit, metadata=self.metadata)
             return Answer(await call, calls.operation_id(await call.initial_metadata()))
 
     async def stream(self, method: contract.Method, request: Message) -> AsyncGenerator[Any, None]:
-        """One call that answers with a stream. Closing the iterator ends it."""
+        """Makes a call that answers with a stream. Closing the iterator ends it."""
         with self.translated():
             call = self._channel.unary_stream(method.path, **calls.codecs(method))(request, metadata=self.metadata)
             try:
@@ -233,7 +234,7 @@ class AsyncClient(Connection):
     unary_unary, unary_stream = call, stream
 
     async def pause(self, seconds: float) -> None:
-        """Waits."""
+        """Sleeps."""
         await asyncio.sleep(seconds)
 
     @cached_property
@@ -243,7 +244,7 @@ class AsyncClient(Connection):
         return grpc.aio.secure_channel(self.target, self.credentials, calls.OPTIONS)
 
     async def close(self) -> None:
-        """Ends the connection and what runs on it."""
+        """Closes the connection and ends its calls."""
         self._closed.set()
         await self._channel.close()
 

@@ -1,4 +1,4 @@
-"""Back-off: how long to pause before something that failed is tried again."""
+"""Back-off: pauses between the attempts at something that fails."""
 
 import random
 from collections.abc import Callable
@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 def delay(attempt: int, first: float, longest: float, factor: float = 2.0) -> float:
     """Seconds to pause after a failed attempt, counted from 1: `first`, then `factor` times as long each time."""
-    exponent = min(attempt - 1, 64)  # bounded, for what fails for days
+    exponent = min(attempt - 1, 64)  # bounded: after days of failures it would overflow
     return float(min(first * factor**exponent, longest))
 
 
@@ -24,5 +24,5 @@ class Backoff:
         return self._uniform(0.5, 1.0) * delay(self._attempt, self._first, self._longest)
 
     def reset(self) -> None:
-        """It worked: the next pause is a short one."""
+        """Called after a success: the next pause is short again."""
         self._attempt = 0

@@ -1,4 +1,4 @@
-"""What both clients share: where the platform is, how a call is written, what an answer means."""
+"""The code that both clients share: the connection, requests, and what responses mean."""
 
 import asyncio
 import os
@@ -22,13 +22,13 @@ from kowa.v2.operation_pb2 import PHASE_CANCELLED, PHASE_DONE, PHASE_FAILED, PHA
 
 M = TypeVar("M", bound=Message)
 
-CALL_LIMIT: Final = 60.0  # seconds for one answer, unless the client is told otherwise
-OPERATION_LIMIT: Final = 3600.0  # seconds for a change to be carried out, unless the client or the call says otherwise
-POLL_S: Final = 60.0  # seconds that one WaitOperation waits at most
-PAUSES_S: Final = 0.2, 5.0  # before what waits for Kahuna to come back tries again: the first, the longest
+CALL_TIMEOUT_S: Final = 60.0  # the default for one call
+OPERATION_TIMEOUT_S: Final = 3600.0  # the default for the operation of a change
+POLL_S: Final = 60.0  # the longest that one WaitOperation waits
+PAUSES_S: Final = 0.2, 5.0  # between attempts while Kahuna is unreachable: the first, the longest
 
-# gRPC retries by itself: what can't be reached is tried again after a random part of a growing pause, four times.
-# Nothing is done twice, because each change carries a request id.
+# gRPC itself retries a call that does not reach Kahuna, four times, after a random part of a growing pause.
+# Nothing is done twice, because each change has a request id.
 RETRIES: Final = """{"methodConfig": [{"name": [{}], "retryPolicy": {
     "maxAttempts": 5, "initialBackoff": "0.2s", "maxBackoff": "3s", "backoffMultiplier": 2,
     "retryableStatusCodes": ["UNAVAILABLE"]
@@ -37,9 +37,9 @@ OPTIONS: Final = (
     ("grpc.service_config", RETRIES),
     ("grpc.initial_reconnect_backoff_ms", 200),
     ("grpc.max_reconnect_backoff_ms", 3000),
-    ("grpc.keepalive_time_ms", 330_000),  # gRPC servers take more than one ping in five minutes of silence for abuse
+    ("grpc.keepalive_time_ms", 330_000),  # gRPC servers count more than one ping in five silent minutes as abuse
     ("grpc.max_receive_message_length", 32 << 20),
-    # A refusal says what is wrong with each field and why each host won't do, all in metadata: gRPC takes 8 KiB of it.
+    # An error lists each wrong field and each unsuitable host in its metadata; gRPC's default limit for that is 8 KiB.
     ("grpc.max_metadata_size", 1 << 20),
 )
 ENDED: Final = frozenset((PHASE_DONE, PHASE_FAILED, PHASE_CANCELLED, PHASE_SUPERSEDED))
@@ -52,10 +52,10 @@ CHANGES: Final[dict[int, Literal["put", "removed", "synced"]]] = {
 
 @dataclass(frozen=True, slots=True)
 class Answer(Generic[M]):
-    """What a call answers. A change is committed then, and an operation carries it out."""
+    """The response to a call. A change is committed by then, and an operation carries it out."""
 
     resource: M
-    operation_id: str  # empty when nothing is to be carried out
+    operation_id: str  # empty when nothing is left to be carried out
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,11 +65,11 @@ class Event(Generic[M]):
     change: Literal["put", "removed", "synced"]
     revision: int
     id: str
-    resource: M | None  # what is there now, if it was put
+    resource: M | None  # as it is now, if the change is `put`
 
 
 class Connection:
-    """Where Kahuna is and how it is spoken to."""
+    """Kahuna's address, the credentials and the time limits: the common part of both clients."""
 
     def __init__(
         self,
@@ -79,14 +79,14 @@ class Connection:
         ca: str | Path | None = None,
         insecure: bool = False,
         reason: str = "",
-        call_limit: float = CALL_LIMIT,
-        operation_limit: float = OPERATION_LIMIT,
+        call_limit: float = CALL_TIMEOUT_S,
+        operation_limit: float = OPERATION_TIMEOUT_S,
     ) -> None:
-        """What isn't given is taken from KOWABUNGA_ENDPOINT, KOWABUNGA_API_KEY and KOWABUNGA_CA.
+        """The defaults are taken from KOWABUNGA_ENDPOINT, KOWABUNGA_API_KEY and KOWABUNGA_CA.
 
-        `ca` is a PEM file to trust instead of the system's authorities; `insecure` speaks without TLS; `reason` is kept
-        with every change, for those who ask later. An answer may take `call_limit` seconds, a change `operation_limit`
-        to come about. Raises ValueError when there is no endpoint, or when it or the key can't be one.
+        `ca` is a PEM file to trust instead of the system's authorities; `insecure` turns TLS off; `reason` is stored
+        with every change. A call may take `call_limit` seconds, the operation of a change `operation_limit`.
+        Raises ValueError when there is no endpoint, or when the endpoint or the key is malformed.
         """
         self.call_limit, self.operation_limit = call_limit, operation_limit
         self._closed = threading.Event()
@@ -102,7 +102,7 @@ class Connection:
 
     @contextmanager
     def translated(self) -> Iterator[None]:
-        """Errors as ours. When the channel is closed, gRPC raises a ValueError or UsageError, or cancels the task."""
+        """Converts errors of gRPC. On a closed channel gRPC raises ValueError or UsageError, or cancels the task."""
         try:
             yield
         except (grpc.RpcError, grpc.aio.UsageError, ValueError, asyncio.CancelledError) as error:
@@ -118,37 +118,37 @@ class Connection:
 
 
 def _target(endpoint: str) -> str:
-    """A host and a port, or what gRPC takes for them; https:// before it says nothing new."""
+    """The endpoint as gRPC takes it, HOST:PORT or a URI of gRPC's; https:// before it is dropped."""
     endpoint = endpoint.strip()
     if not endpoint:
         raise ValueError("no endpoint: give one, or set KOWABUNGA_ENDPOINT, such as kahuna.example:443")
-    place = endpoint.removeprefix("https://").rstrip("/")
-    is_url = "://" in place and ":///" not in place  # dns:///host:port is gRPC's
-    if is_url or (place != endpoint and "/" in place):
-        raise ValueError(f"{endpoint} is no endpoint; write it as HOST:PORT, such as kahuna.example:443")
-    return place
+    address = endpoint.removeprefix("https://").rstrip("/")
+    is_url = "://" in address and ":///" not in address  # dns:///host:port is gRPC's
+    if is_url or (address != endpoint and "/" in address):
+        raise ValueError(f"{endpoint} is not an endpoint; write it as HOST:PORT, such as kahuna.example:443")
+    return address
 
 
 def _key(key: str) -> str:
-    """The key, without what a file or a shell may have put around it."""
+    """The key, without the blanks that a file or a shell may have added."""
     key = key.strip()
     if not (key.isascii() and key.isprintable()):
-        raise ValueError("KOWABUNGA_API_KEY holds signs that no key has; set it to the key alone")
+        raise ValueError("KOWABUNGA_API_KEY holds characters that no key has; set it to the key alone")
     return key
 
 
 def prepare(method: contract.Method, **fields: object) -> Any:
-    """A request with the request id it is given or one of its own, if it can have one."""
+    """Builds a request. If its message has a request id, it gets the given one or a new one."""
     message = method.request
     if not fields.get("id"):
-        fields.pop("id", None)  # a verb of the kind has none
+        fields.pop("id", None)  # a verb of the whole kind has no id
     if "request_id" in message.fields:
         fields["request_id"] = fields.get("request_id") or str(uuid.uuid4())
     return contract.load().stub(message.name)(**fields)
 
 
-def event_of(kind: contract.Kind, response: Any) -> Event[Any]:
-    """What the response of a watch says."""
+def to_event(kind: contract.Kind, response: Any) -> Event[Any]:
+    """Converts the response of a watch."""
     change = CHANGES[response.change]
     resource = getattr(response, kind.noun) if change == "put" else None
     return Event(change, response.revision, response.id or (resource.meta.id if resource else ""), resource)
@@ -167,10 +167,7 @@ def operation_id(metadata: Any) -> str:
 
 
 def raise_unless_done(operation: operation_pb2.Operation) -> operation_pb2.Operation:
-    """The operation, if it is done.
-
-    Raises OperationFailed or OperationPending otherwise.
-    """
+    """Returns the operation if it is done. Raises OperationFailed or OperationPending otherwise."""
     name, message = f"{operation.method} {operation.target_name}".strip(), operation.message or "it gives no reason"
     if operation.phase == PHASE_DONE:
         return operation
@@ -183,7 +180,7 @@ def raise_unless_done(operation: operation_pb2.Operation) -> operation_pb2.Opera
 
 
 def kind_of(nouns: str) -> contract.Kind:
-    """The kind whose plural is an attribute's name. Raises AttributeError with the name that may have been meant."""
+    """The kind with this plural as an attribute's name. Raises AttributeError that suggests the closest name."""
     kinds = {kind.nouns: kind for kind in contract.load().kinds.values()}
     if nouns in kinds:
         return kinds[nouns]

@@ -1,4 +1,4 @@
-"""The platform as Python objects: `Client` for ordinary code, `AsyncClient` the same for asyncio.
+"""The platform as Python objects: `Client` blocks, `AsyncClient` is the same for asyncio.
 
     with Client("kahuna.example:443", key="...") as client:
         region = client.regions.create(Region(name="eu"))
@@ -34,7 +34,7 @@ def blocking(
     method: Callable[Concatenate[AsyncResource[M], P], AsyncGenerator[T, None]],
 ) -> Callable[Concatenate["Resource[M]", P], Generator[T, None, None]]: ...
 def blocking(method: Callable[..., Any]) -> Callable[..., Any]:
-    """A method of AsyncResource as one that returns when it is done, or that iterates."""
+    """Turns a method of AsyncResource into one that blocks, or returns an ordinary iterator."""
 
     @wraps(method)
     def call(self: "Resource[Any]", *args: Any, **kwargs: Any) -> Any:
@@ -71,35 +71,35 @@ class Resource(Generic[M]):
 
 
 class Operations(Resource[operation_pb2.Operation]):
-    """What was asked for and how it goes."""
+    """Operations: the requested changes and their progress."""
 
     wait = blocking(AsyncOperations.wait)
 
 
 class Client(Connection):
-    """A connection to Kahuna; made when first used. Each kind is an attribute: `client.instances`."""
+    """A connection to Kahuna, opened on first use. Each kind is an attribute: `client.instances`."""
 
     def of(self, message: type[M]) -> Resource[M]:
-        """The resources that are such messages."""
+        """The resources of a message's kind."""
         return Resource(self, contract.load().kinds[message.DESCRIPTOR.name])
 
     @cached_property
     def operations(self) -> Operations:
-        """What was asked for."""
+        """The operations of all changes."""
         return Operations(self, contract.load().kinds["Operation"])
 
     def __getattr__(self, name: str) -> Resource[Any]:
         return Resource(self, calls.kind_of(name))
 
     def call(self, method: contract.Method, request: Message, *, limit: float | None = None) -> Answer[Any]:
-        """One call that answers once. `limit` is in seconds."""
+        """Makes a call that has one response. `limit` is in seconds."""
         return _run(self.unary_unary(method, request, limit=limit))
 
     def stream(self, method: contract.Method, request: Message) -> Generator[Any, None, None]:
-        """One call that answers with a stream. Closing the iterator ends it."""
+        """Makes a call that answers with a stream. Closing the iterator ends it."""
         return _iterate(self.unary_stream(method, request))
 
-    # What AsyncResource calls. Here it blocks instead of suspending, and so needs no event loop.
+    # Called by AsyncResource. Here they block instead of suspending, and so need no event loop.
 
     async def unary_unary(self, method: contract.Method, request: Message, limit: float | None = None) -> Answer[Any]:
         """As `call`."""
@@ -120,7 +120,7 @@ class Client(Connection):
                 call.cancel()
 
     async def pause(self, seconds: float) -> None:
-        """Waits; not any longer when the client is closed."""
+        """Sleeps, at most until the client is closed."""
         self._closed.wait(seconds)
 
     @cached_property
@@ -130,7 +130,7 @@ class Client(Connection):
         return grpc.secure_channel(self.target, self.credentials, calls.OPTIONS)
 
     def close(self) -> None:
-        """Ends the connection and what runs on it."""
+        """Closes the connection and ends its calls."""
         self._closed.set()
         self._channel.close()
 
@@ -142,7 +142,7 @@ class Client(Connection):
 
 
 def _finished(work: Any) -> Any:
-    """What a coroutine of a blocking client returns, or an iterator of what its generator yields."""
+    """Runs a coroutine of a blocking client to its result, or turns its generator into an ordinary one."""
     return _run(work) if iscoroutine(work) else _iterate(work)
 
 

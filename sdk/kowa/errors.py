@@ -1,4 +1,4 @@
-"""What goes wrong, as exceptions. Every refusal of the platform is a KowaError."""
+"""Exceptions. Every refusal of the platform is a KowaError."""
 
 from collections.abc import Mapping
 from contextlib import suppress
@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Violation:
-    """A field and what is wrong with it."""
+    """A field and its problem."""
 
     field: str
     description: str
@@ -31,24 +31,24 @@ class KowaError(Exception):
         operation: "operation_pb2.Operation | None" = None,
     ) -> None:
         super().__init__(message)
-        self.message = message  # names the object, what is wrong and the remedy
+        self.message = message  # names the object, the problem and the remedy
         self.code = code  # of gRPC: `NOT_FOUND`
-        self.reason = reason  # a stable word for programs: `HAS_CHILDREN`
-        self.metadata = dict(metadata or {})  # what the reason is about
+        self.reason = reason  # stable, for programs: `HAS_CHILDREN`
+        self.metadata = dict(metadata or {})  # details of the reason, for programs
         self.violations = violations
-        self.operation = operation  # which the change is carried out by, if it was committed
+        self.operation = operation  # the operation of the change, if it was committed
 
 
 class NotFound(KowaError):
-    """There is no such thing, or none that the caller may see."""
+    """The resource does not exist, or the caller may not see it."""
 
 
 class Invalid(KowaError):
-    """The request can't be right, whatever the state of the platform."""
+    """The request is wrong in any state of the platform."""
 
 
 class Conflict(KowaError):
-    """The request does not fit what is there."""
+    """The request conflicts with the current state."""
 
 
 class Exhausted(KowaError):
@@ -56,25 +56,25 @@ class Exhausted(KowaError):
 
 
 class Denied(KowaError):
-    """The key is not known, or may not do this."""
+    """The key is unknown, or not allowed to do this."""
 
 
 class Unavailable(KowaError):
-    """Kahuna can't be reached or did not answer in time; what was asked may have been done."""
+    """Kahuna can't be reached or did not answer in time; the request may have been carried out."""
 
 
 class Closed(KowaError):
-    """The client was closed, before the call or during it; what was asked may have been done."""
+    """The client was closed, before the call or during it; the request may have been carried out."""
 
 
 class OperationFailed(KowaError):
-    """What was asked for was committed and then failed."""
+    """The change was committed, and its operation failed."""
 
     operation: "operation_pb2.Operation"
 
 
 class OperationPending(KowaError):
-    """What was asked for was committed and is still under way."""
+    """The change was committed, and its operation is still running."""
 
     operation: "operation_pb2.Operation"
 
@@ -92,17 +92,17 @@ CLASSES: Final[Mapping[str, type[KowaError]]] = {
     "PERMISSION_DENIED": Denied,
     "UNAVAILABLE": Unavailable,
     "DEADLINE_EXCEEDED": Unavailable,
-    "CANCELLED": Unavailable,  # by a Kahuna that stops: what the caller cancels itself, nobody hears of
+    "CANCELLED": Unavailable,  # by a Kahuna that stops; a caller's own cancellation does not get here
 }
 
 
 def from_status(code: str, message: str, details: bytes) -> KowaError:
-    """The error that a gRPC status stands for; `details` is what came as `grpc-status-details-bin`."""
+    """Converts a gRPC status; `details` is the value of `grpc-status-details-bin`."""
     from google.protobuf.message import DecodeError
     from google.rpc import error_details_pb2, status_pb2  # type: ignore[import-untyped,unused-ignore]
 
     info, bad = error_details_pb2.ErrorInfo(), error_details_pb2.BadRequest()
-    # What can't be read is not Kahuna's: the code and the message stand without it.
+    # Undecodable details are not from Kahuna: the code and the message are used without them.
     with suppress(DecodeError):
         for detail in status_pb2.Status.FromString(details).details:
             detail.Unpack(info)

@@ -1,4 +1,4 @@
-"""Atomic files: they appear whole or not at all, and outlive a power cut."""
+"""Atomic files: they appear whole or not at all, and survive a power cut."""
 
 import os
 from pathlib import Path
@@ -7,12 +7,12 @@ DRAFT_SUFFIX = ".part"  # of a file that is still being written
 
 
 def draft_of(path: Path) -> Path:
-    """Where a file is written before it gets its name."""
+    """The path that a file is written to before it gets its own."""
     return path.with_name(path.name + DRAFT_SUFFIX)
 
 
 def write(path: Path, data: bytes, *, mode: int) -> None:
-    """Writes a file in place of what was there. Raises OSError, and what was there stays."""
+    """Writes or replaces a file. When it raises OSError, the old file is unchanged."""
     draft = draft_of(path)
     draft.unlink(missing_ok=True)
     with os.fdopen(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, mode), "wb") as file:
@@ -23,7 +23,7 @@ def write(path: Path, data: bytes, *, mode: int) -> None:
 
 
 def publish_new(draft: Path, path: Path) -> None:
-    """Gives a finished file a name that no other has. Raises FileExistsError, and the other file stays as it is."""
+    """Gives a finished file its name. Raises FileExistsError, changing nothing, when another file has the name."""
     sync(draft)
     os.link(draft, path)
     draft.unlink(missing_ok=True)
@@ -31,7 +31,7 @@ def publish_new(draft: Path, path: Path) -> None:
 
 
 def sync(path: Path) -> None:
-    """Makes a file's content, or a directory's entries, outlive a power cut."""
+    """Makes a file's content, or a directory's entries, survive a power cut."""
     descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     try:
         os.fsync(descriptor)

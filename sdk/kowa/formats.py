@@ -1,4 +1,4 @@
-"""The forms of text that both ends know: ids, names, devices, hardware addresses, checksums; and how text is quoted."""
+"""Text formats that all programs share: ids, names, interfaces, hardware addresses, checksums; and quoting."""
 
 import re
 from typing import Final
@@ -11,16 +11,16 @@ MAC = re.compile(r"(?!00(:00){5}$)[0-9A-Fa-f][02468ACEace](:[0-9A-Fa-f]{2}){5}")
 LABEL_NAME = re.compile(r"[A-Za-z0-9._/-]{1,63}")
 SHA256 = re.compile(r"[0-9a-f]{64}")
 
-MAX_QUOTED: Final = 64  # characters of somebody's text that an answer repeats; an id has 36
+MAX_QUOTED: Final = 64  # characters of a received text that a message repeats; an id has 36
 
 
 def quoted(text: str) -> str:
-    """What somebody sent, as an answer repeats it."""
+    """A received text as messages repeat it: shortened and in quotes."""
     return repr(shortened(text))
 
 
 def shortened(text: str) -> str:
-    """The beginning of a text that may be of any length."""
+    """The beginning of a text of any length."""
     return text if len(text) <= MAX_QUOTED else f"{text[: MAX_QUOTED - 3]}..."
 
 

@@ -1,34 +1,34 @@
-"""Addresses the platform itself has on a vnet: Kahuna gives them to nobody, and the agents use them."""
+"""Addresses that the platform itself uses on a vnet: Kahuna allocates them to no instance."""
 
 import hashlib
 from collections.abc import Mapping
 
 METADATA_ADDRESS = "169.254.169.254"
-# IANA's: what routers share by VRRP and the like is of it. Whoever had such an address would take theirs.
+# IANA's range for addresses that routers share (VRRP and the like): an instance with one would take over theirs.
 _ROUTERS = "00:00:5e:"
-# Hosts' ends of adapters: libvirt gives a tap its adapter's hardware address with this in front.
+# The first byte of taps, the hosts' ends of adapters: libvirt takes the other bytes from the adapter's address.
 _TAPS = "fe:"
 
 
 def metadata_mac(vnet: str) -> str:
-    """The metadata service's. The same on each host, so that a machine that moves finds it as it was."""
+    """The metadata service's MAC address: the same on each host, so that an instance still finds it after a move."""
     return _derived("02", f"metadata {vnet}")
 
 
 def metadata_port_mac(vnet: str) -> str:
-    """That of the bridge port behind which the metadata service is: high, so that no bridge takes it for its own."""
+    """The MAC address of the metadata service's bridge port: high, so that no bridge takes it as its own."""
     return _derived("fe", f"metadata {vnet}")
 
 
 def bridge_mac(kaktus: str, vnet: str) -> str:
-    """That of a vnet's bridge on one host."""
+    """The MAC address of a vnet's bridge on one host."""
     return _derived("02", f"{kaktus} {vnet}")
 
 
 def find_mac_owner(mac: str, vnets: Mapping[str, str], hosts: Mapping[str, str]) -> str:
-    """Whose a hardware address is, in words; empty if it may be a machine's.
+    """The platform's use of a hardware address, as a phrase; empty if an instance may have it.
 
-    `vnets` are those that share the machine's bridge and `hosts` those the machine may come to, by id with their names.
+    `vnets` are those that share the instance's bridge, `hosts` those it may be placed on: names by id.
     """
     mac = mac.lower()
     if mac.startswith(_ROUTERS):

@@ -1,4 +1,4 @@
-"""Resources as messages between Kahuna and its agents carry them: any kind, by the full name of its message."""
+"""Resources packed into messages between Kahuna and its agents: of any kind, by the full name of its message."""
 
 from functools import cache
 from importlib import import_module
@@ -11,25 +11,25 @@ from kowa.formats import snake
 
 
 def pack(resource: Message) -> any_pb2.Any:
-    """A resource as it travels; equal ones have equal bytes."""
+    """Packs a resource; equal ones have equal bytes."""
     packed = any_pb2.Any()
     packed.Pack(resource, deterministic=True)
     return packed
 
 
 def unpack(packed: any_pb2.Any) -> Message:
-    """The resource in it. Raises ValueError for a kind unknown here, DecodeError for what is no message."""
+    """Unpacks a resource. Raises ValueError for a kind unknown here, DecodeError for bytes that are not a message."""
     return _message_class(packed.TypeName()).FromString(packed.value)
 
 
 def noun_of(packed: any_pb2.Any) -> str:
-    """What fields that hold one are called: `storage_pool` for a `kowa.v2.StoragePool`; empty when nothing was sent."""
+    """The kind as a field name: `storage_pool` for a `kowa.v2.StoragePool`; empty when nothing was sent."""
     return snake(packed.TypeName().rpartition(".")[2])
 
 
 @cache
 def _message_class(full_name: str) -> type[Message]:
-    """By the rule of the contract: a kind's message stands in the file named after its noun."""
+    """Finds a class by the contract's rule: a kind's message is declared in the file named after its noun."""
     package, _, name = full_name.rpartition(".")
     try:
         found = getattr(import_module(f"{package}.{snake(name)}_pb2"), name)

@@ -1,4 +1,4 @@
-"""Numbers of bytes, as people write and read them: 512M, 1.5 GiB."""
+"""Numbers of bytes as text: 512M, 1.5 GiB."""
 
 import re
 from fractions import Fraction
@@ -11,7 +11,7 @@ _MAX_DECIMALS = 3
 
 
 def parse(text: str) -> int:
-    """The bytes of a size with a binary unit, or of a plain number. Raises ValueError with what is wrong."""
+    """Parses a size with a binary unit, or a plain number of bytes. Raises ValueError with the problem."""
     found = _WRITTEN.fullmatch(text)
     if found is None:
         raise ValueError(f"{quoted(text)} is no size, such as 512M, 1.5G or 1073741824")
@@ -23,7 +23,7 @@ def parse(text: str) -> int:
 
 
 def in_words(*sizes: int) -> tuple[str, ...]:
-    """Sizes in the largest units that fit, as exact as it takes to tell apart those that differ."""
+    """Formats sizes in the largest units that fit, with enough decimals that different sizes look different."""
     for decimals in range(1, _MAX_DECIMALS + 1):
         texts = tuple(_rounded(size, decimals) for size in sizes)
         if len(set(texts)) == len(set(sizes)):
@@ -32,7 +32,7 @@ def in_words(*sizes: int) -> tuple[str, ...]:
 
 
 def short(size: int) -> str:
-    """A size as a table has it: 512M, 1.5G; rounded where it has more than a decimal."""
+    """Formats a size for a table: 512M, 1.5G; rounded to one decimal."""
     number, unit = _rounded(size, 1).split()
     return number if unit == "bytes" else f"{number}{unit[0]}"
 

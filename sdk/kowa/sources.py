@@ -1,4 +1,4 @@
-"""What the source of a template may be: one rule for Kahuna, which accepts it, and for the agent, which fetches it."""
+"""Valid sources of templates: one rule for Kahuna, which accepts them, and for the agent, which fetches them."""
 
 import re
 from contextlib import suppress
@@ -17,10 +17,10 @@ _MAX_NAME_CHARS = 253
 
 
 def parse(source: str) -> str:
-    """The URL to fetch, or the name of a file in the import folder, which has no `://` in it.
+    """Returns the URL to fetch, or the name of a file in the import folder, which has no `://` in it.
 
-    A URL comes back as all clients understand it: scheme and host in lower case and ASCII, without the fragment, which
-    is never sent. Raises ValueError with what is wrong, in words that follow "the source".
+    URLs are normalized, so that all clients read them the same way: scheme and host in lower case and ASCII, without
+    the fragment, which is never sent. Raises ValueError with the problem, as a text that continues "the source".
     """
     if "://" not in source:
         if not _FILE_NAME.fullmatch(source):
@@ -30,8 +30,8 @@ def parse(source: str) -> str:
         raise ValueError("may hold no spaces or control characters; write them as %20 and so on")
     try:
         url = urlsplit(source)
-    except ValueError as why:
-        raise ValueError("is no URL: its host can't be a name or an address") from why
+    except ValueError as error:
+        raise ValueError("is no URL: its host can't be a name or an address") from error
     if url.scheme not in ("http", "https"):
         raise ValueError("must be an http or https URL with a host, or the name of a file")
     if "@" in url.netloc:
@@ -40,18 +40,18 @@ def parse(source: str) -> str:
 
 
 def parse_host(text: str) -> str:
-    """A host's name or address in lower case and ASCII, one of version six in brackets.
+    """Returns a host's name or address in lower case and ASCII, an IPv6 address in brackets.
 
-    Raises ValueError in words that follow "the source".
+    Raises ValueError with a text that continues "the source".
     """
-    host = text.removesuffix(".")  # the root's dot, which certificates leave out
-    with suppress(ValueError):  # idna's errors are such, too
+    host = text.removesuffix(".")  # the dot of the DNS root, which certificates omit
+    with suppress(ValueError):  # idna's errors are ValueErrors
         if host.startswith("[") and "%" not in host:
             return f"[{IPv6Address(host[1:-1])}]"
         is_plain = host.isascii() and "xn--" not in host.lower()
         name = (host if is_plain else idna.encode(host, uts46=True).decode()).lower()
         labels = name.split(".")
-        if _NUMBER.fullmatch(labels[-1]):  # 127.1 and 0x7f000001 are read as addresses, by each client in its own way
+        if _NUMBER.fullmatch(labels[-1]):  # clients disagree on addresses like 127.1 and 0x7f000001
             return str(IPv4Address(name))
         if len(name) <= _MAX_NAME_CHARS and all(_LABEL.fullmatch(label) for label in labels):
             return name

@@ -172,7 +172,7 @@ def test_white_space_around_a_key_is_not_part_of_it(kowactl: Kowactl, monkeypatc
 def test_an_endpoint_is_a_host_and_a_port(kowactl: Kowactl, endpoint: str) -> None:
     refused = kowactl("--endpoint", endpoint, "region", "list")
     assert (refused.code, refused.out) == (2, "")
-    assert f"{endpoint} is no endpoint; write it as HOST:PORT, such as kahuna.example:443" in refused.err
+    assert f"{endpoint} is not an endpoint; write it as HOST:PORT, such as kahuna.example:443" in refused.err
 
 
 def test_an_endpoint_may_be_written_as_grpc_or_a_browser_does(kowactl: Kowactl) -> None:

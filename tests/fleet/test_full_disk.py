@@ -127,7 +127,7 @@ def restarted_commands(folder: Path) -> Commands:
 @pytest.mark.parametrize("damage", ["deleted", "overwritten"])
 def test_recall_is_unknown_after_the_journal_is_lost(tmp_path: Path, damage: str) -> None:
     before = Journal(tmp_path)
-    before.begin("1")
+    before.start("1")
     before.close()
     if damage == "deleted":
         (tmp_path / "commands.db").unlink()

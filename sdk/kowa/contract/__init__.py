@@ -1,6 +1,6 @@
 """The contracts as data: kinds, services, methods, fields, rules, comments, read from `descriptors.binpb`.
 
-SDK, kowactl, gateway and server all derive from here what the contracts say. Nothing of it needs grpc.
+SDK, kowactl, gateway and server all use the contracts through this package. It does not import grpc.
 """
 
 from collections.abc import Iterable, Iterator, Mapping
@@ -21,11 +21,11 @@ from kowa.formats import snake as snake
 from kowa.v2 import options_pb2
 
 DESCRIPTORS: Final = Path(__file__).parent.parent / "descriptors.binpb"
-PACKAGES: Final = ("kowa.v2",)  # whose services and messages clients speak
+PACKAGES: Final = ("kowa.v2",)  # the packages of the public API
 
 Type = Literal["bool", "bytes", "double", "enum", "float", "int32", "int64", "message", "string", "uint32", "uint64"]
 HttpMethod = Literal["get", "post", "put", "patch", "delete"]
-ElementKey = int | str | None  # of an element of a list, of a value of a map, of a value that is alone
+ElementKey = int | str | None  # a list index, a map key, or None for a single value
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,18 +33,18 @@ class Field:
     """One field of a message."""
 
     name: str
-    type: Type  # of one value: of a list's elements, of a map's values
+    type: Type  # of a list's elements, of a map's values
     type_name: str  # the full name of its message or enum, else empty
     repeated: bool  # a list; false for a map
     is_map: bool
-    oneof: str  # the oneof it is one of, else empty
+    oneof: str  # the oneof that contains it, else empty
     presence: bool  # unset can be told from the default
     required: bool
     output_only: bool
-    immutable: bool  # stays as it was created
-    change_not_served: bool  # only for now
-    default_value: str  # what stands in it when it is left out; empty when nothing does
-    not_served: bool  # nothing acts on it yet
+    immutable: bool  # can be set only at creation
+    change_not_served: bool  # can't be changed yet; a later version will allow it
+    default_value: str  # the value used when the field is omitted; empty if none
+    not_served: bool  # not implemented yet: Kahuna refuses it
     rule: options_pb2.Rule
     ref: str  # the kind whose id it holds, else empty
     in_bytes: bool  # a number of bytes
@@ -61,49 +61,50 @@ class Field:
 class Reference:
     """A field that holds ids of a kind, anywhere in a message."""
 
-    fields: tuple[Field, ...]  # from the message's own down to the one that holds them
-    name: str  # its path as masks and filters write it: `members.agent`
-    kind: str  # whose ids it holds
-    repeated: bool  # there may be several: it, or what it is in, is a list or a map
-    output_only: bool  # it, or what it is in, is the server's to fill
-    immutable: bool  # it, or what it is in, stays as it was created
+    fields: tuple[Field, ...]  # from the message's own field down to the one with the ids
+    name: str  # its path in masks and filters: `members.agent`
+    kind: str  # the kind whose ids it holds
+    repeated: bool  # it, or a field that contains it, is a list or a map
+    output_only: bool  # it, or a field that contains it, is set by the server
+    immutable: bool  # it, or a field that contains it, can be set only at creation
 
     def find(self, message: Stub) -> Iterator[tuple[str, str]]:
-        """Where a message names something by it, and the ids: `("members[1].agent", "...")`. Not what is empty."""
+        """Yields (path, id) for each non-empty id in this field of a message: `("members[1].agent", "...")`."""
         found: Iterable[tuple[str, Any]] = [("", message)]
         for field in self.fields:
-            found = [(field_path(at, field.name, key), one) for at, outer in found for key, one in values(outer, field)]
-        return ((where, id_) for where, id_ in found if id_)
+            name = field.name
+            found = [(field_path(path, name, key), value) for path, one in found for key, value in values(one, field)]
+        return ((path, id_) for path, id_ in found if id_)
 
 
 @dataclass(frozen=True, slots=True)
 class Oneof:
-    """Fields of which one at most is set."""
+    """Fields of which at most one is set."""
 
     name: str
     fields: tuple[str, ...]
-    required: bool  # one must be
+    required: bool  # one must be set
 
 
 @dataclass(frozen=True)
 class Message:
     """A message: a resource, a request or a part of one."""
 
-    name: str  # full: `kowa.v2.Instance`, `kowa.v2.Kiwi.Member`
+    name: str  # the full name: `kowa.v2.Instance`, `kowa.v2.Kiwi.Member`
     fields: Mapping[str, Field]
     oneofs: Mapping[str, Oneof]
     comment: str
-    known: Mapping[str, "Message"] = dataclass_field(repr=False, compare=False)  # all of the contract, by full name
+    all_messages: Mapping[str, "Message"] = dataclass_field(repr=False, compare=False)  # the contract's, by full name
 
     @cached_property
     def submessages(self) -> Mapping[str, "Message"]:
-        """The messages of the contract that its fields hold, by the fields' names."""
-        found = ((field.name, self.known.get(field.type_name)) for field in self.fields.values())
+        """The contract's messages in its fields, by field name."""
+        found = ((field.name, self.all_messages.get(field.type_name)) for field in self.fields.values())
         return {name: message for name, message in found if message is not None}
 
     @cached_property
     def references(self) -> tuple[Reference, ...]:
-        """The fields that name resources, in it and in its parts. Raises ValueError when a message contains itself."""
+        """The fields that refer to resources, also in submessages. Raises ValueError when a message contains itself."""
         return tuple(_references(self, (), ()))
 
 
@@ -111,16 +112,16 @@ class Message:
 class Value:
     """One value of an enum."""
 
-    name: str  # full: `POWER_RUNNING`
+    name: str  # the full name: `POWER_RUNNING`
     short: str  # for people: `running`
     number: int
-    not_served: bool  # nothing acts on it yet
+    not_served: bool  # not implemented yet: Kahuna refuses it
     comment: str
 
 
 @dataclass(frozen=True, slots=True)
 class Http:
-    """A method's REST form."""
+    """The REST call that a method maps to."""
 
     method: HttpMethod
     path: str
@@ -133,17 +134,17 @@ class Method:
 
     name: str  # `StartInstance`
     path: str  # `/kowa.v2.InstanceService/StartInstance`
-    verb: str  # `list`, `get`, `create`, `update`, `delete`, `watch` or one of its own in kebab-case: `start`
+    verb: str  # `list`, `get`, `create`, `update`, `delete`, `watch`, or a custom verb in kebab-case: `start`
     request: Message
-    response: str  # the full name of a message, `google.protobuf.Empty` among them
-    streams: bool  # answers with a stream
+    response: str  # the full name of a message, which may be `google.protobuf.Empty`
+    streams: bool  # the response is a stream
     access: options_pb2.Access
     http: tuple[Http, ...]
     comment: str
 
     @property
     def mutates(self) -> bool:
-        """Whether the method changes something: it has a plan."""
+        """Whether the method changes something: then its request has validate_only."""
         return "validate_only" in self.request.fields
 
 
@@ -151,7 +152,7 @@ class Method:
 class Service:
     """A service and its methods by verb, in the order of the contract."""
 
-    name: str  # full: `kowa.v2.InstanceService`
+    name: str  # the full name: `kowa.v2.InstanceService`
     methods: Mapping[str, Method]
 
 
@@ -160,50 +161,50 @@ class Kind:
     """A resource: its message and the service that serves it."""
 
     name: str  # `AgentToken`
-    noun: str  # `agent_token`: what fields that hold one are called
-    nouns: str  # `agent_tokens`: what lists of it are called
-    plural: str  # `agent-tokens`: in paths
+    noun: str  # `agent_token`: the singular, as a field name
+    nouns: str  # `agent_tokens`: the plural, as a field name
+    plural: str  # `agent-tokens`: the plural, in REST paths
     message: Message
     service: Service
-    columns: tuple[str, ...]
+    columns: tuple[str, ...]  # of tables, as field paths
     uniques: tuple[options_pb2.Unique, ...]
-    converges: bool
+    converges: bool  # an agent brings it about: it is READY once applied
 
     @property
     def writable(self) -> tuple[Field, ...]:
-        """What a client may say of one; some of it only when it is created."""
+        """The fields that a client may set, some of them only at creation."""
         return tuple(field for field in self.message.fields.values() if not field.output_only and field.name != "meta")
 
     @property
     def command(self) -> str:
-        """Its singular in commands: `agent-token`."""
+        """The singular, in commands: `agent-token`."""
         return self.noun.replace("_", "-")
 
     @property
     def references(self) -> tuple[Reference, ...]:
-        """The fields that name resources, wherever in it they are."""
+        """The fields that refer to resources, also in submessages."""
         return self.message.references
 
     @cached_property
     def parents(self) -> Mapping[str, str]:
-        """What names are unique within: fields and their kinds, of which one counts. Empty where all are unique."""
+        """The fields whose resource names are unique within, with their kinds; one is set. Empty: unique everywhere."""
         names = [name for unique in self.uniques if "name" in unique.fields for name in unique.fields]
         return {name: ref for name in names if (ref := self.message.fields[name].ref)}
 
 
 @dataclass(frozen=True, slots=True)
 class Contract:
-    """All of it, by name."""
+    """The whole contract, indexed by name."""
 
     kinds: Mapping[str, Kind]  # by name: `AgentToken`
-    services: Mapping[str, Service]  # by full name, those without a kind included
+    services: Mapping[str, Service]  # by full name, including those without a kind
     methods: Mapping[str, Method]  # by path: `/kowa.v2.InstanceService/GetInstance`
     messages: Mapping[str, Message]  # by full name
-    enums: Mapping[str, tuple[Value, ...]]  # by full name; the first value is the one that says nothing
-    pool: DescriptorPool = dataclass_field(repr=False, compare=False)  # what it is read from
+    enums: Mapping[str, tuple[Value, ...]]  # by full name; the first value is UNSPECIFIED
+    pool: DescriptorPool = dataclass_field(repr=False, compare=False)  # the descriptors it was read from
 
     def stub(self, name: str) -> type[Stub]:
-        """The generated class of a message, of a third party's too, imported when asked for."""
+        """Imports and returns the generated class of a message, which may be a third party's."""
         file = self.pool.FindMessageTypeByName(name).file
         module = import_module(file.name.removesuffix(".proto").replace("/", ".") + "_pb2")
         return cast(type[Stub], attrgetter(name.removeprefix(f"{file.package}."))(module))
@@ -211,25 +212,25 @@ class Contract:
 
 @cache
 def load() -> Contract:
-    """The contract that this package was built with."""
+    """Reads the contract that this package was built with."""
     from kowa.contract.reading import read
 
     return read(file_set().file, PACKAGES)
 
 
 def file_set() -> descriptor_pb2.FileDescriptorSet:
-    """The descriptors as protoc wrote them, with their comments."""
+    """Reads the descriptors that protoc wrote, with their comments."""
     return descriptor_pb2.FileDescriptorSet.FromString(DESCRIPTORS.read_bytes())
 
 
 def values(message: Any, field: Field) -> Iterator[tuple[ElementKey, Any]]:
-    """What a field holds: each element of a list by its index, each value of a map by its key, else its one value.
+    """Yields the values of a field: list elements by index, map values by key, a single value by None.
 
-    A message that is not set is none.
+    An unset message field yields nothing.
     """
     value = getattr(message, field.name)
     if field.is_map:
-        # Asked for by its key, a message is the map's own and not a copy.
+        # Index the map: value[key] is the live message, not a copy.
         yield from ((key, value[key]) for key in sorted(value))
     elif field.repeated:
         yield from enumerate(value)
@@ -245,11 +246,11 @@ def field_path(parent: str, name: str, key: ElementKey = None) -> str:
     return f"{path}[{quoted(key) if isinstance(key, str) else key}]"
 
 
-def _references(message: Message, above: tuple[Field, ...], within: tuple[str, ...]) -> Iterator[Reference]:
+def _references(message: Message, parents: tuple[Field, ...], within: tuple[str, ...]) -> Iterator[Reference]:
     if message.name in within:
-        raise ValueError(f"{message.name} contains itself: there is no end to what it may name")
+        raise ValueError(f"{message.name} contains itself, so its references have no end")
     for field in message.fields.values():
-        path = (*above, field)
+        path = (*parents, field)
         if field.ref:
             yield Reference(
                 fields=path,

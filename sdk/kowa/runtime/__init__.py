@@ -1,7 +1,7 @@
-"""What both agents stand on: the stream to Kahuna, the durable store of what is wanted, reports."""
+"""The runtime of both agents: the session with Kahuna, the durable store of the desired state, reports."""
 
 import os
 
-# Agents run other programs. gRPC's fork handlers, read when grpc is imported, can deadlock there, and a child of ours
-# never speaks gRPC.
+# Agents run other programs. gRPC's fork handlers, enabled when grpc is imported, can deadlock then, and our children
+# never use gRPC.
 os.environ.setdefault("GRPC_ENABLE_FORK_SUPPORT", "0")

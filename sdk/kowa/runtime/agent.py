@@ -1,4 +1,4 @@
-"""An agent: its worker on one side, its stream to Kahuna on the other, and the store between them."""
+"""An agent: its worker, its session with Kahuna, and the store between them."""
 
 import asyncio
 import contextlib
@@ -23,22 +23,22 @@ from kowa.runtime.store import Holdings
 
 log = structlog.get_logger()
 
-FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.2, 15.0  # before dialling again
-STEADY_SESSION_S = 10.0  # a session that held so long counts as one that worked
+FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.2, 15.0  # before connecting again
+STEADY_SESSION_S = 10.0  # a session that lasted longer resets the back-off
 KEEPALIVE = (
     ("grpc.keepalive_time_ms", 20_000),
     ("grpc.keepalive_timeout_ms", 10_000),
     ("grpc.keepalive_permit_without_calls", 1),
     ("grpc.http2.max_pings_without_data", 0),
-    # One object may be as large as the largest request that Kahuna's API takes, and what Kahuna adds to it.
+    # One object may be as large as the largest request to Kahuna's API, plus what Kahuna adds to it.
     ("grpc.max_receive_message_length", 8 << 20),
-    # To gRPC that is how long TCP, TLS and HTTP/2 may take together. A session is one attempt: the pauses are ours.
+    # gRPC uses this as the timeout of TCP, TLS and HTTP/2 together. Each session is one attempt: the pauses are ours.
     ("grpc.min_reconnect_backoff_ms", 10_000),
 )
 
 
 class Agent:
-    """What a worker is fed by. Works from the stored state until Kahuna answers."""
+    """The Feed of a worker. Works from the stored state until Kahuna answers."""
 
     def __init__(
         self,
@@ -48,7 +48,7 @@ class Agent:
         clock: Callable[[], float] = time.monotonic,
         uniform: Callable[[float, float], float] = random.uniform,
     ) -> None:
-        """`clock` returns seconds, `uniform` a random number between two."""
+        """`clock` returns seconds, `uniform(low, high)` a random number."""
         self._clock, self._uniform = clock, uniform
         self._worker, self._settings = worker, settings
         self._holdings = Holdings(settings.state)
@@ -59,18 +59,18 @@ class Agent:
         self._changed.set()
 
     def desired(self) -> Mapping[str, fleet_pb2.Object]:
-        """What is wanted now, by id."""
+        """The desired state, by id."""
         return self._holdings.objects
 
-    async def wait_for_change(self, limit: float) -> None:
-        """Returns when what is wanted has changed since the last call, or after `limit` seconds."""
+    async def wait_for_change(self, timeout_s: float) -> None:
+        """Returns when the desired state has changed since the last call, or after the timeout."""
         with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(limit):
+            async with asyncio.timeout(timeout_s):
                 await self._changed.wait()
         self._changed.clear()
 
     def report(self, report: fleet_pb2.Report) -> None:
-        """Reports what is seen of one object."""
+        """Reports the observed state of one object."""
         self._outbox.put(report)
 
     async def run(self) -> None:
@@ -83,31 +83,31 @@ class Agent:
             self._holdings.close()
             self._journal.close()
 
-    def _wake(self) -> None:
+    def _holdings_changed(self) -> None:
         self._outbox.keep_only(self._holdings.objects)
         self._changed.set()
 
     async def _stay_connected(self) -> None:
         backoff = Backoff(FIRST_PAUSE_S, LONGEST_PAUSE_S, self._uniform)
         while True:
-            since = self._clock()
+            started = self._clock()
             try:
                 async with self._channel() as channel:
-                    session = Session(channel, self._worker, self._holdings, self._outbox, self._commands, self._wake)
-                    await session.run()
+                    parts = self._worker, self._holdings, self._outbox, self._commands, self._holdings_changed
+                    await Session(channel, *parts).run()
             except grpc.aio.AioRpcError as error:
                 log.warning("session.ended", code=error.code().name, reason=error.details())
             except (TimeoutError, OSError) as error:
                 log.warning("session.ended", reason=str(error) or type(error).__name__)
             except Exception:
-                # The edge: the worker goes on with what is stored, whatever is wrong with a session.
+                # Error boundary: whatever goes wrong in a session, the worker goes on with the stored state.
                 log.exception("session.failed")
-            if self._clock() - since > STEADY_SESSION_S:
+            if self._clock() - started > STEADY_SESSION_S:
                 backoff.reset()
             await asyncio.sleep(backoff.next_pause())
 
     def _channel(self) -> grpc.aio.Channel:
-        """A channel of its own for each session, so that a new token or CA counts at the next."""
+        """Opens a channel for one session, so that the next session uses a new token or CA."""
         token = grpc.access_token_call_credentials(self._settings.token.read_text().strip())
         tls = grpc.ssl_channel_credentials(self._settings.ca.read_bytes())
         credentials = grpc.composite_channel_credentials(tls, token)
@@ -115,7 +115,7 @@ class Agent:
 
 
 def serve(worker: Worker, settings: AgentSettings) -> None:
-    """Runs an agent until told to end, alone on its state."""
+    """Runs an agent until a signal stops it, as the only one with its state directory."""
     with lock_state(settings.state):
         configure_logs()
         log.info("agent.started", agent=settings.agent, version=VERSION, server=settings.server)

@@ -1,4 +1,4 @@
-"""Commands: begun at most once, whatever is killed; each gets its word on how it ended."""
+"""Commands: each is started at most once, whatever is killed, and each gets a result."""
 
 import asyncio
 import sqlite3
@@ -18,13 +18,13 @@ log = structlog.get_logger()
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS command (number INTEGER PRIMARY KEY, id TEXT UNIQUE, ending INTEGER, message TEXT)
 """
-MAX_JOURNALED = 1000  # ended commands, to answer for them
+MAX_JOURNALED = 1000  # ended commands whose results are kept
 
 
 class Journal:
-    """What was begun, on disk before it is begun. What has no end there is UNKNOWN: its process died over it.
+    """A write-ahead record of commands. One without a recorded end is UNKNOWN: the process died during it.
 
-    All raise OSError with the reason while the disk does not serve.
+    Every method raises OSError with the reason while the file can't be used.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -33,34 +33,34 @@ class Journal:
         try:
             self._execute("SELECT 1")
         except OSError as error:
-            # Commands are refused until it opens; all else goes on.
-            log.error("journal.away", reason=str(error))
+            # Commands are refused until it can be opened; everything else works.
+            log.error("journal.unavailable", reason=str(error))
 
-    def begin(self, id_: str) -> None:
-        """Records that a command is about to be carried out."""
+    def start(self, id_: str) -> None:
+        """Records a command before it is carried out."""
         self._execute("INSERT INTO command (id, message) VALUES (?, '')", id_)
 
     def end(self, result: fleet_pb2.CommandResult) -> None:
-        """Records how it ended."""
+        """Records a command's result."""
         self._execute(
             "UPDATE command SET ending = ?, message = ? WHERE id = ?", result.ending, result.message, result.id
         )
         self._execute("DELETE FROM command WHERE number <= (SELECT max(number) FROM command) - ?", MAX_JOURNALED)
 
     def find(self, id_: str) -> fleet_pb2.CommandResult | None:
-        """How a command ended, if it was ever begun. Not to be asked of one that is under way."""
+        """The result of a command, None if it was never started. Not for a running one, which looks UNKNOWN."""
         for ending, message in self._execute("SELECT ending, message FROM command WHERE id = ?", id_):
             return fleet_pb2.CommandResult(id=id_, ending=ending or fleet_pb2.ENDING_UNKNOWN, message=message)
         return None
 
     def recall(self, id_: str) -> fleet_pb2.CommandResult:
-        """How a command ended that was sent in an earlier session: EXPIRED if it was not begun.
+        """The result of a command that was sent in an earlier session: EXPIRED if it was not started.
 
-        As long as nothing was begun in this file, it may have been in another that was lost. That is UNKNOWN, and stays
-        so, for this word of it may be lost, too. Once something was, all older ones were recalled: they come first.
+        A file without a command that was carried out may replace a lost one: then the result is UNKNOWN, and is stored,
+        so that repeated recalls get the same. Otherwise a missing id is EXPIRED: recalls precede a session's commands.
         """
-        begun = "SELECT 1 FROM command WHERE ending IS NOT ? LIMIT 1"
-        if self.find(id_) is None and not self._execute(begun, fleet_pb2.ENDING_UNKNOWN):
+        carried_out = "SELECT 1 FROM command WHERE ending IS NOT ? LIMIT 1"
+        if self.find(id_) is None and not self._execute(carried_out, fleet_pb2.ENDING_UNKNOWN):
             self._execute("INSERT INTO command (id, ending, message) VALUES (?, ?, '')", id_, fleet_pb2.ENDING_UNKNOWN)
         return self.find(id_) or fleet_pb2.CommandResult(id=id_, ending=fleet_pb2.ENDING_EXPIRED)
 
@@ -73,13 +73,13 @@ class Journal:
             raise OSError(f"the agent can't keep its journal of commands: {error}") from error
 
     def close(self) -> None:
-        """Lets go of the file."""
+        """Closes the database."""
         if self._connection is not None:
             self._connection.close()
 
 
 class Commands:
-    """Carries commands out. What is under way goes on when a session ends, and answers in the next."""
+    """Carries commands out. A running command survives its session; the next one gets its result."""
 
     def __init__(self, worker: Worker, journal: Journal) -> None:
         self._worker, self._journal = worker, journal
@@ -88,7 +88,7 @@ class Commands:
     async def answer(
         self, command: fleet_pb2.Command, epoch: int, held: Mapping[str, fleet_pb2.Object]
     ) -> fleet_pb2.CommandResult:
-        """How a command ended; carried out first, unless it was begun before or may not be begun any more."""
+        """Returns a command's result; first carries it out, unless it was started before or has expired."""
         running = self._running.get(command.id)
         if running is not None:
             return await asyncio.shield(running)
@@ -110,7 +110,7 @@ class Commands:
 
     async def _carry_out(self, command: fleet_pb2.Command) -> fleet_pb2.CommandResult:
         try:
-            self._journal.begin(command.id)
+            self._journal.start(command.id)
         except OSError as error:
             log.warning("command.refused", id=command.id, reason=str(error))
             return _result(command, fleet_pb2.ENDING_FAILED, str(error))
@@ -121,14 +121,14 @@ class Commands:
         except Refused as refused:
             result = _result(command, fleet_pb2.ENDING_FAILED, str(refused))
         except Exception as error:
-            # The edge: whatever goes wrong, the command ends and says so.
+            # Error boundary: whatever goes wrong, the command gets a result.
             log.error("command.failed", id=command.id, exc_info=error)
             result = _result(command, fleet_pb2.ENDING_FAILED, f"{type(error).__name__}: {error}")
         crash_point("agent.command.acted")
         try:
             self._journal.end(result)
         except OSError as error:
-            # It is done all the same, and answered so; asked again, nobody knows any more.
+            # It was carried out and is answered so; after a restart it will be UNKNOWN.
             log.error("command.not_journaled", id=command.id, reason=str(error))
         log.info("command.ended", id=command.id, ending=fleet_pb2.Ending.Name(result.ending))
         return result

@@ -1,4 +1,4 @@
-"""Consoles: each is relayed on a call of its own, so that it never holds up the session."""
+"""Consoles: each is relayed on its own call, so that it never blocks the session."""
 
 import asyncio
 import contextlib
@@ -13,27 +13,27 @@ from kowa.runtime.tasks import first_done
 RELAY = "/kowa.fleet.v1.FleetService/Relay"
 # How many messages of keys and sizes may wait for an instance: as many as Kahuna sends ahead.
 MAX_PENDING_KEYS = 16
-MAX_UNSHOWN_BYTES = 256 << 10  # of what an instance has printed, that are under way to its viewer
-# For an instance to take what was typed before its viewer left, and for Kahuna to read the end.
+MAX_UNSHOWN_BYTES = 256 << 10  # of an instance's output on the way to its viewer
+# For an instance to read the last keys after its viewer has left, and for Kahuna to read the last output.
 LAST_KEYS_TIMEOUT_S = 5.0
 
 
 async def serve_console(channel: grpc.aio.Channel, worker: Worker, console: fleet_pb2.Console) -> None:
-    """Answers for a console until either side ends it. Raises grpc.aio.AioRpcError when Kahuna goes."""
+    """Relays a console until either side ends it. Raises grpc.aio.AioRpcError when Kahuna disconnects."""
     relay: Any = channel.stream_stream(
         RELAY, fleet_pb2.RelayRequest.SerializeToString, fleet_pb2.RelayResponse.FromString
     )
     call = relay()
     typed: asyncio.Queue[fleet_pb2.RelayResponse] = asyncio.Queue(MAX_PENDING_KEYS)
     writing, shown = asyncio.Lock(), asyncio.Event()
-    under_way = 0  # bytes of what was printed
+    under_way = 0  # bytes of output
 
     async def send(request: fleet_pb2.RelayRequest) -> None:
         async with writing:
             await call.write(request)
 
     async def listen() -> None:
-        """Reads on whatever becomes of the keys, since only a reader hears that the viewer has left."""
+        """Reads on while keys wait, since only a reader notices that the viewer has left."""
         nonlocal under_way
         while isinstance(response := await call.read(), fleet_pb2.RelayResponse):
             if response.shown:
@@ -52,7 +52,7 @@ async def serve_console(channel: grpc.aio.Channel, worker: Worker, console: flee
             typed.task_done()
             await send(fleet_pb2.RelayRequest(done=1))
 
-    async def print_all() -> None:
+    async def send_output() -> None:
         nonlocal under_way
         try:
             async for data in worker.console(console.instance, keys()):
@@ -64,11 +64,11 @@ async def serve_console(channel: grpc.aio.Channel, worker: Worker, console: flee
         except Refused as refused:
             await send(fleet_pb2.RelayRequest(refusal=str(refused)))
         await call.done_writing()
-        # Kahuna ends the call when it has read all of that, and the listener hears it. To end here would cut it short.
+        # Kahuna ends the call once it has read everything, and listen() returns. Returning earlier would lose output.
         await asyncio.sleep(LAST_KEYS_TIMEOUT_S)
 
     try:
         await send(fleet_pb2.RelayRequest(ticket=console.ticket))
-        await first_done(print_all(), listen())
+        await first_done(send_output(), listen())
     finally:
         call.cancel()

@@ -1,4 +1,4 @@
-"""Named places where a test kills the process, to prove that the loop starts again from there."""
+"""Named places where a test kills the process, to prove that the next one recovers from there."""
 
 import os
 import signal
@@ -9,11 +9,11 @@ _PLAN = os.environ.get("KOWA_CRASH_PLAN", "")
 
 
 def crash_point(name: str) -> None:
-    """Marks a place between two steps, by a name such as `kaktus.domain.defined`.
+    """Marks a place between two steps with a name such as `kaktus.domain.defined`.
 
-    KOWA_CRASH_TRACE is a file to which the name is appended, so that a sweep can tell which places were reached.
-    KOWA_CRASH_PLAN is a file of names that may change meanwhile: the process kills itself, as kill -9 would, at the
-    first of them and takes it off, so that the one started next lives past it.
+    KOWA_CRASH_TRACE is a file to which the name is appended, so that tests know which places were passed.
+    KOWA_CRASH_PLAN is a file of names, read at each call: at the first of them the process removes that name and then
+    kills itself, as kill -9 would, so that the next process survives there.
     """
     if _TRACE:
         with open(_TRACE, "a", encoding="ascii") as trace:  # noqa: PTH123 - one write, no path arithmetic

@@ -1,4 +1,4 @@
-"""Desired state: the slice that an agent holds, parsed into one value an object by the kinds that the agent knows."""
+"""Desired state: an agent's slice, each object parsed to a value by the agent's kinds."""
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -13,16 +13,16 @@ from kowa.fleet.v1 import fleet_pb2
 from kowa.runtime.feed import Refused
 
 Identity = tuple[str, int, bool, str]
-"""What every object has: id, generation, whether it is gone, and its name."""
+"""The common fields of objects: id, generation, whether it is gone, and name."""
 
 
 @dataclass(frozen=True, slots=True)
 class DesiredObject:
-    """What every object has; each kind adds its own fields."""
+    """The common fields of objects; each kind adds its own."""
 
     id: str
     generation: int
-    gone: bool  # it shall not exist any more
+    gone: bool  # to be removed from the host
     name: str
 
     @property
@@ -36,14 +36,14 @@ Value = TypeVar("Value", bound=DesiredObject)
 
 
 class Kind(Generic[D]):
-    """What an agent knows of one kind of resource."""
+    """An agent's code for one kind of resource."""
 
     message: type[Message]  # of the contract
     value: type[D]
-    is_node = False  # it is the record that this agent belongs to; there is one at most
+    is_node = False  # whether it is the record that the agent belongs to (at most one)
 
     def parse(self, identity: Identity, sent: Any) -> D:
-        """The value of a resource. Raises ValueError in words when it makes no sense."""
+        """Parses a resource. Raises ValueError with the problem when it is invalid."""
         return self.value(*identity)
 
 
@@ -55,7 +55,7 @@ class MissingReference(Exception):
 
 
 class Desired:
-    """The objects of a slice, by type and id, each after those it may use."""
+    """The objects of a slice, by type and id. A type comes after those that it may use."""
 
     def __init__(self, objects: Mapping[type[DesiredObject], Mapping[str, DesiredObject]] | None = None) -> None:
         self._objects = objects or {}
@@ -70,19 +70,19 @@ class Desired:
             yield from objects.values()
 
     def of(self, value: type[Value]) -> Mapping[str, Value]:
-        """All objects of a type, by id."""
+        """The objects of a type, by id."""
         return self._objects.get(value, {})  # type: ignore[return-value]
 
     def referring(self, id_: str) -> list[DesiredObject]:
-        """The objects that refer to one, those that are being deleted too."""
+        """The objects that refer to an object, also those being deleted."""
         return self._referring.get(id_, [])
 
     def users(self, id_: str) -> list[DesiredObject]:
-        """The objects that refer to one and are not being deleted."""
+        """The objects that refer to an object and are not being deleted."""
         return [user for user in self.referring(id_) if not user.gone]
 
     def get(self, value: type[Value], id_: str, noun: str) -> Value:
-        """Raises MissingReference when there is no such object, or it is being deleted."""
+        """Returns an object. Raises MissingReference when it does not exist or is being deleted."""
         found = self.of(value).get(id_)
         if found is None:
             raise MissingReference(f"{noun} {id_}")
@@ -92,7 +92,7 @@ class Desired:
 
 
 class Kinds(Generic[K]):
-    """The kinds that an agent knows, each after those it may refer to."""
+    """The kinds that an agent knows, each after those that it may refer to."""
 
     def __init__(self, *kinds: K) -> None:
         self._by_message = {kind.message: kind for kind in kinds}
@@ -106,9 +106,9 @@ class Kinds(Generic[K]):
         return self._by_value[type(wanted)]
 
     def parse(self, slice_: Mapping[str, fleet_pb2.Object]) -> Desired:
-        """The objects as values. Raises Refused, naming the object, when one can't be understood.
+        """Parses a slice. Raises Refused, naming the object, when one is invalid.
 
-        A reference to an object that is not there is no reason to refuse: it may come with a later change.
+        A reference to an object outside of the slice is valid: that may come with a later change.
         """
         objects: dict[type[DesiredObject], dict[str, DesiredObject]] = {kind.value: {} for kind in self}
         node = None
@@ -123,27 +123,27 @@ class Kinds(Generic[K]):
                 if kind.is_node and node:
                     raise ValueError(f"there is another, {node.id}; an agent belongs to one")
                 node = wanted if kind.is_node else node
-            except ValueError as why:
-                raise Refused(f"{noun} {key}: {why}") from why
+            except ValueError as error:
+                raise Refused(f"{noun} {key}: {error}") from error
         desired = Desired(objects)
         desired.node = node
         return desired
 
 
 def parse_network(text: str) -> IPv4Network:
-    """Raises ValueError in words."""
+    """Raises ValueError with the problem as a message."""
     try:
         return IPv4Network(text)
-    except ValueError as why:
-        raise ValueError(f"cidr {text!r} is not a network: {why}") from why
+    except ValueError as error:
+        raise ValueError(f"cidr {text!r} is not a network: {error}") from error
 
 
-def parse_address(what: str, text: str) -> IPv4Address:
-    """Raises ValueError in words."""
+def parse_address(field: str, text: str) -> IPv4Address:
+    """Raises ValueError with the problem as a message."""
     try:
         return IPv4Address(text)
-    except ValueError as why:
-        raise ValueError(f"{what} {text!r} is not an IPv4 address") from why
+    except ValueError as error:
+        raise ValueError(f"{field} {text!r} is not an IPv4 address") from error
 
 
 def _identity(key: str, sent: fleet_pb2.Object, resource: Any) -> Identity:

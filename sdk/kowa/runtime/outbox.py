@@ -1,4 +1,4 @@
-"""Reports on their way: the latest of each object, all of them again after a reconnect."""
+"""Reports to be sent: the latest of each object, and all of them again after a reconnect."""
 
 import asyncio
 from collections.abc import Collection
@@ -10,7 +10,7 @@ MAX_REPORTS, MAX_BYTES = 500, 1 << 20  # of one message
 
 
 class Outbox:
-    """Holds one report an object. What equals the last is not sent again."""
+    """Holds one report per object. A report that equals the last one is not sent again."""
 
     def __init__(self) -> None:
         self._latest: dict[str, fleet_pb2.Report] = {}
@@ -18,7 +18,7 @@ class Outbox:
         self._woken = asyncio.Event()
 
     def put(self, report: fleet_pb2.Report) -> None:
-        """Takes a report, in place of the one before it of the same object."""
+        """Adds a report, replacing the last one of the same object."""
         if self._latest.get(report.id) == report:
             return
         self._latest[report.id] = report
@@ -26,25 +26,25 @@ class Outbox:
         self._woken.set()
 
     def keep_only(self, ids: Collection[str]) -> None:
-        """Forgets objects that concern the agent no more."""
+        """Drops the reports of all other objects."""
         self._latest = {id_: report for id_, report in self._latest.items() if id_ in ids}
         self._unsent = {id_: None for id_ in self._unsent if id_ in ids}
 
     def restart(self) -> None:
-        """A new session: Kahuna may have lost any of them."""
+        """Sends all reports again, in a new session: Kahuna may have lost any of them."""
         self._unsent = dict.fromkeys(self._latest)
         self._woken.set()
 
     async def take(self) -> list[fleet_pb2.Report]:
-        """Waits for reports, and counts them as sent."""
+        """Waits for reports, and returns them as sent: at least one."""
         while not self._unsent:
             self._woken.clear()
             await self._woken.wait()
         taken: list[fleet_pb2.Report] = []
-        room = MAX_BYTES
+        budget = MAX_BYTES
         for id_ in list(islice(self._unsent, MAX_REPORTS)):
-            room -= self._latest[id_].ByteSize()
-            if room < 0 and taken:
+            budget -= self._latest[id_].ByteSize()
+            if budget < 0 and taken:
                 break
             del self._unsent[id_]
             taken.append(self._latest[id_])

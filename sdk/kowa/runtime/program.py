@@ -1,4 +1,4 @@
-"""What our programs begin with: logs, and the signals that ask them to end."""
+"""The start of our programs: logs, and the signals that stop them."""
 
 import asyncio
 import logging
@@ -10,7 +10,7 @@ import structlog
 
 
 def configure_logs(*, as_json: bool = True) -> None:
-    """Events with fields on standard error: one JSON object a line, or lines for people."""
+    """Logs events with fields on standard error: one JSON object per line, or text for people."""
     people = structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty())
     structlog.configure(
         processors=[
@@ -26,9 +26,9 @@ def configure_logs(*, as_json: bool = True) -> None:
 
 
 def on_stop_signal(call: Callable[[], object]) -> None:
-    """Has the running loop call this at SIGTERM, and at SIGINT unless whoever started this program has it ignored.
+    """Makes the running loop call this at SIGTERM, and at SIGINT unless this program was started with it ignored.
 
-    A shell ignores SIGINT for the background jobs of a script, so that Ctrl-C ends what stands in front only.
+    A shell ignores SIGINT for the background jobs of a script, so that Ctrl-C ends only its foreground job.
     """
     for number in (signal.SIGTERM, signal.SIGINT):
         if number == signal.SIGTERM or signal.getsignal(number) is not signal.SIG_IGN:

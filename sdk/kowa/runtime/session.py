@@ -1,4 +1,4 @@
-"""One session with Kahuna: sign in, list what is held, take batches, send reports."""
+"""One session with Kahuna: sign in, list the holdings, take batches, send reports."""
 
 import asyncio
 import contextlib
@@ -22,14 +22,14 @@ log = structlog.get_logger()
 
 PROTOCOL = 1
 CONNECT = "/kowa.fleet.v1.FleetService/Connect"
-HOLDINGS_PER_MESSAGE = 1000  # below the least that Kahuna takes in one
+HOLDINGS_PER_MESSAGE = 1000  # fewer than Kahuna takes in one message
 WELCOME_TIMEOUT_S = 10
 HEARTBEAT_INTERVAL_S = 10.0  # without a report; Kahuna calls an agent STALE after 20 s of silence
 Call: TypeAlias = "grpc.aio.StreamStreamCall[fleet_pb2.ConnectRequest, fleet_pb2.ConnectResponse]"
 
 
 class Session:
-    """One call of Connect. Writes are one at a time, as the wire wants them."""
+    """One call of Connect. Writes are serialized, as gRPC requires."""
 
     def __init__(
         self,
@@ -40,7 +40,7 @@ class Session:
         commands: Commands,
         changed: Callable[[], None],
     ) -> None:
-        """`changed` is called when something else is held than before."""
+        """`changed` is called after the holdings have changed."""
         self._channel, self._worker, self._holdings = channel, worker, holdings
         self._outbox, self._commands, self._changed = outbox, commands, changed
         self._background = Tasks()
@@ -51,7 +51,7 @@ class Session:
         self._call: Call = connect()
 
     async def run(self) -> None:
-        """Holds the session until it ends. Raises grpc.aio.AioRpcError with why."""
+        """Runs the session until it ends. Raises grpc.aio.AioRpcError with the reason."""
         try:
             welcome = await self._sign_in()
             if welcome.incarnation != self._holdings.incarnation:
@@ -71,22 +71,22 @@ class Session:
         async with asyncio.timeout(WELCOME_TIMEOUT_S):
             first = await self._call.read()
         if not isinstance(first, fleet_pb2.ConnectResponse) or first.WhichOneof("message") != "welcome":
-            # An answer without a message: the call has ended, and its status says why.
+            # No message in the response: the call has ended, and its status has the reason.
             raise await self._ended()
         return first.welcome
 
     async def _list_holdings(self) -> None:
-        """Says what is held. Of a slice that the worker refuses, no generation is held: Kahuna sends all of it anew."""
+        """Lists the holdings; with generation 0 if the worker refuses them, so that Kahuna sends all of them again."""
         objects = self._holdings.objects
-        held = [fleet_pb2.Holding(id=one.id, generation=one.generation, gone=one.gone) for one in objects.values()]
-        if refusal := self._why_refused(objects):
-            # Another version has stored it. The batch that answers this replaces it as a whole, or is refused.
+        holdings = [fleet_pb2.Holding(id=one.id, generation=one.generation, gone=one.gone) for one in objects.values()]
+        if refusal := self._refusal_of(objects):
+            # Stored by another version. The batch that answers this replaces the whole slice, or is refused.
             log.warning("slice.refused", reason=refusal)
-            for holding in held:
+            for holding in holdings:
                 holding.generation = 0
-        for start in range(0, max(len(held), 1), HOLDINGS_PER_MESSAGE):
+        for start in range(0, max(len(holdings), 1), HOLDINGS_PER_MESSAGE):
             end = start + HOLDINGS_PER_MESSAGE
-            part = fleet_pb2.Holdings(holdings=held[start:end], last=end >= len(held))
+            part = fleet_pb2.Holdings(holdings=holdings[start:end], last=end >= len(holdings))
             await self._write(fleet_pb2.ConnectRequest(holdings=part))
 
     async def _receive(self, epoch: int) -> None:
@@ -107,10 +107,10 @@ class Session:
         raise await self._ended()
 
     async def _take(self, parts: list[fleet_pb2.Batch]) -> None:
-        """Stores a whole batch and acknowledges it, or says why it is refused."""
+        """Stores a whole batch and acknowledges it, or refuses it with the reason."""
         put = [object_ for part in parts for object_ in part.objects]
         removed = [id_ for part in parts for id_ in part.removed]
-        refusal = self._why_refused(self._holdings.merged(put, removed))
+        refusal = self._refusal_of(self._holdings.merged(put, removed))
         if not refusal:
             try:
                 self._holdings.store(put, removed)
@@ -120,20 +120,20 @@ class Session:
             log.warning("batch.refused", reason=refusal)
         else:
             log.info("batch.stored", objects=len(put), removed=len(removed), revision=parts[-1].revision)
-            # Before the ack, which may be the end of the session: it is stored all the same.
+            # Before the ack: if that fails and ends the session, the batch is stored nevertheless.
             self._changed()
         crash_point("agent.batch.stored")
         await self._write(fleet_pb2.ConnectRequest(ack=fleet_pb2.Ack(nonce=parts[-1].nonce, refusal=refusal)))
         crash_point("agent.batch.acked")
 
-    def _why_refused(self, objects: Mapping[str, fleet_pb2.Object]) -> str:
-        """Why the worker does not take a slice; empty if it does."""
+    def _refusal_of(self, objects: Mapping[str, fleet_pb2.Object]) -> str:
+        """The worker's reason to refuse a slice; empty if it accepts it."""
         try:
             self._worker.accept(objects)
         except Refused as refused:
             return str(refused) or "refused"
         except Exception as error:
-            # The edge: whatever goes wrong in the worker must not stop what it does already.
+            # Error boundary: an error in the worker's check must not stop the worker's loop.
             log.error("worker.failed", exc_info=error)
             return f"the agent failed on it, its log says where: {type(error).__name__}: {error}"
         return ""
@@ -155,7 +155,7 @@ class Session:
             try:
                 await self._call.write(request)
             except asyncio.InvalidStateError:
-                # The call has ended, and its status says why.
+                # The call has ended, and its status has the reason.
                 raise await self._ended() from None
 
     async def _ended(self) -> grpc.aio.AioRpcError:

@@ -13,31 +13,31 @@ VERSION = version("kowa")  # of the agents
 
 
 class AgentSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """What every agent must be given."""
+    """The settings of every agent."""
 
-    agent: ClassVar[str]  # its name; in upper case it stands before the names of fields in environment variables
+    agent: ClassVar[str]  # its name; in upper case the prefix of its environment variables
 
     server: str  # Kahuna's address for agents, host:port
-    ca: Path  # the certificates Kahuna is known by
+    ca: Path  # a file with the CA certificates that sign Kahuna's
     token: Path  # a file with the agent's token
-    state: Path  # a directory of the agent's own, closed to others
+    state: Path  # a directory of the agent, private to it
 
     @classmethod
     def from_command_line(cls, description: str) -> Self:
-        """The settings in force. Ends the program with what is wrong."""
+        """Loads the settings that the command line names. On an error, ends the program with the problem."""
         parser = argparse.ArgumentParser(prog=cls.agent, description=description)
         variables = f"{cls.agent.upper()}_..."
         parser.add_argument("--config", type=Path, help=f"a TOML file; {variables} in the environment override it")
         try:
             return cls.load(parser.parse_args().config)
-        except (ValueError, OSError) as why:
-            parser.exit(1, f"{cls.agent}: {why}\n")
+        except (ValueError, OSError) as error:
+            parser.exit(1, f"{cls.agent}: {error}\n")
 
     @classmethod
     def load(cls, config: Path | None) -> Self:
-        """The settings in force, with absolute paths.
+        """Loads the settings from a file and the environment; paths become absolute.
 
-        Raises ValueError with what is wrong, or OSError for a file that can't be read.
+        Raises ValueError with the problem, or OSError for a file that can't be read.
         """
         given: dict[str, Any] = tomllib.loads(config.read_text()) if config else {}
         for field in cls.__struct_fields__:
@@ -45,5 +45,5 @@ class AgentSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
                 given[field] = msgspec.json.decode(value) if value.startswith("[") else value
         try:
             return msgspec.convert(given, cls, strict=False, dec_hook=lambda _, path: Path(path).absolute())
-        except (msgspec.MsgspecError, TypeError) as why:
-            raise ValueError(str(why)) from why
+        except (msgspec.MsgspecError, TypeError) as error:
+            raise ValueError(str(error)) from error

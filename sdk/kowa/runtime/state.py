@@ -1,4 +1,4 @@
-"""The state directory of an agent, from which one at a time works, and the SQLite files in it."""
+"""An agent's state directory, which one process at a time may use, and the SQLite files in it."""
 
 import contextlib
 import fcntl
@@ -16,9 +16,9 @@ log = structlog.get_logger()
 
 @contextlib.contextmanager
 def lock_state(state: Path) -> Iterator[None]:
-    """Holds the state directory. Where another process holds it, this one exits with the reason.
+    """Locks the state directory. If another process has locked it, this one exits with the reason.
 
-    The directory itself is locked: that takes no room on a full disk, and ends with the process, whatever ends it.
+    The lock is on the directory itself: it takes no space on a full disk, and ends with the process in any case.
     """
     state.mkdir(mode=0o700, parents=True, exist_ok=True)
     descriptor = os.open(state, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
@@ -33,9 +33,10 @@ def lock_state(state: Path) -> Iterator[None]:
 
 
 def connect(path: Path, prepare: Callable[[sqlite3.Connection], object]) -> sqlite3.Connection:
-    """Opens a file, which is this process's alone from then on. `prepare` gives it its form and reads from it.
+    """Opens a database for this process alone. `prepare` creates the schema and loads the data.
 
-    Raises OperationalError or OSError when it can't be opened now, though it is good: a full disk, another at work.
+    A damaged file is renamed and replaced by a new one. Raises OperationalError or OSError when a file can't be opened
+    though it is intact: the disk is full, or another process has locked it.
     """
     try:
         return _connect(path, prepare)
@@ -45,8 +46,8 @@ def connect(path: Path, prepare: Callable[[sqlite3.Connection], object]) -> sqli
         damaged = path.with_suffix(".db.damaged")
         log.error("database.damaged", kept_as=str(damaged), reason=str(error))
         path.replace(damaged)
-        for beside in ("-wal", "-shm", "-journal"):
-            path.with_name(path.name + beside).unlink(missing_ok=True)
+        for suffix in ("-wal", "-shm", "-journal"):
+            path.with_name(path.name + suffix).unlink(missing_ok=True)
         return _connect(path, prepare)
 
 
@@ -55,7 +56,7 @@ def _connect(path: Path, prepare: Callable[[sqlite3.Connection], object]) -> sql
     os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
     connection = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
     try:
-        # Without memory shared with others it needs no file beside it, and so no room on a disk that is full.
+        # Exclusive locking needs no -shm file, which would not fit on a full disk.
         connection.execute("PRAGMA locking_mode = EXCLUSIVE")
         connection.execute("PRAGMA synchronous = FULL")
         prepare(connection)

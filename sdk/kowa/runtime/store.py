@@ -1,4 +1,4 @@
-"""The desired state that an agent was sent, kept on disk: it boots and serves from here while Kahuna is away."""
+"""The agent's desired state on disk, from which it works while Kahuna is unreachable."""
 
 import contextlib
 import sqlite3
@@ -15,10 +15,10 @@ CREATE TABLE IF NOT EXISTS fact (name TEXT PRIMARY KEY, value TEXT NOT NULL) WIT
 
 
 class Holdings:
-    """The agent's slice as last accepted. A change is there as a whole after `store` returns, or not at all."""
+    """The agent's slice as last accepted. `store` is atomic."""
 
     def __init__(self, folder: Path) -> None:
-        # If it is damaged, Kahuna sends all of it again, and nothing on the host is touched for want of it.
+        # If it is damaged, Kahuna sends everything again; until then nothing on the host is touched because of that.
         self._connection = connect(folder / "holdings.db", self._read)
 
     def _read(self, connection: sqlite3.Connection) -> None:
@@ -30,13 +30,13 @@ class Holdings:
         self.incarnation = str(row[0]) if row else ""
 
     def merged(self, put: Iterable[fleet_pb2.Object], removed: Iterable[str]) -> Mapping[str, fleet_pb2.Object]:
-        """What would be held after a change."""
-        gone = set(removed)
-        kept = {id_: held for id_, held in self.objects.items() if id_ not in gone}
-        return kept | {described.id: described for described in put}
+        """The objects as they would be after a change."""
+        removed_ids = set(removed)
+        kept = {id_: stored for id_, stored in self.objects.items() if id_ not in removed_ids}
+        return kept | {object_.id: object_ for object_ in put}
 
     def store(self, put: Iterable[fleet_pb2.Object], removed: Iterable[str]) -> None:
-        """Makes a change durable. Raises OSError, with all as it was, when the disk does not take it."""
+        """Stores a change durably. Raises OSError, and changes nothing, when the write fails."""
         put, removed = list(put), list(removed)
         with self._durably() as connection:
             connection.executemany("DELETE FROM object WHERE id = ?", [(id_,) for id_ in removed])
@@ -46,7 +46,7 @@ class Holdings:
         self.objects = dict(self.merged(put, removed))
 
     def start_incarnation(self, incarnation: str) -> None:
-        """Starts a life of Kahuna's store: what came from another is dropped here; nothing on the host is touched.
+        """Records a new incarnation of Kahuna's store, and drops the objects of the old; the host is not touched.
 
         Raises OSError as `store` does.
         """
@@ -56,7 +56,7 @@ class Holdings:
         self.objects, self.incarnation = {}, incarnation
 
     def close(self) -> None:
-        """Lets go of the file."""
+        """Closes the database."""
         self._connection.close()
 
     @contextlib.contextmanager

@@ -1,4 +1,4 @@
-"""Tasks with an owner: none is lost, and none outlives the one that began it."""
+"""Tasks with an owner: no task is lost, and none outlives its owner."""
 
 import asyncio
 import functools
@@ -14,7 +14,7 @@ log = structlog.get_logger()
 
 
 def in_thread(work: Callable[P, T]) -> Callable[P, Coroutine[Any, Any, T]]:
-    """Makes a coroutine function of one that blocks: each call runs in a thread."""
+    """Turns a blocking function into a coroutine function: each call runs in a thread."""
 
     @functools.wraps(work)
     async def call(*args: P.args, **kwargs: P.kwargs) -> T:
@@ -23,24 +23,24 @@ def in_thread(work: Callable[P, T]) -> Callable[P, Coroutine[Any, Any, T]]:
     return call
 
 
-async def first_done(*works: Awaitable[Any]) -> None:
-    """Runs works side by side until the first of them ends; then cancels the others and waits for their end.
+async def first_done(*awaitables: Awaitable[Any]) -> None:
+    """Runs awaitables concurrently until the first of them ends; then cancels the others and waits for their end.
 
-    Raises what the first has raised. A future that belongs to somebody else is passed in `asyncio.shield`.
+    Raises the first one's exception. Wrap a future that has another owner in `asyncio.shield`.
     """
-    for task in await _race(works):
+    for task in await _race(awaitables):
         task.result()
 
 
-async def until_first_done(*works: Awaitable[Any]) -> list[Any]:
-    """As `first_done`, but returns what each work has returned or raised, in the order given."""
-    tasks = [asyncio.ensure_future(work) for work in works]
+async def until_first_done(*awaitables: Awaitable[Any]) -> list[Any]:
+    """Like `first_done`, but returns all results and exceptions, in the order given."""
+    tasks = [asyncio.ensure_future(each) for each in awaitables]
     await _race(tasks)
     return await asyncio.gather(*tasks, return_exceptions=True)
 
 
-async def _race(works: Iterable[Awaitable[Any]]) -> set["asyncio.Future[Any]"]:
-    tasks: list[asyncio.Future[Any]] = [asyncio.ensure_future(work) for work in works]
+async def _race(awaitables: Iterable[Awaitable[Any]]) -> set["asyncio.Future[Any]"]:
+    tasks: list[asyncio.Future[Any]] = [asyncio.ensure_future(each) for each in awaitables]
     try:
         done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
     finally:
@@ -49,27 +49,27 @@ async def _race(works: Iterable[Awaitable[Any]]) -> set["asyncio.Future[Any]"]:
 
 
 async def cancel(*tasks: "asyncio.Future[Any]") -> None:
-    """Cancels tasks and waits for their end, whatever they raise."""
+    """Cancels tasks and waits for their end, ignoring their exceptions."""
     for task in tasks:
         task.cancel()
     await asyncio.gather(*tasks, return_exceptions=True)
 
 
 class Tasks:
-    """Background tasks of one owner, who closes them. What one of them raises is logged, and ends no other."""
+    """Background tasks of one owner, who closes them. An exception in one is logged, and does not end the others."""
 
     def __init__(self) -> None:
         self._running: set[asyncio.Task[Any]] = set()
 
     def spawn(self, work: Coroutine[Any, Any, Any], name: str = "") -> "asyncio.Task[Any]":
-        """Begins a task. It is named in the log if it fails."""
+        """Starts a task. The name is for the log, if the task fails."""
         task = asyncio.create_task(work, name=name or None)
         self._running.add(task)
         task.add_done_callback(self._ended)
         return task
 
     async def close(self) -> None:
-        """Cancels what still runs and waits for its end."""
+        """Cancels the running tasks and waits for their end."""
         await cancel(*self._running)
 
     def _ended(self, task: "asyncio.Task[Any]") -> None:
