@@ -1,1 +1,1 @@
-"""The small guest of demo and tests: Debian's kernel, busybox, dropbear and a boot client that tells what it found."""
+"""The small guest of demo and tests: Debian's kernel, busybox, dropbear and a boot client that prints its findings."""

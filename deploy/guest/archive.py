@@ -1,4 +1,4 @@
-"""A cpio archive in the form that Linux unpacks at boot (newc), the same bytes for the same files."""
+"""A cpio archive in the format that Linux unpacks at boot (newc). The same files give the same bytes."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pathlib import Path, PurePosixPath
 
 
 class Archive:
-    """Files of a root file system, all of them root's."""
+    """The files of a root file system, all owned by root."""
 
     def __init__(self) -> None:
         self._entries: dict[str, tuple[int, bytes, tuple[int, int]]] = {}

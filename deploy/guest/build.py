@@ -1,7 +1,7 @@
 """Builds the guest image: `python -m deploy.guest.build --out DIR`.
 
-DIR then holds vmlinuz, initrd.gz, kowa-guest.qcow2 (boots through BIOS) and its .sha256; DIR/debs the packages it is
-made of. A second call returns at once while the recipe is the same; remove DIR for newer packages.
+DIR then contains vmlinuz, initrd.gz, kowa-guest.qcow2 (boots through BIOS) and its .sha256; DIR/debs the packages it is
+built from. A second call returns at once while the recipe is the same; remove DIR for newer packages.
 """
 
 from __future__ import annotations
@@ -24,9 +24,9 @@ DRAFT = ".building-"
 
 
 def build(out: Path) -> bool:
-    """Make the image in `out` unless it is there. Returns whether there was something to do.
+    """Builds the image in `out` unless it is there. Returns whether it was built.
 
-    Two calls at a time are fine. Files appear whole or not at all.
+    Parallel calls wait for each other. Files appear whole or not at all.
     """
     out.mkdir(parents=True, exist_ok=True)
     with (out / ".lock").open("w") as lock:
@@ -47,7 +47,7 @@ def build(out: Path) -> bool:
 
 
 def recipe_digest() -> str:
-    """Of all files that this package consists of."""
+    """The digest of all files of this package."""
     here = Path(__file__).parent
     files = sorted(path for path in here.rglob("*") if path.is_file() and "__pycache__" not in path.parts)
     digest = hashlib.sha256()
@@ -78,8 +78,8 @@ def main() -> None:
     started = time.monotonic()
     try:
         built = build(out)
-    except debs.AptError as problem:
-        sys.exit(f"guest: {problem}")
+    except debs.AptError as error:
+        sys.exit(f"guest: {error}")
     print(f"{out / IMAGE} {'built in' if built else 'is up to date,'} {time.monotonic() - started:.1f} s")
 
 

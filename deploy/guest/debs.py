@@ -10,12 +10,12 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import NamedTuple
 
-APT_LIMIT_S = 300
-"""Seconds for one call of apt."""
+APT_TIMEOUT_S = 300
+"""For one call of apt."""
 
 
 class AptError(Exception):
-    """What apt or dpkg refused, in its own words."""
+    """An error of apt or dpkg, with its own text."""
 
 
 class Deb(NamedTuple):
@@ -29,12 +29,12 @@ def kernel() -> str:
 
 
 def with_dependencies(package: str) -> list[str]:
-    """The package and all it needs to run."""
+    """A package and all that it depends on."""
     return _depends(package, recurse=True)
 
 
 def fetch(packages: Iterable[str], into: Path) -> list[Path]:
-    """The files of the packages' candidate versions, downloaded where they are not there yet.
+    """The files of the packages' candidate versions, downloaded unless they are there already.
 
     Raises AptError for a package that apt does not know or can't download.
     """
@@ -47,7 +47,7 @@ def fetch(packages: Iterable[str], into: Path) -> list[Path]:
 
 
 def unpack(debs: Iterable[Path], into: Path) -> None:
-    """Lay the packages' files down below `into`."""
+    """Extracts the packages' files below `into`."""
     for deb in debs:
         _run(["dpkg-deb", "--extract", str(deb), str(into)])
 
@@ -77,7 +77,7 @@ def _is_whole(file: Path, sha256: str) -> bool:
 def _run(command: list[str], cwd: Path | None = None) -> str:
     environment = {**os.environ, "LC_ALL": "C"}
     done = subprocess.run(
-        command, cwd=cwd, env=environment, check=False, capture_output=True, text=True, timeout=APT_LIMIT_S
+        command, cwd=cwd, env=environment, check=False, capture_output=True, text=True, timeout=APT_TIMEOUT_S
     )
     if done.returncode != 0:
         raise AptError(f"{' '.join(command)}: {done.stderr.strip()}")

@@ -1,4 +1,4 @@
-"""A disk that a BIOS boots: one FAT partition with syslinux, kernel and initrd. Needs no root and no loop device."""
+"""A disk that a BIOS boots: a FAT partition with syslinux, kernel and initrd. Needs neither root nor a loop device."""
 
 from __future__ import annotations
 
@@ -7,12 +7,12 @@ import subprocess
 from pathlib import Path
 
 SIZE = 32 << 20
-PARTITION = 1 << 20
-"""Where the partition starts, in bytes."""
+PARTITION_OFFSET = 1 << 20
+"""The start of the partition, in bytes."""
 
 BOOT_RECORD = Path("/usr/lib/syslinux/mbr/mbr.bin")
 KERNEL_ARGUMENTS = "console=ttyS0 quiet panic=1 mitigations=off nokaslr"
-MENU = f"""\
+SYSLINUX_CONFIG = f"""\
 DEFAULT kowa
 PROMPT 0
 TIMEOUT 0
@@ -23,23 +23,23 @@ LABEL kowa
 """
 
 REPRODUCIBLE_ENVIRONMENT = {"SOURCE_DATE_EPOCH": "1700000000", "MTOOLS_SKIP_CHECK": "1", "TZ": "UTC"}
-"""What makes the tools write the same disk each time."""
+"""Makes the tools write the same disk each time."""
 
 
 def make(work: Path) -> Path:
-    """`kowa-guest.qcow2` in `work`, from the `vmlinuz` and `initrd.gz` there.
+    """Creates `kowa-guest.qcow2` in `work`, from the `vmlinuz` and `initrd.gz` there.
 
     Raises CalledProcessError with the tool that failed, FileNotFoundError for one that is not installed.
     """
     raw, disk = work / "kowa-guest.raw", work / "kowa-guest.qcow2"
     with raw.open("wb") as file:
         file.truncate(SIZE)
-    (work / "syslinux.cfg").write_text(MENU)
+    (work / "syslinux.cfg").write_text(SYSLINUX_CONFIG)
     _run(work, "sfdisk", "--quiet", raw.name, stdin="label-id: 0x6b6f7761\n2048,,6,*\n")
-    sectors = (SIZE - PARTITION) // 1024
+    sectors = (SIZE - PARTITION_OFFSET) // 1024
     _run(work, "mkfs.vfat", "--invariant", "-F", "16", "-n", "KOWA", "--offset", "2048", raw.name, str(sectors))
-    _run(work, "mcopy", "-i", f"{raw.name}@@{PARTITION}", "vmlinuz", "initrd.gz", "syslinux.cfg", "::/")
-    _run(work, "syslinux", "--install", "--offset", str(PARTITION), raw.name)
+    _run(work, "mcopy", "-i", f"{raw.name}@@{PARTITION_OFFSET}", "vmlinuz", "initrd.gz", "syslinux.cfg", "::/")
+    _run(work, "syslinux", "--install", "--offset", str(PARTITION_OFFSET), raw.name)
     with raw.open("r+b") as file:
         file.write(BOOT_RECORD.read_bytes()[:440])
     _run(work, "qemu-img", "convert", "-f", "raw", "-O", "qcow2", raw.name, disk.name)

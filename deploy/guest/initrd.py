@@ -17,7 +17,7 @@ AFTER_READY = ("pvpanic_mmio", "sd_mod", "virtio_balloon", "virtio_console", "vi
 
 
 def make(tree: Path) -> bytes:
-    """The initrd from unpacked packages below `tree`."""
+    """Builds the initrd from packages unpacked below `tree`."""
     root = Archive()
     for name in (".", "proc", "sys", "dev", "run", "seed"):
         root.directory(name)
@@ -53,13 +53,13 @@ def _busybox(root: Archive, tree: Path) -> None:
 
 
 def _dropbear(root: Archive, tree: Path) -> None:
-    """The server with the libraries of its own Debian release, whatever this machine's are."""
+    """Adds the SSH server with the libraries of its own Debian release, which may differ from this machine's."""
     program = tree / "usr/sbin/dropbear"
     root.program("sbin/dropbear", program)
     root.directory("etc/dropbear", 0o700)
     root.program("lib64/ld-linux-x86-64.so.2", tree / LOADER)
-    places = ":".join(str(tree / place) for place in ("lib/x86_64-linux-gnu", "usr/lib/x86_64-linux-gnu"))
-    listing = _output([tree / LOADER, "--library-path", places, "--list", program])
+    folders = ":".join(str(tree / folder) for folder in ("lib/x86_64-linux-gnu", "usr/lib/x86_64-linux-gnu"))
+    listing = _output([tree / LOADER, "--library-path", folders, "--list", program])
     for name, file in re.findall(r"^\s*(\S+) => (\S+) ", listing, re.MULTILINE):
         root.file(f"lib/{name}", Path(file))
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 
 def load_order(modules: Path, names: Iterable[str]) -> list[Path]:
-    """The files of the named modules, each after those it depends on. Names that are built in are left out."""
+    """The files of the named modules, each after its dependencies. Modules built into the kernel are left out."""
     files = {_name(file.stem): file for file in modules.rglob("*.ko")}
     order: dict[str, Path] = {}
 
@@ -29,5 +29,5 @@ def _depends(module: Path) -> list[str]:
     return [_name(name) for name in found[1].decode().split(",")] if found else []
 
 
-def _name(written: str) -> str:
-    return written.replace("-", "_")
+def _name(module: str) -> str:
+    return module.replace("-", "_")
