@@ -1,9 +1,9 @@
-"""An instance as it is wanted, and what its references lead to."""
+"""A desired instance, and the volumes and adapters that it refers to."""
 
 from dataclasses import dataclass, field
 
 from agent_kaktus.actual import DiskSource
-from agent_kaktus.network.adapter import Adapter, Attachment, attachment
+from agent_kaktus.network.adapter import Adapter, Attachment, attachment_of
 from agent_kaktus.settings import Settings
 from agent_kaktus.storage.volume import Volume, source_of
 from kowa.runtime.desired import Desired, DesiredObject
@@ -33,21 +33,21 @@ class Instance(DesiredObject):
 
 @dataclass(frozen=True, slots=True)
 class Devices:
-    """What an instance's references lead to."""
+    """An instance's volumes and adapters, each with the objects that it needs in turn."""
 
     disks: tuple[tuple[Volume, DiskSource], ...]
     attachments: tuple[Attachment, ...]
 
     @property
     def adapters(self) -> tuple[Adapter, ...]:
-        return tuple(plugged.adapter for plugged in self.attachments)
+        return tuple(attachment.adapter for attachment in self.attachments)
 
 
 def devices_of(config: Settings, desired: Desired, instance: Instance) -> Devices:
-    """Raises MissingReference, naming the first reference that leads nowhere."""
+    """Raises MissingReference, naming the first object that is not in the slice."""
     volumes = [desired.get(Volume, id_, "volume") for id_ in instance.volumes]
     adapters = [desired.get(Adapter, id_, "adapter") for id_ in instance.adapters]
     return Devices(
         tuple((volume, source_of(config, desired, volume)) for volume in volumes),
-        tuple(attachment(desired, adapter) for adapter in adapters),
+        tuple(attachment_of(desired, adapter) for adapter in adapters),
     )

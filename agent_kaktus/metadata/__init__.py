@@ -1,1 +1,1 @@
-"""The metadata service: what instances learn of themselves, at an address on their own link."""
+"""The metadata service: gives instances their own metadata, at an address on their own link."""

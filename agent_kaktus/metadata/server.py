@@ -1,4 +1,4 @@
-"""The HTTP server for instances. A connection's addresses tell which instance it is; nobody else is answered."""
+"""The HTTP server for instances. A connection's addresses identify its instance; others are closed at once."""
 
 import asyncio
 import socket
@@ -12,12 +12,12 @@ import structlog
 
 from agent_kaktus.compute.desired import Instance
 from agent_kaktus.metadata import document
-from agent_kaktus.metadata.answer import Answer, Request, answer, refused
+from agent_kaktus.metadata.response import Request, Response, error_response, respond
 from agent_kaktus.metadata.tokens import Tokens
 from kowa.runtime.desired import Desired
 from kowa.runtime.tasks import Tasks
 
-REQUEST_TIMEOUT_S = 5.0  # from the end of one answer to the end of the next
+REQUEST_TIMEOUT_S = 5.0  # from the end of one response to the end of the next
 MAX_CONNECTIONS = 512
 MAX_CONNECTIONS_PER_INSTANCE = 8
 MAX_HEAD_BYTES = 8192
@@ -27,12 +27,12 @@ _CHUNK_BYTES = 4096
 
 log = structlog.get_logger()
 
-HardwareAddress = Callable[[str], str]
-"""The hardware address behind a network address on one vnet, as the kernel sees it; empty if it sees none."""
+HardwareAddressLookup = Callable[[str], str]
+"""Returns the hardware address of a network address on one vnet, as the kernel has it; empty if it has none."""
 
 
 class HttpConnection:
-    """HTTP/1.1 on one connection, as requests and answers."""
+    """Reads requests from, and writes responses to, one HTTP/1.1 connection."""
 
     def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self._reader, self._writer = reader, writer
@@ -40,7 +40,7 @@ class HttpConnection:
         self._is_head = False
 
     async def read(self) -> Request | None:
-        """The next request, whole; None when there is none to come. Raises h11.RemoteProtocolError."""
+        """The next complete request; None at the end of the connection. Raises h11.RemoteProtocolError."""
         request: Request | None = None
         self._is_head, size = False, 0
         while True:
@@ -60,20 +60,21 @@ class HttpConnection:
             else:
                 return request if isinstance(event, h11.EndOfMessage) else None
 
-    async def write(self, answer: Answer) -> None:
+    async def write(self, response: Response) -> None:
         headers = [
-            ("content-type", answer.type),
-            ("content-length", str(len(answer.body))),
+            ("content-type", response.type),
+            ("content-length", str(len(response.body))),
             ("cache-control", "no-store"),
-            *answer.headers,
+            *response.headers,
         ]
-        response = h11.Response(status_code=answer.status, headers=headers, reason=HTTPStatus(answer.status).phrase)
-        body = () if self._is_head else (h11.Data(data=answer.body),)
-        self._writer.write(b"".join(self._http.send(each) or b"" for each in (response, *body, h11.EndOfMessage())))
+        status = response.status
+        head = h11.Response(status_code=status, headers=headers, reason=HTTPStatus(status).phrase)
+        body = () if self._is_head else (h11.Data(data=response.body),)
+        self._writer.write(b"".join(self._http.send(part) or b"" for part in (head, *body, h11.EndOfMessage())))
         await self._writer.drain()
 
-    def begin_next(self) -> bool:
-        """Whether the connection stays open for another request."""
+    def start_next(self) -> bool:
+        """Prepares for another request. Returns False if the connection is to be closed."""
         if self._http.our_state is not h11.DONE or self._http.their_state is not h11.DONE:
             return False
         self._http.start_next_cycle()
@@ -81,7 +82,7 @@ class HttpConnection:
 
 
 class Server:
-    """Answers instances of this host on any number of vnets."""
+    """Serves the instances of this host on any number of vnets."""
 
     def __init__(self, desired: Callable[[], Desired], tokens: Tokens, clock: Callable[[], float] = time.time) -> None:
         """`clock` is the wall clock in seconds."""
@@ -90,12 +91,12 @@ class Server:
         self._clock = clock
         self._tasks = Tasks()
 
-    async def listen(self, listener: socket.socket, vnet: str, hardware_address: HardwareAddress) -> asyncio.Server:
+    async def listen(self, listener: socket.socket, vnet: str, look_up: HardwareAddressLookup) -> asyncio.Server:
         def accept(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
             address = str(writer.get_extra_info("peername")[0])
 
             def find_instance() -> Instance | None:
-                return document.instance_at(self._desired(), vnet, address, hardware_address(address))
+                return document.instance_at(self._desired(), vnet, address, look_up(address))
 
             self._tasks.spawn(self._serve(find_instance, reader, writer), "metadata connection")
 
@@ -108,26 +109,26 @@ class Server:
     async def _serve(
         self, find_instance: Callable[[], Instance | None], reader: asyncio.StreamReader, writer: asyncio.StreamWriter
     ) -> None:
-        """The edge: whatever goes wrong on a connection ends it, and nothing else."""
+        """Error boundary: any error on a connection ends that connection only."""
         instance, count = find_instance(), self._connections
         if instance is None or count.total() >= MAX_CONNECTIONS or count[instance.id] >= MAX_CONNECTIONS_PER_INSTANCE:
             writer.transport.abort()
             return
         count[instance.id] += 1
         try:
-            await self._answer_all(instance.id, find_instance, HttpConnection(reader, writer))
+            await self._serve_requests(instance.id, find_instance, HttpConnection(reader, writer))
             async with asyncio.timeout(REQUEST_TIMEOUT_S):
                 writer.close()
                 await writer.wait_closed()
-        except (TimeoutError, OSError) as why:
-            log.debug("metadata.cut_off", instance=instance.id, reason=str(why) or type(why).__name__)
+        except (TimeoutError, OSError) as error:
+            log.debug("metadata.cut_off", instance=instance.id, reason=str(error) or type(error).__name__)
         except Exception:
             log.exception("metadata.failed", instance=instance.id)
         finally:
             writer.transport.abort()
             self._connections -= Counter([instance.id])
 
-    async def _answer_all(
+    async def _serve_requests(
         self, id_: str, find_instance: Callable[[], Instance | None], connection: HttpConnection
     ) -> None:
         is_open = True
@@ -135,12 +136,12 @@ class Server:
             async with asyncio.timeout(REQUEST_TIMEOUT_S):
                 try:
                     request = await connection.read()
-                except h11.RemoteProtocolError as why:
-                    await connection.write(refused(why.error_status_hint, str(why)))
+                except h11.RemoteProtocolError as error:
+                    await connection.write(error_response(error.error_status_hint, str(error)))
                     return
                 instance = find_instance()
                 if request is None or instance is None or instance.id != id_:
                     return
                 tree = document.tree(self._desired(), instance)
-                await connection.write(answer(request, instance, tree, self._tokens, int(self._clock())))
-                is_open = connection.begin_next()
+                await connection.write(respond(request, instance, tree, self._tokens, int(self._clock())))
+                is_open = connection.start_next()

@@ -1,7 +1,7 @@
 """The metadata services of this host: one for each vnet that its instances are on.
 
 A service has its address in a network namespace of its own, joined to the vnet's bridge by a veth pair. The namespace
-has no name: it lives while the agent holds it open, and the kernel removes it with its devices when the agent ends.
+has no name: it exists while the agent has it open, and the kernel removes it with its devices when the agent ends.
 """
 
 import asyncio
@@ -35,7 +35,7 @@ _STATIC, _STICKY = 0x42, 0x44  # NUD_NOARP | NUD_REACHABLE, NTF_MASTER | NTF_STI
 _SETTINGS = {
     "ipv4/ip_forward": "0",
     "ipv4/ip_default_ttl": "1",
-    # Drop what could not be answered: two vnets may share a bridge.
+    # Drop packets whose senders can't be reached: two vnets may share a bridge.
     "ipv4/conf/all/rp_filter": "1",
     "ipv6/conf/all/disable_ipv6": "1",
     "ipv6/conf/default/disable_ipv6": "1",
@@ -48,7 +48,7 @@ class Service:
     """The parts of one service."""
 
     namespace: int  # its descriptor: once that and all sockets in it are closed, the kernel removes it
-    port: int  # the index of the veth pair's end beside the bridge
+    port: int  # the index of the veth pair's end that is attached to the bridge
     neighbours: TextIO
     listening: asyncio.Server
     networks: frozenset[IPv4Network] = frozenset()
@@ -66,7 +66,7 @@ class MetadataServices:
         return {id_: service.networks for id_, service in self._services.items()}
 
     async def serve(self, vnet: Vnet, networks: frozenset[IPv4Network], metadata_filter: MetadataFilter) -> None:
-        """The filter comes first. A service that is there stays, unless its veth pair is gone: then it is made anew."""
+        """Puts the filter first. An existing service stays; if its veth pair is missing, a new one replaces it."""
         async with self._changing:
             await metadata_filter.put()
             service = self._services.get(vnet.id)
@@ -91,8 +91,8 @@ class MetadataServices:
             await self._server.close()
 
     async def _open(self, vnet: Vnet) -> Service:
-        own = partial(os.open, "/proc/thread-self/ns/net", os.O_RDONLY | os.O_CLOEXEC)
-        namespace = await asyncio.to_thread(_run_inside, None, own)
+        open_namespace = partial(os.open, "/proc/thread-self/ns/net", os.O_RDONLY | os.O_CLOEXEC)
+        namespace = await asyncio.to_thread(_run_inside, None, open_namespace)
         try:
             port = await _create_port(vnet, namespace)
             listener, neighbours = await asyncio.to_thread(_run_inside, namespace, _set_up)
@@ -111,7 +111,7 @@ class MetadataServices:
 
 @in_thread
 def _create_port(vnet: Vnet, namespace: int) -> int:
-    """A new veth pair from the namespace to the bridge's side, not yet plugged in. Returns the index there."""
+    """Creates a veth pair from the namespace to the host, not yet attached. Returns the index of the host's end."""
     _remove_port(vnet.metadata_port)
     with open_netlink() as netlink:
         mtu = netlink.get_links(index_of(netlink, vnet.bridge))[0].get_attr("IFLA_MTU")
@@ -124,7 +124,7 @@ def _create_port(vnet: Vnet, namespace: int) -> int:
 
 @in_thread
 def _plug(vnet: Vnet) -> None:
-    """Plugs the port into the bridge, which sends there what is for the service's address, and nothing else."""
+    """Attaches the port to the bridge, which forwards to it only packets for the service's hardware address."""
     with open_netlink() as netlink:
         index = index_of(netlink, vnet.metadata_port)
         netlink.link("set", index=index, master=index_of(netlink, vnet.bridge), state="up")
@@ -133,23 +133,23 @@ def _plug(vnet: Vnet) -> None:
 
 
 def _remove_port(port: str) -> None:
-    """The other end goes with it."""
+    """Removes a veth pair by the name of the host's end."""
     with open_netlink() as netlink:
         for index in netlink.link_lookup(ifname=port):
             if netlink.get_links(index)[0].get_nested("IFLA_LINKINFO", "IFLA_INFO_KIND") != "veth":
-                raise StepFailed(f"{port} is there and not ours")
+                raise StepFailed(f"{port} exists and is not ours")
             netlink.link("del", index=index)
 
 
 @in_thread
 def _is_joined(port: str, index: int) -> bool:
-    """Whether the device that was made is still there."""
+    """Whether the device that was created under this index still exists."""
     with open_netlink() as netlink:
         return index in netlink.link_lookup(ifname=port)
 
 
 def _set_up() -> tuple[socket.socket, TextIO]:
-    """Run inside: address and settings. Returns where instances connect to, and the table of neighbours."""
+    """Run in the namespace: sets address and kernel settings. Returns the listening socket and the neighbour table."""
     for name, value in _SETTINGS.items():
         setting = Path("/proc/sys/net", name)
         if setting.exists():
@@ -165,20 +165,20 @@ def _set_up() -> tuple[socket.socket, TextIO]:
 
 @in_thread
 def _set_routes(namespace: int, add: Iterable[IPv4Network], drop: Iterable[IPv4Network]) -> None:
-    """Which networks are on the service's link."""
+    """Adds and removes routes to networks on the service's link."""
 
-    def set_them() -> None:
+    def change_routes() -> None:
         with open_netlink() as netlink:
             index = index_of(netlink, INSIDE)
             for verb, networks in (("replace", add), ("del", drop)):
                 for network in networks:
                     netlink.route(verb, dst=str(network), oif=index, scope=_LINK_SCOPE)
 
-    _run_inside(namespace, set_them)
+    _run_inside(namespace, change_routes)
 
 
 def _hardware_address(neighbours: TextIO, address: str) -> str:
-    """The hardware address behind a network address; empty where none is known, or the service is no more."""
+    """The hardware address of a network address; empty if there is none, or the service has been removed."""
     if neighbours.closed:
         return ""
     neighbours.seek(0)
@@ -190,9 +190,9 @@ def _hardware_address(neighbours: TextIO, address: str) -> str:
 
 
 def _run_inside(namespace: int | None, work: Callable[[], T]) -> T:
-    """Does something in a network namespace, for None a new one. What is opened there stays there.
+    """Runs a function in a network namespace; None: in a new one. Sockets opened there stay in that namespace.
 
-    In a thread of its own, since one that has changed its namespace is of no other use.
+    It runs in a thread of its own, since a thread that has changed its namespace can't be used for anything else.
     """
 
     def enter() -> T:

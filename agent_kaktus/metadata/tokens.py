@@ -1,4 +1,4 @@
-"""Metadata tokens: each says until when it is valid, and is signed for one instance. Only the key is kept."""
+"""Metadata tokens: each contains its expiry, and is signed for one instance. Only the key is stored."""
 
 import base64
 import hashlib
@@ -14,7 +14,7 @@ _EXPIRY_SIZE = 8
 
 
 class Tokens:
-    """Issues and checks tokens of one host. Times are seconds of the wall clock, since a token outlives the agent."""
+    """Issues and checks tokens of one host. Times are seconds of the wall clock, since a token survives a restart."""
 
     def __init__(self, key: bytes) -> None:
         self._key = key
@@ -24,7 +24,7 @@ class Tokens:
         return base64.urlsafe_b64encode(expiry + self._sign(instance, expiry)).rstrip(b"=").decode()
 
     def is_valid(self, token: str, instance: str, now: int) -> bool:
-        """Whether it was issued here, for this instance, and has not expired."""
+        """Whether a token was issued here, for this instance, and has not expired."""
         try:
             raw = base64.b64decode(token + "=" * (-len(token) % 4), altchars=b"-_", validate=True)
         except ValueError:
@@ -38,7 +38,7 @@ class Tokens:
 
 
 def load_key(path: Path) -> bytes:
-    """The key in a file, generated at the first call."""
+    """Reads the key from a file, which is generated at the first call."""
     found = path.read_bytes() if path.exists() else b""
     if len(found) != KEY_SIZE:
         found = secrets.token_bytes(KEY_SIZE)

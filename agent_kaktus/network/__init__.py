@@ -1,1 +1,1 @@
-"""Vnets as bridges, and packet filters on the taps plugged into them."""
+"""Vnets as bridges, and packet filters on the taps attached to them."""

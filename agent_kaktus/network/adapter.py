@@ -1,4 +1,4 @@
-"""Adapters: the network cards of instances, and the filters on their taps."""
+"""Adapters: the network interfaces of instances, and the filters on their taps."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -36,7 +36,7 @@ class Adapter(DesiredObject):
 
 @dataclass(frozen=True, slots=True)
 class Attachment:
-    """An adapter with where it is plugged in."""
+    """An adapter with its subnet and vnet."""
 
     adapter: Adapter
     subnet: Subnet
@@ -63,7 +63,7 @@ class Adapters(Kind[Adapter]):
 
 
 async def put_filters(host: "LocalHost", adapters: Iterable[Adapter]) -> None:
-    """Raises StepFailed, also when an adapter has no tap."""
+    """Puts filters on the adapters' taps. Raises StepFailed, also when an adapter has no tap."""
     links = await host.bridges.observe()
     for adapter in adapters:
         if adapter.tap not in links:
@@ -72,29 +72,29 @@ async def put_filters(host: "LocalHost", adapters: Iterable[Adapter]) -> None:
 
 
 def is_filtered(view: View, adapter: Adapter) -> bool:
-    """Whether the tap of an adapter is there and has its filter."""
+    """Whether an adapter has a tap, and that its filter."""
     link = view.actual.links.get(adapter.tap)
     return link is not None and view.actual.tap_filters.get(adapter.tap) == tap_fingerprint(adapter, link.index)
 
 
-def attachment(desired: Desired, adapter: Adapter) -> Attachment:
+def attachment_of(desired: Desired, adapter: Adapter) -> Attachment:
     """Raises MissingReference."""
     subnet = desired.get(Subnet, adapter.subnet, "subnet")
     return Attachment(adapter, subnet, desired.get(Vnet, subnet.vnet, "vnet"))
 
 
-def why_address_conflicts(view: View, plugged: Attachment) -> str:
-    """Why an adapter can't be used: its address is this host's or a metadata service's. Empty if it can be.
+def why_address_conflicts(view: View, attachment: Attachment) -> str:
+    """The reason why an adapter can't be used: its address is this host's or a metadata service's. Empty if it can be.
 
-    Kahuna admits no such adapter, but older releases did.
+    Kahuna rejects such an adapter, but older releases did not.
     """
-    adapter, bridge = plugged.adapter, plugged.vnet.bridge
+    adapter, bridge = attachment.adapter, attachment.vnet.bridge
     vnets = [vnet for vnet in view.desired.of(Vnet).values() if vnet.bridge == bridge]
     owners = [f"the metadata service's of vnet {vnet.name}" for vnet in vnets if adapter.mac == metadata_mac(vnet.id)]
     owners += [f"that of {link.name} on this host" for link in view.actual.links.values() if link.mac == adapter.mac]
     if owners:
         reason = f"its hardware address {adapter.mac} is {owners[0]}"
-    elif adapter.address == plugged.subnet.gateway or str(adapter.address) == METADATA_ADDRESS:
+    elif adapter.address == attachment.subnet.gateway or str(adapter.address) == METADATA_ADDRESS:
         reason = f"its address {adapter.address} is kept for the vnet"
     else:
         return ""
@@ -102,7 +102,7 @@ def why_address_conflicts(view: View, plugged: Attachment) -> str:
 
 
 def remove_stale_tap_filters(view: View) -> tuple[Step, ...]:
-    """Rules of taps that are gone, of adapters that are not in the slice; those of others go with the adapter."""
+    """Steps that remove filters of missing taps whose adapters are not in the slice; others go with their adapter."""
     known = {adapter.tap for adapter in view.desired.of(Adapter).values()}
     stale = sorted(view.actual.tap_filters.keys() - view.actual.links.keys() - known)
     return (_remove_filters(stale),) if stale else ()

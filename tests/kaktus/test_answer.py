@@ -7,7 +7,7 @@ import pytest
 
 from agent_kaktus.compute.desired import Instance
 from agent_kaktus.metadata import document
-from agent_kaktus.metadata.answer import Answer, Request, answer
+from agent_kaktus.metadata.response import Request, Response, respond
 from agent_kaktus.metadata.tokens import Tokens
 
 from .slices import id_of
@@ -18,7 +18,7 @@ TOKENS = Tokens(b"k" * 32)
 HELP = (
     "send a token as X-metadata-token; get one with PUT /latest/api/token and X-metadata-token-ttl-seconds: 1 to 21600"
 )
-LIFETIME = "say in X-metadata-token-ttl-seconds how long the token shall count: 1 to 21600"
+LIFETIME = "set X-metadata-token-ttl-seconds to the token's lifetime: 1 to 21600"
 
 # TOKEN is one of web's, OLD one that has run out, OTHER one of db's.
 STORY = f"""
@@ -59,14 +59,14 @@ PUT /latest/api/token x-metadata-token-ttl-seconds=0                           |
 PUT /latest/api/token x-metadata-token-ttl-seconds=21601                       | 400 {LIFETIME}
 PUT /latest/api/token x-metadata-token-ttl-seconds=-1                          | 400 {LIFETIME}
 PUT /latest/api/token x-metadata-token-ttl-seconds=٣                           | 400 {LIFETIME}
-PUT /latest/api/token x-metadata-token-ttl-seconds=60 x-forwarded-for=1.2.3.4  | 403 what comes through a proxy is not answered
-GET /latest/meta-data/mac x-metadata-token=TOKEN x-forwarded-for=10.9.0.3      | 403 what comes through a proxy is not answered
-GET /latest/meta-data/mac x-metadata-token=TOKEN x-forwarded-for=              | 403 what comes through a proxy is not answered
+PUT /latest/api/token x-metadata-token-ttl-seconds=60 x-forwarded-for=1.2.3.4  | 403 requests through a proxy are not answered
+GET /latest/meta-data/mac x-metadata-token=TOKEN x-forwarded-for=10.9.0.3      | 403 requests through a proxy are not answered
+GET /latest/meta-data/mac x-metadata-token=TOKEN x-forwarded-for=              | 403 requests through a proxy are not answered
 GET /latest/meta-data/mac x-metadata-token=TOKEN x-kowabunga-source-ip=10.9.0.3 x-kowabunga-instance-id=DB host=10.9.0.3 x-real-ip=10.9.0.3 forwarded=for=10.9.0.3 | 200 02:00:00:00:00:01
 """
 
 
-def asked(words: str, by: str = "web") -> Answer:
+def asked(words: str, by: str = "web") -> Response:
     """`METHOD TARGET NAME=VALUE...`"""
     method, target, *headers = words.split()
     machine = desired().of(Instance)[id_of(by)]
@@ -78,7 +78,7 @@ def asked(words: str, by: str = "web") -> Answer:
     }
     pairs = (header.split("=", 1) for header in headers)
     request = Request(method, target, {name: known.get(value, value) for name, value in pairs})
-    return answer(request, machine, document.tree(desired(), machine), TOKENS, NOW)
+    return respond(request, machine, document.tree(desired(), machine), TOKENS, NOW)
 
 
 def _lines() -> list[tuple[str, str]]:

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from agent_kaktus.compute.desired import Instance
 from agent_kaktus.metadata import document
-from agent_kaktus.metadata.answer import Request, answer
+from agent_kaktus.metadata.response import Request, respond
 from agent_kaktus.metadata.tokens import Tokens
 
 from .slices import id_of
@@ -38,7 +38,7 @@ class Service:
         assert len(path) < LONGEST_TARGET
         target = posixpath.normpath(path) + ("/" if path.endswith("/") else "")
         request = Request("GET", target, {"x-metadata-token": TOKENS.issue(self.instance.id, 60, 0)})
-        found = answer(request, self.instance, self.tree, TOKENS, 0)
+        found = respond(request, self.instance, self.tree, TOKENS, 0)
         return found.body.decode() if found.status == 200 else None
 
     def crawl(self, url: str = BASE) -> dict[str, Any]:

@@ -1,6 +1,6 @@
-"""The answer to a request of an instance that is known. Pure.
+"""The response to a request of a known instance. Pure.
 
-No header says who asks: of all that is sent, only the method, the path, the token and the accepted form count.
+No header identifies the instance: only the method, the path, the token and the accepted content type are used.
 """
 
 import json
@@ -15,11 +15,12 @@ from agent_kaktus.metadata.document import Tree
 from agent_kaktus.metadata.tokens import MAX_LIFETIME_S, Tokens
 
 TOKEN_PATH = "/latest/api/token"  # noqa: S105 - a path
-_LIFETIMES = ("x-metadata-token-ttl-seconds", "x-aws-ec2-metadata-token-ttl-seconds")
-_TOKENS = ("x-metadata-token", "x-aws-ec2-metadata-token")
-_VERSIONS = ("2009-04-04", "latest")  # the first is what cloud-init asks EC2 for
-_LIMITS = f"1 to {MAX_LIFETIME_S}"
-_HELP = f"send a token as X-metadata-token; get one with PUT {TOKEN_PATH} and X-metadata-token-ttl-seconds: {_LIMITS}"
+_LIFETIME_HEADERS = ("x-metadata-token-ttl-seconds", "x-aws-ec2-metadata-token-ttl-seconds")
+_TOKEN_HEADERS = ("x-metadata-token", "x-aws-ec2-metadata-token")
+_VERSIONS = ("2009-04-04", "latest")  # cloud-init requests the first from EC2
+_LIFETIMES = f"1 to {MAX_LIFETIME_S}"
+_TTL = f"X-metadata-token-ttl-seconds: {_LIFETIMES}"
+_HELP = f"send a token as X-metadata-token; get one with PUT {TOKEN_PATH} and {_TTL}"
 _PLAIN, _JSON, _BYTES = "text/plain; charset=utf-8", "application/json", "application/octet-stream"
 
 
@@ -29,49 +30,49 @@ class Request:
     target: str
     headers: Mapping[str, str]  # names in lower case
 
-    def first(self, names: tuple[str, ...]) -> str:
-        """The value of the first of these headers that is there."""
+    def first_header(self, names: tuple[str, ...]) -> str:
+        """The value of the first of these headers that the request has; empty if it has none."""
         return next((self.headers[name] for name in names if name in self.headers), "")
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
+class Response:
     status: int
     body: bytes = b""
     type: str = _PLAIN
     headers: tuple[tuple[str, str], ...] = ()
 
 
-def refused(status: int, reason: str, *headers: tuple[str, str]) -> Answer:
-    return Answer(status, f"{reason}\n".encode(), headers=headers)
+def error_response(status: int, reason: str, *headers: tuple[str, str]) -> Response:
+    return Response(status, f"{reason}\n".encode(), headers=headers)
 
 
-NOT_FOUND = refused(404, "not found")
+NOT_FOUND = error_response(404, "not found")
 
 
-def answer(request: Request, instance: Instance, tree: Tree, tokens: Tokens, now: int) -> Answer:
+def respond(request: Request, instance: Instance, tree: Tree, tokens: Tokens, now: int) -> Response:
     path = request.target.partition("?")[0]
     if "x-forwarded-for" in request.headers:
-        return refused(403, "what comes through a proxy is not answered")
+        return error_response(403, "requests through a proxy are not answered")
     allowed = ("PUT",) if path == TOKEN_PATH else ("GET", "HEAD")
     if request.method not in allowed:
-        return refused(405, f"{' or '.join(allowed)}, not {request.method}", ("allow", ", ".join(allowed)))
+        return error_response(405, f"{' or '.join(allowed)}, not {request.method}", ("allow", ", ".join(allowed)))
     if path == TOKEN_PATH:
         return _issue_token(request, instance, tokens, now)
-    if not tokens.is_valid(request.first(_TOKENS), instance.id, now):
-        return refused(401, _HELP)
+    if not tokens.is_valid(request.first_header(_TOKEN_HEADERS), instance.id, now):
+        return error_response(401, _HELP)
     return _read(path, request, instance, tree)
 
 
-def _issue_token(request: Request, instance: Instance, tokens: Tokens, now: int) -> Answer:
-    lifetime = request.first(_LIFETIMES)
+def _issue_token(request: Request, instance: Instance, tokens: Tokens, now: int) -> Response:
+    lifetime = request.first_header(_LIFETIME_HEADERS)
     if not re.fullmatch(r"[0-9]{1,5}", lifetime) or not 1 <= int(lifetime) <= MAX_LIFETIME_S:
-        return refused(400, f"say in X-metadata-token-ttl-seconds how long the token shall count: {_LIMITS}")
+        return error_response(400, f"set X-metadata-token-ttl-seconds to the token's lifetime: {_LIFETIMES}")
     token = tokens.issue(instance.id, int(lifetime), now)
-    return Answer(200, token.encode(), headers=tuple((name, lifetime) for name in _LIFETIMES))
+    return Response(200, token.encode(), headers=tuple((name, lifetime) for name in _LIFETIME_HEADERS))
 
 
-def _read(path: str, request: Request, instance: Instance, tree: Tree) -> Answer:
+def _read(path: str, request: Request, instance: Instance, tree: Tree) -> Response:
     match path.split("/")[1:]:
         case [""]:
             return _text("\n".join(_VERSIONS))
@@ -80,7 +81,7 @@ def _read(path: str, request: Request, instance: Instance, tree: Tree) -> Answer
         case [_] | [_, ""]:
             return _text("meta-data/\nmeta-data.json" + ("\nuser-data" if instance.user_data else ""))
         case [_, "user-data"] if instance.user_data:
-            return Answer(200, instance.user_data.encode(), _BYTES)
+            return Response(200, instance.user_data.encode(), _BYTES)
         case [_, "meta-data.json"] | ["latest", "meta-data"]:
             return _json(tree)
         case [_, "meta-data", *rest]:
@@ -88,7 +89,7 @@ def _read(path: str, request: Request, instance: Instance, tree: Tree) -> Answer
     return NOT_FOUND
 
 
-def _read_tree(path: list[str], request: Request, tree: Tree) -> Answer:
+def _read_tree(path: list[str], request: Request, tree: Tree) -> Response:
     found = document.find(tree, path)
     if found is None and path[-1:] == [""]:
         path = path[:-1]
@@ -101,9 +102,9 @@ def _read_tree(path: list[str], request: Request, tree: Tree) -> Answer:
     return _json(found) if _JSON in request.headers.get("accept", "") else _text(document.listing(found, path))
 
 
-def _text(text: str) -> Answer:
-    return Answer(200, text.encode())
+def _text(text: str) -> Response:
+    return Response(200, text.encode())
 
 
-def _json(tree: Tree) -> Answer:
-    return Answer(200, json.dumps(tree, indent=2, ensure_ascii=False).encode(), _JSON)
+def _json(tree: Tree) -> Response:
+    return Response(200, json.dumps(tree, indent=2, ensure_ascii=False).encode(), _JSON)
