@@ -10,6 +10,7 @@ import asyncio
 import contextlib
 import functools
 import threading
+import time
 from collections.abc import Callable, Iterator, Set
 from concurrent.futures import Future
 from typing import Any, TypeVar
@@ -22,6 +23,7 @@ from agent_kaktus.actual import Domain, Mark, Power
 from agent_kaktus.compute import domain as definitions
 from agent_kaktus.compute.facts import observe_facts
 from agent_kaktus.errors import LibvirtUnavailable, StepFailed
+from kowa.backoff import Backoff
 from kowa.v2 import kaktus_pb2
 
 T = TypeVar("T")
@@ -29,6 +31,8 @@ T = TypeVar("T")
 _CALL_TIMEOUT_S = 60.0
 _OPEN_TIMEOUT_S = 10.0  # no pings find a libvirt that hangs until the connection is open
 _CLOSE_TIMEOUT_S = 3.0
+# Between attempts to connect: systemd gives up on a libvirtd that it has started 5 times within 10 s.
+_FIRST_RETRY_S, _LONGEST_RETRY_S = 1.0, 10.0
 _HOST = "host"  # the subject of calls on no instance
 _PING_INTERVAL_S = 5
 _MAX_LOST_PINGS = 3
@@ -88,7 +92,7 @@ class Calls:
 class Hypervisor:
     """One connection to libvirt."""
 
-    def __init__(self, uri: str, changed: Callable[[], None]) -> None:
+    def __init__(self, uri: str, changed: Callable[[], None], clock: Callable[[], float] = time.monotonic) -> None:
         """`changed` is called, in any thread, when a domain starts or stops, or libvirt goes."""
         self._uri = uri
         self._changed = changed
@@ -98,6 +102,9 @@ class Hypervisor:
         self._connection: Any = None
         self._killed: set[str] = set()  # instances whose QEMU was last ended by the host, not by the guest
         self._facts: kaktus_pb2.KaktusStatus | None = None
+        self._clock = clock  # in seconds
+        self._backoff = Backoff(_FIRST_RETRY_S, _LONGEST_RETRY_S)
+        self._retry_at, self._refusal = 0.0, ""  # until then calls fail at once, with the reason of the last attempt
 
     async def observe(self) -> list[Domain]:
         """All domains, except those that are removed meanwhile."""
@@ -187,6 +194,8 @@ class Hypervisor:
             if (connection := self._connection) is not None:
                 return connection
             try:
+                if self._clock() < self._retry_at:
+                    raise StepFailed(self._refusal)
                 return await self._calls.run("connection", self._connect, _OPEN_TIMEOUT_S)
             except StepFailed as why:
                 raise LibvirtUnavailable(f"libvirt at {self._uri} can't be reached: {why}") from why
@@ -194,12 +203,17 @@ class Hypervisor:
     def _connect(self) -> Any:
         """A connection that opens only after the caller has stopped waiting is kept, too."""
         _run_event_loop()
-        with _as_failed_step():
-            connection = _open(self._uri)
-            connection.registerCloseCallback(lambda gone, *_: self._drop(gone), None)
-            connection.domainEventRegisterAny(
-                None, libvirt.VIR_DOMAIN_EVENT_ID_LIFECYCLE, self._lifecycle_changed, None
-            )
+        try:
+            with _as_failed_step():
+                connection = _open(self._uri)
+                connection.registerCloseCallback(lambda gone, *_: self._drop(gone), None)
+                connection.domainEventRegisterAny(
+                    None, libvirt.VIR_DOMAIN_EVENT_ID_LIFECYCLE, self._lifecycle_changed, None
+                )
+        except StepFailed as why:
+            self._refusal, self._retry_at = str(why), self._clock() + self._backoff.next_pause()
+            raise
+        self._backoff.reset()
         with self._lock:
             self._connection = connection
         log.info("libvirt.connected", uri=self._uri)

@@ -4,12 +4,14 @@ import asyncio
 import subprocess
 import sys
 import threading
+from collections.abc import Callable
 from pathlib import Path
 
+import libvirt
 import pytest
 
-from agent_kaktus.compute.hypervisor import Calls
-from agent_kaktus.errors import StepFailed
+from agent_kaktus.compute.hypervisor import Calls, Hypervisor
+from agent_kaktus.errors import LibvirtUnavailable, StepFailed
 
 REPOSITORY = Path(__file__).parents[2]
 
@@ -21,6 +23,43 @@ def test_a_call_has_its_answer_or_its_error() -> None:
         with pytest.raises(ZeroDivisionError):
             await calls.run("web", lambda: 1 // 0, 5)
 
+    asyncio.run(story())
+
+
+class Connection:
+    """To a libvirt without domains."""
+
+    def __getattr__(self, name: str) -> Callable[..., list[object]]:
+        return lambda *_: []
+
+
+def test_a_libvirt_that_is_away_is_connected_to_less_and_less_often(monkeypatch: pytest.MonkeyPatch) -> None:
+    now, opened = 100.0, 0
+    is_away, open_libvirt = True, libvirt.open
+
+    def count_open(uri: str) -> object:
+        nonlocal opened
+        opened += 1
+        return open_libvirt(uri) if is_away else Connection()
+
+    async def story() -> None:
+        nonlocal now, opened, is_away
+        hypervisor = Hypervisor("qemu+unix:///system?socket=/nowhere", lambda: None, lambda: now)
+        calls = (hypervisor.observe, hypervisor.facts, lambda: hypervisor.reset("web"))
+        for _ in range(3):  # it comes back, and goes again
+            for _ in range(100):
+                for call in calls:
+                    with pytest.raises(LibvirtUnavailable, match=r"can't be reached: .*/nowhere"):
+                        await call()
+                assert await hypervisor.serial("web") == ""
+                now += 0.1
+            assert 3 <= opened <= 5, "systemd would not start it any more"
+            now, is_away = now + 10, False
+            assert await hypervisor.observe() == []
+            is_away, opened = True, 0
+            hypervisor._drop(hypervisor._connection)
+
+    monkeypatch.setattr(libvirt, "open", count_open)
     asyncio.run(story())
 
 
