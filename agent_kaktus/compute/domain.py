@@ -33,6 +33,7 @@ def _template(name: str) -> str:
 _DOMAIN = _template("domain")
 _DISK = _template("disk")
 _INTERFACE = _template("interface")
+_ESCAPES = {'"': "&quot;", "\r": "&#13;", "\n": "&#10;", "\t": "&#09;"}  # with &, < and >
 _TCG_CACHE = '<tcg><tb-cache unit="MiB">{size}</tb-cache></tcg>'
 _HOST_CPU = '<cpu mode="host-passthrough" check="none" migratable="on" />'
 _EMULATED_CPU = '<cpu mode="custom" match="exact" check="none"><model fallback="forbid">qemu64</model></cpu>'
@@ -93,7 +94,7 @@ def _interface(attachment: Attachment) -> str:
 
 def _escaped(value: str | Path) -> str:
     """As ElementTree writes it in an attribute."""
-    return escape(str(value), {'"': "&quot;"})
+    return escape(str(value), _ESCAPES)
 
 
 def bare_mark(mark: Mark) -> str:

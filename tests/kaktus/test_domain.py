@@ -104,10 +104,10 @@ def one_instance() -> Slice:
     return slice_
 
 
-def web(slice_: Slice) -> tuple[Instance, Devices]:
+def web(slice_: Slice, config: Settings = CONFIG) -> tuple[Instance, Devices]:
     desired = KINDS.parse(slice_.objects)
     web = desired.of(Instance)[WEB]
-    return web, devices_of(CONFIG, desired, web)
+    return web, devices_of(config, desired, web)
 
 
 def test_the_whole_definition() -> None:
@@ -162,6 +162,16 @@ def test_what_users_write_can_only_be_text() -> None:
     text = domain.definition(CONFIG, *web(slice_), Mark(WEB, '"/><disk>'))
     assert "<disk>" not in text
     assert '<source bridge="br0" />' in text
+
+
+def test_a_path_reaches_libvirt_as_it_is_and_the_text_is_what_elementtree_writes() -> None:
+    """Agents before took fingerprints of what ElementTree had written."""
+    pools = Path("/p\t\n\r\"'<&>{ü}")
+    config = replace(CONFIG, pools=pools)
+    written = domain._requested(config, *web(one_instance(), config))
+    element = ElementTree.fromstring(written)  # noqa: S314
+    assert domain.disks_of(element) >= {f"{pools}/{POOL}/{ROOT}.qcow2"}
+    assert ElementTree.tostring(element, encoding="unicode") == written
 
 
 def cluster_disk(_: Settings, pool: str, volume: str) -> DiskSource:
