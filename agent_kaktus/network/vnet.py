@@ -68,7 +68,8 @@ class Vnets(Kind[Vnet]):
                 wanted.name,
                 lambda host: host.metadata_services.remove(wanted, host.metadata_filter),
             )
-            return Verdict((remove, *bridge.steps))
+            # A bridge is removed once nothing is plugged into it, and kept right though the service can't be removed.
+            return Verdict((remove, *bridge.steps) if wanted.gone else (*bridge.steps, remove))
         return bridge
 
     def strangers(self, view: View) -> Iterable[str]:

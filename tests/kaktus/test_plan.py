@@ -118,6 +118,8 @@ def _happen(host: FakeHost, event: str) -> None:
             host.plugs[PORT] = ""
         case "port gone with it":
             del host.links[PORT], host.plugs[PORT]
+        case "bridge down":
+            host.links[BRIDGE] = replace(host.links[BRIDGE], is_up=False)
         case "bridge":
             host.links[BRIDGE] = Link(BRIDGE, 7, is_bridge=True, mac=BRIDGE_MAC)
         case "br0":
@@ -271,6 +273,7 @@ root, nic, web                  | root, nic, web; port unplugged    | vnet: serv
 root, nic, web, more            | root, nic, web                    | vnet: serve metadata on vnet
 root, nic, web, gone more       | root, nic, web, more              | vnet: serve metadata on vnet; more: gone
 root, nic, gone web             | root, nic, web; web removed       | vnet: remove metadata from vnet; web: gone
+root, nic, gone web             | root, nic, web; web removed, bridge down | vnet: set bridge vnet up, remove metadata from vnet; web: gone
 root, nic, gone web             | root, nic, web; web removed, agent restarted                    | vnet: remove metadata from vnet; web: gone
 root, nic, gone web             | root, nic, web; web removed, agent restarted, port gone with it | host: remove metadata filter; web: gone
 gone root nic web subnet vnet   | root, nic, web; web removed       | root: remove volume root; vnet: remove metadata from vnet, remove bridge vnet; subnet: gone; nic: remove filter of TAP; web: gone
