@@ -168,16 +168,21 @@ class Loop:
 
     def _report(self, view: View, wanted: DesiredObject, verdict: Verdict) -> None:
         """Reports what is seen of an object, and its verdict. A report that equals the last is not sent again."""
+        kind = view.kinds.of(wanted)
+        resource: Any = kind.message()
+        if not verdict.gone:
+            try:
+                kind.fill_status(view, wanted, resource)
+            except Exception as error:
+                log.exception("status.failed", id=wanted.id)
+                fails = verdict.fails or f"its status can't be reported, see the agent's log: {error!r}"
+                verdict = replace(verdict, fails=fails)
+            resource.meta.conditions.extend(verdict.conditions)
+            self._reported[wanted.id] = resource
         outcome, message = _outcome(view.memory, wanted, verdict)
         if outcome == fleet_pb2.OUTCOME_APPLIED:
             view.memory.applied[wanted.id] = wanted.generation
         is_ended = outcome in (fleet_pb2.OUTCOME_APPLIED, fleet_pb2.OUTCOME_FAILED)
-        kind = view.kinds.of(wanted)
-        resource: Any = kind.message()
-        if not verdict.gone:
-            kind.fill_status(view, wanted, resource)
-            resource.meta.conditions.extend(verdict.conditions)
-            self._reported[wanted.id] = resource
         report = fleet_pb2.Report(
             id=wanted.id,
             observed_generation=wanted.generation if is_ended else view.memory.applied.get(wanted.id, 0),

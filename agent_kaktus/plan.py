@@ -10,6 +10,8 @@ from collections.abc import Callable, Coroutine, Iterable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, TypeVar
 
+import structlog
+
 from agent_kaktus.actual import Actual
 from agent_kaktus.memory import Memory
 from agent_kaktus.settings import Settings
@@ -19,6 +21,8 @@ from kowa.v2.meta_pb2 import Condition
 
 if TYPE_CHECKING:
     from agent_kaktus.host import LocalHost
+
+log = structlog.get_logger()
 
 D = TypeVar("D", bound=DesiredObject)
 
@@ -119,11 +123,17 @@ class Kind(desired.Kind[D]):
 
 def plan(view: View) -> dict[str, Verdict]:
     """A verdict on each object by its id, in the order of the kinds."""
-    verdicts: dict[str, Verdict] = {}
-    for wanted in view.desired:
-        given_up = "" if wanted.gone else view.memory.why_given_up(wanted)
-        verdicts[wanted.id] = Verdict(fails=given_up) if given_up else view.kinds.of(wanted).plan(view, wanted)
-    return verdicts
+    return {wanted.id: _plan_safely(view, wanted) for wanted in view.desired}
+
+
+def _plan_safely(view: View, wanted: DesiredObject) -> Verdict:
+    """Error boundary: an object that can't be planned fails alone."""
+    given_up = "" if wanted.gone else view.memory.why_given_up(wanted)
+    try:
+        return Verdict(fails=given_up) if given_up else view.kinds.of(wanted).plan(view, wanted)
+    except Exception as error:
+        log.exception("plan.failed", id=wanted.id)
+        return Verdict(fails=f"can't be planned, see the agent's log: {error!r}")
 
 
 def strangers(view: View) -> list[str]:

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterable, Set
 from dataclasses import dataclass, field, replace
+from functools import partial
 
 from agent_kaktus.actual import DEFINITION_VERSION, Domain, Mark, Power
 from agent_kaktus.compute import domain, seed
@@ -170,9 +171,9 @@ def _define(view: View, wanted: Instance, devices: Devices, found: Domain | None
         steps.append(Step("seed", wanted.name, lambda host: host.seeds.write(wanted, devices)))
     defined = found.mark if found and found.persistent else None
     if defined is None or (defined.fingerprint, defined.version) != (mark.fingerprint, mark.version):
-        text = domain.definition(view.config, wanted, devices, mark)
+        definition = partial(domain.definition, view.config, wanted, devices, mark)
         verb = "define" if found is None else "redefine"
-        steps.append(Step(verb, wanted.name, lambda host: host.hypervisor.define(text)))
+        steps.append(Step(verb, wanted.name, lambda host: host.hypervisor.define(definition())))
     return steps
 
 

@@ -77,7 +77,10 @@ class FakeHost:
         return View(KINDS, self.config, desired, self.observe(), self.memory, self.now)
 
     def plan(self, desired: Desired) -> dict[str, Verdict]:
-        return plan(self.view(desired))
+        verdicts = plan(self.view(desired))
+        broken = [verdict.fails for verdict in verdicts.values() if "can't be planned" in verdict.fails]
+        assert not broken, broken
+        return verdicts
 
     def restart_agent(self) -> None:
         """It forgets, and takes its services with it; of their ports the kernel may have some still."""

@@ -34,6 +34,9 @@ def test_the_processor_and_its_nodes() -> None:
 class Connection:
     """What libvirt says of a host."""
 
+    def __init__(self, capabilities: str) -> None:
+        self.capabilities = capabilities
+
     def getInfo(self) -> list[object]:  # noqa: N802 - libvirt's name
         return ["x86_64", 1, 8, 2000, 1, 1, 8, 1]
 
@@ -47,15 +50,16 @@ class Connection:
         return {"total": 1 << 20, "free": 1}
 
     def getCapabilities(self) -> str:  # noqa: N802 - libvirt's name
-        return CAPABILITIES
+        return self.capabilities
 
 
 def test_the_status_of_a_host() -> None:
-    found = observe_facts(Connection())
+    found = observe_facts(Connection(CAPABILITIES))
     assert (found.hypervisor, found.cpu_model, found.architecture) == ("QEMU 7.2.22", "EPYC-Rome", "x86_64")
     assert (found.cpus, found.memory, len(found.numa_nodes)) == (8, 1 << 30, 2)
 
 
 def test_what_libvirt_does_not_say_is_left_out() -> None:
-    found = ElementTree.fromstring("<capabilities><host/></capabilities>")  # noqa: S314 - ours
-    assert (list(numa_nodes(found)), cpu_flags("")) == ([], [])
+    connection = Connection("<capabilities><host/></capabilities>")
+    assert (observe_facts(connection).cpu_model, list(observe_facts(connection).numa_nodes)) == ("", [])
+    assert cpu_flags("") == []

@@ -2,17 +2,21 @@
 
 import asyncio
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
+from msgspec import structs
 
+from agent_kaktus.converge import OBSERVE_INTERVAL_S
 from agent_kaktus.errors import PermanentFailure, StepFailed
 from agent_kaktus.memory import MAX_ATTEMPTS, Memory
-from agent_kaktus.plan import SPACE_UNIT_BYTES
+from agent_kaktus.plan import SPACE_UNIT_BYTES, Verdict, View
+from agent_kaktus.storage.volume import Volume, Volumes
 from kowa.runtime.settings import VERSION
 from kowa.v2 import instance_pb2
 from tests.fleet_resources import content
 
-from .loop_bench import APPLIED, FAILED, WAITING, Bench, on_a_bench
+from .loop_bench import APPLIED, CONFIG, FAILED, WAITING, Bench, on_a_bench
 from .slices import id_of
 
 
@@ -61,6 +65,45 @@ def test_an_unexpected_error_of_a_step_ends_nothing_else() -> None:
         await bench.converge()
         assert bench.report("db").outcome == APPLIED
         assert bench.report("root").message == "tries again: create volume root: what?"
+
+    on_a_bench(story)
+
+
+def test_an_object_whose_plan_or_status_fails_does_so_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    def plan(self: Volumes, view: View, wanted: Volume) -> Verdict:
+        if wanted.name == "data":
+            raise KeyError("what?")
+        return plan_volume(self, view, wanted)
+
+    async def story(bench: Bench) -> None:
+        await bench.converge()
+        images = bench.host.images
+        images[id_of("root")] = replace(images[id_of("root")], allocation=1 << 70)
+        bench.feed.slice.instance("web", ("root",), ("nic",), power=instance_pb2.POWER_STOPPED)
+        monkeypatch.setattr(Volumes, "plan", plan)
+        assert await bench.converge() == OBSERVE_INTERVAL_S
+        assert bench.report("data").outcome == FAILED
+        assert bench.report("data").message == "can't be planned, see the agent's log: KeyError('what?')"
+        assert bench.report("root").outcome == FAILED
+        assert bench.report("root").message.startswith("its status can't be reported, see the agent's log: ValueError(")
+        assert bench.report("web").outcome == APPLIED
+        assert not bench.host.domains[id_of("web")].is_on
+
+    plan_volume = Volumes.plan
+    on_a_bench(story)
+
+
+def test_a_definition_that_is_not_xml_fails_its_instance_only() -> None:
+    async def story(bench: Bench) -> None:
+        await bench.converge()
+        bench.loop.settings = structs.replace(CONFIG, pools=Path("/pools\x01"))
+        await bench.converge()
+        assert bench.report("web").outcome == WAITING
+        assert bench.report("web").message.startswith("tries again: redefine web: not well-formed")
+        assert bench.report("root").outcome == APPLIED
+        bench.feed.slice.instance("web", ("root",), ("nic",), power=instance_pb2.POWER_STOPPED)
+        await bench.converge(later=60)
+        assert not bench.host.domains[id_of("web")].is_on
 
     on_a_bench(story)
 
