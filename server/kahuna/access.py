@@ -1,4 +1,4 @@
-"""Access to methods, and refusals as gRPC answers: for the API and the agents' streams."""
+"""Access control of methods, and refusals as gRPC statuses: for the API and the agents' streams."""
 
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from contextvars import ContextVar
@@ -18,23 +18,23 @@ from kowa.v2 import options_pb2
 
 log = structlog.get_logger()
 
-# gRPC's own services: their methods carry no access option. What the API can do is no secret, but it is told to its
-# users only: who has no key learns nothing of this Kahuna and costs it nothing, and agents speak another contract.
+# gRPC's own services, whose methods have no access option. Reflection is for users only: without a key a client learns
+# nothing about this Kahuna and costs it nothing, and agents use another contract.
 GRPC_METHODS: Mapping[str, options_pb2.Access] = {
     "/grpc.health.v1.Health/Check": options_pb2.Access(role=options_pb2.ROLE_PUBLIC),
     "/grpc.health.v1.Health/Watch": options_pb2.Access(role=options_pb2.ROLE_PUBLIC),
     "/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo": options_pb2.Access(role=options_pb2.ROLE_USER),
 }
 MAX_REASON_CHARS = 1024
-# An answer travels in headers, of which gRPC takes 8 KiB: the message percent-encoded, the whole once more in base64.
+# A status is sent in headers, of which gRPC takes 8 KiB: the message percent-encoded, all of it once more in base64.
 MAX_MESSAGE_BYTES = 1536
-MAX_DETAILS_BYTES, MAX_DETAIL_TEXT_BYTES = 1024, 512  # of the violations and of the details each; of one text in them
-ENTRY_OVERHEAD_BYTES = 8  # of an entry, besides its texts
+MAX_DETAILS_BYTES, MAX_DETAIL_TEXT_BYTES = 1024, 512  # of all violations and of all details; of one text
+ENTRY_OVERHEAD_BYTES = 8  # of an entry, in addition to its texts
 
 
 @dataclass(frozen=True, slots=True)
 class Caller:
-    """Who makes the call under way, and why they say they do."""
+    """The caller of the current call, and the reason that they give for it."""
 
     identity: Identity
     reason: str = ""
@@ -48,7 +48,7 @@ Handler: TypeAlias = "grpc.RpcMethodHandler[Any, Any]"
 
 
 class AccessInterceptor(grpc.aio.ServerInterceptor):
-    """Default deny: a method is reached only by whom its option in the contract lets in."""
+    """Denies by default: a method can be called only with the role that its option in the contract requires."""
 
     def __init__(self, identities: Identities, methods: Mapping[str, options_pb2.Access]) -> None:
         self._identities = identities
@@ -82,7 +82,7 @@ class AccessInterceptor(grpc.aio.ServerInterceptor):
 
 
 async def abort(context: Context, refusal: Refusal) -> None:
-    """Ends a call with a refusal: of what is long, the beginning."""
+    """Ends a call with a refusal, whose texts are cut to what fits."""
     code, message = grpc.StatusCode[refusal.status], _truncated(refusal.message, MAX_MESSAGE_BYTES)
     metadata = dict(_first_that_fit(refusal.details.items()))
     violations = _first_that_fit((violation.field, violation.description) for violation in refusal.violations)
@@ -97,7 +97,7 @@ async def abort(context: Context, refusal: Refusal) -> None:
 
 
 def as_refusal(method: str, error: Exception) -> Refusal:
-    """What a call that failed is answered with. Of a bug of ours the caller learns nothing, the log has it."""
+    """Returns a refusal for any error. One that is not a Refusal is a bug: only the log has its details."""
     if isinstance(error, Refusal):
         return error
     log.error("call.failed", method=method, exc_info=error)
@@ -105,29 +105,29 @@ def as_refusal(method: str, error: Exception) -> Refusal:
 
 
 def _first_that_fit(items: Iterable[tuple[str, str]]) -> list[tuple[str, str]]:
-    """The first entries, as many as fit into MAX_DETAILS_BYTES; at least one."""
+    """Returns as many entries from the first on as fit into MAX_DETAILS_BYTES; at least one."""
     kept: list[tuple[str, str]] = []
-    room = MAX_DETAILS_BYTES
+    budget = MAX_DETAILS_BYTES
     for name, text in items:
         item = _truncated(name, MAX_DETAIL_TEXT_BYTES), _truncated(text, MAX_DETAIL_TEXT_BYTES)
-        room -= sum(len(part.encode()) for part in item) + ENTRY_OVERHEAD_BYTES
-        if kept and room < 0:
+        budget -= sum(len(part.encode()) for part in item) + ENTRY_OVERHEAD_BYTES
+        if kept and budget < 0:
             break
         kept.append(item)
     return kept
 
 
-def _truncated(text: str, room: int) -> str:
-    """The beginning of a text, no longer than the room when it is percent-encoded."""
+def _truncated(text: str, budget: int) -> str:
+    """Cuts a text to so many bytes when it is percent-encoded."""
     for index, character in enumerate(text):
-        room -= 1 if " " <= character <= "~" and character != "%" else 3 * len(character.encode())
-        if room < 0:
+        budget -= 1 if " " <= character <= "~" and character != "%" else 3 * len(character.encode())
+        if budget < 0:
             return f"{text[: index - 3]}..."
     return text
 
 
 def stream_handler(serve: Callable[[Any, Any], Awaitable[None]], read: Callable[[bytes], Any] | None = None) -> Handler:
-    """A handler of streams on both sides, which fit every method; what it raises as a Refusal is its answer."""
+    """Returns a bidirectional stream handler, which fits every method. A Refusal that `serve` raises ends the call."""
 
     async def serve_or_refuse(requests: Any, context: Context) -> None:
         try:

@@ -175,7 +175,7 @@ class Agent:
         """Opens a new session with the stored objects as holdings."""
         self.unanswered = None
         self.session = Session(self.fleet.store.view, self.name, "token", 1)
-        self.session.held = {id_: (held.generation, held.gone) for id_, held in self.store.items()}
+        self.session.holdings = {id_: (held.generation, held.gone) for id_, held in self.store.items()}
         self.fleet.sessions[self.name] = self.session
 
     async def send(self) -> bool:
@@ -197,12 +197,12 @@ class Agent:
             self.store |= {sent.id: sent for sent in objects}
             for id_ in removed:
                 del self.store[id_]
-            self.session.stored(objects, removed, revision)
+            self.session.batch_stored(objects, removed, revision)
             self.unanswered = None
 
     def refuse(self) -> None:
         if self.unanswered:
-            self.session.refused()
+            self.session.batch_refused()
             self.unanswered, self.has_refused = None, True
 
 
@@ -275,7 +275,7 @@ def resend(database: Database, agent: Agent) -> None:
         database.change(nodes[0])
         database.commit()
     else:
-        agent.session.touch_commands()  # wakes it
+        agent.session.notify_commands()  # wakes it
 
 
 async def check_all(reach: Reach, database: Database, agents: list[Agent]) -> None:
@@ -293,7 +293,7 @@ async def check_all(reach: Reach, database: Database, agents: list[Agent]) -> No
         assert reach.slice(database.view, agent.name) == slices[agent.name]
         assert all(reach.concerns(database.view, agent.name, kind, id_) for kind, id_ in slices[agent.name])
         assert agent.store == expected(reach, database.view, agent.name)
-        assert agent.session.held == {id_: (held.generation, held.gone) for id_, held in agent.store.items()}
+        assert agent.session.holdings == {id_: (held.generation, held.gone) for id_, held in agent.store.items()}
 
 
 @pytest.mark.slow

@@ -99,14 +99,14 @@ def test_a_ticket_is_invalid_after_its_session_has_ended(
     stream = dial(site.secret)
     stream.sign_in()
     stream.ack(stream.batch())
-    accepted, timeout = threading.Event(), service._limit
+    accepted, timeout = threading.Event(), service._timeout
 
     def note(seconds: float, what: str) -> AbstractAsyncContextManager[None]:
         if "console" in what:
             accepted.set()
         return timeout(seconds, what)
 
-    monkeypatch.setattr(service, "_limit", note)
+    monkeypatch.setattr(service, "_timeout", note)
     Viewer(site.cloud.settings.api, site.cloud.key, web.meta.id)
     ticket = stream.receive().console.ticket
     late = open_relay()

@@ -1,1 +1,1 @@
-"""The API on the wire: requests parsed, kinds called, answers, filters, pages and watches."""
+"""The gRPC API: parses requests, calls the kinds, and answers with resources, pages and watches."""

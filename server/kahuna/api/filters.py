@@ -1,7 +1,7 @@
-"""The language of filters: conditions `field operator value` joined by AND.
+"""The filter language: conditions `field operator value` joined by AND.
 
-What people bring from SQL, AIP-160, JMESPath or kubectl either means here what it means there, or is refused with what
-to write instead. It is never taken for a part of a value: `!=` would then find what it was to spare.
+Syntax of SQL, AIP-160, JMESPath or kubectl either means the same here, or is refused with what to write instead. It is
+never read as a part of a value: a condition with `!=` would then match what it was meant to exclude.
 """
 
 import json
@@ -15,14 +15,14 @@ _STRING = r"""(?:"(?:[^"\\]|\\.)*"|'(?:[^'\\]|\\.)*')"""
 _NULL = r"(?:null|NULL|Null|nil|None)"
 _BARE = r"[\w.:/@+-]"
 _END = r"(?=\s|&&|\Z)"
-# A name in a map may hold dots and slashes, and what else it holds stands in quotes: labels.k8s.io/role, labels."a b".
+# A name in a map may contain dots and slashes; other characters need quotes: labels.k8s.io/role, labels."a b".
 _FIELD = re.compile(rf"(?!(?i:NOT)\b)[A-Za-z_]\w*(?:\.(?:[\w/-]+|{_STRING}))*", re.ASCII | re.DOTALL)
 _NAME = re.compile(rf"{_STRING}|[^.]+", re.DOTALL)
 _OPERATOR = re.compile(r"(?:==?|!=|[<>]=?|:)(?![=!<>~:^])")
 _VALUE = re.compile(rf"{_STRING}|(?!{_NULL}{_END}){_BARE}++{_END}", re.DOTALL)
 _JOINT = re.compile(r"AND\b|&&", re.IGNORECASE)
 
-# What others write in a place, as the last group has it, and what to write instead.
+# Mistakes at each position: a pattern, whose last group is shown as {sign}, and what to write instead.
 _NO_LISTS = "there are no parentheses and no lists; list once for each value"
 _NO_COMMAS = "a comma joins nothing; join conditions with AND, or put the value in quotes"
 _NO_WILDCARDS = (
@@ -45,7 +45,7 @@ _OPERATOR_MISTAKES = {
     r"": _UNREADABLE,
 }
 _VALUE_MISTAKES = {
-    r"\Z|&&": '{behind} lacks a value; for an empty one write ""',
+    r"\Z|&&": '{before} lacks a value; for an empty one write ""',
     _NULL + _END: '{sign} is no value; for what is not set write "", for the word itself put it in quotes',
     _BARE + r"*+[\"']": 'a quote is not closed, or stands within a value; write values like name = "web"',
     _BARE + r"*+\*": _NO_WILDCARDS,
@@ -64,24 +64,24 @@ _JOINT_MISTAKES = {
 
 @dataclass(frozen=True, slots=True)
 class Condition:
-    """One condition, as it is written."""
+    """One condition, as written."""
 
-    path: str  # `names` reads it
+    path: str  # parsed by `names`
     operator: str  # one of = != < <= > >= :
     value: str  # without its quotes
 
 
 def conditions(text: str) -> list[Condition]:
-    """What all must hold; none for an empty filter.
+    """Parses a filter into conditions, all of which must be true; none for an empty filter.
 
-    Raises Refusal on `filter` with what can't be read and what to write instead.
+    Raises Refusal on `filter` that shows the mistake and what to write instead.
     """
     found: list[Condition] = []
     rest = text.strip()
     while rest:
         path, rest = _take(_FIELD, _FIELD_MISTAKES, rest)
-        operator, rest = _take(_OPERATOR, _OPERATOR_MISTAKES, rest, behind=path)
-        value, rest = _take(_VALUE, _VALUE_MISTAKES, rest, behind=f"{path} {operator}")
+        operator, rest = _take(_OPERATOR, _OPERATOR_MISTAKES, rest, before=path)
+        value, rest = _take(_VALUE, _VALUE_MISTAKES, rest, before=f"{path} {operator}")
         found.append(Condition(path, operator.replace("==", "="), _unquoted(value)))
         if rest:
             joint, rest = _take(_JOINT, _JOINT_MISTAKES, rest)
@@ -91,24 +91,24 @@ def conditions(text: str) -> list[Condition]:
 
 
 def names(path: str) -> list[str]:
-    """The names on the path of a field, without quotes; none if it can't be one."""
+    """Splits the path of a field into names without quotes; returns none if it is not a path."""
     if not _FIELD.fullmatch(path):
         return []
     return [_unquoted(name) for name in _NAME.findall(path)]
 
 
-def _take(expected: re.Pattern[str], mistakes: Mapping[str, str], text: str, behind: str = "") -> tuple[str, str]:
-    """What stands at the beginning of a text, and what follows. Raises Refusal with what to write instead."""
+def _take(expected: re.Pattern[str], mistakes: Mapping[str, str], text: str, before: str = "") -> tuple[str, str]:
+    """Splits a text after what is expected at its beginning. Raises Refusal with what to write instead."""
     if found := expected.match(text):
         return found[0], text[found.end() :].lstrip()
     matches = ((re.match(mistake, text, re.IGNORECASE | re.DOTALL), remedy) for mistake, remedy in mistakes.items())
     found, remedy = next((found, remedy) for found, remedy in matches if found)
-    sign, at = found[found.lastindex or 0], quoted(f"{behind} {text}".strip())
-    raise invalid("filter", remedy.format(sign=sign, quoted=quoted(sign), behind=behind, text=at))
+    sign, at = found[found.lastindex or 0], quoted(f"{before} {text}".strip())
+    raise invalid("filter", remedy.format(sign=sign, quoted=quoted(sign), before=before, text=at))
 
 
 def _unquoted(string: str) -> str:
-    """A value without its quotes, if it has some: with the escapes of JSON, and with \\* and \\'."""
+    """Removes quotes, if there are any; resolves the escapes of JSON, \\* and \\'."""
     if string[0] not in "\"'":
         return string
 

@@ -1,6 +1,6 @@
-"""The methods of a kind as the wire calls them, once for all kinds: each returns its answer and knows no wire.
+"""The methods of all kinds, independent of gRPC: each takes a call with its request and returns its answer.
 
-A change is made once for each request id, in one transaction with its effect; for `validate_only` not at all.
+A change is made once for each request id, in one transaction with its effect; with `validate_only` it is not stored.
 """
 
 import hashlib
@@ -25,13 +25,13 @@ from kahuna.store.transaction import Transaction
 from kowa import contract
 
 Answer = tuple[Message, str]
-"""What is answered, and the id of the operation that follows it, if any."""
+"""The response, and the id of its operation, if there is one."""
 Unary = Callable[[Call, Any], Awaitable[Answer]]
 Streaming = Callable[[Call, Any], AsyncIterator[Message]]
 
 
 def unary(kind: Kind[Any], method: contract.Method) -> Unary:
-    """How a method with one answer is carried out. Raises AssertionError when the kind does not serve it."""
+    """Returns the implementation of a method with one response. Raises AssertionError when the kind lacks it."""
     if method.verb in ("list", "get"):
         return partial(_list if method.verb == "list" else _get, kind, method)
     verb = None if method.verb in ("create", "update", "delete") else kind.verb(method.verb)
@@ -45,14 +45,14 @@ def unary(kind: Kind[Any], method: contract.Method) -> Unary:
 
 
 def streaming(kind: Kind[Any], method: contract.Method) -> Streaming:
-    """How a method with a stream of answers is carried out. Raises AssertionError when the kind does not serve it."""
+    """Returns the implementation of a method with streamed responses. Raises AssertionError when the kind lacks it."""
     if method.verb == "watch":
         return partial(_watch, kind, method)
     return kind.verb(method.verb)
 
 
 async def _list(kind: Kind[Any], method: contract.Method, call: Call, request: Any) -> Answer:
-    """A page of the view at one revision."""
+    """Returns a page of the view at one revision."""
     part, token, total = page(kind.described.message, call.reader.all(kind.name), request)
     response = CONTRACT.stub(method.response)
     nouns = {kind.described.nouns: part}
@@ -60,18 +60,18 @@ async def _list(kind: Kind[Any], method: contract.Method, call: Call, request: A
 
 
 async def _get(kind: Kind[Any], method: contract.Method, call: Call, request: Any) -> Answer:
-    """One resource of the view."""
+    """Returns one resource of the view."""
     return kind.read(call, request.id), ""
 
 
 def _watch(kind: Kind[Any], method: contract.Method, call: Call, request: Any) -> AsyncIterator[Message]:
-    """The set at one revision, then the changes."""
+    """Yields the set at one revision, then the changes."""
     matches = matcher(kind.described.message, request.filter)
     return follow(call.reader, kind.described, CONTRACT.stub(method.response), matches, request.revision)
 
 
 async def _change(kind: Kind[Any], method: contract.Method, call: Call, request: Any) -> Answer:
-    """The resource as it is wanted now, once the caller can read it; nothing of one that is deleted."""
+    """Makes a change. Returns the resource once the view has it; for a deletion, nothing."""
 
     def transact(tx: Transaction) -> tuple[Message, str, Transaction]:
         if key and (replayed := _replay(tx, call.cause, kind, method, request, key)):
@@ -93,7 +93,7 @@ async def _change(kind: Kind[Any], method: contract.Method, call: Call, request:
     else:
         resource, operation, tx = await store.run(transact)
         meta(resource).revision = tx.revision or meta(resource).revision
-        # A replayed answer may be of a commit that the view has not applied yet.
+        # The commit of a replayed answer may not have been applied to the view yet.
         await store.view.wait_for(meta(resource).revision)
     return Empty() if method.verb == "delete" else resource, operation
 
@@ -115,7 +115,7 @@ def _apply(tx: Transaction, cause: Cause, kind: Kind[Any], method: contract.Meth
 def _replay(
     tx: Transaction, cause: Cause, kind: Kind[Any], method: contract.Method, request: Any, key: dict[str, str]
 ) -> Answer | None:
-    """The answer that the first request with this key had, if there was one."""
+    """Returns the answer of the first request with this key; None if this is the first."""
     digest = hashlib.sha256(request.SerializeToString(deterministic=True)).digest()
     if tx.insert_new(Request, **key, digest=digest, target="", operation="", time=tx.now):
         return None
@@ -124,7 +124,7 @@ def _replay(
         raise Refusal(
             "REQUEST_ID_REUSED", f"request_id {request.request_id} was used for another request; choose a new one"
         )
-    # What was deleted may be gone. Its operation, written with the deletion, outlives the request's record.
+    # A deleted resource may be gone. Its operation, written with the deletion, outlives the request's record.
     name, id_ = ("Operation", first.operation) if method.verb == "delete" else (kind.name, first.target)
     found = tx.find(name, id_)
     if found is None or not cause.scope.sees(name, found):

@@ -19,39 +19,39 @@ from kowa import contract, formats, sizes
 
 DEFAULT_PAGE_SIZE = 100
 MAX_PAGE_BYTES = 3 << 20
-# Texts are sorted by their beginning, which a page's token holds. Names are never longer.
+# Texts are sorted by so much of their beginning, which a page's token has to contain. No name is longer.
 MAX_SORT_KEY_CHARS = 256
 _OPERATORS: dict[str, Callable[[Any, Any], bool]] = {"=": eq, ":": eq, "!=": ne, "<": lt, "<=": le, ">": gt, ">=": ge}
 _EMPTY = {"string": "", "bool": False}
 Predicate = Callable[[Message], bool]
 Read = Callable[[Message], Any]
-"""What reads a field of a resource."""
+"""Reads a field of a resource."""
 
 
 def matcher(kind: contract.Message, text: str) -> Predicate:
-    """A filter as a test of one resource: conditions `field op value` joined by AND; `:` asks what a list or map holds.
+    """Compiles a filter into a predicate: conditions `field op value` joined by AND; `:` searches a list or map.
 
-    A value of a map is a field of it by its name, `labels.env`; one that is not there is as if empty.
+    A path like `labels.env` is the value of a map; one that is missing counts as empty.
 
-    Raises Refusal on `filter` with what can't be read.
+    Raises Refusal on `filter` for text that can't be parsed.
     """
     tests = [_test(kind, each) for each in conditions(text)]
     return lambda resource: all(test(resource) for test in tests)
 
 
 def page(kind: contract.Message, resources: Iterable[Message], request: Any) -> tuple[list[Message], str, int]:
-    """What a list's request asks for of resources that come by id: a page, the token of the next, how many there are.
+    """Applies a list request to resources sorted by id: returns a page, the next page's token, and the total.
 
-    A token names the last one seen, so that no page repeats it. Raises Refusal on what can't be read in the request,
-    and on the token of a list with another kind, filter or order.
+    A token names the last resource of its page, so that the next page does not repeat it. Raises Refusal for a field
+    that can't be parsed, and for the token of a list with another kind, filter or order.
     """
     matches, order = matcher(kind, request.filter), _order(kind, request.order_by)
     ordered = [resource for resource in resources if matches(resource)]
     for read, descending in reversed(order):
         ordered.sort(key=read, reverse=descending)
-    asked = json.dumps([kind.name, request.filter, request.order_by]).encode()
-    digest = hashlib.sha256(asked).hexdigest()[:16]
-    start = bisect_left(ordered, True, key=_is_behind(request.page_token, order, digest)) if request.page_token else 0
+    query = json.dumps([kind.name, request.filter, request.order_by]).encode()
+    digest = hashlib.sha256(query).hexdigest()[:16]
+    start = bisect_left(ordered, True, key=_is_after(request.page_token, order, digest)) if request.page_token else 0
     part = ordered[start : start + (request.page_size or DEFAULT_PAGE_SIZE)]
     sizes_so_far = accumulate(resource.ByteSize() for resource in part)
     part = part[: max(1, sum(size <= MAX_PAGE_BYTES for size in sizes_so_far))]
@@ -62,7 +62,7 @@ def page(kind: contract.Message, resources: Iterable[Message], request: Any) -> 
 
 
 def _order(kind: contract.Message, text: str) -> list[tuple[Read, bool]]:
-    """What reads each sort key, and whether it runs descending."""
+    """Returns a reader of each sort key, and whether it sorts descending."""
     order: dict[str, tuple[Read, bool]] = {}
     for part in filter(None, (part.strip() for part in text.split(","))):
         path, _, direction = part.partition(" ")
@@ -75,8 +75,8 @@ def _order(kind: contract.Message, text: str) -> list[tuple[Read, bool]]:
     return list(order.values())
 
 
-def _is_behind(token: str, order: list[tuple[Read, bool]], digest: str) -> Predicate:
-    """Whether a resource stands behind the one that a token names."""
+def _is_after(token: str, order: list[tuple[Read, bool]], digest: str) -> Predicate:
+    """Returns a predicate: whether a resource comes after the one that a token names."""
     foreign = invalid("page_token", "is not one that this list returned; start anew")
     try:
         last = json.loads(base64.urlsafe_b64decode(token))
@@ -86,20 +86,20 @@ def _is_behind(token: str, order: list[tuple[Read, bool]], digest: str) -> Predi
     if last.get("of") != digest or not isinstance(last["keys"], list):
         raise foreign
 
-    def is_behind(resource: Message) -> bool:
+    def is_after(resource: Message) -> bool:
         for (read, descending), key in pairs:
-            own = read(resource)
-            if type(own) is not type(key):
+            value = read(resource)
+            if type(value) is not type(key):
                 raise foreign
-            if own != key:
-                return bool(own < key if descending else own > key)
+            if value != key:
+                return bool(value < key if descending else value > key)
         return meta(resource).id > id_
 
-    return is_behind
+    return is_after
 
 
-def _test(kind: contract.Message, asked: Condition) -> Predicate:
-    path, operator, text = asked.path, asked.operator, asked.value
+def _test(kind: contract.Message, condition: Condition) -> Predicate:
+    path, operator, text = condition.path, condition.operator, condition.value
     field, read, many = _select(kind, path, "filter")
     if many:
         if operator != ":":
@@ -107,7 +107,7 @@ def _test(kind: contract.Message, asked: Condition) -> Predicate:
             raise invalid("filter", f"{path} is a {many}; ask with {ways}")
         wanted = text if many == "map" else _parse(field, path, text)
         return lambda resource: wanted in read(resource)
-    # What a reference holds may be asked for by a part of it.
+    # With `:`, a reference may be searched by a part of the id.
     value = text if operator == ":" and field.ref else _parse(field, path, text)
     if operator == ":" and isinstance(value, str):
         return lambda resource: value.lower() in read(resource).lower()
@@ -116,10 +116,10 @@ def _test(kind: contract.Message, asked: Condition) -> Predicate:
 
 
 def _select(kind: contract.Message, path: str, argument: str) -> tuple[contract.Field, Read, str]:
-    """The field that a path leads to, what reads it (or its value of a name, in a map), and whether it is one value
-    (empty), a `list` or a `map`. Times are read as nanoseconds. Raises Refusal on the argument where there is no field.
+    """Returns the field at a path, its reader (for a name in a map, of one value), and its form: `list`, `map` or, for
+    a single value, empty. Times are read as nanoseconds. Raises Refusal on the argument if there is no such field.
     """
-    about: contract.Message | None = kind
+    schema: contract.Message | None = kind
     field: contract.Field | None = None
     parts = names(path) or [path]
     for index, part in enumerate(parts):
@@ -127,18 +127,18 @@ def _select(kind: contract.Message, path: str, argument: str) -> tuple[contract.
             return _value_of_map(field, ".".join(parts[:index]), ".".join(parts[index:]))
         if field is not None and field.is_collection:
             raise invalid(argument, f"{quoted(path)} leads into {field.name}, which holds many")
-        field = about.fields.get(part) if about is not None else None
-        if about is None or field is None:
+        field = schema.fields.get(part) if schema is not None else None
+        if schema is None or field is None:
             raise invalid(argument, f"{kind.name.rpartition('.')[2]} has no field {quoted(path)}")
-        about = about.submessages.get(part)
+        schema = schema.submessages.get(part)
     assert field is not None
     read = attrgetter(".".join(parts))
     if field.is_collection:
         if field.type == "message":
             raise invalid(argument, f"{path} holds no plain values; nothing can be asked of it")
         return field, read, "map" if field.is_map else "list"
-    if about is not None:
-        raise invalid(argument, f"{path} is no value by itself; name one of its fields: {', '.join(about.fields)}")
+    if schema is not None:
+        raise invalid(argument, f"{path} is no value by itself; name one of its fields: {', '.join(schema.fields)}")
     return field, (lambda resource: read(resource).ToNanoseconds()) if field.type == "message" else read, ""
 
 
@@ -148,7 +148,7 @@ def _value_of_map(field: contract.Field, path: str, name: str) -> tuple[contract
 
 
 def _parse(field: contract.Field, path: str, text: str) -> Any:
-    """The value that a text stands for. Raises Refusal on `filter`."""
+    """Parses a text as a value of the field. Raises Refusal on `filter`."""
     if field.type == "enum":
         values = CONTRACT.enums[field.type_name]
         numbers = [value.number for value in values if text.lower() in (value.short, value.name.lower())]
@@ -181,5 +181,5 @@ def _parse(field: contract.Field, path: str, text: str) -> Any:
 
 
 def _sort_key(read: Read) -> Read:
-    """What a resource is sorted by, by a field."""
+    """Returns a reader of a field's sort key, which cuts long texts."""
     return lambda resource: value[:MAX_SORT_KEY_CHARS] if isinstance(value := read(resource), str) else value

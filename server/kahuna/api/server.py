@@ -1,4 +1,4 @@
-"""Puts the kinds' services on the wire, every method by its descriptor."""
+"""Serves the kinds' services over gRPC, every method by its descriptor."""
 
 import time
 from collections.abc import AsyncIterator, Callable, Iterable
@@ -40,9 +40,9 @@ class ApiHandler(grpc.GenericRpcHandler):
 
 
 def _reader(method: contract.Method, view: View) -> Callable[[bytes], tuple[Call, Message]]:
-    """Reads a method's requests: whose call it is with what they see, and what they ask.
+    """Returns a parser of a method's requests, which yields the call with the caller's view, and the request.
 
-    It runs inside the calls: what gRPC reads by itself, it also answers by itself.
+    It runs inside the handler: gRPC would answer a message that it can't parse by itself, without our refusal.
     """
     parse = CONTRACT.stub(method.request.name).FromString
 
@@ -66,17 +66,17 @@ def _unary(kind: Kind[Any], method: contract.Method, view: View) -> Handler:
     answered = CALLS.labels(method.name, "OK")
 
     async def serve(data: bytes, context: Context) -> Message | None:
-        begun = time.perf_counter()
+        started = time.perf_counter()
         try:
             answer, operation = await carry_out(*read(data))
             if operation:
                 await context.send_initial_metadata(((OPERATION_HEADER, operation),))
             answered.inc()
             return answer
-        except Exception as error:  # noqa: BLE001 - the edge: nothing of the inside may get out
+        except Exception as error:  # noqa: BLE001 - error boundary: no internals may get out
             refusal = as_refusal(method.name, error)
         finally:
-            seconds.observe(time.perf_counter() - begun)
+            seconds.observe(time.perf_counter() - started)
         CALLS.labels(method.name, refusal.status).inc()
         await abort(context, refusal)
         return None
@@ -91,7 +91,7 @@ def _streaming(kind: Kind[Any], method: contract.Method, view: View) -> Handler:
         try:
             async for answer in carry_out(*read(data)):
                 yield answer
-        except Exception as error:  # noqa: BLE001 - the edge
+        except Exception as error:  # noqa: BLE001 - error boundary
             await abort(context, as_refusal(method.name, error))
 
     return grpc.unary_stream_rpc_method_handler(serve, None, SERIALIZE)

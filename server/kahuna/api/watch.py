@@ -1,4 +1,4 @@
-"""A watch: the set at one revision, then the changes, the latest of each resource when the reader is slow."""
+"""Watches: the set at one revision, then the changes; a slow reader gets only the latest of each resource."""
 
 import asyncio
 from collections.abc import AsyncIterator, Callable
@@ -17,26 +17,26 @@ from kowa.v2 import meta_pb2
 async def follow(
     reader: ScopedView, kind: contract.Kind, response: Any, matches: Callable[[Message], bool], revision: int
 ) -> AsyncIterator[Message]:
-    """Yields responses for ever. With a revision only what changed after it, else the whole set first.
+    """Yields responses for ever: with a revision the changes after it, without one the whole set first.
 
-    Raises Refusal REVISION_COMPACTED when the log does not reach back that far, or has not come that far. What is not
-    yet read is kept once a resource, so a reader that stops costs no more than the set.
+    Raises Refusal REVISION_COMPACTED when the log starts after the revision or ends before it. Only the latest change
+    of each resource is kept for a reader, so one that stops reading costs no more memory than the set.
     """
     view = reader.view
     if revision and revision < view.oldest:
-        why = f"revision {revision} is older than the log, which starts at {view.oldest}; watch without a revision"
-        raise Refusal("REVISION_COMPACTED", why)
+        text = f"revision {revision} is older than the log, which starts at {view.oldest}; watch without a revision"
+        raise Refusal("REVISION_COMPACTED", text)
     if revision > view.revision:
-        why = f"revision {revision} has not been yet, only {view.revision}: was the database restored? watch without"
-        raise Refusal("REVISION_COMPACTED", why)
-    # By id: at which revision it changed last, and what it is since.
+        text = f"revision {revision} has not been yet, only {view.revision}: was the database restored? watch without"
+        raise Refusal("REVISION_COMPACTED", text)
+    # By id: the revision of the last change, and the resource since then (None: removed).
     pending: dict[str, tuple[int, Message | None]] = {}
     woken = asyncio.Event()
 
     def collect(at: int, transitions: list[Transition]) -> None:
         for transition in transitions:
             if transition.kind == kind.name:
-                pending.pop(transition.id, None)  # the latest stands last
+                pending.pop(transition.id, None)  # moved to the end: the latest change comes last
                 pending[transition.id] = at, transition.after
                 woken.set()
 
@@ -57,7 +57,7 @@ async def follow(
                 if resource is not None and reader.scope.sees(kind.name, resource) and matches(resource):
                     shown.add(id_)
                     yield response(change=meta_pb2.CHANGE_PUT, revision=at, **{kind.noun: resource})
-                elif revision or id_ in shown:  # nobody knows what an earlier watch has shown
+                elif revision or id_ in shown:  # an earlier watch may have shown it
                     shown.discard(id_)
                     yield response(change=meta_pb2.CHANGE_REMOVED, revision=at, id=id_)
             yield response(change=meta_pb2.CHANGE_SYNCED, revision=synced)

@@ -142,10 +142,8 @@ def _duplicates(message: Message, field: contract.Field, parent: str) -> Iterato
     """Yields elements of a list or map that occur twice, compared by `unique_by` if it is set, and empty references."""
     key_field, seen = field.rule.unique_by, dict[Any, str]()
     for key, element in _values_to_check(message, field):
-        value, path = (
-            getattr(element, key_field) if key_field else element,
-            contract.field_path(parent, field.name, key),
-        )
+        value = getattr(element, key_field) if key_field else element
+        path = contract.field_path(parent, field.name, key)
         if not value:  # a missing key field is reported with the element's own fields
             yield from [Violation(path, "names nothing")] if field.ref else []
         elif value in seen and field.ref:

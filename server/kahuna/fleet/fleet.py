@@ -1,4 +1,4 @@
-"""All sessions, and which of them a commit concerns."""
+"""All sessions, and the dispatch of commits to those that they concern."""
 
 import asyncio
 import contextlib
@@ -24,13 +24,13 @@ log = structlog.get_logger()
 
 SUPERSEDED = "superseded by a newer session of the same agent"
 STALE_AFTER_S = 20.0  # without a message of the agent
-MAX_VERSION_CHARS = 64  # that are kept of an agent's version
+MAX_VERSION_CHARS = 64  # of an agent's version; the rest is cut off
 REVOKED = "its token has been revoked"
 _CONNECTED = frozenset({agent_pb2.STREAM_ONLINE, agent_pb2.STREAM_STALE})
 
 
 class Fleet:
-    """The sessions of this process, at most one an agent."""
+    """The sessions of this process, at most one for each agent."""
 
     def __init__(self, store: Store) -> None:
         self.store = store
@@ -40,9 +40,9 @@ class Fleet:
 
     @contextlib.asynccontextmanager
     async def session(self, agent: str, token: str, version: str) -> AsyncIterator[Session]:
-        """A new session: its epoch is one more than the last, and an older session of the agent ends.
+        """Opens a session with the next epoch, and ends an older one of the agent.
 
-        The agent is OFFLINE afterwards unless a newer one is there, even if the caller is cancelled while it opens.
+        Afterwards the agent is OFFLINE unless it has a newer session, even if the caller was cancelled while it opened.
         """
         opening = asyncio.create_task(self._open(agent, token, version))
         try:
@@ -51,12 +51,12 @@ class Fleet:
             await asyncio.shield(self._close(opening))
 
     async def end_command(self, session: Session, result: fleet_pb2.CommandResult) -> None:
-        """Ends a command with its agent's result. An id that is no operation costs no transaction."""
+        """Ends a command with its agent's result. An id without an operation is ignored, without a transaction."""
         if result.id in self.store.view.entries("Operation"):
             await self.store.run(lambda tx: command.end(tx, session.agent, result))
 
     async def start(self) -> None:
-        """After a start nobody is connected."""
+        """Marks all agents OFFLINE: right after a start none is connected."""
 
         def work(tx: Transaction) -> None:
             for id_ in tuple(self.store.view.entries("Agent")):
@@ -67,25 +67,25 @@ class Fleet:
     async def watch_streams(self) -> None:
         """Marks agents STALE that send nothing for STALE_AFTER_S, and ONLINE again when they do, until cancelled.
 
-        Then updates what open operations wait for, if agents have come or gone.
+        When agents have connected or gone, it also updates the messages of waiting operations.
         """
         while True:
-            begun = time.monotonic()
+            before = time.monotonic()
             await asyncio.sleep(STALE_AFTER_S / 8)
             now = time.monotonic()
-            if now - begun > STALE_AFTER_S / 2:
-                # This process itself was suspended: messages that added meanwhile have not been read yet.
+            if now - before > STALE_AFTER_S / 2:
+                # This process itself was suspended: messages that came meanwhile have not been read yet.
                 continue
             try:
                 await self._update_stale(now)
                 if self._streams_changed:
                     self._streams_changed = False
                     await self.store.persist(tracking.explain_waiting)
-            except Exception as error:  # what fails once must not end it for good
+            except Exception as error:  # Error boundary: the next round may succeed
                 log.error("streams.not_updated", exc_info=error)
 
     async def _update_stale(self, now: float) -> None:
-        changed = [one for one in self.sessions.values() if one.stale != (now - one.last_message_at > STALE_AFTER_S)]
+        changed = [it for it in self.sessions.values() if it.stale != (now - it.last_message_at > STALE_AFTER_S)]
         for session in changed:
             session.stale = not session.stale
             log.info("session.stale" if session.stale else "session.recovered", agent=session.agent)
@@ -100,7 +100,7 @@ class Fleet:
 
     async def _open(self, agent: str, token: str, version: str) -> Session:
         def work(tx: Transaction) -> int:
-            # It may have been revoked since the call was let in.
+            # The token may have been revoked since the call was accepted.
             if _is_revoked(tx.find("AgentToken", token)):
                 raise Refusal("UNAUTHENTICATED", "the key has been revoked; use one that is valid")
             record = tx.lock(agent_pb2.Agent, agent)
@@ -119,7 +119,7 @@ class Fleet:
         if older is not None:
             older.end(SUPERSEDED)
         self.sessions[agent] = session
-        # It may also have been revoked since the commit.
+        # It may also have been revoked since that commit.
         if _is_revoked(self.store.view.find("AgentToken", token)):
             session.end(REVOKED)
         log.info("session.opened", agent=agent, epoch=session.epoch, version=version[:MAX_VERSION_CHARS])
@@ -146,13 +146,13 @@ class Fleet:
             if isinstance(after, operation_pb2.Operation) and before is None and after.command:
                 for agent in reach_of_kinds().holders(self.store.view, after.target_kind, after.target):
                     if agent in self.sessions:
-                        self.sessions[agent].touch_commands()
+                        self.sessions[agent].notify_commands()
         if self.sessions:
             self._dispatch(transitions)
 
     def _dispatch(self, transitions: list[Transition]) -> None:
-        """Notes in each session which members of its slice a commit has changed, added or removed."""
-        # A report leaves the generation as it was.
+        """Tells each session which members of its slice a commit has changed, added or removed."""
+        # Reports are left out: they do not change the generation.
         changed = [
             (kind, id_)
             for kind, id_, before, after, *_links in transitions
@@ -163,10 +163,10 @@ class Fleet:
         to_send, to_remove = reach_of_kinds().affected(self.store.view, self.sessions, changed, added, dropped)
         for (kind, id_), agents in to_send.items():
             for agent in agents:
-                self.sessions[agent].touch(id_, kind)
+                self.sessions[agent].mark_changed(id_, kind)
         for (_, id_), agents in to_remove.items():
             for agent in agents:
-                self.sessions[agent].touch(id_, "")
+                self.sessions[agent].mark_changed(id_, "")
 
 
 def _is_revoked(token: Message | None) -> bool:
@@ -174,8 +174,8 @@ def _is_revoked(token: Message | None) -> bool:
 
 
 def _set_stream(tx: Transaction, agent: str, stream: agent_pb2.Stream, epoch: int | None = None) -> None:
-    """Sets how the stream of a connected agent stands; with an epoch, only while that is its newest session."""
-    with contextlib.suppress(Refusal):  # its record may have gone
+    """Sets the stream state of a connected agent; with an epoch, only while that is its newest session."""
+    with contextlib.suppress(Refusal):  # the agent's row may have been removed
         record = tx.lock(agent_pb2.Agent, agent)
         if record.status.stream in _CONNECTED and epoch in (None, record.status.epoch):
             record.status.stream = stream

@@ -25,15 +25,15 @@ from kowa.v2 import agent_pb2, kaktus_pb2, meta_pb2
 log = structlog.get_logger()
 
 STORE_INTERVAL_S = 0.02
-MAX_TRANSACTION_SIZE = 250  # reports and acks stored in one: users' changes wait for no more than that
-MAX_WAITING_BYTES = 4 << 20  # of an agent's reports, before nothing more is read from its stream
-# Limits of a reported resource; of a host's, of the list of unknown domains and files (strangers) and of each fact.
+MAX_TRANSACTION_SIZE = 250  # reports and acks in one transaction: a user's change waits for no more
+MAX_WAITING_BYTES = 4 << 20  # of an agent's unstored reports; above it, its stream is not read
+# Sizes of a reported resource and, for a host, of its list of unknown domains and files (strangers) and of each fact.
 MAX_RESOURCE_BYTES, MAX_STRANGERS_BYTES, MAX_FACT_BYTES = 64 << 10, 48 << 10, 3500
 _KINDS = {kind.message.name: name for name, kind in CONTRACT.kinds.items()}  # by the full names of their messages
 _REPORTED = {name for name, kind in CONTRACT.kinds.items() if kind.converges or "status" in kind.message.fields}
 _CONDITION_TYPES = {fleet_pb2.OUTCOME_FAILED: "Failed", fleet_pb2.OUTCOME_WAITING: "Waiting"}
 Pending = tuple[Session, fleet_pb2.Report | fleet_pb2.Ack]
-"""What an agent has said in a session, until it is stored."""
+"""A message of a session, until it is stored."""
 
 
 class Reports:
@@ -41,30 +41,30 @@ class Reports:
 
     def __init__(self, store: Store, kinds: Kinds) -> None:
         self._store, self._kinds = store, kinds
-        # By agent and id. Stored in the order of arrival, so that no agent holds up another.
+        # By agent and id. Stored in the order of arrival, so that no agent delays another.
         self._pending: dict[tuple[str, str], Pending] = {}
         self._waiting: Counter[str] = Counter()
         self._woken = asyncio.Event()
         self._stored = asyncio.Condition()
 
     async def add(self, session: Session, reports: Iterable[fleet_pb2.Report]) -> None:
-        """Takes what an agent sees; it is stored soon. Returns when more of the agent's may come."""
+        """Takes an agent's reports, to be stored soon. Returns when the agent may send more."""
         await session.slice_known.wait()
         for report in reports:
-            if session.concerns(report.id):
+            if session.check_in_slice(report.id):
                 self.put(session, _shortened(session.agent, report))
         async with self._stored:
             await self._stored.wait_for(lambda: self._waiting[session.agent] <= MAX_WAITING_BYTES)
 
     async def run(self) -> None:
-        """Stores what comes in, until cancelled."""
+        """Stores incoming reports and acks, until cancelled."""
         while True:
             await self._woken.wait()
             await asyncio.sleep(STORE_INTERVAL_S)
             await self._commit(await self._take())
 
     def put(self, session: Session, message: fleet_pb2.Report | fleet_pb2.Ack) -> None:
-        """Takes a report, or the ack of a batch: that it is stored, or why it was refused."""
+        """Takes a report, or the ack of a batch (stored, or refused with a reason)."""
         key = session.agent, _id(message)
         before = self._pending.get(key)
         self._waiting[session.agent] += message.ByteSize() - (before[1].ByteSize() if before else 0)
@@ -72,7 +72,7 @@ class Reports:
         self._woken.set()
 
     async def _take(self) -> list[Pending]:
-        """The next to store."""
+        """Removes and returns the next messages to store."""
         pending = [self._pending.pop(key) for key in list(islice(self._pending, MAX_TRANSACTION_SIZE))]
         for session, message in pending:
             self._waiting[session.agent] -= message.ByteSize()
@@ -84,14 +84,14 @@ class Reports:
         return pending
 
     async def _commit(self, pending: list[Pending]) -> None:
-        """Stores all in one transaction or, when that fails, each in its own: one that is refused loses no other."""
+        """Stores all in one transaction or, if that fails, each in its own, so that one bad message loses no other."""
         try:
             await self._store.persist(lambda tx: _store(tx, self._kinds, pending))
         except Exception as error:
             if len(pending) > 1:
                 log.error("reports.failed", count=len(pending), exc_info=error)
-                for one in pending:
-                    await self._commit([one])
+                for item in pending:
+                    await self._commit([item])
             else:
                 ((session, message),) = pending
                 event = "ack.failed" if isinstance(message, fleet_pb2.Ack) else "report.failed"
@@ -99,32 +99,32 @@ class Reports:
 
 
 def _id(message: fleet_pb2.Report | fleet_pb2.Ack) -> str:
-    """What it is about; empty for an ack."""
+    """The id of the reported resource; empty for an ack."""
     return message.id if isinstance(message, fleet_pb2.Report) else ""
 
 
 def _shortened(agent: str, report: fleet_pb2.Report) -> fleet_pb2.Report:
-    """A report with its message cut. One whose resource is too long becomes a failure that says so."""
+    """A report with a shortened message. If its resource is too large, it becomes a report of that failure."""
     report.message = report.message[:MAX_TEXT_CHARS]
     if resources.noun_of(report.resource) == "kaktus":
-        _limit_host(report.resource)
+        _cut_host(report.resource)
     size = report.resource.ByteSize()
     if size <= MAX_RESOURCE_BYTES:
         return report
     log.warning("report.too_long", agent=agent, id=report.id, size=size)
     report.resource.ClearField("value")
     report.outcome = fleet_pb2.OUTCOME_FAILED
-    wrong = f"its agent says {size} bytes of it, and at most {MAX_RESOURCE_BYTES} are taken"
-    report.message = f"{wrong}; the agent's log may say why"
+    problem = f"its agent says {size} bytes of it, and at most {MAX_RESOURCE_BYTES} are taken"
+    report.message = f"{problem}; the agent's log may say why"
     short = fleet_pb2.Report()
-    short.CopyFrom(report)  # the long one stays in memory as long as a part of it is held
+    short.CopyFrom(report)  # a reference to a part of the large one would keep all of it in memory
     return short
 
 
-def _limit_host(packed: any_pb2.Any) -> None:
+def _cut_host(packed: any_pb2.Any) -> None:
     """Cuts the list of strangers, which may be long after a restore, and adds how many were cut.
 
-    Facts of a length that no host has are left out, so that its capacity is told all the same.
+    Facts of an implausible size are left out, so that the rest, such as the capacity, is stored all the same.
     """
     with contextlib.suppress(DecodeError):
         host = kaktus_pb2.Kaktus.FromString(packed.value)
@@ -142,12 +142,12 @@ def _limit_host(packed: any_pb2.Any) -> None:
 def _store(tx: Transaction, kinds: Kinds, pending: Iterable[Pending]) -> None:
     gone: dict[tuple[str, str], list[str]] = {}
     current = {session for session in {session for session, _ in pending} if _is_current(tx, session)}
-    # Rows are locked in the same order by all who lock several.
+    # Every transaction that locks several rows does so in the same order.
     for session, message in sorted(pending, key=lambda item: (_id(item[1]), item[0].agent)):
         if session not in current:
             continue
         if isinstance(message, fleet_pb2.Ack):
-            with contextlib.suppress(Refusal):  # its record may have gone meanwhile
+            with contextlib.suppress(Refusal):  # the agent's row may have been removed
                 agent = tx.lock(agent_pb2.Agent, session.agent)
                 agent.status.held_revision = session.held_revision
                 agent.status.refusal = message.refusal[:MAX_TEXT_CHARS]
@@ -164,7 +164,7 @@ def _is_current(tx: Transaction, session: Session) -> bool:
 
 
 def _apply(tx: Transaction, kinds: Kinds, session: Session, report: fleet_pb2.Report) -> str:
-    """Stores a report. Returns the kind if the resource is marked and the report says that it is gone from the host."""
+    """Stores a report. Returns the kind if a resource marked for deletion is gone from the host, else nothing."""
     kind = _KINDS.get(report.resource.TypeName(), "")
     if not kind or (not report.gone and kind not in _REPORTED):
         return ""
@@ -174,13 +174,13 @@ def _apply(tx: Transaction, kinds: Kinds, session: Session, report: fleet_pb2.Re
     if report.gone:
         return kind if meta(resource).HasField("delete_time") else ""
     try:
-        seen = resources.unpack(report.resource)
+        observed = resources.unpack(report.resource)
     except DecodeError:
         log.warning("report.unreadable", agent=session.agent, id=report.id)
         return ""
-    _copy_seen(tx, resource, seen, report)
+    _copy_observed(tx, resource, observed, report)
     rules = kinds[kind]
-    rules.whole(tx, resource, Lock.EXCLUSIVE)  # before its parts, as who changes it does: neither waits for the other
+    rules.whole(tx, resource, Lock.EXCLUSIVE)  # before its part, in the order of an update: no deadlock
     reported = tx.report(kind, resource)
     waiting = report.outcome == fleet_pb2.OUTCOME_WAITING
     tracking.advance(tx, reported, report.message[:MAX_TEXT_CHARS], waiting=waiting)
@@ -188,21 +188,21 @@ def _apply(tx: Transaction, kinds: Kinds, session: Session, report: fleet_pb2.Re
     return ""
 
 
-def _copy_seen(tx: Transaction, resource: Message, seen: Message, report: fleet_pb2.Report) -> None:
+def _copy_observed(tx: Transaction, resource: Message, observed: Message, report: fleet_pb2.Report) -> None:
     """Copies status, observed generation and conditions into the resource. The generation never goes back."""
     head = meta(resource)
     head.observed_generation = max(head.observed_generation, min(report.observed_generation, head.generation))
-    # What has failed and is tried again at the same generation, as after a restart, stays in ERROR until it succeeds.
+    # A failed resource that is retried at the same generation, as after a restart, stays in ERROR until it succeeds.
     final = report.outcome in (fleet_pb2.OUTCOME_APPLIED, fleet_pb2.OUTCOME_FAILED)
     still_failed = head.state == meta_pb2.STATE_ERROR and not final and head.observed_generation >= head.generation
     failed = still_failed or report.outcome == fleet_pb2.OUTCOME_FAILED
     head.state = meta_pb2.STATE_ERROR if failed else meta_pb2.STATE_UNSPECIFIED
-    # An agent that can't look says nothing of the status; what was known stays.
-    if "status" in resource.DESCRIPTOR.fields_by_name and seen.HasField("status"):
-        resource.status.CopyFrom(seen.status)  # type: ignore[attr-defined]
+    # An agent that can't observe the resource sends no status; the last one is kept.
+    if "status" in resource.DESCRIPTOR.fields_by_name and observed.HasField("status"):
+        resource.status.CopyFrom(observed.status)  # type: ignore[attr-defined]
     before = meta_pb2.Meta(conditions=head.conditions).conditions
     since = {(condition.type, condition.reason): condition.transition_time for condition in before}
-    found = list(meta(seen).conditions)
+    found = list(meta(observed).conditions)
     if type_ := _CONDITION_TYPES.get(report.outcome):
         found.append(meta_pb2.Condition(type=type_, reason=type_.upper(), message=report.message[:MAX_TEXT_CHARS]))
     if still_failed:

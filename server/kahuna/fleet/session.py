@@ -1,4 +1,4 @@
-"""One agent's session: what it holds, what has changed for it, and the batch under way."""
+"""One agent's session: its holdings, the changes in its slice, and the batch under way."""
 
 import asyncio
 import contextlib
@@ -19,31 +19,31 @@ from kowa.fleet.v1 import fleet_pb2
 
 log = structlog.get_logger()
 
-MAX_BATCH_BYTES = 1 << 20  # of a batch's part; one message stays below MAX_MESSAGE_BYTES with it
+MAX_BATCH_BYTES = 1 << 20  # of a part of a batch, which keeps a message below MAX_MESSAGE_BYTES
 MAX_MESSAGE_BYTES = 4 << 20
 WIRE_OVERHEAD_BYTES = 8  # of each object and id, at most
-MAX_OUTBOUND = 64  # messages that wait for an agent that reads slowly
-MAX_HOLDINGS, MAX_ID_CHARS = 100_000, 36  # objects that an agent may say it holds, and the length of an id of one
-MAX_TEXT_CHARS = 1024  # of an agent's message that are kept
+MAX_OUTBOUND = 64  # messages queued for an agent that reads slowly
+MAX_HOLDINGS, MAX_ID_CHARS = 100_000, 36  # objects that an agent may say it holds; of an id
+MAX_TEXT_CHARS = 1024  # of an agent's texts; the rest is cut off
 
 
 class Session:
-    """What is sent is always the difference between the agent's slice now and what it is known to hold.
+    """Sends the difference between the agent's slice and its holdings, one batch at a time.
 
-    Nothing is queued: `dirty` names what may differ, once each, and one batch at a time is under way.
+    No changes are queued: `_dirty` has the ids that may differ, each once.
     """
 
     def __init__(self, view: View, agent: str, token: str, epoch: int) -> None:
         self.agent, self.token, self.epoch = agent, token, epoch
-        self.held: dict[str, tuple[int, bool]] = {}  # of what it holds: the generation, and whether it is marked
+        self.holdings: dict[str, tuple[int, bool]] = {}  # id -> generation, and whether it is marked for deletion
         self.held_revision = 0
         self.last_message_at = time.monotonic()
         self.stale = False
         self.end_reason: asyncio.Future[str] = asyncio.get_running_loop().create_future()
-        self.finished = asyncio.Event()  # by `end`, or because the stream closed
-        self.holdings_read = asyncio.Event()  # the agent has said all that it holds
-        self.slice_known = asyncio.Event()  # reports are only taken of what is in it
-        self.outside_slice = 0  # reports of resources that are not in it
+        self.finished = asyncio.Event()  # set by `end`, or when the stream has closed
+        self.holdings_read = asyncio.Event()  # set when all holdings have come
+        self.slice_known = asyncio.Event()  # set when `_slice` is filled, which reports are checked against
+        self.outside_slice = 0  # reports of resources outside of the slice
         self.acks: asyncio.Queue[fleet_pb2.Ack] = asyncio.Queue(1)
         self.outbound: deque[fleet_pb2.ConnectResponse] = deque()  # sent after the batch under way
         self.has_commands = True  # there may be some to send
@@ -54,24 +54,24 @@ class Session:
         self._woken = asyncio.Event()
         self._woken.set()
 
-    def end(self, why: str) -> None:
-        """Ends the session; the agent is told why."""
+    def end(self, reason: str) -> None:
+        """Ends the session; the reason is sent to the agent."""
         if not self.end_reason.done():
-            self.end_reason.set_result(why)
+            self.end_reason.set_result(reason)
         self.finished.set()
 
     def add_holdings(self, holdings: Iterable[fleet_pb2.Holding]) -> None:
-        """Takes what the agent says it holds. Raises Refusal when that is more than any slice has."""
+        """Adds to the agent's holdings. Raises Refusal when there are more than any slice has."""
         for item in holdings:
             if len(item.id) > MAX_ID_CHARS:
                 raise Refusal("INVALID_ARGUMENT", f"the agent holds something with an id of {len(item.id)} characters")
-            self.held[item.id] = (item.generation, item.gone)
-        if len(self.held) > MAX_HOLDINGS:
+            self.holdings[item.id] = (item.generation, item.gone)
+        if len(self.holdings) > MAX_HOLDINGS:
             remedy = "stop it, empty its state and start it again"
             raise Refusal("INVALID_ARGUMENT", f"the agent says it holds more than {MAX_HOLDINGS} objects; {remedy}")
 
-    def concerns(self, id_: str) -> bool:
-        """Whether the id is in the agent's slice. Counts and logs (once) those that are not."""
+    def check_in_slice(self, id_: str) -> bool:
+        """Whether the id is in the agent's slice. Counts those that are not, and logs the first."""
         if id_ in self._slice:
             return True
         self.outside_slice += 1
@@ -79,68 +79,69 @@ class Session:
             log.warning("report.outside_slice", agent=self.agent, id=id_[:MAX_ID_CHARS])
         return False
 
-    def touch(self, id_: str, kind: str) -> None:
-        """This resource of the slice may have changed; without a kind, it belongs to the slice no more."""
+    def mark_changed(self, id_: str, kind: str) -> None:
+        """Notes that this resource of the slice may have changed or, without a kind, has left the slice."""
         self._dirty[id_] = kind
         self._woken.set()
 
     def enqueue(self, response: fleet_pb2.ConnectResponse) -> bool:
-        """Queues a message. False when the agent reads too slowly and the queue is full."""
+        """Queues a message. Returns False when the queue is full, because the agent reads too slowly."""
         if len(self.outbound) >= MAX_OUTBOUND:
             return False
         self.outbound.append(response)
         self._woken.set()
         return True
 
-    def touch_commands(self) -> None:
-        """Commands for the agent may have been added."""
+    def notify_commands(self) -> None:
+        """Notes that commands for the agent may have been added."""
         self.has_commands = True
         self._woken.set()
 
-    async def wait_for_change(self, limit: float | None = None) -> None:
-        """Returns when something may have changed since the last difference, or when the time is up."""
+    async def wait_for_change(self, timeout_s: float | None = None) -> None:
+        """Returns when something may have changed since the last difference, or after the timeout."""
         with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(limit):
+            async with asyncio.timeout(timeout_s):
                 await self._woken.wait()
 
     def difference(self) -> tuple[list[fleet_pb2.Object], list[str]]:
-        """Objects that the agent lacks or holds outdated, references first, and ids to remove. Clears `_dirty`."""
+        """Returns objects to send, referenced ones first, and ids to remove. Clears `_dirty`."""
         self._woken.clear()
         if self._send_all:
-            wanted = reach_of_kinds().slice(self._view, self.agent)
+            members = reach_of_kinds().slice(self._view, self.agent)
             self._slice.clear()
         else:
-            wanted = {(kind, id_) for id_, kind in self._dirty.items() if kind}
+            members = {(kind, id_) for id_, kind in self._dirty.items() if kind}
             self._slice.difference_update(self._dirty)
-        ids = {id_ for _, id_ in wanted}
-        removed = [id_ for id_ in (self.held if self._send_all else self._dirty) if id_ in self.held and id_ not in ids]
+        ids = {id_ for _, id_ in members}
+        candidates = self.holdings if self._send_all else self._dirty
+        removed = [id_ for id_ in candidates if id_ in self.holdings and id_ not in ids]
         self._slice |= ids
         self._dirty, self._send_all = {}, False
         self.slice_known.set()
         objects = []
-        for kind, id_ in sorted(wanted, key=lambda member: (reach_of_kinds().order[member[0]], member[1])):
+        for kind, id_ in sorted(members, key=lambda member: (reach_of_kinds().order[member[0]], member[1])):
             resource = self._view.find(kind, id_)
             if resource is not None:
                 head = meta(resource)
-                if self.held.get(id_) != (head.generation, head.HasField("delete_time")):
+                if self.holdings.get(id_) != (head.generation, head.HasField("delete_time")):
                     objects.append(describe(resource))
         return objects, removed
 
-    def stored(self, objects: list[fleet_pb2.Object], removed: list[str], revision: int) -> None:
-        """The agent has acked a difference."""
-        for described in objects:
-            self.held[described.id] = (described.generation, described.gone)
+    def batch_stored(self, objects: list[fleet_pb2.Object], removed: list[str], revision: int) -> None:
+        """Updates the holdings after the agent has acked a difference."""
+        for object_ in objects:
+            self.holdings[object_.id] = (object_.generation, object_.gone)
         for id_ in removed:
-            self.held.pop(id_, None)
+            self.holdings.pop(id_, None)
         self.held_revision = revision
 
-    def refused(self) -> None:
-        """The agent has refused a difference: the whole slice is compared anew next time."""
+    def batch_refused(self) -> None:
+        """Has the whole slice compared next time, after the agent has refused a difference."""
         self._send_all = True
 
 
 def describe(resource: Message) -> fleet_pb2.Object:
-    """A resource as agents get it: without what they report and labels, so that a generation always reads the same."""
+    """A resource as sent to agents: without reported fields and labels, so that one generation has one content."""
     head = meta(resource)
     gone, generation = head.HasField("delete_time"), head.generation
     for changing in ("conditions", "observed_generation", "state", "revision", "etag", "update_time"):
@@ -150,7 +151,7 @@ def describe(resource: Message) -> fleet_pb2.Object:
 
 
 def batches(objects: list[fleet_pb2.Object], removed: list[str], revision: int) -> Iterator[fleet_pb2.ConnectResponse]:
-    """A difference in parts of at most MAX_BATCH_BYTES (a single larger object apart), the last with its mark."""
+    """Yields a difference in parts of at most MAX_BATCH_BYTES (except for a single larger object)."""
     nonce, size = uuid.uuid4().hex, 0
     part = fleet_pb2.Batch(nonce=nonce, revision=revision)
     items: list[fleet_pb2.Object | str] = [*objects, *removed]
