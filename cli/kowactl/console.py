@@ -1,4 +1,4 @@
-"""`kowactl console`: a machine's serial console on this terminal."""
+"""`kowactl console`: an instance's serial console on this terminal."""
 
 import contextlib
 import os
@@ -14,9 +14,9 @@ from kowactl.session import Session
 from kowactl.terminal import STDIN, STDOUT, interruptible, raw_terminal
 
 LEAVE_KEY = b"\x1d"  # Ctrl-]
-MAX_KEYS_BYTES = 64 << 10  # in one message, and that wait for the machine
-POLL_INTERVAL_S = 0.1  # how often it is checked whether the console has ended, or the terminal has another size
-CALL_LIMIT_S = 1.0  # for Kahuna to take keys or a size, and to say why the console has ended; Ctrl-] waits for it
+MAX_KEYS_BYTES = 64 << 10  # in one message, and of those that the instance has not read yet
+POLL_INTERVAL_S = 0.1  # between checks for the console's end and for a new size of the terminal
+CALL_TIMEOUT_S = 1.0  # of calls that send keys or a size, and for the console's last error; Ctrl-] waits that long
 
 
 @click.command(
@@ -36,11 +36,11 @@ def console(session: Session, instance: str) -> None:
         def call(verb: str, **fields: object) -> Any:
             method = kind.service.methods[verb]
             request: Any = contract.load().stub(method.request.name)
-            return session.client.call(method, request(**target, **fields), limit=CALL_LIMIT_S).resource
+            return session.client.call(method, request(**target, **fields), limit=CALL_TIMEOUT_S).resource
 
-        typing = threading.Thread(target=_send_keys, args=(STDIN, call, ended, interrupt), daemon=True)
+        sender = threading.Thread(target=_send_keys, args=(STDIN, call, ended, interrupt), daemon=True)
         with raw_terminal():
-            typing.start()
+            sender.start()
             try:
                 for response in responses:
                     output.write(response.data)
@@ -48,15 +48,15 @@ def console(session: Session, instance: str) -> None:
             finally:
                 ended.set()
                 responses.close()
-                typing.join()
+                sender.join()
 
 
 def _send_keys(
     source: int, call: Callable[..., Any], ended: threading.Event, interrupt: Callable[[BaseException], None]
 ) -> None:
-    """Sends keys and the terminal's size until Ctrl-], which ends the console; after the end of a file it goes on.
+    """Sends keys and the terminal's size until Ctrl-], which ends the console; the end of a file does not.
 
-    Keys that the machine does not take yet wait here and go in one message; to send one again does no harm.
+    Keys that the instance does not read yet are collected here and sent in one message; sending them twice is harmless.
     """
     size, offset, keys, leave, is_open = (0, 0), 0, b"", b"", True
     while not ended.is_set() and (is_open or keys):
@@ -67,18 +67,18 @@ def _send_keys(
             if not select.select([source], [], [], 0 if keys else POLL_INTERVAL_S)[0]:
                 break
             read = b""
-            with contextlib.suppress(OSError):  # of a file that is closed, or a terminal that is gone
+            with contextlib.suppress(OSError):  # the file is closed, or the terminal is gone
                 read = os.read(source, MAX_KEYS_BYTES - len(keys))
             typed, leave, _ = read.partition(LEAVE_KEY)
             keys, is_open = keys + typed, bool(typed and not leave)
         try:
             if keys:
                 offset, keys = call("type-console", offset=offset, data=keys).offset, b""
-        except errors.Unavailable:  # as long as the console is open it is the machine that reads no keys now
+        except errors.Unavailable:  # while the console is open: the instance does not read keys now
             if leave or ended.wait(POLL_INTERVAL_S):
                 break
         except errors.KowaError as error:
-            if not ended.wait(CALL_LIMIT_S):
+            if not ended.wait(CALL_TIMEOUT_S):
                 interrupt(error)
             return
     if leave and not ended.is_set():

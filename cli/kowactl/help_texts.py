@@ -1,4 +1,4 @@
-"""Help from the contract: kinds in sentences, verbs with an example."""
+"""Help texts made from the contract: descriptions and examples of commands."""
 
 import textwrap
 
@@ -10,15 +10,15 @@ LINE_WIDTH = 96
 NO_BREAK = "\N{NO-BREAK SPACE}"
 
 
-def singular(kind: Kind) -> str:
+def noun_with_article(kind: Kind) -> str:
     """`an agent token`."""
     noun = kind.noun.replace("_", " ")
     return f"{'an' if noun[0] in 'aeiou' else 'a'} {noun}"
 
 
 def help_text(kind: Kind, method: Method) -> str:
-    """What a command does. The contract's words are of one call; of the standard verbs they are not the command's."""
-    one, many = singular(kind), kind.plural.replace("-", " ")
+    """Describes a command. Contract comments describe the RPC, so standard verbs get their own text here."""
+    one, many = noun_with_article(kind), kind.plural.replace("-", " ")
     sentences = {
         "list": f"Shows {many}. All of them, or those that match a filter.",
         "get": f"Shows all of {one}.",
@@ -33,12 +33,12 @@ def help_text(kind: Kind, method: Method) -> str:
 
 
 def first_sentence(text: str) -> str:
-    """Its first sentence, whole."""
+    """The first sentence, without its period."""
     return " ".join(text.partition(". ")[0].rstrip(".").split())
 
 
 def example(kind: Kind, method: Method) -> str:
-    """A command line that a reader can change into their own."""
+    """An example command line of the method."""
     start = f"kowactl {kind.command} {method.verb}"
     match method.verb:
         case "list":
@@ -56,15 +56,15 @@ def example(kind: Kind, method: Method) -> str:
         case _:
             target = [_name(kind)] if "id" in method.request.fields else []
             fields = [field for field in method.request.fields.values() if field.name != "id"]
-            own = (_option_example(kind, field) for field in fields if _is_shown(method.request, field))
-            return _wrapped([start, *target, *own])
+            shown_options = (_option_example(kind, field) for field in fields if _is_shown(method.request, field))
+            return _wrapped([start, *target, *shown_options])
 
 
-def _is_shown(about: Message, field: Field) -> bool:
-    """Whether a first example has it: what must be given, also if only at times, and what has a form of its own."""
-    oneof = about.oneofs.get(field.oneof)
+def _is_shown(message: Message, field: Field) -> bool:
+    """Whether an example has it: required fields, also conditionally required ones, and fields with submessages."""
+    oneof = message.oneofs.get(field.oneof)
     is_first = oneof is not None and oneof.required and oneof.fields[0] == field.name
-    return is_first or field.comment.startswith("Required") or field.name in about.submessages
+    return is_first or field.comment.startswith("Required") or field.name in message.submessages
 
 
 def _name(kind: Kind) -> str:
@@ -77,7 +77,7 @@ def _option_example(kind: Kind, field: Field) -> str:
 
 
 def _sample(kind: Kind, field: Field) -> str:
-    """A value that the field would take."""
+    """A valid value of the field."""
     if field.ref:
         return f"my-{contract.load().kinds[field.ref].command}"
     if field.type == "enum":
@@ -108,7 +108,7 @@ def _sample(kind: Kind, field: Field) -> str:
 
 
 def _wrapped(words: list[str]) -> str:
-    """Over several lines, as a shell reads them; an option and its value stay together."""
+    """Joins words to a command line, wrapped as a shell allows; an option and its value stay together."""
     text = " ".join(word.replace(" ", NO_BREAK) for word in words)
     lines = textwrap.wrap(text, LINE_WIDTH, break_long_words=False, break_on_hyphens=False)
     return " \\\n      ".join(lines).replace(NO_BREAK, " ")

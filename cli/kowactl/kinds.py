@@ -1,4 +1,4 @@
-"""The commands of one kind, made from its methods when they are asked for."""
+"""The commands of one kind, built from its methods when they are used."""
 
 import uuid
 from collections.abc import Callable
@@ -17,11 +17,11 @@ from kowactl.session import Session
 from kowactl.terminal import escaped, interruptible, print_message
 
 FORMATS = ["table", "json", "yaml", "name"]
-OPERATION_LIMIT = "10m"
+DEFAULT_TIMEOUT = "10m"  # of waiting for an operation
 EMPTY = "google.protobuf.Empty"
-COMMON_FIELDS = {"id", "etag", "request_id", "validate_only", "timeout"}  # of requests; no options of their own
+COMMON_FIELDS = {"id", "etag", "request_id", "validate_only", "timeout"}  # of requests; not options
 
-Command = tuple[Callable[..., None], list[click.Parameter]]  # what it does, with what
+Command = tuple[Callable[..., None], list[click.Parameter]]  # (callback, parameters)
 
 
 class KindGroup(click.Group):
@@ -34,7 +34,7 @@ class KindGroup(click.Group):
 
     def list_commands(self, context: click.Context) -> list[str]:
         methods = self.kind.service.methods
-        # A stream other than a watch has a command of its own, which uses what is called after it: type-console.
+        # Streams other than watch (console) have hand-written commands, which use the methods named after them.
         streams = {verb for verb, method in methods.items() if method.streams and verb != "watch"}
         return [verb for verb in methods if not {verb, verb.partition("-")[2]} & streams]
 
@@ -64,7 +64,7 @@ def _list(kind: Kind, method: Method) -> Command:
             show_all(kind, list(islice(items, limit)), output, session.references, columns)
 
     order = "name" if "name" in kind.message.fields else "meta.create_time desc"
-    text = "Fields to sort by, joined by commas; desc behind one turns it round."
+    text = "Fields to sort by, joined by commas; append desc for descending order."
     parameters: list[click.Parameter] = [
         _filter_option(kind),
         click.Option(["--order-by"], default=order, show_default=True, help=text),
@@ -116,27 +116,27 @@ def _create(kind: Kind, method: Method) -> Command:
         _check_given(kind, method, kind.message, document)
         _change(session, kind, method, session.references.message(method.request, {kind.noun: document}), values)
 
-    own = [_create_option(field) for field in kind.writable]
-    return run, [*own, _file_option(kind), *_change_options(method)]
+    field_options = [_create_option(field) for field in kind.writable]
+    return run, [*field_options, _file_option(kind), *_change_options(method)]
 
 
 def _update(kind: Kind, method: Method) -> Command:
     changeable = options.changeable(kind)
 
     def run(session: Session, from_file: files.Resource | None, clear: tuple[str, ...], **values: Any) -> None:
-        # What can't be changed is sent as well when a file holds it: Kahuna refuses to change it, by its name.
+        # Immutable fields from a file are sent too, so that Kahuna rejects them by name.
         document, etag = from_file or ({}, "")
         mask = dict.fromkeys(document)
-        typed = options.given_values(changeable, values)
-        for name, value in typed.items():
-            # Of a part that is one, what is not given stays.
-            inner = value if name in kind.message.submessages and isinstance(value, dict) else {}
-            single = inner and not kind.message.fields[name].is_collection and name not in document
-            mask |= dict.fromkeys(f"{name}.{each}" for each in inner) if single else {name: None}
+        given = options.given_values(changeable, values)
+        for name, value in given.items():
+            # For a single submessage, mask only the subfields given; the others keep their values.
+            subfields = value if name in kind.message.submessages and isinstance(value, dict) else {}
+            single = subfields and not kind.message.fields[name].is_collection and name not in document
+            mask |= dict.fromkeys(f"{name}.{each}" for each in subfields) if single else {name: None}
             document[name] = value
         for flag in clear:
             name = flag.replace("-", "_")
-            if name in typed:
+            if name in given:
                 raise click.UsageError(f"--{flag} and --clear {flag} contradict each other")
             mask[name] = document[name] = None
         if not mask:
@@ -149,37 +149,37 @@ def _update(kind: Kind, method: Method) -> Command:
     names, text = click.Choice([options.option_name(field) for field in changeable]), "Empty a field. Can be repeated."
     clear = click.Option(["--clear"], type=names, metavar="FIELD", multiple=True, help=text)
     replaced = " Those given replace all that were there."
-    own = [options.option(field, replaced if field.is_collection else "") for field in changeable]
-    return run, [_target_argument(kind), *own, clear, _file_option(kind), *_change_options(method)]
+    field_options = [options.option(field, replaced if field.is_collection else "") for field in changeable]
+    return run, [_target_argument(kind), *field_options, clear, _file_option(kind), *_change_options(method)]
 
 
 def _custom(kind: Kind, method: Method) -> Command:
-    """A deletion, or a verb of the kind's own."""
-    own = [field for field in method.request.fields.values() if field.name not in COMMON_FIELDS]
+    """A deletion, or a custom verb of the kind."""
+    fields = [field for field in method.request.fields.values() if field.name not in COMMON_FIELDS]
     arguments = [_target_argument(kind)] if "id" in method.request.fields else []
 
     def run(session: Session, **values: Any) -> None:
-        document, parents = options.given_values(own, values), dict[str, str]()
+        document, parents = options.given_values(fields, values), dict[str, str]()
         _check_given(kind, method, method.request, document)
         if arguments:
             document["id"] = session.references.id_of(kind, values["name_or_id"])
-            if method.request.references and kind.parents:  # what it names is likely to be where it is itself
+            if method.request.references and kind.parents:  # look them up in the target's own project or region first
                 resource = getattr(session.client, kind.nouns).get(document["id"])
                 parents = {field: getattr(resource, field) for field in kind.parents}
         _change(session, kind, method, session.references.message(method.request, document, parents), values)
 
-    return run, [*arguments, *map(_create_option, own), *_change_options(method)]
+    return run, [*arguments, *map(_create_option, fields), *_change_options(method)]
 
 
 def _change(session: Session, kind: Kind, method: Method, request: Any, values: dict[str, Any]) -> None:
-    """Sends a change, waits for it if asked to, and prints what is there then."""
+    """Sends a change, waits for it unless --no-wait is given, and prints the result."""
     if "request_id" in method.request.fields:
         request.request_id = str(uuid.uuid4())
-    if plan := values.get("validate_only", False):
+    if is_dry_run := values.get("validate_only", False):
         request.validate_only = True
     answer = session.client.call(method, request)
     resource, operation, output = answer.resource, answer.operation_id, values["output"]
-    if plan:
+    if is_dry_run:
         print_message("valid; nothing was changed")
     elif operation and not values.get("wait"):
         print_message(f"started; wait for it with: kowactl operation wait {operation}")
@@ -188,7 +188,7 @@ def _change(session: Session, kind: Kind, method: Method, request: Any, values: 
             done = session.follow(operation, values["timeout"])
             if kind.converges and method.response == kind.message.name:
                 resource = getattr(session.client, kind.nouns).get(resource.meta.id)
-        except (errors.OperationFailed, errors.OperationPending):  # they tell of it themselves
+        except (errors.OperationFailed, errors.OperationPending):  # these errors already name the operation
             raise
         except BaseException:
             print_message(f"the change is committed and goes on; wait for it with: kowactl operation wait {operation}")
@@ -197,16 +197,16 @@ def _change(session: Session, kind: Kind, method: Method, request: Any, values: 
             print_message(escaped(f"{kind.command} {done.target_name or values['name_or_id']} is gone"))
     if method.response != EMPTY:
         show(kind, resource, output, session.references)
-    elif operation and output != "table":  # nothing is left to be shown but what was done
+    elif operation and output != "table":  # the resource is gone: show the operation
         show(contract.load().kinds["Operation"], session.client.operations.get(operation), output, session.references)
 
 
-def _check_given(kind: Kind, method: Method, about: Message, document: dict[str, Any]) -> None:
-    """Raises click.UsageError naming what is missing, or what of several is given beside another."""
-    required = [field for field in about.fields.values() if field.required and field.name not in COMMON_FIELDS]
+def _check_given(kind: Kind, method: Method, message: Message, document: dict[str, Any]) -> None:
+    """Raises click.UsageError naming the options that are missing, or which options exclude each other."""
+    required = [field for field in message.fields.values() if field.required and field.name not in COMMON_FIELDS]
     missing = [f"--{options.option_name(field)}" for field in required if not document.get(field.name)]
-    for oneof in about.oneofs.values():
-        flags = {name: f"--{options.option_name(about.fields[name])}" for name in oneof.fields}
+    for oneof in message.oneofs.values():
+        flags = {name: f"--{options.option_name(message.fields[name])}" for name in oneof.fields}
         given = [flag for name, flag in flags.items() if document.get(name) is not None]
         if len(given) > 1:
             raise click.UsageError(f"{' and '.join(given)} contradict each other; give one of them")
@@ -224,26 +224,27 @@ def _create_option(field: Field) -> click.Option:
 
 
 def _change_options(method: Method) -> list[click.Parameter]:
-    """What every change has. Only what has a plan can be tried, and begins what can be awaited."""
-    planned: list[click.Parameter] = [
+    """The options of a change. --validate-only and --wait exist only where the method takes validate_only."""
+    dry_run_and_wait: list[click.Parameter] = [
         click.Option(["--validate-only"], is_flag=True, help="Check everything and change nothing."),
         click.Option(["--wait/--no-wait"], default=True, help="Wait until it is done (the default)."),
         _timeout_option(),
     ]
-    why = click.Option(["--reason"], metavar="TEXT", help="Why; kept with the operation.")
-    what = "its operation; a table is silent" if method.response == EMPTY else "it"
+    reason = click.Option(["--reason"], metavar="TEXT", help="The reason for the change; stored with the operation.")
+    printed = "its operation; -o table prints nothing" if method.response == EMPTY else "it"
     kinds = {EMPTY, *(kind.message.name for kind in contract.load().kinds.values())}
-    return [why, *(planned if method.mutates else ()), _output_option(what, named=method.response in kinds)]
+    extra = dry_run_and_wait if method.mutates else ()
+    return [reason, *extra, _output_option(printed, named=method.response in kinds)]
 
 
-def _output_option(what: str = "it", *, named: bool = True) -> click.Option:
+def _output_option(printed: str = "it", *, named: bool = True) -> click.Option:
     formats = click.Choice([form for form in FORMATS if named or form != "name"])
-    return click.Option(["-o", "--output"], type=formats, default="table", help=f"How to print {what}.")
+    return click.Option(["-o", "--output"], type=formats, default="table", help=f"How to print {printed}.")
 
 
 def _timeout_option() -> click.Option:
-    kind = options.Parsed("time", options.duration)
-    return click.Option(["--timeout"], type=kind, default=OPERATION_LIMIT, show_default=True, help="Wait no longer.")
+    kind = options.ParsedParam("time", options.duration)
+    return click.Option(["--timeout"], type=kind, default=DEFAULT_TIMEOUT, show_default=True, help="Wait no longer.")
 
 
 def _filter_option(kind: Kind) -> click.Option:
@@ -252,6 +253,6 @@ def _filter_option(kind: Kind) -> click.Option:
 
 
 def _file_option(kind: Kind) -> click.Option:
-    text = "Values as JSON or YAML, such as get prints; texts as they stand, also with @ before them. - is stdin."
-    parsed = options.Parsed("file", partial(files.resource, kind))
+    text = "Values as JSON or YAML, as get prints them; @ has no special meaning in their texts. - is stdin."
+    parsed = options.ParsedParam("file", partial(files.resource, kind))
     return click.Option(["--from-file"], type=parsed, metavar="FILE", help=text)

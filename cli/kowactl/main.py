@@ -1,4 +1,4 @@
-"""`kowactl`: the platform from a shell. All commands but the console come from the contract."""
+"""`kowactl`: the platform's command line. All commands except the console are built from the contract."""
 
 import io
 import os
@@ -26,14 +26,14 @@ EXIT_CODES = {
     errors.OperationPending: 10,
 }
 CHECK_ENDPOINT = "check KOWABUNGA_ENDPOINT (or --endpoint), and that Kahuna runs"
-# What gRPC says when two can't agree how to speak, and what helps.
+# gRPC handshake error texts and their remedies.
 HANDSHAKE_REMEDIES = {
     "CERTIFICATE_VERIFY_FAILED": "set KOWABUNGA_CA (or --ca) to the authority that signed Kahuna's certificate",
     "Hostname Verification Check failed": "name Kahuna as its certificate does, in KOWABUNGA_ENDPOINT or --endpoint",
-    "WRONG_VERSION_NUMBER": "Kahuna speaks without TLS there: give --insecure, or the endpoint that has TLS",
+    "WRONG_VERSION_NUMBER": "Kahuna uses no TLS there: give --insecure, or the endpoint that has TLS",
     "Failed to create security handshaker": "KOWABUNGA_CA (or --ca) holds no certificate",
-    "Socket closed": f"if it speaks TLS there, leave --insecure out; else {CHECK_ENDPOINT}",
-    "handshake failed": "set KOWABUNGA_CA (or --ca) to whom to trust, or give --insecure where there is no TLS",
+    "Socket closed": f"if it uses TLS there, leave --insecure out; else {CHECK_ENDPOINT}",
+    "handshake failed": "set KOWABUNGA_CA (or --ca) to the CA to trust, or give --insecure where there is no TLS",
 }
 EXIT_INTERRUPTED = 130
 COMPLETE_VARIABLE = "_KOWACTL_COMPLETE"
@@ -46,12 +46,12 @@ Environment:
 
 \b
 Exit codes:
-  0 done              5 does not fit what is there   9 committed, then failed,
-  1 any other error   6 quota or hosts exhausted       cancelled or superseded
-  2 wrong usage       7 key unknown or not allowed  10 not ended within --timeout
-  3 not found         8 Kahuna out of reach, or too busy
-  4 refused as wrong
-  Output that nobody reads any more (| head) is no error; a signal ends kowactl as it does others.
+  0 done              5 conflicts with the current state    9 committed, then failed,
+  1 any other error   6 quota or hosts exhausted              cancelled or superseded
+  2 wrong usage       7 key unknown or not allowed         10 not ended within --timeout
+  3 not found         8 Kahuna unreachable, or too busy
+  4 invalid request
+  A closed pipe (| head) is not an error; on a signal kowactl ends with the usual status.
 
 \b
 Examples:
@@ -69,7 +69,7 @@ class Kinds(click.Group):
         return [*sorted(kind.command for kind in contract.load().kinds.values()), *super().list_commands(context)]
 
     def get_command(self, context: click.Context, name: str) -> click.Command | None:
-        """By its name, in the singular or plural."""
+        """Finds a kind's group by its name, in the singular or plural."""
         for kind in contract.load().kinds.values():
             if name in (kind.command, kind.plural):
                 return KindGroup(kind)
@@ -81,12 +81,12 @@ class Kinds(click.Group):
 )
 @click.option("--endpoint", metavar="HOST:PORT", help="Where Kahuna is, instead of KOWABUNGA_ENDPOINT.")
 @click.option("--ca", metavar="FILE", type=click.Path(exists=True, dir_okay=False), help="Authorities to trust (PEM).")
-@click.option("--insecure", is_flag=True, help="Speak without TLS; the key travels in the clear.")
+@click.option("--insecure", is_flag=True, help="Use no TLS; the key is sent unencrypted.")
 @click.version_option(package_name="kowa", message="%(version)s")
 @click.pass_context
 def cli(context: click.Context, endpoint: str | None, ca: str | None, insecure: bool) -> None:
     """Drive a Kowabunga cloud: kowactl RESOURCE VERB."""
-    os.environ.setdefault("GRPC_VERBOSITY", "NONE")  # what goes wrong is said in one line, by us
+    os.environ.setdefault("GRPC_VERBOSITY", "NONE")  # gRPC's own log is off; kowactl prints errors itself
     context.obj = Session(endpoint, ca, insecure)
 
 
@@ -94,7 +94,7 @@ cli.add_command(console)
 
 
 def main() -> NoReturn:
-    """The edge: what goes wrong becomes one line and an exit code."""
+    """Turns every error into one line and an exit code."""
     terminal.handle_signals()
     terminal.open_closed_standard_files()
     for stream in (sys.stdout, sys.stderr):
@@ -106,7 +106,7 @@ def main() -> NoReturn:
         terminal.print_message("")  # a terminal shows ^C
         sys.exit(EXIT_INTERRUPTED)
     except terminal.Terminated as error:
-        # As the signal would have ended it: whoever waits for this process sees it.
+        # End by the signal itself, so that the parent process sees the usual status.
         (number,) = error.args
         signal.signal(number, signal.SIG_DFL)
         os.kill(os.getpid(), number)
@@ -114,7 +114,7 @@ def main() -> NoReturn:
 
 
 def _run() -> int:
-    """Runs the command line; the exit code. As click's own `main`, but for what becomes of exceptions."""
+    """Like click's `main`, except for exception handling; returns the exit code."""
     try:
         if instruction := os.environ.get(COMPLETE_VARIABLE):
             from click.shell_completion import shell_complete
@@ -133,22 +133,22 @@ def _run() -> int:
         return error.exit_code
     except errors.KowaError as error:
         terminal.print_message(f"kowactl: {terminal.escaped(error_line(error))}")
-        # A host that is away is no Kahuna out of reach: to ask again does not help.
+        # HOST_OFFLINE does not mean Kahuna is unreachable: retrying does not help, so exit as a conflict.
         return EXIT_CODES[errors.Conflict] if error.reason == "HOST_OFFLINE" else EXIT_CODES.get(type(error), 1)
-    except UnicodeEncodeError as error:  # only what was typed can hold what is no text
+    except UnicodeEncodeError as error:  # only arguments can hold undecodable bytes
         terminal.print_message(f"kowactl: {error.object!r} is not UTF-8")
         return click.UsageError.exit_code
     except OSError as error:
-        # What is left to be printed would be tried again at the end, where nobody could say what is wrong.
+        # Python would flush stdout again at exit and fail there unhandled.
         os.dup2(os.open(os.devnull, os.O_WRONLY), terminal.STDOUT)
-        if isinstance(error, BrokenPipeError):  # whoever reads has seen enough: what was asked is done
+        if isinstance(error, BrokenPipeError):  # the reader closed the pipe (head): no error
             return 0
         terminal.print_message(f"kowactl: can't write: {error.strerror}")
         return 1
 
 
 def usage_line(error: click.ClickException) -> str:
-    """What was typed wrongly, and where help is, in one line."""
+    """A usage error and where to find help, in one line."""
     line = " ".join(error.format_message().split()).rstrip(".")
     if isinstance(error, click.UsageError) and error.ctx and "see: " not in line:
         line += f"; see: {error.ctx.command_path} --help"
@@ -156,7 +156,7 @@ def usage_line(error: click.ClickException) -> str:
 
 
 def error_line(error: errors.KowaError) -> str:
-    """An error with all that helps, in one line."""
+    """An error with its violations and remedy, in one line."""
     message = " ".join(error.message.split()) or error.code
     unnamed = [each for each in error.violations if each.field not in message or each.description not in message]
     violations = "; ".join(f"{each.field}: {each.description}" for each in unnamed)

@@ -1,4 +1,4 @@
-"""Fields of the contract as options, and what is typed for them as JSON has it."""
+"""Fields of the contract as options, and typed values converted to JSON form."""
 
 import json
 import re
@@ -13,8 +13,8 @@ from kowa.formats import snake
 from kowactl import files
 
 
-class Parsed(click.ParamType[Any]):
-    """What a function makes of a text. Its ValueError says what is wrong with that."""
+class ParsedParam(click.ParamType[Any]):
+    """A click type whose values a function parses; its ValueError is the error message."""
 
     def __init__(self, name: str, parse: Callable[[str], Any]) -> None:
         self.name, self._parse = name, parse
@@ -27,7 +27,7 @@ class Parsed(click.ParamType[Any]):
 
 
 class EnumName(click.Choice[str]):
-    """An enum by its short names; the full one is what it converts to."""
+    """An enum, given by its short names and converted to the full ones."""
 
     def __init__(self, values: Sequence[Value]) -> None:
         self._full = {value.short: value.name for value in values[1:]}
@@ -40,7 +40,7 @@ class EnumName(click.Choice[str]):
 
 
 def duration(text: str) -> float:
-    """Seconds."""
+    """Parses a time to seconds."""
     found = re.fullmatch(r"(\d+(?:\.\d+)?)(s|m|h)?", text)
     if not found:
         raise ValueError(f"{text!r} is not a time, such as 90s or 10m")
@@ -48,15 +48,15 @@ def duration(text: str) -> float:
 
 
 def from_json(text: str) -> Any:
-    """A part with fields of its own."""
+    """Parses a nested message from JSON."""
     try:
         return json.loads(text, object_pairs_hook=files.unique_names)
     except ValueError as error:
         raise ValueError(f"not JSON: {error}") from None
 
 
-def map_entry(value_type: click.ParamType[Any], value_name: str = "VALUE") -> Parsed:
-    """An entry of a map: the name and the value."""
+def map_entry(value_type: click.ParamType[Any], value_name: str = "VALUE") -> ParsedParam:
+    """The click type of a map's entry, NAME=VALUE."""
 
     def parse(text: str) -> tuple[str, Any]:
         name, equals, content = text.partition("=")
@@ -64,14 +64,14 @@ def map_entry(value_type: click.ParamType[Any], value_name: str = "VALUE") -> Pa
             raise ValueError(f"{text!r} is not NAME=VALUE")
         return name, value_type.convert(content, None, None)
 
-    return Parsed(f"NAME={value_name}", parse)
+    return ParsedParam(f"NAME={value_name}", parse)
 
 
-def part_type(about: Message) -> Parsed:
-    """A message within another, `field=value,field=value` or as JSON: the fields by name, as JSON has them."""
-    fields = {option_name(field): field for field in about.fields.values() if not field.output_only}
-    names = "|".join(map(re.escape, (*fields, *about.fields)))
-    # A comma in a value is one, unless a field's name and = follow.
+def part_type(message: Message) -> ParsedParam:
+    """The click type of a submessage, `field=value,field=value` or JSON."""
+    fields = {option_name(field): field for field in message.fields.values() if not field.output_only}
+    names = "|".join(map(re.escape, (*fields, *message.fields)))
+    # A comma belongs to the value unless NAME= follows it.
     separator = re.compile(rf",(?=(?:{names})=)")
 
     def parse(text: str) -> Any:
@@ -89,41 +89,41 @@ def part_type(about: Message) -> Parsed:
             values[field.name] = [*values.get(field.name, ()), value] if field.repeated else value
         return values
 
-    return Parsed(_syntax(next(iter(fields.values()))) + ("[,NAME=VALUE]" if len(fields) > 1 else ""), parse)
+    return ParsedParam(_syntax(next(iter(fields.values()))) + ("[,NAME=VALUE]" if len(fields) > 1 else ""), parse)
 
 
 def param_type(field: Field) -> click.ParamType[Any]:
-    """What one value of a field is read by; of a map, one entry."""
+    """The click type that parses one value of the field, or one entry of a map."""
     part = contract.load().messages.get(field.type_name)
-    one = part_type(part) if part else element_type(field)
-    return map_entry(one, one.name if part else "VALUE") if field.is_map else one
+    value_type = part_type(part) if part else element_type(field)
+    return map_entry(value_type, value_type.name if part else "VALUE") if field.is_map else value_type
 
 
 def element_type(field: Field) -> click.ParamType[Any]:
-    """What one value of a field is read by, within a part or a map."""
+    """The click type that parses one value of the field within a submessage or a map."""
     if field.type == "enum":
         return EnumName(contract.load().enums[field.type_name])
     if field.type == "message":
-        return Parsed("json", from_json)
+        return ParsedParam("json", from_json)
     if field.type == "bool":
         return click.BOOL
     if field.in_bytes:
-        return Parsed("size", sizes.parse)
+        return ParsedParam("size", sizes.parse)
     if "int" in field.type:
         low, high = (getattr(field.rule, end) if field.rule.HasField(end) else None for end in ("min", "max"))
         return click.IntRange(low, high)
     if field.rule.ssh_public_key:
-        return Parsed("text|@file", files.public_key)
-    return Parsed("text|@file", files.text) if field.long_text else click.STRING
+        return ParsedParam("text|@file", files.public_key)
+    return ParsedParam("text|@file", files.text) if field.long_text else click.STRING
 
 
 def changeable(kind: Kind) -> list[Field]:
-    """What may be given later."""
+    """The fields that update can change."""
     return [field for field in kind.writable if not (field.immutable or field.not_served)]
 
 
 def option(field: Field, note: str = "") -> click.Option:
-    """A field as an option; left out, its value is None or empty."""
+    """The option of a field; its value is None or empty if it is not given."""
     kind, part = param_type(field), contract.load().messages.get(field.type_name)
     names = flags(field)
     if field.type == "bool" and not field.is_collection:
@@ -132,7 +132,7 @@ def option(field: Field, note: str = "") -> click.Option:
         [field.name, *names],
         type=kind,
         multiple=field.is_collection,
-        callback=_joined if field.is_map else None,
+        callback=_to_map if field.is_map else None,
         default=None,
         hidden=field.not_served,
         metavar=field.ref.upper() or (kind.name if part or field.is_map else None),
@@ -140,8 +140,8 @@ def option(field: Field, note: str = "") -> click.Option:
     )
 
 
-def _joined(_: click.Context, __: click.Parameter, pairs: Iterable[tuple[str, Any]]) -> dict[str, Any]:
-    """The entries of a map, each given by itself."""
+def _to_map(_: click.Context, __: click.Parameter, pairs: Iterable[tuple[str, Any]]) -> dict[str, Any]:
+    """Collects the entries of a map, each from an option of its own."""
     try:
         return files.unique_names(pairs)
     except ValueError as error:
@@ -149,19 +149,19 @@ def _joined(_: click.Context, __: click.Parameter, pairs: Iterable[tuple[str, An
 
 
 def field_help(field: Field) -> str:
-    """The comment, as help."""
+    """The help text of a field, from its comment."""
     text = re.sub(r"^(Required|Optional|Output only)\. ", "", field.comment).replace("`", "")
     for value in contract.load().enums[field.type_name][1:] if field.type == "enum" else ():
         text = text.replace(value.name, value.short)
     if field.in_bytes:
         text += " Such as 512M or 8G."
     if field.long_text:
-        text += " Or @FILE, which holds it, @- for stdin; a text that begins with @ is written @@."
+        text += " Or @FILE to read it from a file, @- for stdin; write @@ for a text that begins with @."
     return text + (" By name or id." if field.ref else "")
 
 
 def _part_help(part: Message | None) -> str:
-    """What its fields are."""
+    """The help text of a submessage's fields."""
     return "".join(
         f" {_syntax(field)}{' (required)' if field.required else ''}: {field_help(field)}"
         for field in (part.fields.values() if part else ())
@@ -170,7 +170,7 @@ def _part_help(part: Message | None) -> str:
 
 
 def _syntax(field: Field) -> str:
-    """How a field is given within a part: `weight=NUMBER`."""
+    """The syntax of a field within a submessage: `weight=NUMBER`."""
     kind = element_type(field)
     choices = "|".join(kind.choices) if isinstance(kind, click.Choice) else ""
     number = "NUMBER" if isinstance(kind, click.IntRange) else ""
@@ -183,26 +183,26 @@ def option_name(field: Field) -> str:
 
 
 def flags(field: Field) -> list[str]:
-    """The field's name; before it that of one of several, where it has one: each is given by itself."""
-    one, name = "", option_name(field)
+    """The option's names; for a repeated field also the singular, first (--volume, --volumes)."""
+    singular, name = "", option_name(field)
     if field.ref:
         kind = contract.load().kinds[field.ref]
-        one = kind.command if field.name == kind.nouns else ""
+        singular = kind.command if field.name == kind.nouns else ""
     elif field.type == "message":
-        one = snake(field.type_name.rpartition(".")[2]).replace("_", "-")
+        singular = snake(field.type_name.rpartition(".")[2]).replace("_", "-")
     elif field.is_map:
-        one = name.removesuffix("s")
-    has_singular = field.is_collection and one and name.startswith(one) and name != one
-    return [f"--{one}", f"--{name}"] if has_singular else [f"--{name}"]
+        singular = name.removesuffix("s")
+    has_singular = field.is_collection and singular and name.startswith(singular) and name != singular
+    return [f"--{singular}", f"--{name}"] if has_singular else [f"--{name}"]
 
 
 def given_values(fields: Iterable[Field], values: Mapping[str, Any]) -> dict[str, Any]:
-    """The values of fields that were given, as JSON has them."""
+    """The given options' values, by field name."""
     return {field.name: values[field.name] for field in fields if values[field.name] not in (None, (), {})}
 
 
 def map_elements(field: Field, value: Any, change: Callable[[ElementKey, Any], Any]) -> Any:
-    """A field's value as JSON has it, with each of its elements changed. What does not fit is said later."""
+    """Changes each element of a JSON value. A value of the wrong type is returned as it is: ParseDict reports it."""
     if field.is_map and isinstance(value, dict):
         return {name: change(name, one) for name, one in value.items()}
     if field.repeated and isinstance(value, list | tuple):

@@ -1,4 +1,4 @@
-"""What is read, as people and programs like it: tables, JSON, YAML, names."""
+"""Output formats: table, JSON, YAML, names."""
 
 import json
 import sys
@@ -17,11 +17,11 @@ from kowactl.terminal import escaped
 
 NO_VALUE = "-"
 NAME_WIDTH = 24
-PIPE_WIDTH = 10_000  # where nobody looks, nothing is folded
+PIPE_WIDTH = 10_000  # no wrapping when stdout is not a terminal
 
 
 def show_all(kind: Kind, items: Sequence[Any], form: str, references: References, columns: Sequence[str]) -> None:
-    """Prints a list; a table of it has these columns, fields by their paths."""
+    """Prints a list; `columns` are the field paths of a table."""
     if form in ("json", "yaml"):
         click.echo(_dumped([_as_dict(item) for item in items], form))
     elif form == "name":
@@ -32,7 +32,7 @@ def show_all(kind: Kind, items: Sequence[Any], form: str, references: References
 
 
 def show(kind: Kind, item: Any, form: str, references: References) -> None:
-    """Prints one resource, or what else a verb of its kind answers; in a table all of it."""
+    """Prints one resource or another response; a table shows all set fields."""
     if form in ("json", "yaml"):
         click.echo(_dumped(_as_dict(item), form))
     elif form == "name":
@@ -44,7 +44,7 @@ def show(kind: Kind, item: Any, form: str, references: References) -> None:
 
 
 def show_event(kind: Kind, event: Any, form: str, references: References, path: str) -> None:
-    """Prints one event of a watch: a line, or a document for YAML. Of what is gone only its path is left."""
+    """Prints one event of a watch: a line, or a YAML document. A removed resource is printed as its path."""
     if form in ("json", "yaml"):
         values: dict[str, Any] = {"change": event.change, "revision": event.revision, "id": event.id}
         if event.resource:
@@ -61,7 +61,7 @@ def show_event(kind: Kind, event: Any, form: str, references: References, path: 
 
 
 def _as_dict(item: Any) -> Any:
-    """Canonical proto JSON, whole, in the order of the contract."""
+    """Converts a message to canonical proto JSON, with all fields in the order of the contract."""
     values = MessageToDict(item, preserving_proto_field_name=True, always_print_fields_with_no_presence=True)
     return _ordered(contract.load().messages[item.DESCRIPTOR.full_name], None, values)
 
@@ -77,7 +77,7 @@ def _ordered(message: Message | None, _: ElementKey, values: Any) -> Any:
 
 
 def _cell(kind: Kind, item: Any, path: str, references: References) -> str:
-    """A field's value, by its path. None is empty: whoever counts words counts columns."""
+    """A field's value, by its path. Never empty, so that awk can split columns."""
     message, (*parts, name) = kind.message, path.split(".")
     for part in parts:
         message, item = message.submessages[part], getattr(item, part)
@@ -100,7 +100,7 @@ def _text_of(field: Field, value: Any, references: References) -> str:
         return next((v.short for v in contract.load().enums[field.type_name] if v.number == value and value), "")
     if field.type_name == "google.protobuf.Timestamp":
         return str(value.ToJsonString())
-    if part := contract.load().messages.get(field.type_name):  # as it is typed, but with spaces
+    if part := contract.load().messages.get(field.type_name):  # as in options, but with spaces
         return ", ".join(f"{path}={text}" for path, text in _set_fields(part, value, references))
     if field.type == "message":
         return json.dumps(MessageToDict(value, preserving_proto_field_name=True), ensure_ascii=False)
@@ -109,15 +109,15 @@ def _text_of(field: Field, value: Any, references: References) -> str:
     return sizes.short(value) if field.in_bytes else str(value)
 
 
-def _set_fields(message: Message, item: Any, references: References, above: str = "") -> Iterator[tuple[str, str]]:
-    """All that is set, by path."""
+def _set_fields(message: Message, item: Any, references: References, prefix: str = "") -> Iterator[tuple[str, str]]:
+    """Yields all fields that are set, by path."""
     for descriptor, value in item.ListFields():
         field = message.fields[descriptor.name]
         part = message.submessages.get(field.name)
         if part and not field.is_collection:
-            yield from _set_fields(part, value, references, f"{above}{field.name}.")
+            yield from _set_fields(part, value, references, f"{prefix}{field.name}.")
         else:
-            yield f"{above}{field.name}", _value(field, item, references)
+            yield f"{prefix}{field.name}", _value(field, item, references)
 
 
 def _print_table(columns: Sequence[str], rows: list[list[str]]) -> None:
@@ -137,7 +137,7 @@ def _print_table(columns: Sequence[str], rows: list[list[str]]) -> None:
 
 
 def _dumped(values: Any, form: str, indent: int | None = 2) -> str:
-    """JSON or YAML, with characters as they are where the output and a terminal take all of them as text."""
+    """Dumps JSON or YAML; escapes non-ASCII characters unless stdout can encode and a terminal show all of them."""
 
     def dump(as_is: bool) -> str:
         if form == "json":

@@ -1,4 +1,4 @@
-"""Names for people, ids for the platform."""
+"""Translates names, which people use, to ids and back."""
 
 import json
 from collections import Counter
@@ -22,76 +22,76 @@ from kowactl.options import element_type, map_elements
 if TYPE_CHECKING:
     from kowa.client import Client
 
-MAX_CANDIDATES = 10  # named when a name is ambiguous
+MAX_CANDIDATES = 10  # listed for an ambiguous name
 MAX_SINGLE_READS = 3  # resources of a kind that are read one by one for their names, before all are read at once
 PAGE_SIZE = 1000
 
 
 class References:
-    """Finds what a name means, and the name of what an id means."""
+    """Looks up ids by name, and names by id."""
 
     def __init__(self, client: "Client") -> None:
         self._client = client
         self._known: dict[str, Any] = {}  # resources by id; None when one can't be read
         self._reads: Counter[str] = Counter()
 
-    def message(self, about: Message, document: dict[str, Any], parents: Mapping[str, str] | None = None) -> Any:
-        """A message from a document like JSON, with ids for names, and sizes and enums as JSON has them.
+    def message(self, message: Message, document: dict[str, Any], parents: Mapping[str, str] | None = None) -> Any:
+        """Builds a message from a document like JSON, with ids for names, and sizes and enums converted to JSON's form.
 
-        A name that several bear means the one whose parent is named earlier in the document, or is among the parents:
-        ids by the fields that hold them. Raises click.UsageError naming the field that doesn't fit.
+        Of several resources with the same name, it takes the one whose parent is named earlier in the document, or is
+        in `parents`: ids by field name. Raises click.UsageError naming the field that doesn't fit.
         """
         try:
-            return ParseDict(self._fields(about, parents or {}, "", document), contract.load().stub(about.name)())
+            return ParseDict(self._fields(message, parents or {}, "", document), contract.load().stub(message.name)())
         except ParseError as error:
             raise click.UsageError(" ".join(str(error).split())) from None
 
-    def _fields(self, about: Message, parents: Mapping[str, str], above: str, document: Any) -> Any:
+    def _fields(self, message: Message, parents: Mapping[str, str], path: str, document: Any) -> Any:
         if not isinstance(document, Mapping):
-            return document  # what does not fit is said later
-        found, known = dict(document), dict(parents)  # a project stands before what is in it: it tells that apart
-        for field in about.fields.values():
-            if value := found.get(field.name):
-                change = partial(self._value, field, about.submessages.get(field.name), known, above)
-                found[field.name] = map_elements(field, value, change)
+            return document  # ParseDict reports the wrong type
+        fields, known = dict(document), dict(parents)  # a project precedes the resources in it, and so narrows them
+        for field in message.fields.values():
+            if value := fields.get(field.name):
+                change = partial(self._value, field, message.submessages.get(field.name), known, path)
+                fields[field.name] = map_elements(field, value, change)
                 if field.ref and not field.is_collection:
-                    known[field.name] = found[field.name]
-        return found
+                    known[field.name] = fields[field.name]
+        return fields
 
     def _value(
-        self, field: Field, part: Message | None, parents: Mapping[str, str], above: str, key: ElementKey, value: Any
+        self, field: Field, part: Message | None, parents: Mapping[str, str], parent: str, key: ElementKey, value: Any
     ) -> Any:
-        place = contract.field_path(above, field.name, key)
+        path = contract.field_path(parent, field.name, key)
         if part:
-            return self._fields(part, parents, place, value)
+            return self._fields(part, parents, path, value)
         if field.ref:
             return self.id_of(contract.load().kinds[field.ref], str(value), parents)
         if not isinstance(value, str):
             return value
-        if field.rule.ssh_public_key and (reason := public_key_problem(value)):
-            raise click.UsageError(f"{place}: {reason}")  # before it is sent: it may be a private key
+        if field.rule.ssh_public_key and (problem := public_key_problem(value)):
+            raise click.UsageError(f"{path}: {problem}")  # before it is sent: it may be a private key
         if field.in_bytes or (field.type == "enum" and not value.endswith("_UNSPECIFIED")):
             try:
                 return element_type(field).convert(value, None, None)
             except click.BadParameter as error:
-                raise click.UsageError(f"{place}: {error.message}") from None
+                raise click.UsageError(f"{path}: {error.message}") from None
         return value
 
     def id_of(self, kind: Kind, text: str, parents: Mapping[str, str] | None = None) -> str:
-        """The id of what is called so: an id, a name, or PARENT/NAME where names are unique within a parent.
+        """Looks up an id by a text: an id, a name, or PARENT/NAME where names are unique within a parent.
 
-        Of several that are called so, the one with one of these parents is meant. Raises NotFound, or click.UsageError
-        naming the candidates when there are several.
+        Of several resources with the name, it takes the one with one of these parents. Raises NotFound, or
+        click.UsageError naming the candidates when there are several.
         """
         # Other forms of a UUID, such as 32 hex digits, may be names.
         if ID.fullmatch(text):
             return text.lower()
         if "name" not in kind.message.fields:
-            raise click.UsageError(f"{text!r} is not an id, and {help_texts.singular(kind)} has no name")
-        found = self._called(kind, text)
+            raise click.UsageError(f"{text!r} is not an id, and {help_texts.noun_with_article(kind)} has no name")
+        found = self._find_named(kind, text)
         for field in kind.parents:
             if len(found) > 1 and parents and field in parents:
-                found = self._called(kind, text, f" AND {field} = {_quoted(parents[field])}") or found
+                found = self._find_named(kind, text, f" AND {field} = {_quoted(parents[field])}") or found
         if not found and kind.parents and "/" in text:
             found = self._by_path(kind, text)
         if not found:
@@ -101,24 +101,24 @@ class References:
             raise click.UsageError(f"{text!r} is ambiguous; give an id or a path of these: {choices}")
         return str(found[0].meta.id)
 
-    def name_of(self, kind: Kind, id: str) -> str:  # noqa: A002 - what the contract calls it
-        """The name of what has the id; the id itself when that can't be told."""
+    def name_of(self, kind: Kind, id: str) -> str:  # noqa: A002 - its name in the contract
+        """The name of a resource; its id if it has none or can't be read."""
         return getattr(self._resource(kind, id), "name", "") or id
 
     def path_of(self, kind: Kind, item: Any) -> str:
-        """What `id_of` takes for it: its name, PARENT/NAME where names are unique within a parent, or its id."""
+        """The text by which `id_of` finds it: its name, PARENT/NAME if names are unique within a parent, or its id."""
         name, field = getattr(item, "name", ""), _parent_field(kind, item)
         parent = getattr(item, field) if field else ""
         if not name or ID.fullmatch(name) or (parent and "/" in name):
             return str(item.meta.id)
         if not parent:
             return str(name)
-        above = contract.load().kinds[kind.parents[field]]
-        resource = self._resource(above, parent)
-        return f"{self.path_of(above, resource) if resource else parent}/{name}"
+        parent_kind = contract.load().kinds[kind.parents[field]]
+        resource = self._resource(parent_kind, parent)
+        return f"{self.path_of(parent_kind, resource) if resource else parent}/{name}"
 
     def _resource(self, kind: Kind, id_: str) -> Any:
-        """What has the id. The first few of a kind are read one by one; then all that there are, at once."""
+        """The resource with the id, or None. The first few of a kind are read singly; then all of the kind at once."""
         if id_ not in self._known:
             self._reads[kind.name] += 1
             self._known[id_] = None
@@ -130,22 +130,22 @@ class References:
         return self._known[id_]
 
     def _by_path(self, kind: Kind, path: str) -> list[Any]:
-        """What has the path PARENT/NAME. Raises NotFound when nothing is called as the parent is."""
-        above, _, name = path.rpartition("/")
+        """The resources with the path PARENT/NAME. Raises NotFound when there is no such parent."""
+        parent_path, _, name = path.rpartition("/")
         found, missing = [], list[errors.NotFound]()
         for field, parent in kind.parents.items():
             try:
-                within = self.id_of(contract.load().kinds[parent], above)
-                found += self._called(kind, name, f" AND {field} = {_quoted(within)}")
+                parent_id = self.id_of(contract.load().kinds[parent], parent_path)
+                found += self._find_named(kind, name, f" AND {field} = {_quoted(parent_id)}")
             except errors.NotFound as error:
                 missing.append(error)
         if len(missing) == len(kind.parents):
             raise missing[0]
         return found
 
-    def _called(self, kind: Kind, name: str, more: str = "") -> list[Any]:
-        """What has the name; what is being deleted only if nothing else has it."""
-        found = list(islice(self._resources(kind).list(filter=f"name = {_quoted(name)}{more}"), MAX_CANDIDATES))
+    def _find_named(self, kind: Kind, name: str, conditions: str = "") -> list[Any]:
+        """The resources with a name; those being deleted only if no other has it."""
+        found = list(islice(self._resources(kind).list(filter=f"name = {_quoted(name)}{conditions}"), MAX_CANDIDATES))
         return [item for item in found if item.meta.state != meta_pb2.STATE_DELETING] or found
 
     def _resources(self, kind: Kind) -> Any:
@@ -153,7 +153,7 @@ class References:
 
 
 def _parent_field(kind: Kind, item: Any) -> str:
-    """The field that names what the resource's name is unique within; empty when that is the whole platform."""
+    """The field with the parent within which the resource's name is unique; empty if it is unique everywhere."""
     for unique in kind.uniques:
         if "name" in unique.fields and not (unique.unless and getattr(item, unique.unless)):
             return next((field for field in unique.fields if field in kind.parents), "")
@@ -161,5 +161,5 @@ def _parent_field(kind: Kind, item: Any) -> str:
 
 
 def _quoted(text: str) -> str:
-    """As a filter has it, where an asterisk by itself would be a wildcard."""
+    """Quotes a text for a filter, where an unescaped asterisk would be a wildcard."""
     return json.dumps(text, ensure_ascii=False).replace("*", r"\*")

@@ -1,4 +1,4 @@
-"""One command's connection, made when first needed (grpc takes longer to import than help to print), and its wait."""
+"""One command's connection, opened on first use (importing grpc would slow down help), and its wait."""
 
 from functools import cached_property
 from os import environ
@@ -19,14 +19,14 @@ POLL_INTERVAL_S = 1.0
 
 
 class Session:
-    """Where Kahuna is, and what speaks with it."""
+    """Kahuna's address, the client, and lookups by name."""
 
     def __init__(self, endpoint: str | None, ca: str | None, insecure: bool) -> None:
         self._endpoint, self._ca, self._insecure = endpoint, ca, insecure
 
     @cached_property
     def client(self) -> "Client":
-        """Raises click.UsageError when the environment doesn't say where Kahuna is, or says what can't be."""
+        """The client. Raises click.UsageError when a setting of the environment is missing or malformed."""
         if not environ.get("KOWABUNGA_API_KEY", "").strip():
             raise click.UsageError("set KOWABUNGA_API_KEY to the key to sign in with")
         if not (self._endpoint or environ.get("KOWABUNGA_ENDPOINT", "")).strip():
@@ -39,7 +39,7 @@ class Session:
             client = Client(self._endpoint, ca=self._ca, insecure=self._insecure, reason=reason)
         except OSError as error:
             raise click.UsageError(f"KOWABUNGA_CA (or --ca) can't be read: {error}") from None
-        except UnicodeError:  # of what was typed; the edge tells of it
+        except UnicodeError:  # in an argument; main() reports it
             raise
         except ValueError as error:
             raise click.UsageError(str(error)) from None
@@ -48,19 +48,19 @@ class Session:
 
     @cached_property
     def references(self) -> References:
-        """Names and ids."""
+        """Lookups of ids by name, and of names by id."""
         return References(self.client)
 
-    def follow(self, operation_id: str, limit: float) -> Operation:
-        """Returns the operation when it is done; meanwhile what it waits for is shown on stderr. `limit` is in seconds.
+    def follow(self, operation_id: str, timeout_s: float) -> Operation:
+        """Returns the operation when it is done; until then it shows the progress on stderr.
 
         Raises OperationFailed when it ended otherwise, OperationPending when the time is up, Unavailable when Kahuna is
-        away then.
+        unreachable then.
         """
         from rich.console import Console
         from rich.text import Text
 
-        deadline, shown = monotonic() + limit, ""
+        deadline, shown = monotonic() + timeout_s, ""
         console = Console(stderr=True, highlight=False)
         with console.status("") as status:
             while True:
@@ -70,7 +70,7 @@ class Session:
                 except (errors.OperationPending, errors.Unavailable) as error:
                     if monotonic() >= deadline:
                         raise
-                    state = "Kahuna is out of reach; waiting for it"
+                    state = "Kahuna is unreachable; waiting for it"
                     if isinstance(error, errors.OperationPending):
                         operation = error.operation
                         percent = f" {operation.progress} %" if operation.progress else ""

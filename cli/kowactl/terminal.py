@@ -1,4 +1,4 @@
-"""The terminal and the process in it: what may be printed, that it is left as it was found, how signals end it."""
+"""The terminal and the process in it: escaped output, the restored terminal, and the end by signals."""
 
 import contextlib
 import os
@@ -18,15 +18,15 @@ STDIN, STDOUT, STDERR = range(3)
 # Signals that end a process by default. SIGINT is Python's own: KeyboardInterrupt.
 SIGNALS = (signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT)
 CHECK_INTERVAL_S = 0.1
-_CONTROL_CATEGORIES = frozenset({"Cc", "Cf", "Zl", "Zp"})  # characters that move, colour, hide or turn round
+_CONTROL_CATEGORIES = frozenset({"Cc", "Cf", "Zl", "Zp"})  # they move the cursor, set colours, hide text or reverse it
 
 
 class Terminated(BaseException):
-    """A signal came: raised in the main thread, with its number, so that every `finally` runs."""
+    """Raised in the main thread when a signal comes, with its number, so that every `finally` runs."""
 
 
 def escaped(text: str) -> str:
-    r"""The text with each character that a terminal would act on written out: `\x1b`, `\u202e`, `\n`."""
+    r"""The text with control characters for terminals escaped: `\x1b`, `\u202e`, `\n`."""
     if text.isprintable():
         return text
     return "".join(
@@ -35,24 +35,24 @@ def escaped(text: str) -> str:
 
 
 def print_message(text: str) -> None:
-    """Prints a line on stderr. That nobody reads it changes nothing: neither what is done nor the exit code."""
+    """Prints a line on stderr. A closed stderr is ignored: the command goes on, with the same exit code."""
     with contextlib.suppress(OSError):
         click.echo(text, err=True)
 
 
 def open_closed_standard_files() -> None:
-    """Takes the numbers of closed standard files, lest a connection gets one. To read from them stays an error."""
+    """Opens closed standard files, so that no connection gets their numbers. Reading from them stays an error."""
     for number in (STDIN, STDOUT, STDERR):
         try:
             os.fstat(number)
         except OSError:
-            os.open(os.devnull, os.O_WRONLY)  # the lowest number that is free
-    sys.stdout = sys.stdout or open(STDOUT, "w", closefd=False)  # noqa: SIM115 - as long as we live
+            os.open(os.devnull, os.O_WRONLY)  # takes the lowest free number
+    sys.stdout = sys.stdout or open(STDOUT, "w", closefd=False)  # noqa: SIM115 - until the process ends
     sys.stderr = sys.stderr or open(STDERR, "w", closefd=False)  # noqa: SIM115
 
 
 def handle_signals() -> None:
-    """Lets signals end the program by an exception; a second one ends it at once. What is ignored (nohup) stays so."""
+    """Makes signals raise Terminated; a second one ends the program at once. Ignored signals (nohup) stay ignored."""
     handled = [number for number in SIGNALS if signal.getsignal(number) == signal.SIG_DFL]
 
     def terminate(number: int, _: FrameType | None) -> NoReturn:
@@ -66,14 +66,14 @@ def handle_signals() -> None:
 
 @contextlib.contextmanager
 def interruptible() -> Iterator[Callable[[BaseException], None]]:
-    """For the main thread: whatever waits inside ends with BrokenPipeError when nobody reads stdout any more.
+    """Ends a wait in the main thread with BrokenPipeError once nobody reads stdout any more.
 
-    Yields what lets any thread end it with another exception.
+    Yields a function with which any thread ends the wait with another exception.
     """
     errors: list[BaseException] = []
     output = select.poll()
-    if not os.isatty(STDOUT):  # a terminal's end is a SIGHUP
-        output.register(STDOUT, 0)  # errors only: the reader has gone
+    if not os.isatty(STDOUT):  # a closed terminal sends SIGHUP
+        output.register(STDOUT, 0)  # errors only: the pipe has no reader
 
     def check(_: int, __: FrameType | None) -> None:
         if not errors and output.poll(0):
@@ -87,15 +87,15 @@ def interruptible() -> Iterator[Callable[[BaseException], None]]:
     try:
         yield errors.append
     finally:
-        signal.setitimer(signal.ITIMER_REAL, 0)  # first: Python warns of a signal whose handler has gone
+        signal.setitimer(signal.ITIMER_REAL, 0)  # first: without a handler, Python would warn of the signal
         signal.signal(signal.SIGALRM, signal.SIG_IGN)
 
 
 @contextlib.contextmanager
 def raw_terminal() -> Iterator[None]:
-    """Each key goes through as it is, also Ctrl-C. Whatever ends this, the terminal is as before, and no key left.
+    """Passes each key on unchanged, also Ctrl-C. Afterwards the terminal is as before, and unread keys are dropped.
 
-    When the process is stopped (SIGTSTP) the terminal is given back until it goes on.
+    While the process is stopped (SIGTSTP), the terminal is as before, too.
     """
     if not os.isatty(STDIN):
         yield
@@ -104,18 +104,18 @@ def raw_terminal() -> Iterator[None]:
 
     def restore() -> None:
         with contextlib.suppress(termios.error):  # the terminal is gone
-            termios.tcflush(STDIN, termios.TCIFLUSH)  # keys meant for the machine are not the shell's
-            termios.tcsetattr(STDIN, termios.TCSANOW, before)  # does not wait for output that nobody takes
+            termios.tcflush(STDIN, termios.TCIFLUSH)  # keys for the instance must not reach the shell
+            termios.tcsetattr(STDIN, termios.TCSANOW, before)  # does not wait for output that nobody reads
 
     def stop(_: int, __: FrameType | None) -> None:
         restore()
         os.kill(os.getpid(), signal.SIGSTOP)
 
-    def go_on(_: int, __: FrameType | None) -> None:
-        with contextlib.suppress(termios.error):  # a SIGCONT comes with the SIGHUP of a terminal that is gone
+    def resume(_: int, __: FrameType | None) -> None:
+        with contextlib.suppress(termios.error):  # a closed terminal sends SIGCONT along with SIGHUP
             tty.setraw(STDIN)
 
-    handlers = {signal.SIGTSTP: stop, signal.SIGCONT: go_on}
+    handlers = {signal.SIGTSTP: stop, signal.SIGCONT: resume}
     old = {number: signal.signal(number, handler) for number, handler in handlers.items()}
     print_message("Ctrl-] leaves.")
     try:

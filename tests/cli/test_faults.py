@@ -64,7 +64,7 @@ def test_an_outage_is_waited_out(kowactl: Kowactl, fake: Fake) -> None:
     with process("region", "create", "--name", "slow", "-o", "name") as following:
         assert line(following.stderr) == "CreateRegion slow: The fake wants it so.\n"
         fake.unavailable = 1000
-        assert line(following.stderr) == "Kahuna is out of reach; waiting for it\n"
+        assert line(following.stderr) == "Kahuna is unreachable; waiting for it\n"
         fake.unavailable = 0
         fake.finish()
         made, stderr = following.communicate()

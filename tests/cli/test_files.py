@@ -140,7 +140,7 @@ def test_a_file_named_as_elsewhere_is_not_taken_for_the_text(
     for option in ("--user-data", "--ssh-keys"):
         refused = pretended(*CREATE, option, written)
         assert (refused.code, refused.out, refused.err.count("\n")) == (2, "", 1)
-        assert f"write @{written.rpartition('//')[2]} for what the file holds" in refused.err
+        assert f"write @{written.rpartition('//')[2]} for the content of the file" in refused.err
 
 
 @pytest.mark.parametrize("end", ["", "\n", "\r\n"])
