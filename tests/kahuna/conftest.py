@@ -1,4 +1,4 @@
-"""Worlds for stories, each on both databases."""
+"""Fixtures: a Kahuna on each of the two databases."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,14 +11,14 @@ from tests.postgres import Postgres, postgres
 
 @pytest.fixture(scope="session")
 def server() -> Iterator[Postgres]:
-    """One PostgreSQL for all tests."""
+    """One PostgreSQL for the whole run."""
     with postgres() as started:
         yield started
 
 
 @pytest.fixture(params=["sqlite", pytest.param("postgresql", marks=pytest.mark.postgresql)])
 def database(request: pytest.FixtureRequest) -> str:
-    """An empty database; none named is SQLite's own file."""
+    """The URL of an empty database; empty for SQLite in Kahuna's own file."""
     if request.param == "sqlite":
         return ""
     started: Postgres = request.getfixturevalue("server")
@@ -27,6 +27,6 @@ def database(request: pytest.FixtureRequest) -> str:
 
 @pytest.fixture
 def cloud(tmp_path: Path, database: str) -> Iterator[ControlPlane]:
-    """A Kahuna, empty."""
-    with control_plane(tmp_path, database) as made:
-        yield made
+    """An empty Kahuna."""
+    with control_plane(tmp_path, database) as plane:
+        yield plane

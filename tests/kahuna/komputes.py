@@ -1,4 +1,4 @@
-"""Komputes to ask for, and what has come of them."""
+"""Komputes to create, their parts, and the changes they cause."""
 
 from collections.abc import Callable
 from typing import Any
@@ -16,12 +16,12 @@ PARTS = ("instances", "volumes", "adapters")
 
 
 def adapter(site: Site, subnet: str = "", address: str = "") -> kompute_pb2.Kompute.Adapter:
-    """One in the site's subnet, or another."""
+    """An adapter; default: in the site's subnet."""
     return kompute_pb2.Kompute.Adapter(subnet=subnet or site.subnet.meta.id, address=address)
 
 
 def wanted(site: Site, name: str = "web", **changes: Any) -> kompute_pb2.Kompute:
-    """A kompute to ask for, with two disks and two adapters."""
+    """A kompute to create, with two disks and two adapters."""
     fields: dict[str, Any] = {
         "project": site.project.meta.id,
         "name": name,
@@ -48,13 +48,13 @@ def run_in_kahuna(site: Site, work: Callable[[Transaction], Any]) -> Any:
 
 
 def wait_until_idle(site: Site) -> int:
-    """The revision, once all that was begun has ended."""
+    """Waits until no operation runs; returns the revision."""
     running = "phase = PHASE_RUNNING"
-    until(lambda: not list(site.cloud.client.operations.list(filter=running)), what="quiet")
+    until(lambda: not list(site.cloud.client.operations.list(filter=running)), what="no running operation")
     return site.cloud.kahuna.store.view.revision
 
 
 def kinds_changed_since(site: Site, revision: int) -> list[str]:
-    """The kinds of all that was written since; agents may still have said what they hold."""
+    """The kind of each change since the revision, without agents, whose acks may still come."""
     view = site.cloud.kahuna.store.view
     return [kind for kind in contract.load().kinds if kind != "Agent" for _ in view.changes_since(kind, revision)]

@@ -1,4 +1,4 @@
-"""Which addresses machines are given, and which they may ask for."""
+"""The addresses that adapters get, and those they may request."""
 
 import pytest
 
@@ -22,7 +22,7 @@ def new_adapter(site: Site, subnet: subnet_pb2.Subnet, name: str, address: str =
     return site.client.of(adapter_pb2.Adapter).begin_create(wanted).resource.address
 
 
-def test_no_machine_is_given_its_name_servers_address_and_one_that_asks_may_be_it(site: Site) -> None:
+def test_addresses_of_name_servers_are_not_allocated_unless_requested(site: Site) -> None:
     wanted = subnet_pb2.Subnet(
         vnet=site.vnet.meta.id, name="b", cidr="10.30.0.0/24", dns=["10.30.0.2", "9.9.9.9", "10.30.0.4"]
     )
@@ -31,23 +31,23 @@ def test_no_machine_is_given_its_name_servers_address_and_one_that_asks_may_be_i
     assert new_adapter(site, subnet, "resolver", "10.30.0.4") == "10.30.0.4"
 
 
-def test_a_subnet_of_name_servers_has_no_address_to_give() -> None:
+def test_a_subnet_full_of_name_servers_has_no_free_address() -> None:
     with pytest.raises(Refusal, match=r"subnet 10\.30\.0\.0/30 has no free address"):
         free_address("10.30.0.0/30", "10.30.0.1", ["10.30.0.2"])
 
 
 @pytest.mark.parametrize("mac", ["00:00:5e:00:01:0a", "00:00:5E:00:02:ff", "00:00:5e:12:34:56"])
-def test_a_hardware_address_that_routers_share_is_no_machines(mac: str) -> None:
+def test_a_hardware_address_shared_by_routers_is_refused(mac: str) -> None:
     with pytest.raises(Refusal, match=r"mac: 00:00:5[eE].* is of 00:00:5e, which routers share"):
         check_mac(mac, {}, {})
 
 
-def test_another_hardware_address_may_be_asked_for() -> None:
+def test_a_hardware_address_next_to_the_routers_range_is_accepted() -> None:
     check_mac("00:00:5f:00:01:0a", {}, {})
 
 
-def test_what_the_platform_has_on_a_vnet_is_refused_before_anything_is_made(site: Site) -> None:
-    """Also what it has on the same bridge by another vnet, and on any host that the machine may come to."""
+def test_hardware_addresses_of_the_platform_on_a_vnet_are_refused_without_a_change(site: Site) -> None:
+    """Including those of other vnets on the same bridge, and of every host that may run the instance."""
     on_br0 = [
         site.client.of(vnet_pb2.Vnet).create(vnet_pb2.Vnet(region=site.region.meta.id, name=name, interface="br0"))
         for name in ("office", "lab")
@@ -71,6 +71,6 @@ def test_what_the_platform_has_on_a_vnet_is_refused_before_anything_is_made(site
     assert site.cloud.kahuna.store.view.revision == revision
 
 
-def test_none_of_them_is_ever_drawn() -> None:
+def test_generated_hardware_addresses_are_never_the_platforms() -> None:
     assert reserved.find_mac_owner(mac_of(b"\x01\x02\x03"), {}, {}) == ""
     assert not mac_of(b"\x01\x02\x03").startswith(reserved.metadata_mac("any")[:3])

@@ -1,4 +1,4 @@
-"""What is done once: reboot and reset, begun at most once, and every one gets its end."""
+"""Commands (reboot, reset): carried out at most once, and each operation ends."""
 
 import threading
 from collections.abc import Callable
@@ -20,11 +20,11 @@ from tests.waiting import until
 
 @pytest.fixture
 def site(cloud: ControlPlane) -> Site:
-    """A site."""
+    """A site whose host has not connected."""
     return make_site(cloud)
 
 
-def test_a_reboot_is_done_once_and_changes_no_desired_state(site: Site) -> None:
+def test_a_command_is_carried_out_once_and_keeps_the_generation(site: Site) -> None:
     host = site.connect_host()
     web = site.client.instances.create(site.wanted("web"))
     rebooted = site.client.instances.reboot(web.meta.id)
@@ -41,62 +41,62 @@ def test_a_command_that_the_host_refuses_fails_with_its_reason(site: Site) -> No
         site.client.instances.reboot(web.meta.id)
 
 
-def test_a_command_interrupted_by_the_end_of_its_agent_is_unknown_and_not_done_again(site: Site) -> None:
+def test_a_command_whose_agent_ends_meanwhile_is_unknown_and_not_repeated(site: Site) -> None:
     host = FakeHost()
     host.hangs.set()
     agent = site.cloud.dial(site.secret, host)
     until(lambda: site.client.kaktuses.get(site.host.meta.id).status.memory, what="the host's capacity")
     web = site.client.instances.create(site.wanted("web"))
-    begun = site.client.instances.begin("reset", web.meta.id)
-    until(lambda: host.done, what="the command to be begun")
+    started = site.client.instances.begin("reset", web.meta.id)
+    until(lambda: host.done, what="the start of the command")
     site.cloud.disconnect(agent)
-    again = FakeHost()
-    site.cloud.dial(site.secret, again)
-    until(lambda: site.client.operations.get(begun.operation_id).phase != operation_pb2.PHASE_RUNNING, what="its end")
-    ended = site.client.operations.get(begun.operation_id)
-    assert (ended.phase, ended.message.partition(":")[0]) == (operation_pb2.PHASE_FAILED, "UNKNOWN")
-    assert again.done == []
+    restarted = FakeHost()
+    site.cloud.dial(site.secret, restarted)
+    until(lambda: site.client.operations.get(started.operation_id).phase != operation_pb2.PHASE_RUNNING, what="its end")
+    operation = site.client.operations.get(started.operation_id)
+    assert (operation.phase, operation.message.partition(":")[0]) == (operation_pb2.PHASE_FAILED, "UNKNOWN")
+    assert restarted.done == []
 
 
-def test_a_command_for_a_host_that_is_away_waits_and_is_sent_when_it_is_back(site: Site) -> None:
+def test_a_command_for_an_offline_host_is_sent_when_it_reconnects(site: Site) -> None:
     web = site.running_on_lost_host()
-    begun = site.client.instances.begin("reboot", web.meta.id)
-    back = site.connect_host()
-    assert site.client.operations.wait(begun.operation_id, 60).phase == operation_pb2.PHASE_DONE
-    assert back.done == [("reboot", web.meta.id)]
+    started = site.client.instances.begin("reboot", web.meta.id)
+    host = site.connect_host()
+    assert site.client.operations.wait(started.operation_id, 60).phase == operation_pb2.PHASE_DONE
+    assert host.done == [("reboot", web.meta.id)]
 
 
-def rows(site: Site) -> list[str]:
-    """The commands that have no end yet."""
+def open_commands(site: Site) -> list[str]:
+    """The ids of the commands without a result."""
     with Session(site.cloud.kahuna.store.engine) as session:
         return list(session.exec(select(Command.id)))
 
 
 def phase_and_reason(site: Site, operation: str) -> tuple[operation_pb2.Phase, str]:
-    """Its phase, and the beginning of what it says."""
+    """An operation's phase, and the reason code at the start of its message."""
     found = site.client.operations.get(operation)
     return found.phase, found.message.partition(":")[0]
 
 
-def test_a_command_goes_out_in_the_newest_session_only(site: Site) -> None:
+def test_a_command_is_sent_in_the_newest_session_only(site: Site) -> None:
     web = site.running_on_lost_host()
-    begun = site.client.instances.begin("reset", web.meta.id).operation_id
+    started = site.client.instances.begin("reset", web.meta.id).operation_id
     store, agent = site.cloud.kahuna.store, site.agent.meta.id
     epoch = site.client.agents.get(agent).status.epoch
 
-    def ask(question: Callable[[Transaction, str, int], list[fleet_pb2.Command]], epoch: int) -> list[str]:
-        answer = site.cloud.loop.run(store.run(lambda tx: question(tx, agent, epoch)))
-        return [command.id for command in answer]
+    def query(function: Callable[[Transaction, str, int], list[fleet_pb2.Command]], epoch: int) -> list[str]:
+        found = site.cloud.loop.run(store.run(lambda tx: function(tx, agent, epoch)))
+        return [command.id for command in found]
 
-    assert [ask(commands.take, other) for other in (epoch - 1, epoch + 1)] == [[], []]
-    assert [ask(commands.take, epoch), ask(commands.take, epoch)] == [[begun], []]
-    assert [ask(commands.recall, other) for other in (epoch - 1, epoch)] == [[], [begun]]
+    assert [query(commands.take, other) for other in (epoch - 1, epoch + 1)] == [[], []]
+    assert [query(commands.take, epoch), query(commands.take, epoch)] == [[started], []]
+    assert [query(commands.recall, other) for other in (epoch - 1, epoch)] == [[], [started]]
 
 
-def test_a_command_that_is_being_sent_does_not_expire(site: Site) -> None:
-    """House keeping comes by while the transaction that takes the command has not ended yet."""
+def test_a_command_does_not_expire_while_it_is_being_sent(site: Site) -> None:
+    """The expiry runs while the transaction that takes the command is still open."""
     web = site.running_on_lost_host()
-    begun = site.client.instances.begin("reset", web.meta.id).operation_id
+    started = site.client.instances.begin("reset", web.meta.id).operation_id
     store, agent = site.cloud.kahuna.store, site.agent.meta.id
     epoch = site.client.agents.get(agent).status.epoch
     taken, go_on = threading.Event(), threading.Event()
@@ -110,9 +110,9 @@ def test_a_command_that_is_being_sent_does_not_expire(site: Site) -> None:
     assert taken.wait(60)
     clock, store._clock = store._clock, lambda: clock() + 2 * commands.TIME_TO_LIVE_US
     expiring = site.cloud.loop.start(store.run(commands.expire))
-    with pytest.raises(TimeoutError):  # it is held up by the one that takes
+    with pytest.raises(TimeoutError):  # it waits for the transaction that takes the command
         until(expiring.done, timeout=0.2)
     go_on.set()
-    until(lambda: taking.done() and expiring.done(), what="both")
-    assert phase_and_reason(site, begun)[0] in OPEN
-    assert rows(site) == [begun]
+    until(lambda: taking.done() and expiring.done(), what="both transactions")
+    assert phase_and_reason(site, started)[0] in OPEN
+    assert open_commands(site) == [started]

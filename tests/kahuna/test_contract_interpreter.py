@@ -1,4 +1,4 @@
-"""What the contract says is what happens: in nested messages, lists, maps and oneofs as at the top."""
+"""Rules of the contract are applied to nested messages, lists, maps and oneofs as to top-level fields."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -20,24 +20,24 @@ from tests.made_up import bad_input, made_up
 
 @pytest.fixture(autouse=True, scope="module")
 def contract_with_made_up_kinds() -> Iterator[None]:
-    """The made-up kinds are part of the contract."""
+    """Adds the made-up kinds to the contract."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(contract, "load", made_up)
         yield
 
 
 def stub(of: str, **fields: Any) -> Any:
-    """A made-up message."""
+    """A message of the made-up contract."""
     return made_up().stub(f"made_up.v1.{of}")(**fields)
 
 
 def balancer(**fields: Any) -> Any:
-    """A valid balancer but for some fields, as JSON has them."""
+    """A valid balancer with these fields changed, given as in JSON."""
     return ParseDict(bad_input.balancer(fields), stub("Balancer"))
 
 
-def shown(message: Message) -> dict[str, Any]:
-    """What is set."""
+def as_json(message: Message) -> dict[str, Any]:
+    """The fields that are set, as in JSON."""
     return MessageToDict(message, preserving_proto_field_name=True)
 
 
@@ -47,7 +47,7 @@ KIND = made_up().kinds["Balancer"]
 @pytest.mark.parametrize(("fields", "reason", "words"), [row[1:] for row in bad_input.REFUSED], ids=[
     row[0] for row in bad_input.REFUSED
 ])  # fmt: skip
-def test_bad_input_in_parts_is_refused_with_its_place(fields: dict[str, Any], reason: str, words: str) -> None:
+def test_invalid_parts_are_refused_with_their_field_path(fields: dict[str, Any], reason: str, words: str) -> None:
     with pytest.raises(Refusal) as refused:
         check_resource(balancer(**fields))
     assert refused.value.reason == reason
@@ -56,11 +56,11 @@ def test_bad_input_in_parts_is_refused_with_its_place(fields: dict[str, Any], re
 
 
 @pytest.mark.parametrize("fields", bad_input.TAKEN, ids=lambda fields: str(next(reversed(fields.items()))))
-def test_good_input_in_parts_is_taken(fields: dict[str, Any]) -> None:
+def test_valid_parts_are_accepted(fields: dict[str, Any]) -> None:
     check_resource(balancer(**fields))
 
 
-def test_every_violation_is_named_at_once() -> None:
+def test_all_violations_are_in_one_error() -> None:
     with pytest.raises(Refusal) as refused:
         check_resource(balancer(members=[{}, {"kaktus": "a", "weight": 101}], ports=["x"], address=None))
     assert [violation.field for violation in refused.value.violations] == [
@@ -71,7 +71,7 @@ def test_every_violation_is_named_at_once() -> None:
     ]
 
 
-def test_of_what_is_far_too_long_only_the_first_are_looked_at() -> None:
+def test_only_the_first_elements_of_a_too_long_list_are_checked() -> None:
     with pytest.raises(Refusal) as refused:
         check_resource(balancer(members=[{}] * 1000))
     assert [violation.field for violation in refused.value.violations] == [
@@ -80,7 +80,7 @@ def test_of_what_is_far_too_long_only_the_first_are_looked_at() -> None:
     ]
 
 
-def test_a_verbs_own_parts_are_checked_and_a_resource_in_a_request_is_not_yet() -> None:
+def test_a_request_check_covers_a_verbs_parts_and_leaves_out_its_resource() -> None:
     with pytest.raises(Refusal, match=r"without\[1\].kaktus: is required"):
         check_request(stub("RebalanceBalancersRequest", farm="f", without=[{"kaktus": "a"}, {}]))
     check_request(stub("CreateBalancerRequest", balancer={"members": [{}]}))
@@ -88,22 +88,24 @@ def test_a_verbs_own_parts_are_checked_and_a_resource_in_a_request_is_not_yet() 
         check_request(stub("CreateBalancerRequest"))
 
 
-def test_what_stays_in_a_part_is_not_judged_anew() -> None:
-    kept = {"path": "/" * 40, "protocol": "PROTOCOL_HTTP"}
-    check_resource(balancer(health=kept | {"host_name": "a"}), balancer(health=kept))
+def test_unchanged_values_in_a_part_are_not_checked_again() -> None:
+    stored = {"path": "/" * 40, "protocol": "PROTOCOL_HTTP"}
+    check_resource(balancer(health=stored | {"host_name": "a"}), balancer(health=stored))
     with pytest.raises(Refusal, match=r"health\.host_name"):
-        check_resource(balancer(health=kept | {"host_name": "A"}), balancer(health=kept))
+        check_resource(balancer(health=stored | {"host_name": "A"}), balancer(health=stored))
     check_resource(balancer(address=None, name="new"), balancer(address=None))
     with pytest.raises(Refusal, match="exposure"):
         check_resource(balancer(address=None), balancer())
 
 
 def test_every_rule_of_the_contract_has_an_interpreter() -> None:
-    of_whole_lists_and_maps = {"max_items", "keys", "unique_by"}
-    assert {field.name for field in options_pb2.Rule.DESCRIPTOR.fields} == rules.CHECKS.keys() | of_whole_lists_and_maps
+    rules_of_whole_collections = {"max_items", "keys", "unique_by"}
+    assert {
+        field.name for field in options_pb2.Rule.DESCRIPTOR.fields
+    } == rules.CHECKS.keys() | rules_of_whole_collections
 
 
-def test_what_the_server_fills_is_forgotten_wherever_it_is_sent() -> None:
+def test_output_only_fields_of_a_request_are_cleared_in_all_parts() -> None:
     sent = balancer(
         members=[{"kaktus": "a", "healthy": True}],
         health={"path": "/", "answered": 3},
@@ -111,19 +113,19 @@ def test_what_the_server_fills_is_forgotten_wherever_it_is_sent() -> None:
         status={"calls": 1},
     )
     clear_output_only(sent)
-    assert shown(sent) == bad_input.balancer(
+    assert as_json(sent) == bad_input.balancer(
         {"members": [{"kaktus": "a"}], "health": {"path": "/"}, "limits": {"a": {"rate": "1024"}}}
     )
 
 
-def test_defaults_count_in_parts() -> None:
-    made = balancer(members=[{"kaktus": "a"}, {"kaktus": "b", "weight": 7}], health={"path": "/"})
-    normalize(made)
-    assert [member.weight for member in made.members] == [1, 7]
-    assert shown(made)["health"] == {"path": "/", "protocol": "PROTOCOL_TCP"}
-    plain = balancer()
-    normalize(plain)
-    assert plain == balancer()
+def test_defaults_are_filled_in_in_parts() -> None:
+    filled = balancer(members=[{"kaktus": "a"}, {"kaktus": "b", "weight": 7}], health={"path": "/"})
+    normalize(filled)
+    assert [member.weight for member in filled.members] == [1, 7]
+    assert as_json(filled)["health"] == {"path": "/", "protocol": "PROTOCOL_TCP"}
+    without_parts = balancer()
+    normalize(without_parts)
+    assert without_parts == balancer()
 
 
 MASKS = [
@@ -147,7 +149,7 @@ MASKS = [
 
 
 @pytest.mark.parametrize(("mask", "words"), MASKS, ids=[",".join(mask) for mask, _ in MASKS])
-def test_masks_lead_into_single_parts_and_no_further(mask: list[str], words: str) -> None:
+def test_a_mask_may_name_fields_of_single_parts_only(mask: list[str], words: str) -> None:
     if not words:
         assert fields_of_mask(KIND, balancer(), mask) == mask
         return
@@ -157,7 +159,7 @@ def test_masks_lead_into_single_parts_and_no_further(mask: list[str], words: str
     assert words in refused.value.message
 
 
-def test_without_a_mask_what_is_set_is_taken_and_the_servers_part_is_not() -> None:
+def test_the_default_mask_has_the_set_fields_without_output_only_ones() -> None:
     sent = balancer(health={"path": "/", "answered": 3}, status={"calls": 1}, labels={"a": "b"})
     sent.meta.id = "x"
     assert fields_of_mask(KIND, sent, []) == ["farm", "name", "labels", "health.path", "address"]
@@ -166,7 +168,7 @@ def test_without_a_mask_what_is_set_is_taken_and_the_servers_part_is_not() -> No
 
 
 CHANGES: list[tuple[str, list[str], dict[str, Any], dict[str, Any], dict[str, Any]]] = [
-    # what, mask, what is there, what is sent, what is there then
+    # case, mask, stored before, sent, stored after
     (
         "a part of a part",
         ["health.path"],
@@ -198,16 +200,16 @@ CHANGES: list[tuple[str, list[str], dict[str, Any], dict[str, Any], dict[str, An
 @pytest.mark.parametrize(("mask", "before", "sent", "after"), [row[1:] for row in CHANGES], ids=[
     row[0] for row in CHANGES
 ])  # fmt: skip
-def test_a_mask_takes_what_it_names_and_leaves_the_rest(
+def test_a_mask_changes_the_fields_it_names_and_no_others(
     mask: list[str], before: dict[str, Any], sent: dict[str, Any], after: dict[str, Any]
 ) -> None:
     changed = balancer(**before)
     apply_mask(changed, balancer(**sent), fields_of_mask(KIND, balancer(**sent), mask))
-    assert shown(changed) == shown(balancer(**after))
+    assert as_json(changed) == as_json(balancer(**after))
 
 
 IMMUTABLE: list[tuple[str, dict[str, Any], dict[str, Any], str]] = [
-    # what, what is there, what shall be there, the place that can't be changed
+    # case, stored, sent, the path of the immutable field (empty: accepted)
     ("a field", {"farm": "a"}, {"farm": "b"}, "farm"),
     ("a part's field", {"health": {"path": "/", "zone": "a"}}, {"health": {"path": "/", "zone": "b"}}, "health.zone"),
     ("a part's field emptied", {"health": {"path": "/", "zone": "a"}}, {"health": {"path": "/"}}, "health.zone"),
@@ -220,19 +222,17 @@ IMMUTABLE: list[tuple[str, dict[str, Any], dict[str, Any], str]] = [
 ]  # fmt: skip
 
 
-@pytest.mark.parametrize(
-    ("before", "after", "place"), [row[1:] for row in IMMUTABLE], ids=[row[0] for row in IMMUTABLE]
-)
-def test_what_is_immutable_in_a_part_stays(before: dict[str, Any], after: dict[str, Any], place: str) -> None:
-    if not place:
+@pytest.mark.parametrize(("before", "after", "path"), [row[1:] for row in IMMUTABLE], ids=[row[0] for row in IMMUTABLE])
+def test_immutable_fields_of_parts_cannot_be_changed(before: dict[str, Any], after: dict[str, Any], path: str) -> None:
+    if not path:
         check_immutable(KIND, balancer(**before), balancer(**after))
         return
     with pytest.raises(Refusal) as refused:
         check_immutable(KIND, balancer(**before), balancer(**after))
-    assert refused.value.message == f"{place}: can't be changed; create another balancer"
+    assert refused.value.message == f"{path}: can't be changed; create another balancer"
 
 
-def test_what_is_newly_named_is_found_in_parts() -> None:
+def test_new_references_are_found_in_parts() -> None:
     before = balancer(kaktus="a", members=[{"kaktus": "b"}], status={"kaktus": "x"})
     after = balancer(
         kaktus="a", members=[{"kaktus": "c"}, {"kaktus": "b"}], status={"kaktus": "y"}, limits={"l": {"kaktus": "d"}}
@@ -269,8 +269,8 @@ BALANCERS = st.fixed_dictionaries(
 PATHS = st.sets(st.sampled_from(["name", "members", "labels", "limits", "health", "health.path", "address", "network"]))
 
 
-def written(message: Message) -> Message:
-    """What clients may write of it."""
+def writable_part(message: Message) -> Message:
+    """The message without its output-only fields."""
     copy = type(message)()
     copy.CopyFrom(message)
     clear_output_only(copy)
@@ -278,7 +278,7 @@ def written(message: Message) -> Message:
 
 
 @given(BALANCERS, BALANCERS, PATHS)
-def test_taking_twice_is_taking_once_and_what_is_not_named_stays(before: Any, sent: Any, paths: set[str]) -> None:
+def test_applying_a_mask_is_idempotent_and_keeps_other_fields(before: Any, sent: Any, paths: set[str]) -> None:
     once = type(before)()
     once.CopyFrom(before)
     apply_mask(once, sent, paths)
@@ -290,11 +290,11 @@ def test_taking_twice_is_taking_once_and_what_is_not_named_stays(before: Any, se
     for name in ("name", "members", "labels", "limits", "health", "address"):
         source = sent if name in paths else before
         if name != "health" or "health.path" not in paths:
-            assert getattr(written(once), name) == getattr(written(source), name)
+            assert getattr(writable_part(once), name) == getattr(writable_part(source), name)
 
 
 @given(BALANCERS, BALANCERS)
-def test_a_client_can_not_write_what_is_the_servers(before: Any, sent: Any) -> None:
+def test_a_client_cannot_write_output_only_fields(before: Any, sent: Any) -> None:
     after = type(before)()
     after.CopyFrom(before)
     apply_mask(after, sent, fields_of_mask(KIND, sent, []))
@@ -306,17 +306,17 @@ def test_a_client_can_not_write_what_is_the_servers(before: Any, sent: Any) -> N
 
 
 @given(st.one_of(st.ip_addresses().map(str), st.text("0123456789abcdef:./%", max_size=20)))
-def test_an_address_has_one_text(text: str) -> None:
+def test_only_the_canonical_text_of_an_address_is_accepted(text: str) -> None:
     import ipaddress
 
-    taken = not list(rules.problems(options_pb2.Rule(ip=options_pb2.FAMILY_ANY), text))
-    if taken:
+    accepted = not list(rules.problems(options_pb2.Rule(ip=options_pb2.FAMILY_ANY), text))
+    if accepted:
         assert str(ipaddress.ip_address(text)) == text
     network = not list(rules.problems(options_pb2.Rule(cidr=options_pb2.FAMILY_ANY), text))
     assert not network or str(ipaddress.ip_network(text)) == text
 
 
-def test_an_instance_names_its_parts() -> None:
+def test_references_of_an_instance_include_list_elements() -> None:
     web = instance_pb2.Instance(project="p", zone="z", volumes=["a", "b"], kaktus="k")
     assert [(where, kind) for where, kind, _ in new_references(None, web)] == [
         ("project", "Project"),

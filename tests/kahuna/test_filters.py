@@ -165,9 +165,9 @@ def test_what_could_mean_something_else_is_refused_with_what_to_write(written: s
 
 
 def test_all_but_hello_spares_hello() -> None:
-    machines = [Instance(name="hello"), Instance(name="web")]
+    instances = [Instance(name="hello"), Instance(name="web")]
     for written in ("name != 'hello'", 'name != "hello"', "name != hello", "name!='hello'"):
-        assert [machine.name for machine in machines if matcher(INSTANCE, written)(machine)] == ["web"], written
+        assert [instance.name for instance in instances if matcher(INSTANCE, written)(instance)] == ["web"], written
 
 
 LABELLED = [
@@ -194,9 +194,9 @@ BY_LABEL = [
 
 @pytest.mark.parametrize(("written", "found"), BY_LABEL, ids=[row[0] for row in BY_LABEL])
 def test_values_of_maps_are_asked_for_by_their_names(written: str, found: str) -> None:
-    machines = [*LABELLED, Instance(name="r", metadata={"motd": "x", 'a "b"': "y"})]
-    assert "".join(machine.name for machine in machines if matcher(INSTANCE, written)(machine)) == found
-    assert [machine.labels for machine in machines][2] == {}, "to ask for a label makes none"
+    instances = [*LABELLED, Instance(name="r", metadata={"motd": "x", 'a "b"': "y"})]
+    assert "".join(instance.name for instance in instances if matcher(INSTANCE, written)(instance)) == found
+    assert [instance.labels for instance in instances][2] == {}, "to ask for a label makes none"
 
 
 def test_a_colon_asks_for_a_part_of_texts_and_lists_and_for_all_of_the_rest() -> None:
@@ -207,7 +207,7 @@ def test_a_colon_asks_for_a_part_of_texts_and_lists_and_for_all_of_the_rest() ->
         ("memory:1G", [small]),
         ("power:unspecified", [small, large]),
     ):
-        assert [machine for machine in (small, large) if matcher(INSTANCE, written)(machine)] == found, written
+        assert [instance for instance in (small, large) if matcher(INSTANCE, written)(instance)] == found, written
     assert not matcher(schema_of(Operation()), "progress:1")(Operation(progress=10))
 
 

@@ -1,4 +1,4 @@
-"""A host that never comes back: nothing waits for it for ever, and nothing is released by mistake."""
+"""Forgetting a lost host: everything that waits for it is released, and nothing else."""
 
 from typing import Any
 
@@ -15,7 +15,7 @@ from tests.waiting import until
 
 @pytest.fixture
 def lost(cloud: ControlPlane) -> Site:
-    """A site with a machine on a host that has gone away, and the machine being deleted."""
+    """A site with an offline host and an instance on it, which is being deleted with its disk and adapter."""
     site = make_site(cloud)
     site.running_on_lost_host()
     for kind in (site.client.instances, site.client.volumes, site.client.adapters):
@@ -35,20 +35,20 @@ def remaining(site: Site) -> list[int]:
     return [len(list(kind.list())) for kind in kinds]
 
 
-def test_what_waits_for_a_lost_host_is_released_when_it_is_forgotten(lost: Site) -> None:
+def test_forgetting_a_host_releases_what_waits_for_it(lost: Site) -> None:
     assert remaining(lost) == [1, 1, 1]
     with pytest.raises(errors.Invalid, match="yes_host_is_gone: is required"):
         forget(lost)
     forget(lost, yes_host_is_gone=True)
     assert remaining(lost) == [0, 0, 0]
     assert not list(lost.client.operations.list(filter="phase = PHASE_WAITING"))
-    # Should it return, it is bound to nothing, told nothing, and what it held concerns it no more.
+    # If it returns, its agent has no node: its slice is empty.
     back = FakeHost()
     lost.cloud.dial(lost.secret, back)
-    until(lambda: lost.cloud.fleet_sessions() and not back.wanted, what="an agent without a task")
+    until(lambda: lost.cloud.fleet_sessions() and not back.wanted, what="an agent without a slice")
 
 
-def test_what_waits_for_a_lost_member_of_a_network_node_is_released_when_it_is_taken_out(cloud: ControlPlane) -> None:
+def test_removing_a_lost_member_of_a_network_node_releases_what_waits_for_it(cloud: ControlPlane) -> None:
     site = make_site(cloud)
     agent, secret = cloud.agent("agent-2")
     running = cloud.dial(secret, FakeHost())
@@ -65,7 +65,7 @@ def test_what_waits_for_a_lost_member_of_a_network_node_is_released_when_it_is_t
     assert not list(site.client.vnets.list(filter='name = "idle"'))
 
 
-def test_an_agent_is_not_taken_from_a_host_that_holds_something(lost: Site) -> None:
+def test_unbinding_the_agent_of_a_host_with_instances_is_refused(lost: Site) -> None:
     host = lost.client.of(kaktus_pb2.Kaktus).get(lost.host.meta.id)
     host.agent = ""
     with pytest.raises(errors.Conflict, match="forget it"):
@@ -73,7 +73,7 @@ def test_an_agent_is_not_taken_from_a_host_that_holds_something(lost: Site) -> N
     assert remaining(lost) == [1, 1, 1]
 
 
-def test_a_host_deleted_before_it_is_forgotten_holds_nothing_up(lost: Site) -> None:
+def test_a_deleted_host_can_be_forgotten_and_nothing_remains(lost: Site) -> None:
     client, agents = lost.client, lost.client.of(agent_pb2.Agent)
     networks: tuple[Any, ...] = (
         (client.subnets, lost.subnet),
@@ -89,14 +89,14 @@ def test_a_host_deleted_before_it_is_forgotten_holds_nothing_up(lost: Site) -> N
         agents.begin_delete(lost.agent.meta.id)
     forget(lost, yes_host_is_gone=True)
     agents.delete(lost.agent.meta.id)
-    left = [kind for kind in contract.load().kinds if kind not in ("Operation", "Region", "Project")]
-    stubs = {kind: contract.load().stub(contract.load().kinds[kind].message.name) for kind in left}
-    assert {kind: len(list(client.of(stub).list())) for kind, stub in stubs.items()} == dict.fromkeys(left, 0)
+    kinds = [kind for kind in contract.load().kinds if kind not in ("Operation", "Region", "Project")]
+    stubs = {kind: contract.load().stub(contract.load().kinds[kind].message.name) for kind in kinds}
+    assert {kind: len(list(client.of(stub).list())) for kind, stub in stubs.items()} == dict.fromkeys(kinds, 0)
     assert not list(client.operations.list(filter="phase = PHASE_WAITING"))
     assert not list(client.operations.list(filter="phase = PHASE_RUNNING"))
 
 
-def test_a_forgotten_host_gets_no_machines_and_what_waited_on_it_says_why(cloud: ControlPlane) -> None:
+def test_a_forgotten_host_gets_no_instances_and_waiting_operations_say_why(cloud: ControlPlane) -> None:
     site = make_site(cloud)
     agent = cloud.dial(site.secret, FakeHost())
     until(lambda: site.client.kaktuses.get(site.host.meta.id).status.memory, what="the host's capacity")
@@ -109,7 +109,7 @@ def test_a_forgotten_host_gets_no_machines_and_what_waited_on_it_says_why(cloud:
         site.client.instances.begin_create(wanted)
 
 
-def test_an_agent_serves_one_node_be_it_host_or_network(cloud: ControlPlane) -> None:
+def test_an_agent_serves_at_most_one_node(cloud: ControlPlane) -> None:
     site = make_site(cloud)
     kiwis = site.client.of(kiwi_pb2.Kiwi)
 
@@ -140,19 +140,19 @@ def test_an_agent_serves_one_node_be_it_host_or_network(cloud: ControlPlane) -> 
         kiwis.begin_create(second)
 
 
-def test_each_member_of_a_kiwi_has_an_address_of_its_own(cloud: ControlPlane) -> None:
+def test_two_members_of_a_kiwi_with_one_underlay_address_are_refused(cloud: ControlPlane) -> None:
     site = make_site(cloud)
     members = [
         kiwi_pb2.Kiwi.Member(agent=cloud.agent(name)[0].meta.id, zone=site.zone.meta.id, underlay_address=address)
         for name, address in {"agent-2": "fd00::1", "agent-3": "", "agent-4": "", "agent-5": "fd00::1"}.items()
     ]
     wanted = kiwi_pb2.Kiwi(region=site.region.meta.id, name="kiwi-1", members=members)
-    said = r"members\[3\].underlay_address: fd00::1 is the address of members\[0\], too; give each member its own"
-    with pytest.raises(errors.Invalid, match=said):
+    message = r"members\[3\].underlay_address: fd00::1 is the address of members\[0\], too; give each member its own"
+    with pytest.raises(errors.Invalid, match=message):
         site.client.of(kiwi_pb2.Kiwi).begin_create(wanted)
 
 
-def test_what_was_sent_to_a_forgotten_host_ends_though_nobody_says_how(cloud: ControlPlane) -> None:
+def test_commands_for_a_forgotten_host_end_as_unknown_or_expired(cloud: ControlPlane) -> None:
     site = make_site(cloud)
     host = FakeHost()
     host.hangs.set()
@@ -160,16 +160,16 @@ def test_what_was_sent_to_a_forgotten_host_ends_though_nobody_says_how(cloud: Co
     until(lambda: site.client.kaktuses.get(site.host.meta.id).status.memory, what="the host's capacity")
     web = site.client.instances.create(site.wanted("web"))
     sent = site.client.instances.begin("reset", web.meta.id).operation_id
-    until(lambda: host.done, what="the command to be begun")
+    until(lambda: host.done, what="the start of the command")
     cloud.disconnect(agent)
     until(lambda: not cloud.fleet_sessions(), what="the end of the session")
     unsent = site.client.instances.begin("reboot", web.meta.id).operation_id
 
     forget(site, yes_host_is_gone=True)
-    ended = [site.client.operations.get(operation) for operation in (sent, unsent)]
-    assert [one.phase for one in ended] == [operation_pb2.PHASE_FAILED] * 2
-    assert [one.message.partition(":")[0] for one in ended] == ["UNKNOWN", "EXPIRED"]
-    # Another agent takes the host over, and the old one comes back: nothing of it is done.
+    operations = [site.client.operations.get(operation) for operation in (sent, unsent)]
+    assert [operation.phase for operation in operations] == [operation_pb2.PHASE_FAILED] * 2
+    assert [operation.message.partition(":")[0] for operation in operations] == ["UNKNOWN", "EXPIRED"]
+    # Another agent takes over the host, and the old one comes back: it gets no command.
     other, secret = cloud.agent("agent-2")
     record = site.client.kaktuses.get(site.host.meta.id)
     record.agent = other.meta.id
@@ -177,21 +177,21 @@ def test_what_was_sent_to_a_forgotten_host_ends_though_nobody_says_how(cloud: Co
     taken_over, back = FakeHost(), FakeHost()
     cloud.dial(secret, taken_over, state="other")
     cloud.dial(site.secret, back)
-    until(lambda: web.meta.id in taken_over.wanted, what="the machine with its new agent")
-    until(lambda: len(cloud.fleet_sessions()) == 2, what="both")
+    until(lambda: web.meta.id in taken_over.wanted, what="the instance at its new agent")
+    until(lambda: len(cloud.fleet_sessions()) == 2, what="both agents")
     done = site.client.instances.begin("reboot", web.meta.id).operation_id
     assert site.client.operations.wait(done, 60).phase == operation_pb2.PHASE_DONE
     assert (taken_over.done, back.done) == ([("reboot", web.meta.id)], [])
 
 
-def test_with_a_machine_go_the_commands_that_it_was_sent(cloud: ControlPlane) -> None:
+def test_deleting_an_instance_removes_its_commands(cloud: ControlPlane) -> None:
     site = make_site(cloud)
     host = site.connect_host()
     host.hangs.set()
     web = site.client.instances.create(site.wanted("web"))
-    begun = site.client.instances.begin("reset", web.meta.id).operation_id
-    until(lambda: host.done, what="the command to be begun")
+    started = site.client.instances.begin("reset", web.meta.id).operation_id
+    until(lambda: host.done, what="the start of the command")
     site.client.instances.delete(web.meta.id)
-    assert site.client.operations.get(begun).phase == operation_pb2.PHASE_SUPERSEDED
+    assert site.client.operations.get(started).phase == operation_pb2.PHASE_SUPERSEDED
     with Session(cloud.kahuna.store.engine) as session:
         assert list(session.exec(select(Command))) == []

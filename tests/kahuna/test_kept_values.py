@@ -1,4 +1,4 @@
-"""What an earlier version took and today's refuses stays, as long as it is not what is changed."""
+"""Values that an earlier version accepted and this one refuses can stay, as long as they are not changed."""
 
 import pytest
 
@@ -6,7 +6,7 @@ from kahuna.domain.errors import Refusal
 from kahuna.domain.validation import check_resource
 from kowa.v2 import instance_pb2
 
-KEPT = {
+STORED = {
     "name": "web",
     "project": "p",
     "zone": "z",
@@ -18,7 +18,7 @@ KEPT = {
 
 
 @pytest.mark.parametrize(
-    ("change", "refused"),
+    ("change", "message"),
     [
         ({"description": "other"}, ""),
         ({"vcpus": 0}, "vcpus: is required"),
@@ -27,15 +27,15 @@ KEPT = {
         ({"ssh_keys": []}, ""),
     ],
 )
-def test_only_what_changes_is_judged_by_todays_rules(change: dict[str, object], refused: str) -> None:
-    before, after = instance_pb2.Instance(**KEPT), instance_pb2.Instance(**KEPT | change)  # type: ignore[arg-type]
-    if not refused:
+def test_an_update_checks_only_the_changed_values(change: dict[str, object], message: str) -> None:
+    before, after = instance_pb2.Instance(**STORED), instance_pb2.Instance(**STORED | change)  # type: ignore[arg-type]
+    if not message:
         return check_resource(after, before)
-    with pytest.raises(Refusal, match=refused.replace("[", r"\[")):
+    with pytest.raises(Refusal, match=message.replace("[", r"\[")):
         check_resource(after, before)
     return None
 
 
-def test_a_new_one_is_judged_whole() -> None:
+def test_a_create_checks_all_values() -> None:
     with pytest.raises(Refusal, match="ssh_keys"):
-        check_resource(instance_pb2.Instance(**KEPT))  # type: ignore[arg-type]
+        check_resource(instance_pb2.Instance(**STORED))  # type: ignore[arg-type]

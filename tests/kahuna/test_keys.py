@@ -1,4 +1,4 @@
-"""Who may call the API: whoever has a key of a person."""
+"""API keys: only a person's key opens the API."""
 
 import pytest
 
@@ -13,7 +13,7 @@ pytestmark = pytest.mark.parametrize("database", ["sqlite"], indirect=True)
 @pytest.mark.parametrize(
     "key", ["", "nonsense", "kowa_admin_000000000000_" + "0" * 64], ids=["none", "nonsense", "unknown"]
 )
-def test_a_wrong_key_opens_nothing(cloud: ControlPlane, key: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_wrong_key_is_refused(cloud: ControlPlane, key: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("KOWABUNGA_API_KEY", raising=False)
     with Client(cloud.settings.api, key=key, insecure=True) as client:
         assert ("authorization" in dict(client.metadata)) == bool(key)
@@ -22,7 +22,7 @@ def test_a_wrong_key_opens_nothing(cloud: ControlPlane, key: str, monkeypatch: p
         assert refused.value.reason == "UNAUTHENTICATED"
 
 
-def test_an_agent_key_opens_no_api(cloud: ControlPlane) -> None:
+def test_an_agents_key_is_denied_by_the_api(cloud: ControlPlane) -> None:
     _, secret = cloud.agent()
     with Client(cloud.settings.api, key=secret, insecure=True) as agent:
         with pytest.raises(errors.Denied) as refused:

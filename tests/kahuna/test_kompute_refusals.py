@@ -1,4 +1,4 @@
-"""Komputes that are refused: nothing of them is made or changed, and the reason names their own field."""
+"""Refused komputes: nothing is created or changed, and the error names the kompute's own field."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -26,12 +26,12 @@ PB = 10**15
 
 @pytest.fixture
 def site(cloud: ControlPlane) -> Site:
-    """A site whose host has not dialled in."""
+    """A site whose host has not connected."""
     return make_site(cloud)
 
 
 def elsewhere(site: Site) -> tuple[str, str]:
-    """A zone and a subnet of another region."""
+    """The ids of a zone and a subnet of another region."""
     client = site.cloud.client
     region = site.cloud.region(f"far-{len(list(client.regions.list()))}")
     lan = client.vnets.create(vnet_pb2.Vnet(region=region.meta.id, name="lan"))
@@ -40,7 +40,7 @@ def elsewhere(site: Site) -> tuple[str, str]:
 
 
 def grown_template(site: Site) -> None:
-    """The template turns out to be larger than a GiB."""
+    """Reports the template as larger than the disk."""
 
     def work(tx: Transaction) -> None:
         template = tx.lock(template_pb2.Template, site.template.meta.id)
@@ -51,7 +51,7 @@ def grown_template(site: Site) -> None:
 
 
 def full_subnet(site: Site) -> dict[str, Any]:
-    """Adapters in a subnet with room for one."""
+    """Two adapters in a subnet with one free address."""
     lan = vnet_pb2.Vnet(region=site.region.meta.id, name="small")
     small = subnet_pb2.Subnet(vnet=site.cloud.client.vnets.create(lan).meta.id, name="small", cidr="10.40.0.0/30")
     subnet = site.cloud.client.subnets.create(small).meta.id
@@ -59,7 +59,7 @@ def full_subnet(site: Site) -> dict[str, Any]:
 
 
 def small_pool(site: Site) -> None:
-    """The pool turns out to be no larger than what it has promised."""
+    """Reports the pool as too small for another disk."""
 
     def work(tx: Transaction) -> None:
         pool = tx.lock(storage_pool_pb2.StoragePool, site.pool.meta.id)
@@ -70,17 +70,17 @@ def small_pool(site: Site) -> None:
 
 
 def taken_address(site: Site) -> dict[str, Any]:
-    """A second adapter that asks for what another adapter has."""
+    """Two adapters; the second requests the address of an existing one."""
     site.adapter("other", "10.20.0.9")
     return {"adapters": [adapter(site), adapter(site, address="10.20.0.9")]}
 
 
-def held_template(site: Site) -> None:
-    """The template is marked for deletion while a disk keeps it."""
+def deleted_template(site: Site) -> None:
+    """Marks the template for deletion."""
     run_in_kahuna(site, lambda tx: tx.mark("Template", site.template.meta.id))
 
 
-# What stands in the way of a kompute that is called so, what is asked for then; the reason, the field, some words.
+# The kompute's name, a function that prepares the site and returns changed fields, the error's reason, field, message.
 Row = tuple[str, Callable[[Site], Any], str, str, str]
 REFUSALS: list[Row] = [
     ("no-cpu", lambda site: {"vcpus": 0}, "INVALID_ARGUMENT", "vcpus", "is required"),
@@ -138,48 +138,48 @@ REFUSALS: list[Row] = [
     ),
     ("small", grown_template, "INVALID_ARGUMENT", "disk", "less than the 3 GiB of template"),
     ("room", small_pool, "NO_SPACE", "disk", "storage pool local has 0 bytes"),
-    ("going", held_template, "DELETING", "", "template: template "),
+    ("going", deleted_template, "DELETING", "", "template: template "),
 ]
 
 
-def test_whatever_is_refused_leaves_nothing_and_is_said_of_its_field(site: Site) -> None:
+def test_a_refused_kompute_creates_nothing_and_the_error_names_its_field(site: Site) -> None:
     site.connect_host()
-    for name, before, reason, field, words in REFUSALS:
-        changes = before(site) or {}
-        asked = wanted(site, name, **{"adapters": [adapter(site), adapter(site)]} | changes)
+    for name, prepare, reason, field, message in REFUSALS:
+        changes = prepare(site) or {}
+        kompute = wanted(site, name, **{"adapters": [adapter(site), adapter(site)]} | changes)
         revision = wait_until_idle(site)
         with pytest.raises(errors.KowaError) as refused:
-            site.client.komputes.begin_create(asked)
+            site.client.komputes.begin_create(kompute)
         error = refused.value
         assert (error.reason, error.message[: len(field)]) == (reason, field), name
-        assert words in error.message, name
+        assert message in error.message, name
         assert not field or [wrong.field for wrong in error.violations] == [field], name
         assert kinds_changed_since(site, revision) == [], name
 
 
 @pytest.mark.parametrize("database", ["sqlite"], indirect=True)
 @pytest.mark.parametrize("transport", TRANSPORTS[1:])
-def test_a_refusal_is_heard_in_every_client(site: Site, transport: str, tmp_path: Path) -> None:
+def test_a_refusal_names_its_field_in_every_client(site: Site, transport: str, tmp_path: Path) -> None:
     site.connect_host()
-    asked = wanted(site, adapters=[adapter(site, address="10.9.0.9")])
+    kompute = wanted(site, adapters=[adapter(site, address="10.9.0.9")])
     revision = wait_until_idle(site)
     with calling_through(site, transport, tmp_path), pytest.raises(errors.KowaError) as refused:
-        site.client.komputes.begin_create(asked)
+        site.client.komputes.begin_create(kompute)
     assert "adapters[0].address: 10.9.0.9 is not a host address" in refused.value.message
     assert kinds_changed_since(site, revision) == []
 
 
-def test_a_refused_change_changes_no_part(site: Site) -> None:
+def test_a_refused_update_changes_no_part(site: Site) -> None:
     site.connect_host()
     web = site.client.komputes.create(wanted(site))
-    bare = site.client.komputes.create(wanted(site, "bare", data_disk=0, adapters=[]))
+    diskless = site.client.komputes.create(wanted(site, "diskless", data_disk=0, adapters=[]))
     site.volume("new-data")
     revision = wait_until_idle(site)
-    for target, field, value, words in [
+    for target, field, value, message in [
         (web, "disk", GIB // 2, "disk: a volume never shrinks: it has 1 GiB"),
         (web, "data_disk", GIB, "data_disk: a volume never shrinks"),
         (web, "data_disk", 0, "data_disk: can't be added or taken away"),
-        (bare, "data_disk", GIB, "data_disk: can't be added or taken away"),
+        (diskless, "data_disk", GIB, "data_disk: can't be added or taken away"),
         (web, "memory", 100 * PB, "host host-1 can't hold the growth"),
         (web, "name", "new", "name: another volume of its project is called 'new-data'"),
         (web, "zone", site.region.meta.id, "zone: can't be changed yet"),
@@ -189,7 +189,7 @@ def test_a_refused_change_changes_no_part(site: Site) -> None:
         sent = kompute_pb2.Kompute(meta=meta_pb2.Meta(id=target.meta.id), **change)
         with pytest.raises(errors.KowaError) as refused:
             site.client.komputes.begin_update(sent, [field, "description"])
-        assert words in refused.value.message
+        assert message in refused.value.message
     stale = kompute_pb2.Kompute(meta=meta_pb2.Meta(id=web.meta.id, etag="0" * 16), vcpus=2)
     with pytest.raises(errors.KowaError, match="the etag is"):
         site.client.komputes.begin_update(stale, ["vcpus"])

@@ -1,4 +1,4 @@
-"""Komputes: a machine, its disks and its adapters in one call, all or nothing, in every client."""
+"""Komputes: an instance, its disks and its adapters in one call, all or nothing, in every client."""
 
 import queue
 from collections.abc import Callable
@@ -31,12 +31,12 @@ DONE, WAITING = operation_pb2.PHASE_DONE, operation_pb2.PHASE_WAITING
 
 @pytest.fixture
 def site(cloud: ControlPlane) -> Site:
-    """A site whose host has not dialled in."""
+    """A site whose host has not connected."""
     return make_site(cloud)
 
 
 @pytest.mark.parametrize("transport", TRANSPORTS)
-def test_one_call_makes_it_and_one_takes_it_away(site: Site, transport: str, tmp_path: Path) -> None:
+def test_one_call_creates_all_parts_and_one_deletes_them(site: Site, transport: str, tmp_path: Path) -> None:
     site.connect_host()
     with calling_through(site, transport, tmp_path):
         site.client.komputes.begin_create(wanted(site, description="the shop", ssh_keys=[]))
@@ -46,15 +46,15 @@ def test_one_call_makes_it_and_one_takes_it_away(site: Site, transport: str, tmp
         assert (web.meta.state, web.vcpus, web.disk) == (meta_pb2.STATE_READY, 1, GIB)
         assert list(web.status.addresses) == ["10.20.0.2", "10.20.0.9"]
 
-        made = parts(site)
-        assert list(made) == ["web", "web-data", "web-eth0", "web-eth1", "web-os"]
-        assert {part.kompute for part in made.values()} == {web.meta.id}
-        machine = made["web"]
-        assert (machine.memory, machine.description, machine.zone) == (GIB, "the shop", web.zone)
-        assert list(machine.volumes) == [made["web-os"].meta.id, made["web-data"].meta.id]
-        assert list(machine.adapters) == [made["web-eth0"].meta.id, made["web-eth1"].meta.id]
-        assert (made["web-os"].template, made["web-data"].template) == (web.template, "")
-        assert {part.meta.state for part in made.values()} == {meta_pb2.STATE_READY}
+        created = parts(site)
+        assert list(created) == ["web", "web-data", "web-eth0", "web-eth1", "web-os"]
+        assert {part.kompute for part in created.values()} == {web.meta.id}
+        instance = created["web"]
+        assert (instance.memory, instance.description, instance.zone) == (GIB, "the shop", web.zone)
+        assert list(instance.volumes) == [created["web-os"].meta.id, created["web-data"].meta.id]
+        assert list(instance.adapters) == [created["web-eth0"].meta.id, created["web-eth1"].meta.id]
+        assert (created["web-os"].template, created["web-data"].template) == (web.template, "")
+        assert {part.meta.state for part in created.values()} == {meta_pb2.STATE_READY}
 
         web.disk, web.description = 4 * GIB, "the old shop"
         site.client.komputes.begin_update(web, ["disk", "description"])
@@ -62,11 +62,11 @@ def test_one_call_makes_it_and_one_takes_it_away(site: Site, transport: str, tmp
         assert (parts(site)["web-os"].size, parts(site)["web"].description) == (4 * GIB, "the old shop")
 
         site.client.komputes.begin_delete(web.meta.id)
-        until(lambda: not list(site.client.komputes.list()), what="the end of it")
+        until(lambda: not list(site.client.komputes.list()), what="the end of the kompute")
         assert parts(site) == {}
 
 
-def test_its_parts_are_made_as_by_anybody_with_operation_and_audit(site: Site) -> None:
+def test_creating_a_kompute_records_operations_and_audit_entries_of_its_parts(site: Site) -> None:
     site.connect_host()
     web = site.client.komputes.create(wanted(site, data_disk=0, adapters=[]))
     assert {operation.phase for operation in site.client.operations.list(filter=f"project = {web.project}")} == {DONE}
@@ -76,7 +76,7 @@ def test_its_parts_are_made_as_by_anybody_with_operation_and_audit(site: Site) -
     assert calls == [(f"Create{kind}", calls[0][1]) for kind in ("Volume", "Instance", "Kompute")]
 
 
-def test_a_change_reaches_its_parts_and_its_name_theirs(site: Site) -> None:
+def test_an_update_of_a_kompute_changes_and_renames_its_parts(site: Site) -> None:
     site.connect_host()
     web = site.client.komputes.create(wanted(site))
     generations = {name: part.meta.generation for name, part in parts(site).items()}
@@ -87,10 +87,10 @@ def test_a_change_reaches_its_parts_and_its_name_theirs(site: Site) -> None:
     changed = parts(site)
     assert list(changed) == ["shop", "shop-data", "shop-eth0", "shop-eth1", "shop-os"]
     assert {part.meta.generation - 1 for part in changed.values()} == set(generations.values())
-    machine = changed["shop"]
-    assert (machine.vcpus, machine.memory, dict(machine.metadata)) == (2, 2 * GIB, {"role": "shop"})
+    instance = changed["shop"]
+    assert (instance.vcpus, instance.memory, dict(instance.metadata)) == (2, 2 * GIB, {"role": "shop"})
     assert (changed["shop-os"].size, changed["shop-data"].size) == (GIB, 3 * GIB)
-    # What no part follows is there at once.
+    # A change that no part takes over is done at once.
     web.labels["env"] = "prod"
     labelled = site.client.komputes.begin_update(web, ["labels"])
     assert labelled.resource.meta.state == meta_pb2.STATE_READY
@@ -98,10 +98,10 @@ def test_a_change_reaches_its_parts_and_its_name_theirs(site: Site) -> None:
     assert parts(site) == changed
 
 
-def test_what_it_says_of_a_part_is_changed_with_it_alone(site: Site) -> None:
+def test_fields_of_a_part_that_its_kompute_sets_are_changed_through_the_kompute_only(site: Site) -> None:
     site.connect_host()
     site.client.komputes.create(wanted(site))
-    made, client = parts(site), site.client
+    created, client = parts(site), site.client
     revision = wait_until_idle(site)
     for kind, name, field, value, remedy in [
         ("instances", "web", "vcpus", 4, "change its vcpus"),
@@ -109,7 +109,7 @@ def test_what_it_says_of_a_part_is_changed_with_it_alone(site: Site) -> None:
         ("volumes", "web-data", "size", 8 * GIB, "change its data_disk"),
         ("adapters", "web-eth0", "name", "eth0", "change its name"),
     ]:
-        part = made[name]
+        part = created[name]
         with pytest.raises(errors.KowaError) as refused:
             getattr(client, kind).begin_update(type(part)(meta=part.meta, **{field: value}), [field])
         assert refused.value.reason == "IN_USE"
@@ -118,16 +118,16 @@ def test_what_it_says_of_a_part_is_changed_with_it_alone(site: Site) -> None:
             getattr(client, kind).begin_delete(part.meta.id)
         assert refused.value.reason == "IN_USE"
     assert kinds_changed_since(site, revision) == []
-    # What it says nothing of is theirs.
-    disk = made["web-os"]
+    # The other fields of a part can be changed.
+    disk = created["web-os"]
     disk.description = "boots"
     assert client.volumes.update(disk, ["description", "name"]).description == "boots"
-    client.instances.stop(made["web"].meta.id)
+    client.instances.stop(created["web"].meta.id)
     (web,) = client.komputes.list()
     assert (web.status.power, web.meta.state) == (instance_pb2.POWER_STOPPED, meta_pb2.STATE_READY)
 
 
-def test_it_waits_for_its_host_and_says_so_and_goes_half_made(site: Site) -> None:
+def test_a_kompute_waits_for_its_offline_host_and_can_be_deleted_meanwhile(site: Site) -> None:
     client, agent = site.client, site.cloud.dial(site.secret, FakeHost())
     until(lambda: client.kaktuses.get(site.host.meta.id).status.memory, what="the host's capacity")
     site.cloud.disconnect(agent)
@@ -153,42 +153,42 @@ def test_it_waits_for_its_host_and_says_so_and_goes_half_made(site: Site) -> Non
     assert list(parts(site)) == ["web", "web-data", "web-os"]
 
 
-def test_what_was_never_told_to_a_host_goes_at_once(site: Site) -> None:
-    run_in_kahuna(site, lambda tx: _seen_once(tx, site))
-    begun = site.client.komputes.begin_create(wanted(site))
-    deleting = site.client.komputes.begin_delete(begun.resource.meta.id)
+def test_a_kompute_that_was_never_sent_to_a_host_is_deleted_at_once(site: Site) -> None:
+    run_in_kahuna(site, lambda tx: _report_capacity(tx, site))
+    started = site.client.komputes.begin_create(wanted(site))
+    deleting = site.client.komputes.begin_delete(started.resource.meta.id)
     assert site.client.operations.get(deleting.operation_id).phase == DONE
     assert parts(site) == {}
     assert list(site.client.komputes.list()) == []
 
 
-def _seen_once(tx: Transaction, site: Site) -> None:
+def _report_capacity(tx: Transaction, site: Site) -> None:
     host: Any = tx.get("Kaktus", site.host.meta.id)
     host.status.cpus, host.status.memory = 8, 16 * GIB
     tx.report("Kaktus", host)
 
 
-def test_what_goes_wrong_with_a_part_is_said_of_it(site: Site) -> None:
+def test_a_failing_part_fails_the_kompute_with_its_message(site: Site) -> None:
     host = FakeHost()
     host.frozen |= {"volume", "instance"}
     site.connect_host(host)
-    begun = site.client.komputes.begin_create(wanted(site))
+    started = site.client.komputes.begin_create(wanted(site))
     disk = parts(site)["web-os"]
     host.failures[disk.meta.id] = "the pool is full"
     host.frozen.clear()
     with pytest.raises(errors.OperationFailed, match="CreateKompute web failed: volume web-os: the pool is full"):
-        site.client.operations.wait(begun.operation_id, TIMEOUT_S)
-    web = site.client.komputes.get(begun.resource.meta.id)
+        site.client.operations.wait(started.operation_id, TIMEOUT_S)
+    web = site.client.komputes.get(started.resource.meta.id)
     assert web.meta.state == meta_pb2.STATE_ERROR
     assert [condition.message for condition in web.meta.conditions] == ["volume web-os: the pool is full"]
     host.failures.clear()
-    until(lambda: site.client.komputes.get(web.meta.id).meta.state == meta_pb2.STATE_READY, what="the mended kompute")
+    until(lambda: site.client.komputes.get(web.meta.id).meta.state == meta_pb2.STATE_READY, what="the repaired kompute")
     assert list(site.client.komputes.get(web.meta.id).meta.conditions) == []
 
 
-def test_who_watches_hears_of_it_and_of_its_parts(site: Site) -> None:
+def test_a_watch_of_komputes_sends_changes_of_their_parts(site: Site) -> None:
     site.connect_host()
-    heard: queue.SimpleQueue[Any] = queue.SimpleQueue()
+    events: queue.SimpleQueue[Any] = queue.SimpleQueue()
     with (
         ThreadPoolExecutor(1) as watching,
         Client(site.cloud.settings.api, key=site.cloud.key, insecure=True) as client,
@@ -196,31 +196,31 @@ def test_who_watches_hears_of_it_and_of_its_parts(site: Site) -> None:
 
         def watch() -> None:
             for event in client.of(kompute_pb2.Kompute).watch(filter="vcpus = 1"):
-                heard.put(event)
+                events.put(event)
 
         watching.submit(watch)
-        assert heard.get(timeout=TIMEOUT_S).change == "synced"
+        assert events.get(timeout=TIMEOUT_S).change == "synced"
 
-        def hear(holds: Callable[[Any], bool], what: str) -> None:
-            until(lambda: any(holds(heard.get(timeout=TIMEOUT_S)) for _ in range(1)), what=what)
+        def wait_for(matches: Callable[[Any], bool], what: str) -> None:
+            until(lambda: any(matches(events.get(timeout=TIMEOUT_S)) for _ in range(1)), what=what)
 
         web = site.client.komputes.create(wanted(site))
-        hear(
+        wait_for(
             lambda event: event.resource and event.resource.meta.state == meta_pb2.STATE_READY,
-            "a kompute that is there",
+            "the ready kompute",
         )
-        (machine,) = site.client.instances.list()
-        site.client.instances.stop(machine.meta.id)
+        (instance,) = site.client.instances.list()
+        site.client.instances.stop(instance.meta.id)
         stopped = instance_pb2.POWER_STOPPED
-        hear(lambda event: event.resource and event.resource.status.power == stopped, "the machine that is off")
+        wait_for(lambda event: event.resource and event.resource.status.power == stopped, "the stopped instance")
         web.vcpus = 2
         site.client.komputes.update(web, ["vcpus"])
-        hear(lambda event: event.change == "removed", "a kompute that does not match any more")
+        wait_for(lambda event: event.change == "removed", "the kompute that no longer matches")
         client.close()
 
 
 @pytest.mark.parametrize("database", ["sqlite"], indirect=True)
-def test_a_plan_shows_what_would_be_and_a_repeat_makes_no_second(site: Site) -> None:
+def test_a_plan_creates_nothing_and_a_repeated_request_creates_no_second_kompute(site: Site) -> None:
     site.connect_host()
     revision = wait_until_idle(site)
     planned = site.client.komputes.plan_create(wanted(site))
@@ -231,8 +231,8 @@ def test_a_plan_shows_what_would_be_and_a_repeat_makes_no_second(site: Site) -> 
     assert len(parts(site)) == 5
 
 
-def test_what_runs_inside_kahuna_says_it_as_often_as_it_likes(site: Site) -> None:
-    """By name and content: made, left alone, brought to what is wanted."""
+def test_ensuring_a_kompute_inside_kahuna_is_idempotent(site: Site) -> None:
+    """It creates the kompute, then changes nothing, then updates the changed field."""
     site.connect_host()
     komputes = site.cloud.kahuna.kinds["Kompute"]
     cause = Cause("CreateKompute", "timer", "every night")

@@ -1,4 +1,4 @@
-"""What a database of commit 35ba30d holds is there after the migrations, as it is kept now."""
+"""Rows of a database of commit 35ba30d, after the migrations, are as this version stores them."""
 
 from pathlib import Path
 from typing import Any
@@ -17,25 +17,25 @@ from kahuna.store.resource import spec_of
 from kahuna.store.tables import Reference
 from kowa.v2 import instance_pb2, kiwi_pb2, storage_pool_pb2, vnet_pb2, volume_pb2
 
-SCHEMA = "0003"  # of that commit
+SCHEMA = "0003"  # the schema of that commit
 ID = "00000000-0000-4000-8000-{:012}"
 REGION, ZONE, AGENT, KIWI, PROJECT, POOL, VOLUME, INSTANCE, VNET, UNBOUND = (ID.format(number) for number in range(10))
 GIB = 1 << 30
 
 
-def test_rows_of_an_earlier_release(tmp_path: Path, database: str) -> None:
+def test_rows_of_an_earlier_release_are_migrated(tmp_path: Path, database: str) -> None:
     store = Store(database or f"sqlite:///{tmp_path / 'kahuna.db'}")
     config = Config()
     config.set_main_option("script_location", str(schema.MIGRATIONS))
     with store.engine.connect() as connection:
         config.attributes["connection"] = connection
         command.upgrade(config, SCHEMA)
-        for table, id_, spec, own in ROWS:
+        for table, id_, spec, own_columns in ROWS:
             columns = {"generation": 3, "revision": 1, "create_time": 1, "update_time": 1, "status": b"", "sealed": b""}
-            values = {"id": id_, "spec": spec, **columns, **own}
+            values = {"id": id_, "spec": spec, **columns, **own_columns}
             names = ", ".join(values)
-            holes = ", ".join(f":{name}" for name in values)
-            connection.execute(text(f"INSERT INTO {table} ({names}) VALUES ({holes})"), values)  # noqa: S608
+            placeholders = ", ".join(f":{name}" for name in values)
+            connection.execute(text(f"INSERT INTO {table} ({names}) VALUES ({placeholders})"), values)  # noqa: S608
         connection.commit()
     schema.migrate(store.engine)
     store.load()
@@ -51,14 +51,16 @@ def test_rows_of_an_earlier_release(tmp_path: Path, database: str) -> None:
     assert (web.region, web.zone, web.meta.generation) == (REGION, ZONE, 3)
     pool = store.view.find("StoragePool", POOL)
     assert isinstance(pool, storage_pool_pb2.StoragePool)
-    assert (pool.overcommit, pool.meta.generation) == (1, 3), "what has no ratio would promise nothing"
+    assert (pool.overcommit, pool.meta.generation) == (1, 3), "without a ratio the pool would accept no volume"
     with Session(store.engine) as session:
         assert session.get_one(StoragePool, POOL).spec == spec_of(pool)
         row = session.get_one(Instance, INSTANCE)
-        assert (row.region_id, row.spec) == (REGION, spec_of(web)), "to write it back moves its generation for nothing"
+        assert (row.region_id, row.spec) == (REGION, spec_of(web)), (
+            "otherwise writing it back would increment the generation"
+        )
         assert session.exec(select(Volume.size)).all() == [3 * GIB]
-        named = session.exec(select(Reference).order_by(col(Reference.field))).all()
-        assert [(row.kind, row.source_id, row.field, row.target_id) for row in named] == [
+        references = session.exec(select(Reference).order_by(col(Reference.field))).all()
+        assert [(row.kind, row.source_id, row.field, row.target_id) for row in references] == [
             ("Kiwi", KIWI, "members.agent", AGENT),
             ("Kiwi", KIWI, "members.zone", ZONE),
             ("Instance", INSTANCE, "volumes", VOLUME),
@@ -67,9 +69,9 @@ def test_rows_of_an_earlier_release(tmp_path: Path, database: str) -> None:
 
 
 def old_kiwi(agent: str) -> bytes:
-    """A Kiwi as it was: its agent in field 5."""
-    kept = kiwi_pb2.Kiwi(region=REGION, name="kiwi-1").SerializeToString()
-    return kept + (bytes([5 << 3 | 2, len(agent)]) + agent.encode() if agent else b"")
+    """A Kiwi in the earlier encoding, with its agent in field 5."""
+    encoded = kiwi_pb2.Kiwi(region=REGION, name="kiwi-1").SerializeToString()
+    return encoded + (bytes([5 << 3 | 2, len(agent)]) + agent.encode() if agent else b"")
 
 
 ROWS: list[tuple[str, str, bytes, dict[str, Any]]] = [

@@ -1,4 +1,4 @@
-"""Whose a network is, and how much a pool may promise."""
+"""Networks of projects, ensured resources, and the overcommitment of pools."""
 
 from typing import Any
 
@@ -15,10 +15,10 @@ from tests.waiting import until
 
 @pytest.fixture
 def site(cloud: ControlPlane) -> Site:
-    """Its region has a vnet lan with 10.20.0.0/24; there are the projects shop and bank."""
-    made = make_site(cloud)
+    """A site with the projects shop and bank; its region has a shared vnet lan with 10.20.0.0/24."""
+    site = make_site(cloud)
     cloud.client.of(project_pb2.Project).create(project_pb2.Project(name="bank"))
-    return made
+    return site
 
 
 def project(site: Site, name: str) -> str:
@@ -35,7 +35,7 @@ def subnet(site: Site, vnet_id: str, cidr: str, name: str = "a") -> str:
 
 
 def test_each_project_has_its_own_names_and_addresses(site: Site) -> None:
-    """The same name and the same range, in the region's shared networks and in each project's."""
+    """The region's shared networks and each project's can have the same names and ranges."""
     shop, bank = vnet(site, "shop"), vnet(site, "bank")
     for owner in (shop, bank):
         subnet(site, owner, "10.20.0.0/24")
@@ -49,58 +49,58 @@ def test_each_project_has_its_own_names_and_addresses(site: Site) -> None:
         subnet(site, vnet(site, "", "dmz"), "10.20.0.128/25")
 
 
-def test_a_project_s_network_is_for_its_own_adapters(site: Site) -> None:
+def test_a_projects_network_is_for_its_own_adapters(site: Site) -> None:
     own = subnet(site, vnet(site, "shop", "private"), "10.30.0.0/24")
     adapters = site.client.of(adapter_pb2.Adapter)
     with pytest.raises(errors.Invalid, match="subnet: subnet a is another project's; choose one of this project's"):
         adapters.begin_create(adapter_pb2.Adapter(project=project(site, "bank"), name="eth0", subnet=own))
-    made = adapters.begin_create(adapter_pb2.Adapter(project=project(site, "shop"), name="eth0", subnet=own))
-    assert made.resource.address == "10.30.0.2"
+    created = adapters.begin_create(adapter_pb2.Adapter(project=project(site, "shop"), name="eth0", subnet=own))
+    assert created.resource.address == "10.30.0.2"
     with pytest.raises(errors.Conflict, match="vnet private has 1 subnet: a"):
         site.client.vnets.begin_delete(next(iter(site.client.vnets.list(filter='name = "private"'))).meta.id)
     with pytest.raises(errors.Conflict, match=r"project shop has .*1 vnet: private"):
         site.client.projects.begin_delete(project(site, "shop"))
 
 
-def test_what_is_ensured_is_of_the_same_owner(site: Site) -> None:
-    """A name counts among the region's networks, or among those of a project."""
+def test_ensure_finds_a_name_within_the_same_project_only(site: Site) -> None:
+    """A vnet's name is unique among the region's shared vnets, or among those of its project."""
     vnets, cause = site.cloud.kahuna.kinds["Vnet"], Cause("EnsureVnet", "admin")
 
     def ensure(owner: str) -> vnet_pb2.Vnet:
         wanted = vnet_pb2.Vnet(region=site.region.meta.id, name="dmz", project=owner and project(site, owner))
-        made: vnet_pb2.Vnet = site.cloud.loop.run(
+        ensured: vnet_pb2.Vnet = site.cloud.loop.run(
             site.cloud.kahuna.store.run(lambda tx: vnets.ensure(tx, cause, wanted).resource)
         )
-        assert made.project == wanted.project
-        return made
+        assert ensured.project == wanted.project
+        return ensured
 
     first = [ensure(owner).meta.id for owner in ("shop", "", "bank")]
     assert len(set(first)) == 3
     assert [ensure(owner).meta.id for owner in ("shop", "", "bank")] == first
 
 
-def test_two_who_ensure_one_name_at_once_come_to_one_resource(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The slower has found nothing of that name yet, and runs anew."""
-    first, named, seen = ensure_adapter(site), Kind.named, list[Any]()
+def test_ensuring_one_name_twice_at_once_gives_one_resource(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The slower transaction finds nothing of that name at first, and is run again."""
+    first, real_named, results = ensure_adapter(site), Kind.named, list[Any]()
 
-    def blind_once(kind: Any, *found_by: Any) -> Any:
-        seen.append(named(kind, *found_by) if seen else None)
-        return seen[-1]
+    def find_nothing_once(kind: Any, *found_by: Any) -> Any:
+        results.append(real_named(kind, *found_by) if results else None)
+        return results[-1]
 
-    monkeypatch.setattr(Kind, "named", blind_once)
+    monkeypatch.setattr(Kind, "named", find_nothing_once)
     again = ensure_adapter(site)
     assert (again.resource.meta.id, again.operation) == (first.resource.meta.id, None)
-    assert seen == [None, again.resource]
+    assert results == [None, again.resource]
 
 
-def test_a_hardware_address_is_the_same_in_capitals(site: Site) -> None:
+def test_a_hardware_address_in_capitals_is_lower_cased(site: Site) -> None:
     first, again = (ensure_adapter(site, mac="52:54:00:AA:BB:CC") for _ in range(2))
     assert first.resource.mac == again.resource.mac == "52:54:00:aa:bb:cc"
     assert again.operation is None
 
 
 def ensure_adapter(site: Site, mac: str = "") -> Outcome[adapter_pb2.Adapter]:
-    """An adapter by its name, as a timer would ask for it."""
+    """Ensures an adapter by its name, as a timer inside Kahuna would."""
     wanted = adapter_pb2.Adapter(project=project(site, "shop"), subnet=site.subnet.meta.id, name="eth0", mac=mac)
     adapters, cause = site.cloud.kahuna.kinds["Adapter"], Cause("EnsureAdapter", "timer")
     return site.cloud.loop.run(site.cloud.kahuna.store.run(lambda tx: adapters.ensure(tx, cause, wanted)))
@@ -114,7 +114,7 @@ def ensure_adapter(site: Site, mac: str = "") -> Outcome[adapter_pb2.Adapter]:
         (subnet_pb2.Subnet, {"cidr6": "fd00:20::/64"}),
     ],
 )
-def test_what_is_not_served_yet_is_refused_by_name(site: Site, kind: Any, fields: dict[str, Any]) -> None:
+def test_a_field_that_is_not_served_yet_is_refused_by_name(site: Site, kind: Any, fields: dict[str, Any]) -> None:
     owner = {"project": project(site, "shop"), "subnet": site.subnet.meta.id}
     other = {"vnet": site.vnet.meta.id, "cidr": "10.40.0.0/24"}
     wanted = kind(name="new", **(owner if kind is adapter_pb2.Adapter else other), **fields)
@@ -122,16 +122,16 @@ def test_what_is_not_served_yet_is_refused_by_name(site: Site, kind: Any, fields
         site.client.of(kind).begin_create(wanted)
 
 
-class Pool(FakeHost):
+class PoolHost(FakeHost):
     """A host whose pools have 10 GiB."""
 
     def status_of(self, noun: str) -> Any:
-        """Of a pool, its capacity."""
+        """A pool's status with its capacity."""
         return storage_pool_pb2.StoragePoolStatus(capacity=10 * GIB) if noun == "storage_pool" else None
 
 
-def test_a_pool_promises_no_more_than_it_may(site: Site) -> None:
-    site.connect_host(Pool())
+def test_volumes_of_a_pool_may_not_exceed_its_capacity_times_overcommit(site: Site) -> None:
+    site.connect_host(PoolHost())
     until(lambda: site.client.storage_pools.get(site.pool.meta.id).status.capacity, what="the pool's capacity")
     first = site.volume("one", 6 * GIB).resource
     with pytest.raises(errors.Exhausted, match="storage pool local has 4 GiB of 10 GiB left to promise, 5 GiB asked"):

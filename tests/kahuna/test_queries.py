@@ -1,4 +1,4 @@
-"""Lists: what can't be asked, how far a page goes, and whose its token is."""
+"""Lists: filter values, page tokens and the size of pages."""
 
 import base64
 import json
@@ -17,7 +17,7 @@ pytestmark = pytest.mark.parametrize("database", ["sqlite"], indirect=True)
 
 
 def listed(cloud: ControlPlane, kind: str = "Region", **query: object) -> Any:
-    """One page."""
+    """One page of a list."""
     method = KINDS[kind].service.methods["list"]
     request = contract.load().stub(method.request.name)(**query)
     return cloud.client.call(method, request).resource
@@ -27,8 +27,8 @@ def encoded(token: object) -> str:
     return base64.urlsafe_b64encode(token if isinstance(token, bytes) else json.dumps(token).encode()).decode()
 
 
-def bent(token: str, **changes: object) -> str:
-    """A genuine token with something else in it."""
+def altered(token: str, **changes: object) -> str:
+    """A valid token with some of its content changed."""
     return encoded({**json.loads(base64.urlsafe_b64decode(token)), **changes})
 
 
@@ -43,7 +43,7 @@ def bent(token: str, **changes: object) -> str:
     ],
     ids=str,
 )
-def test_a_token_serves_only_the_list_that_gave_it(cloud: ControlPlane, query: dict[str, Any]) -> None:
+def test_a_page_token_is_valid_for_its_own_list_only(cloud: ControlPlane, query: dict[str, Any]) -> None:
     for name in ("eu", "us"):
         cloud.region(name)
         cloud.client.of(project_pb2.Project).create(project_pb2.Project(name=name))
@@ -54,8 +54,8 @@ def test_a_token_serves_only_the_list_that_gave_it(cloud: ControlPlane, query: d
 
 
 @pytest.fixture
-def machines(cloud: ControlPlane) -> Site:
-    """A site with a running machine, web, and a stopped one, db, that is larger."""
+def two_instances(cloud: ControlPlane) -> Site:
+    """A site with a running instance, web, and a stopped one, db, with more memory."""
     site = make_site(cloud)
     site.connect_host()
     cloud.client.instances.create(site.wanted("web"))
@@ -64,7 +64,7 @@ def machines(cloud: ControlPlane) -> Site:
     return site
 
 
-AS_TABLES_SHOW_THEM: list[tuple[str, list[str]]] = [
+TABLE_VALUES: list[tuple[str, list[str]]] = [
     ("power = running", ["web"]),
     ('power = "Stopped"', ["db"]),
     ("power != RUNNING", ["db"]),
@@ -79,22 +79,22 @@ AS_TABLES_SHOW_THEM: list[tuple[str, list[str]]] = [
 ]
 
 
-def test_values_may_be_written_as_tables_show_them(machines: Site) -> None:
-    for condition, found in AS_TABLES_SHOW_THEM:
-        listed = machines.client.instances.list(filter=condition, order_by="name")
-        assert [machine.name for machine in listed] == found, condition
+def test_filters_accept_values_as_tables_show_them(two_instances: Site) -> None:
+    for condition, found in TABLE_VALUES:
+        listed = two_instances.client.instances.list(filter=condition, order_by="name")
+        assert [instance.name for instance in listed] == found, condition
 
 
-def test_what_names_a_resource_is_asked_by_its_id(machines: Site) -> None:
+def test_references_are_filtered_by_id(two_instances: Site) -> None:
     def names(kind: str, condition: str) -> list[str]:
-        return [found.name for found in getattr(machines.client, kind).list(filter=condition, order_by="name")]
+        return [found.name for found in getattr(two_instances.client, kind).list(filter=condition, order_by="name")]
 
-    project, web = machines.project.meta.id, next(machines.client.instances.list(filter="name = web"))
+    project, web = two_instances.project.meta.id, next(two_instances.client.instances.list(filter="name = web"))
     assert names("instances", f"project = {project}") == ["db", "web"]
     assert names("instances", f"project = {project.upper()}") == ["db", "web"]
     assert names("instances", f"project != {web.meta.id}") == ["db", "web"]
     assert names("instances", f"volumes:{web.volumes[0]}") == ["web"]
-    machines.volume("free")
+    two_instances.volume("free")
     assert names("volumes", 'instance = ""') == ["free"]
 
 
@@ -103,12 +103,12 @@ def test_what_names_a_resource_is_asked_by_its_id(machines: Site) -> None:
     [[5], [None], [[1]], [{}], [], ["x", "y"], 5, "n", {}, None],
     ids=repr,
 )
-def test_a_bent_token_is_refused(cloud: ControlPlane, keys: object) -> None:
+def test_an_altered_token_is_refused(cloud: ControlPlane, keys: object) -> None:
     for name in ("eu", "us"):
         cloud.region(name)
     token = listed(cloud, order_by="name", page_size=1).next_page_token
     with pytest.raises(errors.Invalid, match="page_token: is not one"):
-        listed(cloud, order_by="name", page_token=bent(token, keys=keys))
+        listed(cloud, order_by="name", page_token=altered(token, keys=keys))
 
 
 @pytest.mark.parametrize(
@@ -116,13 +116,13 @@ def test_a_bent_token_is_refused(cloud: ControlPlane, keys: object) -> None:
     ["x", "é", encoded([]), encoded(5), encoded(None), encoded(b"\xff\xfe"), encoded(b"[" * 100_000), "A" * 100_000],
     ids=lambda token: token[:8],
 )
-def test_what_is_no_token_is_refused(cloud: ControlPlane, token: str) -> None:
+def test_text_that_is_not_a_token_is_refused(cloud: ControlPlane, token: str) -> None:
     with pytest.raises(errors.Invalid, match="page_token: is not one"):
         listed(cloud, page_token=token)
 
 
-def test_a_long_key_makes_no_long_token_and_pages_are_the_list_all_the_same(cloud: ControlPlane) -> None:
-    # All the same for longer than a token remembers, and different behind that.
+def test_long_sort_values_give_short_tokens_and_the_pages_are_complete(cloud: ControlPlane) -> None:
+    # Values with a common start that is longer than a token keeps.
     for name in "dbac":
         wanted = region_pb2.Region(name=name, description="😀" * 1000 + name)
         cloud.client.of(region_pb2.Region).create(wanted)
@@ -135,13 +135,13 @@ def test_a_long_key_makes_no_long_token_and_pages_are_the_list_all_the_same(clou
 
 
 @pytest.mark.slow
-def test_a_page_ends_where_an_answer_has_no_more_room_and_the_next_goes_on(cloud: ControlPlane) -> None:
+def test_a_page_ends_at_the_size_limit_of_a_response_and_the_next_goes_on(cloud: ControlPlane) -> None:
     site = make_site(cloud)
     site.connect_host()
     names = [f"m{number:02}" for number in range(12)]
     for name in names:
         volume = site.volume(name, size=1 << 20).resource.meta.id
-        machine = instance_pb2.Instance(
+        instance = instance_pb2.Instance(
             project=site.project.meta.id,
             zone=site.zone.meta.id,
             name=name,
@@ -150,7 +150,7 @@ def test_a_page_ends_where_an_answer_has_no_more_room_and_the_next_goes_on(cloud
             volumes=[volume],
             ssh_keys=[long_key(8192)] * 32,  # a mebibyte
         )
-        cloud.client.of(instance_pb2.Instance).begin_create(machine)
+        cloud.client.of(instance_pb2.Instance).begin_create(instance)
     first = listed(cloud, "Instance", order_by="name", page_size=1000)
     assert 1 < len(first.instances) < len(names)
     assert first.ByteSize() < 4 << 20

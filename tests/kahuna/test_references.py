@@ -1,4 +1,4 @@
-"""What names what: the view's index, and the same read from the database."""
+"""References: the view's index and the database give the same links."""
 
 import pytest
 
@@ -12,8 +12,10 @@ from tests.control_plane import ControlPlane
 from tests.site import make_site
 
 
-def test_a_transaction_and_the_view_agree(cloud: ControlPlane, monkeypatch: pytest.MonkeyPatch) -> None:
-    """However few ids one query may name."""
+def test_references_read_in_a_transaction_and_from_the_view_agree(
+    cloud: ControlPlane, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also when a query may name only one id."""
     site = make_site(cloud)
     site.connect_host()
     site.instance("web")
@@ -36,21 +38,21 @@ def test_a_transaction_and_the_view_agree(cloud: ControlPlane, monkeypatch: pyte
 
 
 def links(*lines: str) -> list[Link]:
-    """`volumes a`: links of a machine called web."""
+    """Links of the instance web, from texts such as `volumes a`."""
     return [Link("Instance", field, "web", target) for field, target in (one.split() for one in lines)]
 
 
-def test_the_view_knows_each_of_several_that_a_field_names() -> None:
-    """Once, even if the field says it twice, and not what is empty."""
+def test_the_view_indexes_each_id_of_a_repeated_reference() -> None:
+    """Each id once, also if the field repeats it, and no empty id."""
     view, web = View(), instance_pb2.Instance(meta=meta_pb2.Meta(id="web"), kaktus="h1", volumes=["a", "b", "a", ""])
 
     def commit(message: instance_pb2.Instance | None) -> Transition:
-        revision, heard = view.revision + 1, list[Transition]()
-        stop = view.follow(lambda _, transitions: heard.extend(transitions))
+        revision, received = view.revision + 1, list[Transition]()
+        stop = view.follow(lambda _, transitions: received.extend(transitions))
         entry = Entry(message.SerializeToString(), b"") if message else None
         view.apply(Commit(revision, (Change(revision, "Instance", "web", entry),)))
         stop()
-        return heard[0]
+        return received[0]
 
     assert sorted(commit(web).added) == links("kaktus h1", "volumes a", "volumes b")
     web.volumes[:] = ["b", "c"]

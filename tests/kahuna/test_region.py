@@ -1,4 +1,4 @@
-"""A machine is in a region; its zone is a wish; where it is placed is the answer."""
+"""An instance's region is required, its zone is optional, and Kahuna chooses the host."""
 
 import pytest
 
@@ -11,38 +11,38 @@ from tests.waiting import until
 
 @pytest.fixture
 def site(cloud: ControlPlane) -> Site:
-    """A site with a host of 16 GiB in the zone eu-a, and one of 64 GiB in eu-b, which reaches no pool."""
-    made = make_site(cloud)
-    made.connect_host()
+    """A site with a host of 16 GiB in zone eu-a, and one of 64 GiB without a storage pool in eu-b."""
+    site = make_site(cloud)
+    site.connect_host()
     agent, secret = cloud.agent("agent-b")
-    other = cloud.host(cloud.zone(made.region, "eu-b"), "host-1", agent.meta.id)
+    other = cloud.host(cloud.zone(site.region, "eu-b"), "host-1", agent.meta.id)
     cloud.dial(secret, FakeHost(memory=64 * GIB), "b")
     until(lambda: cloud.client.kaktuses.get(other.meta.id).status.memory, what="the other host's capacity")
-    return made
+    return site
 
 
 def wanted(site: Site, name: str, **fields: str) -> instance_pb2.Instance:
-    """A machine with a region or a zone, if any."""
-    machine = site.wanted(name)
-    machine.ClearField("zone")
-    machine.MergeFrom(instance_pb2.Instance(**fields))  # type: ignore[arg-type]
-    return machine
+    """An instance to create, with these fields and without a default zone."""
+    instance = site.wanted(name)
+    instance.ClearField("zone")
+    instance.MergeFrom(instance_pb2.Instance(**fields))  # type: ignore[arg-type]
+    return instance
 
 
-def test_with_a_region_alone_it_goes_to_the_best_host_of_all_its_zones(site: Site) -> None:
+def test_without_a_zone_an_instance_is_placed_in_any_zone_of_its_region(site: Site) -> None:
     web = site.client.instances.create(wanted(site, "web", region=site.region.meta.id))
     assert (web.region, web.zone, web.kaktus) == (site.region.meta.id, "", site.host.meta.id)
-    bare = wanted(site, "diskless", region=site.region.meta.id)
-    bare.memory = 32 * GIB
+    large = wanted(site, "diskless", region=site.region.meta.id)
+    large.memory = 32 * GIB
     with pytest.raises(errors.Exhausted) as refused:
-        site.client.instances.create(bare)
+        site.client.instances.create(large)
     assert refused.value.message == (
         "no host of the region can hold the machine (eu-a/host-1: has 15 GiB of 16 GiB of memory free, 32 GiB asked; "
         "eu-b/host-1: does not reach the storage pool of its disks); ask for less or add a host"
     )
 
 
-def test_a_zone_says_the_region_and_holds_the_machine(site: Site) -> None:
+def test_a_zone_implies_the_region_and_limits_the_placement(site: Site) -> None:
     web = site.client.instances.create(wanted(site, "web", zone=site.zone.meta.id))
     assert (web.region, web.zone) == (site.region.meta.id, site.zone.meta.id)
     both = wanted(site, "db", zone=site.zone.meta.id, region=site.region.meta.id)
@@ -55,7 +55,7 @@ def test_a_zone_says_the_region_and_holds_the_machine(site: Site) -> None:
     ]  # fmt: skip
 
 
-def test_what_does_not_fit_together_is_refused(site: Site) -> None:
+def test_references_to_different_regions_are_refused(site: Site) -> None:
     us = site.cloud.region("us")
     fields = {"zone": site.zone.meta.id, "region": us.meta.id}
     with pytest.raises(errors.Invalid, match="zone: zone eu-a lies in another region; choose one of the machine's"):

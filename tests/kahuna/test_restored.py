@@ -1,4 +1,4 @@
-"""A database put back to an earlier day: `kahuna restored`, and no agent keeps what was never wanted since."""
+"""`kahuna restored`, after a restore of the database: no agent keeps changes that the database has lost."""
 
 import shutil
 from pathlib import Path
@@ -24,7 +24,7 @@ class Backup:
         self._copy("", "-backup")
 
     def restore(self) -> None:
-        """Puts it in the database's place."""
+        """Replaces the database with the copy."""
         self._copy("-backup", "")
 
     def _copy(self, source: str, target: str) -> None:
@@ -41,14 +41,14 @@ class Backup:
 
 
 def kahuna(cloud: ControlPlane, command: str) -> None:
-    """Runs the program in the control plane's configuration."""
+    """Runs a kahuna command with the control plane's configuration."""
     config = cloud.folder / "kahuna.toml"
     config.write_text(f'state = "{cloud.folder}"\ndatabase = "{cloud.settings.database}"\n')
     main(["--config", str(config), command])
 
 
 def describe(site: Site, description: str) -> vnet_pb2.Vnet:
-    """A change of what every host holds."""
+    """Changes the vnet, which the host holds."""
     changed = vnet_pb2.Vnet(meta=meta_pb2.Meta(id=site.vnet.meta.id), description=description)
     return site.client.of(vnet_pb2.Vnet).begin_update(changed, ["description"]).resource
 
@@ -60,8 +60,8 @@ def in_step(site: Site) -> bool:
     return bool(status.stream == agent_pb2.STREAM_ONLINE and status.held_revision >= changed)
 
 
-class Attentive(FakeHost):
-    """Notes what it is told to destroy."""
+class RecordingHost(FakeHost):
+    """Records the objects it has to destroy."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -74,38 +74,40 @@ class Attentive(FakeHost):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("told", "kept"), [(False, "lost with the database"), (True, "wanted since")])
-def test_what_was_lost_with_the_database_is_replaced_in_agents_that_hold_it(
-    cloud: ControlPlane, told: bool, kept: str
+@pytest.mark.parametrize(("announced", "description"), [(False, "lost with the database"), (True, "wanted since")])
+def test_agents_get_their_slice_again_after_a_restore_was_announced(
+    cloud: ControlPlane, announced: bool, description: str
 ) -> None:
-    """Both changes are generation 2: without the word that it was a restore, such an agent seems to be in step."""
+    """Both changes have generation 2: unless the restore is announced, the agent seems to be in step."""
     site = make_site(cloud)
     cloud.stop()
     backup = Backup(cloud)
     cloud.start()
-    host = Attentive()
+    host = RecordingHost()
     agent = cloud.dial(site.secret, host)
     until(lambda: site.client.kaktuses.get(site.host.meta.id).status.memory, what="the host's capacity")
     assert describe(site, "lost with the database").meta.generation == 2
     until(lambda: in_step(site), what="the lost change at its host")
-    made = site.client.instances.create(site.wanted("made-since"))
+    instance = site.client.instances.create(site.wanted("created-since"))
     cloud.disconnect(agent)
     cloud.stop()
 
     backup.restore()
-    if told:
+    if announced:
         kahuna(cloud, "restored")
     cloud.start()
     assert describe(site, "wanted since").meta.generation == 2
-    host = Attentive()
+    host = RecordingHost()
     cloud.dial(site.secret, host)
     until(lambda: in_step(site), what="an agent in step")
-    assert content(host.wanted[site.vnet.meta.id]).description == kept
-    assert made.meta.id not in host.wanted
+    assert content(host.wanted[site.vnet.meta.id]).description == description
+    assert instance.meta.id not in host.wanted
     assert host.destroyed == []
 
 
-def test_it_is_said_once_and_stands_in_the_trail(cloud: ControlPlane, capsys: pytest.CaptureFixture[str]) -> None:
+def test_announcing_a_restore_starts_a_new_incarnation_and_is_in_the_audit_trail(
+    cloud: ControlPlane, capsys: pytest.CaptureFixture[str]
+) -> None:
     region = cloud.region()
     before = cloud.kahuna.store.view.incarnation
     cloud.stop()
@@ -123,7 +125,7 @@ def test_it_is_said_once_and_stands_in_the_trail(cloud: ControlPlane, capsys: py
 
 
 @pytest.mark.parametrize("database", ["sqlite"], indirect=True)
-def test_while_kahuna_runs_it_is_refused(cloud: ControlPlane) -> None:
+def test_announcing_a_restore_is_refused_while_kahuna_runs(cloud: ControlPlane) -> None:
     before = cloud.kahuna.store.view.incarnation
     with pytest.raises(SystemExit, match="another Kahuna uses"):
         kahuna(cloud, "restored")
@@ -132,14 +134,14 @@ def test_while_kahuna_runs_it_is_refused(cloud: ControlPlane) -> None:
     assert cloud.kahuna.store.view.incarnation == before
 
 
-def test_a_database_that_was_never_served_from_is_refused(tmp_path: Path, database: str) -> None:
+def test_announcing_a_restore_of_an_unused_database_is_refused(tmp_path: Path, database: str) -> None:
     config = tmp_path / "kahuna.toml"
     config.write_text(f'state = "{tmp_path}"\ndatabase = "{database}"\n')
     with pytest.raises(SystemExit, match="is this the configuration that Kahuna runs with"):
         main(["--config", str(config), "restored"])
 
 
-def test_the_program_teaches_it(capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_help_explains_when_to_announce_a_restore(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit):
         main(["--help"])
     assert "restored from a backup, with Kahuna" in " ".join(capsys.readouterr().out.split())

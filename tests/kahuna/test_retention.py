@@ -1,4 +1,4 @@
-"""What is kept for a time: requests a day, ended operations a month, the audit trail more than a year."""
+"""Retention: requests are kept for a day, ended operations for a month, the audit trail for more than a year."""
 
 import json
 import time
@@ -20,31 +20,33 @@ from tests.control_plane import ControlPlane
 NOW = time.time_ns() // 1000
 
 
-def kept(store: Store) -> tuple[int, int, int]:
-    """How many requests, operations and entries of the trail there are."""
+def counts(store: Store) -> tuple[int, int, int]:
+    """The numbers of requests, operations and entries of the audit trail."""
     with Session(store.engine) as session:
         tables = Request, tracking.Operation, Audit
         requests, operations, trail = (len(session.exec(select(table)).all()) for table in tables)
-    # Drawing the admin key is an entry too.
+    # Without the entry of the generated admin key.
     return requests, operations, trail - 1
 
 
 @pytest.mark.parametrize(
-    ("days", "left"), [(0.9, (2, 2, 2)), (1.1, (0, 2, 2)), (29, (0, 2, 2)), (31, (0, 0, 2)), (399, (0, 0, 2))]
+    ("days", "remaining"), [(0.9, (2, 2, 2)), (1.1, (0, 2, 2)), (29, (0, 2, 2)), (31, (0, 0, 2)), (399, (0, 0, 2))]
 )
-def test_each_goes_when_it_has_had_its_time(cloud: ControlPlane, days: float, left: tuple[int, int, int]) -> None:
+def test_requests_and_operations_are_deleted_after_their_retention(
+    cloud: ControlPlane, days: float, remaining: tuple[int, int, int]
+) -> None:
     region = cloud.region()
     cloud.client.regions.update(region_pb2.Region(meta=region.meta, description="the first"), ["description"])
     store = cloud.kahuna.store
-    assert kept(store) == (2, 2, 2)
+    assert counts(store) == (2, 2, 2)
     store._clock = lambda: NOW + int(days * DAY_US)
     cloud.loop.run(store.run(prune))
     assert cloud.loop.run(store.run(tracking.prune)) is False
-    assert kept(store) == left
+    assert counts(store) == remaining
     assert [region.name for region in cloud.client.regions.list()] == ["eu"]
 
 
-def test_of_the_trail_nothing_is_altered_and_nothing_young_deleted(cloud: ControlPlane) -> None:
+def test_audit_entries_cannot_be_changed_or_deleted_before_their_time(cloud: ControlPlane) -> None:
     cloud.region()
     store = cloud.kahuna.store
     for statement in ("UPDATE audit SET caller = 'nobody'", "DELETE FROM audit"):
@@ -55,30 +57,28 @@ def test_of_the_trail_nothing_is_altered_and_nothing_young_deleted(cloud: Contro
             text("INSERT INTO audit SELECT 99, 1, caller, method, '', '', '', '', '', '' FROM audit LIMIT 1")
         )
         connection.execute(text("DELETE FROM audit WHERE id = 99"))
-    assert kept(store)[2] == 1
+    assert counts(store)[2] == 1
 
 
-def test_who_did_what_and_why_is_read_while_kahuna_runs(
-    cloud: ControlPlane, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_the_audit_trail_can_be_read_while_kahuna_runs(cloud: ControlPlane, capsys: pytest.CaptureFixture[str]) -> None:
     region = cloud.region()
     with Client(cloud.settings.api, key=cloud.key, insecure=True, reason="moved out") as client:
         client.regions.delete(region.meta.id)
     capsys.readouterr()
     show_audit_trail(cloud.settings, region.meta.id, days=1)
     logged = [json.loads(line) for line in capsys.readouterr().out.splitlines() if line.startswith("{")]
-    assert [(line["method"], line["caller"], line["target_name"], line.get("reason")) for line in logged] == [
+    assert [(entry["method"], entry["caller"], entry["target_name"], entry.get("reason")) for entry in logged] == [
         ("CreateRegion", "admin", "eu", None),
         ("DeleteRegion", "admin", "eu", "moved out"),
     ]
 
 
-def test_of_what_was_only_the_latest_contents_are_kept_in_memory(cloud: ControlPlane) -> None:
+def test_the_log_in_memory_keeps_no_contents_of_older_changes(cloud: ControlPlane) -> None:
     region = cloud.region()
     for number in range(3):
         region.description = f"{number}"
         region = cloud.client.regions.update(region, ["description"])
     view = cloud.kahuna.store.view
-    touched = [change for change in view._tail if change.id == region.meta.id]
-    assert [change.entry for change in touched] == [None] * 4
+    changes = [change for change in view._tail if change.id == region.meta.id]
+    assert [change.entry for change in changes] == [None] * 4
     assert cloud.client.regions.get(region.meta.id).description == "2"

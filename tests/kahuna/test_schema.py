@@ -1,4 +1,4 @@
-"""The migrations lead to exactly the tables that the code has, on both databases."""
+"""The migrations create exactly the tables of the code, on both databases."""
 
 from pathlib import Path
 from typing import Any
@@ -14,7 +14,7 @@ from kahuna.store.schema import migrate
 from tests.control_plane import ControlPlane
 
 
-def test_the_migrations_make_what_the_code_has(cloud: ControlPlane) -> None:
+def test_the_migrations_create_the_tables_of_the_code(cloud: ControlPlane) -> None:
     with cloud.kahuna.store.engine.connect() as connection:
         context = MigrationContext.configure(connection)
         differences: list[Any] = compare_metadata(context, SQLModel.metadata)
@@ -22,8 +22,8 @@ def test_the_migrations_make_what_the_code_has(cloud: ControlPlane) -> None:
 
 
 @pytest.mark.parametrize("version", ["0005", "9999"])
-def test_a_schema_that_is_not_known_is_left_alone(tmp_path: Path, version: str) -> None:
-    """One of a newer Kahuna, or of one between two releases."""
+def test_an_unknown_schema_is_refused(tmp_path: Path, version: str) -> None:
+    """A schema of a newer Kahuna, or of one between two releases."""
     store = Store(f"sqlite:///{tmp_path / 'kahuna.db'}")
     migrate(store.engine)
     with store.engine.connect() as connection:

@@ -1,4 +1,4 @@
-"""What a caller sees is one reader: what is hidden from them is answered everywhere like what does not exist."""
+"""Scopes: everywhere in the API, a resource hidden from the caller is answered like one that does not exist."""
 
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -14,38 +14,38 @@ from tests.site import Site, make_site
 from tests.waiting import until
 
 
-class Without:
-    """A scope that hides one project with all that is its own."""
+class HidingScope:
+    """A scope that hides one project with its resources."""
 
     def __init__(self) -> None:
         self.hidden = ""
 
     def sees(self, kind: str, resource: Message) -> bool:
-        """Whether it is none of the hidden project's."""
+        """Whether a resource does not belong to the hidden project."""
         owner, own = getattr(resource, "project", None), resource.meta.id  # type: ignore[attr-defined]
         return not self.hidden or self.hidden not in (owner, own)
 
 
 @pytest.fixture
-def scope(monkeypatch: pytest.MonkeyPatch) -> Without:
-    """What callers see; all, until a test hides something."""
-    made = Without()
-    monkeypatch.setattr(server, "scope_of", lambda identity: made)
-    return made
+def scope(monkeypatch: pytest.MonkeyPatch) -> HidingScope:
+    """The scope of all callers; it hides nothing until a test sets `hidden`."""
+    hiding = HidingScope()
+    monkeypatch.setattr(server, "scope_of", lambda identity: hiding)
+    return hiding
 
 
 @pytest.fixture
-def site(scope: Without, cloud: ControlPlane) -> Iterator[Site]:
+def site(scope: HidingScope, cloud: ControlPlane) -> Iterator[Site]:
     """A site whose project shop, with its instance web, is hidden."""
-    made = make_site(cloud)
-    made.connect_host()
-    cloud.client.instances.create(made.wanted("web"))
-    made.volume("free")
-    kept = {kind: next(iter(getattr(cloud.client, kind).list())).meta.id for kind in ("instances", "adapters")}
-    made.hidden = {**kept, "volumes": made.volume("other").resource.meta.id}  # type: ignore[attr-defined]
-    until(lambda: not list(cloud.client.operations.list(filter="phase = PHASE_RUNNING")), what="quiet")
-    scope.hidden = made.project.meta.id
-    yield made
+    site = make_site(cloud)
+    site.connect_host()
+    cloud.client.instances.create(site.wanted("web"))
+    site.volume("free")
+    ids = {kind: next(iter(getattr(cloud.client, kind).list())).meta.id for kind in ("instances", "adapters")}
+    site.hidden = {**ids, "volumes": site.volume("other").resource.meta.id}  # type: ignore[attr-defined]
+    until(lambda: not list(cloud.client.operations.list(filter="phase = PHASE_RUNNING")), what="no running operation")
+    scope.hidden = site.project.meta.id
+    yield site
     scope.hidden = ""
 
 
@@ -77,39 +77,39 @@ def operation(site: Site) -> str:
 
 
 @pytest.mark.parametrize("call", [call for _, call in CALLS], ids=[what for what, _ in CALLS])
-def test_a_call_on_what_is_hidden_finds_nothing(site: Site, call: Callable[[Site], Any]) -> None:
+def test_a_call_on_a_hidden_resource_is_not_found(site: Site, call: Callable[[Site], Any]) -> None:
     before = site.cloud.kahuna.store.view.revision
     with pytest.raises(errors.NotFound, match=r"no \S+ has the id"):
         call(site)
     assert site.cloud.kahuna.store.view.revision == before
 
 
-def test_lists_counts_and_filters_know_nothing_of_it(site: Site) -> None:
+def test_lists_leave_out_hidden_resources(site: Site) -> None:
     assert list(site.client.instances.list()) == []
     assert list(site.client.operations.list(filter=f'project = "{site.project.meta.id}"')) == []
     assert [region.name for region in site.client.regions.list()] == ["eu"]
 
 
-def test_a_watch_begins_and_goes_on_without_it(site: Site, scope: Without) -> None:
+def test_a_watch_leaves_out_hidden_resources(site: Site, scope: HidingScope) -> None:
     watch = iter(site.client.volumes.watch())
     assert next(watch).change == "synced"
     scope.hidden = ""
-    site.volume("seen")
-    seen = next(watch)
-    assert seen.resource is not None
-    assert seen.resource.name == "seen"
+    site.volume("visible")
+    event = next(watch)
+    assert event.resource is not None
+    assert event.resource.name == "visible"
 
 
 @pytest.mark.parametrize("kind", [adapter_pb2.Adapter, volume_pb2.Volume])
-def test_what_is_hidden_can_not_be_named(site: Site, kind: Any) -> None:
-    """In the words for what does not exist."""
+def test_a_reference_to_a_hidden_resource_is_refused(site: Site, kind: Any) -> None:
+    """With the message for a resource that does not exist."""
     own = {"subnet": site.subnet.meta.id} if kind is adapter_pb2.Adapter else {"storage_pool": site.pool.meta.id}
     wanted = kind(project=site.project.meta.id, name="new", **own, **({} if "subnet" in own else {"size": GIB}))
     with pytest.raises(errors.Invalid, match=f"project: no project has the id '{site.project.meta.id}'; list them"):
         site.client.of(kind).begin_create(wanted)
 
 
-def test_a_repeated_request_shows_no_more_than_the_first_would_now(site: Site, scope: Without) -> None:
+def test_a_repeated_request_does_not_show_a_resource_hidden_since(site: Site, scope: HidingScope) -> None:
     scope.hidden = ""
     wanted = volume_pb2.Volume(project=site.project.meta.id, name="once", storage_pool=site.pool.meta.id, size=GIB)
     volumes = site.client.volumes

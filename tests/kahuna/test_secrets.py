@@ -1,4 +1,4 @@
-"""Kahuna's keys and certificates on disk, also when it is killed while it writes them."""
+"""Kahuna's keys and certificates on disk, also after Kahuna was killed while writing them."""
 
 import ssl
 from pathlib import Path
@@ -9,8 +9,8 @@ from kahuna.security import certificates
 from kahuna.security.keys import KeyHasher
 
 
-def loads(files: certificates.Certificates) -> bool:
-    """Whether a server can serve with them: key and certificate belong together."""
+def can_be_loaded(files: certificates.Certificates) -> bool:
+    """Whether a server can load them, so that key and certificate belong together."""
     try:
         ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(files.certificate, files.key)
     except ssl.SSLError:
@@ -18,10 +18,10 @@ def loads(files: certificates.Certificates) -> bool:
     return True
 
 
-def test_certificates_stay_until_the_names_change(tmp_path: Path) -> None:
+def test_certificates_are_kept_until_the_names_change(tmp_path: Path) -> None:
     first = certificates.ensure(tmp_path, ["localhost"])
     before = {path: path.read_bytes() for path in tmp_path.iterdir()}
-    assert loads(certificates.ensure(tmp_path, ["localhost"]))
+    assert can_be_loaded(certificates.ensure(tmp_path, ["localhost"]))
     assert {path: path.read_bytes() for path in tmp_path.iterdir()} == before
     certificates.ensure(tmp_path, ["localhost", "10.0.0.1"])
     assert first.certificate.read_bytes() != before[first.certificate]
@@ -29,17 +29,17 @@ def test_certificates_stay_until_the_names_change(tmp_path: Path) -> None:
     assert {f"{path.stat().st_mode & 0o777:o}" for path in tmp_path.glob("*.key")} == {"600"}
 
 
-def test_killed_between_a_new_key_and_its_certificate_it_makes_both_anew(tmp_path: Path) -> None:
+def test_a_key_without_its_certificate_is_replaced_with_both(tmp_path: Path) -> None:
     here, elsewhere = tmp_path / "here", tmp_path / "elsewhere"
     for folder in (here, elsewhere):
         folder.mkdir()
     files, other = (certificates.ensure(folder, ["localhost"]) for folder in (here, elsewhere))
     files.key.write_bytes(other.key.read_bytes())
-    assert not loads(files)
-    assert loads(certificates.ensure(here, ["localhost"]))
+    assert not can_be_loaded(files)
+    assert can_be_loaded(certificates.ensure(here, ["localhost"]))
 
 
-def test_killed_while_it_writes_its_secret_it_has_none_and_draws_one(
+def test_an_interrupted_write_of_the_secret_leaves_none_and_the_next_start_generates_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = tmp_path / "secret.key"
@@ -47,8 +47,8 @@ def test_killed_while_it_writes_its_secret_it_has_none_and_draws_one(
     def killed(*_: object) -> None:
         raise KeyboardInterrupt
 
-    with monkeypatch.context() as death:
-        death.setattr(Path, "replace", killed)
+    with monkeypatch.context() as interrupted:
+        interrupted.setattr(Path, "replace", killed)
         with pytest.raises(KeyboardInterrupt):
             KeyHasher.from_file(path)
     key_hash = KeyHasher.from_file(path).hash("a key")

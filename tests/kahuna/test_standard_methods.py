@@ -1,4 +1,4 @@
-"""What all resources share: pages, filters, etags, request ids, plans, watches."""
+"""Features of all kinds: pages, filters, etags, request ids, plans, watches."""
 
 import uuid
 
@@ -16,7 +16,7 @@ def regions(cloud: ControlPlane, *names: str) -> list[region_pb2.Region]:
     return [cloud.region(name) for name in names]
 
 
-def test_pages_together_are_the_list_and_nothing_comes_twice(cloud: ControlPlane) -> None:
+def test_all_pages_together_are_the_whole_list(cloud: ControlPlane) -> None:
     regions(cloud, *(f"r{number:02}" for number in range(25)))
     kind = cloud.client.of(region_pb2.Region)
     for order in ("", "name", "name desc", "meta.create_time desc"):
@@ -40,13 +40,13 @@ def test_pages_together_are_the_list_and_nothing_comes_twice(cloud: ControlPlane
     ],
 )
 @pytest.mark.parametrize("database", ["sqlite"], indirect=True)
-def test_filters(cloud: ControlPlane, condition: str, found: list[str]) -> None:
+def test_filters_find_matching_resources(cloud: ControlPlane, condition: str, found: list[str]) -> None:
     regions(cloud, "eu", "asia")
     cloud.client.of(region_pb2.Region).create(region_pb2.Region(name="us", description="far"))
     assert [region.name for region in cloud.client.regions.list(filter=condition, order_by="name")] == found
 
 
-def test_the_etag_covers_what_a_client_may_write_and_no_more(cloud: ControlPlane) -> None:
+def test_the_etag_changes_with_writable_fields_only(cloud: ControlPlane) -> None:
     site = make_site(cloud)
     site.connect_host()
     web = cloud.client.instances.create(site.wanted("web"))
@@ -87,11 +87,11 @@ def test_a_repeated_token_request_shows_no_secret(cloud: ControlPlane) -> None:
     assert not cloud.client.call(create, request).resource.secret
 
 
-def test_a_plan_says_what_would_be_and_leaves_nothing(cloud: ControlPlane) -> None:
+def test_a_plan_returns_the_result_and_stores_nothing(cloud: ControlPlane) -> None:
     site = make_site(cloud)
     site.connect_host()
     wanted = site.wanted("web")
-    until(lambda: not list(site.client.operations.list(filter="phase = PHASE_RUNNING")), what="quiet")
+    until(lambda: not list(site.client.operations.list(filter="phase = PHASE_RUNNING")), what="no running operation")
     create = contract.load().kinds["Instance"].service.methods["create"]
     revision = cloud.kahuna.store.view.revision
     request = instance_pb2.CreateInstanceRequest(instance=wanted, validate_only=True, request_id=str(uuid.uuid4()))
@@ -102,40 +102,40 @@ def test_a_plan_says_what_would_be_and_leaves_nothing(cloud: ControlPlane) -> No
     with pytest.raises(errors.Exhausted, match="host-1: has"):
         cloud.client.call(create, request)
     assert cloud.kahuna.store.view.revision == revision
-    # Planned twice, made once: the plan took neither the name nor the request id.
+    # Planned twice, created once: the plan uses up neither the name nor the request id.
     request.validate_only, request.instance.memory = False, wanted.memory
     assert cloud.client.call(create, request).operation_id
 
 
-def test_a_watch_shows_the_set_then_each_change(cloud: ControlPlane) -> None:
+def test_a_watch_sends_all_resources_then_each_change(cloud: ControlPlane) -> None:
     eu = cloud.region("eu")
-    seen: list[tuple[str, str]] = []
+    events: list[tuple[str, str]] = []
     names = {}
     for event in cloud.client.of(region_pb2.Region).watch():
         if event.change == "put" and event.resource is not None:
             names[event.resource.meta.id] = event.resource.name
-            seen.append(("put", event.resource.name))
+            events.append(("put", event.resource.name))
         elif event.change == "removed":
-            seen.append(("removed", names[event.id]))
+            events.append(("removed", names[event.id]))
         elif event.change == "synced":
-            if len(seen) == 1:
+            if len(events) == 1:
                 us = cloud.region("us")
-            elif len(seen) == 2:
+            elif len(events) == 2:
                 cloud.client.regions.delete(us.meta.id)
-            elif len(seen) == 3:
+            elif len(events) == 3:
                 break
-    assert seen == [("put", "eu"), ("put", "us"), ("removed", "us")]
+    assert events == [("put", "eu"), ("put", "us"), ("removed", "us")]
     assert cloud.client.regions.get(eu.meta.id).name == "eu"
 
 
 @pytest.mark.parametrize("database", ["sqlite"], indirect=True)
-def test_every_method_is_closed_to_whom_its_option_does_not_name(
+def test_every_method_is_denied_to_roles_that_its_option_does_not_name(
     cloud: ControlPlane, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Generated from the contract: a method added tomorrow is tried, too."""
+    """Generated from the contract, so that new methods are tested, too."""
     monkeypatch.delenv("KOWABUNGA_API_KEY", raising=False)
     _, secret = cloud.agent()
-    tried = 0
+    calls = 0
     for key, reason in (("", "UNAUTHENTICATED"), ("kowa_admin_x_y", "UNAUTHENTICATED"), (secret, "PERMISSION_DENIED")):
         with Client(cloud.settings.api, key=key, insecure=True) as caller:
             for method in contract.load().methods.values():
@@ -144,22 +144,22 @@ def test_every_method_is_closed_to_whom_its_option_does_not_name(
                 with pytest.raises(errors.Denied) as refused:
                     list(caller.stream(method, request)) if method.streams else caller.call(method, request)
                 assert refused.value.reason == reason, method.name
-                tried += 1
-    assert tried > 200
+                calls += 1
+    assert calls > 200
 
 
 @pytest.mark.parametrize("database", ["sqlite"], indirect=True)
-def test_a_cancelled_operation_stays_so(cloud: ControlPlane) -> None:
+def test_a_cancelled_operation_stays_cancelled(cloud: ControlPlane) -> None:
     site = make_site(cloud)
-    begun = site.volume("data")
+    started = site.volume("data")
     cancelled = site.client.call(
         contract.load().kinds["Operation"].service.methods["cancel"],
-        operation_pb2.CancelOperationRequest(id=begun.operation_id),
+        operation_pb2.CancelOperationRequest(id=started.operation_id),
     ).resource
     assert cancelled.phase == operation_pb2.PHASE_CANCELLED
     site.connect_host()
     until(
-        lambda: site.client.volumes.get(begun.resource.meta.id).meta.state == meta_pb2.STATE_READY,
-        what="the volume, which nobody waits for any more",
+        lambda: site.client.volumes.get(started.resource.meta.id).meta.state == meta_pb2.STATE_READY,
+        what="the volume, whose operation is cancelled",
     )
-    assert site.client.operations.get(begun.operation_id).phase == operation_pb2.PHASE_CANCELLED
+    assert site.client.operations.get(started.operation_id).phase == operation_pb2.PHASE_CANCELLED

@@ -1,4 +1,4 @@
-"""Several writers of one database: what one has read and another has changed meanwhile is never written back."""
+"""Several writers of one database: a transaction never writes back values that another one has changed meanwhile."""
 
 import threading
 import time
@@ -25,23 +25,23 @@ pytestmark = pytest.mark.postgresql
 
 @pytest.fixture
 def cloud(tmp_path: Path, server: Postgres) -> Iterator[ControlPlane]:
-    """A Kahuna on PostgreSQL: SQLite has one writer."""
-    with control_plane(tmp_path, server.database()) as made:
-        yield made
+    """A Kahuna on PostgreSQL; SQLite has only one writer."""
+    with control_plane(tmp_path, server.database()) as plane:
+        yield plane
 
 
-@pytest.mark.parametrize("looking", ["find", "get"])
-def test_what_changed_since_it_was_read_is_read_again(cloud: ControlPlane, looking: str) -> None:
+@pytest.mark.parametrize("read_by", ["find", "get"])
+def test_a_transaction_that_read_changed_values_is_run_again(cloud: ControlPlane, read_by: str) -> None:
     region = cloud.region()
     read, changed = threading.Event(), threading.Event()
     runs: list[str] = []
 
     def describe(tx: Transaction) -> None:
-        row = tx.session.get(Region, region.meta.id)  # held, for what nobody holds the session forgets
+        row = tx.session.get(Region, region.meta.id)  # kept in a variable, since the session drops unreferenced rows
         found = tx.find("Region", region.meta.id)
         read.set()
         assert changed.wait(60)
-        if looking == "get":
+        if read_by == "get":
             found = tx.get("Region", region.meta.id)
         assert isinstance(found, region_pb2.Region)
         runs.append(found.name)
@@ -53,35 +53,35 @@ def test_what_changed_since_it_was_read_is_read_again(cloud: ControlPlane, looki
     assert read.wait(60)
     cloud.client.regions.update(region_pb2.Region(meta=region.meta, name="eu-west"))
     changed.set()
-    until(slow.done, what="the slower of the two")
+    until(slow.done, what="the slower transaction")
     now = cloud.client.regions.get(region.meta.id)
     assert (now.name, now.description) == ("eu-west", "described")
-    assert runs == {"find": ["eu", "eu-west"], "get": ["eu-west"]}[looking]
+    assert runs == {"find": ["eu", "eu-west"], "get": ["eu-west"]}[read_by]
 
 
-def test_who_takes_room_of_a_pool_holds_up_nothing_that_lies_in_it(cloud: ControlPlane) -> None:
-    """Each would wait for the other: one for the pool that its volume names, the other for its turn to commit."""
+def test_a_lock_on_a_pool_does_not_block_changes_of_its_volumes(cloud: ControlPlane) -> None:
+    """Otherwise each would wait for the other: one for the pool's lock, the other for its turn to commit."""
     site = make_site(cloud)
     volume = site.volume("data").resource
-    held, changed = threading.Event(), threading.Event()
+    locked, changed = threading.Event(), threading.Event()
 
-    def hold(tx: Transaction) -> bool:
+    def lock_pool(tx: Transaction) -> bool:
         tx.find("StoragePool", site.pool.meta.id, StoragePool.lock_by_reference)
-        held.set()
+        locked.set()
         return changed.wait(10)
 
-    holding = cloud.loop.start(cloud.kahuna.store.run(hold))
-    assert held.wait(60)
+    locking = cloud.loop.start(cloud.kahuna.store.run(lock_pool))
+    assert locked.wait(60)
     volume.description = "described"
     site.client.volumes.begin_update(volume, ["description"])
     changed.set()
-    until(holding.done, what="the end of the other transaction")
-    assert holding.result(), "the change of the volume waited for its pool"
+    until(locking.done, what="the end of the other transaction")
+    assert locking.result(), "the change of the volume waited for its pool"
 
 
-@pytest.mark.parametrize("then", ["remove", "put"])
-def test_what_went_since_it_was_read_is_looked_for_again(cloud: ControlPlane, then: str) -> None:
-    """Two remove the last children of a marked parent: the second finds it gone, and its caller hears of no other."""
+@pytest.mark.parametrize("action", ["remove", "put"])
+def test_a_transaction_that_read_a_row_deleted_since_is_run_again(cloud: ControlPlane, action: str) -> None:
+    """As when two transactions remove the last children of a marked parent: the second finds the parent gone."""
     region = cloud.region()
     read, gone = threading.Event(), threading.Event()
 
@@ -92,7 +92,7 @@ def test_what_went_since_it_was_read_is_looked_for_again(cloud: ControlPlane, th
         read.set()
         assert gone.wait(60)
         found.description = "described"
-        if then == "remove":
+        if action == "remove":
             tx.remove("Region", found.meta.id)
         else:
             tx.put("Region", found)
@@ -102,11 +102,11 @@ def test_what_went_since_it_was_read_is_looked_for_again(cloud: ControlPlane, th
     assert read.wait(60)
     cloud.client.regions.delete(region.meta.id)
     gone.set()
-    until(slow.done, what="the slower of the two")
+    until(slow.done, what="the slower transaction")
     assert slow.result() == "gone"
 
 
-def test_an_address_taken_in_a_run_that_did_not_commit_is_not_kept(
+def test_an_address_of_a_run_that_did_not_commit_is_released(
     cloud: ControlPlane, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     site = make_site(cloud)
@@ -138,7 +138,9 @@ def test_an_address_taken_in_a_run_that_did_not_commit_is_not_kept(
     assert runs == ["10.20.0.2", "10.20.0.3"]
 
 
-def test_two_who_each_leave_the_last_to_the_other_leave_nothing(cloud: ControlPlane) -> None:
+def test_a_marked_parent_is_removed_when_two_transactions_removed_its_last_children_at_once(
+    cloud: ControlPlane,
+) -> None:
     site = make_site(cloud)
     agent = site.cloud.dial(site.secret, FakeHost())
     until(lambda: site.client.kaktuses.get(site.host.meta.id).status.memory, what="the host's capacity")
@@ -147,7 +149,7 @@ def test_two_who_each_leave_the_last_to_the_other_leave_nothing(cloud: ControlPl
     subnets = [site.subnet.meta.id, second.resource.meta.id]
     for subnet in subnets:
         site.client.subnets.begin_delete(subnet)
-    begun = site.client.vnets.begin_delete(site.vnet.meta.id)
+    started = site.client.vnets.begin_delete(site.vnet.meta.id)
     store, both = cloud.kahuna.store, threading.Barrier(2, timeout=60)
     gone = deletion.confirm_gone
     cloud.loop.run(store.run(lambda tx: gone(tx, "Vnet", site.vnet.meta.id, [site.agent.meta.id])))
@@ -160,9 +162,9 @@ def test_two_who_each_leave_the_last_to_the_other_leave_nothing(cloud: ControlPl
         return work
 
     for task in [cloud.loop.start(store.run(confirm(subnet))) for subnet in subnets]:
-        until(task.done, what="both")
+        until(task.done, what="both transactions")
     assert [vnet.name for vnet in site.client.vnets.list()] == ["lan"]
     store._clock = lambda: time.time_ns() // 1000 + 2 * deletion.RECHECK_AFTER_US
     cloud.loop.run(store.run(lambda tx: deletion.sweep_marked(tx, deletion.RECHECK_AFTER_US)))
     assert list(site.client.vnets.list()) == []
-    assert site.client.operations.get(begun.operation_id).phase == operation_pb2.PHASE_DONE
+    assert site.client.operations.get(started.operation_id).phase == operation_pb2.PHASE_DONE

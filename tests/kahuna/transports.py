@@ -1,4 +1,4 @@
-"""The ways in which users call Kahuna: gRPC, REST through a real Envoy, kowactl."""
+"""The clients by which users call Kahuna: gRPC, REST through a real Envoy, kowactl."""
 
 import contextlib
 from collections.abc import Iterator
@@ -9,7 +9,7 @@ import pytest
 from tests.clients import Kowactl, rest
 from tests.site import Site
 
-# Each word of kowactl is a process of its own.
+# kowactl is slow: each call is a process.
 TRANSPORTS = [
     "grpc",
     pytest.param("rest", marks=pytest.mark.gateway),
@@ -19,7 +19,7 @@ TRANSPORTS = [
 
 @contextlib.contextmanager
 def calling_through(site: Site, transport: str, folder: Path) -> Iterator[None]:
-    """Lets the site's calls be made in a transport."""
+    """Makes the site's calls through this client."""
     with contextlib.ExitStack() as stack:
         if transport == "rest":
             site.other_client = stack.enter_context(rest(site.cloud.settings.api, site.cloud.key, folder / "gateway"))
