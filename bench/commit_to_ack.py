@@ -104,14 +104,14 @@ class ChangeTimer:
         self._committed = 0.0
         self._acked: list[tuple[str, int]] = []
         self._acked_more = asyncio.Event()
-        stored = Session.stored
+        stored = Session.batch_stored
 
         def note_ack(session: Session, objects: Any, removed: Any, revision: int) -> None:
             stored(session, objects, removed, revision)
             self._acked.extend((described.id, described.generation) for described in objects)
             self._acked_more.set()
 
-        Session.stored = note_ack  # type: ignore[method-assign, assignment]
+        Session.batch_stored = note_ack  # type: ignore[method-assign, assignment]
 
     async def await_all(self, revision: int, count: int) -> None:
         """Returns when all agents are connected and have stored their slice of a revision."""
