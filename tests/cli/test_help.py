@@ -50,7 +50,7 @@ def test_each_option_is_kowactls_own_or_a_field_of_what_is_sent(kind: contract.K
     assert {option.name for option in command.params} <= own | sent | after | extra | why
 
 
-WIRE = ("mask", "a page at a time", "As in List", "with its present state", "By id unless told", "`", "...")
+WIRE = ("mask", "a page at a time", "As in List", "with its present state", "Default: id", "`", "...")
 
 
 @pytest.mark.parametrize(("kind", "verb"), METHODS, ids=lambda part: getattr(part, "command", part))

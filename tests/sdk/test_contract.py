@@ -23,7 +23,7 @@ def test_a_kind_and_its_names() -> None:
     )
     assert kind.uniques == (options_pb2.Unique(fields=("agent", "name")),)
     assert kind.parents == {"agent": "Agent"}
-    assert kind.message.comment.startswith("What an agent signs in with.")
+    assert kind.message.comment.startswith("A credential of an agent.")
     assert list(kind.service.methods) == ["list", "get", "create", "delete", "watch"]
 
 
