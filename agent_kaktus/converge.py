@@ -86,8 +86,8 @@ class Loop:
         """The edge: whatever goes wrong outside of steps ends here, and is tried again."""
         try:
             return await self.converge()
-        except Refused as why:  # a stored slice that this version does not take; Kahuna sends a better one
-            log.warning("slice.refused", reason=str(why))
+        except Refused as error:  # a stored slice that this version does not take; Kahuna sends a better one
+            log.warning("slice.refused", reason=str(error))
             return OBSERVE_INTERVAL_S
         except Exception:
             log.exception("converge.failed")
@@ -103,10 +103,10 @@ class Loop:
             try:
                 actual = await self.host.observe(desired.node.id)
                 seen = {kind.value: await kind.observe(self.host) for kind in self.kinds}
-            except Exception as why:
-                if not isinstance(why, StepFailed | OSError):
+            except Exception as error:
+                if not isinstance(error, StepFailed | OSError):
                     log.exception("observe.failed")
-                self._report_unseen(view, str(why))
+                self._report_unseen(view, str(error))
                 return RETRY_INTERVAL_S
             self.memory.keep_only({wanted.id for wanted in desired})
             view = replace(view, actual=replace(actual, by_kind=seen), now=self.clock())
@@ -142,9 +142,9 @@ class Loop:
         async with gate:
             try:
                 await self._do_steps(wanted, verdict)
-            except Exception as why:
+            except Exception as error:
                 log.exception("steps.failed", id=wanted.id)
-                self.memory.failures[wanted.id] = Failure(str(why), 1, self.clock() + LONGEST_RETRY_S)
+                self.memory.failures[wanted.id] = Failure(str(error), 1, self.clock() + LONGEST_RETRY_S)
 
     async def _do_steps(self, wanted: DesiredObject, verdict: Verdict) -> None:
         for step in verdict.steps:
@@ -152,13 +152,13 @@ class Loop:
         for step in verdict.steps:
             try:
                 await self._carry_out(step)
-            except PermanentFailure as why:
-                self.memory.given_up[wanted.id, wanted.generation] = str(why)
+            except PermanentFailure as error:
+                self.memory.given_up[wanted.id, wanted.generation] = str(error)
                 return
-            except Exception as why:
-                failure = self.memory.note_failure(wanted.id, f"{step}: {why}", self.clock())
-                fields = {"id": wanted.id, "step": str(step), "reason": str(why), "attempts": failure.attempts}
-                log.warning("step.failed", **fields, exc_info=not isinstance(why, StepFailed | OSError))
+            except Exception as error:
+                failure = self.memory.note_failure(wanted.id, f"{step}: {error}", self.clock())
+                fields = {"id": wanted.id, "step": str(step), "reason": str(error), "attempts": failure.attempts}
+                log.warning("step.failed", **fields, exc_info=not isinstance(error, StepFailed | OSError))
                 return
             step.after(self.memory, self.clock())
             log.info("step.done", id=wanted.id, step=str(step))

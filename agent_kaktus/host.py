@@ -40,8 +40,8 @@ class LocalHost:
         observed_filters = asyncio.gather(self.tap_filters.observe(), self.metadata_filter.observe())
         try:
             (tap_filters, metadata_filter), filters_unseen = await observed_filters, ""
-        except StepFailed as why:
-            tap_filters, metadata_filter, filters_unseen = {}, "", str(why)
+        except StepFailed as error:
+            tap_filters, metadata_filter, filters_unseen = {}, "", str(error)
         return Actual(
             facts=await self.hypervisor.facts(),
             domains={found.id: found for found in domains if found.mark and found.mark.id == found.id},

@@ -15,13 +15,13 @@ async def run(program: str, *arguments: str, stdin_text: str = "") -> str:
     stdin = pipe if stdin_text else asyncio.subprocess.DEVNULL
     try:
         process = await asyncio.create_subprocess_exec(program, *arguments, stdin=stdin, stdout=pipe, stderr=pipe)
-    except OSError as why:
-        raise StepFailed(f"{program} can't be run: {why.strerror}") from why
+    except OSError as error:
+        raise StepFailed(f"{program} can't be run: {error.strerror}") from error
     try:
         async with asyncio.timeout(TIMEOUT_S):
             output, errors = await process.communicate(stdin_text.encode() or None)
-    except TimeoutError as why:
-        raise StepFailed(f"{program} took longer than {TIMEOUT_S:.0f} s") from why
+    except TimeoutError as error:
+        raise StepFailed(f"{program} took longer than {TIMEOUT_S:.0f} s") from error
     finally:
         if process.returncode is None:
             process.kill()

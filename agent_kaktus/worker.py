@@ -43,8 +43,8 @@ class KaktusWorker(Worker):
             raise Refused(f"this agent knows no command {action}; upgrade it")
         try:
             await verb(command.target)
-        except StepFailed as why:
-            raise Refused(str(why)) from why
+        except StepFailed as error:
+            raise Refused(str(error)) from error
 
     async def console(self, instance: str, keys: Keys) -> AsyncIterator[bytes]:
         hypervisor = self._running_hypervisor()
@@ -68,8 +68,8 @@ class KaktusWorker(Worker):
         storage = DirDriver(settings, settings.state / "made")
         try:
             storage.clean(KINDS.parse(feed.desired()).of(StoragePool))
-        except Refused as why:  # what an older version took; nothing is cleaned until Kahuna sends a better slice
-            log.warning("slice.refused", reason=str(why))
+        except Refused as error:  # what an older version took; nothing is cleaned until Kahuna sends a better slice
+            log.warning("slice.refused", reason=str(error))
         sources = Sources(settings.import_dir, settings.import_hosts)
         imports = Imports(
             storage,

@@ -80,8 +80,8 @@ class KiwiWorker(Worker):
             try:
                 for report in reports(KINDS.parse(feed.desired())):
                     feed.report(report)
-            except Refused as why:  # a stored slice that this version does not take; Kahuna sends a better one
-                log.warning("slice.refused", reason=str(why))
+            except Refused as error:  # a stored slice that this version does not take; Kahuna sends a better one
+                log.warning("slice.refused", reason=str(error))
             await feed.wait_for_change(REPORT_INTERVAL_S)
 
 

@@ -182,12 +182,12 @@ class Hypervisor:
         try:
             with _as_failed_step():
                 return verb(connection)
-        except StepFailed as why:
+        except StepFailed as error:
             with contextlib.suppress(libvirt.libvirtError):
                 if connection.isAlive():
                     raise
             self._drop(connection)
-            raise LibvirtUnavailable(f"libvirt at {self._uri} went away") from why
+            raise LibvirtUnavailable(f"libvirt at {self._uri} went away") from error
 
     async def _connected(self) -> Any:
         async with self._opening:
@@ -197,8 +197,8 @@ class Hypervisor:
                 if self._clock() < self._retry_at:
                     raise StepFailed(self._refusal)
                 return await self._calls.run("connection", self._connect, _OPEN_TIMEOUT_S)
-            except StepFailed as why:
-                raise LibvirtUnavailable(f"libvirt at {self._uri} can't be reached: {why}") from why
+            except StepFailed as error:
+                raise LibvirtUnavailable(f"libvirt at {self._uri} can't be reached: {error}") from error
 
     def _connect(self) -> Any:
         """A connection that opens only after the caller has stopped waiting is kept, too."""
@@ -210,8 +210,8 @@ class Hypervisor:
                 connection.domainEventRegisterAny(
                     None, libvirt.VIR_DOMAIN_EVENT_ID_LIFECYCLE, self._lifecycle_changed, None
                 )
-        except StepFailed as why:
-            self._refusal, self._retry_at = str(why), self._clock() + self._backoff.next_pause()
+        except StepFailed as error:
+            self._refusal, self._retry_at = str(error), self._clock() + self._backoff.next_pause()
             raise
         self._backoff.reset()
         with self._lock:
@@ -224,8 +224,8 @@ class Hypervisor:
         for domain in connection.listAllDomains(0):
             try:
                 found.append(_observe_domain(domain, self._killed))
-            except libvirt.libvirtError as why:
-                if why.get_error_code() != libvirt.VIR_ERR_NO_DOMAIN:  # that is: removed meanwhile
+            except libvirt.libvirtError as error:
+                if error.get_error_code() != libvirt.VIR_ERR_NO_DOMAIN:  # that is: removed meanwhile
                     raise
         return found
 
@@ -252,8 +252,8 @@ class Hypervisor:
 def _carry_out(work: Callable[[], T], future: Future[T]) -> None:
     try:
         future.set_result(work())
-    except BaseException as why:  # noqa: BLE001 - raised where it is awaited
-        future.set_exception(why)
+    except BaseException as error:  # noqa: BLE001 - raised where it is awaited
+        future.set_exception(error)
 
 
 @contextlib.contextmanager
@@ -261,8 +261,8 @@ def _as_failed_step() -> Iterator[None]:
     """Raises StepFailed for an error of libvirt."""
     try:
         yield
-    except libvirt.libvirtError as why:
-        raise StepFailed(str(why.get_error_message())) from why
+    except libvirt.libvirtError as error:
+        raise StepFailed(str(error.get_error_message())) from error
 
 
 def _open(uri: str) -> Any:
@@ -311,8 +311,8 @@ def _resume(domain: Any) -> None:
         return
     try:
         domain.resume()
-    except libvirt.libvirtError as why:
-        if _HALTED not in str(why):
+    except libvirt.libvirtError as error:
+        if _HALTED not in str(error):
             raise
         domain.destroy()  # as one that crashed, it is started again and counted
 

@@ -26,8 +26,8 @@ def open_netlink() -> Iterator[Any]:
     try:
         with IPRoute() as netlink:
             yield netlink
-    except NetlinkError as why:
-        raise StepFailed(f"netlink: {why}") from why
+    except NetlinkError as error:
+        raise StepFailed(f"netlink: {error}") from error
 
 
 def index_of(netlink: Any, name: str) -> int:
@@ -102,8 +102,8 @@ def _already(*codes: int) -> Iterator[None]:
     """Ignores netlink's errors that say it is so already."""
     try:
         yield
-    except NetlinkError as why:
-        if why.code not in codes:
+    except NetlinkError as error:
+        if error.code not in codes:
             raise
 
 
@@ -112,8 +112,8 @@ def _make_strict(name: str) -> None:
     try:
         for setting, value in _STRICT.items():
             _setting(name, setting).write_text(value)
-    except OSError as why:
-        raise StepFailed(f"{name}: {why}") from why
+    except OSError as error:
+        raise StepFailed(f"{name}: {error}") from error
 
 
 def _is_strict(name: str) -> bool:

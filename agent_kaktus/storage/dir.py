@@ -1,7 +1,7 @@
-"""A pool that is a directory: qcow2 files named by ids, templates shared by the volumes that stand on them.
+"""A pool that is a directory: qcow2 files named by ids; templates are backing files that volumes share.
 
-Whether a pool or a volume was ever made is recorded beside the pools, in the agent's own state: an empty mount point is
-a missing pool, and a missing file a missing disk. Neither is ever made anew.
+That a pool or a volume was created is recorded outside the pools, in the agent's state directory: an empty mount point
+is a missing pool, and a missing file a missing disk. Neither is ever created again.
 """
 
 import asyncio
@@ -24,7 +24,7 @@ from kowa import files
 from kowa.runtime.crashpoint import crash_point
 from kowa.runtime.tasks import in_thread
 
-MARKER = ".kowa-pool"  # the file that tells a pool from an empty mount point
+MARKER = ".kowa-pool"  # the file that distinguishes a pool from an empty mount point
 VOLUME_MODE = 0o600  # libvirt hands it to the user QEMU runs as
 TEMPLATE_MODE = 0o644  # shared by the instances
 _POOL_MODE = 0o711  # passable for QEMU
@@ -35,23 +35,23 @@ log = structlog.get_logger()
 
 @dataclass(frozen=True, slots=True)
 class StorageState:
-    """What a driver sees."""
+    """The pools and images that a driver finds."""
 
     pools: Mapping[str, PoolSpace]
     images: Mapping[str, Image]
-    created: frozenset[str]  # ids of pools and volumes that were there once
+    created: frozenset[str]  # ids of pools and volumes that were created once
 
 
 def disk_source(config: Settings, pool: str, volume: str) -> DiskSource:
-    """Where a volume is, for libvirt."""
+    """The source of a volume's disk, for libvirt."""
     return DiskSource("file", "qcow2", (("file", str(config.pools / pool / f"{volume}.qcow2")),))
 
 
 class DirDriver:
-    """All dir pools of this host. Each verb may be repeated; all raise StepFailed or OSError with the reason."""
+    """All dir pools of this host. Each method may be repeated; all raise StepFailed or OSError with the reason."""
 
     def __init__(self, config: Settings, created: Path) -> None:
-        """`created` is a directory of the agent's own that records what was there once."""
+        """`created` is a directory of the agent with a file for each pool and volume that was created."""
         self._pools = config.pools
         self._created = created
 
@@ -66,8 +66,8 @@ class DirDriver:
                     space, found = self.space(directory.name), {each.id: each for each in _images(directory)}
                     pools[directory.name] = space
                     images |= found
-            except OSError as why:  # it is away, and the others are not
-                log.warning("pool.unreadable", id=directory.name, reason=str(why))
+            except OSError as error:  # this pool is not available, but others are
+                log.warning("pool.unreadable", id=directory.name, reason=str(error))
         return StorageState(pools, images, frozenset(path.name for path in self._created.iterdir()))
 
     @in_thread
@@ -82,17 +82,17 @@ class DirDriver:
 
     @in_thread
     def remove_pool(self, pool: str) -> None:
-        """Only an empty one goes; of a mount point the directory stays."""
+        """Removes a pool if it is empty. The directory of a mount point stays."""
         directory = self._pools / pool
-        self.clean([pool])  # it may have been away when the agent started
+        self.clean([pool])  # it may have been unavailable when the agent started
         try:
             left = [path.name for path in directory.iterdir() if path.name != MARKER and not _is_of_file_system(path)]
             if left:
-                raise StepFailed(f"{directory} holds what is not ours: {', '.join(sorted(left)[:3])}")
+                raise StepFailed(f"{directory} contains files that are not ours: {', '.join(sorted(left)[:3])}")
             (directory / MARKER).unlink(missing_ok=True)
             directory.rmdir()
-        except OSError as why:
-            if why.errno not in (errno.ENOENT, errno.EBUSY):
+        except OSError as error:
+            if error.errno not in (errno.ENOENT, errno.EBUSY):
                 raise
         self._forget(pool)
 
@@ -110,18 +110,18 @@ class DirDriver:
 
     @in_thread
     def record(self, volume: str) -> None:
-        """Records that it was there once."""
+        """Records that a volume was created."""
         files.write(self._created / volume, b"", mode=0o600)
 
     async def grow(self, pool: str, volume: str, size: int) -> None:
-        """Only while no domain has it open."""
+        """Grows a volume that no domain has open."""
         path = self._volume(pool, volume)
         await image.resize(path, size)
         await asyncio.to_thread(files.sync, path)
 
     @in_thread
     def remove(self, pool: str, id_: str) -> None:
-        """A volume or a template, and the record of it."""
+        """Removes a volume or a template, and the record of it."""
         for format_ in _FORMATS:
             path = self._pools / pool / f"{id_}.{format_}"
             path.unlink(missing_ok=True)
@@ -131,8 +131,8 @@ class DirDriver:
         crash_point("kaktus.image.unlinked")
         self._forget(id_)
 
-    def holds(self, pool: str, id_: str) -> bool:
-        """Whether a volume or a template is there under its final name."""
+    def contains(self, pool: str, id_: str) -> bool:
+        """Whether a pool has a volume or a template under its final name."""
         return any((self._pools / pool / f"{id_}.{format_}").exists() for format_ in _FORMATS)
 
     def space(self, pool: str) -> PoolSpace:
@@ -140,24 +140,24 @@ class DirDriver:
         return PoolSpace(space.f_blocks * space.f_frsize, space.f_bavail * space.f_frsize)
 
     def staging_file(self, pool: str, template: str) -> Path:
-        """Where a template's bytes are written until it is complete."""
+        """The file that a template's bytes are written to until it is complete."""
         return files.draft_of(self._pools / pool / template)
 
     def add_template(self, pool: str, template: str, format_: str) -> None:
-        """Makes a template of the staging file. Raises FileExistsError when it is there."""
+        """Renames the staging file to a template. Raises FileExistsError when that exists."""
         draft = self.staging_file(pool, template)
         draft.chmod(TEMPLATE_MODE)
         files.publish_new(draft, self._pools / pool / f"{template}.{format_}")
 
     def clean(self, pools: Iterable[str]) -> None:
-        """Removes what runs that were killed had not finished."""
+        """Removes unfinished files of earlier runs that were killed."""
         for pool in pools:
             try:
                 for path in (self._pools / pool).glob(f"*{files.DRAFT_SUFFIX}"):
                     if names.is_id(path.name.split(".", 1)[0]):
                         path.unlink(missing_ok=True)
-            except OSError as why:
-                log.warning("pool.not_cleaned", id=pool, reason=str(why))
+            except OSError as error:
+                log.warning("pool.not_cleaned", id=pool, reason=str(error))
 
     def _volume(self, pool: str, volume: str) -> Path:
         return self._pools / pool / f"{volume}.qcow2"
@@ -175,23 +175,23 @@ def _images(directory: Path) -> Iterator[Image]:
 
 
 def _image(path: Path) -> Image:
-    """A damaged one is reported as broken and keeps nobody from seeing the others. Raises FileNotFoundError."""
+    """Examines an image. A damaged one is returned as broken, so that others are found. Raises FileNotFoundError."""
     found = Image(path.stem, path.parent.name, path.suffix[1:], 0, disk_key=str(path))
     try:
         status = path.stat()
         found = replace(found, allocation=status.st_blocks * 512)
         if not (stat.S_ISREG(status.st_mode) or stat.S_ISBLK(status.st_mode)):
-            raise image.NotAnImage("is no file")
+            raise image.NotAnImage("is not a file")
         if found.format == "raw":
             return replace(found, size=status.st_size)
         header = image.read_header(path)
         return replace(found, size=header.size, backing=header.backing)
-    except image.NotAnImage as what:
-        return replace(found, broken=f"its file {path} {what}")
+    except image.NotAnImage as error:
+        return replace(found, broken=f"its file {path} {error}")
     except FileNotFoundError:
         raise
-    except OSError as why:
-        return replace(found, broken=f"its file {path} can't be read: {why.strerror}")
+    except OSError as error:
+        return replace(found, broken=f"its file {path} can't be read: {error.strerror}")
 
 
 def _is_of_file_system(path: Path) -> bool:

@@ -1,4 +1,4 @@
-"""Disk images: what a file's header says, what makes a bootable image, and what qemu-img does."""
+"""Disk images: reads and checks their headers, and creates and resizes them with qemu-img."""
 
 import asyncio
 import json
@@ -12,7 +12,7 @@ from agent_kaktus import process
 from agent_kaktus.actual import Image
 from agent_kaktus.errors import PermanentFailure, StepFailed
 
-MAX_SIZE_BYTES = 16 << 40  # that a template may claim to have
+MAX_SIZE_BYTES = 16 << 40  # of a template, as its header states
 SECTOR = 512
 _MAGIC = b"QFI\xfb"
 # Magic, version, backing name's offset and length, cluster bits, size, encryption, (L1 and refcount tables), number of
@@ -24,7 +24,7 @@ _MAX_NAME_BYTES = 1023
 _TEXT = frozenset(b"\t\n\r") | frozenset(range(0x20, 0x7F)) | frozenset(range(0x80, 0x100))
 _CONVERT = "convert it with `qemu-img convert -O qcow2 OLD NEW`"
 _DECRYPT = "decrypt it with `qemu-img convert`, which takes its key as --object secret"
-# Other formats that images come in: offset and bytes by which one is recognised, what it is, what to do.
+# Formats that are not imported: offset and bytes of their signature, description, remedy.
 _OTHER_FORMATS = (
     (0, b"KDMV", "is a VMware disk (vmdk)", _CONVERT),
     (0, b"# Disk DescriptorFile", "describes a VMware disk (vmdk)", "convert the disk with `qemu-img convert`"),
@@ -44,15 +44,15 @@ _OTHER_FORMATS = (
     (257, b"ustar", "is an archive (tar, such as an OVA)", "unpack it"),
     (32769, b"CD001", "is a CD (ISO 9660)", "take the image of an installed disk, such as a cloud image"),
 )
-_START_BYTES = 33 << 10  # holds the marks of all of them
-_BOOT_MARK = b"\x55\xaa"
+_START_BYTES = 33 << 10  # contains the signatures of all of them
+_BOOT_SIGNATURE = b"\x55\xaa"
 _REFERS = "the image refers to another file; flatten it with `qemu-img convert`"
-_MAX_MEMORY_BYTES = 1 << 30  # address space, of which a sound image needs a quarter
+_MAX_MEMORY_BYTES = 1 << 30  # address space, of which a valid image needs a quarter
 _MAX_CPU_SECONDS = 30
 
 
 class NotAnImage(Exception):
-    """A file that is no disk image we take; its text says what it is instead."""
+    """A file is not a disk image that can be imported. The text, such as `is compressed (gzip)`, tells what it is."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,32 +64,32 @@ class Header:
 
 
 def read_header(path: Path) -> Header:
-    """Without qemu-img, so that a hundred images cost little and one that QEMU has open can be read."""
+    """Reads a qcow2 header. Without qemu-img, which is slow for many images and can't read one that QEMU has open."""
     with path.open("rb") as file:
         start = os.pread(file.fileno(), _HEADER.size, 0)
         if len(start) < _HEADER.size or not start.startswith(_MAGIC):
             raise NotAnImage("is not a qcow2 image")
-        _, version, at, length, _, size, encryption, snapshots, features = _HEADER.unpack(start)
+        _, version, offset, length, _, size, encryption, snapshots, features = _HEADER.unpack(start)
         if version == 1:
             raise NotAnImage(f"is a qcow disk of version 1; {_CONVERT}")
         if version not in (2, 3) or length > _MAX_NAME_BYTES:
             raise NotAnImage(f"is a damaged qcow2 image, or one of version {version}")
         if encryption:
             raise NotAnImage(f"is an encrypted qcow2 image{_ENCRYPTIONS.get(encryption, '')}; {_DECRYPT}")
-        if at + length > os.lseek(file.fileno(), 0, os.SEEK_END):
-            raise NotAnImage("is a damaged qcow2 image: the name of what it stands on lies behind its end")
-        backing = os.pread(file.fileno(), length, at).decode(errors="replace") if at else ""
+        if offset + length > os.lseek(file.fileno(), 0, os.SEEK_END):
+            raise NotAnImage("is a damaged qcow2 image: its backing file's name lies past the end of the file")
+        backing = os.pread(file.fileno(), length, offset).decode(errors="replace") if offset else ""
     return Header(size, backing, features if version == 3 else 0, snapshots)
 
 
 async def verify(path: Path) -> str:
-    """The format of what was downloaded. Raises PermanentFailure if no instance can start from it."""
+    """The format of a downloaded image. Raises PermanentFailure if no instance can start from it."""
     try:
         if await asyncio.to_thread(_is_raw, path):
             return "raw"
         header = await asyncio.to_thread(read_header, path)
-    except NotAnImage as what:
-        raise PermanentFailure(f"what the source holds {what}") from what
+    except NotAnImage as error:
+        raise PermanentFailure(f"what the source holds {error}") from error
     if header.backing or header.features & _EXTERNAL_DATA:
         raise PermanentFailure(_REFERS)
     if header.features & _CORRUPT:
@@ -101,9 +101,9 @@ async def verify(path: Path) -> str:
             raise PermanentFailure(_REFERS)
         _verify_size(int(found["virtual-size"]))
         start = await _first_sector(path)
-    except StepFailed as why:
-        raise PermanentFailure(f"the image can't be read: {why}") from why
-    if not start.endswith(_BOOT_MARK):
+    except StepFailed as error:
+        raise PermanentFailure(f"the image can't be read: {error}") from error
+    if not start.endswith(_BOOT_SIGNATURE):
         snapshots = f"; it has {header.snapshots} snapshots; `qemu-img convert -l NAME` makes an image of one"
         reason = "the image has no boot sector, so no machine starts from it"
         raise PermanentFailure(reason + (snapshots if header.snapshots else ""))
@@ -111,19 +111,20 @@ async def verify(path: Path) -> str:
 
 
 def _is_raw(path: Path) -> bool:
-    """Whether it is no qcow2 image but a raw one. Raises NotAnImage if it is neither.
+    """Whether a file is a raw image and not a qcow2 one. Raises NotAnImage if it is neither.
 
-    Anything can be a raw image; one that a machine can boot from ends its first sector with a boot mark.
+    Any data can be a raw image; a bootable one has a signature at the end of its first sector.
     """
     size = path.stat().st_size
     with path.open("rb") as file:
         start = file.read(_START_BYTES)
     if start.startswith(_MAGIC):
         return False
-    boots = start[:SECTOR].endswith(_BOOT_MARK) and len(start) >= SECTOR
-    for at, magic, what, remedy in _OTHER_FORMATS:
-        if start.startswith(magic, at) and not (boots and at > SECTOR):  # a CD may be a disk, too
-            raise NotAnImage(f"{what}; {remedy}")
+    boots = start[:SECTOR].endswith(_BOOT_SIGNATURE) and len(start) >= SECTOR
+    for offset, signature, description, remedy in _OTHER_FORMATS:
+        # A hybrid ISO also has a boot sector.
+        if start.startswith(signature, offset) and not (boots and offset > SECTOR):
+            raise NotAnImage(f"{description}; {remedy}")
     if boots and size % SECTOR:
         raise NotAnImage(f"has {size} bytes, no multiple of {SECTOR}: it was cut off")
     if not boots:
@@ -141,7 +142,7 @@ def _verify_size(size: int) -> None:
 
 
 async def _first_sector(path: Path) -> bytes:
-    """The first sector of what a guest sees: decompressed and mapped as QEMU will read it."""
+    """The first sector of the disk that a guest gets: decompressed and mapped as QEMU reads it."""
     with tempfile.TemporaryDirectory() as folder:
         start = Path(folder, "start")
         await _run_limited("dd", "-f", "qcow2", "-O", "raw", f"bs={SECTOR}", "count=1", f"if={path}", f"of={start}")
@@ -149,13 +150,13 @@ async def _first_sector(path: Path) -> bytes:
 
 
 async def _run_limited(*arguments: str) -> str:
-    """Runs qemu-img on an image from elsewhere, which may be made to exhaust the host's memory or processors."""
+    """Runs qemu-img on an untrusted image, which may be crafted to exhaust the host's memory or processors."""
     limits = (f"--as={_MAX_MEMORY_BYTES}", f"--cpu={_MAX_CPU_SECONDS}", "--core=0")
     return await process.run("prlimit", *limits, "qemu-img", *arguments)
 
 
 async def create(path: Path, size: int, backing: Image | None = None) -> None:
-    """A thin image, on another of the same directory if one is given."""
+    """Creates a thin image, on a backing image of the same directory if one is given."""
     base = ("-b", backing.file, "-F", backing.format) if backing else ()
     await process.run("qemu-img", "create", "-q", "-f", "qcow2", *base, str(path), str(size))
 

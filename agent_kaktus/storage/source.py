@@ -1,4 +1,4 @@
-"""Where a template's bytes may come from: a file in the import folder, or a web server with an allowed address."""
+"""Sources of templates: files in the import folder, and web servers with an allowed address."""
 
 import asyncio
 import os
@@ -12,16 +12,19 @@ from kowa import sources
 
 Address = IPv4Address | IPv6Address
 
-CHUNK_BYTES = 1 << 18  # read at once; of larger chunks malloc keeps megabytes when all are read
+CHUNK_BYTES = 1 << 18  # read at once; larger chunks make malloc keep megabytes after the read
 _NAT64 = ip_network("64:ff9b::/96")
-_GLOBAL_IPV6 = (ip_network("2000::/3"), _NAT64)  # Python's is_global also takes addresses that may lead inside
+_GLOBAL_IPV6 = (
+    ip_network("2000::/3"),
+    _NAT64,
+)  # is_global allows more, that may map to internal hosts
 
 
 class Sources:
-    """What the operator lets templates come from: a folder, public web servers, and private ones by name or network."""
+    """The sources that the operator allows: a folder, public web servers, and private ones by name or network."""
 
     def __init__(self, folder: Path | None = None, hosts: Iterable[str] = ()) -> None:
-        """`hosts` are names, addresses and networks; what is no network is a name."""
+        """`hosts` are names, addresses and networks; anything that does not parse as a network is a host name."""
         self._folder = folder
         self._names: set[str] = set()
         self._networks: list[IPv4Network | IPv6Network] = []
@@ -32,21 +35,21 @@ class Sources:
                 self._names.add(_host_name(host))
 
     def read(self, source: str) -> AsyncGenerator[tuple[bytes, int]]:
-        """Its bytes in chunks, each with the size of the whole (0: not known). Raises PermanentFailure."""
+        """Yields a source in chunks, each with the size of the whole (0: not known). Raises PermanentFailure."""
         try:
             parsed = sources.parse(source)
-        except ValueError as why:
-            raise PermanentFailure(f"the source {why}") from why
+        except ValueError as error:
+            raise PermanentFailure(f"the source {error}") from error
         if "://" not in parsed:
             return self._read_file(parsed)
-        from agent_kaktus.storage.web import fetch  # late: few agents need it, and it takes memory
+        from agent_kaktus.storage.web import fetch  # imported here: few agents need it and it costs memory
 
         return fetch(parsed, self.choose_address)
 
     def choose_address(self, host: str, found: Iterable[str]) -> str:
-        """The address to connect to, of those that a host's name resolves to.
+        """Chooses the address to connect to from those that a host name resolves to.
 
-        Raises PermanentFailure unless each of them is allowed: a name with public and private addresses is refused.
+        Raises PermanentFailure unless all are allowed: a name with public and private addresses is refused.
         """
         addresses = [ip_address(text.split("%", 1)[0]) for text in found]
         if not addresses:
@@ -59,8 +62,8 @@ class Sources:
 
     def _is_allowed(self, address: Address) -> bool:
         both = (address, _embedded_ipv4(address))
-        is_named = any(each in network for network in self._networks for each in both)
-        return is_named or all(_is_public(each) for each in both)
+        is_in_allowed_network = any(each in network for network in self._networks for each in both)
+        return is_in_allowed_network or all(_is_public(each) for each in both)
 
     async def _read_file(self, name: str) -> AsyncGenerator[tuple[bytes, int]]:
         descriptor = self._open(name)
@@ -70,7 +73,7 @@ class Sources:
                 yield chunk, size
 
     def _open(self, name: str) -> int:
-        """Opens a file with all links followed first, and only if that stays inside the folder."""
+        """Opens a file after all symbolic links are resolved, only if the result is in the folder."""
         if self._folder is None:
             raise PermanentFailure("this host has no import folder; an operator sets import_dir")
         try:
@@ -79,12 +82,12 @@ class Sources:
             if path.parent != folder:
                 raise PermanentFailure(f"{name} leads out of the import folder")
             descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
-        except OSError as why:
-            reason = f"the import folder {self._folder} has no readable file {name}: {why.strerror}"
-            raise PermanentFailure(reason) from why
+        except OSError as error:
+            reason = f"the import folder {self._folder} has no readable file {name}: {error.strerror}"
+            raise PermanentFailure(reason) from error
         if not stat.S_ISREG(os.fstat(descriptor).st_mode):
             os.close(descriptor)
-            raise PermanentFailure(f"{name} in the import folder is no file")
+            raise PermanentFailure(f"{name} in the import folder is not a file")
         return descriptor
 
 
@@ -94,7 +97,7 @@ def _is_public(address: Address) -> bool:
 
 
 def _embedded_ipv4(address: Address) -> Address:
-    """The IPv4 address that an IPv6 address stands for; any other address itself."""
+    """The IPv4 address that an IPv6 address contains; any other address unchanged."""
     if isinstance(address, IPv4Address):
         return address
     if address in _NAT64:
@@ -104,7 +107,7 @@ def _embedded_ipv4(address: Address) -> Address:
 
 
 def _host_name(text: str) -> str:
-    """As hosts of sources are written; what can't be one names none."""
+    """The host name as source URLs spell it; invalid text is lower-cased and matches nothing."""
     try:
         return sources.parse_host(text)
     except ValueError:

@@ -10,7 +10,7 @@ from agent_kaktus.storage.dir import disk_source
 from kowa.runtime.desired import DesiredObject, Identity
 from kowa.v2 import storage_pool_pb2
 
-# The drivers that this agent has: where each keeps a volume of a pool.
+# The drivers of this agent, each with the function that gives the disk source of a volume in a pool.
 DISK_SOURCES: dict[int, Callable[[Settings, str, str], DiskSource]] = {storage_pool_pb2.STORAGE_DRIVER_DIR: disk_source}
 
 
@@ -45,7 +45,7 @@ class StoragePools(Kind[StoragePool]):
 
 
 def why_no_pool(view: View, id_: str) -> str:
-    """What to wait for until something can be put into a pool; empty if it can be now."""
+    """What to wait for until an image can be created in a pool; empty if that is possible now."""
     pool = view.desired.of(StoragePool).get(id_)
     if pool is None or pool.gone:
         return f"storage pool {id_}"
@@ -53,18 +53,18 @@ def why_no_pool(view: View, id_: str) -> str:
 
 
 def why_pool_unseen(view: View, id_: str) -> str:
-    """What to wait for while a pool is away, so that a file not seen may still be there; empty if it is not away."""
+    """What to wait for while a pool is missing, so that its files can't be seen; empty if it is not missing."""
     is_missing = id_ in view.actual.created and id_ not in view.actual.pools
     return f"storage pool {id_}, which is missing" if is_missing else ""
 
 
 def _plan_gone(view: View, wanted: StoragePool) -> Verdict:
-    held = [image.id for image in view.actual.images.values() if image.pool == wanted.id]
-    if held:
-        return Verdict(waits=f"{len(held)} images in it: {', '.join(sorted(held)[:3])}")
-    coming = sum(template.id in view.actual.importing for template in view.desired.referring(wanted.id))
-    if coming:
-        return Verdict(waits=f"{coming} imports into it")
+    images = [image.id for image in view.actual.images.values() if image.pool == wanted.id]
+    if images:
+        return Verdict(waits=f"{len(images)} images in it: {', '.join(sorted(images)[:3])}")
+    imports = sum(template.id in view.actual.importing for template in view.desired.referring(wanted.id))
+    if imports:
+        return Verdict(waits=f"{imports} imports into it")
     if wanted.id not in view.actual.pools and wanted.id not in view.actual.created:
         return GONE
     return Verdict((Step("remove pool", wanted.name, lambda host: host.storage.remove_pool(wanted.id)),))

@@ -1,4 +1,4 @@
-"""Templates: images that volumes are made from, imported into a pool once."""
+"""Templates: images that volumes are created from, imported into a pool once."""
 
 from dataclasses import dataclass
 
@@ -34,12 +34,12 @@ class Templates(Kind[Template]):
         image = view.actual.images.get(wanted.id)
         if wanted.gone:
             return _plan_gone(view, wanted, image)
-        if closed := why_no_pool(view, wanted.pool):
-            return Verdict(waits=closed)
+        if reason := why_no_pool(view, wanted.pool):
+            return Verdict(waits=reason)
         if wanted.id in view.actual.importing:
             return Verdict(working=importing(view.actual.importing[wanted.id]))
         if image is None:
-            return Verdict((Step("import", wanted.name, lambda host: host.imports.begin(wanted)),))
+            return Verdict((Step("import", wanted.name, lambda host: host.imports.start(wanted)),))
         if image.pool != wanted.pool:
             return Verdict(fails=f"its file lies in pool {image.pool}")
         return Verdict(fails=image.broken) if image.broken else AS_WANTED
@@ -54,7 +54,7 @@ class Templates(Kind[Template]):
 
 
 def importing(percent: int) -> str:
-    """What is reported while a template is imported."""
+    """The message while a template is imported."""
     return f"{percent} % imported"
 
 
@@ -62,13 +62,13 @@ def _plan_gone(view: View, wanted: Template, image: Image | None) -> Verdict:
     if wanted.id in view.actual.importing:
         return Verdict((Step("stop importing", wanted.name, lambda host: host.imports.stop(wanted.id)),))
     if image is None:
-        return Verdict(waits=away) if (away := why_pool_unseen(view, wanted.pool)) else GONE
+        return Verdict(waits=reason) if (reason := why_pool_unseen(view, wanted.pool)) else GONE
     if image.pool != wanted.pool:
         return Verdict(fails=f"its file lies in pool {image.pool}")
-    # A backing file may be named by any path that ends with this name; no other file has it.
-    standing = [other.id for other in view.actual.images.values() if image.file in other.backing]
-    if standing:
-        return Verdict(waits=f"{len(standing)} volumes that stand on it: {', '.join(sorted(standing)[:3])}")
+    # A volume may name its backing file by any path with this file name, which is unique.
+    volumes = [other.id for other in view.actual.images.values() if image.file in other.backing]
+    if volumes:
+        return Verdict(waits=f"{len(volumes)} volumes that stand on it: {', '.join(sorted(volumes)[:3])}")
     templates = view.desired.of(Template)
     for other in view.actual.images.values():
         if other.broken and other.pool == image.pool and other.id not in templates:

@@ -38,8 +38,8 @@ class Volumes(Kind[Volume]):
         image = view.actual.images.get(wanted.id)
         if wanted.gone:
             return _plan_gone(view, wanted, image)
-        if closed := why_no_pool(view, wanted.pool):
-            return Verdict(waits=closed)
+        if reason := why_no_pool(view, wanted.pool):
+            return Verdict(waits=reason)
         if image is None:
             return _plan_new(view, wanted)
         if image.pool != wanted.pool:
@@ -49,8 +49,8 @@ class Volumes(Kind[Volume]):
         if wanted.id not in view.actual.created:
             return Verdict((Step("record volume", wanted.name, lambda host: host.storage.record(wanted.id)),))
         if image.size > wanted.size:
-            has, asked = sizes.in_words(image.size, wanted.size)
-            return Verdict(fails=f"it has {has} and never shrinks to {asked}")
+            has, requested = sizes.in_words(image.size, wanted.size)
+            return Verdict(fails=f"it has {has} and never shrinks to {requested}")
         if image.size < wanted.size:
             return Verdict((_grow(view, wanted, image),))
         return AS_WANTED
@@ -65,7 +65,7 @@ class Volumes(Kind[Volume]):
 
 
 def source_of(config: Settings, desired: Desired, volume: Volume) -> DiskSource:
-    """Where a volume's bytes are. Raises MissingReference."""
+    """The disk source of a volume. Raises MissingReference."""
     pool = desired.get(StoragePool, volume.pool, "storage pool")
     if pool.driver not in DISK_SOURCES:
         raise MissingReference(f"storage pool {pool.name}, whose driver this agent does not have")
@@ -73,7 +73,7 @@ def source_of(config: Settings, desired: Desired, volume: Volume) -> DiskSource:
 
 
 def why_no_disk(view: View, wanted: Volume) -> str:
-    """What an instance waits for until it can have a volume as its disk; empty if it can now."""
+    """What an instance waits for until it can use a volume as a disk; empty if it can now."""
     image = view.actual.images.get(wanted.id)
     if image is None or image.broken or image.pool != wanted.pool or wanted.id not in view.actual.created:
         verdict = Volumes().plan(view, wanted)
@@ -92,8 +92,8 @@ def _plan_new(view: View, wanted: Volume) -> Verdict:
         return Verdict(waits=f"template {wanted.template}")
     image = view.actual.images.get(template.id)
     if image is None:
-        why = view.memory.why_given_up(template)
-        return Verdict(waits=f"template {template.name}" + (f", which failed: {why}" if why else ""))
+        reason = view.memory.why_given_up(template)
+        return Verdict(waits=f"template {template.name}" + (f", which failed: {reason}" if reason else ""))
     if image.pool != wanted.pool:
         return Verdict(fails=f"template {template.name} lies in another pool")
     if image.broken:
@@ -106,8 +106,8 @@ def _plan_new(view: View, wanted: Volume) -> Verdict:
 
 def _plan_gone(view: View, wanted: Volume, image: Image | None) -> Verdict:
     if image is None:
-        if away := why_pool_unseen(view, wanted.pool):
-            return Verdict(waits=away)
+        if reason := why_pool_unseen(view, wanted.pool):
+            return Verdict(waits=reason)
         return Verdict((_remove(wanted, wanted.pool),)) if wanted.id in view.actual.created else GONE
     if image.pool != wanted.pool:
         return Verdict(fails=f"its file lies in pool {image.pool}")
@@ -117,15 +117,15 @@ def _plan_gone(view: View, wanted: Volume, image: Image | None) -> Verdict:
 
 
 def _create(wanted: Volume, backing: Image | None) -> Step:
-    parts = (wanted.pool, wanted.id, wanted.size, backing)
-    return Step("create volume", wanted.name, lambda host: host.storage.create_volume(*parts))
+    arguments = (wanted.pool, wanted.id, wanted.size, backing)
+    return Step("create volume", wanted.name, lambda host: host.storage.create_volume(*arguments))
 
 
 def _grow(view: View, wanted: Volume, image: Image) -> Step:
     user = view.actual.disk_user(image.disk_key)
     if user and user.is_on:
-        disk = (user.id, image.disk_key, wanted.size)
-        return Step("grow volume", f"{wanted.name} live", lambda host: host.hypervisor.resize(*disk))
+        arguments = (user.id, image.disk_key, wanted.size)
+        return Step("grow volume", f"{wanted.name} live", lambda host: host.hypervisor.resize(*arguments))
     return Step("grow volume", wanted.name, lambda host: host.storage.grow(wanted.pool, wanted.id, wanted.size))
 
 

@@ -231,7 +231,7 @@ class FakeStorage:
         self.host.images.pop(id_, None)
         self.host.created.discard(id_)
 
-    def holds(self, pool: str, id_: str) -> bool:
+    def contains(self, pool: str, id_: str) -> bool:
         return id_ in self.host.images
 
 
@@ -239,7 +239,7 @@ class FakeStorage:
 class FakeImports:
     host: FakeHost
 
-    async def begin(self, template: Template) -> None:
+    async def start(self, template: Template) -> None:
         self.host.importing[template.id] = 0
 
     async def stop(self, template: str) -> None:

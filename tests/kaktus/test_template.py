@@ -122,8 +122,8 @@ class Outcome:
         self.imports = imports = Imports(
             pools, Sources(self.folder, hosts), ended, lambda told: self.percents.append(imports.percent[told.id])
         )
-        await imports.begin(wanted)
-        await imports.begin(wanted)
+        await imports.start(wanted)
+        await imports.start(wanted)
         async with asyncio.timeout(20):
             await done.wait()
         assert imports.percent == {}
@@ -180,7 +180,7 @@ def test_redirects_are_followed_and_checked_again(tmp_path: Path, server: Server
             "file:|||etc|passwd",
             "redirects to 'file:///etc/passwd', which no source may be: it is neither an http or https URL",
         ),
-        ("http:||xn--|x", "redirects to what is no URL"),
+        ("http:||xn--|x", "redirects to what is not a URL"),
     ):
         outcome = Outcome(tmp_path, server.url("/to/" + where), RAW)
         assert reason in outcome.reason
@@ -200,7 +200,7 @@ def test_a_ring_of_redirects_ends(tmp_path: Path, server: Server) -> None:
         ("../secret", "the source is neither an http or https URL nor the name of a file"),
         ("ftp://example.org/debian", "the source must be an http or https URL"),
         ("link", "leads out of the import folder"),
-        ("folder", "is no file"),
+        ("folder", "is not a file"),
         ("http://me:secret@127.0.0.1/debian", "may hold no user or password"),
         ("http://127.0.0.1:1/debian", "tried 4 times"),
     ],
@@ -314,14 +314,14 @@ class Patient(Outcome):
         assert self.reason == ""
         assert {path.name for path in self.pool.iterdir()} == {".kowa-pool"}
         with pytest.raises(StepFailed, match=r"no room: .* of them kept for instances"):
-            await self.imports.begin(wanted)
+            await self.imports.start(wanted)
         for wait in self.imports._waits.values():
             wait.until = 0.0
         with pytest.raises(OSError, match="no room"):
-            await self.imports.begin(wanted)
+            await self.imports.start(wanted)
         self.monkeypatch.undo()
         done.clear()
-        await self.imports.begin(wanted)
+        await self.imports.start(wanted)
         await done.wait()
 
 
@@ -346,7 +346,7 @@ def test_few_imports_go_on_at_once(tmp_path: Path, server: Server) -> None:
         await pools.create_pool(POOL)
         imports = Imports(pools, Sources(None, LOCAL), lambda *_: None, lambda _: None)
         for wanted in KINDS.parse(slice_.objects).of(Template).values():
-            await imports.begin(wanted)
+            await imports.start(wanted)
         await asyncio.to_thread(until, lambda: len(server.asked) == importing.MAX_PARALLEL)
         await asyncio.sleep(0.1)
         assert len(server.asked) == importing.MAX_PARALLEL

@@ -30,9 +30,9 @@ def test_asked_for_again_it_is_not_fetched_again(tmp_path: Path) -> None:
         await pools.observe()
         await pools.create_pool(id_of("pool"))
         imports = Imports(pools, Sources(tmp_path), end, lambda _: None)
-        await imports.begin(template)
+        await imports.start(template)
         await ended.wait()
-        await imports.begin(template)
+        await imports.start(template)
         assert not imports.percent
         await imports.close()
 
