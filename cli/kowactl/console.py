@@ -26,7 +26,7 @@ CALL_TIMEOUT_S = 1.0  # of calls that send keys or a size, and for the console's
 @click.argument("instance")
 @click.pass_obj
 def console(session: Session, instance: str) -> None:
-    """A machine's serial console: the end of what it has printed, then all it prints. Ctrl-] leaves."""
+    """A machine's serial console: the end of its past output, then its new output. Ctrl-] leaves."""
     kind = contract.load().kinds["Instance"]
     id_, ended = session.references.id_of(kind, instance), threading.Event()
     with interruptible() as interrupt, open(STDOUT, "wb", closefd=False) as output:

@@ -118,7 +118,7 @@ def _parsed(content: bytes) -> dict[str, Any]:
     except yaml.YAMLError as error:
         raise ValueError(f"it is neither JSON nor YAML: {error}") from None
     except (RecursionError, TypeError, ValueError) as error:  # YAML has values that JSON lacks
-        raise ValueError(f"it holds what no resource can: {error}") from None
+        raise ValueError(f"it contains a value that no resource can have: {error}") from None
     if not isinstance(plain, dict):
         raise ValueError("it must hold one resource: names and values")
     return plain

@@ -48,7 +48,7 @@ def public_key_problem(text: str) -> str:
     found = _LINE.fullmatch(line)
     if not found:
         return "is no SSH public key, such as `ssh-ed25519 AAAA... me@example`"
-    return "" if _is_complete(*found.groups()) else "is cut off or damaged; copy the public key anew"
+    return "" if _is_complete(*found.groups()) else "is cut off or damaged; copy the public key again"
 
 
 def _is_complete(kind: str, encoded: str) -> bool:

@@ -216,5 +216,5 @@ def test_help_explains_parts_with_an_example_that_can_be_typed(bare: Kowactl, ve
     if verb == "create":
         assert "--member kaktus=my-kaktus" in shown
         assert "kaktus=KAKTUS (required): The host. By name or id." in " ".join(shown.split())
-        assert "protocol=tcp|http: How it asks." in " ".join(shown.split())
+        assert "protocol=tcp|http: The protocol of the check." in " ".join(shown.split())
         assert "--standby" not in shown
