@@ -215,7 +215,7 @@ WRONG_PLACES = [
     ("", "key", "no endpoint: give one, or set KOWABUNGA_ENDPOINT"),
     (" \n", "key", "no endpoint"),
     ("http://kahuna.example", "key", "http://kahuna.example is not an endpoint; write it as HOST:PORT"),
-    ("https://kahuna.example/api/v2", "key", "is no endpoint"),
+    ("https://kahuna.example/api/v2", "key", "is not an endpoint"),
     ("kahuna.example:443", "two\nkeys", "KOWABUNGA_API_KEY holds characters that no key has"),
     ("kahuna.example:443", "clé", "KOWABUNGA_API_KEY holds characters that no key has"),
 ]
