@@ -179,14 +179,14 @@ def test_a_console_belongs_to_its_caller_and_instance() -> None:
         assert consoles.attach(tickets[0], host) is await entered
         with pytest.raises(Refusal, match="nobody waits"):
             consoles.attach(tickets[0], host)
-        assert isinstance(consoles.of("ann", "web", tickets[0]), Console)
+        assert isinstance(consoles.find_own("ann", "web", tickets[0]), Console)
         for caller, instance, session in (("bob", "web", tickets[0]), ("ann", "db", tickets[0]), ("ann", "web", "?")):
             with pytest.raises(Refusal) as refused:
-                consoles.of(caller, instance, session)
+                consoles.find_own(caller, instance, session)
             assert refused.value.reason == "NOT_FOUND"
         await opening.__aexit__(None, None, None)
         with pytest.raises(Refusal, match="has ended"):
-            consoles.of("ann", "web", tickets[0])
+            consoles.find_own("ann", "web", tickets[0])
 
     tickets: list[str] = []
     asked, host = asyncio.Event(), asyncio.Event()

@@ -81,13 +81,13 @@ def test_ensure_finds_a_name_within_the_same_project_only(site: Site) -> None:
 
 def test_ensuring_one_name_twice_at_once_gives_one_resource(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
     """The slower transaction finds nothing of that name at first, and is run again."""
-    first, real_named, results = ensure_adapter(site), Kind.named, list[Any]()
+    first, real_find, results = ensure_adapter(site), Kind.find_by_name, list[Any]()
 
     def find_nothing_once(kind: Any, *found_by: Any) -> Any:
-        results.append(real_named(kind, *found_by) if results else None)
+        results.append(real_find(kind, *found_by) if results else None)
         return results[-1]
 
-    monkeypatch.setattr(Kind, "named", find_nothing_once)
+    monkeypatch.setattr(Kind, "find_by_name", find_nothing_once)
     again = ensure_adapter(site)
     assert (again.resource.meta.id, again.operation) == (first.resource.meta.id, None)
     assert results == [None, again.resource]

@@ -88,7 +88,7 @@ class FleetService:
             console.end(request.refusal[:MAX_TEXT_CHARS] if request else SESSION_ENDED)
 
         async def pass_input() -> None:
-            async for response in console.typed():
+            async for response in console.responses():
                 await context.write(response)
 
         try:

@@ -1,8 +1,8 @@
-"""The kinds of resources, one file each: its table, its rules and verbs on a transaction, whom it reaches. No wire."""
+"""The kinds of resources, independent of gRPC. Each file has a kind's table, rules, verbs and the agents it reaches."""
 
 from importlib import import_module
 from pkgutil import iter_modules
 
-# A kind is known by its file: nothing else lists it.
+# Importing a kind's file registers it: no other list of kinds exists.
 for _module in iter_modules(__path__, f"{__name__}."):
     import_module(_module.name)

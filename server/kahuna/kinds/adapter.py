@@ -33,7 +33,7 @@ class Adapter(Resource, table=True):
 
 class Adapters(Kind[adapter_pb2.Adapter], table=Adapter):
     def before_create(self, tx: Transaction, resource: adapter_pb2.Adapter) -> None:
-        """Takes an address under the subnet's lock; the database says no to a second taker."""
+        """Assigns addresses under the subnet's lock; a unique index refuses an address that is taken meanwhile."""
         subnet = tx.lock(subnet_pb2.Subnet, resource.subnet)
         owner = tx.one(vnet_pb2.Vnet, subnet.vnet).project
         if owner and owner != resource.project:
@@ -41,10 +41,10 @@ class Adapters(Kind[adapter_pb2.Adapter], table=Adapter):
         if resource.address:
             check_address(resource.address, subnet.cidr, subnet.gateway)
         else:
-            # What a marked adapter still holds is taken, too: its instance may run. A name server is an instance, too:
-            # one of ours when an adapter asks for its address, another's until then.
-            held = tx.session.exec(select(Adapter.address).where(Adapter.subnet_id == resource.subnet)).all()
-            resource.address = free_address(subnet.cidr, subnet.gateway, [*held, *subnet.dns])
+            # The address of a marked adapter is still in use: its instance may run. Those of the subnet's name servers
+            # are kept free, too: an adapter gets one only if it requests it.
+            used = tx.session.exec(select(Adapter.address).where(Adapter.subnet_id == resource.subnet)).all()
+            resource.address = free_address(subnet.cidr, subnet.gateway, [*used, *subnet.dns])
         if resource.mac:
             check_mac(resource.mac, *_neighbours(tx, subnet.vnet))
         else:
@@ -58,7 +58,7 @@ class Adapters(Kind[adapter_pb2.Adapter], table=Adapter):
 
 
 def _neighbours(tx: Transaction, vnet_id: str) -> tuple[dict[str, str], dict[str, str]]:
-    """The vnets that share a vnet's bridge, itself among them, and the hosts that may have it: names by id."""
+    """Returns the vnets that share a vnet's bridge, itself included, and the hosts that may have it: id -> name."""
     vnet = tx.one(vnet_pb2.Vnet, vnet_id)
     vnets = {vnet_id: vnet.name}
     if vnet.interface:

@@ -1,4 +1,4 @@
-"""Agents: programs of ours that dial in; each serves one node at most."""
+"""Agents: the platform's programs on nodes, which connect to Kahuna; each serves one node at most."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -13,7 +13,7 @@ from kahuna.store.transaction import Transaction
 from kahuna.store.view import View
 from kowa.v2 import agent_pb2
 
-# The kinds of nodes, and where each names its agents.
+# The kinds of nodes, and the field of each that names its agents.
 _AGENTS_OF_NODES = {"Kaktus": "agent", "Kiwi": "members.agent"}
 
 
@@ -25,7 +25,7 @@ class Agent(Resource, table=True):
 
 class Agents(Kind[agent_pb2.Agent], table=Agent):
     def before_delete(self, tx: Transaction, resource: agent_pb2.Agent) -> None:
-        """Refuses while its node is being deleted: only this agent can report what is gone from it."""
+        """Refuses while its node is being deleted: only this agent can report that nothing is left on it."""
         for _, node in nodes_of(tx, resource.meta.id):
             if node.meta.HasField("delete_time"):
                 raise Refusal(
@@ -36,20 +36,20 @@ class Agents(Kind[agent_pb2.Agent], table=Agent):
 
 
 def check_agents(tx: Transaction, node: Message, before: Message | None = None) -> None:
-    """Refuses a new or changed node whose agent serves another, be that one going.
+    """Refuses a new or changed node whose agent serves another, even if that one is being deleted.
 
-    Whoever names an agent has locked it, so that what is seen here stays so.
+    The caller has locked the agents that the node names, so that the result stays true.
     """
-    for place, kind, agent in new_references(before, node):
+    for path, kind, agent in new_references(before, node):
         for served, other in nodes_of(tx, agent) if kind == "Agent" else ():
             if other.meta.id != meta(node).id:
                 going = ", which is being deleted" if other.meta.HasField("delete_time") else ""
                 reason = f"it serves {CONTRACT.kinds[served].command} {other.name}{going}"
-                raise on_field("IN_USE", place, f"{reason}; an agent serves one node at most, choose another")
+                raise on_field("IN_USE", path, f"{reason}; an agent serves one node at most, choose another")
 
 
 def nodes_of(reader: View | Transaction, agent: str) -> Iterator[tuple[str, Any]]:
-    """The nodes that an agent serves, each with its kind."""
+    """Yields the nodes that an agent serves, each with its kind."""
     for kind, field in _AGENTS_OF_NODES.items():
         for id_ in sorted(reader.sources(kind, field, {agent})):
             yield kind, reader.find(kind, id_)

@@ -1,4 +1,4 @@
-"""Agent tokens: generated here, shown once, kept as a keyed hash."""
+"""Agent tokens: generated here, shown once, stored as a keyed hash."""
 
 from sqlmodel import Field
 
@@ -10,7 +10,7 @@ from kowa.v2 import agent_token_pb2
 
 
 class AgentToken(Resource, table=True):
-    """What agents sign in with; `secret` holds the keyed hash."""
+    """Keys that agents sign in with; `secret` is the keyed hash."""
 
     agent_id: str = Field(foreign_key="agent.id", index=True)
     name: str
@@ -18,10 +18,10 @@ class AgentToken(Resource, table=True):
 
 
 class AgentTokens(Kind[agent_token_pb2.AgentToken], table=AgentToken):
-    """What agents sign in with. Deleting one ends the sessions it opened."""
+    """Generates the keys that agents sign in with. Deleting one ends the sessions it opened."""
 
     def add_row(self, tx: Transaction, resource: agent_token_pb2.AgentToken) -> agent_token_pb2.AgentToken:
-        """Generates the secret; only this answer holds it."""
+        """Generates the secret, which only this answer contains."""
         key = keys.generate(keys.AGENT)
         resource.prefix = keys.prefix_of(key)
         token = tx.add(self.name, resource, secret=self.platform.hasher.hash(key))
@@ -29,5 +29,5 @@ class AgentTokens(Kind[agent_token_pb2.AgentToken], table=AgentToken):
         return token
 
     def redact_plan(self, resource: agent_token_pb2.AgentToken) -> None:
-        """What a plan generates opens nothing, so it is not shown."""
+        """Hides the secret of a plan, which is not stored and so opens nothing."""
         resource.ClearField("secret")

@@ -1,4 +1,4 @@
-"""Commands as transactions see them: asked for, sent once, ended."""
+"""Commands in transactions: recorded, sent once, ended."""
 
 from collections.abc import Sequence
 
@@ -16,18 +16,18 @@ from kahuna.store.transaction import Transaction
 from kowa.fleet.v1 import fleet_pb2
 from kowa.v2 import agent_pb2, operation_pb2
 
-# How long a command may wait to be begun, in microseconds.
+# Microseconds within which an agent must have started a command.
 TIME_TO_LIVE_US = 60 * 1_000_000
 _MESSAGES = {
-    fleet_pb2.ENDING_UNKNOWN: "UNKNOWN: it was begun and interrupted, and may have been done; look before trying again",
+    fleet_pb2.ENDING_UNKNOWN: "UNKNOWN: it was started and interrupted, and may be done; look before trying again",
     fleet_pb2.ENDING_EXPIRED: "EXPIRED: its host was not reached in time, and nothing was done; try again",
 }
 
 
 class Command(SQLModel, table=True):
-    """One command until its end; its id is its operation's. `deadline` is in microseconds since 1970.
+    """One command until its end; its id is that of its operation. `deadline` is in microseconds since 1970.
 
-    `sent` is set before it is sent, so that it is never sent twice.
+    `sent` is committed before the command is sent, so that it is never sent twice.
     """
 
     id: str = Field(primary_key=True, max_length=36)
@@ -53,7 +53,7 @@ def begin(
 
 
 def take(tx: Transaction, agent: str, epoch: int) -> list[fleet_pb2.Command]:
-    """The commands that may be sent now in an agent's newest session; from now on they count as sent."""
+    """Returns the commands to send now in an agent's newest session, and marks them as sent."""
     rows = _rows(tx, agent, sent=False) if _is_newest(tx, agent, epoch) else ()
     taken = []
     for row in rows:
@@ -73,7 +73,7 @@ def take(tx: Transaction, agent: str, epoch: int) -> list[fleet_pb2.Command]:
 
 
 def withdraw(tx: Transaction, id_: str) -> None:
-    """Takes a command back. Raises Refusal when it has been sent: then nobody can tell whether it is done."""
+    """Withdraws a command. Raises Refusal when it has been sent: the agent may carry it out at any time."""
     row = tx.session.get(Command, id_, with_for_update=True)
     if row is not None and row.sent:
         raise Refusal("CONFLICT", "it has been sent to its host and can't be cancelled any more; wait for its end")
@@ -82,7 +82,7 @@ def withdraw(tx: Transaction, id_: str) -> None:
 
 
 def recall(tx: Transaction, agent: str, epoch: int) -> list[fleet_pb2.Command]:
-    """The commands sent to an agent before its newest session whose end nobody knows."""
+    """Returns the commands sent before an agent's newest session whose end has not been reported."""
     rows = _rows(tx, agent, sent=True) if _is_newest(tx, agent, epoch) else ()
     commands = [fleet_pb2.Command.FromString(row.data) for row in rows]
     for command in commands:
@@ -93,20 +93,20 @@ def recall(tx: Transaction, agent: str, epoch: int) -> list[fleet_pb2.Command]:
 def expire(tx: Transaction) -> None:
     """Ends the commands that were not sent in time."""
     late = select(Command).where(col(Command.sent).is_(False), Command.deadline <= tx.now)
-    # Locked, and so looked at again: one that is being sent meanwhile is not late.
+    # Locking reads the rows again: one that has been sent meanwhile is not late.
     for row in tx.session.exec(late.with_for_update()).all():
         end(tx, row.agent_id, fleet_pb2.CommandResult(id=row.id, ending=fleet_pb2.ENDING_EXPIRED))
 
 
 def end_all(tx: Transaction, agent: str) -> None:
-    """Ends the commands of an agent that is asked no more."""
+    """Ends all commands of an agent that is forgotten."""
     for sent, ending in ((True, fleet_pb2.ENDING_UNKNOWN), (False, fleet_pb2.ENDING_EXPIRED)):
         for row in _rows(tx, agent, sent=sent):
             end(tx, agent, fleet_pb2.CommandResult(id=row.id, ending=ending))
 
 
 def end(tx: Transaction, agent: str, result: fleet_pb2.CommandResult) -> None:
-    """Takes what an agent says of the end of a command of its own; a second time, it changes nothing."""
+    """Ends a command of the agent with its result. A repeated result changes nothing."""
     row = tx.session.get(Command, result.id, with_for_update=True)
     if row is None or row.agent_id != agent:
         return
@@ -114,17 +114,17 @@ def end(tx: Transaction, agent: str, result: fleet_pb2.CommandResult) -> None:
     tx.session.flush()
     operation = tx.find("Operation", result.id)
     if isinstance(operation, operation_pb2.Operation) and operation.phase in lifecycle.OPEN:
-        done = result.ending == fleet_pb2.ENDING_DONE
-        phase = operation_pb2.PHASE_DONE if done else operation_pb2.PHASE_FAILED
+        is_done = result.ending == fleet_pb2.ENDING_DONE
+        phase = operation_pb2.PHASE_DONE if is_done else operation_pb2.PHASE_FAILED
         tracking.end(tx, operation, phase, _MESSAGES.get(result.ending, result.message[:1024]))
 
 
 def _is_newest(tx: Transaction, agent: str, epoch: int) -> bool:
-    """Whether an agent's session is its newest, and stays so till the end of the transaction."""
+    """Whether a session is its agent's newest. It stays so until the end of the transaction."""
     record = tx.find("Agent", agent, Lock.EXCLUSIVE)
     return isinstance(record, agent_pb2.Agent) and record.status.epoch == epoch
 
 
 def _rows(tx: Transaction, agent: str, *, sent: bool) -> Sequence[Command]:
-    wanted = select(Command).where(Command.agent_id == agent, col(Command.sent).is_(sent)).with_for_update()
-    return tx.session.exec(wanted).all()
+    query = select(Command).where(Command.agent_id == agent, col(Command.sent).is_(sent)).with_for_update()
+    return tx.session.exec(query).all()

@@ -1,4 +1,4 @@
-"""Deletion as transactions see it: a marked row goes when no agent can hold what it describes and nothing names it."""
+"""Deletion in transactions: a marked row is removed once it is on no host and no other row names it."""
 
 from collections.abc import Iterable
 
@@ -14,12 +14,12 @@ from kahuna.store.tables import Gone
 from kahuna.store.transaction import Transaction, references_to
 from kowa.v2 import agent_pb2, operation_pb2
 
-# How long a marked resource may wait to be looked at again, in microseconds.
+# Microseconds after which a marked resource is checked again.
 RECHECK_AFTER_US = 60 * 1_000_000
 
 
 def sweep(tx: Transaction, kind: str, id_: str) -> None:
-    """Removes a marked resource when no agent can hold it and nothing names it; then what it named, likewise."""
+    """Removes a marked resource if it is on no host and no row names it; then does the same for those it named."""
     resource = tx.find(kind, id_)
     if resource is None or not meta(resource).HasField("delete_time") or _holders(tx, kind, resource):
         return
@@ -36,7 +36,7 @@ def sweep(tx: Transaction, kind: str, id_: str) -> None:
     for part_kind, part in parts:
         sweep(tx, part_kind, part)
     references = CONTRACT.kinds[kind].references
-    # A kind that reaches agents itself and names some is one that others reach agents through.
+    # A kind that reaches agents and also names some is a part of other kinds' paths to agents.
     if kind in reach_of_kinds().order and any(reference.kind == AGENT for reference in references):
         sweep_marked(tx)
     for reference in references:
@@ -45,10 +45,10 @@ def sweep(tx: Transaction, kind: str, id_: str) -> None:
 
 
 def sweep_marked(tx: Transaction, older_than: int = 0) -> None:
-    """Looks again at what was marked longer ago than some microseconds.
+    """Sweeps all resources marked at least `older_than` microseconds ago.
 
-    Its agent may have gone, or two transactions, each removing one of a parent's last children, have left the parent to
-    each other.
+    Their agent may have been removed, or two transactions may each have removed one of the last two children of a
+    parent, and seen the other's.
     """
     for kind, table in TABLES.items():
         marked = select(table.id).where(col(table.delete_time) <= tx.now - older_than)
@@ -57,14 +57,14 @@ def sweep_marked(tx: Transaction, older_than: int = 0) -> None:
 
 
 def confirm_gone(tx: Transaction, kind: str, id_: str, agents: Iterable[str]) -> None:
-    """Records that agents no longer have a marked resource on their hosts, and removes it when no other has."""
+    """Records that some agents no longer have a marked resource on their hosts, and removes it if no other has."""
     for agent in agents:
         tx.insert_new(Gone, object_id=id_, agent_id=agent)
     sweep(tx, kind, id_)
 
 
 def _clear_references(tx: Transaction, kind: str, id_: str) -> Iterable[tuple[str, str]]:
-    """Clears references to a resource that go with it. Returns what held them."""
+    """Clears the references in `cleared_with_target` to a resource. Yields kind and id of each that had one."""
     for source, field in references_to(kind):
         if field in TABLES[source].cleared_with_target:
             for part in tx.each(message_class(source), field, id_):
@@ -76,8 +76,8 @@ def _clear_references(tx: Transaction, kind: str, id_: str) -> Iterable[tuple[st
 def _holders(tx: Transaction, kind: str, resource: Message) -> set[str]:
     """The agents that may still have a marked resource on their hosts."""
     id_ = meta(resource).id
-    # An agent that has never signed in can't have made anything.
+    # An agent that has never signed in has created nothing.
     agents = {agent: tx.find("Agent", agent) for agent in reach_of_kinds().holders(tx, kind, id_)}
-    holders = {agent for agent, it in agents.items() if isinstance(it, agent_pb2.Agent) and it.status.epoch > 0}
+    holders = {key for key, agent in agents.items() if isinstance(agent, agent_pb2.Agent) and agent.status.epoch > 0}
     confirmed = tx.session.exec(select(Gone.agent_id).where(Gone.object_id == id_)).all() if holders else ()
     return holders.difference(confirmed)

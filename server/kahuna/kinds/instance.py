@@ -1,4 +1,4 @@
-"""Instances: virtual machines; placement, power, and what one holds."""
+"""Instances: virtual machines, with their placement, power, volumes and adapters."""
 
 from collections.abc import AsyncIterator
 from dataclasses import replace
@@ -38,39 +38,39 @@ class Instance(Resource, table=True):
 
 class Instances(Kind[instance_pb2.Instance], table=Instance):
     def before_create(self, tx: Transaction, resource: instance_pb2.Instance) -> None:
-        """Takes a host for a new instance, or refuses with the reason of each."""
+        """Chooses the host of a new instance, or refuses with a reason for each host."""
         resource.region = region_of(tx, resource)
-        demand = Demand(resource.vcpus, resource.memory, _check_held(tx, resource))
+        demand = Demand(resource.vcpus, resource.memory, _check_parts(tx, resource))
         if resource.zone:
-            within, hosts = "zone", hosts_of_zone(tx, resource.zone)
+            area, hosts = "zone", hosts_of_zone(tx, resource.zone)
         else:
-            within, hosts = "region", hosts_of_region(tx, resource.region)
-        resource.kaktus = choose(demand, hosts, within, lambda host: locked_host(tx, host.id)).id
+            area, hosts = "region", hosts_of_region(tx, resource.region)
+        resource.kaktus = choose(demand, hosts, area, lambda host: locked_host(tx, host.id)).id
 
     def after_create(self, tx: Transaction, cause: Cause, resource: instance_pb2.Instance) -> None:
-        """The instance holds its volumes and adapters: each names it, so that no other can."""
+        """Names the instance in each of its volumes and adapters, so that no other instance can have them."""
         for kind, ids in (("Volume", resource.volumes), ("Adapter", resource.adapters)):
             for id_ in ids:
-                held: Any = tx.get(kind, id_)
-                held.instance = resource.meta.id
-                tx.put(kind, held)
+                part: Any = tx.get(kind, id_)
+                part.instance = resource.meta.id
+                tx.put(kind, part)
 
     def before_update(self, tx: Transaction, before: instance_pb2.Instance, after: instance_pb2.Instance) -> None:
-        """What an instance grows by is taken on its host."""
+        """Checks that the host has what the instance grows by."""
         more = Demand(max(after.vcpus - before.vcpus, 0), max(after.memory - before.memory, 0))
         if more.vcpus or more.memory:
-            found = replace(locked_host(tx, before.kaktus), cordoned=False)
-            reason = misfit(more, found)
+            host = replace(locked_host(tx, before.kaktus), cordoned=False)
+            reason = misfit(more, host)
             if reason:
-                message = f"host {found.name} can't hold the growth: it {reason}"
-                raise Refusal("NO_HOST", message, details={found.name: reason})
+                message = f"host {host.name} can't hold the growth: it {reason}"
+                raise Refusal("NO_HOST", message, details={host.name: reason})
 
     def after_report(self, tx: Transaction, resource: instance_pb2.Instance) -> None:
-        """An instance that was shut down from inside is wanted stopped from now on."""
-        off = any(condition.type == "GuestPoweredOff" for condition in resource.meta.conditions)
-        current = resource.meta.observed_generation >= resource.meta.generation
-        stays = not resource.meta.HasField("delete_time")
-        if off and current and stays and resource.power != instance_pb2.POWER_STOPPED:
+        """Stops an instance that was shut down by its guest."""
+        is_off = any(condition.type == "GuestPoweredOff" for condition in resource.meta.conditions)
+        is_current = resource.meta.observed_generation >= resource.meta.generation
+        is_unmarked = not resource.meta.HasField("delete_time")
+        if is_off and is_current and is_unmarked and resource.power != instance_pb2.POWER_STOPPED:
             cause = Cause("StopInstance", "guest", "it was shut down from inside")
             self.carry_out(tx, cause, "stop", resource.meta.id)
         super().after_report(tx, resource)
@@ -85,7 +85,7 @@ class Instances(Kind[instance_pb2.Instance], table=Instance):
 
     @changes_state
     def suspend(self, tx: Transaction, resource: instance_pb2.Instance, request: object) -> None:
-        """Holds it in memory."""
+        """Pauses it; its memory is kept."""
         _check_not_stopped(resource, "suspend")
         resource.power = instance_pb2.POWER_SUSPENDED
 
@@ -108,32 +108,33 @@ class Instances(Kind[instance_pb2.Instance], table=Instance):
     async def console(
         self, call: Call, request: instance_pb2.ConsoleInstanceRequest
     ) -> AsyncIterator[instance_pb2.ConsoleInstanceResponse]:
-        """The serial console, for as long as the caller and the instance's agent keep it open."""
+        """Relays the serial console, for as long as the caller and the instance's agent keep it open."""
         instance = self.read(call, request.id)
         await self.platform.store.run(lambda tx: tracking.audit(tx, call.cause, self.name, instance))
         agent = reach_of_kinds().holder(call.reader.view, self.name, request.id)
         async with self.platform.consoles.open(call.cause.caller, agent, request.id) as console:
             yield instance_pb2.ConsoleInstanceResponse(session=console.session)
-            async for data in console.printed():
+            async for data in console.output():
                 yield instance_pb2.ConsoleInstanceResponse(data=data)
 
     @answers_call
     async def type_console(
         self, call: Call, request: instance_pb2.TypeConsoleInstanceRequest
     ) -> instance_pb2.TypeConsoleInstanceResponse:
-        """Keys for a console of the caller's."""
-        console = self.platform.consoles.of(call.cause.caller, request.id, request.session)
+        """Sends keys to a console that the caller has opened."""
+        console = self.platform.consoles.find_own(call.cause.caller, request.id, request.session)
         return instance_pb2.TypeConsoleInstanceResponse(offset=await console.type(request.offset, request.data))
 
     @answers_call
     async def resize_console(self, call: Call, request: instance_pb2.ResizeConsoleInstanceRequest) -> Empty:
-        """The size of the caller's terminal."""
-        self.platform.consoles.of(call.cause.caller, request.id, request.session).resize(request.rows, request.columns)
+        """Sets the size of the caller's terminal."""
+        console = self.platform.consoles.find_own(call.cause.caller, request.id, request.session)
+        console.resize(request.rows, request.columns)
         return Empty()
 
 
 def region_of(tx: Transaction, resource: instance_pb2.Instance | kompute_pb2.Kompute) -> str:
-    """The region of a new machine: the one given, and that of the zone if one is given."""
+    """Returns the region of a new instance: the given one, which must be that of a given zone."""
     if not resource.zone:
         if not resource.region:
             raise invalid("region", "is required, unless a zone of it is given")
@@ -150,8 +151,8 @@ def _check_not_stopped(resource: instance_pb2.Instance, verb: str) -> None:
         raise Refusal("NOT_RUNNING", reason)
 
 
-def _check_held(tx: Transaction, resource: instance_pb2.Instance) -> frozenset[str]:
-    """The pools of its disks. Raises Refusal unless each disk and adapter is the project's, free, and in its region."""
+def _check_parts(tx: Transaction, resource: instance_pb2.Instance) -> frozenset[str]:
+    """Returns the pools of the disks. Raises Refusal unless all parts are the project's, free, and in its region."""
     pools = set()
     for index, id_ in enumerate(resource.volumes):
         volume = tx.one(volume_pb2.Volume, id_)
@@ -166,11 +167,11 @@ def _check_held(tx: Transaction, resource: instance_pb2.Instance) -> frozenset[s
 
 
 def _check_part(
-    resource: instance_pb2.Instance, place: str, noun: str, part: volume_pb2.Volume | adapter_pb2.Adapter, region: str
+    resource: instance_pb2.Instance, path: str, noun: str, part: volume_pb2.Volume | adapter_pb2.Adapter, region: str
 ) -> None:
     if part.project != resource.project:
-        raise invalid(place, f"{noun} belongs to another project")
+        raise invalid(path, f"{noun} belongs to another project")
     if part.instance:
-        raise on_field("IN_USE", place, f"{noun} belongs to another instance; delete that or choose another")
+        raise on_field("IN_USE", path, f"{noun} belongs to another instance; delete that or choose another")
     if region != resource.region:
-        raise invalid(place, f"{noun} lies in another region than the machine")
+        raise invalid(path, f"{noun} lies in another region than the machine")

@@ -1,4 +1,4 @@
-"""Kaktuses: the hosts of a zone, which run instances, and what is free on them."""
+"""Kaktuses: the hosts of a zone, which run instances, and their free capacity."""
 
 from collections.abc import Iterable
 from dataclasses import replace
@@ -15,7 +15,7 @@ from kahuna.store.resource import TABLES, Resource
 from kahuna.store.transaction import Transaction
 from kowa.v2 import agent_pb2, kaktus_pb2, storage_pool_pb2, zone_pb2
 
-# What one hardware thread and one byte of memory may be promised, unless the host says otherwise.
+# Default overcommit: virtual CPUs per hardware thread, and bytes of instances' memory per byte.
 CPU_OVERCOMMIT, MEMORY_OVERCOMMIT = 3, 1
 
 
@@ -35,21 +35,21 @@ class Kaktuses(Kind[kaktus_pb2.Kaktus], table=Kaktus):
         check_agents(tx, resource)
 
     def before_update(self, tx: Transaction, before: kaktus_pb2.Kaktus, after: kaktus_pb2.Kaktus) -> None:
-        """The agent stays while it may hold something: without it, what it holds would count as gone."""
+        """Refuses another agent while this one may have something on the host: all of that would count as gone."""
         check_agents(tx, after, before)
         if before.agent and after.agent != before.agent and tx.has_referring(self.name, before.meta.id):
-            held = f"host {before.name} has machines or pools that its agent holds"
-            raise on_field("IN_USE", "agent", f"{held}; delete them first, or, if the host is gone for good, forget it")
+            use = f"host {before.name} has machines or pools that its agent holds"
+            raise on_field("IN_USE", "agent", f"{use}; delete them first, or, if the host is gone for good, forget it")
 
     @changes_state_when_deleting
     def forget(self, tx: Transaction, resource: kaktus_pb2.Kaktus, request: kaktus_pb2.ForgetKaktusRequest) -> None:
-        """Nobody holds anything on a host without an agent, or says what became of what was sent to it."""
+        """Unbinds the agent, so that nothing waits for the host any more, and ends the commands sent to it."""
         command.end_all(tx, resource.agent)
         resource.ClearField("agent")
 
 
 def hosts_of_zone(tx: Transaction, zone: str) -> list[Host]:
-    """The hosts of a zone with what is free of each. Instances marked for deletion count until they are gone."""
+    """Returns the hosts of a zone with their use. Instances marked for deletion count until they are gone."""
     found = tx.each(kaktus_pb2.Kaktus, "zone", zone)
     unmarked = [host for host in found if not host.meta.HasField("delete_time")]
     used = _used(tx, [host.meta.id for host in unmarked])
@@ -57,14 +57,14 @@ def hosts_of_zone(tx: Transaction, zone: str) -> list[Host]:
 
 
 def hosts_of_region(tx: Transaction, region: str) -> list[Host]:
-    """Those of all its zones, called ZONE/HOST."""
+    """Returns the hosts of all zones of a region, named ZONE/HOST."""
     zones = tx.each(zone_pb2.Zone, "region", region)
     found = [(zone, host) for zone in zones for host in hosts_of_zone(tx, zone.meta.id)]
     return [replace(host, name=f"{zone.name}/{host.name}") for zone, host in found]
 
 
 def locked_host(tx: Transaction, id_: str) -> Host:
-    """One host, locked: what is free of it stays so till the end of the transaction."""
+    """Returns one host, locked: its free capacity stays free until the end of the transaction."""
     return _host(tx, tx.lock(kaktus_pb2.Kaktus, id_), *_used(tx, [id_]).get(id_, (0, 0)))
 
 

@@ -1,6 +1,6 @@
-"""What every kind of resource does, on a transaction: create, update, delete, its verbs.
+"""The methods of every kind of resource, in transactions: create, update, delete, verbs.
 
-Users' calls, rules, timers and other kinds come in by the same methods: the same checks, operation and audit.
+Users' calls, rules, timers and other kinds use the same methods, with the same checks, operation and audit.
 """
 
 from collections.abc import Callable, Collection, Mapping
@@ -29,12 +29,12 @@ from kowa.v2 import meta_pb2, operation_pb2
 
 M = TypeVar("M", bound=Message)
 Kinds = Mapping[str, "Kind[Any]"]
-KINDS: dict[str, type["Kind[Any]"]] = {}  # those that have anything of their own
-MAX_NAMED_CHILDREN = 5  # that a refusal names
+KINDS: dict[str, type["Kind[Any]"]] = {}  # the subclasses, by kind; any other kind is a plain Kind
+MAX_NAMED_CHILDREN = 5  # in a refusal
 
 
 class Outcome(NamedTuple, Generic[M]):
-    """What a change came to: the resource as it is wanted now, and the operation that follows it, if any."""
+    """The result of a change: the changed resource, and its operation, if there is one."""
 
     resource: M
     operation: operation_pb2.Operation | None
@@ -42,7 +42,7 @@ class Outcome(NamedTuple, Generic[M]):
 
 @dataclass(frozen=True, slots=True)
 class Call:
-    """One call of a method that answers by itself: who makes it, and what they see."""
+    """One call: its cause, with the caller, and the view as that caller sees it."""
 
     cause: Cause
     reader: ScopedView
@@ -50,7 +50,7 @@ class Call:
 
 @dataclass(frozen=True, slots=True)
 class Platform:
-    """What all kinds use. Nobody can predict `random`."""
+    """Dependencies of all kinds. `random` is cryptographically secure."""
 
     store: Store
     hasher: KeyHasher
@@ -59,16 +59,16 @@ class Platform:
 
 
 class Kind(Generic[M]):
-    """What is done with resources of one kind. A subclass fills hooks and declares verbs (kinds/verbs.py).
+    """The rules and methods of one kind. A subclass fills hooks and declares verbs (kinds/verbs.py).
 
-    All of it runs in one transaction, in this order, and any step may raise Refusal:
+    A method runs in one transaction, in this order, and any step may raise Refusal:
 
-    - create: defaults, the contract's rules, locks on what it names; `before_create`; `add_row`; `after_create`; its
-      operation begins.
-    - update: mask, the contract's rules, locks; `before_update` (and `before_part_update` of what it is a part of); the
-      row; `after_update`; its operation. Of a verb that changes state, its method is what runs before the row.
-    - delete: `before_delete`; the mark; its operation. The row goes when its agents say that nothing is left.
-    - an agent's report: the row's status and operations; `after_report`; `after_part_report` of what it is a part of.
+    - create: defaults, the contract's rules, locks on the resources it names; `before_create`; `add_row`;
+      `after_create`; its operation starts.
+    - update: mask, the contract's rules, locks; `before_update` (and `before_part_update` of its whole); the row;
+      `after_update`; its operation. A verb that changes state runs before the row is written.
+    - delete: `before_delete`; the mark; its operation. The row is removed when its agents report that nothing is left.
+    - an agent's report: the row's status and operations; `after_report`; `after_part_report` of its whole.
     """
 
     def __init_subclass__(cls, table: type[Resource] | None = None, **kwargs: Any) -> None:
@@ -80,46 +80,46 @@ class Kind(Generic[M]):
         self.name, self.platform, self.kinds = name, platform, kinds
         self.table, self.described = TABLES[name], CONTRACT.kinds[name]
 
-    # Hooks, when the class's docstring says.
+    # Hooks. The docstring of the class says when they run.
 
     def before_create(self, tx: Transaction, resource: M) -> None:
         """Completes a new resource, or refuses it."""
 
     def add_row(self, tx: Transaction, resource: M) -> M:
-        """Adds the row. What it returns is the caller's answer."""
+        """Adds the row. Returns the resource for the caller's answer."""
         return tx.add(self.name, resource)
 
     def after_create(self, tx: Transaction, cause: Cause, resource: M) -> None:
-        """Does what follows from a new resource, which is also the caller's answer."""
+        """Makes the changes that follow from a new resource, which is also the caller's answer."""
 
     def before_update(self, tx: Transaction, before: M, after: M) -> None:
         """Completes a changed resource, or refuses the change."""
 
     def before_part_update(self, whole: M, before: Message, after: Message) -> None:
-        """Refuses a change of a part of one of this kind that does not fit the whole."""
+        """Refuses a change of a part that does not fit `whole`, a resource of this kind."""
 
     def after_update(self, tx: Transaction, cause: Cause, before: M, after: M) -> None:
-        """Does what follows from a change; `after` is also the caller's answer."""
+        """Makes the changes that follow from an update; `after` is also the caller's answer."""
 
     def before_delete(self, tx: Transaction, resource: M) -> None:
         """Refuses to mark a resource for deletion that is still needed."""
 
     def after_report(self, tx: Transaction, resource: M) -> None:
-        """Does what follows from what an agent has seen."""
+        """Makes the changes that follow from an agent's report."""
         whole = self.whole(tx, resource)
         if whole is not None:
             self.kinds[self.table.part_of].after_part_report(tx, meta(whole).id)
 
     def after_part_report(self, tx: Transaction, id_: str) -> None:
-        """Does what follows from what an agent has seen of a part of one of this kind."""
+        """Makes the changes that follow from an agent's report on a part of a resource of this kind."""
 
     def redact_plan(self, resource: M) -> None:
-        """Takes from the answer to `validate_only` what only a real change may show."""
+        """Removes from the answer to `validate_only` what only a real change may show."""
 
     # The standard methods.
 
     def create(self, tx: Transaction, cause: Cause, resource: M, *, whole: str = "") -> Outcome[M]:
-        """A new resource; `whole` is the id of what it is a part of, if any. Raises Refusal."""
+        """Creates a resource; `whole` is the id of the resource that it is a part of, if any. Raises Refusal."""
         wanted = copy_of(resource)
         clear_output_only(wanted)
         if whole:
@@ -129,12 +129,12 @@ class Kind(Generic[M]):
         check_resource(wanted)
         self._lock_references(tx, cause, wanted)
         self.before_create(tx, wanted)
-        made = self.add_row(tx, wanted)
-        self.after_create(tx, cause, made)
-        return Outcome(made, tracking.begin(tx, cause, self.name, made))
+        added = self.add_row(tx, wanted)
+        self.after_create(tx, cause, added)
+        return Outcome(added, tracking.begin(tx, cause, self.name, added))
 
     def update(self, tx: Transaction, cause: Cause, sent: M, paths: Collection[str]) -> Outcome[M]:
-        """A changed resource: `meta.id` says which, `meta.etag`, if set, must be current, and the paths are taken."""
+        """Changes the fields at `paths` of the resource with `meta.id`. If `meta.etag` is set, it must be current."""
         before = self._unmarked(tx, cause, meta(sent).id, meta(sent).etag)
         after = copy_of(before)
         apply_mask(after, sent, paths)
@@ -149,8 +149,8 @@ class Kind(Generic[M]):
         return self._put(tx, cause, before, after)
 
     def delete(self, tx: Transaction, cause: Cause, id_: str, etag: str = "") -> Outcome[M]:
-        """Marks a resource; the row goes when its agents report it gone. Marking it again changes nothing."""
-        resource = self._seen(tx, cause, id_, etag)
+        """Marks a resource; its row is removed when its agents report it gone. Marking it again changes nothing."""
+        resource = self._visible(tx, cause, id_, etag)
         if not meta(resource).HasField("delete_time"):
             self._check_holders(tx, resource)
             self.before_delete(tx, resource)
@@ -161,14 +161,14 @@ class Kind(Generic[M]):
         return Outcome(marked, operation)
 
     def ensure(self, tx: Transaction, cause: Cause, resource: M) -> Outcome[M]:
-        """The resource of that name, created or brought to the content that is set; nothing changes if it is there."""
-        found = self.named(tx, cause, resource)
+        """Creates the resource, or updates the one with its name to the fields that are set, if they differ."""
+        found = self.find_by_name(tx, cause, resource)
         if found is None:
             try:
                 return self.create(tx, cause, resource)
             except Refusal as refusal:
-                if refusal.reason == "NAME_TAKEN" and not refusal.violations:  # which a part's name would have
-                    raise StaleRead from refusal  # by another ensure meanwhile: run anew, this one finds it
+                if refusal.reason == "NAME_TAKEN" and not refusal.violations:  # only a part's NAME_TAKEN has some
+                    raise StaleRead from refusal  # another ensure has created it: run again, this one finds it
                 raise
         wanted = copy_of(resource)
         meta(wanted).id = meta(found).id
@@ -177,23 +177,23 @@ class Kind(Generic[M]):
         normalize(after)
         return Outcome(found, None) if after == found else self.update(tx, cause, wanted, paths)
 
-    def named(self, tx: Transaction, cause: Cause, resource: M) -> M | None:
-        """The unmarked resource that has the name of this one, where names are unique."""
+    def find_by_name(self, tx: Transaction, cause: Cause, resource: M) -> M | None:
+        """Returns the unmarked resource with the name of this one, where names are unique."""
         columns, values = own_columns(self.name), column_values(self.name, resource)
         for unique in self.described.uniques:
             same = {name: values[name] for name, field in columns.items() if field in (*unique.fields, unique.unless)}
             counts = all(bool(value) == (columns[name] != unique.unless) for name, value in same.items())
             if "name" in unique.fields and counts:
                 found = tx.session.exec(select(self.table.id).filter_by(**same, delete_time=None)).first()
-                return self._seen(tx, cause, found) if found else None
+                return self._visible(tx, cause, found) if found else None
         return None
 
     # Verbs.
 
     def carry_out(self, tx: Transaction, cause: Cause, verb: str, id_: str, request: Any = None) -> Outcome[M]:
-        """Carries out a verb, or has its agent do so. A new state has the agent try again what it had given up."""
+        """Carries out a verb, or has its agent do so. A new state makes an agent that had given up try again."""
         method = self.verb(verb)
-        find = self._seen if form_of(method) is Form.STATE_WHEN_DELETING else self._unmarked
+        find = self._visible if form_of(method) is Form.STATE_WHEN_DELETING else self._unmarked
         before = find(tx, cause, id_)
         if form_of(method) is Form.COMMAND:
             return Outcome(before, command.begin(tx, cause, self.name, before, method(request)))
@@ -204,22 +204,22 @@ class Kind(Generic[M]):
         return self._put(tx, cause, before, after, retry=meta(before).state == meta_pb2.STATE_ERROR)
 
     def verb(self, name: str) -> Callable[..., Any]:
-        """The method of a verb by its name in the contract (`plan-crush`). Raises AssertionError if there is none."""
+        """Returns the method of a verb, named as in the contract (`plan-crush`). Raises AssertionError without one."""
         method = getattr(self, name.replace("-", "_"), None)
         assert form_of(method), f"{self.described.plural} do not serve {name}"
         return cast(Callable[..., Any], method)
 
-    # What they stand on.
+    # Helpers.
 
     def read(self, call: Call, id_: str) -> M:
-        """A resource as a caller sees it. Raises Refusal NOT_FOUND."""
+        """Returns a resource from the caller's view. Raises Refusal NOT_FOUND."""
         found = call.reader.find(self.name, id_)
         if found is None:
             raise not_found(self.described.command, id_)
         return cast(M, found)
 
     def whole(self, tx: Transaction, part: M, lock: Lock | None = None) -> Message | None:
-        """What a resource is a part of, if anything."""
+        """Returns the resource that this one is a part of, if any."""
         kind = self.table.part_of
         id_ = getattr(part, CONTRACT.kinds[kind].noun) if kind else ""
         return tx.find(kind, id_, lock) if id_ else None
@@ -229,7 +229,7 @@ class Kind(Generic[M]):
         if retry and meta(changed).generation == meta(before).generation:
             changed = cast(M, tx.move_generation(self.name, meta(before).id))
         self.after_update(tx, cause, before, changed)
-        # What only clients see, such as labels, concerns no agent: such a change is done with the commit.
+        # A change of fields for clients only, such as labels, concerns no agent: it is done with the commit.
         concerns_agents = meta(changed).generation > meta(before).generation or meta(changed).etag == meta(before).etag
         if concerns_agents:
             operation = tracking.begin(tx, cause, self.name, changed)
@@ -240,8 +240,8 @@ class Kind(Generic[M]):
             deletion.sweep_marked(tx)
         return Outcome(changed, operation)
 
-    def _seen(self, tx: Transaction, cause: Cause, id_: str, etag: str = "") -> M:
-        """A resource about to be changed. Raises Refusal NOT_FOUND for what the caller does not see, too."""
+    def _visible(self, tx: Transaction, cause: Cause, id_: str, etag: str = "") -> M:
+        """Returns a resource, locked for a change. Raises Refusal NOT_FOUND also for one hidden from the caller."""
         found = tx.get(self.name, id_)
         if not cause.scope.sees(self.name, found):
             raise not_found(self.described.command, id_)
@@ -252,22 +252,22 @@ class Kind(Generic[M]):
         return cast(M, found)
 
     def _unmarked(self, tx: Transaction, cause: Cause, id_: str, etag: str = "") -> M:
-        resource = self._seen(tx, cause, id_, etag)
+        resource = self._visible(tx, cause, id_, etag)
         if meta(resource).HasField("delete_time"):
             raise Refusal("DELETING", f"{self.described.command} {id_} is being deleted; it can't be changed any more")
         return resource
 
     def _lock_references(self, tx: Transaction, cause: Cause, resource: Message, before: M | None = None) -> None:
-        """Holds what a resource or a request names anew: it is there and stays. Raises Refusal on the field."""
-        for place, kind, id_ in new_references(before, resource):
+        """Locks the resources that a resource or request newly names. Raises Refusal on the field of a missing one."""
+        for path, kind, id_ in new_references(before, resource):
             found, noun = tx.find(kind, id_, TABLES[kind].lock_by_reference), CONTRACT.kinds[kind].command
             if found is None or not cause.scope.sees(kind, found):
-                raise invalid(place, f"no {noun} has the id {quoted(id_)}; list them to find it")
+                raise invalid(path, f"no {noun} has the id {quoted(id_)}; list them to find it")
             if meta(found).HasField("delete_time"):
-                raise on_field("DELETING", place, f"{noun} {id_} is being deleted; choose another")
+                raise on_field("DELETING", path, f"{noun} {id_} is being deleted; choose another")
 
     def _check_holders(self, tx: Transaction, resource: M) -> None:
-        """Raises Refusal IN_USE while what the resource is a part of, or what holds it, stays."""
+        """Raises Refusal IN_USE while the resource that this one is a part of, or belongs to, is not being deleted."""
         part, whole = f"{self.described.command} {_name(resource)}", self.whole(tx, resource)
         if whole is not None and not meta(whole).HasField("delete_time"):
             noun = CONTRACT.kinds[self.table.part_of].command
@@ -279,7 +279,7 @@ class Kind(Generic[M]):
                 raise Refusal("IN_USE", f"{part} belongs to {noun} {_name(holder)}; delete the {noun} first")
 
     def _check_children(self, tx: Transaction, resource: M) -> None:
-        """Raises Refusal HAS_CHILDREN while something unmarked names the resource."""
+        """Raises Refusal HAS_CHILDREN while an unmarked resource names this one."""
         children: list[str] = []
         free: list[str] = []
         for source, field in references_to(self.name):
@@ -297,7 +297,7 @@ class Kind(Generic[M]):
 
 
 def all_kinds(platform: Platform) -> Kinds:
-    """Every kind that has a table, by name."""
+    """Returns every kind that has a table, by name."""
     kinds: dict[str, Kind[Any]] = {}
     for name in TABLES:
         kinds[name] = KINDS.get(name, Kind)(name, platform, kinds)
@@ -309,7 +309,7 @@ def _name(resource: Message) -> str:
 
 
 def _counted(kind: contract.Kind, names: list[str]) -> str:
-    """How many children, and the first of them."""
+    """The number of children, and the names of the first."""
     if len(names) > MAX_NAMED_CHILDREN:
         return f"more than {MAX_NAMED_CHILDREN} {kind.plural}: {', '.join(names[:MAX_NAMED_CHILDREN])} ..."
     return f"{len(names)} {kind.plural if len(names) > 1 else kind.command}: {', '.join(names)}"

@@ -1,4 +1,4 @@
-"""Komputes: machines with their disks and adapters, made, changed and deleted as one."""
+"""Komputes: instances with their disks and adapters, created, changed and deleted as one."""
 
 from collections import defaultdict
 from collections.abc import Iterator, Mapping
@@ -18,13 +18,13 @@ from kahuna.store.resource import Resource, meta
 from kahuna.store.transaction import Transaction
 from kowa.v2 import adapter_pb2, instance_pb2, kompute_pb2, meta_pb2, operation_pb2, template_pb2, volume_pb2
 
-# In the order in which they are deleted: an instance holds the others.
+# In the order in which they are deleted: the others belong to the instance.
 _PARTS = (instance_pb2.Instance, volume_pb2.Volume, adapter_pb2.Adapter)
 _OF_INSTANCE = ("name", "description", "vcpus", "memory", "user_data", "metadata", "ssh_keys")
-# What a part has as its kompute says, for as long as it is one.
+# Fields of each part that follow its kompute.
 _FOLLOWED: Mapping[str, tuple[str, ...]] = {"Instance": _OF_INSTANCE, "Volume": ("name", "size"), "Adapter": ("name",)}
-# What a refusal that names no field is about.
-_ABOUT = {"NAME_TAKEN": "name", "NO_ADDRESS": "subnet", "NO_SPACE": "size"}
+# The kompute's field for a refusal that names none.
+_FIELD_OF_REASON = {"NAME_TAKEN": "name", "NO_ADDRESS": "subnet", "NO_SPACE": "size"}
 
 
 class Kompute(Resource, table=True):
@@ -36,19 +36,19 @@ class Kompute(Resource, table=True):
 
 
 class Komputes(Kind[kompute_pb2.Kompute], table=Kompute):
-    """Instances, volumes and adapters that follow what their kompute says; whatever else counts is theirs."""
+    """Creates, changes and deletes the parts of komputes; only the fields in _FOLLOWED follow the kompute."""
 
     def before_create(self, tx: Transaction, resource: kompute_pb2.Kompute) -> None:
-        """Its region is its zone's unless given."""
+        """Fills in the region of the zone."""
         resource.region = region_of(tx, resource)
 
     def before_update(self, tx: Transaction, before: kompute_pb2.Kompute, after: kompute_pb2.Kompute) -> None:
-        """An instance keeps the volumes it was made with."""
+        """Refuses to add or remove the data disk: an instance keeps the volumes it was created with."""
         if bool(before.data_disk) != bool(after.data_disk):
             raise invalid("data_disk", "can't be added or taken away; create another kompute")
 
     def after_create(self, tx: Transaction, cause: Cause, resource: kompute_pb2.Kompute) -> None:
-        """Creates the parts, each as anybody would."""
+        """Creates the parts, with the same checks as for any client."""
         pool = tx.one(template_pb2.Template, resource.template).storage_pool
         ids: dict[str, list[str]] = defaultdict(list)
         for role, part in _wanted(resource, pool).items():
@@ -58,14 +58,14 @@ class Komputes(Kind[kompute_pb2.Kompute], table=Kompute):
             kind = part.DESCRIPTOR.name
             with _refused_as_kompute(role, no_host="zone" if resource.zone else "region"):
                 its_cause = replace(cause, method=f"Create{kind}")
-                made = self.kinds[kind].create(tx, its_cause, part, whole=resource.meta.id)
-            ids[kind].append(meta(made.resource).id)
+                outcome = self.kinds[kind].create(tx, its_cause, part, whole=resource.meta.id)
+            ids[kind].append(meta(outcome.resource).id)
         self._report(tx, resource)
 
     def after_update(
         self, tx: Transaction, cause: Cause, before: kompute_pb2.Kompute, after: kompute_pb2.Kompute
     ) -> None:
-        """Changes the parts that don't follow yet."""
+        """Updates the parts whose fields differ from the kompute."""
         for part in self._parts(tx, after.meta.id):
             kind, role = part.DESCRIPTOR.name, _role(part)
             wanted = _wanted(after)[role]
@@ -77,7 +77,7 @@ class Komputes(Kind[kompute_pb2.Kompute], table=Kompute):
         self._report(tx, after)
 
     def delete(self, tx: Transaction, cause: Cause, id_: str, etag: str = "") -> Outcome[kompute_pb2.Kompute]:
-        """Marks it and its parts; the row goes after theirs."""
+        """Marks the kompute and its parts; its row is removed after theirs."""
         outcome = super().delete(tx, cause, id_, etag)
         for part in self._parts(tx, id_):
             if not meta(part).HasField("delete_time"):
@@ -86,16 +86,16 @@ class Komputes(Kind[kompute_pb2.Kompute], table=Kompute):
         return outcome
 
     def before_part_update(self, whole: kompute_pb2.Kompute, before: Message, after: Message) -> None:
-        """A part follows its kompute, which says so first when it changes one."""
+        """Refuses to change a followed field of a part, except to the value in its kompute."""
         role = _role(before)
         wanted = _wanted(whole)[role]
         for field in _FOLLOWED[after.DESCRIPTOR.name]:
             if getattr(after, field) not in (getattr(before, field), getattr(wanted, field)):
                 reason = f"is as kompute {whole.name} says, of which this is a part"
-                raise on_field("IN_USE", field, f"{reason}; change its {_in_kompute(role, field)}")
+                raise on_field("IN_USE", field, f"{reason}; change its {_kompute_field(role, field)}")
 
     def after_part_report(self, tx: Transaction, id_: str) -> None:
-        """It stands where its parts stand, and so do its operations."""
+        """Updates the kompute and its operations from the state of its parts."""
         kompute = tx.one(kompute_pb2.Kompute, id_)
         found = (tracking.open_operations(tx, meta(part).id) for part in self._report(tx, kompute))
         under_way = [operation for operations in found for operation in operations if not operation.command]
@@ -109,7 +109,7 @@ class Komputes(Kind[kompute_pb2.Kompute], table=Kompute):
         )
 
     def _report(self, tx: Transaction, kompute: kompute_pb2.Kompute) -> list[Message]:
-        """Stores what is seen of a kompute's parts: READY when all are, ERROR when one has been given up."""
+        """Stores the status derived from a kompute's parts: READY when all are, ERROR when one has been given up."""
         head, parts = kompute.meta, list(self._parts(tx, kompute.meta.id))
         phases = {lifecycle.phase(meta(part).generation, meta(part)) for part in parts}
         if operation_pb2.PHASE_FAILED in phases or phases == {operation_pb2.PHASE_DONE}:
@@ -136,14 +136,14 @@ class Komputes(Kind[kompute_pb2.Kompute], table=Kompute):
 
 
 def _wanted(kompute: kompute_pb2.Kompute, pool: str = "") -> dict[str, Message]:
-    """The parts as a kompute wants them, by what stands behind its name in theirs, in the order of their making."""
+    """Returns the wanted parts of a kompute by role (the suffix of their names), in the order of their creation."""
     name, project = kompute.name, kompute.project
     disk = volume_pb2.Volume(project=project, storage_pool=pool, template=kompute.template, size=kompute.disk)
     parts: dict[str, volume_pb2.Volume | adapter_pb2.Adapter] = {"os": disk}
     if kompute.data_disk:
         parts["data"] = volume_pb2.Volume(project=project, storage_pool=pool, size=kompute.data_disk)
-    for index, asked in enumerate(kompute.adapters):
-        parts[f"eth{index}"] = adapter_pb2.Adapter(project=project, subnet=asked.subnet, address=asked.address)
+    for index, wanted in enumerate(kompute.adapters):
+        parts[f"eth{index}"] = adapter_pb2.Adapter(project=project, subnet=wanted.subnet, address=wanted.address)
     for role, part in parts.items():
         part.name = f"{name}-{role}"
     fields = {field: getattr(kompute, field) for field in ("project", "region", "zone", *_OF_INSTANCE)}
@@ -151,12 +151,12 @@ def _wanted(kompute: kompute_pb2.Kompute, pool: str = "") -> dict[str, Message]:
 
 
 def _role(part: Message) -> str:
-    """What stands behind the kompute's name in a part's."""
+    """The role of a part: the suffix of its name, empty for the instance."""
     return "" if isinstance(part, instance_pb2.Instance) else str(getattr(part, "name", "")).rpartition("-")[2]
 
 
-def _in_kompute(role: str, field: str) -> str:
-    """What a part's field is called in its kompute."""
+def _kompute_field(role: str, field: str) -> str:
+    """Returns the field of a kompute that a part's field comes from."""
     if role.startswith("eth") and field in ("subnet", "address"):
         return f"adapters[{role.removeprefix('eth')}].{field}"
     if field.startswith("adapters["):
@@ -168,13 +168,13 @@ def _in_kompute(role: str, field: str) -> str:
 
 @contextmanager
 def _refused_as_kompute(role: str, no_host: str = "") -> Iterator[None]:
-    """Says what a part refuses of the kompute's fields."""
+    """Turns a part's refusal into one on the kompute's fields."""
     try:
         yield
     except Refusal as refusal:
-        field = (_ABOUT | {"NO_HOST": no_host}).get(refusal.reason)
+        field = (_FIELD_OF_REASON | {"NO_HOST": no_host}).get(refusal.reason)
         found = refusal.violations or ([Violation(field, refusal.message)] if field else ())
         if not found:
             raise
-        violations = [Violation(_in_kompute(role, wrong.field), wrong.description) for wrong in found]
+        violations = [Violation(_kompute_field(role, wrong.field), wrong.description) for wrong in found]
         raise on_fields(refusal.reason, violations, refusal.details) from refusal

@@ -1,4 +1,4 @@
-"""Projects: what instances, volumes and adapters belong to."""
+"""Projects: owners of instances, volumes and adapters."""
 
 from kahuna.store.resource import Resource
 

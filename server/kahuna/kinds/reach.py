@@ -1,4 +1,4 @@
-"""Whom the kinds reach, as their tables say."""
+"""The agents that the kinds reach, as their tables declare."""
 
 from functools import cache
 
@@ -7,12 +7,12 @@ from kahuna.store.resource import CONTRACT, TABLES
 
 
 def paths_of_kinds() -> dict[str, Paths]:
-    """The paths of each kind that reaches anybody."""
+    """Returns the paths of each kind that has some."""
     found = {kind: Paths(table.reaches, table.informs) for kind, table in TABLES.items()}
     return {kind: paths for kind, paths in found.items() if any(paths)}
 
 
 @cache
 def reach_of_kinds() -> Reach:
-    """The paths of all kinds, compiled. Raises ValueError for what is no path over the contract's references."""
+    """Returns the compiled paths of all kinds. Raises ValueError for a path that does not fit the contract."""
     return Reach({kind.name: kind.references for kind in CONTRACT.kinds.values()}, paths_of_kinds())

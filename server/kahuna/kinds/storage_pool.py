@@ -20,7 +20,7 @@ class StoragePool(Resource, table=True):
 
 class StoragePools(Kind[storage_pool_pb2.StoragePool], table=StoragePool):
     def before_create(self, tx: Transaction, resource: storage_pool_pb2.StoragePool) -> None:
-        """A directory names its host, which stands in the pool's region."""
+        """Requires the host of a directory, which must be in the pool's region."""
         if not resource.kaktus:
             raise invalid("kaktus", "is required for STORAGE_DRIVER_DIR: the host whose directory it is")
         host = tx.one(kaktus_pb2.Kaktus, resource.kaktus)

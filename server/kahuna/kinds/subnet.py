@@ -19,16 +19,16 @@ class Subnet(Resource, table=True):
 
 
 class Subnets(Kind[subnet_pb2.Subnet], table=Subnet):
-    """Ranges of addresses; none overlaps another of its routing domain: a project in a region, or the region's own."""
+    """Checks that no range overlaps another of its routing domain: a project in a region, or the region itself."""
 
     def before_create(self, tx: Transaction, resource: subnet_pb2.Subnet) -> None:
         """Locks the routing domain's owner, so that two overlapping ranges can't be taken at once."""
         vnet = tx.one(vnet_pb2.Vnet, resource.vnet)
         owner: project_pb2.Project | region_pb2.Region
         if vnet.project:
-            owner, where = tx.lock(project_pb2.Project, vnet.project), "of project {} in the region"
+            owner, domain = tx.lock(project_pb2.Project, vnet.project), "of project {} in the region"
         else:
-            owner, where = tx.lock(region_pb2.Region, vnet.region), "in region {}"
+            owner, domain = tx.lock(region_pb2.Region, vnet.region), "in region {}"
         others = [
             (subnet.name, subnet.cidr)
             for other in tx.each(vnet_pb2.Vnet, "region", vnet.region)
@@ -36,4 +36,4 @@ class Subnets(Kind[subnet_pb2.Subnet], table=Subnet):
             for subnet in tx.each(subnet_pb2.Subnet, "vnet", other.meta.id)
             if not meta(subnet).HasField("delete_time")
         ]
-        resource.gateway = check_subnet(resource.cidr, resource.gateway, others, where.format(owner.name))
+        resource.gateway = check_subnet(resource.cidr, resource.gateway, others, domain.format(owner.name))

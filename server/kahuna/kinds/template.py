@@ -1,4 +1,4 @@
-"""Templates: images that volumes are made from."""
+"""Templates: images that volumes are created from."""
 
 from sqlmodel import Field
 
@@ -19,8 +19,8 @@ class Template(Resource, table=True):
 
 class Templates(Kind[template_pb2.Template], table=Template):
     def before_create(self, tx: Transaction, resource: template_pb2.Template) -> None:
-        """The source is a URL or a plain file name; which of them may be read, the agent's configuration says."""
+        """Checks that the source is a URL or a file name. The agent's configuration decides whether it may be read."""
         try:
             sources.parse(resource.source)
-        except ValueError as why:
-            raise invalid("source", str(why)) from why
+        except ValueError as error:
+            raise invalid("source", str(error)) from error

@@ -1,4 +1,4 @@
-"""Operations as transactions see them: begun with a change, moved on by reports, ended."""
+"""Operations in transactions: started with a change, advanced by reports, ended."""
 
 from dataclasses import dataclass
 from typing import Any, cast
@@ -14,17 +14,17 @@ from kahuna.store.tables import Audit
 from kahuna.store.transaction import Transaction
 from kowa.v2 import agent_pb2, operation_pb2
 
-# Why an operation waits, as its message begins.
+# Beginnings of the message of a waiting operation.
 _OFFLINE, _STALE, _UNBOUND = _UNREACHED = ("HOST_OFFLINE", "HOST_STALE", "no agent is bound to its host")
-# How long an ended operation can be read, in microseconds, and how many are removed in one transaction.
+# Microseconds for which an ended operation is kept, and how many are removed in one transaction.
 RETENTION_US = 30 * 24 * 3600 * 1_000_000
 PRUNE_BATCH_SIZE = 500
 
 
 @dataclass(frozen=True, slots=True)
 class Cause:
-    """What asks for a change. `method` is the call's name, also where a rule or a timer makes it (`StopInstance`);
-    `caller` says who: `admin`, `agent:<id>`, or the rule; `reason` is theirs, in words."""
+    """The cause of a change. `method` is the call's name, also when a rule or a timer makes it (`StopInstance`);
+    `caller` is `admin`, `agent:<id>`, or the rule; `reason` is the text that they give."""
 
     method: str
     caller: str
@@ -33,17 +33,17 @@ class Cause:
 
 
 class Operation(Resource, table=True):
-    """Operations; `target` is no foreign key, for an operation outlives what it was about."""
+    """Operations; `target` is not a foreign key, because an operation outlives its target."""
 
     target: str = Field(index=True)
     phase: int = Field(index=True)
 
 
 def begin(tx: Transaction, cause: Cause, kind: str, target: Message) -> operation_pb2.Operation:
-    """Records what was asked for of a resource; what was under way for it is superseded."""
+    """Records the operation of a change, and supersedes the open ones of the resource."""
     head = meta(target)
     for earlier in open_operations(tx, head.id):
-        # A command is not replaced by a state, and the same state again replaces nothing.
+        # A new state does not supersede a command, and the same state again supersedes nothing.
         if head.HasField("delete_time") if earlier.command else earlier.target_generation < head.generation:
             end(tx, earlier, operation_pb2.PHASE_SUPERSEDED, f"superseded by {cause.method}")
     return record(tx, cause, kind, target, lifecycle.phase(head.generation, head))
@@ -52,13 +52,13 @@ def begin(tx: Transaction, cause: Cause, kind: str, target: Message) -> operatio
 def record(
     tx: Transaction, cause: Cause, kind: str, target: Message, phase: operation_pb2.Phase, *, command: bool = False
 ) -> operation_pb2.Operation:
-    """Records a change in some phase, or a command, which ends when its agent says so; open operations go on."""
+    """Records an operation in some phase, or one of a command. Open operations of the resource go on."""
     operation = _describe(cause, kind, target)
     operation.phase, operation.command = phase, command
     operation.target_generation = 0 if command else meta(target).generation
     if phase in lifecycle.OPEN:
-        limit_s = lifecycle.WORK_TIMEOUTS_S.get(cause.method, lifecycle.DEFAULT_WORK_TIMEOUT_S)
-        operation.deadline.FromMicroseconds(tx.now + limit_s * 1_000_000)
+        timeout_s = lifecycle.WORK_TIMEOUTS_S.get(cause.method, lifecycle.DEFAULT_WORK_TIMEOUT_S)
+        operation.deadline.FromMicroseconds(tx.now + timeout_s * 1_000_000)
         obstacle = _obstacle(tx, kind, target)
         if obstacle:
             operation.phase, operation.message = operation_pb2.PHASE_WAITING, obstacle
@@ -70,18 +70,18 @@ def record(
 
 
 def audit(tx: Transaction, cause: Cause, kind: str, target: Message) -> None:
-    """Notes in the audit trail what changes nothing, and what no operation follows."""
+    """Adds an entry to the audit trail for a call that has no operation."""
     _audit(tx, cause, _describe(cause, kind, target))
 
 
 def cancel(tx: Transaction, cause: Cause, operation: operation_pb2.Operation) -> None:
-    """Ends an open operation because a caller wants it."""
+    """Ends an open operation at the request of a caller."""
     end(tx, operation, operation_pb2.PHASE_CANCELLED, "cancelled by its caller")
     _audit(tx, cause, operation)
 
 
 def advance(tx: Transaction, target: Message, message: str, *, waiting: bool, progress: int | None = None) -> None:
-    """Moves the open operations of a resource to where a report has brought it; its status may say the percentage."""
+    """Updates the open operations of a resource after a report. Its status may have the progress in percent."""
     if progress is None:
         progress = getattr(getattr(target, "status", None), "progress", 0)
     for operation in open_operations(tx, meta(target).id):
@@ -97,7 +97,7 @@ def advance(tx: Transaction, target: Message, message: str, *, waiting: bool, pr
 
 
 def explain_waiting(tx: Transaction) -> None:
-    """Says anew what open operations wait for, since agents have come or gone."""
+    """Updates the messages of waiting operations after agents have connected or gone."""
     rows = tx.session.exec(select(Operation).where(col(Operation.phase).in_(lifecycle.OPEN))).all()
     for row in rows:
         operation = message_of("Operation", row)
@@ -113,9 +113,9 @@ def explain_waiting(tx: Transaction) -> None:
 
 
 def open_operations(tx: Transaction, target: str) -> list[operation_pb2.Operation]:
-    """The operations under way on a resource, locked."""
-    wanted = select(Operation).where(Operation.target == target, col(Operation.phase).in_(lifecycle.OPEN))
-    return cast(list[operation_pb2.Operation], tx.lock_found("Operation", wanted))
+    """Returns the open operations of a resource, locked."""
+    query = select(Operation).where(Operation.target == target, col(Operation.phase).in_(lifecycle.OPEN))
+    return cast(list[operation_pb2.Operation], tx.lock_found("Operation", query))
 
 
 def end(tx: Transaction, operation: operation_pb2.Operation, phase: operation_pb2.Phase, message: str) -> None:
@@ -126,7 +126,7 @@ def end(tx: Transaction, operation: operation_pb2.Operation, phase: operation_pb
 
 
 def prune(tx: Transaction) -> bool:
-    """Removes ended operations that have had their time. Says whether there may be more."""
+    """Removes operations that ended more than RETENTION_US ago. Returns whether there may be more."""
     ended = (
         select(Operation.id)
         .where(col(Operation.phase).not_in(lifecycle.OPEN), col(Operation.update_time) < tx.now - RETENTION_US)
@@ -155,20 +155,20 @@ def _audit(tx: Transaction, cause: Cause, operation: operation_pb2.Operation) ->
     target: dict[str, Any] = {
         name: getattr(operation, name) for name in ("target_kind", "target", "target_name", "project")
     }
-    made = Audit(time=tx.now, caller=cause.caller, method=cause.method, reason=cause.reason, **target)
-    made.operation = operation.meta.id
-    tx.session.add(made)
+    row = Audit(time=tx.now, caller=cause.caller, method=cause.method, reason=cause.reason, **target)
+    row.operation = operation.meta.id
+    tx.session.add(row)
 
 
 def _obstacle(tx: Transaction, kind: str, target: Message) -> str:
-    """Why nothing will happen for now, in words, or nothing."""
+    """Returns the text why the target's agents do nothing for now; empty if they can."""
     id_ = meta(target).id
     noun, kinds_of_parts = CONTRACT.kinds[kind].noun, [part for part, table in TABLES.items() if table.part_of == kind]
     parts = [(part, found) for part in kinds_of_parts for found in tx.sources(part, noun, {id_})]
-    concerned = set().union(*(reach_of_kinds().agents(tx, *one) for one in ((kind, id_), *parts)))
-    if not concerned:
+    agents = set().union(*(reach_of_kinds().agents(tx, *member) for member in ((kind, id_), *parts)))
+    if not agents:
         return f"{_UNBOUND}; bind one"
-    for id_ in sorted(concerned):
+    for id_ in sorted(agents):
         agent = tx.find("Agent", id_)
         if not isinstance(agent, agent_pb2.Agent) or agent.status.stream == agent_pb2.STREAM_ONLINE:
             continue

@@ -1,4 +1,4 @@
-"""How a kind declares its verbs: what changes desired state, what an agent does once, and what does something else."""
+"""Decorators by which a kind declares its verbs: changes of the desired state, commands for agents, other calls."""
 
 from collections.abc import Callable
 from enum import Enum
@@ -8,16 +8,16 @@ F = TypeVar("F", bound=Callable[..., Any])
 
 
 class Form(Enum):
-    """What a verb is, and how its method is called."""
+    """The form of a verb, which decides how its method is called."""
 
     STATE = "state"  # (self, tx, resource, request): changes the desired state of a resource
-    STATE_WHEN_DELETING = "state when deleting"  # the same, of one that is marked for deletion, too
+    STATE_WHEN_DELETING = "state when deleting"  # the same, also for a resource marked for deletion
     COMMAND = "command"  # (self, request) -> fleet_pb2.Command: its agent does it once, and no state changes
-    CALL = "call"  # async (self, call, request) -> answer: anything else, a stream of answers included
+    CALL = "call"  # async (self, call, request) -> response or a stream of them: any other call
 
 
 def form_of(method: object) -> Form | None:
-    """What a method has been declared as; nothing if it is no verb."""
+    """Returns the declared form of a method; None if it is not a verb."""
     return getattr(method, "form", None)
 
 

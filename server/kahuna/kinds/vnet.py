@@ -6,7 +6,7 @@ from kahuna.store.resource import Resource
 
 
 class Vnet(Resource, table=True):
-    """Network segments; those without a project are the region's, for all."""
+    """Network segments; those without a project belong to the region and may be used by all projects."""
 
     region_id: str = Field(foreign_key="region.id", index=True)
     name: str

@@ -27,11 +27,11 @@ class Volume(Resource, table=True):
 
 
 class Volumes(Kind[volume_pb2.Volume], table=Volume):
-    """Disks: they grow, never shrink, and one instance at most holds one."""
+    """Checks sizes of disks: they grow, never shrink. A disk belongs to one instance at most."""
 
     def before_create(self, tx: Transaction, resource: volume_pb2.Volume) -> None:
-        """Its pool has room; a template lies in the same pool and is no larger."""
-        _check_room(tx, resource.storage_pool, resource.size)
+        """Checks that the pool has enough space, and that the template is in the same pool and not larger."""
+        _check_space(tx, resource.storage_pool, resource.size)
         if not resource.template:
             return
         template = tx.one(template_pb2.Template, resource.template)
@@ -42,18 +42,18 @@ class Volumes(Kind[volume_pb2.Volume], table=Volume):
             raise invalid("size", f"{asked} is less than the {needed} of template {template.name}")
 
     def before_update(self, tx: Transaction, before: volume_pb2.Volume, after: volume_pb2.Volume) -> None:
-        """Only growth."""
+        """Refuses to shrink."""
         if after.size < before.size:
             has, asked = sizes.in_words(before.size, after.size)
             raise invalid("size", f"a volume never shrinks: it has {has}, {asked} asked")
         if after.size > before.size:
-            _check_room(tx, after.storage_pool, after.size - before.size)
+            _check_space(tx, after.storage_pool, after.size - before.size)
 
 
-def _check_room(tx: Transaction, pool_id: str, size: int) -> None:
-    """Raises Refusal NO_SPACE unless a pool, locked, can promise so many bytes more.
+def _check_space(tx: Transaction, pool_id: str, size: int) -> None:
+    """Raises Refusal NO_SPACE unless a pool, which it locks, has so many bytes left with its overcommit.
 
-    Volumes marked for deletion count until they are gone. What has not reported its capacity yet refuses nothing.
+    Volumes marked for deletion count until they are gone. A pool without a reported capacity is not checked.
     """
     pool = tx.lock(storage_pool_pb2.StoragePool, pool_id)
     promised = int(tx.session.exec(select(func.sum(Volume.size)).where(Volume.storage_pool_id == pool_id)).one() or 0)
