@@ -1,4 +1,4 @@
-"""Actual state: what libvirt, the file system and the kernel say now, as values."""
+"""The actual state of the host, read from libvirt, the file system and the kernel, as values."""
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
@@ -11,41 +11,41 @@ from kowa.v2 import kaktus_pb2
 
 
 class Power(Enum):
-    """How a domain stands."""
+    """The power state of a domain."""
 
     RUNNING = "running"
     PAUSED = "paused"
-    IO_ERROR = "io-error"  # paused by QEMU, since a disk could not be written
+    IO_ERROR = "io-error"  # paused by QEMU because a disk could not be written
     ASLEEP = "asleep"  # suspended to memory by its guest
-    PANICKED = "panicked"  # its guest's kernel has stopped for good
+    PANICKED = "panicked"  # the guest's kernel has crashed
     OFF = "off"
 
 
-# Of what definitions have beyond what is requested. Raised with each change of that: instances defined before are
-# defined anew and have it from their next start on; nobody is asked to restart them.
+# The version of the parts of a definition that are not requested. Raised when they change: existing instances are then
+# defined again and have the change from their next start on; they are not reported as needing a restart.
 DEFINITION_VERSION = 2
 
 
 @dataclass(frozen=True, slots=True)
 class Mark:
-    """Our mark in a domain's metadata: whose it is, and at which generations what happened to it."""
+    """The agent's mark in a domain's metadata: the instance's id, and the generations at which events happened."""
 
     id: str
-    fingerprint: str  # of what was requested in its definition
-    ran_at: int = 0  # it was last seen to run
+    fingerprint: str  # of the requested parts of its definition
+    ran_at: int = 0  # it was last observed to run
     powered_off_at: int = 0  # its guest switched it off
-    stop_requested_at: int = 0  # it was asked to shut down, if since its start
+    stop_requested_at: int = 0  # a shutdown was requested, if since its start
     version: int = DEFINITION_VERSION
 
 
 @dataclass(frozen=True, slots=True)
 class Domain:
-    """A virtual machine as libvirt has it."""
+    """A virtual machine of libvirt."""
 
     id: str
     name: str
     power: Power = Power.OFF
-    powered_off: bool = False  # by its guest, as far as libvirt says
+    powered_off: bool = False  # by its guest, as far as libvirt can tell
     persistent: bool = True
     mark: Mark | None = None
     running_fingerprint: str = ""  # of the definition it was started with
@@ -57,13 +57,13 @@ class Domain:
         return self.power is not Power.OFF
 
     def was_powered_off_at(self, generation: int) -> bool:
-        """Whether it is noted that its guest switched it off at a generation."""
+        """Whether its mark records that the guest switched it off at a generation."""
         return not self.is_on and self.mark is not None and 0 < generation == self.mark.powered_off_at
 
 
 @dataclass(frozen=True, slots=True)
 class DiskSource:
-    """Where a disk's bytes are, in libvirt's words. Storage drivers make it; others only pass it on."""
+    """The source of a disk, in libvirt's terms. Only storage drivers create and interpret it."""
 
     type: str  # of the disk element, such as `file`
     format: str  # such as `qcow2`
@@ -71,7 +71,7 @@ class DiskSource:
 
     @property
     def key(self) -> str:
-        """By which a domain's disks are compared."""
+        """The key by which a domain's disks are compared."""
         return source_key(dict(self.attributes))
 
     def __str__(self) -> str:
@@ -79,13 +79,13 @@ class DiskSource:
 
 
 def source_key(attributes: Mapping[str, str]) -> str:
-    """What a source element's attributes name; empty if they name nothing."""
+    """The file, device or volume that a source element's attributes name; empty if they name none."""
     return attributes.get("file") or attributes.get("dev") or attributes.get("name", "")
 
 
 @dataclass(frozen=True, slots=True)
 class PoolSpace:
-    """Room in a pool, in bytes."""
+    """The space in a pool, in bytes."""
 
     capacity: int
     available: int
@@ -100,9 +100,9 @@ class Image:
     format: str
     size: int
     allocation: int = 0
-    backing: str = ""  # the name of the file it stands on
-    broken: str = ""  # why it is no image
-    disk_key: str = ""  # of its source, as domains have it
+    backing: str = ""  # the name of its backing file
+    broken: str = ""  # why it is not a valid image
+    disk_key: str = ""  # of its disk source, as in domains
 
     @property
     def file(self) -> str:
@@ -118,29 +118,29 @@ class Link:
     is_bridge: bool = False
     is_up: bool = True
     ports: int = 0
-    bridge: str = ""  # that it is plugged into
+    bridge: str = ""  # that it is attached to
     addresses: frozenset[str] = frozenset()
     mac: str = ""
 
 
 @dataclass(frozen=True, slots=True)
 class Actual:
-    """All that is on the host at one time."""
+    """The state of the host at one time."""
 
-    facts: kaktus_pb2.KaktusStatus = field(default_factory=kaktus_pb2.KaktusStatus)  # what never changes of it
-    domains: Mapping[str, Domain] = field(default_factory=dict)  # that bear our mark
+    facts: kaktus_pb2.KaktusStatus = field(default_factory=kaktus_pb2.KaktusStatus)  # the parts that never change
+    domains: Mapping[str, Domain] = field(default_factory=dict)  # that have our mark
     foreign_domains: Mapping[str, Domain] = field(default_factory=dict)
     pools: Mapping[str, PoolSpace] = field(default_factory=dict)
     images: Mapping[str, Image] = field(default_factory=dict)
-    created: frozenset[str] = frozenset()  # ids of pools and volumes that were there once
-    importing: Mapping[str, int] = field(default_factory=dict)  # template -> percent; it moves on meanwhile
+    created: frozenset[str] = frozenset()  # ids of pools and volumes that were created once
+    importing: Mapping[str, int] = field(default_factory=dict)  # template -> percent, which keeps changing
     links: Mapping[str, Link] = field(default_factory=dict)
     tap_filters: Mapping[str, str] = field(default_factory=dict)  # tap -> fingerprint of its rules
     filters_unseen: str = ""  # why packet filters can't be listed
-    metadata_services: Mapping[str, frozenset[IPv4Network]] = field(default_factory=dict)  # vnet -> whom it answers
-    metadata_filter: str = ""  # fingerprint of the rules around metadata services; empty where there are none
-    seeds: Mapping[str, str] = field(default_factory=dict)  # instance -> fingerprint; empty for a folder without one
-    by_kind: Mapping[type, Any] = field(default_factory=dict)  # what kinds have observed themselves
+    metadata_services: Mapping[str, frozenset[IPv4Network]] = field(default_factory=dict)  # vnet -> served networks
+    metadata_filter: str = ""  # fingerprint of the rules around metadata services; empty without rules
+    seeds: Mapping[str, str] = field(default_factory=dict)  # instance -> fingerprint; empty for a folder without a seed
+    by_kind: Mapping[type, Any] = field(default_factory=dict)  # results of the kinds' own `observe`
 
     def disk_user(self, disk: str) -> Domain | None:
         """The domain that has a disk, by the key of its source."""

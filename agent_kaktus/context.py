@@ -14,7 +14,7 @@ class Zone(DesiredObject):
 
 
 class Project(DesiredObject):
-    """Whose instances are."""
+    """The owner of instances."""
 
 
 class Kiwi(DesiredObject):

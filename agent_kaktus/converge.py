@@ -1,6 +1,6 @@
-"""The loop: observe, plan, do, until nothing is left to do; then wait for a change; and what Kahuna learns meanwhile.
+"""The loop: observes, plans and does steps until none is left, then waits for a change; reports to Kahuna meanwhile.
 
-It knows no kind by name.
+It names no kind.
 """
 
 import asyncio
@@ -26,7 +26,7 @@ from kowa.runtime.feed import Feed, Refused
 
 OBSERVE_INTERVAL_S = 30.0  # when no event comes
 RETRY_INTERVAL_S = 1.0  # while the host can't be observed
-MAX_PARALLEL = 4  # objects worked on
+MAX_PARALLEL = 4  # objects whose steps are done at a time
 MAX_ROUNDS = 50  # of observing, planning and doing without a pause
 
 log = structlog.get_logger()
@@ -34,7 +34,7 @@ log = structlog.get_logger()
 
 @dataclass
 class Loop:
-    """Converges a host, which is a LocalHost, or in a simulation something that has the same."""
+    """Converges a host: a LocalHost, or in tests a fake with the same interface."""
 
     kinds: Kinds[Kind[Any]]
     settings: Settings
@@ -44,14 +44,14 @@ class Loop:
     clock: Callable[[], float] = time.monotonic  # in seconds
 
     def __post_init__(self) -> None:
-        self.desired = Desired()  # as last planned for
+        self.desired = Desired()  # of the last plan
         self._view: View | None = None
         self._reported: dict[str, Message] = {}  # the latest resource of each object that was observed
         self._wake = asyncio.Event()
         self._eventloop = asyncio.get_running_loop()
 
     async def run(self) -> None:
-        """Until cancelled."""
+        """Runs until cancelled."""
         async with asyncio.TaskGroup() as group:
             group.create_task(self._listen())
             while True:
@@ -83,10 +83,10 @@ class Loop:
             self._wake.set()
 
     async def _converge_safely(self) -> float:
-        """The edge: whatever goes wrong outside of steps ends here, and is tried again."""
+        """Error boundary: any error outside of steps is logged, and the host is converged again later."""
         try:
             return await self.converge()
-        except Refused as error:  # a stored slice that this version does not take; Kahuna sends a better one
+        except Refused as error:  # a stored slice that this version can't parse; Kahuna sends a new one
             log.warning("slice.refused", reason=str(error))
             return OBSERVE_INTERVAL_S
         except Exception:
@@ -94,7 +94,7 @@ class Loop:
             return RETRY_INTERVAL_S
 
     async def converge(self) -> float:
-        """Returns for how many seconds nothing is due."""
+        """Converges the host as far as possible now. Returns the seconds until it should be observed again."""
         for _ in range(MAX_ROUNDS):
             desired = self.desired = self.kinds.parse(self.feed.desired())
             if desired.node is None:
@@ -102,28 +102,28 @@ class Loop:
             view = View(self.kinds, self.settings, desired, Actual(), self.memory, self.clock())
             try:
                 actual = await self.host.observe(desired.node.id)
-                seen = {kind.value: await kind.observe(self.host) for kind in self.kinds}
+                by_kind = {kind.value: await kind.observe(self.host) for kind in self.kinds}
             except Exception as error:
                 if not isinstance(error, StepFailed | OSError):
                     log.exception("observe.failed")
                 self._report_unseen(view, str(error))
                 return RETRY_INTERVAL_S
             self.memory.keep_only({wanted.id for wanted in desired})
-            view = replace(view, actual=replace(actual, by_kind=seen), now=self.clock())
+            view = replace(view, actual=replace(actual, by_kind=by_kind), now=self.clock())
             for kind in self.kinds:
                 kind.update_memory(view)
             due = self._decide(view)
             if not due:
-                deadlines = (at for kind in self.kinds for at in kind.deadlines(view))
+                deadlines = (deadline for kind in self.kinds for deadline in kind.deadlines(view))
                 return min(OBSERVE_INTERVAL_S, self.memory.next_deadline(view.now, deadlines))
-            gate = asyncio.Semaphore(MAX_PARALLEL)
+            parallel = asyncio.Semaphore(MAX_PARALLEL)
             async with asyncio.TaskGroup() as group:
                 for wanted, verdict in due.items():
-                    group.create_task(self._do_for(wanted, verdict, gate))
+                    group.create_task(self._do_for(wanted, verdict, parallel))
         return RETRY_INTERVAL_S
 
     def _decide(self, view: View) -> dict[DesiredObject, Verdict]:
-        """What is to be done now. Reports all objects, also those that need nothing."""
+        """Reports all objects. Returns the verdicts of those whose steps are to be done now."""
         self._view, verdicts = view, plan(view)
         for wanted in view.desired:
             if not verdicts[wanted.id].steps:
@@ -137,9 +137,9 @@ class Loop:
             if (verdict := verdicts[wanted.id]).steps and not view.memory.is_paused(wanted.id, view.now)
         }
 
-    async def _do_for(self, wanted: DesiredObject, verdict: Verdict, gate: asyncio.Semaphore) -> None:
-        """The edge of what is done for one object: whatever goes wrong there, also around its steps, stays there."""
-        async with gate:
+    async def _do_for(self, wanted: DesiredObject, verdict: Verdict, parallel: asyncio.Semaphore) -> None:
+        """Error boundary: any error in or around an object's steps affects only that object."""
+        async with parallel:
             try:
                 await self._do_steps(wanted, verdict)
             except Exception as error:
@@ -167,7 +167,7 @@ class Loop:
             self.memory.note_failure(wanted.id, f"does not come to rest: {verdict}", self.clock())
 
     def _report(self, view: View, wanted: DesiredObject, verdict: Verdict) -> None:
-        """Reports what is seen of an object, and its verdict. A report that equals the last is not sent again."""
+        """Reports the status of an object and its verdict. The feed does not send a report that equals the last."""
         kind = view.kinds.of(wanted)
         resource: Any = kind.message()
         if not verdict.gone:
@@ -194,9 +194,9 @@ class Loop:
         self.feed.report(report)
 
     def _report_unseen(self, view: View, reason: str) -> None:
-        """While the host can't be observed: what was seen last, without what may have changed since.
+        """Reports, while the host can't be observed, the last status without fields that may have changed since.
 
-        What needs nothing of the host is as wanted all the same.
+        Objects that need nothing on the host are reported as wanted.
         """
         for wanted in view.desired:
             kind = view.kinds.of(wanted)

@@ -1,4 +1,4 @@
-"""This host as steps and observations see it: one driver for each part."""
+"""This host, as used by steps and observations: one driver for each part."""
 
 import asyncio
 from dataclasses import dataclass
@@ -32,7 +32,7 @@ class LocalHost:
         self._filter_table = ""
 
     async def observe(self, node: str) -> Actual:
-        """All that is on the host of a Kaktus. Raises LibvirtUnavailable, StepFailed or OSError with the reason."""
+        """The state of a Kaktus' host. Raises LibvirtUnavailable, StepFailed or OSError with the reason."""
         if (table := names.filter_table(node)) != self._filter_table:
             self._filter_table, self.tap_filters, self.metadata_filter = table, TapFilters(table), MetadataFilter(table)
         domains = await self.hypervisor.observe()

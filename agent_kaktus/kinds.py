@@ -1,4 +1,4 @@
-"""The kinds that this agent knows, its host's own record among them. A new kind's module is named here only."""
+"""The kinds that this agent implements, including its own host's. A new kind is registered here only."""
 
 from typing import Any
 
@@ -32,7 +32,7 @@ class Kaktuses(Kind[Kaktus]):
         resource.status.strangers.extend(strangers(view))
 
 
-# Each after those it may refer to.
+# Each after the kinds that it may refer to.
 KINDS: Kinds[Kind[Any]] = Kinds(
     Regions(),
     Zones(),

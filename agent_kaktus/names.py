@@ -1,14 +1,11 @@
-"""Names on the host: ids name directories and files; devices, domains and tables have names that come from ids.
-
-So a resource that is renamed keeps its own.
-"""
+"""Names on the host. They are derived from ids, so that renaming a resource changes none of them."""
 
 import re
 from collections.abc import Iterator
 from pathlib import Path
 from uuid import UUID
 
-DIGITS = 12  # of an id; with two letters in front it fits the 15 characters of a network device
+DIGITS = 12  # of an id; with a prefix of two letters they fit the 15 characters of a network device's name
 
 
 def domain(instance: str) -> str:
@@ -16,7 +13,7 @@ def domain(instance: str) -> str:
 
 
 def tap(adapter: str) -> str:
-    """Libvirt takes no name for a tap that starts with `vnet`, `vif` or `macvtap`."""
+    """The name of an adapter's tap. Libvirt would ignore one that starts with `vnet`, `vif` or `macvtap`."""
     return "kt" + _digits(adapter)
 
 
@@ -29,7 +26,7 @@ def is_bridge(name: str) -> bool:
 
 
 def metadata_port(vnet: str) -> str:
-    """Where a vnet's metadata service is plugged into its bridge."""
+    """The device that attaches a vnet's metadata service to its bridge."""
     return "km" + _digits(vnet)
 
 
@@ -38,12 +35,12 @@ def is_metadata_port(name: str) -> bool:
 
 
 def filter_table(kaktus: str) -> str:
-    """The nftables tables of one agent."""
+    """The name of an agent's nftables tables."""
     return "kaktus_" + _digits(kaktus)
 
 
 def is_id(text: str) -> bool:
-    """Whether it is an id, written as ids are."""
+    """Whether a text is an id in its canonical form."""
     try:
         return text == str(UUID(text))
     except ValueError:
@@ -51,7 +48,7 @@ def is_id(text: str) -> bool:
 
 
 def named_by_id(directory: Path) -> Iterator[Path]:
-    """The directories in a directory that an id names. Of a directory that isn't there, none."""
+    """The subdirectories that are named by an id; none if the directory does not exist."""
     if directory.is_dir():
         yield from (path for path in directory.iterdir() if is_id(path.name) and _may_be_directory(path))
 
@@ -61,7 +58,7 @@ def _digits(id_: str) -> str:
 
 
 def _may_be_directory(path: Path) -> bool:
-    """What can't be examined counts as one: reading it fails with the reason."""
+    """Whether a path is a directory. True if it can't be examined: reading it then fails with the reason."""
     try:
         return path.is_dir()
     except OSError:

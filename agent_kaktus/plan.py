@@ -1,9 +1,9 @@
-"""Plans: for each object of the slice the least steps that turn what is into what is wanted, or why there are none now.
+"""Plans: for each object of the slice the fewest steps from the actual to the desired state, or why there are none now.
 
-Each noun's module says it for its own kind, and nothing else knows a kind by name. Plans are pure: their text is the
-test. Only an explicit GONE removes anything. What bears our mark, or a name as we give them, and is in no slice is
-named as a stranger and left alone. A step is planned when all it depends on is there; what depends on it follows with
-the next observation.
+Each kind has a module of its own that plans it; no other code names a kind. Plans are pure: tests compare their text.
+Only an explicit GONE removes anything. An object on the host that has our mark, or a name like ours, but is not in the
+slice is reported as a stranger and left alone. A step is planned once all that it depends on exists; the steps that
+depend on it follow after the next observation.
 """
 
 from collections.abc import Callable, Coroutine, Iterable
@@ -26,11 +26,11 @@ log = structlog.get_logger()
 
 D = TypeVar("D", bound=DesiredObject)
 
-SPACE_UNIT_BYTES = 16 << 20  # space is reported in whole units, or each observation would send a report
+SPACE_UNIT_BYTES = 16 << 20  # space is reported in whole units; else each observation would send a report
 
 
 def _note_nothing(memory: Memory, now: float) -> None:
-    """As most steps do."""
+    """The default: a step that notes nothing."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,12 +40,12 @@ class Step:
     verb: str
     name: str
     do: Callable[["LocalHost"], Coroutine[Any, Any, None]]  # raises StepFailed or OSError with the reason
-    before: Callable[[Memory, float], None] = _note_nothing  # notes what must be known though it fails
-    after: Callable[[Memory, float], None] = _note_nothing  # notes what must be known once it is done
+    before: Callable[[Memory, float], None] = _note_nothing  # called before it is tried
+    after: Callable[[Memory, float], None] = _note_nothing  # called after it has succeeded
 
     @property
     def crash_point(self) -> str:
-        """Behind it; such as `CreatePool`."""
+        """The name of the crash point after it, such as `CreatePool`."""
         return self.verb.title().replace(" ", "")
 
     def __str__(self) -> str:
@@ -54,14 +54,14 @@ class Step:
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """The steps that an object needs, or why it can have none now. With nothing set it is as wanted."""
+    """The steps that an object needs, or why it can have none now. With no field set, the object is as wanted."""
 
     steps: tuple[Step, ...] = ()
-    working: str = ""  # what goes on by itself and is awaited
-    waits: str = ""  # for another object
-    fails: str = ""
+    working: str = ""  # background work that is awaited
+    waits: str = ""  # what it waits for, often another object
+    fails: str = ""  # why it can't be as wanted
     gone: bool = False
-    conditions: tuple[Condition, ...] = ()  # worth knowing though it is as wanted; Kahuna adds since when they hold
+    conditions: tuple[Condition, ...] = ()  # to report though it is as wanted; Kahuna adds their transition times
 
     def __str__(self) -> str:
         if self.steps:
@@ -80,7 +80,7 @@ GONE = Verdict(gone=True)
 
 @dataclass(frozen=True, slots=True)
 class View:
-    """Everything that a plan may look at: what is wanted and what is, at one time."""
+    """The input of a plan: the desired and the actual state at one time."""
 
     kinds: Kinds["Kind[Any]"]
     config: Settings
@@ -91,38 +91,38 @@ class View:
 
 
 class Kind(desired.Kind[D]):
-    """One kind of object. What is not overridden is right for a kind that needs nothing of the host."""
+    """One kind of object. The defaults are for a kind that needs nothing on the host."""
 
-    needs_host = True  # otherwise it is as wanted though the host can't be observed
+    needs_host = True  # if not, it is reported as wanted also while the host can't be observed
 
     async def observe(self, host: Any) -> Any:
-        """What this kind sees on a host beside what all share; it stands in `actual.by_kind` under the kind's value."""
+        """Observes more of the host for this kind. The result is in `actual.by_kind`, by the kind's `value` type."""
         return None
 
     def plan(self, view: View, wanted: D) -> Verdict:
-        """The least steps that turn what is into what is wanted. Pure."""
+        """The fewest steps from the actual to the desired state. Pure."""
         return GONE if wanted.gone else AS_WANTED
 
     def fill_status(self, view: View, wanted: D, resource: Any) -> None:
-        """Puts what is seen of an object into the status of a resource to report."""
+        """Fills the status of a resource to report with the observed state of its object."""
 
     def clear_unseen(self, resource: Any) -> None:
-        """Takes from a last report what may have changed while the host can't be observed."""
+        """Clears fields of the last report that may have changed while the host can't be observed."""
 
     def strangers(self, view: View) -> Iterable[str]:
-        """What is on the host like objects of this kind, and in no slice."""
+        """Objects on the host that look like this kind's but are not in the slice."""
         return ()
 
     def update_memory(self, view: View) -> None:
-        """Brings the memory of this kind up to what is seen."""
+        """Updates the memory of this kind from an observation."""
 
     def deadlines(self, view: View) -> Iterable[float]:
-        """When something is due though nothing changes, in seconds of the loop's clock."""
+        """Times at which to plan again even if nothing changes, in seconds of the loop's clock."""
         return ()
 
 
 def plan(view: View) -> dict[str, Verdict]:
-    """A verdict on each object by its id, in the order of the kinds."""
+    """The verdict on each object, by its id, in the order of the kinds."""
     return {wanted.id: _plan_safely(view, wanted) for wanted in view.desired}
 
 
@@ -137,10 +137,10 @@ def _plan_safely(view: View, wanted: DesiredObject) -> Verdict:
 
 
 def strangers(view: View) -> list[str]:
-    """What is on the host and in no slice."""
+    """Objects on the host that are not in the slice."""
     return sorted(found for kind in view.kinds for found in kind.strangers(view))
 
 
 def rounded_space(size: int) -> int:
-    """A number of bytes as it is reported."""
+    """A number of bytes, rounded down for reports."""
     return size // SPACE_UNIT_BYTES * SPACE_UNIT_BYTES

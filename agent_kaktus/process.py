@@ -1,17 +1,17 @@
-"""Programs we run: with a time limit, and with what they print as the reason when they fail."""
+"""Runs programs with a timeout; their output is the reason when they fail."""
 
 import asyncio
 
 from agent_kaktus.errors import StepFailed
 
 TIMEOUT_S = 60.0
-MAX_REASON_CHARS = 500  # of what a program says
+MAX_REASON_CHARS = 500  # of a program's standard error
 
 
 async def run(program: str, *arguments: str, stdin_text: str = "") -> str:
-    """Returns its standard output. Raises StepFailed with the beginning of its standard error."""
+    """Runs a program. Returns its standard output. Raises StepFailed with the beginning of its standard error."""
     pipe = asyncio.subprocess.PIPE
-    # A program that is given no input may end before an empty one could be written.
+    # Without input there is no pipe: the program may end before even an empty input is written.
     stdin = pipe if stdin_text else asyncio.subprocess.DEVNULL
     try:
         process = await asyncio.create_subprocess_exec(program, *arguments, stdin=stdin, stdout=pipe, stderr=pipe)

@@ -1,4 +1,4 @@
-"""The Kaktus agent as the stream sees it."""
+"""The Kaktus agent: connects the stream to the loop, libvirt and consoles."""
 
 from collections.abc import AsyncIterator, Mapping
 
@@ -40,7 +40,7 @@ class KaktusWorker(Worker):
         hypervisor, action = self._running_hypervisor(), command.WhichOneof("action")
         verb = {"reboot": hypervisor.reboot, "reset": hypervisor.reset}.get(str(action))
         if verb is None:
-            raise Refused(f"this agent knows no command {action}; upgrade it")
+            raise Refused(f"this agent does not implement the command {action}; upgrade it")
         try:
             await verb(command.target)
         except StepFailed as error:
@@ -58,7 +58,7 @@ class KaktusWorker(Worker):
 
     def _running_hypervisor(self) -> Hypervisor:
         if self._hypervisor is None:
-            raise Refused("the agent is only starting")
+            raise Refused("the agent is still starting")
         return self._hypervisor
 
     async def run(self, feed: Feed) -> None:
@@ -68,7 +68,7 @@ class KaktusWorker(Worker):
         storage = DirDriver(settings, settings.state / "made")
         try:
             storage.clean(KINDS.parse(feed.desired()).of(StoragePool))
-        except Refused as error:  # what an older version took; nothing is cleaned until Kahuna sends a better slice
+        except Refused as error:  # a slice of an older version; nothing is cleaned until Kahuna sends a new one
             log.warning("slice.refused", reason=str(error))
         sources = Sources(settings.import_dir, settings.import_hosts)
         imports = Imports(

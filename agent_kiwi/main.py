@@ -12,7 +12,7 @@ class Settings(AgentSettings, frozen=True, kw_only=True, forbid_unknown_fields=T
 def main() -> None:
     settings = Settings.from_command_line("Runs the networks of a region.")
 
-    from agent_kiwi.worker import KiwiWorker  # late: --help needs no gRPC
+    from agent_kiwi.worker import KiwiWorker  # imported here: --help needs no gRPC
     from kowa.runtime.agent import serve
 
     serve(KiwiWorker(), settings)

@@ -1,4 +1,4 @@
-"""The Kiwi agent: the kinds that it knows, and what it reports of them. It makes nothing on its host yet."""
+"""The Kiwi agent: the kinds that it implements, and its reports. It creates nothing on its host yet."""
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -33,7 +33,7 @@ class Vnet(DesiredObject):
 
 @dataclass(frozen=True, slots=True)
 class Subnet(DesiredObject):
-    """One that is gone has no addresses any more: they are not parsed."""
+    """A subnet. The addresses of one that is being deleted are not parsed, and are empty here."""
 
     network: IPv4Network | None
     gateway: IPv4Address | None
@@ -70,7 +70,7 @@ KINDS: Kinds[Kind[Any]] = Kinds(Regions(), Kiwis(), Vnets(), Subnets())
 
 
 class KiwiWorker(Worker):
-    """Knows the networks of its region."""
+    """Reports on the networks of its region."""
 
     def accept(self, desired: Mapping[str, fleet_pb2.Object]) -> None:
         KINDS.parse(desired)
@@ -80,13 +80,13 @@ class KiwiWorker(Worker):
             try:
                 for report in reports(KINDS.parse(feed.desired())):
                     feed.report(report)
-            except Refused as error:  # a stored slice that this version does not take; Kahuna sends a better one
+            except Refused as error:  # a stored slice that this version can't parse; Kahuna sends a new one
                 log.warning("slice.refused", reason=str(error))
             await feed.wait_for_change(REPORT_INTERVAL_S)
 
 
 def reports(desired: Desired) -> Iterator[fleet_pb2.Report]:
-    """The node is as wanted, and what is to be deleted is gone, for nothing was made."""
+    """Reports that the node is as wanted and that deleted networks are gone, since nothing was created for them."""
     for wanted in desired:
         is_node = wanted is desired.node
         if is_node or (wanted.gone and isinstance(wanted, Vnet | Subnet)):

@@ -1,4 +1,4 @@
-"""Serial consoles: what an instance prints, QEMU appends to a file; keys go to the terminal behind its port."""
+"""Serial consoles: QEMU appends an instance's output to a file, the history; keys are written to its terminal."""
 
 import asyncio
 import contextlib
@@ -13,16 +13,16 @@ from asyncinotify import Inotify, Mask
 from kowa.fleet.v1 import fleet_pb2
 from kowa.runtime.feed import Keys, Refused
 
-SHOWN_BYTES = 64 << 10  # of what was printed before
-MAX_HISTORY_BYTES, KEPT_BYTES = 1 << 20, 512 << 10  # a longer history is cut to what is kept
-POLL_INTERVAL_S = 1.0  # for what causes no event: a folder created meanwhile
+SHOWN_BYTES = 64 << 10  # of the earlier output
+MAX_HISTORY_BYTES, KEPT_BYTES = 1 << 20, 512 << 10  # of a longer history the last KEPT_BYTES are kept
+POLL_INTERVAL_S = 1.0  # for changes without an event, such as a new folder
 TRIM_INTERVAL_S = 10.0
 
 log = structlog.get_logger()
 
 
 async def follow(history: Path) -> AsyncIterator[bytes]:
-    """The end of what was printed, then what is printed, at once, until closed. Raises Refused when it can't be."""
+    """Yields the end of a history, then new output at once, until closed. Raises Refused when that is not possible."""
     position = max(0, _size(history) - SHOWN_BYTES)
     try:
         inotify = Inotify()
@@ -33,7 +33,7 @@ async def follow(history: Path) -> AsyncIterator[bytes]:
             with contextlib.suppress(OSError):
                 inotify.add_watch(history.parent, Mask.MODIFY | Mask.CREATE)
             size = _size(history)
-            position = min(position, size)  # what is new in a history that was cut is at its end
+            position = min(position, size)  # after the history was cut, new output is at its end
             if size == position:
                 with contextlib.suppress(TimeoutError):
                     async with asyncio.timeout(POLL_INTERVAL_S):
@@ -47,7 +47,7 @@ async def follow(history: Path) -> AsyncIterator[bytes]:
 
 
 async def type_in(keys: Keys, terminal: Callable[[], Awaitable[str]]) -> None:
-    """Passes keys on until they end. Keys for an instance that is off are lost, as on a real one."""
+    """Writes keys to a terminal until they end. Keys for an instance that is off are lost."""
     port = _Port()
     try:
         await port.open(await terminal())
@@ -88,11 +88,11 @@ class _Port:
 
     def resize(self, size: fleet_pb2.TerminalSize) -> None:
         self._size = size
-        with contextlib.suppress(OSError, termios.error):  # there is none now
+        with contextlib.suppress(OSError, termios.error):  # no terminal is open
             termios.tcsetwinsize(self._terminal, (size.rows, size.columns))
 
     async def write(self, data: bytes) -> bool:
-        """Whether all of it was written."""
+        """Writes data, and waits while the terminal is full. Returns whether all of it was written."""
         while data:
             try:
                 data = data[os.write(self._terminal, data) :]
@@ -133,13 +133,13 @@ def _size(path: Path) -> int:
 
 
 def trim_all(instances: Path) -> None:
-    for older in instances.glob("*/console.log.*"):  # where libvirt's log daemon writes it, and has turned it over
+    for older in instances.glob("*/console.log.*"):  # files that libvirt's log daemon, if it is used, has rotated
         with contextlib.suppress(OSError):
             older.unlink()
     for history in instances.glob("*/console.log"):
         with contextlib.suppress(OSError):
             if _size(history) > MAX_HISTORY_BYTES:
-                with history.open("r+b") as file:  # in place, since QEMU goes on appending to this very file
+                with history.open("r+b") as file:  # in place, since QEMU keeps appending to the open file
                     file.seek(-KEPT_BYTES, os.SEEK_END)
                     kept = file.read()
                     file.seek(0)

@@ -1,4 +1,4 @@
-"""The domain of an instance: its definition in libvirt's XML, and what a definition says. Pure."""
+"""The domain of an instance: writes and reads its definition in libvirt's XML. Pure."""
 
 import dataclasses
 import hashlib
@@ -18,18 +18,18 @@ from agent_kaktus.storage.volume import Volume
 NAMESPACE = "https://kowabunga.cloud/xmlns/kaktus/1"
 PREFIX = "kowa"
 MARK = f"{{{NAMESPACE}}}mark"
-_MARK_ATTRIBUTES = ("id", "digest", "ran", "rests", "asked", "form")  # of its fields, in their order
-_OLDER_MARK = {"asked": "0", "form": "1"}  # what older agents did not write
+_MARK_ATTRIBUTES = ("id", "digest", "ran", "rests", "asked", "form")  # one for each field of Mark, in their order
+_MARK_DEFAULTS = {"asked": "0", "form": "1"}  # of attributes that older agents did not write
 
 ElementTree.register_namespace(PREFIX, NAMESPACE)
 
 
 def _template(name: str) -> str:
-    """A file of this folder, without the comments and white space between its elements."""
+    """Reads an XML template of this folder, without comments and white space between elements."""
     return re.sub(r"<!--.*?-->|\n *", "", Path(__file__).with_name(f"{name}.xml").read_text("ascii"))
 
 
-# They are written as ElementTree writes XML: agents before took fingerprints of what it had written.
+# In ElementTree's format: earlier agents computed fingerprints of its output.
 _DOMAIN = _template("domain")
 _DISK = _template("disk")
 _INTERFACE = _template("interface")
@@ -40,19 +40,19 @@ _EMULATED_CPU = '<cpu mode="custom" match="exact" check="none"><model fallback="
 
 
 def definition(config: Settings, instance: Instance, devices: Devices, mark: Mark) -> str:
-    """The text of the domain: what is requested, what DEFINITION_VERSION adds to that, and our mark."""
+    """The XML of the domain: the requested parts, those that DEFINITION_VERSION counts, and our mark."""
     domain = ElementTree.fromstring(_requested(config, instance, devices))  # noqa: S314 - our own
-    # Without it libvirt does not notice a panic, and on_crash does nothing.
+    # Without this device libvirt does not notice a panic, and on_crash has no effect.
     SubElement(next(domain.iter("devices")), "panic", model="isa")
     metadata = Element("metadata")
     SubElement(metadata, MARK, _attributes(mark))
-    domain.insert(2, metadata)  # behind name and uuid
+    domain.insert(2, metadata)  # after name and uuid
     ElementTree.indent(domain)
     return ElementTree.tostring(domain, encoding="unicode")
 
 
 def fingerprint(config: Settings, instance: Instance, devices: Devices) -> str:
-    """Of what is requested only: with what we add in it, a newer agent would have each instance restarted."""
+    """The fingerprint of the requested parts only: others would make a newer agent require a restart everywhere."""
     text = _requested(config, instance, devices)
     return hashlib.sha256(text.encode("ascii", "xmlcharrefreplace")).hexdigest()
 
@@ -93,12 +93,12 @@ def _interface(attachment: Attachment) -> str:
 
 
 def _escaped(value: str | Path) -> str:
-    """As ElementTree writes it in an attribute."""
+    """A value as ElementTree escapes it in an attribute."""
     return escape(str(value), _ESCAPES)
 
 
 def bare_mark(mark: Mark) -> str:
-    """The text of a mark for a domain that is already defined: there libvirt itself adds the namespace."""
+    """The XML of a mark for an existing domain, without its namespace, which libvirt adds itself."""
     return ElementTree.tostring(Element("mark", _attributes(mark)), encoding="unicode")
 
 
@@ -107,11 +107,11 @@ def _attributes(mark: Mark) -> dict[str, str]:
 
 
 def mark_of(domain: Element) -> Mark | None:
-    """The mark of a domain as libvirt shows it. One we could not have written counts as none."""
+    """Reads the mark from a domain's XML. None if there is none, or a malformed one, which is not ours."""
     found = domain.find(f"metadata/{MARK}")
     if found is None:
         return None
-    attributes = _OLDER_MARK | found.attrib
+    attributes = _MARK_DEFAULTS | found.attrib
     try:
         id_, fingerprint, *numbers = (attributes[name] for name in _MARK_ATTRIBUTES)
         return Mark(id_, fingerprint, *map(int, numbers))
@@ -120,12 +120,12 @@ def mark_of(domain: Element) -> Mark | None:
 
 
 def disks_of(domain: Element) -> frozenset[str]:
-    """The keys of the sources of a domain's disks, with those they stand on."""
+    """The keys of the sources of a domain's disks and of their backing files."""
     return frozenset(key for source in domain.findall(".//disk//source") if (key := source_key(source.attrib)))
 
 
 def disk_target(domain: Element, key: str) -> str:
-    """What a domain calls its disk with a source, such as `vda`; empty if it has none."""
+    """The target name, such as `vda`, of the disk with this source; empty if the domain has no such disk."""
     for disk in domain.findall("devices/disk"):
         source, target = disk.find("source"), disk.find("target")
         if source is not None and target is not None and source_key(source.attrib) == key:

@@ -1,4 +1,4 @@
-"""What a host is made of, from libvirt and /proc/cpuinfo."""
+"""The hardware and hypervisor of a host, from libvirt and /proc/cpuinfo."""
 
 import re
 from collections.abc import Iterable, Iterator
@@ -15,7 +15,7 @@ _FLAGS = re.compile(r"^(?:flags|Features)\s*:(.*)$", re.MULTILINE)  # of x86, of
 
 
 def observe_facts(connection: Any) -> kaktus_pb2.KaktusStatus:
-    """What never changes of a host's status. May take libvirt long: it may start QEMU to answer."""
+    """The parts of a host's status that never change. May be slow: libvirt may start QEMU for it."""
     architecture, _, cpus, *_ = connection.getInfo()  # its memory is wrong on some hosts
     number = connection.getVersion()
     capabilities = ElementTree.fromstring(connection.getCapabilities())  # noqa: S314 - libvirt's own
@@ -37,7 +37,7 @@ def cpu_flags(cpuinfo: str) -> list[str]:
 
 
 def numa_nodes(capabilities: ElementTree.Element) -> Iterator[kaktus_pb2.NumaNode]:
-    """The host's NUMA nodes, by number; none where libvirt knows of none."""
+    """Yields the host's NUMA nodes, in the order of their numbers; none if libvirt reports none."""
     cells = {int(cell.get("id", "0")): cell for cell in capabilities.iterfind("host/topology/cells/cell")}
     for number, cell in sorted(cells.items()):
         yield kaktus_pb2.NumaNode(
@@ -48,7 +48,7 @@ def numa_nodes(capabilities: ElementTree.Element) -> Iterator[kaktus_pb2.NumaNod
 
 
 def _listed(numbers: Iterable[int]) -> str:
-    """`0-2,5`."""
+    """Numbers as a text of ranges, such as `0-2,5`."""
     grouped = groupby(enumerate(sorted(numbers)), key=lambda each: each[1] - each[0])
     ranges = [[number for _, number in group] for _, group in grouped]
     return ",".join(f"{first}-{rest[-1]}" if rest else str(first) for first, *rest in ranges)

@@ -1,9 +1,9 @@
-"""Libvirt, in threads. A connection that died is opened again with the next call; until that works, calls raise
+"""Libvirt, called in threads. After a lost connection the next call opens a new one; until that works, calls raise
 LibvirtUnavailable.
 
-A QEMU that hangs never answers its libvirt call: after a limit nobody waits for it, and nothing more is asked of that
-instance until it has come back, except to cut its power. What is done to an instance has a connection of its own, since
-one call that hangs slows down all others on its connection.
+A libvirt call to a QEMU that hangs never returns: it is not awaited after a timeout, and until it has returned there
+are no further calls for that instance, except to cut its power. Each change of an instance uses a connection of its
+own, since a call that hangs slows down all others on its connection.
 """
 
 import asyncio
@@ -29,24 +29,24 @@ from kowa.v2 import kaktus_pb2
 T = TypeVar("T")
 
 _CALL_TIMEOUT_S = 60.0
-_OPEN_TIMEOUT_S = 10.0  # no pings find a libvirt that hangs until the connection is open
+_OPEN_TIMEOUT_S = 10.0  # before a connection is open, no pings detect a libvirt that hangs
 _CLOSE_TIMEOUT_S = 3.0
 # Between attempts to connect: systemd gives up on a libvirtd that it has started 5 times within 10 s.
 _FIRST_RETRY_S, _LONGEST_RETRY_S = 1.0, 10.0
-_HOST = "host"  # the subject of calls on no instance
+_HOST = "host"  # the subject of calls for no instance
 _PING_INTERVAL_S = 5
 _MAX_LOST_PINGS = 3
-# Of a domain's state and its reason, or of its state alone; in all others it runs.
+# By a domain's state and its reason, or by its state alone; in all other states it runs.
 _POWERS = {
     (libvirt.VIR_DOMAIN_PAUSED, libvirt.VIR_DOMAIN_PAUSED_IOERROR): Power.IO_ERROR,
-    # While libvirt was away, which does not catch up on it.
+    # It crashed while libvirt was not running, which then does not end it.
     (libvirt.VIR_DOMAIN_PAUSED, libvirt.VIR_DOMAIN_PAUSED_CRASHED): Power.PANICKED,
     (libvirt.VIR_DOMAIN_PAUSED, None): Power.PAUSED,
     (libvirt.VIR_DOMAIN_PMSUSPENDED, None): Power.ASLEEP,
     (libvirt.VIR_DOMAIN_SHUTOFF, None): Power.OFF,
     (libvirt.VIR_DOMAIN_CRASHED, None): Power.PANICKED,  # until libvirt has ended it
 }
-# What QEMU says of an instance whose processor can't go on (a failure of KVM); libvirt shows it as paused, no more.
+# QEMU's error for an instance whose processor can't continue (a failure of KVM); libvirt only shows it as paused.
 _HALTED = "Resetting the Virtual Machine is required"
 _CLEARS_KILLED = (
     libvirt.VIR_DOMAIN_EVENT_STARTED,
@@ -64,41 +64,41 @@ log = structlog.get_logger()
 
 
 class Calls:
-    """Calls that may never come back: each in a thread of its own, awaited up to a limit.
+    """Calls that may never return: each runs in a thread of its own and is awaited up to a timeout.
 
-    The threads are daemons, for one that hangs in libvirt can't be ended, and the agent must end without it.
-    The subjects of calls bound how many hang: while one is overdue, others on the same subject fail at once.
+    The threads are daemons: one that hangs in libvirt can't be ended, and must not keep the agent from ending.
+    While a call is overdue, others on the same subject fail at once, so that the number of hanging calls is bounded.
     """
 
     def __init__(self) -> None:
         self._overdue: list[tuple[str, Future[Any]]] = []
 
-    async def run(self, subject: str, work: Callable[[], T], limit: float) -> T:
-        """What work returns. Raises StepFailed when that takes too long."""
+    async def run(self, subject: str, work: Callable[[], T], timeout_s: float) -> T:
+        """Returns the result of `work`. Raises StepFailed after the timeout."""
         self._overdue = [(other, call) for other, call in self._overdue if not call.done()]
         if subject in dict(self._overdue):
             raise StepFailed("libvirt has not answered an earlier call yet")
         future: Future[T] = Future()
-        future.set_running_or_notify_cancel()  # whoever stops waiting does not cancel it
+        future.set_running_or_notify_cancel()  # so that a caller that stops waiting does not cancel it
         threading.Thread(target=_carry_out, args=(work, future), name=f"libvirt {subject}", daemon=True).start()
         try:
-            async with asyncio.timeout(limit):
+            async with asyncio.timeout(timeout_s):
                 return await asyncio.wrap_future(future)
         except TimeoutError:
             self._overdue.append((subject, future))
-            raise StepFailed(f"libvirt did not answer within {limit:g} s") from None
+            raise StepFailed(f"libvirt did not answer within {timeout_s:g} s") from None
 
 
 class Hypervisor:
     """One connection to libvirt."""
 
     def __init__(self, uri: str, changed: Callable[[], None], clock: Callable[[], float] = time.monotonic) -> None:
-        """`changed` is called, in any thread, when a domain starts or stops, or libvirt goes."""
+        """`changed` is called, in any thread, when a domain starts or stops, or the connection is lost."""
         self._uri = uri
         self._changed = changed
         self._calls = Calls()
         self._opening = asyncio.Lock()
-        self._lock = threading.Lock()  # held for no call
+        self._lock = threading.Lock()  # never held during a libvirt call
         self._connection: Any = None
         self._killed: set[str] = set()  # instances whose QEMU was last ended by the host, not by the guest
         self._facts: kaktus_pb2.KaktusStatus | None = None
@@ -107,7 +107,7 @@ class Hypervisor:
         self._retry_at, self._refusal = 0.0, ""  # until then calls fail at once, with the reason of the last attempt
 
     async def observe(self) -> list[Domain]:
-        """All domains, except those that are removed meanwhile."""
+        """Observes all domains, except those that are removed meanwhile."""
         return await self._call(_HOST, self._observe)
 
     async def facts(self) -> kaktus_pb2.KaktusStatus:
@@ -133,33 +133,33 @@ class Hypervisor:
         await self._on(id_, lambda domain: domain.shutdownFlags(libvirt.VIR_DOMAIN_SHUTDOWN_ACPI_POWER_BTN))
 
     async def reboot(self, id_: str) -> None:
-        """Asks the guest, through its agent if it has one, else by ACPI."""
+        """Requests a reboot from the guest, through its agent if it has one, otherwise by ACPI."""
         await self._on(id_, lambda domain: domain.reboot(0))
 
     async def reset(self, id_: str) -> None:
         await self._on(id_, lambda domain: domain.reset(0))
 
     async def serial(self, id_: str) -> str:
-        """The terminal behind a running instance's serial port; empty while there is none."""
+        """The path of the terminal of a running instance's serial port; empty while there is none."""
         with contextlib.suppress(StepFailed):
             return await self._call(id_, lambda connection: _serial(connection.lookupByUUIDString(id_)))
         return ""
 
     async def cut_power(self, id_: str) -> None:
-        """Always tried: it kills a QEMU that hangs, and then the call that waits for that one comes back."""
+        """Ends QEMU. Tried even while a call is overdue: without its QEMU that call returns."""
         await self._on(id_, _power_off, subject=f"power of {id_}")
 
     async def undefine(self, id_: str) -> None:
         await self._on(id_, lambda domain: domain.undefineFlags(_UNDEFINE))
 
     async def set_mark(self, id_: str, mark: Mark) -> None:
-        """In the definition only: what a domain was started with keeps the fingerprint of that."""
+        """Sets the mark in the definition only: the running domain keeps the fingerprint that it was started with."""
         kind, flags = libvirt.VIR_DOMAIN_METADATA_ELEMENT, libvirt.VIR_DOMAIN_AFFECT_CONFIG
         text, prefix, namespace = definitions.bare_mark(mark), definitions.PREFIX, definitions.NAMESPACE
         await self._on(id_, lambda domain: domain.setMetadata(kind, text, prefix, namespace, flags))
 
     async def resize(self, id_: str, disk: str, size: int) -> None:
-        """Tells a running guest that a disk has so many bytes; `disk` is the key of its source."""
+        """Sets the size in bytes of a running domain's disk; `disk` is the key of its source."""
         await self._on(id_, lambda domain: _resize(domain, disk, size))
 
     async def close(self) -> None:
@@ -170,7 +170,7 @@ class Hypervisor:
                 await self._calls.run("close", lambda: _close(connection), _CLOSE_TIMEOUT_S)
 
     async def _on(self, id_: str, verb: Callable[[Any], object], subject: str = "") -> None:
-        """Does something to an instance's domain."""
+        """Calls a function with an instance's domain, on a connection of its own."""
         await self._connected()  # raises LibvirtUnavailable
         await self._calls.run(subject or id_, lambda: _on_own_connection(self._uri, id_, verb), _CALL_TIMEOUT_S)
 
@@ -201,7 +201,7 @@ class Hypervisor:
                 raise LibvirtUnavailable(f"libvirt at {self._uri} can't be reached: {error}") from error
 
     def _connect(self) -> Any:
-        """A connection that opens only after the caller has stopped waiting is kept, too."""
+        """Connects. The connection is stored even if the caller's timeout has passed."""
         _run_event_loop()
         try:
             with _as_failed_step():
@@ -225,13 +225,13 @@ class Hypervisor:
             try:
                 found.append(_observe_domain(domain, self._killed))
             except libvirt.libvirtError as error:
-                if error.get_error_code() != libvirt.VIR_ERR_NO_DOMAIN:  # that is: removed meanwhile
+                if error.get_error_code() != libvirt.VIR_ERR_NO_DOMAIN:  # which means: removed meanwhile
                     raise
         return found
 
     def _lifecycle_changed(self, _: Any, domain: Any, event: int, detail: int, __: object) -> None:
-        """A domain started or stopped. For a QEMU that is killed, libvirt says the same afterwards as for a guest's
-        own power-off: only the event distinguishes them.
+        """Called when a domain has started or stopped. Only this event distinguishes a killed QEMU from a guest's own
+        power-off: afterwards libvirt reports the same state for both.
         """
         if (event, detail) == (libvirt.VIR_DOMAIN_EVENT_SHUTDOWN, libvirt.VIR_DOMAIN_EVENT_SHUTDOWN_HOST):
             self._killed.add(domain.UUIDString())
@@ -252,13 +252,13 @@ class Hypervisor:
 def _carry_out(work: Callable[[], T], future: Future[T]) -> None:
     try:
         future.set_result(work())
-    except BaseException as error:  # noqa: BLE001 - raised where it is awaited
+    except BaseException as error:  # noqa: BLE001 - raised in the caller that awaits it
         future.set_exception(error)
 
 
 @contextlib.contextmanager
 def _as_failed_step() -> Iterator[None]:
-    """Raises StepFailed for an error of libvirt."""
+    """Turns an error of libvirt into StepFailed."""
     try:
         yield
     except libvirt.libvirtError as error:
@@ -278,8 +278,8 @@ def _on_own_connection(uri: str, id_: str, verb: Callable[[Any], object]) -> Non
 
 def _observe_domain(domain: Any, killed: Set[str]) -> Domain:
     state, reason = domain.state()
-    running, kept = _xml(domain), _xml(domain, libvirt.VIR_DOMAIN_XML_INACTIVE)
-    started_with = definitions.mark_of(running)
+    live, inactive = _xml(domain), _xml(domain, libvirt.VIR_DOMAIN_XML_INACTIVE)
+    live_mark = definitions.mark_of(live)
     is_shut_down = (state, reason) == (libvirt.VIR_DOMAIN_SHUTOFF, libvirt.VIR_DOMAIN_SHUTOFF_SHUTDOWN)
     return Domain(
         id=domain.UUIDString(),
@@ -287,10 +287,10 @@ def _observe_domain(domain: Any, killed: Set[str]) -> Domain:
         power=_POWERS.get((state, reason), _POWERS.get((state, None), Power.RUNNING)),
         powered_off=is_shut_down and domain.UUIDString() not in killed,
         persistent=bool(domain.isPersistent()),
-        mark=definitions.mark_of(kept),
-        running_fingerprint=started_with.fingerprint if started_with else "",
-        disks=definitions.disks_of(running) | definitions.disks_of(kept),
-        taps=definitions.taps_of(running) | definitions.taps_of(kept),
+        mark=definitions.mark_of(inactive),
+        running_fingerprint=live_mark.fingerprint if live_mark else "",
+        disks=definitions.disks_of(live) | definitions.disks_of(inactive),
+        taps=definitions.taps_of(live) | definitions.taps_of(inactive),
     )
 
 
@@ -314,7 +314,7 @@ def _resume(domain: Any) -> None:
     except libvirt.libvirtError as error:
         if _HALTED not in str(error):
             raise
-        domain.destroy()  # as one that crashed, it is started again and counted
+        domain.destroy()  # like a crashed one, it is started again, and that is counted
 
 
 def _power_off(domain: Any) -> None:
@@ -335,7 +335,7 @@ def _close(connection: Any) -> None:
 
 @functools.cache
 def _run_event_loop() -> None:
-    """One a process, before the first connection; its thread is a daemon, since libvirt offers no way to end it."""
+    """Starts libvirt's event loop, once, before the first connection. Its thread is a daemon, since nothing ends it."""
 
     def run() -> None:
         while True:

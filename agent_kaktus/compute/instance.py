@@ -1,4 +1,4 @@
-"""Instances: what they need, what is reported of them. The plan is pure."""
+"""Instances: their plan, which is pure, and their status."""
 
 from collections.abc import Callable, Iterable, Set
 from dataclasses import dataclass, field, replace
@@ -20,7 +20,7 @@ from kowa.v2.meta_pb2 import Condition
 MAX_RESTARTS = 5
 RESTART_WINDOW_S = 600.0
 MIN_MEMORY_BYTES = 1 << 20
-MIN_FREE_BYTES = 64 << 20  # that a pool must have before an instance that ran out of them is resumed
+MIN_FREE_BYTES = 64 << 20  # in a pool, before an instance that was paused by the full pool is resumed
 
 RESTART_REQUIRED = Condition(
     type="RestartRequired",
@@ -41,17 +41,17 @@ _POWERS = {
 
 @dataclass(slots=True)
 class PowerNotes:
-    """When instances were asked to stop, and restarted after a crash. Times are seconds of the loop's clock."""
+    """When shutdowns were requested, and instances restarted after a crash. Times are seconds of the loop's clock."""
 
-    stopping: dict[str, float] = field(default_factory=dict)  # instance -> when it was asked to shut down
+    stopping: dict[str, float] = field(default_factory=dict)  # instance -> when its shutdown was requested
     restarts: dict[Generation, tuple[float, ...]] = field(default_factory=dict)
 
     def restarts_of(self, instance: Instance) -> tuple[float, ...]:
-        """When its present generation was restarted after a crash."""
+        """The times at which its present generation was restarted after a crash."""
         return self.restarts.get((instance.id, instance.generation), ())
 
     def crashes_too_often(self, instance: Instance) -> bool:
-        """Stays true until its generation changes, however long ago the crashes are."""
+        """Whether the last restarts were too close to each other. Stays true until its generation changes."""
         last = self.restarts_of(instance)[-MAX_RESTARTS:]
         return len(last) == MAX_RESTARTS and last[-1] - last[0] <= RESTART_WINDOW_S
 
@@ -67,7 +67,7 @@ class PowerNotes:
             del self.restarts[instance.id, instance.generation]
 
     def note_stopping(self, instance: Instance, now: float) -> None:
-        """Starts the time in which an instance that is to stop may do so by itself."""
+        """Starts the time in which an instance that is to stop can shut down by itself."""
         if instance.is_to_stop:
             self.stopping.setdefault(instance.id, now)
 
@@ -86,7 +86,7 @@ class Instances(Kind[Instance]):
         if power not in instance_pb2.Power.values():
             raise ValueError(f"power {power} is not known")
         if not formats.DNS_LABEL.fullmatch(sent.name):
-            raise ValueError(f"name {sent.name!r} can't be a host's")
+            raise ValueError(f"name {sent.name!r} can't be a host name")
         if sent.vcpus < 1 or sent.memory < MIN_MEMORY_BYTES:
             raise ValueError(f"{sent.vcpus} vCPUs and {sent.memory} bytes of memory make no instance")
         return Instance(
@@ -115,7 +115,7 @@ class Instances(Kind[Instance]):
         resource.status.restarts = view.memory.of(PowerNotes).count_recent_restarts(wanted, view.now)
 
     def clear_unseen(self, resource: instance_pb2.Instance) -> None:
-        """Whether it runs is not known."""
+        """Clears the power state, which is not known while the host can't be observed."""
         resource.status.power = instance_pb2.POWER_UNSPECIFIED
 
     def strangers(self, view: View) -> Iterable[str]:
@@ -124,7 +124,7 @@ class Instances(Kind[Instance]):
         return [f"domain {domain.name}" for domain in found]
 
     def update_memory(self, view: View) -> None:
-        """Forgets that an instance was asked to stop once it is off, or is wanted and its time has run out."""
+        """Forgets a shutdown request once the instance is off, or is to run again and the request has timed out."""
         notes, instances = view.memory.of(PowerNotes), view.desired.of(Instance)
         notes.keep_only(instances.keys())
         for id_, requested_at in list(notes.stopping.items()):
@@ -137,11 +137,12 @@ class Instances(Kind[Instance]):
                 notes.note_running(instances[id_], view.now)
 
     def deadlines(self, view: View) -> Iterable[float]:
-        return [at + view.config.shutdown_limit for at in view.memory.of(PowerNotes).stopping.values()]
+        requests = view.memory.of(PowerNotes).stopping.values()
+        return [requested_at + view.config.shutdown_limit for requested_at in requests]
 
 
 def _plan_waiting(view: View, wanted: Instance, found: Domain | None, reason: str) -> Verdict:
-    """What it waits for keeps it from being started, not from being stopped or filtered."""
+    """The verdict on an instance that can't be started for a reason: it is still stopped and its taps filtered."""
     filters = () if view.actual.filters_unseen else _filter_taps(view, wanted, found)
     return _stop(view, wanted, found) or Verdict(filters, waits=reason)
 
@@ -151,12 +152,12 @@ def _plan_ready(view: View, wanted: Instance, devices: Devices, found: Domain | 
     steps = tuple(_define(view, wanted, devices, found, mark))
     if wanted.is_to_stop:
         if stopping := _stop(view, wanted, found):
-            return stopping  # all other steps can wait until it is off, and must not delay that
+            return stopping  # other steps follow once it is off, so that they do not delay that
         return Verdict(steps, conditions=(POWERED_OFF,) if found and found.was_powered_off_at(mark.ran_at) else ())
     if found is None or not found.is_on:
         return _start(view, wanted, devices, mark, steps, found)
     if found.power is Power.PANICKED:
-        return Verdict((*steps, _cut_power(wanted)))  # then it is off without having been asked, and is started again
+        return Verdict((*steps, _cut_power(wanted)))  # then it is off without a request, and is started again
     if found.power is Power.IO_ERROR and _is_full(view, devices):
         return Verdict(steps, fails="" if steps else "paused, since a disk could not be written: its pool is full")
     if wanted.id in view.memory.of(PowerNotes).stopping:
@@ -184,14 +185,14 @@ def _start(
         return Verdict(steps, conditions=(POWERED_OFF,))
     ran = mark.ran_at == wanted.generation
     if found is not None and found.powered_off and ran and not mark.stop_requested_at:
-        # Reported only once it is marked: a user who sees it may stop it at once, and the reason would be lost.
+        # Reported only once the mark is set: a user could react by stopping it, and the reason would be lost.
         return Verdict((*steps, _set_mark(wanted, replace(mark, powered_off_at=wanted.generation))))
     if ran and view.memory.of(PowerNotes).crashes_too_often(wanted):
         return Verdict(fails="it stopped by itself 5 times within 10 minutes; see its console, then change or start it")
     up = [_start_domain(wanted, again=ran and not mark.stop_requested_at)]
     if not ran or mark.stop_requested_at:
-        # Before it runs, or a crash right after the start would never count. Not before it is started: until then
-        # libvirt may still say how its last run ended.
+        # Before the guest runs, or a crash right after the start would never count. After the start, since until then
+        # libvirt reports how the last run ended.
         up.append(_set_mark(wanted, replace(mark, ran_at=wanted.generation, stop_requested_at=0)))
     if devices.attachments:
         up.append(_put_filters(wanted, devices.adapters))
@@ -215,7 +216,7 @@ def _keep_running(view: View, wanted: Instance, devices: Devices, found: Domain,
 
 
 def _stop(view: View, wanted: Instance, found: Domain | None) -> Verdict | None:
-    """What stopping it takes, whatever it refers to. None if it is not to be stopped, or is off."""
+    """The verdict that stops an instance, even if its references are missing. None if it is off or is not to stop."""
     if not wanted.is_to_stop or found is None or not found.is_on:
         return None
     requested_at = view.memory.of(PowerNotes).stopping.get(wanted.id)
@@ -230,7 +231,7 @@ def _stop(view: View, wanted: Instance, found: Domain | None) -> Verdict | None:
         note = (_set_mark(wanted, replace(found.mark, stop_requested_at=wanted.generation)),)
     if requested_at is not None and not note:
         return Verdict(working="it is shutting down")
-    # It may take up to shutdown_limit, then power is cut.
+    # After shutdown_limit its power is cut.
     shutdown = Step(
         "shutdown", wanted.name, lambda host: host.hypervisor.shutdown(wanted.id), before=_note_stopping(wanted)
     )
@@ -238,7 +239,7 @@ def _stop(view: View, wanted: Instance, found: Domain | None) -> Verdict | None:
 
 
 def _filter_taps(view: View, wanted: Instance, found: Domain | None) -> tuple[Step, ...]:
-    """Of the adapters that it has, also of those that are being deleted: it has them still."""
+    """Filters the taps that a running instance has, including those of adapters that are being deleted."""
     if found is None or not found.is_on:
         return ()
     adapters = (view.desired.of(Adapter).get(id_) for id_ in wanted.adapters)
@@ -258,17 +259,17 @@ def _plan_gone(view: View, wanted: Instance, found: Domain | None) -> Verdict:
 
 
 def _mark(view: View, wanted: Instance, devices: Devices, found: Domain | None) -> Mark:
-    """The mark for its definition; what it says of the past is kept."""
+    """The mark for a new definition: the generations of past events are kept."""
     fingerprint = domain.fingerprint(view.config, wanted, devices)
     past = found.mark if found and found.mark else Mark(wanted.id, fingerprint)
     return replace(past, fingerprint=fingerprint, version=DEFINITION_VERSION)
 
 
 def _why_not_ready(view: View, wanted: Instance, devices: Devices) -> str:
-    """What an instance waits for before anything of it is made or started; empty if for nothing."""
+    """What an instance waits for before it is defined or started; empty if it is ready."""
     reasons = [why_no_disk(view, volume) for volume, _ in devices.disks]
-    reasons += [why_no_bridge(view, plugged.vnet) for plugged in devices.attachments]
-    reasons += [why_address_conflicts(view, plugged) for plugged in devices.attachments]
+    reasons += [why_no_bridge(view, attachment.vnet) for attachment in devices.attachments]
+    reasons += [why_address_conflicts(view, attachment) for attachment in devices.attachments]
     if devices.attachments and view.actual.filters_unseen and not wanted.is_to_stop:
         reasons.append(f"filters for its adapters: {view.actual.filters_unseen}")
     return next((reason for reason in reasons if reason), "")
@@ -280,7 +281,7 @@ def _is_full(view: View, devices: Devices) -> bool:
 
 
 def _start_domain(wanted: Instance, *, again: bool) -> Step:
-    """Starts it paused: the guest runs only once its taps are filtered. `again` if it stopped by itself."""
+    """Starts a domain paused: the guest runs only once its taps are filtered. `again`: it had stopped by itself."""
 
     def note_restart(memory: Memory, now: float) -> None:
         if again:
@@ -291,12 +292,12 @@ def _start_domain(wanted: Instance, *, again: bool) -> Step:
 
 
 def _put_filters(wanted: Instance, adapters: tuple[Adapter, ...]) -> Step:
-    """Before the guest runs, so that it can send with its own addresses only."""
+    """Filters taps, before the guest runs, so that it can send with its own addresses only."""
     return Step("filter taps of", wanted.name, lambda host: put_filters(host, adapters))
 
 
 def _resume(wanted: Instance) -> Step:
-    """One that is to stop is resumed first, since a paused guest can't be asked to; its time to stop begins here."""
+    """Resumes an instance, also before a shutdown, to which a paused guest can't react; its time to stop starts now."""
     return Step("resume", wanted.name, lambda host: host.hypervisor.resume(wanted.id), before=_note_stopping(wanted))
 
 
@@ -305,9 +306,9 @@ def _cut_power(wanted: Instance) -> Step:
 
 
 def _set_mark(wanted: Instance, mark: Mark) -> Step:
-    """Notes in its domain's mark at which generation it ran, was asked to stop, or was switched off by its guest."""
-    words = {mark.powered_off_at: "powered off", mark.stop_requested_at: "stopping"}
-    name = f"{wanted.name} {words.get(wanted.generation, 'running')}"
+    """Records in a domain's mark the generation that ran, was requested to stop, or was switched off by its guest."""
+    events = {mark.powered_off_at: "powered off", mark.stop_requested_at: "stopping"}
+    name = f"{wanted.name} {events.get(wanted.generation, 'running')}"
     return Step("mark", name, lambda host: host.hypervisor.set_mark(wanted.id, mark))
 
 

@@ -1,4 +1,4 @@
-"""An instance's seed: the NoCloud volume from which cloud-init learns name, keys and network."""
+"""An instance's seed: the NoCloud volume from which cloud-init reads name, keys and network."""
 
 import hashlib
 import io
@@ -19,11 +19,11 @@ from kowa import files
 from kowa.reserved import METADATA_ADDRESS
 from kowa.runtime.tasks import in_thread
 
-_MODE = 0o640  # it holds the user data; libvirt hands it to the user QEMU runs as
-# Where an ISO 9660 volume names the application that made it. There the fingerprint is stored, in the same file.
-_APPLICATION_AT = 16 * 2048 + 574
+_MODE = 0o640  # it contains the user data; libvirt gives it to the user that QEMU runs as
+# The field of an ISO 9660 volume for the application that created it, in which the fingerprint is stored.
+_APPLICATION_OFFSET = 16 * 2048 + 574
 _APPLICATION_SIZE = 128
-_FORMAT_VERSION = 1  # of the files; raised when they are written in another way, so that seeds are made anew
+_FORMAT_VERSION = 1  # of the files; raised when their format changes, so that seeds are written again
 
 
 class Seeds:
@@ -34,7 +34,7 @@ class Seeds:
 
     @in_thread
     def observe(self) -> dict[str, str]:
-        """Instance -> fingerprint of its seed, for each instance with a folder; empty if there is no seed in it."""
+        """Instance -> fingerprint of its seed, for each instance with a folder; empty if the folder has no seed."""
         return {path.name: _read_fingerprint(path / "seed.iso") for path in names.named_by_id(self._config.instances)}
 
     @in_thread
@@ -46,7 +46,7 @@ class Seeds:
 
     @in_thread
     def remove(self, instance: str) -> None:
-        """Removes the instance's folder, which is the agent's own: seed, console log, and what libvirt made of that."""
+        """Removes the instance's folder, which belongs to the agent: seed, console log, and its rotated files."""
         folder = self._config.instances / instance
         if folder.is_symlink():
             folder.unlink()
@@ -56,7 +56,7 @@ class Seeds:
 
 
 def contents(config: Settings, instance: Instance, devices: Devices) -> dict[str, str]:
-    """Its files. Pure."""
+    """The files of a seed. Pure."""
     content = _content(config, instance, devices)
     return {
         "meta-data": _yaml(content["meta-data"]),
@@ -66,7 +66,7 @@ def contents(config: Settings, instance: Instance, devices: Devices) -> dict[str
 
 
 def fingerprint(config: Settings, instance: Instance, devices: Devices) -> str:
-    """Of what they say and not of the files, which take long to write."""
+    """The fingerprint of a seed's content, since writing the files takes long."""
     text = json.dumps([_FORMAT_VERSION, instance.user_data, _content(config, instance, devices)], sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest().upper()
 
@@ -104,7 +104,7 @@ def _ethernet(config: Settings, attachment: Attachment, number: int) -> dict[str
 
 
 def _yaml(data: Mapping[str, object]) -> str:
-    """In block style, one scalar a line: small guests read it without a YAML parser."""
+    """YAML in block style, one scalar a line, so that small guests can read it without a YAML parser."""
     data = {key: value for key, value in data.items() if value}
     if not data:
         return ""
@@ -126,6 +126,6 @@ def _iso(contents: Mapping[str, str], fingerprint: str) -> bytes:
 def _read_fingerprint(path: Path) -> str:
     try:
         with path.open("rb") as image:
-            return os.pread(image.fileno(), _APPLICATION_SIZE, _APPLICATION_AT).decode("ascii", "replace").strip()
+            return os.pread(image.fileno(), _APPLICATION_SIZE, _APPLICATION_OFFSET).decode("ascii", "replace").strip()
     except OSError:
         return ""

@@ -67,7 +67,7 @@ async def put_filters(host: "LocalHost", adapters: Iterable[Adapter]) -> None:
     links = await host.bridges.observe()
     for adapter in adapters:
         if adapter.tap not in links:
-            raise StepFailed(f"tap {adapter.tap} is not there")
+            raise StepFailed(f"tap {adapter.tap} does not exist")
         await host.tap_filters.put(adapter, links[adapter.tap].index)
 
 

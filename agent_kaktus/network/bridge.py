@@ -22,7 +22,7 @@ _STRICT = {"rp_filter": "1", "arp_ignore": "1"}
 
 @contextmanager
 def open_netlink() -> Iterator[Any]:
-    """An IPRoute. What it refuses inside is raised as StepFailed."""
+    """Opens an IPRoute. Turns netlink errors in the block into StepFailed."""
     try:
         with IPRoute() as netlink:
             yield netlink
@@ -34,7 +34,7 @@ def index_of(netlink: Any, name: str) -> int:
     """The index of a device. Raises StepFailed when there is none."""
     found = netlink.link_lookup(ifname=name)
     if not found:
-        raise StepFailed(f"{name} is not there")
+        raise StepFailed(f"{name} does not exist")
     return int(found[0])
 
 
@@ -47,8 +47,8 @@ class Bridges:
         with open_netlink() as netlink:
             links = {link.get_attr("IFLA_IFNAME"): link for link in netlink.get_links()}
             addresses: dict[int, set[str]] = defaultdict(set)
-            for held in netlink.get_addr(family=socket.AF_INET):
-                addresses[held["index"]].add(f"{held.get_attr('IFA_ADDRESS')}/{held['prefixlen']}")
+            for found in netlink.get_addr(family=socket.AF_INET):
+                addresses[found["index"]].add(f"{found.get_attr('IFA_ADDRESS')}/{found['prefixlen']}")
         ports = Counter(link.get_attr("IFLA_MASTER") for link in links.values())
         by_index = {link["index"]: name for name, link in links.items()}
         return {
@@ -68,28 +68,28 @@ class Bridges:
     @in_thread
     def create(self, name: str, mac: str) -> None:
         with open_netlink() as netlink:
-            with _already(errno.EEXIST):
+            with _ignored(errno.EEXIST):
                 netlink.link("add", ifname=name, kind="bridge", address=mac, br_stp_state=0, br_forward_delay=0)
             _make_strict(name)
             netlink.link("set", index=index_of(netlink, name), state="up")
 
     @in_thread
     def change(self, name: str, add: Iterable[str], drop: Iterable[str]) -> None:
-        """Sets it up, adds and drops addresses, and leaves its others."""
+        """Sets a bridge up, adds and drops addresses, and leaves its other addresses."""
         with open_netlink() as netlink:
             index = index_of(netlink, name)
             _make_strict(name)
             netlink.link("set", index=index, state="up")
             for verb, addresses in (("add", add), ("del", drop)):
                 for address, length in (each.split("/") for each in addresses):
-                    with _already(errno.EEXIST, errno.ENODEV, errno.EADDRNOTAVAIL):
+                    with _ignored(errno.EEXIST, errno.ENODEV, errno.EADDRNOTAVAIL):
                         netlink.addr(verb, index=index, address=address, prefixlen=int(length))
 
     @in_thread
     def remove(self, name: str) -> None:
-        """Only a bridge with a name of ours, and nothing plugged into it."""
+        """Removes a bridge. Raises StepFailed unless it has a name of ours, and no devices on it."""
         if not names.is_bridge(name):
-            raise StepFailed(f"{name} is no bridge of ours")
+            raise StepFailed(f"{name} is not a bridge of ours")
         with open_netlink() as netlink:
             for index in netlink.link_lookup(ifname=name):
                 if any(link.get_attr("IFLA_MASTER") == index for link in netlink.get_links()):
@@ -98,8 +98,8 @@ class Bridges:
 
 
 @contextmanager
-def _already(*codes: int) -> Iterator[None]:
-    """Ignores netlink's errors that say it is so already."""
+def _ignored(*codes: int) -> Iterator[None]:
+    """Ignores netlink errors with these codes: the change had been made already."""
     try:
         yield
     except NetlinkError as error:
@@ -108,7 +108,7 @@ def _already(*codes: int) -> Iterator[None]:
 
 
 def _make_strict(name: str) -> None:
-    """Where net.ipv4.conf.all is stricter, the kernel takes that."""
+    """Writes the strict settings. A stricter net.ipv4.conf.all takes precedence in the kernel."""
     try:
         for setting, value in _STRICT.items():
             _setting(name, setting).write_text(value)
@@ -117,7 +117,7 @@ def _make_strict(name: str) -> None:
 
 
 def _is_strict(name: str) -> bool:
-    """True also of what is no bridge of ours, or there no more."""
+    """Whether a bridge has the strict settings. True also for other devices, and for one that no longer exists."""
     if not names.is_bridge(name):
         return True
     try:

@@ -1,6 +1,6 @@
 """Packet filters: rules on taps and around metadata services, each kind in an nftables table of the agent's own.
 
-Each rule has a fingerprint of all its kind's rules as a comment, by which rules that are there are recognised.
+The comment of each rule is a fingerprint of all rules of its kind, by which existing rules are recognised.
 """
 
 import asyncio
@@ -17,20 +17,20 @@ from kowa.reserved import METADATA_ADDRESS
 if TYPE_CHECKING:
     from agent_kaktus.network.adapter import Adapter
 
-# Anti-spoofing on a tap: a guest sends with its own hardware and network address only. All else is dropped.
+# Anti-spoofing on a tap: a guest can send with its own hardware and network address only. All else is dropped.
 _TAP_RULES = (
     "ether saddr != {mac} drop",
     "ether type {{ 8021q, 8021ad }} drop",
-    "udp dport 68 drop",  # answers of a DHCP server, from whatever port
+    "udp dport 68 drop",  # responses of a DHCP server, from any port
     "ip saddr {address} accept",
     "ip saddr 0.0.0.0 ip daddr 255.255.255.255 udp sport 68 udp dport 67 accept",
     "arp saddr ether {mac} arp saddr ip {{ 0.0.0.0, {address} }} accept",
 )
 _PORTS, _TAPS = '"km*"', '"kt*"'
-# The kernel limits how fast an instance opens connections, since refusing them would cost the agent time.
+# The kernel limits how fast an instance opens connections, since refusing them in the agent would cost time.
 _CONNECTIONS = "asking { type ifname; size 4096; flags dynamic; timeout 1m; }"
 _TOO_MANY = "update @asking { iifname limit rate over 50/second burst 200 packets }"
-# Metadata services exchange packets with instances of this host only, and nobody else takes their address.
+# Metadata services exchange packets with instances of this host only, and no other device can use their address.
 _METADATA_RULES = {
     "forward": (
         f"iifname {_PORTS} oifname != {_TAPS} drop",
@@ -52,17 +52,17 @@ METADATA_FINGERPRINT = _fingerprint(repr((_CONNECTIONS, _METADATA_RULES)))
 
 
 def tap_rules(adapter: "Adapter") -> list[str]:
-    """The rules on a tap. Built from parsed addresses only."""
+    """The rules on a tap, built from parsed addresses only."""
     return [rule.format(mac=adapter.mac, address=adapter.address) for rule in _TAP_RULES]
 
 
 def tap_fingerprint(adapter: "Adapter", index: int) -> str:
-    """Of the rules on a tap and of its index: a tap that was made again has the same name and another index."""
+    """The fingerprint of a tap's rules, with its index: a recreated tap has the same name and another index."""
     return f"{_fingerprint(chr(10).join(tap_rules(adapter)))}/{index}"
 
 
 def tap_script(table: str, adapter: "Adapter", index: int, *, replace: bool) -> str:
-    """One transaction that makes the chain of a tap: where there is none, or in place of whatever there is."""
+    """A transaction that creates the chain of a tap. Fails if there is one, unless it is to be replaced."""
     chain = f"netdev {table} {adapter.tap}"
     hook = f'{{ type filter hook ingress device "{adapter.tap}" priority -500; policy drop; }}'
     lines = [f"add table netdev {table}"]
@@ -73,7 +73,7 @@ def tap_script(table: str, adapter: "Adapter", index: int, *, replace: bool) -> 
 
 
 def tap_fingerprints(listing: Iterable[Mapping[str, Any]]) -> dict[str, str]:
-    """Tap -> fingerprint, of what is in a table; empty for a chain with other rules than ours."""
+    """Tap -> fingerprint of its chain in a table's listing; empty for a chain with other rules than ours."""
     policies: dict[str, str] = {}
     comments: dict[str, list[str]] = defaultdict(list)
     for item in listing:
@@ -82,14 +82,14 @@ def tap_fingerprints(listing: Iterable[Mapping[str, Any]]) -> dict[str, str]:
         elif rule := item.get("rule"):
             comments[rule["chain"]].append(rule.get("comment", ""))
     return {
-        tap: own[0] if policy == "drop" and len(own) == len(_TAP_RULES) and len(set(own)) == 1 else ""
+        tap: found[0] if policy == "drop" and len(found) == len(_TAP_RULES) and len(set(found)) == 1 else ""
         for tap, policy in policies.items()
-        for own in [comments[tap]]
+        for found in [comments[tap]]
     }
 
 
 def metadata_script(table: str) -> str:
-    """One transaction that makes the table around metadata services anew, whatever there was."""
+    """A transaction that replaces the table around metadata services, or creates it."""
     lines = [f"add table bridge {table}", f"delete table bridge {table}", f"add table bridge {table}"]
     lines.append(f"add set bridge {table} {_CONNECTIONS}")
     for chain, rules in _METADATA_RULES.items():
@@ -99,7 +99,7 @@ def metadata_script(table: str) -> str:
 
 
 def metadata_fingerprint(listing: Iterable[Mapping[str, Any]]) -> str:
-    """Of what is in a table: our own if it has each rule once and no other."""
+    """The fingerprint of a table's listing: METADATA_FINGERPRINT if it has each rule once and no other."""
     rules = [item["rule"] for item in listing if "rule" in item]
     found = sorted((rule["chain"], rule.get("comment", "")) for rule in rules)
     ours = sorted((chain, METADATA_FINGERPRINT) for chain, rules in _METADATA_RULES.items() for _ in rules)
@@ -107,7 +107,7 @@ def metadata_fingerprint(listing: Iterable[Mapping[str, Any]]) -> str:
 
 
 class TapFilters:
-    """The agent's table of the netdev family, with a chain a tap; it goes with its last chain."""
+    """The agent's table of the netdev family, with a chain for each tap. It is removed with its last chain."""
 
     def __init__(self, table: str) -> None:
         self._table = table
@@ -118,7 +118,7 @@ class TapFilters:
         return tap_fingerprints(await _list_table("netdev", self._table) or ())
 
     async def put(self, adapter: "Adapter", index: int) -> None:
-        """A chain that is there is made anew, which takes the kernel several times as long as a first one."""
+        """Creates a tap's chain, or replaces it, which takes the kernel several times as long."""
         async with self._changing:
             try:
                 await _load(tap_script(self._table, adapter, index, replace=False))
@@ -126,7 +126,7 @@ class TapFilters:
                 await _load(tap_script(self._table, adapter, index, replace=True))
 
     async def remove(self, taps: Iterable[str]) -> None:
-        """Taps without a chain are passed over."""
+        """Removes the chains of taps; taps without a chain are ignored."""
         async with self._changing:
             found = await self.observe()
             gone = found.keys() & set(taps)
@@ -144,7 +144,7 @@ class MetadataFilter:
         self._table = table
 
     async def observe(self) -> str:
-        """Its fingerprint; empty where there is no such table."""
+        """The table's fingerprint; empty if there is no such table."""
         listing = await _list_table("bridge", self._table)
         return "" if listing is None else metadata_fingerprint(listing)
 
@@ -162,12 +162,12 @@ async def _load(script: str) -> None:
 
 
 async def _list_table(family: str, name: str) -> list[dict[str, Any]] | None:
-    """The chains, rules and sets in a table; None where there is no such table."""
+    """The chains, rules and sets in a table; None if there is no such table."""
     tables = await _list("tables", family)
-    is_there = any(item.get("table", {}).get("name") == name for item in tables)
-    return await _list("table", family, name) if is_there else None
+    exists = any(item.get("table", {}).get("name") == name for item in tables)
+    return await _list("table", family, name) if exists else None
 
 
-async def _list(*what: str) -> list[dict[str, Any]]:
-    items: list[dict[str, Any]] = json.loads(await process.run("nft", "-j", "list", *what))["nftables"]
+async def _list(*arguments: str) -> list[dict[str, Any]]:
+    items: list[dict[str, Any]] = json.loads(await process.run("nft", "-j", "list", *arguments))["nftables"]
     return items

@@ -1,7 +1,7 @@
-"""Vnets and their subnets: bridges on this host, and what instances on them find there.
+"""Vnets and their subnets: bridges on this host, with gateway addresses and metadata services.
 
-A bridge is made by the agent unless the vnet names one that exists. A metadata service stands on it for as long as an
-instance of this host is to be plugged in.
+The agent creates a bridge unless the vnet names an existing one. A metadata service is attached to it while an instance
+of this host has an adapter on the vnet.
 """
 
 from collections.abc import Iterable
@@ -43,7 +43,7 @@ class Subnet(DesiredObject):
 
     @property
     def gateway_on_bridge(self) -> str:
-        """The gateway's address as a bridge has it."""
+        """The gateway's address with its prefix length, as set on a bridge."""
         return f"{self.gateway}/{self.network.prefixlen}" if self.gateway else ""
 
 
@@ -61,14 +61,14 @@ class Vnets(Kind[Vnet]):
             return bridge
         if not wanted.gone and (networks := used_networks(view.desired, wanted.id)):
             return replace(bridge, steps=bridge.steps + _serve_metadata(view, wanted, networks))
-        # A service ends with the agent; its port may be there a little longer.
+        # A service ends with the agent; its port may exist a little longer.
         if wanted.id in view.actual.metadata_services or wanted.metadata_port in view.actual.links:
             remove = Step(
                 "remove metadata from",
                 wanted.name,
                 lambda host: host.metadata_services.remove(wanted, host.metadata_filter),
             )
-            # A bridge is removed once nothing is plugged into it, and kept right though the service can't be removed.
+            # A bridge is removed after its service; one that stays is set first, since removing the service may fail.
             return Verdict((remove, *bridge.steps) if wanted.gone else (*bridge.steps, remove))
         return bridge
 
@@ -99,7 +99,7 @@ class Subnets(Kind[Subnet]):
 
 
 def used_networks(desired: Desired, vnet: str) -> frozenset[IPv4Network]:
-    """All networks of a vnet, if something on this host has an adapter in one of them; otherwise none."""
+    """All networks of a vnet if an instance of this host has an adapter in one of them; otherwise none."""
     subnets = [user for user in desired.users(vnet) if isinstance(user, Subnet)]
     adapters = [adapter for subnet in subnets for adapter in desired.users(subnet.id)]
     is_used = any(desired.users(adapter.id) for adapter in adapters)
@@ -107,22 +107,22 @@ def used_networks(desired: Desired, vnet: str) -> frozenset[IPv4Network]:
 
 
 def gateways(view: View, vnet: str) -> tuple[set[str], set[str]]:
-    """The gateway addresses that the bridge of a vnet shall have, and those that it shall lose."""
+    """The gateway addresses that the bridge of a vnet is to have, and those that are to be removed from it."""
     if not view.config.hold_gateway:
         return set(), set()
     subnets = [user for user in view.desired.referring(vnet) if isinstance(user, Subnet) and user.gateway]
-    held = {subnet.gateway_on_bridge for subnet in subnets if not subnet.gone}
-    return held, {subnet.gateway_on_bridge for subnet in subnets if subnet.gone} - held
+    needed = {subnet.gateway_on_bridge for subnet in subnets if not subnet.gone}
+    return needed, {subnet.gateway_on_bridge for subnet in subnets if subnet.gone} - needed
 
 
 def why_no_bridge(view: View, vnet: Vnet) -> str:
-    """What to wait for until something can be plugged into a vnet; empty if it can be now."""
+    """What to wait for until an adapter can be attached to a vnet; empty if that is possible now."""
     link = view.actual.links.get(vnet.bridge)
     return "" if link is not None and link.is_bridge else f"vnet {vnet.name}: no bridge {vnet.bridge}"
 
 
 def remove_stale_metadata_filter(view: View) -> tuple[Step, ...]:
-    """The filter is removed with the last service, and here where an agent ended before that."""
+    """Removes a metadata filter without services, if an agent ended before it removed the last one."""
     if not view.actual.metadata_filter or view.actual.metadata_services:
         return ()
     is_needed = any(
@@ -133,19 +133,19 @@ def remove_stale_metadata_filter(view: View) -> tuple[Step, ...]:
 
 
 def _plan_bridge(view: View, wanted: Vnet) -> Verdict:
-    if wanted.interface:  # somebody else's: never changed
+    if wanted.interface:  # not ours: never changed
         return AS_WANTED
     link = view.actual.links.get(wanted.bridge)
-    held, dropped = gateways(view, wanted.id)
+    needed, dropped = gateways(view, wanted.id)
     if link is None:
-        if not held and not used_networks(view.desired, wanted.id):
+        if not needed and not used_networks(view.desired, wanted.id):
             return AS_WANTED
-        # Without an address of its own it would change with the taps on it.
+        # Without a hardware address of its own, the bridge would take one of its taps', which changes with them.
         mac = bridge_mac(view.desired.node.id if view.desired.node else "", wanted.id)
         return Verdict((Step("create bridge", wanted.name, lambda host: host.bridges.create(wanted.bridge, mac)),))
     if not link.is_bridge:
         return Verdict(fails=f"{link.name} is there and no bridge; rename or remove it")
-    add, drop = sorted(held - link.addresses), sorted(dropped & link.addresses)
+    add, drop = sorted(needed - link.addresses), sorted(dropped & link.addresses)
     if link.is_up and not add and not drop:
         return AS_WANTED
     changes = [f"+{address}" for address in add] + [f"-{address}" for address in drop] or ["up"]
@@ -165,7 +165,7 @@ def _plan_bridge_gone(view: View, wanted: Vnet) -> Verdict:
 
 
 def _serve_metadata(view: View, wanted: Vnet, networks: frozenset[IPv4Network]) -> tuple[Step, ...]:
-    """Nothing while the vnet has no bridge, or where all of its service is there."""
+    """The step that serves metadata on a vnet; none if its service is complete, or the vnet has no bridge yet."""
     link, actual = view.actual.links.get(wanted.bridge), view.actual
     is_complete = (
         actual.metadata_services.get(wanted.id) == networks
