@@ -1,4 +1,4 @@
-"""A host that is a few dictionaries, with a driver for each part: what steps do to it, without doing anything."""
+"""A fake host, kept in dictionaries, with a fake driver for each part: steps change the dictionaries only."""
 
 from collections.abc import Coroutine, Iterable, Mapping
 from dataclasses import dataclass, replace
@@ -22,15 +22,15 @@ from agent_kaktus.storage.dir import disk_source
 from agent_kaktus.storage.template import Template
 from kowa.runtime.desired import Desired
 
-ROUNDS = 30
+MAX_ROUNDS = 30
 
 
 class FakeHost:
-    """Looks like a host, and steps can be carried out on it."""
+    """Observed like a real host, and steps can be carried out on it."""
 
     def __init__(self, config: Settings, *, obeys: bool = True) -> None:
         self.config = config
-        self.obeys = obeys  # guests shut down when asked to
+        self.obeys = obeys  # whether guests shut down on request
         self.now = 1000.0
         self.memory = Memory()
         self.domains: dict[str, Domain] = {}
@@ -83,13 +83,13 @@ class FakeHost:
         return verdicts
 
     def restart_agent(self) -> None:
-        """It forgets, and takes its services with it; of their ports the kernel may have some still."""
+        """The agent's memory and metadata services are lost; the kernel may still have some of their ports."""
         self.memory = Memory()
         self.services.clear()
 
     def converge(self, desired: Desired) -> dict[str, Verdict]:
-        """Until nothing is left to do; time passes when there is something to wait for."""
-        for _ in range(ROUNDS):
+        """Plans and carries out steps until none is left; time passes between the rounds."""
+        for _ in range(MAX_ROUNDS):
             found = self.plan(desired)
             steps = steps_of(found)
             if not steps and not self.power_notes.stopping:
@@ -100,7 +100,7 @@ class FakeHost:
         raise AssertionError(f"does not come to rest: {[str(step) for step in steps]}")
 
     def pass_time(self, desired: Desired) -> None:
-        """Downloads end, and so does patience with guests that do not shut down."""
+        """Imports end, and so does the timeout of guests that do not shut down."""
         for id_ in list(self.importing):
             template = desired.of(Template)[id_]
             self.images[id_] = Image(id_, template.pool, "qcow2", 1 << 20)
@@ -115,7 +115,7 @@ class FakeHost:
 
     def do(self, step: Step) -> None:
         step.before(self.memory, self.now)
-        at_once(step.do(self))  # type: ignore[arg-type]
+        run_without_waiting(step.do(self))  # type: ignore[arg-type]
 
     def switch_off(self, id_: str, *, by_guest: bool) -> None:
         found = self.domains[id_]
@@ -132,14 +132,14 @@ class FakeHost:
 
 
 def steps_of(verdicts: Mapping[str, Verdict]) -> list[Step]:
-    """All of them."""
+    """The steps of all verdicts."""
     return [step for verdict in verdicts.values() for step in verdict.steps]
 
 
-def at_once(work: Coroutine[Any, Any, None]) -> None:
-    """Runs what waits for nothing."""
+def run_without_waiting(coroutine: Coroutine[Any, Any, None]) -> None:
+    """Runs a coroutine that never waits."""
     try:
-        work.send(None)
+        coroutine.send(None)
     except StopIteration:
         return
     raise AssertionError("a step on a fake host waits for something")
@@ -269,8 +269,8 @@ class FakeBridges:
 
     async def change(self, bridge: str, add: Iterable[str], drop: Iterable[str]) -> None:
         link = self.host.links[bridge]
-        held = (link.addresses | set(add)) - set(drop)
-        self.host.links[bridge] = replace(link, is_up=True, addresses=frozenset(held))
+        addresses = (link.addresses | set(add)) - set(drop)
+        self.host.links[bridge] = replace(link, is_up=True, addresses=frozenset(addresses))
 
     async def remove(self, bridge: str) -> None:
         assert self.host.with_ports(self.host.links.pop(bridge)).ports == 0

@@ -1,4 +1,4 @@
-"""A host for tests: a network namespace of its own with a private libvirtd in it, and agents to run there."""
+"""A test host: its own network namespace with a private libvirtd, and agents that run in it."""
 
 import base64
 import hashlib
@@ -22,12 +22,12 @@ IMAGE = "kowa-guest.qcow2"
 
 
 class Host:
-    """A host."""
+    """A network namespace with a libvirtd, and the folders of an agent."""
 
     def __init__(self, base: Path) -> None:
         self.base = base
         self.namespace = base.name
-        self.pools, self.machines, self.state = base / "pools", base / "machines", base / "state"
+        self.pools, self.instances, self.state = base / "pools", base / "machines", base / "state"
         self.uri = f"qemu+unix:///system?socket={base}/libvirt/run/libvirt-sock"
         self._libvirtd: subprocess.Popen[bytes] | None = None
 
@@ -52,15 +52,15 @@ class Host:
         self._libvirtd.wait(60)
 
     def close(self) -> None:
-        for pid in self.guests():
+        for pid in self.guest_pids():
             with suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
         if self._libvirtd is not None:
             programs.end(self._libvirtd)
         self.run("ip", "netns", "delete", self.namespace, inside=False, check=False)
 
-    def guests(self) -> list[int]:
-        """The processes of this host's machines."""
+    def guest_pids(self) -> list[int]:
+        """The process ids of this host's QEMUs."""
         pids = []
         for path in (self.base / "libvirt/run/qemu").glob("kowa-*.pid"):
             with suppress(OSError, ValueError):  # it ends, or its file is being written
@@ -78,8 +78,9 @@ class Host:
     def virsh(self, *command: str, check: bool = True) -> str:
         return self.run("virsh", "-q", "-c", self.uri, *command, inside=False, check=check).strip()
 
-    def console(self, machine: str) -> str:
-        path = self.machines / machine / "console.log"
+    def console(self, instance: str) -> str:
+        """All that an instance has printed on its console."""
+        path = self.instances / instance / "console.log"
         return path.read_text(errors="replace") if path.exists() else ""
 
     def offer_guest(self) -> tuple[str, str]:
@@ -98,13 +99,13 @@ class Host:
 
 
 class Agent:
-    """An agent at work in a host."""
+    """An agent process in a host's namespace, fed through pipes."""
 
     def __init__(self, host: Host, settings: Mapping[str, object]) -> None:
         config = host.base / "kaktus.toml"
         config.write_text(_toml(host, settings))
         self.reports: dict[str, fleet_pb2.Report] = {}
-        self._came = threading.Condition()
+        self._reported = threading.Condition()
         self._log = (host.base / "agent.log").open("ab")
         self._process = subprocess.Popen(
             [
@@ -130,20 +131,20 @@ class Agent:
         self._process.stdin.write(base64.b64encode(data) + b"\n")
         self._process.stdin.flush()
 
-    def until(self, id_: str, is_so: Callable[[fleet_pb2.Report], bool], limit: float = 30) -> fleet_pb2.Report:
-        """The first report of an object, from now on or the last, of which something is so."""
+    def until(self, id_: str, accepts: Callable[[fleet_pb2.Report], bool], timeout: float = 30) -> fleet_pb2.Report:
+        """Waits until `accepts` is true of an object's last report, and returns that report."""
 
-        def look() -> bool:
+        def is_accepted() -> bool:
             report = self.reports.get(id_)
-            return report is not None and is_so(report)
+            return report is not None and accepts(report)
 
-        with self._came:
-            came = self._came.wait_for(look, limit)
-            assert came, f"after {limit:.0f} s the last report is {self.reports.get(id_)}"
+        with self._reported:
+            is_reported = self._reported.wait_for(is_accepted, timeout)
+            assert is_reported, f"after {timeout:.0f} s the last report is {self.reports.get(id_)}"
             return self.reports[id_]
 
     def stop(self) -> None:
-        """By closing its pipe; it ends as a terminated agent does."""
+        """Closes its pipe; the agent then ends as a terminated one does."""
         assert self._process.stdin is not None
         self._process.stdin.close()
         self._process.wait(20)
@@ -151,13 +152,13 @@ class Agent:
         self._log.close()
 
     def namespaces(self) -> int:
-        """How many network namespaces it holds open."""
-        held = 0
+        """The number of network namespaces that it has open."""
+        count = 0
         with os.scandir(f"/proc/{self._process.pid}/fd") as descriptors:
             for descriptor in descriptors:
-                with suppress(FileNotFoundError):  # closed while we look
-                    held += os.readlink(descriptor).startswith("net:")  # noqa: PTH115
-        return held
+                with suppress(FileNotFoundError):  # closed in the meantime
+                    count += os.readlink(descriptor).startswith("net:")  # noqa: PTH115
+        return count
 
     def is_dead(self) -> bool:
         return self._process.poll() is not None
@@ -169,41 +170,42 @@ class Agent:
         assert self._process.stdout is not None
         for line in self._process.stdout:
             report = fleet_pb2.Report.FromString(base64.b64decode(line))
-            with self._came:
+            with self._reported:
                 self.reports[report.id] = report
-                self._came.notify_all()
+                self._reported.notify_all()
 
 
 def _toml(host: Host, settings: Mapping[str, object]) -> str:
     base = host.base
-    known: dict[str, object] = {
+    all_settings: dict[str, object] = {
         "server": "127.0.0.1:1",
         "ca": str(base / "ca"),
         "token": str(base / "token"),
         "state": str(host.state),
         "pools": str(host.pools),
-        "machines": str(host.machines),
+        "machines": str(host.instances),
         "import_dir": str(base / "import"),
         "libvirt_uri": host.uri,
         "accelerator": "qemu",
         **settings,
     }
     lines = (
-        f"{key} = {str(value).lower() if isinstance(value, bool) else repr(value)}" for key, value in known.items()
+        f"{key} = {str(value).lower() if isinstance(value, bool) else repr(value)}"
+        for key, value in all_settings.items()
     )
     return "\n".join(lines) + "\n"
 
 
 @contextmanager
 def private_host() -> Iterator[Host]:
-    """Left as it was found, whatever happens in it."""
+    """A new host; nothing of it is left afterwards, also after a failure."""
     base = Path(tempfile.mkdtemp(prefix="host-"))
     base.chmod(0o711)
-    made = Host(base)
+    host = Host(base)
     try:
-        made.open()
-        yield made
+        host.open()
+        yield host
     finally:
-        made.close()
+        host.close()
         if not os.environ.get("KOWA_KEEP_HOSTS"):
             shutil.rmtree(base, ignore_errors=True)

@@ -1,4 +1,4 @@
-"""A host's metadata service: `metadata_service.py BRIDGE VNET ADDRESS MAC` says `ready`, and ends with its input."""
+"""A host's metadata service. Arguments: BRIDGE VNET ADDRESS MAC. Prints `ready`, and ends when its input does."""
 
 import asyncio
 import sys
@@ -20,19 +20,19 @@ async def main(bridge: str, vnet: str, address: str, mac: str) -> None:
     slice_.adapter("nic", address, mac)
     slice_.instance("web", (), ("nic",))
     desired = KINDS.parse(slice_.objects)
-    served, around = desired.of(Vnet)[id_of(vnet)], MetadataFilter("kaktus_test")
+    served_vnet, metadata_filter = desired.of(Vnet)[id_of(vnet)], MetadataFilter("kaktus_test")
     services = MetadataServices(Server(lambda: desired, Tokens(b"k" * 32)))
     networks = frozenset({IPv4Network("10.9.0.0/24")})
-    # Whatever order, however often: the last word counts.
+    # However often and in whatever order it is called, the last call counts.
     for wanted in (networks, frozenset({IPv4Network("10.8.0.0/24")}), networks, networks):
-        await services.serve(served, wanted, around)
-        assert (services.observe(), await around.observe()) == ({served.id: wanted}, METADATA_FINGERPRINT)
+        await services.serve(served_vnet, wanted, metadata_filter)
+        assert (services.observe(), await metadata_filter.observe()) == ({served_vnet.id: wanted}, METADATA_FINGERPRINT)
     sys.stdout.write("ready\n")
     sys.stdout.flush()
     await asyncio.to_thread(sys.stdin.read)
     for _ in range(2):
-        await services.remove(served, around)
-        assert (services.observe(), await around.observe()) == ({}, "")
+        await services.remove(served_vnet, metadata_filter)
+        assert (services.observe(), await metadata_filter.observe()) == ({}, "")
     await services.close()
 
 

@@ -18,31 +18,31 @@ from agent_kaktus.worker import KaktusWorker
 from kowa.fleet.v1 import fleet_pb2
 
 
-class Pipes:
-    """A feed between two pipes."""
+class PipedFeed:
+    """A feed that reads slices from standard input and writes reports to standard output."""
 
     def __init__(self) -> None:
         self._objects: dict[str, fleet_pb2.Object] = {}
-        self._moved = asyncio.Event()
+        self._changed = asyncio.Event()
         self._sent: dict[str, bytes] = {}
 
     async def listen(self, worker: KaktusWorker) -> None:
-        """Until the other side closes."""
+        """Accepts slices until standard input is closed."""
         while line := await asyncio.to_thread(sys.stdin.readline):
             batch = fleet_pb2.Batch.FromString(base64.b64decode(line))
             objects = {sent.id: sent for sent in batch.objects}
             worker.accept(objects)
             self._objects = objects
-            self._moved.set()
+            self._changed.set()
 
     def desired(self) -> Mapping[str, fleet_pb2.Object]:
         return self._objects
 
-    async def wait_for_change(self, limit: float) -> None:
+    async def wait_for_change(self, timeout_s: float) -> None:
         with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(limit):
-                await self._moved.wait()
-        self._moved.clear()
+            async with asyncio.timeout(timeout_s):
+                await self._changed.wait()
+        self._changed.clear()
 
     def report(self, report: fleet_pb2.Report) -> None:
         data = report.SerializeToString(deterministic=True)
@@ -55,7 +55,7 @@ class Pipes:
 async def run(config: Path) -> None:
     structlog.configure(logger_factory=structlog.PrintLoggerFactory(sys.stderr))
     worker = KaktusWorker(Settings.load(config))
-    feed = Pipes()
+    feed = PipedFeed()
     listening = asyncio.create_task(feed.listen(worker))
     running = asyncio.create_task(worker.run(feed))
     await asyncio.wait([listening, running], return_when=asyncio.FIRST_COMPLETED)

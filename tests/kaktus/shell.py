@@ -1,4 +1,4 @@
-"""The shell on a guest's serial console: there whatever the guest does to its network."""
+"""The shell on a guest's serial console, which works without the guest's network."""
 
 import os
 import select
@@ -6,11 +6,11 @@ import time
 import tty
 from types import TracebackType
 
-LIMIT = 30.0  # seconds for a command, on a busy machine
+COMMAND_TIMEOUT_S = 30.0  # on a busy machine
 
 
 class Shell:
-    """Root's, typed into as a person would."""
+    """A root shell, typed into as a person would."""
 
     def __init__(self, terminal: str) -> None:
         self._terminal = os.open(terminal, os.O_RDWR | os.O_NOCTTY)
@@ -22,20 +22,23 @@ class Shell:
         return self
 
     def __exit__(
-        self, kind: type[BaseException] | None, why: BaseException | None, trace: TracebackType | None
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         os.close(self._terminal)
 
     def run(self, command: str) -> str:
-        """What it prints, on both its outputs. The shell puts together the marks around that, so no echo has them."""
+        """Returns what a command prints on both outputs.
+
+        The shell puts the markers around that together, so that the echo of the typed line has none.
+        """
         self._count += 1
         begin, end = f"<{self._count}<", f">{self._count}>"
         line = f"echo '<'{self._count}'<'; {{ {command}\n}} 2>&1; echo '>'{self._count}'>'\n"
         os.write(self._terminal, line.encode())
-        heard, deadline = "", time.monotonic() + LIMIT
-        while end not in heard:
+        printed, deadline = "", time.monotonic() + COMMAND_TIMEOUT_S
+        while end not in printed:
             left = deadline - time.monotonic()
-            assert left > 0, f"{command}: heard {heard!r}"
+            assert left > 0, f"{command}: printed {printed!r}"
             if select.select([self._terminal], [], [], left)[0]:
-                heard += os.read(self._terminal, 4096).decode(errors="replace").replace("\r", "")
-        return heard.partition(begin + "\n")[2].partition(end)[0].strip()
+                printed += os.read(self._terminal, 4096).decode(errors="replace").replace("\r", "")
+        return printed.partition(begin + "\n")[2].partition(end)[0].strip()

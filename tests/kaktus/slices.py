@@ -1,4 +1,4 @@
-"""Slices for tests: what Kahuna would send, in few words."""
+"""Builds slices as Kahuna would send them."""
 
 from dataclasses import dataclass, field
 from uuid import UUID, uuid5
@@ -26,13 +26,13 @@ _NAMES = UUID("6b6f7761-0000-4000-8000-000000000000")
 
 
 def id_of(name: str) -> str:
-    """The id of what a test calls by a name; always the same one."""
+    """The id that tests use for a name; always the same one."""
     return str(uuid5(_NAMES, name))
 
 
 @dataclass
 class Slice:
-    """The desired state as an agent gets it, by id. Each verb sets an object; said again it moves the generation."""
+    """The desired state as an agent gets it, by id. Each method sets an object; again, it counts up the generation."""
 
     objects: dict[str, fleet_pb2.Object] = field(default_factory=dict)
 

@@ -1,5 +1,5 @@
 # ruff: noqa: E501 - a table
-"""What the metadata service answers, as text: a line is a promise."""
+"""Responses of the metadata service: each line of the table is a request with its status and body."""
 
 import json
 
@@ -20,9 +20,10 @@ HELP = (
 )
 LIFETIME = "set X-metadata-token-ttl-seconds to the token's lifetime: 1 to 21600"
 
-# TOKEN is one of web's, OLD one that has run out, OTHER one of db's.
-STORY = f"""
-asked                                                                          | answered
+# A request of instance web: METHOD TARGET HEADER=VALUE... TOKEN is a token of web, OLD an expired one, OTHER one of db.
+# WEB and DB are ids.
+CASES = f"""
+request                                                                        | status and body
 GET /latest/meta-data/instance-id                                              | 401 {HELP}
 GET /latest/meta-data/instance-id x-metadata-token=                            | 401 {HELP}
 GET /latest/meta-data/instance-id x-metadata-token=OLD                         | 401 {HELP}
@@ -66,61 +67,61 @@ GET /latest/meta-data/mac x-metadata-token=TOKEN x-kowabunga-source-ip=10.9.0.3 
 """
 
 
-def asked(words: str, by: str = "web") -> Response:
-    """`METHOD TARGET NAME=VALUE...`"""
-    method, target, *headers = words.split()
-    machine = desired().of(Instance)[id_of(by)]
-    known = {
+def response_to(text: str, sender: str = "web") -> Response:
+    """The response to `METHOD TARGET HEADER=VALUE...` from an instance."""
+    method, target, *headers = text.split()
+    instance = desired().of(Instance)[id_of(sender)]
+    placeholders = {
         "TOKEN": TOKENS.issue(id_of("web"), 60, NOW),
         "OLD": TOKENS.issue(id_of("web"), 60, NOW - 60),
         "OTHER": TOKENS.issue(id_of("db"), 60, NOW),
         "DB": id_of("db"),
     }
     pairs = (header.split("=", 1) for header in headers)
-    request = Request(method, target, {name: known.get(value, value) for name, value in pairs})
-    return respond(request, machine, document.tree(desired(), machine), TOKENS, NOW)
+    request = Request(method, target, {name: placeholders.get(value, value) for name, value in pairs})
+    return respond(request, instance, document.tree(desired(), instance), TOKENS, NOW)
 
 
-def _lines() -> list[tuple[str, str]]:
-    rows = [line.split(" | ") for line in STORY.strip().splitlines()[1:]]
+def _cases() -> list[tuple[str, str]]:
+    rows = [line.split(" | ") for line in CASES.strip().splitlines()[1:]]
     return [(cells[0].strip(), cells[1].strip()) for cells in rows]
 
 
-@pytest.mark.parametrize(("words", "told"), _lines())
-def test_requests_of_web(words: str, told: str) -> None:
-    found = asked(words)
-    text = found.body.decode().replace(id_of("web"), "WEB").strip().replace("\n", " ")
-    assert f"{found.status} {text}" == told
+@pytest.mark.parametrize(("request_", "expected"), _cases())
+def test_a_request_of_web(request_: str, expected: str) -> None:
+    response = response_to(request_)
+    text = response.body.decode().replace(id_of("web"), "WEB").strip().replace("\n", " ")
+    assert f"{response.status} {text}" == expected
 
 
 @pytest.mark.parametrize("header", ["x-metadata-token-ttl-seconds", "x-aws-ec2-metadata-token-ttl-seconds"])
-def test_a_token_is_drawn_and_admits(header: str) -> None:
-    found = asked(f"PUT /latest/api/token {header}=60")
-    assert dict(found.headers)[header] == "60"
-    assert TOKENS.is_valid(found.body.decode(), id_of("web"), NOW + 59)
-    assert not TOKENS.is_valid(found.body.decode(), id_of("web"), NOW + 60)
+def test_an_issued_token_is_valid_for_its_lifetime(header: str) -> None:
+    response = response_to(f"PUT /latest/api/token {header}=60")
+    assert dict(response.headers)[header] == "60"
+    assert TOKENS.is_valid(response.body.decode(), id_of("web"), NOW + 59)
+    assert not TOKENS.is_valid(response.body.decode(), id_of("web"), NOW + 60)
 
 
 @pytest.mark.parametrize(
-    "words",
+    "request_",
     [
         "GET /latest/meta-data x-metadata-token=TOKEN",
         "GET /latest/meta-data.json x-metadata-token=TOKEN",
         "GET /2009-04-04/meta-data/ x-metadata-token=TOKEN accept=text/html,application/json",
     ],
 )
-def test_all_of_it_in_one_document(words: str) -> None:
-    found = asked(words)
-    assert found.type == "application/json"
-    assert json.loads(found.body) == DOCUMENT
+def test_the_whole_document_as_json(request_: str) -> None:
+    response = response_to(request_)
+    assert response.type == "application/json"
+    assert json.loads(response.body) == DOCUMENT
 
 
 def test_a_part_as_json() -> None:
-    found = asked("GET /latest/meta-data/placement/ x-metadata-token=TOKEN accept=application/json")
-    assert json.loads(found.body) == DOCUMENT["placement"]
+    response = response_to("GET /latest/meta-data/placement/ x-metadata-token=TOKEN accept=application/json")
+    assert json.loads(response.body) == DOCUMENT["placement"]
 
 
-def test_user_data_as_given() -> None:
-    found = asked("GET /latest/user-data x-metadata-token=OTHER", by="db")
-    assert (found.status, found.body, found.type) == (200, b"hunter3", "application/octet-stream")
-    assert "user-data" in asked("GET /latest/ x-metadata-token=OTHER", by="db").body.decode()
+def test_user_data_is_unchanged() -> None:
+    response = response_to("GET /latest/user-data x-metadata-token=OTHER", sender="db")
+    assert (response.status, response.body, response.type) == (200, b"hunter3", "application/octet-stream")
+    assert "user-data" in response_to("GET /latest/ x-metadata-token=OTHER", sender="db").body.decode()

@@ -1,4 +1,4 @@
-"""Calls into libvirt: one that does not come back delays neither the agent nor its end."""
+"""Calls into libvirt: a hung call delays neither the agent nor its exit."""
 
 import asyncio
 import subprocess
@@ -16,14 +16,14 @@ from agent_kaktus.errors import LibvirtUnavailable, StepFailed
 REPOSITORY = Path(__file__).parents[2]
 
 
-def test_a_call_has_its_answer_or_its_error() -> None:
-    async def story() -> None:
+def test_a_call_returns_its_result_or_raises_its_error() -> None:
+    async def scenario() -> None:
         calls = Calls()
         assert await calls.run("web", lambda: 7, 5) == 7
         with pytest.raises(ZeroDivisionError):
             await calls.run("web", lambda: 1 // 0, 5)
 
-    asyncio.run(story())
+    asyncio.run(scenario())
 
 
 class Connection:
@@ -42,11 +42,11 @@ def test_a_libvirt_that_is_away_is_connected_to_less_and_less_often(monkeypatch:
         opened += 1
         return open_libvirt(uri) if is_away else Connection()
 
-    async def story() -> None:
+    async def scenario() -> None:
         nonlocal now, opened, is_away
         hypervisor = Hypervisor("qemu+unix:///system?socket=/nowhere", lambda: None, lambda: now)
         calls = (hypervisor.observe, hypervisor.facts, lambda: hypervisor.reset("web"))
-        for _ in range(3):  # it comes back, and goes again
+        for _ in range(3):  # it comes released, and goes again
             for _ in range(100):
                 for call in calls:
                     with pytest.raises(LibvirtUnavailable, match=r"can't be reached: .*/nowhere"):
@@ -60,23 +60,23 @@ def test_a_libvirt_that_is_away_is_connected_to_less_and_less_often(monkeypatch:
             hypervisor._drop(hypervisor._connection)
 
     monkeypatch.setattr(libvirt, "open", count_open)
-    asyncio.run(story())
+    asyncio.run(scenario())
 
 
-def test_what_hangs_is_not_waited_for_and_not_asked_twice() -> None:
-    back = threading.Event()
+def test_a_hung_call_times_out_and_is_not_repeated() -> None:
+    released = threading.Event()
 
-    async def story() -> None:
+    async def scenario() -> None:
         calls = Calls()
         with pytest.raises(StepFailed, match=r"libvirt did not answer within 0\.05 s"):
-            await calls.run("web", back.wait, 0.05)
+            await calls.run("web", released.wait, 0.05)
         threads = threading.active_count()
         for _ in range(3):
             with pytest.raises(StepFailed, match="has not answered an earlier call yet"):
-                await calls.run("web", back.wait, 0.05)
+                await calls.run("web", released.wait, 0.05)
         assert threading.active_count() == threads
         assert await calls.run("db", lambda: 7, 5) == 7
-        back.set()
+        released.set()
         async with asyncio.timeout(5):
             while True:
                 try:
@@ -86,20 +86,20 @@ def test_what_hangs_is_not_waited_for_and_not_asked_twice() -> None:
                     await asyncio.sleep(0.01)
 
     try:
-        asyncio.run(story())
+        asyncio.run(scenario())
     finally:
-        back.set()
+        released.set()
 
 
-def test_a_program_ends_though_a_call_hangs() -> None:
+def test_a_program_exits_although_a_call_hangs() -> None:
     program = """
 import asyncio, contextlib, threading
 from agent_kaktus.compute.hypervisor import Calls
 from agent_kaktus.errors import StepFailed
-async def story():
+async def scenario():
     with contextlib.suppress(StepFailed):
         await Calls().run("web", threading.Event().wait, 0.05)
-asyncio.run(story())
+asyncio.run(scenario())
 """
     environment = {"PYTHONPATH": f"{REPOSITORY}:{REPOSITORY}/sdk"}
     subprocess.run([sys.executable, "-c", program], env=environment, timeout=20, check=True)

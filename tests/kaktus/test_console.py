@@ -1,4 +1,4 @@
-"""A machine's console: what it prints, at once and kept up to a bound; keys, in order."""
+"""An instance's console: output comes at once, keys in order, and the history is limited."""
 
 import asyncio
 import os
@@ -18,83 +18,82 @@ from kowa.fleet.v1.fleet_pb2 import TerminalSize
 
 from .slices import id_of
 
-LIMIT = 20  # seconds
+TIMEOUT_S = 20
 
 
 @dataclass
-class Machine:
-    """A serial port as QEMU has one: what is typed at its terminal is echoed there and in the history, by `tee`."""
+class SerialPort:
+    """A serial port as QEMU has one: `tee` echoes what is typed, to the terminal and to the history."""
 
     history: Path
     terminal: str
     port: int
 
-    async def named(self) -> str:
-        """Where its terminal is."""
+    async def terminal_path(self) -> str:
         return self.terminal
 
 
 @pytest.fixture
-def machine(tmp_path: Path) -> Iterator[Machine]:
-    """One that runs."""
+def serial_port(tmp_path: Path) -> Iterator[SerialPort]:
+    """A serial port whose echo runs."""
     port, terminal = os.openpty()
     tty.setraw(terminal)
-    made = Machine(tmp_path / "web" / "console.log", os.ttyname(terminal), port)
-    made.history.parent.mkdir()
-    with subprocess.Popen(["tee", "-a", str(made.history)], stdin=port, stdout=port) as running:
-        yield made
+    serial_port = SerialPort(tmp_path / "web" / "console.log", os.ttyname(terminal), port)
+    serial_port.history.parent.mkdir()
+    with subprocess.Popen(["tee", "-a", str(serial_port.history)], stdin=port, stdout=port) as running:
+        yield serial_port
         running.kill()
     os.close(port)
     os.close(terminal)
 
 
-async def shown(machine: Machine, keys: "asyncio.Queue[bytes | TerminalSize]", count: int) -> bytes:
-    """So much of what it prints while keys are typed."""
+async def output_of(serial_port: SerialPort, keys: "asyncio.Queue[bytes | TerminalSize]", count: int) -> bytes:
+    """Types the keys, and returns the output once it has `count` bytes."""
 
-    async def typed() -> AsyncIterator[bytes | TerminalSize]:
+    async def queued_keys() -> AsyncIterator[bytes | TerminalSize]:
         while True:
             yield await keys.get()
 
-    typing = asyncio.create_task(console.type_in(typed(), machine.named))
-    seen = b""
+    typing = asyncio.create_task(console.type_in(queued_keys(), serial_port.terminal_path))
+    output = b""
     try:
-        async with asyncio.timeout(LIMIT), aclosing(console.follow(machine.history)) as printed:  # type: ignore[type-var]
+        async with asyncio.timeout(TIMEOUT_S), aclosing(console.follow(serial_port.history)) as printed:  # type: ignore[type-var]
             async for data in printed:
-                seen += data
-                if len(seen) >= count:
+                output += data
+                if len(output) >= count:
                     break
     finally:
         typing.cancel()
-    return seen
+    return output
 
 
-def test_a_paste_goes_to_the_machine_in_order_and_what_it_prints_comes_once(machine: Machine) -> None:
+def test_a_paste_arrives_in_order_and_its_output_comes_once(serial_port: SerialPort) -> None:
     paste = b"".join(b"%07d\n" % number for number in range(1 << 13))
 
-    async def story() -> None:
+    async def scenario() -> None:
         keys: asyncio.Queue[bytes | TerminalSize] = asyncio.Queue()
         keys.put_nowait(TerminalSize(rows=24, columns=80))
         for at in range(0, len(paste), 4096):
             keys.put_nowait(paste[at : at + 4096])
-        assert await shown(machine, keys, len(paste)) == paste
-        assert termios.tcgetwinsize(machine.port) == (24, 80)
+        assert await output_of(serial_port, keys, len(paste)) == paste
+        assert termios.tcgetwinsize(serial_port.port) == (24, 80)
 
-    asyncio.run(story())
+    asyncio.run(scenario())
 
 
-def test_an_echo_is_shown_at_once(machine: Machine) -> None:
-    async def story() -> float:
+def test_an_echo_is_shown_at_once(serial_port: SerialPort) -> None:
+    async def scenario() -> float:
         keys: asyncio.Queue[bytes | TerminalSize] = asyncio.Queue()
-        begun = time.monotonic()
+        started = time.monotonic()
         for number in range(20):
             keys.put_nowait(b"x")
-            assert await shown(machine, keys, number + 1)
-        return (time.monotonic() - begun) / 20
+            assert await output_of(serial_port, keys, number + 1)
+        return (time.monotonic() - started) / 20
 
-    assert asyncio.run(story()) < 0.03  # seconds; a look every 50 ms would be 50
+    assert asyncio.run(scenario()) < 0.03  # seconds; polling every 50 ms would take longer
 
 
-def test_a_history_keeps_its_end_and_no_older_parts(tmp_path: Path) -> None:
+def test_a_trimmed_history_keeps_its_end_and_no_older_files(tmp_path: Path) -> None:
     folder = tmp_path / id_of("web")
     folder.mkdir()
     (folder / "seed.iso").write_bytes(b"seed")

@@ -1,4 +1,4 @@
-"""Whatever is wanted and whatever is there: a plan comes to rest, also when cut short, and removes nobody's disk."""
+"""For any slice and any host, planning comes to rest, also when interrupted, and removes only what is gone."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -27,10 +27,10 @@ POWERS = (instance_pb2.POWER_RUNNING, instance_pb2.POWER_STOPPED, instance_pb2.P
 
 @st.composite
 def slices(draw: st.DrawFn) -> Slice:
-    """Any part of what two instances need, any part of that gone; references may lead nowhere."""
+    """Any subset of the objects of two instances, some of them gone; references may be missing."""
     slice_ = Slice()
     slice_.host()
-    there = draw(st.sets(st.sampled_from(NAMES)))
+    present = draw(st.sets(st.sampled_from(NAMES)))
     size = draw(st.sampled_from([1, 2, 3])) * MIB
     makers: dict[str, Callable[[], object]] = {
         "pool": slice_.pool,
@@ -47,15 +47,15 @@ def slices(draw: st.DrawFn) -> Slice:
     }
     for _ in range(draw(st.integers(1, 3))):  # the generation
         for name in NAMES:
-            if name in there:
+            if name in present:
                 makers[name]()
-    slice_.gone(*draw(st.sets(st.sampled_from(sorted(there))) if there else st.just(set())))
+    slice_.gone(*draw(st.sets(st.sampled_from(sorted(present))) if present else st.just(set())))
     return slice_
 
 
 @st.composite
 def hosts(draw: st.DrawFn) -> FakeHost:
-    """A host with a past, with strangers on it, and with things that went wrong."""
+    """A host after an earlier slice, with strangers, and with failures since."""
     config = settings_of(Path("/pools"), Path("/instances"), hold_gateway=draw(st.booleans()))
     host = FakeHost(config, obeys=draw(st.booleans()))
     if draw(st.booleans()):
@@ -78,66 +78,67 @@ def hosts(draw: st.DrawFn) -> FakeHost:
     return host
 
 
-def possessions(host: FakeHost) -> set[str]:
+def removable_parts(host: FakeHost) -> set[str]:
+    """The ids and bridges of all that an agent could remove."""
     bridges = {name for name, link in host.links.items() if link.is_bridge}
     return {*host.domains, *host.foreign_domains, *host.pools, *host.images, *bridges}
 
 
-def may_go(host: FakeHost, desired: Desired) -> set[str]:
-    """What an explicit GONE names."""
+def gone_parts(host: FakeHost, desired: Desired) -> set[str]:
+    """The ids and bridges of the objects that are gone."""
     bridges = {vnet.bridge for vnet in desired.of(Vnet).values() if vnet.gone}
     return {wanted.id for wanted in desired if wanted.gone} | bridges
 
 
 @given(hosts(), slices())
 @settings(deadline=None)
-def test_it_comes_to_rest_and_takes_only_what_is_gone(host: FakeHost, wanted: Slice) -> None:
+def test_planning_comes_to_rest_and_removes_only_gone_objects(host: FakeHost, wanted: Slice) -> None:
     desired = KINDS.parse(wanted.objects)
-    before = possessions(host)
+    before = removable_parts(host)
     states = {id_: domain for id_, domain in host.domains.items() if id_ not in desired.of(Instance)}
     result = host.converge(desired)
     assert not steps_of(result)
-    assert before - possessions(host) <= may_go(host, desired)
-    assert {id_: host.domains[id_] for id_ in states} == states, "touched what is in no slice"
+    assert before - removable_parts(host) <= gone_parts(host, desired)
+    assert {id_: host.domains[id_] for id_ in states} == states, "changed a domain that is in no slice"
     for id_ in states:
         assert f"domain kowa-{id_}" in strangers(host.view(desired))
 
 
 @given(hosts(), slices(), st.lists(st.integers(0, 6), max_size=6))
 @settings(deadline=None)
-def test_killed_between_any_two_steps_it_still_comes_to_rest(host: FakeHost, wanted: Slice, cuts: list[int]) -> None:
+def test_an_agent_killed_between_steps_still_comes_to_rest(host: FakeHost, wanted: Slice, cuts: list[int]) -> None:
     desired = KINDS.parse(wanted.objects)
-    before = possessions(host)
+    before = removable_parts(host)
     for cut in cuts:
         for step in steps_of(host.plan(desired))[:cut]:
             host.do(step)
         host.restart_agent()
     assert not steps_of(host.converge(desired))
-    assert before - possessions(host) <= may_go(host, desired)
+    assert before - removable_parts(host) <= gone_parts(host, desired)
 
 
 @given(hosts(), slices())
 @settings(deadline=None)
-def test_metadata_is_served_where_instances_are_and_nowhere_else(host: FakeHost, wanted: Slice) -> None:
+def test_metadata_is_served_only_on_vnets_with_instances(host: FakeHost, wanted: Slice) -> None:
     desired = KINDS.parse(wanted.objects)
     host.converge(desired)
-    may_stand = bool(host.services)
+    may_have_filter = bool(host.services)
     for vnet in desired.of(Vnet).values():
         instances = [instance for instance in desired.of(Instance).values() if not instance.gone]
         subnets = {subnet.id for subnet in desired.of(Subnet).values() if subnet.vnet == vnet.id and not subnet.gone}
         adapters = [adapter for adapter in desired.of(Adapter).values() if not adapter.gone]
         plugged = {adapter.id for adapter in adapters if adapter.subnet in subnets}
-        is_asked = any(not plugged.isdisjoint(instance.adapters) for instance in instances)
-        is_there = vnet.bridge in host.links
-        may_stand |= vnet.metadata_port in host.links or (is_asked and not vnet.gone)
-        if not vnet.gone or not is_there:
-            assert (vnet.id in host.services) == (vnet.metadata_port in host.links) == (is_asked and is_there)
-    assert may_stand or host.metadata_rules == ""
+        has_instances = any(not plugged.isdisjoint(instance.adapters) for instance in instances)
+        has_bridge = vnet.bridge in host.links
+        may_have_filter |= vnet.metadata_port in host.links or (has_instances and not vnet.gone)
+        if not vnet.gone or not has_bridge:
+            assert (vnet.id in host.services) == (vnet.metadata_port in host.links) == (has_instances and has_bridge)
+    assert may_have_filter or host.metadata_rules == ""
 
 
 @given(hosts(), slices())
 @settings(deadline=None)
-def test_what_is_gone_goes_as_soon_as_nothing_holds_it(host: FakeHost, wanted: Slice) -> None:
+def test_gone_objects_are_removed_once_nothing_uses_them(host: FakeHost, wanted: Slice) -> None:
     desired = KINDS.parse(wanted.objects)
     result = host.converge(desired)
     for thing in desired:
@@ -146,4 +147,4 @@ def test_what_is_gone_goes_as_soon_as_nothing_holds_it(host: FakeHost, wanted: S
             assert verdict.gone or verdict.waits
         if verdict.gone:
             assert thing.gone
-            assert thing.id not in possessions(host)
+            assert thing.id not in removable_parts(host)

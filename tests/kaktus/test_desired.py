@@ -1,4 +1,4 @@
-"""What the agent refuses to take, and what it takes and waits for."""
+"""Slices that the agent refuses, and slices that it accepts."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -24,41 +24,41 @@ def worker(tmp_path: Path) -> KaktusWorker:
     return KaktusWorker(settings)
 
 
-def spoil_kind(slice_: Slice) -> None:
+def break_kind(slice_: Slice) -> None:
     slice_.objects[id_of("vnet")].resource.Clear()
 
 
-def spoil_cidr(slice_: Slice) -> None:
+def break_cidr(slice_: Slice) -> None:
     with edited(slice_.objects[id_of("subnet")]) as resource:
         resource.cidr = "10.9.0.0/33"
 
 
-def spoil_mac(slice_: Slice) -> None:
+def break_mac(slice_: Slice) -> None:
     with edited(slice_.objects[id_of("nic")]) as resource:
         resource.mac = "01:00:00:00:00:01"
 
 
-def spoil_address(slice_: Slice) -> None:
+def break_address(slice_: Slice) -> None:
     with edited(slice_.objects[id_of("nic")]) as resource:
         resource.address = "10.9.0.2; drop"
 
 
-def spoil_interface(slice_: Slice) -> None:
+def break_interface(slice_: Slice) -> None:
     with edited(slice_.objects[id_of("vnet")]) as resource:
         resource.interface = 'br0"'
 
 
-def spoil_power(slice_: Slice) -> None:
+def break_power(slice_: Slice) -> None:
     with edited(slice_.objects[id_of("web")]) as resource:
         resource.power = 9
 
 
-def spoil_name(slice_: Slice) -> None:
+def break_name(slice_: Slice) -> None:
     with edited(slice_.objects[id_of("web")]) as resource:
         resource.name = "web\nroot"
 
 
-def spoil_id(slice_: Slice) -> None:
+def break_id(slice_: Slice) -> None:
     slice_.objects["../../etc"] = fleet_pb2.Object(id="../../etc", resource=slice_.objects[id_of("pool")].resource)
 
 
@@ -70,23 +70,23 @@ def one_instance() -> Slice:
 
 
 @pytest.mark.parametrize(
-    ("spoil", "reason"),
+    ("break_slice", "reason"),
     [
-        (spoil_kind, f"unknown kind {id_of('vnet')}: this agent knows no such kind"),
-        (spoil_cidr, f"subnet {id_of('subnet')}: cidr '10.9.0.0/33'"),
-        (spoil_mac, f"adapter {id_of('nic')}: mac"),
-        (spoil_address, f"adapter {id_of('nic')}: address"),
-        (spoil_interface, f"vnet {id_of('vnet')}: interface"),
-        (spoil_power, f"instance {id_of('web')}: power 9"),
-        (spoil_name, f"instance {id_of('web')}: name"),
-        (spoil_id, "storage_pool ../../etc: "),
+        (break_kind, f"unknown kind {id_of('vnet')}: this agent knows no such kind"),
+        (break_cidr, f"subnet {id_of('subnet')}: cidr '10.9.0.0/33'"),
+        (break_mac, f"adapter {id_of('nic')}: mac"),
+        (break_address, f"adapter {id_of('nic')}: address"),
+        (break_interface, f"vnet {id_of('vnet')}: interface"),
+        (break_power, f"instance {id_of('web')}: power 9"),
+        (break_name, f"instance {id_of('web')}: name"),
+        (break_id, "storage_pool ../../etc: "),
     ],
 )
-def test_what_can_not_be_understood_is_refused_by_name(
-    spoil: Callable[[Slice], None], reason: str, tmp_path: Path
+def test_an_invalid_object_is_refused_by_name(
+    break_slice: Callable[[Slice], None], reason: str, tmp_path: Path
 ) -> None:
     slice_ = one_instance()
-    spoil(slice_)
+    break_slice(slice_)
     with pytest.raises(Refused) as refused:
         worker(tmp_path).accept(slice_.objects)
     assert str(refused.value).startswith(reason)
@@ -99,7 +99,7 @@ def test_a_second_host_is_refused(tmp_path: Path) -> None:
         worker(tmp_path).accept(slice_.objects)
 
 
-def test_what_refers_to_nothing_is_taken(tmp_path: Path) -> None:
+def test_missing_references_are_accepted(tmp_path: Path) -> None:
     slice_ = one_instance()
     worker(tmp_path).accept(slice_.objects)
     desired = KINDS.parse(slice_.objects)
@@ -117,7 +117,7 @@ def test_unspecified_power_is_running_and_sizes_are_whole_sectors() -> None:
     assert desired.of(Volume)[id_of("root")].size == (1 << 20) + 512
 
 
-def test_secrets_do_not_show() -> None:
+def test_secrets_are_not_in_reprs() -> None:
     slice_ = one_instance()
     slice_.instance("web", metadata={"password": "hunter2"}, user_data="hunter2")
     instances = KINDS.parse(slice_.objects).of(Instance)

@@ -1,4 +1,4 @@
-"""What an instance reads of itself, and which one asks."""
+"""An instance's metadata document, and the instance that sent a request."""
 
 import json
 from dataclasses import replace
@@ -40,16 +40,16 @@ DOCUMENT = {
 
 
 def two_vnets() -> Slice:
-    """Two instances with one address, each on a vnet of its own, and a third beside the first."""
+    """Instances web and far-web with the same address on different vnets, and db on the vnet of web."""
     slice_ = slice_with_network()
     slice_.vnet("elsewhere")
     slice_.subnet("far", vnet="elsewhere", gateway="")
     slice_.adapter("nic", "10.9.0.2")
-    slice_.adapter("beside", "10.9.0.3", OTHER_MAC)
+    slice_.adapter("db-nic", "10.9.0.3", OTHER_MAC)
     slice_.adapter("twin", "10.9.0.2", OTHER_MAC, subnet="far")
     metadata = {"proof": "mine", "colour": "no"}
     slice_.instance("web", ("root",), ("nic",), metadata=metadata, ssh_keys=("ssh-ed25519 AAAA me",))
-    slice_.instance("db", ("root",), ("beside",), metadata={"password": "hunter2"}, user_data="hunter3")
+    slice_.instance("db", ("root",), ("db-nic",), metadata={"password": "hunter2"}, user_data="hunter3")
     slice_.instance("far-web", ("root",), ("twin",))
     return slice_
 
@@ -71,13 +71,13 @@ def test_the_whole_document() -> None:
     assert document.tree(desired(), web()) == DOCUMENT
 
 
-def test_nothing_of_anothers_is_in_it() -> None:
-    told = json.dumps(document.tree(desired(), web()))
-    assert "hunter" not in told
-    assert OTHER_MAC not in told
+def test_the_document_has_nothing_of_other_instances() -> None:
+    text = json.dumps(document.tree(desired(), web()))
+    assert "hunter" not in text
+    assert OTHER_MAC not in text
 
 
-def test_a_machine_with_nothing_has_a_name() -> None:
+def test_an_instance_without_adapters_or_metadata_has_a_document() -> None:
     slice_ = Slice()
     slice_.host()
     slice_.instance("bare")
@@ -89,13 +89,13 @@ def test_a_machine_with_nothing_has_a_name() -> None:
     }
 
 
-def test_who_asks_is_known_by_vnet_address_and_card() -> None:
+def test_the_sender_is_found_by_vnet_address_and_mac() -> None:
     assert instance_at("vnet", "10.9.0.2", MAC) == "web"
     assert instance_at("vnet", "10.9.0.3", OTHER_MAC) == "db"
     assert instance_at("elsewhere", "10.9.0.2", OTHER_MAC) == "far-web"
 
 
-def test_whoever_does_not_fit_in_all_is_nobody() -> None:
+def test_a_sender_must_match_all_three() -> None:
     assert instance_at("vnet", "10.9.0.2", OTHER_MAC) == ""
     assert instance_at("vnet", "10.9.0.3", MAC) == ""
     assert instance_at("vnet", "10.9.0.9", MAC) == ""
@@ -104,19 +104,19 @@ def test_whoever_does_not_fit_in_all_is_nobody() -> None:
     assert instance_at("nowhere", "10.9.0.2", MAC) == ""
 
 
-def test_what_is_gone_asks_nothing() -> None:
+def test_a_gone_instance_or_adapter_matches_no_sender() -> None:
     for gone in ("web", "nic"):
         slice_ = two_vnets()
         slice_.gone(gone)
         assert instance_at("vnet", "10.9.0.2", MAC, KINDS.parse(slice_.objects)) == ""
 
 
-def test_a_adapter_of_two_machines_is_nobodys() -> None:
+def test_an_adapter_of_two_instances_matches_no_sender() -> None:
     slice_ = two_vnets()
     slice_.instance("copy", ("root",), ("nic",))
     assert instance_at("vnet", "10.9.0.2", MAC, KINDS.parse(slice_.objects)) == ""
 
 
-def test_names_can_not_forge_lines() -> None:
+def test_names_can_not_forge_lines_of_a_listing() -> None:
     tree: document.Tree = {"a b\nuser-data": "1", "c/d": "2"}
     assert document.listing(tree, ["metadata"]) == "a%20b%0Auser-data\nc/d"

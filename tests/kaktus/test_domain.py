@@ -1,4 +1,4 @@
-"""The domain as libvirt is told of it, to the letter."""
+"""The exact domain definition that libvirt gets."""
 
 from pathlib import Path
 from xml.etree import ElementTree
@@ -115,7 +115,7 @@ def test_the_whole_definition() -> None:
     assert domain.definition(CONFIG, *web(one_instance()), mark) == GOLDEN
 
 
-def test_with_kvm_it_has_the_hosts_processor() -> None:
+def test_a_kvm_guest_has_the_hosts_processor() -> None:
     text = domain.definition(replace(CONFIG, accelerator="kvm"), *web(one_instance()), MARK)
     assert ' type="kvm">' in text
     assert '<cpu mode="host-passthrough" check="none" migratable="on" />' in text
@@ -132,14 +132,14 @@ def test_a_mark_is_read_back() -> None:
     assert domain.mark_of(oldest) == Mark(WEB, "abc", ran_at=3, version=1)
 
 
-def test_a_mark_that_is_none_of_ours_counts_as_none() -> None:
+def test_an_invalid_mark_is_ignored() -> None:
     for text in ("<domain/>", f'<domain><metadata><m xmlns="{domain.NAMESPACE}"/></metadata></domain>'):
         assert domain.mark_of(ElementTree.fromstring(text)) is None  # noqa: S314
-    spoilt = GOLDEN.replace('ran="3"', 'ran="often"')
-    assert domain.mark_of(ElementTree.fromstring(spoilt)) is None  # noqa: S314
+    damaged = GOLDEN.replace('ran="3"', 'ran="often"')
+    assert domain.mark_of(ElementTree.fromstring(damaged)) is None  # noqa: S314
 
 
-def test_the_fingerprint_tells_one_definition_from_another_and_nothing_else() -> None:
+def test_the_fingerprint_changes_only_with_the_definition() -> None:
     slice_ = one_instance()
     before = domain.fingerprint(CONFIG, *web(slice_))
     slice_.instance("web", ("root", "data"), ("nic",), vcpus=2, memory=128 * MIB, user_data="#!/bin/sh")
@@ -148,15 +148,15 @@ def test_the_fingerprint_tells_one_definition_from_another_and_nothing_else() ->
     assert domain.fingerprint(CONFIG, *web(slice_)) != before
 
 
-def test_what_we_add_by_ourselves_is_no_change_of_what_was_asked_for() -> None:
-    """The fingerprint is what agents before the panic device wrote: their instances are not said to need a restart."""
+def test_devices_added_by_a_newer_agent_do_not_change_the_fingerprint() -> None:
+    """Agents before the panic device wrote this one; their instances must not be reported to need a restart."""
     assert (
         domain.fingerprint(CONFIG, *web(one_instance()))
         == "6b03cbbf2ea0edbbabe0022cd388a5d1d9b54dfce75bcdb88905deec08ade5b4"
     )
 
 
-def test_what_users_write_can_only_be_text() -> None:
+def test_text_of_users_is_escaped() -> None:
     slice_ = one_instance()
     slice_.vnet(interface="br0")
     text = domain.definition(CONFIG, *web(slice_), Mark(WEB, '"/><disk>'))
@@ -175,11 +175,11 @@ def test_a_path_reaches_libvirt_as_it_is_and_the_text_is_what_elementtree_writes
 
 
 def cluster_disk(_: Settings, pool: str, volume: str) -> DiskSource:
-    """Where a driver keeps disks that are no files."""
+    """The disk source of a driver whose disks are not files."""
     return DiskSource("network", "raw", (("protocol", "rbd"), ("name", f"{pool}/{volume}")))
 
 
-def test_a_disk_is_what_its_pools_driver_says(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_disk_source_comes_from_the_driver_of_its_pool(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(storage_pool.DISK_SOURCES, storage_pool_pb2.STORAGE_DRIVER_DIR, cluster_disk)
     element = ElementTree.fromstring(domain.definition(CONFIG, *web(one_instance()), MARK))  # noqa: S314
     first = element.find("devices/disk")

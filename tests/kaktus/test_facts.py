@@ -1,4 +1,4 @@
-"""What a host is made of."""
+"""The facts that a host reports: processor, memory and NUMA nodes."""
 
 from xml.etree import ElementTree
 
@@ -17,7 +17,7 @@ CAPABILITIES = """
 """
 
 
-def test_the_processor_and_its_nodes() -> None:
+def test_numa_nodes_and_cpu_flags() -> None:
     found = ElementTree.fromstring(CAPABILITIES)  # noqa: S314 - ours
     assert list(numa_nodes(found)) == [
         NumaNode(id=0, cpus="0-2,7-9", memory=1 << 20),
@@ -32,7 +32,7 @@ def test_the_processor_and_its_nodes() -> None:
 
 
 class Connection:
-    """What libvirt says of a host."""
+    """A libvirt connection with fixed answers."""
 
     def __init__(self, capabilities: str) -> None:
         self.capabilities = capabilities
@@ -59,7 +59,7 @@ def test_the_status_of_a_host() -> None:
     assert (found.cpus, found.memory, len(found.numa_nodes)) == (8, 1 << 30, 2)
 
 
-def test_what_libvirt_does_not_say_is_left_out() -> None:
+def test_facts_that_libvirt_lacks_are_left_out() -> None:
     connection = Connection("<capabilities><host/></capabilities>")
     assert (observe_facts(connection).cpu_model, list(observe_facts(connection).numa_nodes)) == ("", [])
     assert cpu_flags("") == []

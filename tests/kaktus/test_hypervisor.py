@@ -1,4 +1,4 @@
-"""Libvirt itself: what it reports of a guest's end, and calls that hang in it."""
+"""A real libvirt: how it reports the end of a guest, and calls that hang in it."""
 
 import asyncio
 import os
@@ -21,18 +21,18 @@ from .slices import id_of, slice_with_network
 pytestmark = pytest.mark.libvirt
 
 WEB, DB = id_of("web"), id_of("db")
-Story = Callable[[Hypervisor], Coroutine[Any, Any, None]]
+Scenario = Callable[[Hypervisor], Coroutine[Any, Any, None]]
 
 
 @pytest.fixture(scope="module")
 def host() -> Iterator[Host]:
-    with private_host() as made:
-        yield made
+    with private_host() as host:
+        yield host
 
 
 @pytest.fixture
-def machines(host: Host) -> Iterator[None]:
-    """Two that do nothing."""
+def instances(host: Host) -> Iterator[None]:
+    """Two instances that do nothing."""
     for id_ in (WEB, DB):
         path = host.base / f"{id_}.xml"
         path.write_text(
@@ -42,7 +42,7 @@ def machines(host: Host) -> Iterator[None]:
         host.virsh("define", str(path))
         host.virsh("start", f"kowa-{id_}")
     yield
-    for pid in host.guests():
+    for pid in host.guest_pids():
         os.kill(pid, signal.SIGKILL)
     for id_ in (WEB, DB):
         host.virsh("destroy", f"kowa-{id_}", check=False)
@@ -50,7 +50,7 @@ def machines(host: Host) -> Iterator[None]:
 
 
 class Halted:
-    """A domain whose processor QEMU could not go on with: of that libvirt says only that it is paused."""
+    """A domain that QEMU could not resume; libvirt reports it only as paused."""
 
     def __init__(self, reason: str) -> None:
         self.reason = reason
@@ -66,7 +66,7 @@ class Halted:
         self.is_destroyed = True
 
 
-def test_a_machine_that_needs_a_reset_is_switched_off_to_be_started_again() -> None:
+def test_a_domain_that_needs_a_reset_is_destroyed_for_a_new_start() -> None:
     halted = Halted("unable to execute QEMU command 'cont': Resetting the Virtual Machine is required")
     hypervisor._resume(halted)
     assert halted.is_destroyed
@@ -76,95 +76,95 @@ def test_a_machine_that_needs_a_reset_is_switched_off_to_be_started_again() -> N
     assert not other.is_destroyed
 
 
-def run_with(host: Host, story: Story) -> None:
+def run_with(host: Host, scenario: Scenario) -> None:
     async def run() -> None:
-        made = Hypervisor(host.uri, lambda: None)
+        connection = Hypervisor(host.uri, lambda: None)
         try:
-            await story(made)
+            await scenario(connection)
         finally:
-            await made.close()
+            await connection.close()
 
     asyncio.run(run())
 
 
-def process(host: Host, id_: str) -> int:
+def pid_of(host: Host, id_: str) -> int:
     return int((host.base / f"libvirt/run/qemu/kowa-{id_}.pid").read_text())
 
 
-async def ended(made: Hypervisor, id_: str) -> bool:
-    """Whether it left by itself, once it is off."""
+async def is_powered_off_by_guest(connection: Hypervisor, id_: str) -> bool:
+    """Waits until it is off; returns whether libvirt reports that its guest did it."""
     async with asyncio.timeout(20):
         while True:
-            found = next(domain for domain in await made.observe() if domain.id == id_)
+            found = next(domain for domain in await connection.observe() if domain.id == id_)
             if not found.is_on:
                 return found.powered_off
             await asyncio.sleep(0.05)
 
 
-def test_one_machine_that_hangs_delays_no_other(host: Host, machines: None, monkeypatch: pytest.MonkeyPatch) -> None:
-    async def story(made: Hypervisor) -> None:
-        await made.observe()
-        os.kill(process(host, WEB), signal.SIGSTOP)
+def test_a_hung_instance_delays_no_other(host: Host, instances: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def scenario(connection: Hypervisor) -> None:
+        await connection.observe()
+        os.kill(pid_of(host, WEB), signal.SIGSTOP)
         monkeypatch.setattr(hypervisor, "_CALL_TIMEOUT_S", 1.0)
         with pytest.raises(StepFailed, match="libvirt did not answer within 1 s"):
-            await made.suspend(WEB)
+            await connection.suspend(WEB)
         monkeypatch.setattr(hypervisor, "_CALL_TIMEOUT_S", 30.0)
-        began = time.monotonic()
+        started = time.monotonic()
         with pytest.raises(StepFailed, match="has not answered an earlier call yet"):
-            await made.reset(WEB)
-        await made.suspend(DB)
-        await made.resume(DB)
-        assert {domain.id: domain.is_on for domain in await made.observe()} == {WEB: True, DB: True}
-        assert time.monotonic() - began < 10
-        await made.cut_power(WEB)
-        assert not await ended(made, WEB)
+            await connection.reset(WEB)
+        await connection.suspend(DB)
+        await connection.resume(DB)
+        assert {domain.id: domain.is_on for domain in await connection.observe()} == {WEB: True, DB: True}
+        assert time.monotonic() - started < 10
+        await connection.cut_power(WEB)
+        assert not await is_powered_off_by_guest(connection, WEB)
         async with asyncio.timeout(10):
             while True:
                 try:
-                    await made.undefine(WEB)
+                    await connection.undefine(WEB)
                     break
                 except StepFailed:
                     await asyncio.sleep(0.05)
 
-    run_with(host, story)
+    run_with(host, scenario)
 
 
-def test_a_process_that_is_killed_is_no_guest_that_switches_itself_off(host: Host, machines: None) -> None:
-    async def story(made: Hypervisor) -> None:
-        await made.observe()
-        os.kill(process(host, WEB), signal.SIGTERM)
-        assert not await ended(made, WEB)
-        await made.start(WEB)
-        await made.resume(WEB)
-        os.kill(process(host, WEB), signal.SIGKILL)
-        assert not await ended(made, WEB)
+def test_a_killed_process_does_not_count_as_powered_off_by_its_guest(host: Host, instances: None) -> None:
+    async def scenario(connection: Hypervisor) -> None:
+        await connection.observe()
+        os.kill(pid_of(host, WEB), signal.SIGTERM)
+        assert not await is_powered_off_by_guest(connection, WEB)
+        await connection.start(WEB)
+        await connection.resume(WEB)
+        os.kill(pid_of(host, WEB), signal.SIGKILL)
+        assert not await is_powered_off_by_guest(connection, WEB)
 
-    run_with(host, story)
+    run_with(host, scenario)
 
 
-def test_a_libvirt_that_hangs_is_unavailable(host: Host, monkeypatch: pytest.MonkeyPatch) -> None:
-    async def story(made: Hypervisor) -> None:
+def test_a_hung_libvirt_is_unavailable(host: Host, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def scenario(connection: Hypervisor) -> None:
         monkeypatch.setattr(hypervisor, "_OPEN_TIMEOUT_S", 0.5)
         monkeypatch.setattr(hypervisor, "_CLOSE_TIMEOUT_S", 0.5)
         daemon = int((host.base / "libvirt/run/libvirtd.pid").read_text())
         os.kill(daemon, signal.SIGSTOP)
         try:
             with pytest.raises(LibvirtUnavailable, match=r"can't be reached: libvirt did not answer within 0\.5 s"):
-                await made.observe()
+                await connection.observe()
             with pytest.raises(LibvirtUnavailable, match="has not answered an earlier call yet"):
-                await made.observe()
-            began = time.monotonic()
-            await made.close()
-            assert time.monotonic() - began < 2
+                await connection.observe()
+            started = time.monotonic()
+            await connection.close()
+            assert time.monotonic() - started < 2
         finally:
             os.kill(daemon, signal.SIGCONT)
         await asyncio.sleep(0.5)
-        assert await made.observe() == []
+        assert await connection.observe() == []
 
-    run_with(host, story)
+    run_with(host, scenario)
 
 
-def test_the_agent_ends_though_a_machine_and_libvirt_hang(host: Host, machines: None) -> None:
+def test_the_agent_exits_although_libvirt_hangs(host: Host, instances: None) -> None:
     with host.agent() as agent:
         slice_ = slice_with_network()
         agent.send(slice_.objects)
@@ -173,7 +173,7 @@ def test_the_agent_ends_though_a_machine_and_libvirt_hang(host: Host, machines: 
         os.kill(daemon, signal.SIGSTOP)
         try:
             slice_.vnet()
-            agent.send(slice_.objects)  # it looks, and has no answer
+            agent.send(slice_.objects)  # it observes, and gets no answer
             time.sleep(1)
             agent.stop()
         finally:

@@ -1,4 +1,4 @@
-"""What of all that may be offered as an image becomes a template: what a machine starts from, and nothing else."""
+"""Image files that become templates, and those that are refused because no instance starts from them."""
 
 import asyncio
 import subprocess
@@ -16,7 +16,7 @@ KEY = "--object secret,id=k,data=secret"
 LUKS = "encrypt.format=luks,encrypt.key-secret=k,encrypt.iter-time=10"
 AES = "encrypt.format=aes,encrypt.key-secret=k"
 REFUSED = [
-    # what qemu-img or another program makes of it | what is said
+    # command that creates file d | part of the reason
     ("qemu-img create -f vmdk d 1M", "is a VMware disk (vmdk); convert it with `qemu-img convert -O qcow2"),
     ("qemu-img create -f vmdk -o subformat=monolithicFlat d 1M", "describes a VMware disk (vmdk); convert the disk"),
     ("qemu-img create -f vhdx d 1M", "is a Hyper-V disk (vhdx); convert it"),
@@ -44,9 +44,12 @@ REFUSED = [
     ("touch d", "is data, no disk image"),
     ("cp boots d && printf x >> d", "has 1049089 bytes, no multiple of 512: it was cut off"),
 ]  # fmt: skip
-TAKEN = [
+ACCEPTED = [
     ("cp boots d", "raw"),
-    ("cp boots d && printf CD001 | dd of=d bs=1 seek=32769 conv=notrunc", "raw"),  # a CD that is a disk, too
+    (
+        "cp boots d && printf CD001 | dd of=d bs=1 seek=32769 conv=notrunc",
+        "raw",
+    ),  # a hybrid: a CD and a disk image
     ("qemu-img convert -O qcow2 boots d", "qcow2"),
     ("qemu-img convert -O qcow2 -o compat=0.10 boots d", "qcow2"),
     ("qemu-img convert -O qcow2 -c -o compression_type=zlib boots d", "qcow2"),
@@ -56,57 +59,57 @@ TAKEN = [
     ("qemu-img convert -O qcow2 boots d && qemu-img snapshot -c s d", "qcow2"),
 ]
 HEADERS = [
-    # at | what stands there | what is said
-    (79, b"\x01", ""),  # it was not closed
+    # offset | value there | part of the reason, empty when accepted
+    (79, b"\x01", ""),  # the image was not closed
     (79, b"\x02", "is marked as corrupt; repair it with `qemu-img check -r all`"),
     (79, b"\x04", "refers to another file"),
-    (78, b"\x80", "the image can't be read"),  # a feature that nobody knows
-    (104, b"\x07", "the image can't be read"),  # a compression that nobody knows
+    (78, b"\x80", "the image can't be read"),  # an unknown feature
+    (104, b"\x07", "the image can't be read"),  # an unknown compression
     (35, b"\x02", "is an encrypted qcow2 image (LUKS); decrypt it"),
     (35, b"\x09", "is an encrypted qcow2 image; decrypt it"),
     (7, b"\x09", "is a damaged qcow2 image, or one of version 9"),
 ]
 
 
-def made(folder: Path, command: str) -> Path:
-    """What a shell makes as d; it may use `boots`, a raw image that does."""
+def create_image(folder: Path, command: str) -> Path:
+    """Runs a shell command that creates file d; it may use `boots`, a raw image that boots."""
     (folder / "boots").write_bytes(BOOTS)
     subprocess.run(["sh", "-e", "-c", command], cwd=folder, check=True, capture_output=True)
     return folder / "d"
 
 
-def why_not(path: Path) -> str:
+def refusal(path: Path) -> str:
     try:
         asyncio.run(image.verify(path))
-    except PermanentFailure as why:
-        return str(why)
+    except PermanentFailure as error:
+        return str(error)
     return ""
 
 
 @pytest.mark.parametrize(("command", "reason"), REFUSED)
-def test_what_no_machine_starts_from_is_refused_by_name_and_remedy(tmp_path: Path, command: str, reason: str) -> None:
-    assert reason in why_not(made(tmp_path, command))
+def test_an_unbootable_image_is_refused_with_a_remedy(tmp_path: Path, command: str, reason: str) -> None:
+    assert reason in refusal(create_image(tmp_path, command))
 
 
 @pytest.mark.slow
-def test_an_encrypted_image_of_qemu_itself_is_refused(tmp_path: Path) -> None:
+def test_an_image_encrypted_by_qemu_img_is_refused(tmp_path: Path) -> None:
     create = f"qemu-img create -f qcow2 {KEY} -o {LUKS} d 1M"
-    # On a busy machine it may be "unable to get accurate CPU usage", by which it chooses its iterations.
-    path = made(tmp_path, f"for try in 1 2 3 4 5 6 7 8 9; do if {create}; then exit; fi; done; exit 1")
-    assert "is an encrypted qcow2 image (LUKS); decrypt it" in why_not(path)
+    # On a busy machine qemu-img may be "unable to get accurate CPU usage", which it needs to choose its iterations.
+    path = create_image(tmp_path, f"for try in 1 2 3 4 5 6 7 8 9; do if {create}; then exit; fi; done; exit 1")
+    assert "is an encrypted qcow2 image (LUKS); decrypt it" in refusal(path)
 
 
-@pytest.mark.parametrize(("command", "format_"), TAKEN)
-def test_what_boots_is_taken_however_it_was_made(tmp_path: Path, command: str, format_: str) -> None:
-    assert asyncio.run(image.verify(made(tmp_path, command))) == format_
+@pytest.mark.parametrize(("command", "format_"), ACCEPTED)
+def test_a_bootable_image_is_accepted_in_any_format(tmp_path: Path, command: str, format_: str) -> None:
+    assert asyncio.run(image.verify(create_image(tmp_path, command))) == format_
 
 
-@pytest.mark.parametrize(("at", "value", "reason"), HEADERS)
-def test_a_header_says_what_it_is(tmp_path: Path, at: int, value: bytes, reason: str) -> None:
-    path = made(tmp_path, "qemu-img convert -O qcow2 boots d")
+@pytest.mark.parametrize(("offset", "value", "reason"), HEADERS)
+def test_flags_of_a_qcow2_header(tmp_path: Path, offset: int, value: bytes, reason: str) -> None:
+    path = create_image(tmp_path, "qemu-img convert -O qcow2 boots d")
     with path.open("r+b") as file:
-        file.seek(at)
+        file.seek(offset)
         file.write(value)
-    found = why_not(path)
+    found = refusal(path)
     assert reason in found
     assert bool(reason) == bool(found)

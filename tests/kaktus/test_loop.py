@@ -1,4 +1,4 @@
-"""The loop: what it does when a step fails, when libvirt is away, and what it reports meanwhile."""
+"""The converge loop: failing steps, an unavailable libvirt, and the reports meanwhile."""
 
 import asyncio
 from dataclasses import replace
@@ -16,57 +16,57 @@ from kowa.runtime.settings import VERSION
 from kowa.v2 import instance_pb2
 from tests.fleet_resources import content
 
-from .loop_bench import APPLIED, CONFIG, FAILED, WAITING, Bench, on_a_bench
+from .loop_harness import APPLIED, CONFIG, FAILED, WAITING, LoopHarness, run_scenario
 from .slices import id_of
 
 
 def test_all_is_applied_and_reported() -> None:
-    async def story(bench: Bench) -> None:
-        await bench.converge()
-        assert all(report.outcome == APPLIED for report in bench.feed.reports.values())
-        assert bench.report("web").observed_generation == 1
-        assert content(bench.report("web")).status == instance_pb2.InstanceStatus(
+    async def scenario(harness: LoopHarness) -> None:
+        await harness.converge()
+        assert all(report.outcome == APPLIED for report in harness.feed.reports.values())
+        assert harness.report("web").observed_generation == 1
+        assert content(harness.report("web")).status == instance_pb2.InstanceStatus(
             power=instance_pb2.POWER_RUNNING, addresses=["10.9.0.2"]
         )
-        assert content(bench.report("host")).status.version == VERSION
-        reports = dict(bench.feed.reports)
-        bench.feed.sent.clear()
-        await bench.converge(later=30)
-        assert bench.done == []
-        assert {report.id: report for report in bench.feed.sent} == reports
+        assert content(harness.report("host")).status.version == VERSION
+        reports = dict(harness.feed.reports)
+        harness.feed.sent.clear()
+        await harness.converge(elapsed=30)
+        assert harness.steps_done == []
+        assert {report.id: report for report in harness.feed.sent} == reports
 
-    on_a_bench(story)
+    run_scenario(scenario)
 
 
-def test_a_step_that_fails_delays_its_object_only_and_is_tried_again() -> None:
-    async def story(bench: Bench) -> None:
-        bench.fails["start web"] = StepFailed("no memory")
-        rest = await bench.converge()
+def test_a_failed_step_delays_only_its_object_and_is_retried() -> None:
+    async def scenario(harness: LoopHarness) -> None:
+        harness.step_errors["start web"] = StepFailed("no memory")
+        rest = await harness.converge()
         assert rest <= 1.0
-        assert bench.report("db").outcome == APPLIED
-        assert bench.report("web").outcome == WAITING
-        assert bench.report("web").message == "tries again: start web: no memory"
-        await bench.converge(later=0.5)
-        assert bench.done == []
+        assert harness.report("db").outcome == APPLIED
+        assert harness.report("web").outcome == WAITING
+        assert harness.report("web").message == "tries again: start web: no memory"
+        await harness.converge(elapsed=0.5)
+        assert harness.steps_done == []
         for _ in range(MAX_ATTEMPTS - 1):
-            await bench.converge(later=60)
-            assert bench.done == ["start web"]
-        assert bench.report("web").outcome == FAILED
-        bench.fails.clear()
-        await bench.converge(later=60)
-        assert bench.report("web").outcome == APPLIED
+            await harness.converge(elapsed=60)
+            assert harness.steps_done == ["start web"]
+        assert harness.report("web").outcome == FAILED
+        harness.step_errors.clear()
+        await harness.converge(elapsed=60)
+        assert harness.report("web").outcome == APPLIED
 
-    on_a_bench(story)
+    run_scenario(scenario)
 
 
-def test_an_unexpected_error_of_a_step_ends_nothing_else() -> None:
-    async def story(bench: Bench) -> None:
-        bench.fails["create volume root"] = RuntimeError("what?")
-        await bench.converge()
-        assert bench.report("db").outcome == APPLIED
-        assert bench.report("root").message == "tries again: create volume root: what?"
+def test_an_unexpected_error_of_a_step_stops_no_other_object() -> None:
+    async def scenario(harness: LoopHarness) -> None:
+        harness.step_errors["create volume root"] = RuntimeError("what?")
+        await harness.converge()
+        assert harness.report("db").outcome == APPLIED
+        assert harness.report("root").message == "tries again: create volume root: what?"
 
-    on_a_bench(story)
+    run_scenario(scenario)
 
 
 def test_an_object_whose_plan_or_status_fails_does_so_alone(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -75,157 +75,159 @@ def test_an_object_whose_plan_or_status_fails_does_so_alone(monkeypatch: pytest.
             raise KeyError("what?")
         return plan_volume(self, view, wanted)
 
-    async def story(bench: Bench) -> None:
-        await bench.converge()
-        images = bench.host.images
+    async def scenario(harness: LoopHarness) -> None:
+        await harness.converge()
+        images = harness.host.images
         images[id_of("root")] = replace(images[id_of("root")], allocation=1 << 70)
-        bench.feed.slice.instance("web", ("root",), ("nic",), power=instance_pb2.POWER_STOPPED)
+        harness.feed.slice.instance("web", ("root",), ("nic",), power=instance_pb2.POWER_STOPPED)
         monkeypatch.setattr(Volumes, "plan", plan)
-        assert await bench.converge() == OBSERVE_INTERVAL_S
-        assert bench.report("data").outcome == FAILED
-        assert bench.report("data").message == "can't be planned, see the agent's log: KeyError('what?')"
-        assert bench.report("root").outcome == FAILED
-        assert bench.report("root").message.startswith("its status can't be reported, see the agent's log: ValueError(")
-        assert bench.report("web").outcome == APPLIED
-        assert not bench.host.domains[id_of("web")].is_on
+        assert await harness.converge() == OBSERVE_INTERVAL_S
+        assert harness.report("data").outcome == FAILED
+        assert harness.report("data").message == "can't be planned, see the agent's log: KeyError('what?')"
+        assert harness.report("root").outcome == FAILED
+        message = harness.report("root").message
+        assert message.startswith("its status can't be reported, see the agent's log: ValueError(")
+        assert harness.report("web").outcome == APPLIED
+        assert not harness.host.domains[id_of("web")].is_on
 
     plan_volume = Volumes.plan
-    on_a_bench(story)
+    run_scenario(scenario)
 
 
 def test_a_definition_that_is_not_xml_fails_its_instance_only() -> None:
-    async def story(bench: Bench) -> None:
-        await bench.converge()
-        bench.loop.settings = structs.replace(CONFIG, pools=Path("/pools\x01"))
-        await bench.converge()
-        assert bench.report("web").outcome == WAITING
-        assert bench.report("web").message.startswith("tries again: redefine web: not well-formed")
-        assert bench.report("root").outcome == APPLIED
-        bench.feed.slice.instance("web", ("root",), ("nic",), power=instance_pb2.POWER_STOPPED)
-        await bench.converge(later=60)
-        assert not bench.host.domains[id_of("web")].is_on
+    async def scenario(harness: LoopHarness) -> None:
+        await harness.converge()
+        harness.loop.settings = structs.replace(CONFIG, pools=Path("/pools\x01"))
+        await harness.converge()
+        assert harness.report("web").outcome == WAITING
+        assert harness.report("web").message.startswith("tries again: redefine web: not well-formed")
+        assert harness.report("root").outcome == APPLIED
+        harness.feed.slice.instance("web", ("root",), ("nic",), power=instance_pb2.POWER_STOPPED)
+        await harness.converge(elapsed=60)
+        assert not harness.host.domains[id_of("web")].is_on
 
-    on_a_bench(story)
-
-
-def test_what_never_succeeds_delays_nothing_for_ever() -> None:
-    async def story(bench: Bench) -> None:
-        bench.fails["start web"] = StepFailed("no memory")
-        await bench.converge()
-        bench.host.memory.failures[id_of("web")].attempts = 5000
-        bench.host.switch_off(id_of("db"), by_guest=False)
-        await bench.converge(later=61)
-        assert bench.report("web").outcome == FAILED
-        assert content(bench.report("db")).status.power == instance_pb2.POWER_RUNNING
-        await bench.converge(later=61)
-        assert bench.done == ["start web"]
-
-    on_a_bench(story)
+    run_scenario(scenario)
 
 
-def test_an_error_around_a_step_delays_no_other_object(monkeypatch: pytest.MonkeyPatch) -> None:
-    def spoilt(_: Memory, id_: str, steps: str) -> int:
+def test_a_step_that_always_fails_delays_no_other_object() -> None:
+    async def scenario(harness: LoopHarness) -> None:
+        harness.step_errors["start web"] = StepFailed("no memory")
+        await harness.converge()
+        harness.host.memory.failures[id_of("web")].attempts = 5000
+        harness.host.switch_off(id_of("db"), by_guest=False)
+        await harness.converge(elapsed=61)
+        assert harness.report("web").outcome == FAILED
+        assert content(harness.report("db")).status.power == instance_pb2.POWER_RUNNING
+        await harness.converge(elapsed=61)
+        assert harness.steps_done == ["start web"]
+
+    run_scenario(scenario)
+
+
+def test_an_error_outside_a_step_delays_no_other_object(monkeypatch: pytest.MonkeyPatch) -> None:
+    def count_repeats(_: Memory, id_: str, steps: str) -> int:
         if id_ == id_of("root"):
             raise RuntimeError(steps)
         return 1
 
-    async def story(bench: Bench) -> None:
-        monkeypatch.setattr(Memory, "count_repeats", spoilt)
-        await bench.converge()
-        assert bench.report("db").outcome == APPLIED
+    async def scenario(harness: LoopHarness) -> None:
+        monkeypatch.setattr(Memory, "count_repeats", count_repeats)
+        await harness.converge()
+        assert harness.report("db").outcome == APPLIED
 
-    on_a_bench(story)
-
-
-def test_what_is_given_up_stays_so_until_its_generation_changes() -> None:
-    async def story(bench: Bench) -> None:
-        bench.fails["create volume root"] = PermanentFailure("no such driver")
-        await bench.converge()
-        await bench.converge(later=3600)
-        assert bench.done == []
-        assert (bench.report("root").outcome, bench.report("root").message) == (FAILED, "no such driver")
-        assert bench.report("root").observed_generation == 1
-        bench.fails.clear()
-        bench.feed.slice.volume("root")
-        await bench.converge()
-        assert bench.report("root").outcome == APPLIED
-
-    on_a_bench(story)
+    run_scenario(scenario)
 
 
-def test_while_libvirt_is_away_everything_waits() -> None:
-    async def story(bench: Bench) -> None:
-        await bench.converge()
-        bench.seen.unavailable = "libvirt went away"
-        bench.feed.slice.gone("db")
-        await bench.converge()
-        assert bench.report("web").outcome == WAITING
-        assert bench.report("web").message == "libvirt went away"
-        assert bench.report("web").observed_generation == 1
-        assert bench.report("db").gone is False
-        assert bench.report("region").outcome == APPLIED
-        assert content(bench.report("web")).status.power == instance_pb2.POWER_UNSPECIFIED
-        assert content(bench.report("pool")).status.capacity == 1 << 40
-        bench.seen.unavailable = ""
-        await bench.converge()
-        assert bench.report("web").outcome == APPLIED
-        assert bench.report("db").gone is True
+def test_a_permanent_failure_lasts_until_the_generation_changes() -> None:
+    async def scenario(harness: LoopHarness) -> None:
+        harness.step_errors["create volume root"] = PermanentFailure("no such driver")
+        await harness.converge()
+        await harness.converge(elapsed=3600)
+        assert harness.steps_done == []
+        assert (harness.report("root").outcome, harness.report("root").message) == (FAILED, "no such driver")
+        assert harness.report("root").observed_generation == 1
+        harness.step_errors.clear()
+        harness.feed.slice.volume("root")
+        await harness.converge()
+        assert harness.report("root").outcome == APPLIED
 
-    on_a_bench(story)
+    run_scenario(scenario)
 
 
-def test_what_fails_while_the_host_is_observed_is_reported_as_unavailable() -> None:
-    async def story(bench: Bench) -> None:
-        await bench.converge()
-        bench.seen.crash = ValueError("no such number")
-        await bench.converge()
-        assert (bench.report("web").outcome, bench.report("web").message) == (WAITING, "no such number")
+def test_all_objects_wait_while_libvirt_is_unavailable() -> None:
+    async def scenario(harness: LoopHarness) -> None:
+        await harness.converge()
+        harness.observed_host.unavailable = "libvirt went away"
+        harness.feed.slice.gone("db")
+        await harness.converge()
+        assert harness.report("web").outcome == WAITING
+        assert harness.report("web").message == "libvirt went away"
+        assert harness.report("web").observed_generation == 1
+        assert harness.report("db").gone is False
+        assert harness.report("region").outcome == APPLIED
+        assert content(harness.report("web")).status.power == instance_pb2.POWER_UNSPECIFIED
+        assert content(harness.report("pool")).status.capacity == 1 << 40
+        harness.observed_host.unavailable = ""
+        await harness.converge()
+        assert harness.report("web").outcome == APPLIED
+        assert harness.report("db").gone is True
 
-    on_a_bench(story)
+    run_scenario(scenario)
 
 
-def test_what_a_volume_takes_is_reported_in_large_units() -> None:
-    async def story(bench: Bench) -> None:
-        await bench.converge()
-        images = bench.host.images
+def test_objects_wait_while_observing_the_host_fails() -> None:
+    async def scenario(harness: LoopHarness) -> None:
+        await harness.converge()
+        harness.observed_host.crash = ValueError("no such number")
+        await harness.converge()
+        assert (harness.report("web").outcome, harness.report("web").message) == (WAITING, "no such number")
+
+    run_scenario(scenario)
+
+
+def test_the_allocation_of_a_volume_is_reported_in_large_units() -> None:
+    async def scenario(harness: LoopHarness) -> None:
+        await harness.converge()
+        images = harness.host.images
         for allocation in (SPACE_UNIT_BYTES, SPACE_UNIT_BYTES + 1, 2 * SPACE_UNIT_BYTES - 1):
             images[id_of("root")] = replace(images[id_of("root")], allocation=allocation)
-            await bench.converge()
-            assert content(bench.report("root")).status.allocation == SPACE_UNIT_BYTES
+            await harness.converge()
+            assert content(harness.report("root")).status.allocation == SPACE_UNIT_BYTES
 
-    on_a_bench(story)
-
-
-def test_steps_that_are_needed_again_and_again_slow_down() -> None:
-    async def story(bench: Bench) -> None:
-        await bench.converge()
-        bench.host.filters = Forgetful()
-        await bench.converge()
-        assert len(bench.done) < 10
-        assert bench.report("web").message == "tries again: does not come to rest: filter taps of web"
-
-    on_a_bench(story)
+    run_scenario(scenario)
 
 
-class Forgetful(dict[str, str]):
-    """Rules that somebody removes as soon as they are put."""
+def test_steps_that_are_needed_repeatedly_slow_down() -> None:
+    async def scenario(harness: LoopHarness) -> None:
+        await harness.converge()
+        harness.host.filters = ForgetfulDict()
+        await harness.converge()
+        assert len(harness.steps_done) < 10
+        assert harness.report("web").message == "tries again: does not come to rest: filter taps of web"
+
+    run_scenario(scenario)
+
+
+class ForgetfulDict(dict[str, str]):
+    """Filters that are removed as soon as they are put."""
 
     def __setitem__(self, key: str, value: str) -> None:
-        """Gone at once."""
+        """Stores nothing."""
 
 
-def test_it_runs_until_cancelled_and_wakes_when_something_changes() -> None:
-    async def story(bench: Bench) -> None:
-        running = asyncio.create_task(bench.loop.run())
-        await bench.feed.until(lambda: id_of("web") in bench.feed.reports and bench.report("web").outcome == APPLIED)
-        bench.feed.slice.gone("web")
-        bench.feed.move()
-        await bench.feed.until(lambda: bench.report("web").gone)
-        bench.host.switch_off(id_of("db"), by_guest=False)
-        bench.loop.wake()
-        await bench.feed.until(lambda: content(bench.report("db")).status.restarts == 1)
+def test_the_loop_runs_until_cancelled_and_wakes_on_changes() -> None:
+    async def scenario(harness: LoopHarness) -> None:
+        running = asyncio.create_task(harness.loop.run())
+        reports = harness.feed.reports
+        await harness.feed.until(lambda: id_of("web") in reports and harness.report("web").outcome == APPLIED)
+        harness.feed.slice.gone("web")
+        harness.feed.notify_change()
+        await harness.feed.until(lambda: harness.report("web").gone)
+        harness.host.switch_off(id_of("db"), by_guest=False)
+        harness.loop.wake()
+        await harness.feed.until(lambda: content(harness.report("db")).status.restarts == 1)
         running.cancel()
         await asyncio.gather(running, return_exceptions=True)
         assert running.cancelled()
 
-    on_a_bench(story)
+    run_scenario(scenario)

@@ -1,4 +1,4 @@
-"""Where the metadata service can be reached from, and where not: two hosts on one wire, and somebody else on it."""
+"""The metadata service is reached only by guests of its host: two hosts on one network, and an unrelated machine."""
 
 import json
 import subprocess
@@ -23,21 +23,21 @@ HERE = Path(__file__).parent
 LISTING = [
     {"rule": {"chain": chain, "comment": nftables.METADATA_FINGERPRINT}} for chain in ["forward"] * 5 + ["input"]
 ]
-KNOCK = """
+CONNECT_MANY = """
 import select, socket, sys
-doors = [socket.socket() for _ in range(int(sys.argv[1]))]
-ear = select.epoll()
-for door in doors:
-    door.setblocking(False)
-    ear.register(door, select.EPOLLIN | select.EPOLLERR | select.EPOLLET)
-    door.connect_ex(("169.254.169.254", 81))  # where nobody listens, and the kernel says so
-while ear.poll(0.5):
+sockets = [socket.socket() for _ in range(int(sys.argv[1]))]
+poller = select.epoll()
+for each in sockets:
+    each.setblocking(False)
+    poller.register(each, select.EPOLLIN | select.EPOLLERR | select.EPOLLET)
+    each.connect_ex(("169.254.169.254", 81))  # a closed port, answered with RST
+while poller.poll(0.5):
     pass
-print(sum(door.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR) != 0 for door in doors))
+print(sum(each.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR) != 0 for each in sockets))
 """
 
 
-def test_the_whole_transaction() -> None:
+def test_metadata_script() -> None:
     hook = "{{ type filter hook {0} priority 0; policy accept; }}"
     rules = {
         "forward": [
@@ -59,7 +59,7 @@ def test_the_whole_transaction() -> None:
     assert nftables.metadata_script("t").splitlines() == expected
 
 
-def test_only_a_whole_table_has_the_fingerprint() -> None:
+def test_only_a_complete_table_has_the_fingerprint() -> None:
     output = {"rule": {"chain": "output", "comment": nftables.METADATA_FINGERPRINT}}
     stray = {"rule": {"chain": "output"}}
     for more, is_ours in (([output] * 2, True), ([output], False), ([output] * 3, False), ([output, stray], False)):
@@ -67,23 +67,24 @@ def test_only_a_whole_table_has_the_fingerprint() -> None:
         assert (found == nftables.METADATA_FINGERPRINT) == is_ours
 
 
-class Wire:
-    """Hosts `one` and `two`, each with a bridge and a machine on it, and a stranger plugged into the first."""
+class TwoHostNetwork:
+    """Hosts `one` and `two`, each with a bridge and a guest on it, and a stranger on the bridge of the first."""
 
     def __init__(self) -> None:
         self._run = uuid.uuid4().hex[:6]
         self._names: list[str] = []
 
-    def box(self, name: str) -> str:
-        made = f"kw-{self._run}-{name}"
-        if made not in self._names:
-            self._names.append(made)
-            subprocess.run(["ip", "netns", "add", made], check=True)
-        return made
+    def namespace(self, name: str) -> str:
+        """The namespace for a host or guest, created if need be."""
+        namespace = f"kw-{self._run}-{name}"
+        if namespace not in self._names:
+            self._names.append(namespace)
+            subprocess.run(["ip", "netns", "add", namespace], check=True)
+        return namespace
 
-    def run(self, box: str, command: str, *, check: bool = True) -> str:
+    def run(self, machine: str, command: str, *, check: bool = True) -> str:
         done = subprocess.run(
-            ["ip", "netns", "exec", self.box(box), *command.split()],
+            ["ip", "netns", "exec", self.namespace(machine), *command.split()],
             capture_output=True, text=True, check=False, timeout=30,
         )  # fmt: skip
         assert done.returncode == 0 or not check, f"{command}: {done.stderr}"
@@ -97,34 +98,35 @@ class Wire:
                 host, f"kt00000000000{number}", f"guest-{host}", f"10.9.0.{number + 1}", f"02:00:00:00:00:0{number}"
             )
         self._plug("one", "eth9", "stranger", "10.9.0.9", "02:00:00:00:00:09")
-        self.run("one", f"ip link add eth1 type veth peer name eth1 netns {self.box('two')}")
+        self.run("one", f"ip link add eth1 type veth peer name eth1 netns {self.namespace('two')}")
         for host in ("one", "two"):
             self.run(host, "ip link set eth1 mtu 9000 master br0 up")
         self.run("one", "ip addr add 10.9.0.1/24 dev br0")
         self.run("one", f"ip route add {SERVICE}/32 dev br0")
 
-    def _plug(self, host: str, port: str, box: str, address: str, mac: str) -> None:
-        self.run(host, f"ip link add {port} type veth peer name eth0 address {mac} netns {self.box(box)}")
+    def _plug(self, host: str, port: str, machine: str, address: str, mac: str) -> None:
+        self.run(host, f"ip link add {port} type veth peer name eth0 address {mac} netns {self.namespace(machine)}")
         self.run(host, f"ip link set {port} mtu 9000 master br0 up")
-        self.run(box, "ip link set eth0 mtu 9000")
-        self.be(box, mac, address)
+        self.run(machine, "ip link set eth0 mtu 9000")
+        self.set_addresses(machine, mac, address)
 
-    def be(self, box: str, mac: str, *addresses: str) -> None:
+    def set_addresses(self, machine: str, mac: str, *addresses: str) -> None:
         for command in (
             "ip addr flush dev eth0",
             "ip link set eth0 down",
             f"ip link set eth0 address {mac} up",
             *(f"ip addr add {address if '/' in address else address + '/24'} dev eth0" for address in addresses),
         ):
-            self.run(box, command)
+            self.run(machine, command)
         if f"{SERVICE}/32" not in addresses:
-            self.run(box, f"ip route add {SERVICE}/32 dev eth0 scope link")
+            self.run(machine, f"ip route add {SERVICE}/32 dev eth0 scope link")
 
     @contextmanager
-    def served(self, host: str, address: str, mac: str) -> Iterator[None]:
+    def serving(self, host: str, address: str, mac: str) -> Iterator[None]:
+        """A metadata service on a host, for a guest with these addresses."""
         command = [sys.executable, str(HERE / "metadata_service.py"), "br0", "vnet", address, mac]
         with subprocess.Popen(
-            ["ip", "netns", "exec", self.box(host), *command],
+            ["ip", "netns", "exec", self.namespace(host), *command],
             env={"PYTHONPATH": f"{REPOSITORY}:{REPOSITORY}/sdk", "PATH": "/usr/sbin:/usr/bin:/sbin:/bin"},
             stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
         ) as process:  # fmt: skip
@@ -135,8 +137,10 @@ class Wire:
             process.stdin.close()
             assert process.wait(20) == 0
 
-    def request_token(self, box: str, limit: float = 1.5) -> dict[str, object]:
-        answer: dict[str, object] = json.loads(self.run(box, f"{sys.executable} {HERE / 'token_client.py'} {limit}"))
+    def request_token(self, machine: str, timeout: float = 1.5) -> dict[str, object]:
+        answer: dict[str, object] = json.loads(
+            self.run(machine, f"{sys.executable} {HERE / 'token_client.py'} {timeout}")
+        )
         return answer
 
     def close(self) -> None:
@@ -145,89 +149,93 @@ class Wire:
 
 
 @pytest.fixture(scope="module")
-def bare() -> Iterator[Wire]:
-    made = Wire()
+def network_without_service() -> Iterator[TwoHostNetwork]:
+    network = TwoHostNetwork()
     try:
-        made.build()
-        yield made
+        network.build()
+        yield network
     finally:
-        made.close()
+        network.close()
 
 
 @pytest.fixture(scope="module")
-def wire(bare: Wire) -> Iterator[Wire]:
-    """Each host serves its own machine."""
-    with bare.served("one", "10.9.0.2", "02:00:00:00:00:01"), bare.served("two", "10.9.0.3", "02:00:00:00:00:02"):
-        yield bare
+def network(network_without_service: TwoHostNetwork) -> Iterator[TwoHostNetwork]:
+    """The network with a service on each host for its own guest."""
+    network = network_without_service
+    with (
+        network.serving("one", "10.9.0.2", "02:00:00:00:00:01"),
+        network.serving("two", "10.9.0.3", "02:00:00:00:00:02"),
+    ):
+        yield network
 
 
 ANSWERED = {"status": "HTTP/1.1 200 OK", "arp": [reserved.metadata_mac(id_of("vnet"))], "ttl": [1]}
-NOTHING = {"status": "", "arp": [], "ttl": []}
+NO_ANSWER = {"status": "", "arp": [], "ttl": []}
 
 
 @pytest.mark.libvirt
-def test_a_bridge_that_was_there_is_as_it_was(bare: Wire) -> None:
+def test_an_existing_bridge_is_unchanged(network_without_service: TwoHostNetwork) -> None:
     def bridge() -> str:
-        """Its MTU and hardware address among it."""
-        return bare.run("one", "ip -d -o link show br0").partition(" promiscuity ")[0]
+        """Its link as `ip` shows it, MTU and hardware address included."""
+        return network_without_service.run("one", "ip -d -o link show br0").partition(" promiscuity ")[0]
 
     before = bridge()
-    with bare.served("one", "10.9.0.2", "02:00:00:00:00:01"):
+    with network_without_service.serving("one", "10.9.0.2", "02:00:00:00:00:01"):
         assert "mtu 9000" in before
         assert bridge() == before
-        assert PORT in bare.run("one", "ip link")
+        assert PORT in network_without_service.run("one", "ip link")
     assert bridge() == before
-    assert PORT not in bare.run("one", "ip link")
-    assert bare.run("one", "nft list ruleset") == ""
+    assert PORT not in network_without_service.run("one", "ip link")
+    assert network_without_service.run("one", "nft list ruleset") == ""
 
 
 @pytest.mark.libvirt
-def test_who_is_served_nowhere_has_no_answer(bare: Wire) -> None:
-    assert bare.request_token("guest-one") == NOTHING
+def test_no_answer_without_a_service(network_without_service: TwoHostNetwork) -> None:
+    assert network_without_service.request_token("guest-one") == NO_ANSWER
 
 
 @pytest.mark.libvirt
-def test_each_machine_is_answered_once_by_its_own_host_and_no_hop_further(wire: Wire) -> None:
-    for box in ("guest-one", "guest-two"):
-        wire.run(box, "ip neigh flush dev eth0")
-        assert wire.request_token(box) == ANSWERED
+def test_each_guest_is_answered_once_by_its_own_host_with_ttl_1(network: TwoHostNetwork) -> None:
+    for machine in ("guest-one", "guest-two"):
+        network.run(machine, "ip neigh flush dev eth0")
+        assert network.request_token(machine) == ANSWERED
 
 
 @pytest.mark.libvirt
-def test_others_on_the_wire_have_no_answer(wire: Wire) -> None:
-    assert wire.request_token("stranger") == NOTHING
-    wire.be("stranger", "02:00:00:00:00:09", "10.9.0.2")
-    assert wire.request_token("stranger") == NOTHING
+def test_a_stranger_on_the_network_gets_no_answer(network: TwoHostNetwork) -> None:
+    assert network.request_token("stranger") == NO_ANSWER
+    network.set_addresses("stranger", "02:00:00:00:00:09", "10.9.0.2")
+    assert network.request_token("stranger") == NO_ANSWER
 
 
 @pytest.mark.libvirt
-def test_nor_has_the_host_itself(wire: Wire) -> None:
-    assert "1 received" in wire.run("one", "ping -c 1 -W 5 10.9.0.2")
-    assert "0 received" in wire.run("one", f"ping -c 1 -W 1 {SERVICE}", check=False)
-    assert SERVICE not in wire.run("one", "ip addr")
+def test_the_host_gets_no_answer(network: TwoHostNetwork) -> None:
+    assert "1 received" in network.run("one", "ping -c 1 -W 5 10.9.0.2")
+    assert "0 received" in network.run("one", f"ping -c 1 -W 1 {SERVICE}", check=False)
+    assert SERVICE not in network.run("one", "ip addr")
 
 
 @pytest.mark.libvirt
-def test_answers_of_others_in_its_place_are_dropped(wire: Wire) -> None:
-    wire.be("stranger", "02:00:00:00:00:09", "10.9.0.9", f"{SERVICE}/32")
-    wire.run("guest-one", "ip neigh flush dev eth0")
-    assert wire.request_token("guest-one") == ANSWERED
-    wire.run("stranger", f"{sys.executable} {HERE / 'arp_announcer.py'} 02:00:00:00:00:09")
-    assert wire.request_token("guest-one", 0.5)["status"] == ANSWERED["status"]
-    assert "02:00:00:00:00:09" not in wire.run("guest-one", "ip neigh")
+def test_spoofed_arp_is_dropped(network: TwoHostNetwork) -> None:
+    network.set_addresses("stranger", "02:00:00:00:00:09", "10.9.0.9", f"{SERVICE}/32")
+    network.run("guest-one", "ip neigh flush dev eth0")
+    assert network.request_token("guest-one") == ANSWERED
+    network.run("stranger", f"{sys.executable} {HERE / 'arp_announcer.py'} 02:00:00:00:00:09")
+    assert network.request_token("guest-one", 0.5)["status"] == ANSWERED["status"]
+    assert "02:00:00:00:00:09" not in network.run("guest-one", "ip neigh")
 
 
 @pytest.mark.libvirt
-def test_nor_does_its_hardware_address_lead_elsewhere(wire: Wire) -> None:
-    wire.be("stranger", reserved.metadata_mac(id_of("vnet")), "10.9.0.8")
-    assert "0 received" in wire.run("stranger", "ping -c 1 -W 1 10.9.0.2", check=False)  # the answer is not for it
-    assert wire.request_token("guest-one")["status"] == ANSWERED["status"]
+def test_a_spoofed_service_mac_gets_no_traffic(network: TwoHostNetwork) -> None:
+    network.set_addresses("stranger", reserved.metadata_mac(id_of("vnet")), "10.9.0.8")
+    assert "0 received" in network.run("stranger", "ping -c 1 -W 1 10.9.0.2", check=False)  # replies do not reach it
+    assert network.request_token("guest-one")["status"] == ANSWERED["status"]
 
 
 @pytest.mark.libvirt
-def test_a_machine_may_send_many_requests_but_not_any_number(wire: Wire) -> None:
-    knock = ["ip", "netns", "exec", wire.box("guest-one"), sys.executable, "-c", KNOCK, "600"]
-    answered = int(subprocess.run(knock, check=True, capture_output=True, text=True, timeout=30).stdout)
+def test_connections_of_a_guest_are_rate_limited(network: TwoHostNetwork) -> None:
+    connect = ["ip", "netns", "exec", network.namespace("guest-one"), sys.executable, "-c", CONNECT_MANY, "600"]
+    answered = int(subprocess.run(connect, check=True, capture_output=True, text=True, timeout=30).stdout)
     assert 200 <= answered < 400
-    assert wire.request_token("guest-one")["status"] == ANSWERED["status"]
-    assert "asking" in wire.run("one", "nft -j list ruleset")
+    assert network.request_token("guest-one")["status"] == ANSWERED["status"]
+    assert "asking" in network.run("one", "nft -j list ruleset")

@@ -1,4 +1,4 @@
-"""What an instance reads when it boots."""
+"""The seed, an ISO image that an instance reads when it boots."""
 
 import asyncio
 import io
@@ -60,7 +60,7 @@ def write(config: Settings) -> None:
     asyncio.run(Seeds(config).write(*web()))
 
 
-def look(config: Settings) -> dict[str, str]:
+def observe(config: Settings) -> dict[str, str]:
     return asyncio.run(Seeds(config).observe())
 
 
@@ -68,7 +68,7 @@ def remove(config: Settings) -> None:
     asyncio.run(Seeds(config).remove(WEB))
 
 
-def test_its_files() -> None:
+def test_contents() -> None:
     assert seed.contents(CONFIG, *web(ssh_keys=("ssh-ed25519 AAAA me",))) == {
         "meta-data": META_DATA,
         "user-data": "#cloud-config\nssh_authorized_keys:\n- ssh-ed25519 AAAA me\n",
@@ -76,26 +76,26 @@ def test_its_files() -> None:
     }
 
 
-def test_user_data_goes_in_as_it_is() -> None:
+def test_user_data_is_unchanged() -> None:
     assert seed.contents(CONFIG, *web(user_data="#!/bin/sh\n\ttrue"))["user-data"] == "#!/bin/sh\n\ttrue"
 
 
-def test_without_keys_no_file_names_keys() -> None:
+def test_without_ssh_keys_no_file_mentions_keys() -> None:
     files = seed.contents(CONFIG, *web())
     assert files["user-data"] == "#cloud-config\n"
     assert "public-keys" not in files["meta-data"]
 
 
-def test_an_operator_may_leave_out_the_way_to_the_metadata_service() -> None:
+def test_the_route_to_the_metadata_service_can_be_disabled() -> None:
     files = seed.contents(replace(CONFIG, metadata_route=False), *web())
     routes = yaml.safe_load(files["network-config"])["ethernets"]["eth0"]["routes"]
     assert routes == [{"to": "0.0.0.0/0", "via": "10.9.0.1"}]
 
 
-def test_it_is_written_once_and_read_back(tmp_path: Path) -> None:
+def test_a_written_seed_is_read_back(tmp_path: Path) -> None:
     config = settings_of(tmp_path / "pools", tmp_path / "instances")
     write(config)
-    assert look(config) == {WEB: seed.fingerprint(config, *web())}
+    assert observe(config) == {WEB: seed.fingerprint(config, *web())}
     path = config.seed(WEB)
     assert stat.S_IMODE(path.stat().st_mode) == 0o640
     iso = pycdlib.PyCdlib()
@@ -103,36 +103,36 @@ def test_it_is_written_once_and_read_back(tmp_path: Path) -> None:
     assert iso.pvd.volume_identifier.strip() == b"cidata"
     for name, text in seed.contents(config, *web()).items():
         for kind in ("rr_path", "joliet_path"):
-            into = io.BytesIO()
-            iso.get_file_from_iso_fp(into, **{kind: "/" + name})
-            assert into.getvalue().decode() == text
+            content = io.BytesIO()
+            iso.get_file_from_iso_fp(content, **{kind: "/" + name})
+            assert content.getvalue().decode() == text
     iso.close()
 
 
-def test_another_content_is_another_seed(tmp_path: Path) -> None:
+def test_other_contents_have_another_fingerprint(tmp_path: Path) -> None:
     config = settings_of(tmp_path / "pools", tmp_path / "instances")
     write(config)
-    assert look(config)[WEB] != seed.fingerprint(config, *web(user_data="#!/bin/sh"))
+    assert observe(config)[WEB] != seed.fingerprint(config, *web(user_data="#!/bin/sh"))
 
 
-def test_a_spoilt_seed_is_not_taken_for_a_good_one(tmp_path: Path) -> None:
+def test_a_damaged_seed_has_no_fingerprint(tmp_path: Path) -> None:
     config = settings_of(tmp_path / "pools", tmp_path / "instances")
     write(config)
     config.seed(WEB).write_bytes(b"")
-    assert look(config) == {WEB: ""}
+    assert observe(config) == {WEB: ""}
 
 
-def test_removed_nothing_is_left(tmp_path: Path) -> None:
+def test_removing_leaves_no_file(tmp_path: Path) -> None:
     config = settings_of(tmp_path / "pools", tmp_path / "instances")
     write(config)
-    for name in ("console.log", "console.log.0", "console.log.1"):  # as libvirt's log daemon turns them over
+    for name in ("console.log", "console.log.0", "console.log.1"):  # as libvirt's log daemon rotates them
         (config.instances / WEB / name).write_text("booting")
     remove(config)
     remove(config)
     assert list(config.instances.iterdir()) == []
 
 
-def test_nothing_that_a_link_leads_to_is_removed(tmp_path: Path) -> None:
+def test_removing_does_not_follow_links(tmp_path: Path) -> None:
     config = settings_of(tmp_path / "pools", tmp_path / "instances")
     elsewhere = tmp_path / "elsewhere"
     elsewhere.mkdir()

@@ -1,4 +1,4 @@
-"""The metadata server on a socket: who is answered, and what a connection may cost."""
+"""The metadata server on a socket: access, malformed requests, timeouts and limits."""
 
 import asyncio
 import socket
@@ -23,7 +23,7 @@ END = b"\r\n"
 
 
 class ServerForWeb:
-    """A server that takes whoever connects for the instance `web`."""
+    """A server to which every client is the instance `web`."""
 
     def __init__(self) -> None:
         self.slice = slice_with_network()
@@ -42,8 +42,8 @@ class ServerForWeb:
             self.asyncio_server = await self.server.listen(listener, id_of("vnet"), lambda _: self.mac)
         return await asyncio.open_connection(*self.asyncio_server.sockets[0].getsockname())
 
-    async def ask(self, request: bytes) -> bytes:
-        """All that is answered until the connection is closed."""
+    async def send(self, request: bytes) -> bytes:
+        """Sends a request on a new connection; returns all it receives until that is closed."""
         reader, writer = await self.connect()
         writer.write(request)
         try:
@@ -54,7 +54,7 @@ class ServerForWeb:
             writer.close()
 
     async def until_answered(self) -> None:
-        while not (await self.ask(GET + b"Connection: close\r\n" + END)).endswith(b"web"):
+        while not (await self.send(GET + b"Connection: close\r\n" + END)).endswith(b"web"):
             pass
 
     async def close(self) -> None:
@@ -63,89 +63,89 @@ class ServerForWeb:
         await self.server.close()
 
 
-def run(story: Callable[[ServerForWeb], Awaitable[None]]) -> None:
-    async def play() -> None:
+def run(scenario: Callable[[ServerForWeb], Awaitable[None]]) -> None:
+    async def run_and_close() -> None:
         service = ServerForWeb()
         try:
             async with asyncio.timeout(10):
-                await story(service)
+                await scenario(service)
         finally:
             await service.close()
 
-    asyncio.run(play())
+    asyncio.run(run_and_close())
 
 
-async def one(reader: asyncio.StreamReader) -> tuple[bytes, bytes]:
-    """One answer, as its first line and its body."""
+async def read_response(reader: asyncio.StreamReader) -> tuple[bytes, bytes]:
+    """One response: its status line and its body."""
     head = await reader.readuntil(b"\r\n\r\n")
     size = next(int(line[16:]) for line in head.split(b"\r\n") if line.startswith(b"content-length: "))
     return head.split(b"\r\n")[0], await reader.readexactly(size)
 
 
-def test_one_connection_many_requests() -> None:
-    async def story(service: ServerForWeb) -> None:
+def test_a_connection_serves_many_requests() -> None:
+    async def scenario(service: ServerForWeb) -> None:
         reader, writer = await service.connect()
         for _ in range(3):
             writer.write(GET + END)
-            assert await one(reader) == (b"HTTP/1.1 200 OK", b"web")
+            assert await read_response(reader) == (b"HTTP/1.1 200 OK", b"web")
         writer.write(2 * (GET + END))
-        assert [await one(reader) for _ in range(2)] == 2 * [(b"HTTP/1.1 200 OK", b"web")]
+        assert [await read_response(reader) for _ in range(2)] == 2 * [(b"HTTP/1.1 200 OK", b"web")]
         writer.close()
 
-    run(story)
+    run(scenario)
 
 
-def test_head_is_an_answer_without_its_body() -> None:
-    async def story(service: ServerForWeb) -> None:
-        told = await service.ask(GET.replace(b"GET", b"HEAD") + b"Connection: close\r\n" + END)
-        assert told.startswith(b"HTTP/1.1 200 OK")
-        assert b"content-length: 3\r\n" in told
-        assert told.endswith(b"\r\n\r\n")
+def test_head_is_answered_without_a_body() -> None:
+    async def scenario(service: ServerForWeb) -> None:
+        response = await service.send(GET.replace(b"GET", b"HEAD") + b"Connection: close\r\n" + END)
+        assert response.startswith(b"HTTP/1.1 200 OK")
+        assert b"content-length: 3\r\n" in response
+        assert response.endswith(b"\r\n\r\n")
 
-    run(story)
+    run(scenario)
 
 
-def test_one_who_has_said_all_is_still_answered() -> None:
-    async def story(service: ServerForWeb) -> None:
+def test_a_half_closed_connection_is_answered() -> None:
+    async def scenario(service: ServerForWeb) -> None:
         reader, writer = await service.connect()
         writer.write(GET + END)
         writer.write_eof()
-        assert await one(reader) == (b"HTTP/1.1 200 OK", b"web")
+        assert await read_response(reader) == (b"HTTP/1.1 200 OK", b"web")
         assert await reader.read() == b""
         writer.close()
 
-    run(story)
+    run(scenario)
 
 
 @pytest.mark.parametrize("mac", ["", "02:00:00:00:00:02"])
-def test_a_stranger_gets_no_byte(mac: str) -> None:
-    async def story(service: ServerForWeb) -> None:
+def test_an_unknown_client_gets_no_byte(mac: str) -> None:
+    async def scenario(service: ServerForWeb) -> None:
         service.mac = mac
-        assert await service.ask(GET + END) == b""
+        assert await service.send(GET + END) == b""
 
-    run(story)
+    run(scenario)
 
 
-def test_one_who_becomes_another_gets_no_byte_more() -> None:
-    async def story(service: ServerForWeb) -> None:
+def test_a_connection_ends_when_its_address_has_another_instance() -> None:
+    async def scenario(service: ServerForWeb) -> None:
         reader, writer = await service.connect()
         writer.write(GET + END)
-        await one(reader)
-        other: Slice = service.slice
-        other.gone("web")
-        other.instance("db", ("root",), ("nic",))
+        await read_response(reader)
+        slice_: Slice = service.slice
+        slice_.gone("web")
+        slice_.instance("db", ("root",), ("nic",))
         writer.write(GET + END)
         assert await reader.read() == b""
         writer.close()
 
-    run(story)
+    run(scenario)
 
 
 @pytest.mark.parametrize(
     ("request_", "status"),
     [
         (b"nonsense\r\n\r\n", b"400"),
-        (b"GET / HTTP/1.1\r\n\r\n", b"400"),  # names no host
+        (b"GET / HTTP/1.1\r\n\r\n", b"400"),  # no Host header
         (GET + b"A: b\r\n" * 40 + END, b"431"),
         (GET.replace(b"GET", b"HEAD") + b"A: b\r\n" * 40 + END, b"431"),
         (GET + b"A: " + b"b" * 16_000 + END + END, b"431"),
@@ -154,61 +154,61 @@ def test_one_who_becomes_another_gets_no_byte_more() -> None:
         (GET + b"Content-Length: 2\r\nContent-Length: 3\r\n" + END, b"400"),
     ],
 )
-def test_what_is_too_much_or_no_request_ends_the_connection(request_: bytes, status: bytes) -> None:
-    async def story(service: ServerForWeb) -> None:
-        assert (await service.ask(request_)).startswith(b"HTTP/1.1 " + status)
+def test_an_oversized_or_malformed_request_ends_the_connection(request_: bytes, status: bytes) -> None:
+    async def scenario(service: ServerForWeb) -> None:
+        assert (await service.send(request_)).startswith(b"HTTP/1.1 " + status)
 
-    run(story)
+    run(scenario)
 
 
-def test_one_who_says_nothing_is_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_silent_client_times_out(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(server, "REQUEST_TIMEOUT_S", 0.1)
 
-    async def story(service: ServerForWeb) -> None:
-        assert await service.ask(GET) == b""
-        assert await service.ask(b"") == b""
+    async def scenario(service: ServerForWeb) -> None:
+        assert await service.send(GET) == b""
+        assert await service.send(b"") == b""
 
-    run(story)
+    run(scenario)
 
 
-def test_one_who_does_not_listen_is_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_client_that_does_not_read_times_out(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(server, "REQUEST_TIMEOUT_S", 0.5)
     monkeypatch.setattr(server, "MAX_CONNECTIONS_PER_INSTANCE", 1)
 
-    async def story(service: ServerForWeb) -> None:
+    async def scenario(service: ServerForWeb) -> None:
         service.slice.instance("web", ("root",), ("nic",), metadata={str(n): "x" * 100_000 for n in range(64)})
-        deaf, writer = await service.connect()
+        reader, writer = await service.connect()
         writer.write(GET.replace(b"/hostname", b"") + END)
-        assert await deaf.readline() == b"HTTP/1.1 200 OK\r\n"
+        assert await reader.readline() == b"HTTP/1.1 200 OK\r\n"
         await service.until_answered()
         writer.transport.abort()
 
-    run(story)
+    run(scenario)
 
 
-def test_a_machine_has_so_many_connections_and_others_when_it_ends_these() -> None:
-    async def story(service: ServerForWeb) -> None:
-        held = [await service.connect() for _ in range(server.MAX_CONNECTIONS_PER_INSTANCE)]
-        for reader, writer in held:
+def test_connections_per_instance_are_limited_until_one_closes() -> None:
+    async def scenario(service: ServerForWeb) -> None:
+        connections = [await service.connect() for _ in range(server.MAX_CONNECTIONS_PER_INSTANCE)]
+        for reader, writer in connections:
             writer.write(GET + END)
-            await one(reader)
-        assert await service.ask(GET + END) == b""
-        held[0][1].close()
+            await read_response(reader)
+        assert await service.send(GET + END) == b""
+        connections[0][1].close()
         await service.until_answered()
-        for _, writer in held:
+        for _, writer in connections:
             writer.close()
 
-    run(story)
+    run(scenario)
 
 
-def test_so_many_connections_in_all(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_connections_are_limited(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(server, "MAX_CONNECTIONS", 1)
 
-    async def story(service: ServerForWeb) -> None:
+    async def scenario(service: ServerForWeb) -> None:
         reader, writer = await service.connect()
         writer.write(GET + END)
-        await one(reader)
-        assert await service.ask(GET + END) == b""
+        await read_response(reader)
+        assert await service.send(GET + END) == b""
         writer.close()
 
-    run(story)
+    run(scenario)

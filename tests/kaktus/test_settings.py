@@ -1,4 +1,4 @@
-"""The settings that an operator gives the agent."""
+"""The agent's settings."""
 
 import subprocess
 import sys
@@ -30,7 +30,7 @@ def config(tmp_path: Path) -> Path:
     return path
 
 
-def test_from_a_file(config: Path) -> None:
+def test_settings_are_read_from_a_file(config: Path) -> None:
     settings = Settings.load(config)
     assert settings.instances == Path("/srv/machines")
     assert settings.hold_gateway
@@ -42,7 +42,7 @@ def test_from_a_file(config: Path) -> None:
             sources.choose_address(host, [address])
 
 
-def test_the_environment_counts_more(config: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_environment_overrides_the_file(config: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("KAKTUS_ACCELERATOR", "qemu")
     monkeypatch.setenv("KAKTUS_SERVER", "other:8443")
     settings = Settings.load(config)
@@ -57,9 +57,9 @@ def test_an_unknown_setting_is_refused_by_name(config: Path) -> None:
 
 def test_a_wrong_setting_ends_the_agent_with_the_reason(config: Path) -> None:
     config.write_text(FILE + "hold_gatway = true\n")
-    ended = run("-m", "agent_kaktus.main", "--config", str(config))
-    assert ended.returncode == 1
-    assert "hold_gatway" in ended.stderr
+    result = run("-m", "agent_kaktus.main", "--config", str(config))
+    assert result.returncode == 1
+    assert "hold_gatway" in result.stderr
 
 
 def run(*arguments: str) -> subprocess.CompletedProcess[str]:

@@ -1,4 +1,4 @@
-"""What passes from a guest, to the letter; and how its rules are recognised."""
+"""The exact nftables rules of a tap, and their fingerprint."""
 
 from typing import Any
 
@@ -11,15 +11,15 @@ from .slices import id_of, slice_with_network
 TAP = "kt" + id_of("nic").replace("-", "")[:12]
 
 
-def nic() -> Adapter:
+def web_adapter() -> Adapter:
     slice_ = slice_with_network()
     slice_.adapter("nic", "10.9.0.2")
     return KINDS.parse(slice_.objects).of(Adapter)[id_of("nic")]
 
 
-def test_the_whole_transaction() -> None:
+def test_tap_script() -> None:
     hook = f'{{ type filter hook ingress device "{TAP}" priority -500; policy drop; }}'
-    fingerprint = nftables.tap_fingerprint(nic(), 7)
+    fingerprint = nftables.tap_fingerprint(web_adapter(), 7)
     first = [
         "add table netdev kaktus_x",
         f"create chain netdev kaktus_x {TAP} {hook}",
@@ -32,8 +32,8 @@ def test_the_whole_transaction() -> None:
         f"add rule netdev kaktus_x {TAP} arp saddr ether 02:00:00:00:00:01 arp saddr ip {{ 0.0.0.0, 10.9.0.2 }} accept"
         f' comment "{fingerprint}"',
     ]
-    assert nftables.tap_script("kaktus_x", nic(), 7, replace=False).splitlines() == first
-    assert nftables.tap_script("kaktus_x", nic(), 7, replace=True).splitlines() == [
+    assert nftables.tap_script("kaktus_x", web_adapter(), 7, replace=False).splitlines() == first
+    assert nftables.tap_script("kaktus_x", web_adapter(), 7, replace=True).splitlines() == [
         first[0],
         f"add chain netdev kaktus_x {TAP} {hook}",
         f"delete chain netdev kaktus_x {TAP}",
@@ -41,8 +41,8 @@ def test_the_whole_transaction() -> None:
     ]
 
 
-def test_a_tap_made_anew_is_not_filtered_yet() -> None:
-    assert nftables.tap_fingerprint(nic(), 7) != nftables.tap_fingerprint(nic(), 8)
+def test_a_recreated_tap_has_a_new_fingerprint() -> None:
+    assert nftables.tap_fingerprint(web_adapter(), 7) != nftables.tap_fingerprint(web_adapter(), 8)
 
 
 def listing(comments: list[str], policy: str = "drop") -> list[dict[str, Any]]:
@@ -50,14 +50,14 @@ def listing(comments: list[str], policy: str = "drop") -> list[dict[str, Any]]:
     return [{"chain": {"name": TAP, "policy": policy}}, *rules]
 
 
-def test_only_a_whole_chain_has_a_fingerprint() -> None:
-    fingerprint, count = nftables.tap_fingerprint(nic(), 7), len(nftables.tap_rules(nic()))
+def test_only_a_complete_chain_has_a_fingerprint() -> None:
+    fingerprint, count = nftables.tap_fingerprint(web_adapter(), 7), len(nftables.tap_rules(web_adapter()))
     assert nftables.tap_fingerprints(listing([fingerprint] * count)) == {TAP: fingerprint}
-    for spoilt in (
+    for incomplete in (
         listing([fingerprint] * (count - 1)),
         listing([fingerprint] * (count + 1)),
         listing([*[fingerprint] * (count - 1), "x"]),
         listing([fingerprint] * count, "accept"),
     ):
-        assert nftables.tap_fingerprints(spoilt) == {TAP: ""}
+        assert nftables.tap_fingerprints(incomplete) == {TAP: ""}
     assert nftables.tap_fingerprints(listing([])) == {TAP: ""}

@@ -1,4 +1,4 @@
-"""What becomes a template: only what was promised, only from where it may come."""
+"""Imports of templates: the checksum must match and the source be allowed."""
 
 import asyncio
 import errno
@@ -31,13 +31,13 @@ RAW = b"\x00" * 510 + b"\x55\xaa" + bytes(3 * MIB)
 
 
 class Server(ThreadingHTTPServer):
-    """Serves what a test says, and counts."""
+    """Serves images and redirects, and records the requests."""
 
     def __init__(self) -> None:
         super().__init__(("127.0.0.1", 0), Handler)
-        self.asked: list[tuple[str, str]] = []
-        self.break_off = 0  # so many times
-        self.speaks = threading.Event()
+        self.requests: list[tuple[str, str]] = []  # path, Host header
+        self.broken_downloads_left = 0
+        self.release = threading.Event()
 
     def url(self, path: str) -> str:
         return f"http://127.0.0.1:{self.server_port}{path}"
@@ -48,21 +48,21 @@ class Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
 
     def do_GET(self) -> None:
-        self.server.asked.append((self.path, self.headers["host"]))
+        self.server.requests.append((self.path, self.headers["host"]))
         if self.path.startswith("/to/"):
             self.send_response(302)
             self.send_header("location", self.path.removeprefix("/to/").replace("|", "/"))
             self.send_header("content-length", "0")
             self.end_headers()
         elif self.path.startswith("/silent"):
-            self.server.speaks.wait(20)
+            self.server.release.wait(20)
             self.close_connection = True
         elif self.path == "/debian":
             self.send_response(200)
             self.send_header("content-length", str(len(RAW)))
             self.end_headers()
-            if self.server.break_off:
-                self.server.break_off -= 1
+            if self.server.broken_downloads_left:
+                self.server.broken_downloads_left -= 1
                 self.wfile.write(RAW[:MIB])
                 self.close_connection = True
             else:
@@ -71,33 +71,33 @@ class Handler(BaseHTTPRequestHandler):
             self.send_error(404)
 
     def log_message(self, *_: object) -> None:
-        """Quiet."""
+        """Logs nothing."""
 
 
-def qcow2_standing_on(at: int) -> bytes:
-    """A header whose backing name stands at an offset."""
-    return struct.pack(">4sIQIIQ", b"QFI\xfb", 3, at, 10, 16, MIB) + bytes(512)
+def qcow2_with_backing_name_at(offset: int) -> bytes:
+    """A qcow2 header that has the name of its backing file at an offset."""
+    return struct.pack(">4sIQIIQ", b"QFI\xfb", 3, offset, 10, 16, MIB) + bytes(512)
 
 
 @pytest.fixture
 def server() -> Iterator[Server]:
-    made = Server()
-    thread = threading.Thread(target=made.serve_forever, kwargs={"poll_interval": 0.01})
+    server = Server()
+    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
     thread.start()
-    yield made
-    made.speaks.set()
-    made.shutdown()
+    yield server
+    server.release.set()
+    server.shutdown()
     thread.join()
-    made.server_close()
+    server.server_close()
 
 
 @pytest.fixture(autouse=True)
-def no_patience(monkeypatch: pytest.MonkeyPatch) -> None:
+def no_retry_delay(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(importing, "FIRST_RETRY_S", 0.0)
 
 
-class Outcome:
-    """An import that has ended."""
+class ImportRun:
+    """Runs an import of template debian to its end."""
 
     def __init__(self, tmp_path: Path, source: str, content: bytes, hosts: tuple[str, ...] = LOCAL) -> None:
         self.folder = tmp_path / "import"
@@ -120,61 +120,64 @@ class Outcome:
             done.set()
 
         self.imports = imports = Imports(
-            pools, Sources(self.folder, hosts), ended, lambda told: self.percents.append(imports.percent[told.id])
+            pools,
+            Sources(self.folder, hosts),
+            ended,
+            lambda template: self.percents.append(imports.percent[template.id]),
         )
         await imports.start(wanted)
         await imports.start(wanted)
         async with asyncio.timeout(20):
             await done.wait()
         assert imports.percent == {}
-        await self.afterwards(wanted, done)
+        await self.after_import(wanted, done)
         self.files = {path.name for path in self.pool.iterdir()} - {".kowa-pool"}
 
-    async def afterwards(self, wanted: Template, done: asyncio.Event) -> None:
-        """For those who go on."""
+    async def after_import(self, wanted: Template, done: asyncio.Event) -> None:
+        """Hook: runs after the first import."""
 
 
-def test_from_a_web_server(tmp_path: Path, server: Server) -> None:
-    outcome = Outcome(tmp_path, server.url("/debian"), RAW)
-    assert outcome.reason == ""
-    assert outcome.files == {f"{DEBIAN}.raw"}
-    assert (outcome.pool / f"{DEBIAN}.raw").read_bytes() == RAW
-    assert outcome.percents == sorted(outcome.percents)
-    assert outcome.percents[-1] == 99
+def test_a_template_is_imported_from_a_web_server(tmp_path: Path, server: Server) -> None:
+    run = ImportRun(tmp_path, server.url("/debian"), RAW)
+    assert run.reason == ""
+    assert run.files == {f"{DEBIAN}.raw"}
+    assert (run.pool / f"{DEBIAN}.raw").read_bytes() == RAW
+    assert run.percents == sorted(run.percents)
+    assert run.percents[-1] == 99
 
 
-def test_however_its_scheme_and_host_are_written(tmp_path: Path, server: Server) -> None:
-    """The server is asked under the name that all clients say, from the address that its host was allowed for."""
+def test_scheme_and_host_are_normalized(tmp_path: Path, server: Server) -> None:
+    """The Host header is in the usual form, and the address is the allowed one of that host."""
     source = server.url("/debian#newest").replace("http://127.0.0.1", "HTTP://LocalHost.")
-    outcome = Outcome(tmp_path, source, RAW, ("localhost",))
-    assert outcome.reason == ""
-    assert server.asked == [("/debian", f"localhost:{server.server_port}")]
+    run = ImportRun(tmp_path, source, RAW, ("localhost",))
+    assert run.reason == ""
+    assert server.requests == [("/debian", f"localhost:{server.server_port}")]
 
 
-def test_from_the_import_folder(tmp_path: Path) -> None:
+def test_a_template_is_imported_from_the_import_folder(tmp_path: Path) -> None:
     (tmp_path / "import").mkdir()
     (tmp_path / "import" / "debian-12.raw").write_bytes(RAW)
-    outcome = Outcome(tmp_path, "debian-12.raw", RAW)
-    assert outcome.reason == ""
-    assert outcome.files == {f"{DEBIAN}.raw"}
+    run = ImportRun(tmp_path, "debian-12.raw", RAW)
+    assert run.reason == ""
+    assert run.files == {f"{DEBIAN}.raw"}
 
 
-def test_a_broken_download_is_begun_again(tmp_path: Path, server: Server) -> None:
-    server.break_off = 3
-    assert Outcome(tmp_path, server.url("/debian"), RAW).reason == ""
-    assert len(server.asked) == 4
+def test_a_broken_download_is_retried(tmp_path: Path, server: Server) -> None:
+    server.broken_downloads_left = 3
+    assert ImportRun(tmp_path, server.url("/debian"), RAW).reason == ""
+    assert len(server.requests) == 4
 
 
-def test_but_not_for_ever(tmp_path: Path, server: Server) -> None:
-    server.break_off = 9
-    outcome = Outcome(tmp_path, server.url("/debian"), RAW)
-    assert "tried 4 times" in outcome.reason
-    assert outcome.files == set()
+def test_a_download_is_retried_three_times(tmp_path: Path, server: Server) -> None:
+    server.broken_downloads_left = 9
+    run = ImportRun(tmp_path, server.url("/debian"), RAW)
+    assert "tried 4 times" in run.reason
+    assert run.files == set()
 
 
 def test_redirects_are_followed_and_checked_again(tmp_path: Path, server: Server) -> None:
-    assert Outcome(tmp_path / "fits", server.url("/to/|debian"), RAW).reason == ""
-    for where, reason in (
+    assert ImportRun(tmp_path / "fits", server.url("/to/|debian"), RAW).reason == ""
+    for target, reason in (
         ("http:||169.254.169.254|latest", "169.254.169.254, which is no public address"),
         (
             "file:|||etc|passwd",
@@ -182,15 +185,15 @@ def test_redirects_are_followed_and_checked_again(tmp_path: Path, server: Server
         ),
         ("http:||xn--|x", "redirects to what is not a URL"),
     ):
-        outcome = Outcome(tmp_path, server.url("/to/" + where), RAW)
-        assert reason in outcome.reason
+        run = ImportRun(tmp_path, server.url("/to/" + target), RAW)
+        assert reason in run.reason
 
 
-def test_a_ring_of_redirects_ends(tmp_path: Path, server: Server) -> None:
-    ring = server.url("/to/|debian").replace("/to/|debian", "/to/")
-    outcome = Outcome(tmp_path, ring + "|to|" * 8, RAW)
-    assert outcome.reason
-    assert len(server.asked) <= 6
+def test_a_redirect_loop_ends(tmp_path: Path, server: Server) -> None:
+    start = server.url("/to/|debian").replace("/to/|debian", "/to/")
+    run = ImportRun(tmp_path, start + "|to|" * 8, RAW)
+    assert run.reason
+    assert len(server.requests) <= 6
 
 
 @pytest.mark.parametrize(
@@ -205,16 +208,16 @@ def test_a_ring_of_redirects_ends(tmp_path: Path, server: Server) -> None:
         ("http://127.0.0.1:1/debian", "tried 4 times"),
     ],
 )
-def test_other_sources_are_refused(tmp_path: Path, source: str, reason: str) -> None:
+def test_a_source_that_is_not_allowed_is_refused(tmp_path: Path, source: str, reason: str) -> None:
     folder = tmp_path / "import"
     folder.mkdir()
     (tmp_path / "secret").write_bytes(RAW)
     (folder / "link").symlink_to("../secret")
     (folder / "folder").mkdir()
-    outcome = Outcome(tmp_path, source, RAW)
-    assert reason in outcome.reason
-    assert "secret" not in outcome.reason or "../secret" in source
-    assert outcome.files == set()
+    run = ImportRun(tmp_path, source, RAW)
+    assert reason in run.reason
+    assert "secret" not in run.reason or "../secret" in source
+    assert run.files == set()
 
 
 @pytest.mark.parametrize(
@@ -224,24 +227,24 @@ def test_other_sources_are_refused(tmp_path: Path, source: str, reason: str) -> 
         (b"", "is data, no disk image"),
         (RAW[:-7], f"has {len(RAW) - 7} bytes, no multiple of 512: it was cut off"),
         (b"QFI\xfb" + bytes(200), "damaged qcow2"),
-        (qcow2_standing_on(1 << 63), "damaged qcow2"),
-        (qcow2_standing_on((1 << 63) - 1), "damaged qcow2"),
+        (qcow2_with_backing_name_at(1 << 63), "damaged qcow2"),
+        (qcow2_with_backing_name_at((1 << 63) - 1), "damaged qcow2"),
     ],
 )
-def test_what_is_no_image_is_refused(tmp_path: Path, content: bytes, reason: str) -> None:
+def test_content_that_is_not_an_image_is_refused(tmp_path: Path, content: bytes, reason: str) -> None:
     (tmp_path / "import").mkdir()
     (tmp_path / "import" / "d").write_bytes(content)
-    outcome = Outcome(tmp_path, "d", content)
-    assert reason in outcome.reason
-    assert outcome.files == set()
+    run = ImportRun(tmp_path, "d", content)
+    assert reason in run.reason
+    assert run.files == set()
 
 
-def test_what_has_another_checksum_is_refused(tmp_path: Path) -> None:
+def test_content_with_another_checksum_is_refused(tmp_path: Path) -> None:
     (tmp_path / "import").mkdir()
     (tmp_path / "import" / "d").write_bytes(RAW + bytes(512))
-    outcome = Outcome(tmp_path, "d", RAW)
-    assert "holds something else" in outcome.reason
-    assert outcome.files == set()
+    run = ImportRun(tmp_path, "d", RAW)
+    assert "holds something else" in run.reason
+    assert run.files == set()
 
 
 def test_an_image_that_refers_to_another_file_is_refused(tmp_path: Path) -> None:
@@ -250,32 +253,30 @@ def test_an_image_that_refers_to_another_file_is_refused(tmp_path: Path) -> None
     (tmp_path / "secret").write_bytes(RAW)
     create = ("create", "-q", "-f", "qcow2")
     asyncio.run(process.run("qemu-img", *create, "-b", str(tmp_path / "secret"), "-F", "raw", str(folder / "d"), "8M"))
-    assert "refers to another file" in Outcome(tmp_path, "d", (folder / "d").read_bytes()).reason
+    assert "refers to another file" in ImportRun(tmp_path, "d", (folder / "d").read_bytes()).reason
     external = f"data_file={tmp_path}/secret2,data_file_raw=on"
     asyncio.run(process.run("qemu-img", *create, "-o", external, str(folder / "e"), "1M"))
-    assert "refers to another file" in Outcome(tmp_path, "e", (folder / "e").read_bytes()).reason
+    assert "refers to another file" in ImportRun(tmp_path, "e", (folder / "e").read_bytes()).reason
 
 
-def test_qemu_img_may_not_eat_the_host(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_qemu_img_memory_is_limited(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "import").mkdir()
     asyncio.run(image.create(tmp_path / "import" / "d", MIB))
     content = (tmp_path / "import" / "d").read_bytes()
     monkeypatch.setattr(image, "_MAX_MEMORY_BYTES", MIB)
-    assert "the image can't be read" in Outcome(tmp_path, "d", content).reason
+    assert "the image can't be read" in ImportRun(tmp_path, "d", content).reason
 
 
-def test_whatever_an_import_stumbles_over_it_ends(
-    tmp_path: Path, server: Server, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def stumble(_: Path) -> None:
+def test_an_unexpected_error_ends_the_import(tmp_path: Path, server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(_: Path) -> None:
         raise ValueError("nobody thought of that")
 
-    monkeypatch.setattr(image, "verify", stumble)
-    reason = Outcome(tmp_path, server.url("/debian"), RAW).reason
+    monkeypatch.setattr(image, "verify", fail)
+    reason = ImportRun(tmp_path, server.url("/debian"), RAW).reason
     assert reason == "the agent failed on it, its log says where: ValueError: nobody thought of that"
 
 
-def test_an_import_ends_though_nothing_can_be_cleaned_up(
+def test_an_import_ends_although_cleaning_up_fails(
     tmp_path: Path, server: Server, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def fail(*_: object, **__: object) -> None:
@@ -286,31 +287,29 @@ def test_an_import_ends_though_nothing_can_be_cleaned_up(
         fail()
 
     monkeypatch.setattr(image, "verify", verify)
-    assert "Read-only file system" in Outcome(tmp_path, server.url("/debian"), RAW).reason
+    assert "Read-only file system" in ImportRun(tmp_path, server.url("/debian"), RAW).reason
 
 
-def test_a_source_that_dawdles_is_not_waited_for(
-    tmp_path: Path, server: Server, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_slow_source_times_out(tmp_path: Path, server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(importing, "CHUNK_TIMEOUT_S", 0.05)
-    assert "takes longer than 0 s for 256 KiB; tried 4 times" in Outcome(tmp_path, server.url("/silent"), RAW).reason
+    assert "takes longer than 0 s for 256 KiB; tried 4 times" in ImportRun(tmp_path, server.url("/silent"), RAW).reason
     monkeypatch.setattr(importing, "IMPORT_TIMEOUT_S", 0.01)
-    assert "it took longer than 0 hours" in Outcome(tmp_path, server.url("/silent"), RAW).reason
+    assert "it took longer than 0 hours" in ImportRun(tmp_path, server.url("/silent"), RAW).reason
 
 
-def test_a_source_may_be_too_large(tmp_path: Path, server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_source_that_is_too_large_is_refused(tmp_path: Path, server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(importing, "MAX_SOURCE_BYTES", MIB)
-    outcome = Outcome(tmp_path, server.url("/debian"), RAW)
-    assert "the source holds more than" in outcome.reason
-    assert outcome.files == set()
+    run = ImportRun(tmp_path, server.url("/debian"), RAW)
+    assert "the source holds more than" in run.reason
+    assert run.files == set()
 
 
-class Patient(Outcome):
-    """An import into a pool without room, which gets some."""
+class ImportIntoFullPool(ImportRun):
+    """An import into a full pool, which later has space."""
 
     monkeypatch: pytest.MonkeyPatch
 
-    async def afterwards(self, wanted: Template, done: asyncio.Event) -> None:
+    async def after_import(self, wanted: Template, done: asyncio.Event) -> None:
         assert self.reason == ""
         assert {path.name for path in self.pool.iterdir()} == {".kowa-pool"}
         with pytest.raises(StepFailed, match=r"no room: .* of them kept for instances"):
@@ -325,17 +324,19 @@ class Patient(Outcome):
         await done.wait()
 
 
-def test_a_full_pool_is_no_reason_to_give_up(tmp_path: Path, server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
-    """And what machines may still write is left to them."""
+def test_an_import_into_a_full_pool_is_tried_again(
+    tmp_path: Path, server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Space that thin volumes may still need stays reserved."""
     monkeypatch.setattr(importing, "RESERVED_SHARE", 1)
     monkeypatch.setattr(importing, "MAX_RESERVED_BYTES", 1 << 60)
-    Patient.monkeypatch = monkeypatch
-    outcome = Patient(tmp_path, server.url("/debian"), RAW)
-    assert outcome.reason == ""
-    assert outcome.files == {f"{DEBIAN}.raw"}
+    ImportIntoFullPool.monkeypatch = monkeypatch
+    run = ImportIntoFullPool(tmp_path, server.url("/debian"), RAW)
+    assert run.reason == ""
+    assert run.files == {f"{DEBIAN}.raw"}
 
 
-def test_few_imports_go_on_at_once(tmp_path: Path, server: Server) -> None:
+def test_parallel_imports_are_limited(tmp_path: Path, server: Server) -> None:
     slice_ = slice_with_network()
     for name in "abcd":
         slice_.template(name, server.url(f"/silent/{name}"), "0" * 64)
@@ -347,10 +348,10 @@ def test_few_imports_go_on_at_once(tmp_path: Path, server: Server) -> None:
         imports = Imports(pools, Sources(None, LOCAL), lambda *_: None, lambda _: None)
         for wanted in KINDS.parse(slice_.objects).of(Template).values():
             await imports.start(wanted)
-        await asyncio.to_thread(until, lambda: len(server.asked) == importing.MAX_PARALLEL)
+        await asyncio.to_thread(until, lambda: len(server.requests) == importing.MAX_PARALLEL)
         await asyncio.sleep(0.1)
-        assert len(server.asked) == importing.MAX_PARALLEL
-        server.speaks.set()
+        assert len(server.requests) == importing.MAX_PARALLEL
+        server.release.set()
         await imports.close()
         assert imports.percent == {}
 

@@ -1,4 +1,4 @@
-"""What an older agent left on a host is recognised to the byte, so that a newer one changes nothing that works."""
+"""Fingerprints that older agents wrote are unchanged, so that a newer agent changes nothing that works."""
 
 from ipaddress import IPv4Address, IPv4Network
 from pathlib import Path
@@ -15,7 +15,7 @@ from agent_kaktus.storage.volume import Volume
 from kowa.v2 import instance_pb2
 from tests.kaktus.settings_of import settings_of
 
-NIC = Adapter(
+ADAPTER = Adapter(
     "00000000-0000-4000-8000-000000000001", 1, False, "nic", "s", "02:00:00:00:00:01", IPv4Address("10.9.0.2")
 )
 ROOT = Volume("00000000-0000-4000-8000-000000000003", 1, False, "root", "p", "", 1 << 30)
@@ -30,16 +30,16 @@ WEB = Instance(
     1 << 28,
     instance_pb2.POWER_RUNNING,
     (),
-    (NIC.id,),
+    (ADAPTER.id,),
     metadata=(("k", "v"),),
     ssh_keys=("ssh-ed25519 AAAA me",),
 )
 
-ATTACHMENTS = (Attachment(NIC, LAN, Vnet("v", 1, False, "vnet", "")),)
+ATTACHMENTS = (Attachment(ADAPTER, LAN, Vnet("v", 1, False, "vnet", "")),)
 
 
-def test_rules_on_taps_and_around_metadata_services() -> None:
-    assert nftables.tap_fingerprint(NIC, 7) == "dd4f761ff4d52fbb/7"
+def test_filter_fingerprints_are_unchanged() -> None:
+    assert nftables.tap_fingerprint(ADAPTER, 7) == "dd4f761ff4d52fbb/7"
     assert nftables.METADATA_FINGERPRINT == "83a321d8646a4ae6"
 
 
@@ -57,6 +57,6 @@ def test_domains(pools: str, fingerprint: str) -> None:
     assert domain.fingerprint(config, WEB, Devices(disks, ATTACHMENTS)) == fingerprint
 
 
-def test_seeds() -> None:
+def test_the_seed_fingerprint_is_unchanged() -> None:
     fingerprint = seed.fingerprint(settings_of(Path("/p"), Path("/m")), WEB, Devices((), ATTACHMENTS))
     assert fingerprint == "0902080FD2BB69D5391947EF7CBABEDF6DB0DD450FAEED4EAA6A225D03E82DEB"

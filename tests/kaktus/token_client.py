@@ -1,4 +1,4 @@
-"""A machine in a network namespace that asks for a token: prints who answers for the service, how far, and what."""
+"""Requests a metadata token: prints the response status, the MACs that answered ARP, and the TTLs."""
 
 import contextlib
 import json
@@ -10,23 +10,23 @@ REQUEST = b"PUT /latest/api/token HTTP/1.0\r\nX-metadata-token-ttl-seconds: 60\r
 IP, ARP = 0x0800, 0x0806
 
 
-def main(limit: float) -> None:
-    answer, arp_answers, ttls = b"", [], set()
+def main(timeout: float) -> None:
+    response, arp_replies, ttls = b"", [], set()
     with socket.socket(socket.AF_PACKET, socket.SOCK_RAW, socket.htons(3)) as sniffer:
         sniffer.setblocking(False)
-        with contextlib.suppress(OSError), socket.create_connection((SERVICE, 80), limit) as connection:
+        with contextlib.suppress(OSError), socket.create_connection((SERVICE, 80), timeout) as connection:
             connection.sendall(REQUEST)
-            answer = connection.recv(4096)
+            response = connection.recv(4096)
         with contextlib.suppress(BlockingIOError):
             while True:
                 frame = sniffer.recv(2048)
                 kind = int.from_bytes(frame[12:14], "big")
                 if kind == ARP and frame[21] == 2 and frame[28:32] == socket.inet_aton(SERVICE):
-                    arp_answers.append(frame[22:28].hex(":"))
+                    arp_replies.append(frame[22:28].hex(":"))
                 if kind == IP and frame[26:30] == socket.inet_aton(SERVICE):
                     ttls.add(frame[22])
-    status = answer.decode().split("\r\n")[0]
-    print(json.dumps({"status": status, "arp": arp_answers, "ttl": sorted(ttls)}))  # noqa: T201
+    status = response.decode().split("\r\n")[0]
+    print(json.dumps({"status": status, "arp": arp_replies, "ttl": sorted(ttls)}))  # noqa: T201
 
 
 if __name__ == "__main__":

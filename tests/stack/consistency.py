@@ -73,7 +73,7 @@ def differences(stack: Stack) -> list[str]:
         "machines, domains": (ids(machines), stack.host.virsh("list", "--all", "--uuid").split()),
         "running machines, running domains": (ids(running), stack.host.virsh("list", "--uuid").split()),
         "running machines, processes": (ids(running), processes(stack)),
-        "machines, folders": (ids(machines), children(stack.host.machines)),
+        "machines, folders": (ids(machines), children(stack.host.instances)),
         "pools, directories": (ids(pools), children(stack.host.pools)),
         "volumes and templates, files": (images, [Path(name).stem for name in files]),
         "pools and volumes, made once": (

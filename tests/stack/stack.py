@@ -162,7 +162,7 @@ class Stack:
             token=str(self.folder / "token"),
             state=str(self.host.state),
             pools=str(self.host.pools),
-            machines=str(self.host.machines),
+            machines=str(self.host.instances),
             import_dir=str(self.folder / "import"),
             import_hosts=[self.here],
             libvirt_uri=self.host.uri,

@@ -27,11 +27,11 @@ def life(site: Site) -> Iterator[InstanceWorkflows]:
 
 def test_a_machine_destroyed_by_hand_comes_back(life: InstanceWorkflows) -> None:
     host = life.site.stack.host
-    before = host.guests()
+    before = host.guest_pids()
     host.virsh("destroy", life.machine.meta.id)
     until(lambda: life.site.stack.get(life.machine).status.restarts == 1, what="it is started again")
     until(lambda: life.power() == RUNNING, what="it runs")
-    assert host.guests() != before
+    assert host.guest_pids() != before
 
 
 def test_a_domain_made_by_hand_is_reported_and_left_alone(life: InstanceWorkflows) -> None:
@@ -55,10 +55,10 @@ def test_a_domain_made_by_hand_is_reported_and_left_alone(life: InstanceWorkflow
 
 def test_machines_run_on_while_libvirt_is_dead(life: InstanceWorkflows) -> None:
     host = life.site.stack.host
-    before = host.guests()
+    before = host.guest_pids()
     host.kill_libvirtd()
     until(lambda: "libvirt" in waits_for(life), what="the reason is told")
-    assert host.guests() == before
+    assert host.guest_pids() == before
     life.stop()
     host.start_libvirtd()
     until(lambda: life.power() == STOPPED, timeout=40, what="what was asked for meanwhile")

@@ -48,7 +48,7 @@ def cut_network(stack: Stack) -> AbstractContextManager[None]:
 def test_each_workflow_outlives_a_silence(lives: list[InstanceWorkflows], silence: Silence) -> None:
     new, larger, off, gone = lives
     stack = new.site.stack
-    running = stack.host.guests()
+    running = stack.host.guest_pids()
     stack.agent.forget_trace()
     coming: list[Condition] = [larger.resize(), off.stop(), gone.delete(), new.create()]
     until(lambda: len(stack.agent.passed()) > 2, what="the agent is in the midst of it")
@@ -58,4 +58,4 @@ def test_each_workflow_outlives_a_silence(lives: list[InstanceWorkflows], silenc
     for came in coming:
         until(came, timeout=BACK, what="what was asked for")
     consistency.await_equal(stack, BACK)
-    assert set(stack.host.guests()) & set(running), "a machine that nobody touched has been started anew"
+    assert set(stack.host.guest_pids()) & set(running), "a machine that nobody touched has been started anew"

@@ -1,4 +1,4 @@
-"""A bench for the loop: a host of dictionaries, a feed and a clock that a test turns."""
+"""A harness for tests of the converge loop: a fake host, a feed and a clock that the test sets."""
 
 import asyncio
 import contextlib
@@ -23,41 +23,41 @@ APPLIED, WAITING, FAILED = fleet_pb2.OUTCOME_APPLIED, fleet_pb2.OUTCOME_WAITING,
 
 
 class Feed:
-    """A feed that a test sets."""
+    """A feed whose slice the test changes, and which keeps the reports."""
 
     def __init__(self, slice_: Slice) -> None:
         self.slice = slice_
         self.reports: dict[str, fleet_pb2.Report] = {}
         self.sent: list[fleet_pb2.Report] = []
-        self._moved = asyncio.Event()
-        self._came = asyncio.Event()
+        self._changed = asyncio.Event()
+        self._reported = asyncio.Event()
 
     def desired(self) -> Mapping[str, fleet_pb2.Object]:
         return self.slice.objects
 
-    async def wait_for_change(self, limit: float) -> None:
+    async def wait_for_change(self, timeout_s: float) -> None:
         with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(limit):
-                await self._moved.wait()
-        self._moved.clear()
+            async with asyncio.timeout(timeout_s):
+                await self._changed.wait()
+        self._changed.clear()
 
-    def move(self) -> None:
-        self._moved.set()
+    def notify_change(self) -> None:
+        self._changed.set()
 
     def report(self, report: fleet_pb2.Report) -> None:
         self.reports[report.id] = report
         self.sent.append(report)
-        self._came.set()
+        self._reported.set()
 
-    async def until(self, is_so: Callable[[], bool]) -> None:
+    async def until(self, condition: Callable[[], bool]) -> None:
         async with asyncio.timeout(5):
-            while not is_so():
-                await self._came.wait()
-                self._came.clear()
+            while not condition():
+                await self._reported.wait()
+                self._reported.clear()
 
 
-class BenchHost:
-    """What the loop sees of a fake host, with looks that fail when a test wants it."""
+class ObservedHost:
+    """A fake host whose `observe` can be made to fail."""
 
     def __init__(self, host: FakeHost) -> None:
         self.host = host
@@ -73,44 +73,44 @@ class BenchHost:
         return self.host.observe()
 
 
-class Bench:
-    """All of it, with a clock that a test turns, and steps that fail when a test wants it."""
+class LoopHarness:
+    """A loop with its feed, host and clock; steps can be made to fail."""
 
     def __init__(self, slice_: Slice, kinds: Kinds[Kind[Any]] = KINDS) -> None:
         self.kinds = kinds
         self.now = 1000.0
         self.feed = Feed(slice_)
         self.host = FakeHost(CONFIG)
-        self.seen = BenchHost(self.host)
-        self.fails: dict[str, Exception] = {}  # the text of a step -> what it raises
-        self.after: dict[str, Callable[[], None]] = {}
-        self.done: list[str] = []
+        self.observed_host = ObservedHost(self.host)
+        self.step_errors: dict[str, Exception] = {}  # text of a step -> the error it raises
+        self.after_step: dict[str, Callable[[], None]] = {}  # text of a step -> a hook after it
+        self.steps_done: list[str] = []
         self.start_agent()
 
     def start_agent(self) -> None:
         memory, clock = self.host.memory, lambda: self.now
-        self.loop = Loop(self.kinds, CONFIG, self.feed, self.seen, memory, clock)
+        self.loop = Loop(self.kinds, CONFIG, self.feed, self.observed_host, memory, clock)
         self.loop._carry_out = self._carry_out  # type: ignore[method-assign]
 
     def restart_agent(self) -> None:
         self.host.restart_agent()
         self.start_agent()
 
-    async def converge(self, later: float = 0.0) -> float:
-        self.now += later
-        self.done.clear()
+    async def converge(self, elapsed: float = 0.0) -> float:
+        self.now += elapsed
+        self.steps_done.clear()
         return await self.loop.converge()
 
     def report(self, name: str) -> fleet_pb2.Report:
         return self.feed.reports[id_of(name)]
 
     async def _carry_out(self, step: Step) -> None:
-        self.done.append(str(step))
-        if str(step) in self.fails:
-            raise self.fails[str(step)]
+        self.steps_done.append(str(step))
+        if str(step) in self.step_errors:
+            raise self.step_errors[str(step)]
         await step.do(self.host)  # type: ignore[arg-type]
-        if str(step) in self.after:
-            self.after[str(step)]()
+        if str(step) in self.after_step:
+            self.after_step[str(step)]()
 
 
 def two_instances() -> Slice:
@@ -124,10 +124,10 @@ def two_instances() -> Slice:
     return slice_
 
 
-def on_a_bench(story: Callable[[Bench], object]) -> None:
-    """Runs a story told as a coroutine."""
+def run_scenario(scenario: Callable[[LoopHarness], object]) -> None:
+    """Runs a scenario, a coroutine function, on a new harness with `two_instances`."""
 
     async def run() -> None:
-        await story(Bench(two_instances()))  # type: ignore[misc]
+        await scenario(LoopHarness(two_instances()))  # type: ignore[misc]
 
     asyncio.run(run())
