@@ -1,4 +1,4 @@
-"""One clone for all stories about the demo."""
+"""One clone for all tests of the demo."""
 
 from collections.abc import Iterator
 
@@ -9,9 +9,9 @@ from tests.demo.checkout import Checkout
 
 @pytest.fixture(scope="session")
 def checkout(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Checkout]:
-    """Nothing of it is left on the machine afterwards."""
-    made = Checkout(tmp_path_factory.mktemp("demo") / "kowabunga")
+    """A clone, whose demo is removed afterwards."""
+    checkout = Checkout(tmp_path_factory.mktemp("demo") / "kowabunga")
     try:
-        yield made
+        yield checkout
     finally:
-        made.run("make -s down")
+        checkout.run("make -s down")

@@ -1,4 +1,4 @@
-"""The two promises of the README: one command makes a cloud, and the tour runs as it is written."""
+"""The promises of the README: one command sets up a cloud, and the tour runs as written."""
 
 import re
 import sqlite3
@@ -10,10 +10,10 @@ from tests.demo.checkout import Checkout
 pytestmark = [pytest.mark.libvirt, pytest.mark.slow]
 
 
-def test_one_command_makes_a_cloud(checkout: Checkout) -> None:
+def test_one_command_sets_up_a_cloud(checkout: Checkout) -> None:
     output = checkout.run("make demo")
-    for promise in ("hello  running", "kowabunga: proof=", "gRPC and REST", "admin key", "Next:"):
-        assert promise in output
+    for text in ("hello  running", "kowabunga: proof=", "gRPC and REST", "admin key", "Next:"):
+        assert text in output
     assert oct((checkout.folder / ".demo" / "env").stat().st_mode & 0o777) == "0o600"
     assert oct((checkout.folder / ".demo" / "admin.key").stat().st_mode & 0o777) == "0o600"
 
@@ -28,8 +28,8 @@ def test_the_tour_of_the_readme_runs_as_written(checkout: Checkout) -> None:
     assert "project shop is gone" in output
 
 
-def test_the_console_goes_both_ways_and_is_left_by_a_key(checkout: Checkout) -> None:
-    code = checkout.console("hello", shows="kowabunga: proof=", typed="echo $((6 * 7))-here", answers="42-here")
+def test_the_console_shows_output_takes_keys_and_is_left_by_a_key(checkout: Checkout) -> None:
+    code = checkout.console("hello", prompt="kowabunga: proof=", line="echo $((6 * 7))-here", response="42-here")
     assert code == 0
 
 

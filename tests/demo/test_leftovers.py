@@ -1,4 +1,4 @@
-"""`make leftovers` names what the demo left, and nothing that other programs made on the machine meanwhile."""
+"""`make leftovers` names what the demo left, and nothing that other programs have created since."""
 
 from pathlib import Path
 
@@ -14,7 +14,7 @@ BEFORE = {
     "tables": ["table inet filter"],
     "files": ["/run/lock", "/tmp/kowabunga-notes"],  # noqa: S108
 }
-THEIRS = {"devices": ["kb0000000000bb"], "tables": ["table bridge kaktus_0000000000bb"]}
+OTHER_DEMOS = {"devices": ["kb0000000000bb"], "tables": ["table bridge kaktus_0000000000bb"]}
 
 
 @pytest.mark.parametrize(
@@ -23,7 +23,7 @@ THEIRS = {"devices": ["kb0000000000bb"], "tables": ["table bridge kaktus_0000000
         ("devices", "eth0"),
         ("devices", "docker0"),
         ("devices", "veth12ab34c"),
-        ("devices", "kb0000000000aa"),  # was there before
+        ("devices", "kb0000000000aa"),  # older than the demo
         ("devices", "kb0000000000bb"),  # of another checkout's demo
         ("namespaces", "cni-3f2a"),
         ("mounts", "/media/stick"),
@@ -40,8 +40,8 @@ THEIRS = {"devices": ["kb0000000000bb"], "tables": ["table bridge kaktus_0000000
         ("files", "/tmp/pytest-of-root"),  # noqa: S108
     ],
 )
-def test_what_others_made_is_not_ours(kind: str, entry: str) -> None:
-    assert left(BEFORE, {kind: [entry]}, THEIRS, CHECKOUT) == []
+def test_entries_of_other_programs_are_not_named(kind: str, entry: str) -> None:
+    assert left(BEFORE, {kind: [entry]}, OTHER_DEMOS, CHECKOUT) == []
 
 
 @pytest.mark.parametrize(
@@ -63,5 +63,5 @@ def test_what_others_made_is_not_ours(kind: str, entry: str) -> None:
         ("files", "/tmp/kowactl-x"),  # noqa: S108
     ],
 )
-def test_what_the_demo_made_is_named(kind: str, entry: str) -> None:
-    assert left(BEFORE, {kind: [entry]}, THEIRS, CHECKOUT) == [f"{kind}: {entry}"]
+def test_entries_of_the_demo_are_named(kind: str, entry: str) -> None:
+    assert left(BEFORE, {kind: [entry]}, OTHER_DEMOS, CHECKOUT) == [f"{kind}: {entry}"]

@@ -1,8 +1,8 @@
-"""A demo of an earlier version is upgraded by `git pull && make demo` while its machine runs.
+"""A demo of an earlier version is upgraded by `git pull && make demo` while its instance runs.
 
 BASE is the last commit of the issue closed before this one. When an issue is closed, set BASE to its last commit
-(`git rev-parse --short=12 HEAD` on the main branch) and let `used_demo` leave behind one of each kind that is new by
-then, so that what users keep from that version is what the next one must take over.
+(`git rev-parse --short=12 HEAD` on the main branch) and add one of each kind that is new by then to OLD_RESOURCES, so
+that the next version must take over what users have of that one.
 """
 
 import json
@@ -20,8 +20,8 @@ pytestmark = [pytest.mark.libvirt, pytest.mark.slow]
 
 BASE = "35ba30d684bc"
 ALL_KINDS = (*KINDS, "kiwi", "agent-token")
-# A machine that was made with what later versions may refuse of a new one; it must go on to be served.
-OLDER = (
+# kowactl's arguments for resources with values that later versions may refuse in new ones, but must go on to serve.
+OLD_RESOURCES = (
     "volume create --project demo --name older-os --storage-pool local --template kowa-guest --size 512M",
     "adapter create --project demo --name older-eth0 --subnet demo",
     "instance create --project demo --name older --zone demo-a --vcpus 1 --memory 128M --power stopped"
@@ -34,7 +34,7 @@ OLDER = (
 
 @dataclass
 class Demo:
-    """A demo in use: where it is, and what was true of it before it was upgraded."""
+    """A demo in use, its state before the upgrade, and the output of the upgrade."""
 
     checkout: Checkout
     head: str
@@ -49,50 +49,50 @@ class Demo:
 
 @pytest.fixture(scope="module")
 def checkout(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Checkout]:
-    """A clone of its own, at the base."""
-    known = subprocess.run(["git", "cat-file", "-e", f"{BASE}^{{commit}}"], cwd=ROOT, check=False, capture_output=True)
-    if known.returncode != 0:
+    """A new clone, of the version under test."""
+    lookup = subprocess.run(["git", "cat-file", "-e", f"{BASE}^{{commit}}"], cwd=ROOT, check=False, capture_output=True)
+    if lookup.returncode != 0:
         pytest.fail(f"this clone's history does not reach back to {BASE}: `git fetch --unshallow`", pytrace=False)
-    made = Checkout(tmp_path_factory.mktemp("upgrade") / "kowabunga")
+    checkout = Checkout(tmp_path_factory.mktemp("upgrade") / "kowabunga")
     try:
-        yield made
+        yield checkout
     finally:
-        made.run("make -s down")
+        checkout.run("make -s down")
 
 
 @pytest.fixture(scope="module")
 def demo(checkout: Checkout) -> Iterator[Demo]:
-    """The base's demo, used by its own kowactl, then upgraded while somebody pings its machine."""
+    """The base version's demo, used by its own kowactl, then upgraded while its instance is pinged."""
     head = checkout.run("git rev-parse HEAD").strip()
     checkout.run(f"git reset --quiet --hard {BASE} && make demo")
-    for words in OLDER:
-        checkout.kowactl(words)
+    for arguments in OLD_RESOURCES:
+        checkout.kowactl(arguments)
     address = json.loads(checkout.kowactl("adapter get hello-eth0 -o json"))["address"]
     until(lambda: checkout.succeeds(f"ping -c 1 -W 1 {address}"), timeout=120, what=f"a ping of {address}")
-    boot_id = until(lambda: _boot_id(checkout, address), timeout=120, what="an answer by SSH")
+    boot_id = until(lambda: _boot_id(checkout, address), timeout=120, what="a login by SSH")
     ping = subprocess.Popen(["ping", "-n", "-i", "0.2", address], stdout=subprocess.PIPE, text=True)
     try:
         pids, ids = checkout.pids(), checkout.ids_by_kind(ALL_KINDS)
-        made = Demo(checkout, head, pids, ids, _operations(checkout), boot_id, address, ping)
-        made.output = checkout.run(f"git merge --quiet --ff-only {head} && make demo")
-        yield made
+        demo = Demo(checkout, head, pids, ids, _operations(checkout), boot_id, address, ping)
+        demo.output = checkout.run(f"git merge --quiet --ff-only {head} && make demo")
+        yield demo
     finally:
         ping.kill()
         ping.wait()
 
 
-def test_every_program_is_the_new_one_and_the_machine_ran_all_the_while(demo: Demo) -> None:
+def test_changed_programs_are_restarted_and_the_instance_runs_on(demo: Demo) -> None:
     assert "hello  running" in demo.output
     before, after = demo.pids, demo.checkout.pids()
     assert after["guests"] == before["guests"]
     changed = demo.checkout.run(f"git diff --name-only {BASE} {demo.head}").splitlines()
     for name, folder in (("kahuna", "server/"), ("kaktus", "agent_kaktus/"), ("gateway", "gateway/")):
-        moved = any(path.startswith((folder, "sdk/", "pyproject.toml")) for path in changed)
-        assert (after[name] != before[name]) == moved, name
+        has_changed = any(path.startswith((folder, "sdk/", "pyproject.toml")) for path in changed)
+        assert (after[name] != before[name]) == has_changed, name
     assert _boot_id(demo.checkout, demo.address) == demo.boot_id
 
 
-def test_whoever_pinged_the_machine_missed_no_answer(demo: Demo) -> None:
+def test_the_instance_answers_every_ping_during_the_upgrade(demo: Demo) -> None:
     demo.ping.terminate()
     output, _ = demo.ping.communicate()
     answered = [int(number) for number in re.findall(r"icmp_seq=(\d+) ttl", output)]
@@ -101,7 +101,7 @@ def test_whoever_pinged_the_machine_missed_no_answer(demo: Demo) -> None:
     assert not missing, f"of {max(answered)} pings these were not answered: {sorted(missing)}"
 
 
-def test_all_that_was_there_is_there_and_ready(demo: Demo) -> None:
+def test_all_resources_are_kept_and_ready(demo: Demo) -> None:
     assert demo.checkout.ids_by_kind(ALL_KINDS) == demo.ids
     assert _operations(demo.checkout) >= demo.operations
     states = {
@@ -112,11 +112,11 @@ def test_all_that_was_there_is_there_and_ready(demo: Demo) -> None:
     assert {name: state for name, state in states.items() if state not in (None, "STATE_READY")} == {}
 
 
-def test_the_new_kowactl_works_on_what_was_made_before(demo: Demo) -> None:
+def test_the_new_kowactl_works_on_older_resources(demo: Demo) -> None:
     checkout = demo.checkout
     checkout.kowactl("instance start older")
     checkout.kowactl("instance update older --description 'as it was'")
-    assert checkout.console("hello", shows="kowabunga: proof=", typed="echo $((6 * 7))-here", answers="42-here") == 0
+    assert checkout.console("hello", prompt="kowabunga: proof=", line="echo $((6 * 7))-here", response="42-here") == 0
     checkout.kowactl("instance delete older")
     checkout.kowactl("volume delete older-os")
     checkout.kowactl("adapter delete older-eth0")
@@ -133,7 +133,7 @@ def test_a_second_run_changes_nothing(demo: Demo) -> None:
     assert before[0]["guests"] == demo.pids["guests"]
 
 
-def test_nothing_of_either_version_is_left_on_the_machine(demo: Demo) -> None:
+def test_make_down_leaves_nothing_of_either_version(demo: Demo) -> None:
     demo.checkout.run("make -s down")
     assert demo.checkout.run("make -s leftovers") == "nothing is left\n"
 
@@ -143,7 +143,7 @@ def _operations(checkout: Checkout) -> set[str]:
 
 
 def _boot_id(checkout: Checkout, address: str) -> str:
-    """What the guest's kernel drew when it booted; nothing while it does not answer."""
+    """The random boot id of the guest's kernel; empty while the guest does not answer."""
     options = "-i .demo/ssh_key -o BatchMode=yes -o StrictHostKeyChecking=no -o UserKnownHostsFile=/dev/null"
     command = f"ssh -q {options} -o ConnectTimeout=20 root@{address} cat /proc/sys/kernel/random/boot_id || true"
     return checkout.run(command).strip()

@@ -1,4 +1,4 @@
-"""A Kahuna that answers every call with nothing, and keeps what it was sent."""
+"""A Kahuna that answers every call with an empty message, and records its requests."""
 
 import contextlib
 from collections.abc import Callable, Iterator
@@ -15,13 +15,13 @@ from kowa import contract
 
 @dataclass(frozen=True)
 class Recording:
-    """A gateway, and what went through it."""
+    """A client of a gateway, and the requests that went through it."""
 
     rest: httpx.Client
     calls: list[Message]
 
-    def ask(self, method: str, path: str, body: bytes | str | Iterator[bytes] = b"") -> httpx.Response:
-        """The answer; `calls` holds what this alone has caused."""
+    def request(self, method: str, path: str, body: bytes | str | Iterator[bytes] = b"") -> httpx.Response:
+        """Sends a request and returns the response; `calls` then has only the calls of this request."""
         self.calls.clear()
         return self.rest.request(method, path, content=body)
 
@@ -32,21 +32,21 @@ class _Recorder(grpc.GenericRpcHandler):
 
     def service(self, handler_call_details: grpc.HandlerCallDetails) -> Any:
         method = contract.load().methods[handler_call_details.method]
-        answer: Callable[[Message, grpc.ServicerContext], object]
+        respond: Callable[[Message, grpc.ServicerContext], object]
         if method.streams:
-            answer, kind = (lambda request, _: iter(self._take(request))), grpc.unary_stream_rpc_method_handler
+            respond, kind = (lambda request, _: iter(self._record(request))), grpc.unary_stream_rpc_method_handler
         else:
-            answer, kind = (lambda request, _: self._take(request)[0]), grpc.unary_unary_rpc_method_handler
-        return kind(answer, contract.load().stub(method.request.name).FromString, lambda empty: empty)
+            respond, kind = (lambda request, _: self._record(request)[0]), grpc.unary_unary_rpc_method_handler
+        return kind(respond, contract.load().stub(method.request.name).FromString, lambda empty: empty)
 
-    def _take(self, request: Message) -> list[bytes]:
+    def _record(self, request: Message) -> list[bytes]:
         self._calls.append(request)
         return [b""]
 
 
 @contextlib.contextmanager
 def recording(calls: list[Message]) -> Iterator[str]:
-    """Where one listens."""
+    """A Kahuna that records its requests. Yields its address."""
     server = grpc.server(futures.ThreadPoolExecutor(2), handlers=[_Recorder(calls)])
     port = server.add_insecure_port("127.0.0.1:0")
     server.start()

@@ -1,4 +1,4 @@
-"""A key in a REST body that names no field is refused by its path, whatever stands around it."""
+"""An unknown field in a REST body is refused by its path, wherever in the body it is."""
 
 import json
 import re
@@ -17,18 +17,18 @@ from tests.gateway.recorder import Recording, recording
 
 pytestmark = pytest.mark.gateway
 
-MAX_REQUEST_BYTES = 4 << 20  # what Kahuna takes in one message
+MAX_REQUEST_BYTES = 4 << 20  # the largest message that Kahuna accepts
 INSTANCES, REGIONS = "POST /api/v2/instances", "POST /api/v2/regions"
 
 
-def ask(recorded: Recording, asked: str) -> httpx.Response:
-    """`POST /api/v2/regions {"name": "eu"}`."""
-    method, path, *body = asked.split(" ", 2)
-    return recorded.ask(method, path, *body)
+def send(recorded: Recording, request: str) -> httpx.Response:
+    """Sends a request written as `METHOD /path body`."""
+    method, path, *body = request.split(" ", 2)
+    return recorded.request(method, path, *body)
 
 
 REFUSED = [
-    # what is asked                                                        the key                       is no field of
+    # request, path of the unknown key, message that has no such field
     (INSTANCES + ' {"name": "web", "memroy": 1}', "memroy", "Instance"),
     (INSTANCES + ' {"Name": "web"}', "Name", "Instance"),
     (INSTANCES + ' {"instance": {"name": "web"}}', "instance", "Instance"),
@@ -48,12 +48,12 @@ REFUSED = [
     ('DELETE /api/v2/agent-tokens/x {"etga": "1"}', "etga", "DeleteAgentTokenRequest"),
     ('GET /api/v2/regions {"filtre": "a"}', "filtre", "ListRegionsRequest"),
     ('GET /api/v2/regions:watch {"filtre": "a"}', "filtre", "WatchRegionsRequest"),
-    # Paths as Envoy takes them.
+    # Other spellings of the path that Envoy accepts.
     ('POST /api/v2/regions/ {"foo": 1}', "foo", "Region"),
     ('POST /api/v2/r%65gions {"foo": 1}', "foo", "Region"),
     ('POST /api/v2/regions?validate_only=true {"foo": 1}', "foo", "Region"),
     ('PATCH /api/v2/regions/a:b%2Fc/ {"foo": 1}', "foo", "Region"),
-    # Bodies as Envoy takes them.
+    # Other spellings of the body that Envoy accepts.
     (REGIONS + r' {"name": "\"}, \\", "foo": 1}', "foo", "Region"),
     (REGIONS + " {'name': '\"', 'foo': 1}", "foo", "Region"),
     (REGIONS + " {name: 'eu', foo: 1}", "foo", "Region"),
@@ -68,12 +68,12 @@ REFUSED = [
 ]
 
 
-@pytest.mark.parametrize(("asked", "field", "of"), REFUSED, ids=[row[0][:90] for row in REFUSED])
-def test_what_names_no_field_is_refused(recorded: Recording, asked: str, field: str, of: str) -> None:
-    answer = ask(recorded, asked)
-    assert answer.status_code == HTTPStatus.BAD_REQUEST
-    error = answer.json()
-    assert error["message"].startswith(f"{field}: is no field of {of}, which has ")
+@pytest.mark.parametrize(("request_", "field", "message"), REFUSED, ids=[row[0][:90] for row in REFUSED])
+def test_unknown_fields_are_refused(recorded: Recording, request_: str, field: str, message: str) -> None:
+    response = send(recorded, request_)
+    assert response.status_code == HTTPStatus.BAD_REQUEST
+    error = response.json()
+    assert error["message"].startswith(f"{field}: is no field of {message}, which has ")
     assert [violation["field"] for violation in error["details"][1]["field_violations"]] == [field]
     assert not recorded.calls
 
@@ -102,15 +102,15 @@ ACCEPTED = [
 ]
 
 
-@pytest.mark.parametrize("asked", ACCEPTED)
-def test_what_names_fields_goes_through(recorded: Recording, asked: str) -> None:
-    answer = ask(recorded, asked)
-    assert answer.status_code == HTTPStatus.OK, answer.text
+@pytest.mark.parametrize("request_", ACCEPTED)
+def test_known_fields_pass(recorded: Recording, request_: str) -> None:
+    response = send(recorded, request_)
+    assert response.status_code == HTTPStatus.OK, response.text
     assert len(recorded.calls) == 1
 
 
 TWICE = [
-    # what is asked                                                         the place         message
+    # request, path of the field, part of the message
     (INSTANCES + ' {"ssh_keys": ["a"], "sshKeys": ["b"]}', "sshKeys", "is given twice; give ssh_keys once"),
     (INSTANCES + ' {"sshKeys": ["a"], "ssh_keys": ["b"]}', "ssh_keys", "is given twice; give ssh_keys once"),
     (INSTANCES + ' {"sshKeys": [], "sshKeys": []}', "sshKeys", "is given twice"),
@@ -127,7 +127,7 @@ TWICE = [
     ('PATCH /api/v2/regions/x {"name": "eu", "name": "us"}', "name", "is given twice"),
     ('POST /api/v2/instances/x:start {"requestId": "a", "request_id": "b"}', "request_id", "is given twice"),
     ('DELETE /api/v2/regions/x {"validateOnly": true, "validate_only": false}', "validate_only", "is given twice"),
-    # In the query, and in it and elsewhere.
+    # Twice in the query, or in the query and in the path or body.
     ("GET /api/v2/regions?page_size=1&page_size=2", "page_size", "is given twice; give page_size once"),
     ("GET /api/v2/regions?page_size=1&filter=a&pageSize=1", "pageSize", "is given twice; give page_size once"),
     ("GET /api/v2/regions?filter=a&fil%74er=b", "filter", "is given twice"),
@@ -146,20 +146,20 @@ TWICE = [
 ]
 
 
-@pytest.mark.parametrize(("asked", "field", "says"), TWICE, ids=[row[0][:90] for row in TWICE])
-def test_what_is_given_twice_is_refused(recorded: Recording, asked: str, field: str, says: str) -> None:
-    answer = ask(recorded, asked)
-    assert answer.status_code == HTTPStatus.BAD_REQUEST, recorded.calls
-    (violation,) = answer.json()["details"][1]["field_violations"]
+@pytest.mark.parametrize(("request_", "field", "message"), TWICE, ids=[row[0][:90] for row in TWICE])
+def test_a_field_given_twice_is_refused(recorded: Recording, request_: str, field: str, message: str) -> None:
+    response = send(recorded, request_)
+    assert response.status_code == HTTPStatus.BAD_REQUEST, recorded.calls
+    (violation,) = response.json()["details"][1]["field_violations"]
     assert violation["field"] == field
-    assert says in violation["description"]
+    assert message in violation["description"]
     assert not recorded.calls
 
 
-def test_a_name_twice_in_a_map_is_refused_by_the_transcoder(recorded: Recording) -> None:
-    answer = ask(recorded, INSTANCES + ' {"metadata": {"a": "1", "a": "2"}}')
-    assert answer.status_code == HTTPStatus.BAD_REQUEST
-    assert "Repeated map key: 'a'" in answer.json()["message"]
+def test_a_map_key_given_twice_is_refused_by_the_transcoder(recorded: Recording) -> None:
+    response = send(recorded, INSTANCES + ' {"metadata": {"a": "1", "a": "2"}}')
+    assert response.status_code == HTTPStatus.BAD_REQUEST
+    assert "Repeated map key: 'a'" in response.json()["message"]
     assert not recorded.calls
 
 
@@ -183,24 +183,24 @@ MALFORMED = [
 ]
 
 
-@pytest.mark.parametrize(("body", "says"), MALFORMED, ids=[row[0][:30] for row in MALFORMED])
-def test_what_is_malformed_is_answered_by_the_transcoder(recorded: Recording, body: str, says: str) -> None:
-    answer = ask(recorded, REGIONS + body)
-    assert (answer.status_code, answer.json()["details"]) == (HTTPStatus.BAD_REQUEST, [])
-    assert says in answer.json()["message"]
+@pytest.mark.parametrize(("body", "message"), MALFORMED, ids=[row[0][:30] for row in MALFORMED])
+def test_a_malformed_body_is_refused_by_the_transcoder(recorded: Recording, body: str, message: str) -> None:
+    response = send(recorded, REGIONS + body)
+    assert (response.status_code, response.json()["details"]) == (HTTPStatus.BAD_REQUEST, [])
+    assert message in response.json()["message"]
     assert not recorded.calls
 
 
-def test_a_refusal_has_the_form_of_all_refusals(recorded: Recording) -> None:
-    answer = ask(recorded, REGIONS + ' {"nmae": "eu", "meta": {"ids": 1}}')
-    assert answer.headers["content-type"] == "application/json"
-    region, meta = answer.json()["details"][1]["field_violations"]
+def test_a_refusal_has_the_form_of_all_errors(recorded: Recording) -> None:
+    response = send(recorded, REGIONS + ' {"nmae": "eu", "meta": {"ids": 1}}')
+    assert response.headers["content-type"] == "application/json"
+    region, meta = response.json()["details"][1]["field_violations"]
     assert region == {
         "field": "nmae",
         "description": "is no field of Region, which has meta, name, description, labels",
         "reason": "",
     }
-    assert answer.json() == {
+    assert response.json() == {
         "code": 3,
         "message": f"nmae: {region['description']}; meta.ids: {meta['description']}",
         "details": [
@@ -215,19 +215,20 @@ def test_a_refusal_has_the_form_of_all_refusals(recorded: Recording) -> None:
     }
 
 
-def test_the_first_few_are_named(recorded: Recording) -> None:
+def test_only_the_first_unknown_fields_are_named(recorded: Recording) -> None:
     body = json.dumps({f"foo{number}": number for number in range(1000)})
-    violations = ask(recorded, f"{REGIONS} {body}").json()["details"][1]["field_violations"]
+    violations = send(recorded, f"{REGIONS} {body}").json()["details"][1]["field_violations"]
     assert [violation["field"] for violation in violations] == [f"foo{number}" for number in range(8)]
 
 
 def escaped(name: str) -> str:
-    """A name as nobody writes it."""
+    """The name with every character as a \\u escape."""
     return "".join(f"\\u{ord(letter):04x}" for letter in name)
 
 
-ROOM = MAX_REQUEST_BYTES - 1000
-HOSTILE = {
+BODY_BYTES = MAX_REQUEST_BYTES - 1000
+# A large body is the first text, the second as often as it fits, and the third.
+HOSTILE_BODIES = {
     "numbers": ('{"meta": {"conditions": [', "1,", "{}]}}"),
     "objects": ('{"meta": {"conditions": [', '{"type":""},', "{}]}}"),
     "names": ("{", '"meta":{},', '"name": ""}'),
@@ -248,17 +249,17 @@ HOSTILE = {
 }
 
 
-@pytest.mark.parametrize("shape", HOSTILE)
+@pytest.mark.parametrize("shape", HOSTILE_BODIES)
 def test_the_largest_body_is_answered_at_once(recorded: Recording, shape: str) -> None:
-    head, part, tail = HOSTILE[shape]
-    body = head + part * (ROOM // len(part)) + tail
-    answer = recorded.rest.post("/api/v2/instances", content=body, timeout=5)
-    assert answer.status_code in (HTTPStatus.OK, HTTPStatus.BAD_REQUEST)
+    head, part, tail = HOSTILE_BODIES[shape]
+    body = head + part * (BODY_BYTES // len(part)) + tail
+    response = recorded.rest.post("/api/v2/instances", content=body, timeout=5)
+    assert response.status_code in (HTTPStatus.OK, HTTPStatus.BAD_REQUEST)
 
 
 def test_an_unknown_field_at_the_end_of_the_largest_body_is_found(recorded: Recording) -> None:
-    answer = ask(recorded, REGIONS + ' {"description": "' + "x" * ROOM + '", "foo": 1}')
-    assert answer.json()["message"].startswith("foo: is no field of Region")
+    response = send(recorded, REGIONS + ' {"description": "' + "x" * BODY_BYTES + '", "foo": 1}')
+    assert response.json()["message"].startswith("foo: is no field of Region")
 
 
 TOO_LARGE = (
@@ -268,7 +269,7 @@ TOO_LARGE = (
 
 
 def chunks(size: int) -> Iterator[bytes]:
-    """A body that tells nobody how long it is."""
+    """A chunked body, without content-length."""
     for _ in range(size // 100):
         yield b" " * 100
 
@@ -283,14 +284,16 @@ def chunks(size: int) -> Iterator[bytes]:
         ("GET", chunks(100)),
     ],
 )
-def test_a_body_too_large_or_where_none_belongs_is_refused(recorded: Recording, method: str, body: Any) -> None:
-    answer = recorded.ask(method, "/api/v2/regions", body)
-    assert answer.status_code == HTTPStatus.REQUEST_ENTITY_TOO_LARGE
-    assert answer.json() == {"code": 8, "message": TOO_LARGE, "details": []}
+def test_a_body_that_is_too_large_or_of_unknown_length_in_a_get_is_refused(
+    recorded: Recording, method: str, body: Any
+) -> None:
+    response = recorded.request(method, "/api/v2/regions", body)
+    assert response.status_code == HTTPStatus.REQUEST_ENTITY_TOO_LARGE
+    assert response.json() == {"code": 8, "message": TOO_LARGE, "details": []}
     assert not recorded.calls
 
 
-def test_nothing_goes_through_when_the_check_breaks(tmp_path: Path) -> None:
+def test_no_request_passes_when_the_check_fails(tmp_path: Path) -> None:
     calls: list[Any] = []
     with recording(calls) as kahuna:
         command, (plain, _, admin) = prepared(kahuna, tmp_path, "--log-level", "off")
@@ -305,22 +308,22 @@ def test_nothing_goes_through_when_the_check_breaks(tmp_path: Path) -> None:
             assert rest.get("/api/v2/regions").status_code == HTTPStatus.OK
 
 
-def test_a_refused_call_leaves_no_trace(rest: httpx.Client, shop: Instance) -> None:
-    machine = MessageToDict(shop, preserving_proto_field_name=True)
-    made = rest.post("/api/v2/instances", json=machine).json()
-    path = f"/api/v2/instances/{made['meta']['id']}"
+def test_a_refused_request_changes_nothing(rest: httpx.Client, shop: Instance) -> None:
+    instance = MessageToDict(shop, preserving_proto_field_name=True)
+    created = rest.post("/api/v2/instances", json=instance).json()
+    path = f"/api/v2/instances/{created['meta']['id']}"
 
     def revision() -> Any:
         return rest.get("/api/v2/regions").json()["revision"]
 
     before = revision()
-    for method, where, body in (
-        ("POST", "/api/v2/instances", machine | {"name": "other", "memroy": 1}),
+    for method, url, body in (
+        ("POST", "/api/v2/instances", instance | {"name": "other", "memroy": 1}),
         ("PATCH", path, {"description": "new", "memroy": 1}),
         ("POST", f"{path}:stop", {"validateonly": True}),
         ("DELETE", path, {"etga": "0"}),
     ):
-        assert rest.request(method, where, json=body).status_code == HTTPStatus.BAD_REQUEST
+        assert rest.request(method, url, json=body).status_code == HTTPStatus.BAD_REQUEST
     assert revision() == before
     assert rest.patch(path, json={"description": "new"}).json()["description"] == "new"
     assert revision() != before

@@ -1,4 +1,4 @@
-"""Every REST method: what protobuf writes goes through in any spelling, and unknown fields are refused."""
+"""For every REST method, known fields pass in any spelling, and unknown or repeated ones are refused."""
 
 import json
 import re
@@ -30,16 +30,16 @@ BINDINGS = {
 UNKNOWN_FIELD = "foo"
 
 
-class Again(str):
-    """A name that a dictionary may hold besides its equal."""
+class DuplicateKey(str):
+    """A str that is equal to nothing else, so that a dictionary can have a key twice."""
 
     __slots__ = ()
     __hash__ = object.__hash__
     __eq__ = object.__eq__
 
 
-TIMES = {"seconds": st.integers(0, 2**32), "nanos": st.integers(0, 999_999_999)}
-TYPES: dict[int, st.SearchStrategy[Any]] = {
+TIME_FIELDS = {"seconds": st.integers(0, 2**32), "nanos": st.integers(0, 999_999_999)}
+STRATEGIES: dict[int, st.SearchStrategy[Any]] = {
     FieldDescriptor.TYPE_STRING: st.text(max_size=20),
     FieldDescriptor.TYPE_BYTES: st.binary(max_size=20),
     FieldDescriptor.TYPE_BOOL: st.booleans(),
@@ -53,43 +53,43 @@ TYPES: dict[int, st.SearchStrategy[Any]] = {
 
 @cache
 def messages(kind: Descriptor) -> st.SearchStrategy[Any]:
-    """Messages with some of their fields."""
+    """A strategy for messages with some of their fields."""
     if kind.full_name == "google.protobuf.Timestamp":
-        return st.builds(Timestamp, **TIMES)
+        return st.builds(Timestamp, **TIME_FIELDS)
     if kind.full_name == "google.protobuf.Duration":
-        return st.builds(Duration, **TIMES)
+        return st.builds(Duration, **TIME_FIELDS)
     fields = {field.name: values(field) for field in kind.fields}
     return st.fixed_dictionaries({}, optional=fields).map(lambda chosen: GetMessageClass(kind)(**chosen))
 
 
 def values(field: FieldDescriptor) -> st.SearchStrategy[Any]:
-    """What a field may hold."""
+    """A strategy for the value of a field."""
     if field.message_type and field.message_type.GetOptions().map_entry:
         entry = field.message_type.fields_by_name
         return st.dictionaries(values(entry["key"]), values(entry["value"]), max_size=3)
     if field.enum_type:
-        one = st.sampled_from([value.number for value in field.enum_type.values])
+        value_ = st.sampled_from([value.number for value in field.enum_type.values])
     else:
-        one = messages(field.message_type) if field.message_type else TYPES[field.type]
-    return st.lists(one, max_size=3) if field.is_repeated else one
+        value_ = messages(field.message_type) if field.message_type else STRATEGIES[field.type]
+    return st.lists(value_, max_size=3) if field.is_repeated else value_
 
 
 def objects(kind: Descriptor, value: Any, path: str = "") -> Iterator[tuple[Descriptor, str, Any]]:
-    """The JSON objects in one that stand for messages, each with its message and the prefix of what is in it."""
+    """Yields (message type, path prefix of its fields, JSON object) for a message and each one nested in it."""
     yield kind, path, value
     names = {name: field for field in kind.fields for name in (field.name, field.json_name)}
     for name, inner in value.items():
-        inside = names[name].message_type
-        if inside and not inside.GetOptions().map_entry:
-            each = enumerate(inner) if isinstance(inner, list) else [(None, inner)]
-            for index, item in each:
+        nested = names[name].message_type
+        if nested and not nested.GetOptions().map_entry:
+            items = enumerate(inner) if isinstance(inner, list) else [(None, inner)]
+            for index, item in items:
                 if isinstance(item, dict):
-                    here = f"{path}{name}" if index is None else f"{path}{name}[{index}]"
-                    yield from objects(inside, item, f"{here}.")
+                    inner_path = f"{path}{name}" if index is None else f"{path}{name}[{index}]"
+                    yield from objects(nested, item, f"{inner_path}.")
 
 
 def spelled(value: Any, random: Random) -> str:
-    """JSON, more or less: any text that the transcoder reads as the value."""
+    """A random text, JSON or a looser form, that the transcoder reads as the value."""
     space = random.choice(["", "", " ", "\n\t", "\v\f"])
     comma = random.choice(["", space + ","]) if value else ""
     if isinstance(value, dict):
@@ -107,15 +107,17 @@ def _key(key: str, random: Random) -> str:
 
 
 def _string(text: str, random: Random) -> str:
-    written = json.dumps(text, ensure_ascii=random.choice([True, False]))
-    ticked = "'" + written[1:-1].replace('\\"', '"').replace("'", "\\'") + "'"
-    return random.choice([written, ticked])
+    double_quoted = json.dumps(text, ensure_ascii=random.choice([True, False]))
+    single_quoted = "'" + double_quoted[1:-1].replace('\\"', '"').replace("'", "\\'") + "'"
+    return random.choice([double_quoted, single_quoted])
 
 
 @pytest.mark.parametrize("binding", BINDINGS)
 @settings(max_examples=8, deadline=None, suppress_health_check=list(HealthCheck))
 @given(st.data())
-def test_fields_go_through_and_unknown_ones_do_not(recorded: Recording, binding: str, data: st.DataObject) -> None:
+def test_known_fields_pass_and_unknown_or_repeated_ones_are_refused(
+    recorded: Recording, binding: str, data: st.DataObject
+) -> None:
     method, http = BINDINGS[binding]
     request: Any = contract.load().stub(method.request.name)()
     part = request if http.body in ("", "*") else getattr(request, http.body)
@@ -131,36 +133,40 @@ def test_fields_go_through_and_unknown_ones_do_not(recorded: Recording, binding:
 
     path = re.sub("{.*?}", "x", http.path)
     text = random.choice([json.dumps(body), spelled(body, random)])
-    answer = recorded.ask(http.method.upper(), path, text)
-    assert answer.status_code == HTTPStatus.OK, (text, answer.text)
+    response = recorded.request(http.method.upper(), path, text)
+    assert response.status_code == HTTPStatus.OK, (text, response.text)
     assert recorded.calls == [request]
 
-    filled = [(kind, prefix, place) for kind, prefix, place in objects(part.DESCRIPTOR, body) if place]
-    for kind, prefix, place in random.sample(filled, min(2, len(filled))):
-        field = next(field for field in kind.fields if {field.name, field.json_name} & place.keys())
-        again = Again(random.choice([field.name, field.json_name]))
-        place[again] = random.choice([None, "a", {"name": [1]}])
+    filled = [
+        (kind, prefix, json_object) for kind, prefix, json_object in objects(part.DESCRIPTOR, body) if json_object
+    ]
+    for kind, prefix, json_object in random.sample(filled, min(2, len(filled))):
+        field = next(field for field in kind.fields if {field.name, field.json_name} & json_object.keys())
+        duplicate = DuplicateKey(random.choice([field.name, field.json_name]))
+        json_object[duplicate] = random.choice([None, "a", {"name": [1]}])
         text = spelled(body, random)
-        answer = recorded.ask(http.method.upper(), path, text)
-        assert answer.status_code == HTTPStatus.BAD_REQUEST, text
-        assert f"{prefix}{again}" in {each["field"] for each in answer.json()["details"][1]["field_violations"]}, text
+        response = recorded.request(http.method.upper(), path, text)
+        assert response.status_code == HTTPStatus.BAD_REQUEST, text
+        assert f"{prefix}{duplicate}" in {
+            each["field"] for each in response.json()["details"][1]["field_violations"]
+        }, text
         assert not recorded.calls
-        del place[again]
+        del json_object[duplicate]
 
-    everywhere = [(prefix, place) for _, prefix, place in objects(part.DESCRIPTOR, body)]
-    places = random.sample(everywhere, random.randint(1, min(3, len(everywhere))))
-    for _, place in places:
-        place[UNKNOWN_FIELD] = random.choice([None, "a", {"name": [1]}])
+    all_objects = [(prefix, json_object) for _, prefix, json_object in objects(part.DESCRIPTOR, body)]
+    chosen_objects = random.sample(all_objects, random.randint(1, min(3, len(all_objects))))
+    for _, json_object in chosen_objects:
+        json_object[UNKNOWN_FIELD] = random.choice([None, "a", {"name": [1]}])
     text = spelled(body, random)
-    answer = recorded.ask(http.method.upper(), path, text)
-    assert answer.status_code == HTTPStatus.BAD_REQUEST, text
-    found = {violation["field"] for violation in answer.json()["details"][1]["field_violations"]}
-    assert found == {prefix + UNKNOWN_FIELD for prefix, _ in places}
+    response = recorded.request(http.method.upper(), path, text)
+    assert response.status_code == HTTPStatus.BAD_REQUEST, text
+    found = {violation["field"] for violation in response.json()["details"][1]["field_violations"]}
+    assert found == {prefix + UNKNOWN_FIELD for prefix, _ in chosen_objects}
     assert not recorded.calls
 
 
 @pytest.mark.parametrize("binding", BINDINGS)
-def test_a_query_has_a_field_once_and_none_that_the_path_or_the_body_has(recorded: Recording, binding: str) -> None:
+def test_a_query_parameter_is_refused_if_given_elsewhere_too(recorded: Recording, binding: str) -> None:
     method, http = BINDINGS[binding]
     bound = re.findall(r"{(.*?)}", http.path)
     path = re.sub("{.*?}", "x", http.path)
@@ -173,7 +179,7 @@ def test_a_query_has_a_field_once_and_none_that_the_path_or_the_body_has(recorde
         elif field.name not in bound and not repeats:
             queries[f"{field.name}=1&{field.json_name}=2"] = field.json_name
     for query, name in queries.items():
-        answer = recorded.ask(http.method.upper(), f"{path}?{query}")
-        assert answer.status_code == HTTPStatus.BAD_REQUEST, query
-        assert [each["field"] for each in answer.json()["details"][1]["field_violations"]] == [name]
+        response = recorded.request(http.method.upper(), f"{path}?{query}")
+        assert response.status_code == HTTPStatus.BAD_REQUEST, query
+        assert [each["field"] for each in response.json()["details"][1]["field_violations"]] == [name]
         assert not recorded.calls

@@ -1,4 +1,4 @@
-"""What Envoy does when Kahuna is away, and what it lets through to it."""
+"""An unavailable Kahuna, and headers that Envoy does not pass on."""
 
 from http import HTTPStatus
 
@@ -13,18 +13,18 @@ pytestmark = pytest.mark.gateway
 
 @pytest.fixture
 def kahuna(fake: Fake) -> Kahuna:
-    """One that fails on purpose and remembers what it was sent."""
+    """A fake Kahuna that can fail, and records its calls."""
     return Kahuna(fake.endpoint, KEY)
 
 
-def test_kahuna_away_is_503(rest: httpx.Client, fake: Fake) -> None:
+def test_an_unavailable_kahuna_is_503(rest: httpx.Client, fake: Fake) -> None:
     assert rest.get("/api/v2/regions").status_code == HTTPStatus.OK
     fake.stop()
-    answer = rest.get("/api/v2/regions")
-    assert (answer.status_code, answer.json()["code"]) == (HTTPStatus.SERVICE_UNAVAILABLE, 14)
+    response = rest.get("/api/v2/regions")
+    assert (response.status_code, response.json()["code"]) == (HTTPStatus.SERVICE_UNAVAILABLE, 14)
 
 
-def test_what_only_kahuna_may_say_is_not_taken_from_clients(rest: httpx.Client, fake: Fake) -> None:
+def test_forged_headers_of_clients_are_removed(rest: httpx.Client, fake: Fake) -> None:
     forged = {
         "kowabunga-operation": "forged",
         "kowabunga-secret": "forged",

@@ -32,9 +32,9 @@ def test_grpc_through_tls(channel: grpc.Channel, kahuna: Kahuna) -> None:
     stub = region_pb2_grpc.RegionServiceStub(channel)  # type: ignore[no-untyped-call]
     key = (("authorization", f"Bearer {kahuna.key}"),)
     request = region_pb2.CreateRegionRequest(region=region_pb2.Region(name="eu"))
-    made, call = stub.CreateRegion.with_call(request, metadata=key)
+    region, call = stub.CreateRegion.with_call(request, metadata=key)
     assert dict(call.initial_metadata())["kowabunga-operation"]
-    assert stub.GetRegion(region_pb2.GetRegionRequest(id=made.meta.id), metadata=key).name == "eu"
+    assert stub.GetRegion(region_pb2.GetRegionRequest(id=region.meta.id), metadata=key).name == "eu"
     events = stub.WatchRegions(region_pb2.WatchRegionsRequest(), metadata=key)
     assert [next(events).change, next(events).change] == [meta_pb2.CHANGE_PUT, meta_pb2.CHANGE_SYNCED]
     events.cancel()
@@ -47,8 +47,8 @@ def test_grpc_through_tls(channel: grpc.Channel, kahuna: Kahuna) -> None:
 
 def test_the_sdk_through_tls(gateway: Gateway, kahuna: Kahuna) -> None:
     with Client(gateway.tls, key=kahuna.key, ca=gateway.ca) as client:
-        made = client.of(region_pb2.Region).create(region_pb2.Region(name="eu"))
-        assert [region.meta.id for region in client.regions.list()] == [made.meta.id]
+        region = client.of(region_pb2.Region).create(region_pb2.Region(name="eu"))
+        assert [found.meta.id for found in client.regions.list()] == [region.meta.id]
         with pytest.raises(errors.Conflict) as taken:
             client.regions.create(region_pb2.Region(name="eu"))
         assert taken.value.reason == "NAME_TAKEN"
@@ -58,27 +58,27 @@ def test_the_sdk_through_tls(gateway: Gateway, kahuna: Kahuna) -> None:
 
 
 def test_rest_through_tls(gateway: Gateway, kahuna: Kahuna) -> None:
-    trust = ssl.create_default_context(cafile=gateway.ca)
-    with httpx.Client(verify=trust, headers={"authorization": f"Bearer {kahuna.key}"}) as client:
+    ssl_context = ssl.create_default_context(cafile=gateway.ca)
+    with httpx.Client(verify=ssl_context, headers={"authorization": f"Bearer {kahuna.key}"}) as client:
         assert client.get(f"https://{gateway.tls}/api/v2/regions").json()["regions"] == []
 
 
 def test_grpc_web(gateway: Gateway, kahuna: Kahuna) -> None:
     message = region_pb2.ListRegionsRequest().SerializeToString()
-    answer = httpx.post(
+    response = httpx.post(
         f"{gateway.plain}/kowa.v2.RegionService/ListRegions",
         content=b"\0" + struct.pack(">I", len(message)) + message,
         headers={"content-type": "application/grpc-web+proto", "authorization": f"Bearer {kahuna.key}"},
     )
-    assert answer.headers["content-type"] == "application/grpc-web+proto"
-    flag, length = struct.unpack(">BI", answer.content[:5])
+    assert response.headers["content-type"] == "application/grpc-web+proto"
+    flag, length = struct.unpack(">BI", response.content[:5])
     assert flag == 0
-    assert not region_pb2.ListRegionsResponse.FromString(answer.content[5 : 5 + length]).regions
-    assert b"grpc-status:0" in answer.content[5 + length :]
+    assert not region_pb2.ListRegionsResponse.FromString(response.content[5 : 5 + length]).regions
+    assert b"grpc-status:0" in response.content[5 + length :]
 
 
 def test_a_console_for_a_browser(gateway: Gateway, rest: httpx.Client, shop: instance_pb2.Instance) -> None:
-    """In REST each line of the stream is a message in JSON; in gRPC-Web the same methods are called."""
+    """In REST each line of the stream is a JSON message; gRPC-Web calls the same methods."""
     with Client(gateway.plain.removeprefix("http://"), key=rest.headers["authorization"][7:], insecure=True) as client:
         web = client.of(instance_pb2.Instance).create(shop).meta.id
     path, paste = f"/api/v2/instances/{web}", bytes(range(256)) * 256
@@ -97,28 +97,31 @@ def test_a_console_for_a_browser(gateway: Gateway, rest: httpx.Client, shop: ins
         assert rest.post(f"{path}:resize-console", json={"session": session, "rows": 24, "columns": 80}).json() == {}
         assert base64.b64decode(next(lines)["data"]) == b"24x80"
     typed = instance_pb2.TypeConsoleInstanceRequest(id=web, session=session, data=b"x").SerializeToString()
-    answer = rest.post(
+    response = rest.post(
         "/kowa.v2.InstanceService/TypeConsoleInstance",
         content=b"\0" + struct.pack(">I", len(typed)) + typed,
         headers={"content-type": "application/grpc-web+proto"},
     )
-    assert answer.headers["grpc-status"] == "5"  # it has ended
+    assert response.headers["grpc-status"] == "5"  # the session has ended
 
 
 SERVICES = sorted(contract.load().services)
 
 
-def curl(kahuna: Kahuna, address: str, *words: str, key: str = "") -> subprocess.CompletedProcess[str]:
-    """`buf curl`, which knows nothing of the contract: it asks for it."""
+def curl(kahuna: Kahuna, address: str, *arguments: str, key: str = "") -> subprocess.CompletedProcess[str]:
+    """Runs `buf curl`, which reads the contract by server reflection."""
     header = ("--header", f"authorization: Bearer {key or kahuna.key}", "--reflect-header", "*")
     command = [str(Path(sys.executable).with_name("buf")), "curl", "--protocol", "grpc", "--http2-prior-knowledge"]
     return subprocess.run(
-        [*command, *header, *words[:-1], f"http://{address}{words[-1]}"], capture_output=True, text=True, check=False
+        [*command, *header, *arguments[:-1], f"http://{address}{arguments[-1]}"],
+        capture_output=True,
+        text=True,
+        check=False,
     )
 
 
 @pytest.mark.parametrize("through", ["Envoy", "Kahuna"])
-def test_what_kahuna_serves_is_told_to_whom_it_knows(
+def test_reflection_lists_the_contract_to_authorized_callers(
     gateway: Gateway, kahuna: Kahuna, cloud: ControlPlane, through: str
 ) -> None:
     address = kahuna.endpoint if through == "Kahuna" else gateway.plain.removeprefix("http://")
@@ -132,7 +135,7 @@ def test_what_kahuna_serves_is_told_to_whom_it_knows(
     methods = curl(kahuna, address, "--list-methods", "").stdout.split()
     assert set(contract.load().methods) == {f"/{method}" for method in methods if method.startswith("kowa.")}
     _, agent = cloud.agent()
-    for key, why in (("unknown", "not authenticated"), (agent, "permission")):
+    for key, reason in (("unknown", "not authenticated"), (agent, "permission")):
         refused = curl(kahuna, address, "--list-services", "", key=key)
         assert (refused.returncode != 0, refused.stdout) == (True, "")
-        assert why in refused.stderr
+        assert reason in refused.stderr

@@ -1,4 +1,4 @@
-"""Starting the gateway."""
+"""The gateway's command line and configuration check."""
 
 import os
 import stat
@@ -8,14 +8,14 @@ from pathlib import Path
 
 import pytest
 
-LIMIT = 60.0
+TIMEOUT_S = 60.0
 
 
-def gateway(*words: str, **environment: str) -> subprocess.CompletedProcess[str]:
-    """What comes of a command line that can't be served."""
-    command = [sys.executable, "-m", "gateway", *words]
+def run_gateway(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    """Runs a gateway that is expected to exit with an error."""
+    command = [sys.executable, "-m", "gateway", *arguments]
     return subprocess.run(
-        command, env=os.environ | environment, capture_output=True, text=True, timeout=LIMIT, check=False
+        command, env=os.environ | environment, capture_output=True, text=True, timeout=TIMEOUT_S, check=False
     )
 
 
@@ -28,23 +28,23 @@ REFUSALS = [
 ]
 
 
-@pytest.mark.parametrize(("typed", "says"), REFUSALS, ids=[row[0] for row in REFUSALS])
-def test_what_can_not_be_served_is_refused(typed: str, says: str, tmp_path: Path) -> None:
-    refused = gateway(*typed.split(), "--run-dir", str(tmp_path / "run"))
+@pytest.mark.parametrize(("arguments", "message"), REFUSALS, ids=[row[0] for row in REFUSALS])
+def test_invalid_options_are_refused(arguments: str, message: str, tmp_path: Path) -> None:
+    refused = run_gateway(*arguments.split(), "--run-dir", str(tmp_path / "run"))
     assert refused.returncode == 1
-    assert refused.stderr.startswith(f"gateway: {says}")
+    assert refused.stderr.startswith(f"gateway: {message}")
 
 
 def test_options_come_from_the_environment(tmp_path: Path) -> None:
-    refused = gateway("--run-dir", str(tmp_path), GATEWAY_PLAIN="nonsense")
+    refused = run_gateway("--run-dir", str(tmp_path), GATEWAY_PLAIN="nonsense")
     assert "'nonsense' is not host:port" in refused.stderr
 
 
 @pytest.mark.gateway
-def test_envoy_checks_what_it_is_given(tmp_path: Path) -> None:
+def test_envoy_checks_the_configuration(tmp_path: Path) -> None:
     run = tmp_path / "run"
     files = ("--certificate", str(tmp_path / "no.crt"), "--key", str(tmp_path / "no.key"))
-    refused = gateway("--listen", "127.0.0.1:1", *files, "--run-dir", str(run))
+    refused = run_gateway("--listen", "127.0.0.1:1", *files, "--run-dir", str(run))
     assert refused.stderr.startswith("gateway: Envoy refuses the configuration: ")
     assert str(tmp_path / "no.") in refused.stderr
     assert refused.stderr.count("\n") == 1

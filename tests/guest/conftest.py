@@ -22,12 +22,12 @@ from deploy.guest.build import IMAGE, build
 from deploy.programs import until
 
 CHECKOUT = Path(__file__).parents[2]
-ROOM = CHECKOUT / "deploy" / "host" / "private-libvirtd"
+LIBVIRTD = CHECKOUT / "deploy" / "host" / "private-libvirtd"
 BRIDGE = "br0"
 HOST_ADDRESS = "10.200.0.1"
 
-CONNECT_LIMIT = 30
-BOOT_LIMIT = 60
+CONNECT_TIMEOUT_S = 30
+BOOT_TIMEOUT_S = 60
 
 libvirt.registerErrorHandler(lambda *_: None, None)
 
@@ -42,10 +42,10 @@ class Namespace:
         return ["ip", "netns", "exec", self.name, *map(str, command)]
 
     def run(self, *command: str | Path) -> str:
-        """What the command printed; fails with its errors."""
-        done = subprocess.run(self.command(*command), check=False, capture_output=True, text=True, timeout=30)
-        assert done.returncode == 0, done.stderr
-        return done.stdout.strip()
+        """The output of a command; fails with its error output."""
+        result = subprocess.run(self.command(*command), check=False, capture_output=True, text=True, timeout=30)
+        assert result.returncode == 0, result.stderr
+        return result.stdout.strip()
 
 
 @dataclass
@@ -53,20 +53,20 @@ class Guest:
     domain: libvirt.virDomain
     console: Path
 
-    def says(self) -> list[str]:
-        """What its boot client has told, without the prefix."""
+    def printed(self) -> list[str]:
+        """The lines of its boot client, without their prefix."""
         lines = self.console.read_text(errors="replace").splitlines()
         return [line.removeprefix("kowabunga: ") for line in lines if line.startswith("kowabunga: ")]
 
     def until_ready(self) -> list[str]:
-        """What it tells, up to the line before `ready`."""
+        """Waits until it is ready; returns the lines of its boot client before `ready`."""
 
-        def told() -> list[str] | None:
-            lines = self.says()
+        def lines_before_ready() -> list[str] | None:
+            lines = self.printed()
             ready = [line.startswith("ready ") for line in lines]
             return lines[: ready.index(True)] if any(ready) else None
 
-        found = until(told, timeout=BOOT_LIMIT, what=f"ready on {self.console}")
+        found = until(lines_before_ready, timeout=BOOT_TIMEOUT_S, what=f"ready on {self.console}")
         assert found is not None
         return found
 
@@ -75,8 +75,8 @@ class Guest:
 
 
 @dataclass
-class Room:
-    """One libvirtd with its files below `root`."""
+class PrivateLibvirtd:
+    """A libvirtd with its files below `root`, and its guests."""
 
     root: Path
     namespace: Namespace
@@ -87,17 +87,17 @@ class Room:
 
     def start(self) -> libvirt.virConnect:
         environment = {"KVM": "1" if self.virt == "kvm" else ""}
-        self.daemon = programs.start(self.namespace.command(ROOM, self.root), environment=environment)
-        return until(self._connected, timeout=CONNECT_LIMIT, what="libvirtd answers")
+        self.daemon = programs.start(self.namespace.command(LIBVIRTD, self.root), environment=environment)
+        return until(self._connected, timeout=CONNECT_TIMEOUT_S, what="libvirtd answers")
 
     def kill(self) -> None:
-        """End the daemon as a crash would."""
+        """Ends the daemon as a crash would."""
         assert self.daemon is not None
         self.daemon.send_signal(signal.SIGKILL)
         self.daemon.wait(60)
 
     def close(self) -> None:
-        """Guests first, then the daemon."""
+        """Ends the guests, then the daemon."""
         for guest in self.guests:
             if connection := self._connected():
                 domain = connection.lookupByUUID(guest.domain.UUID())
@@ -108,7 +108,7 @@ class Room:
             programs.end(self.daemon)
 
     def boot(self, name: str, mac: str, seed: dict[str, str], *, seed_bus: str = "scsi") -> Guest:
-        """A guest of 128 MiB on the bridge with the seed as CD-ROM (scsi) or second disk (virtio)."""
+        """Boots a guest of 128 MiB on the bridge, with the seed as CD-ROM (scsi) or second disk (virtio)."""
         files = self.root / "guests" / name
         files.mkdir(parents=True)
         shutil.copyfile(self.image, files / "disk.qcow2")
@@ -130,7 +130,7 @@ class Room:
 
 
 def iso(files: dict[str, str]) -> bytes:
-    """A NoCloud volume."""
+    """A NoCloud seed, as an ISO image."""
     volume = pycdlib.PyCdlib()
     volume.new(interchange_level=4, joliet=3, rock_ridge="1.09", vol_ident="cidata")
     for number, (name, text) in enumerate(files.items()):
@@ -185,18 +185,20 @@ def namespace() -> Iterator[Namespace]:
     subprocess.run(["ip", "netns", "add", name], check=True)
     with ExitStack() as stack:
         stack.callback(subprocess.run, ["ip", "netns", "delete", name], check=True)
-        made = Namespace(name)
-        made.run("ip", "link", "set", "lo", "up")
-        made.run("ip", "link", "add", BRIDGE, "type", "bridge")
-        made.run("ip", "address", "add", f"{HOST_ADDRESS}/24", "dev", BRIDGE)
-        made.run("ip", "link", "set", BRIDGE, "up")
-        yield made
+        namespace = Namespace(name)
+        namespace.run("ip", "link", "set", "lo", "up")
+        namespace.run("ip", "link", "add", BRIDGE, "type", "bridge")
+        namespace.run("ip", "address", "add", f"{HOST_ADDRESS}/24", "dev", BRIDGE)
+        namespace.run("ip", "link", "set", BRIDGE, "up")
+        yield namespace
 
 
 @pytest.fixture(scope="module")
-def room(tmp_path_factory: pytest.TempPathFactory, namespace: Namespace, guest_files: Path) -> Iterator[Room]:
+def libvirtd(
+    tmp_path_factory: pytest.TempPathFactory, namespace: Namespace, guest_files: Path
+) -> Iterator[PrivateLibvirtd]:
     virt = acceleration(guest_files, CHECKOUT / ".cache" / "acceleration")
-    made = Room(tmp_path_factory.mktemp("room"), namespace, virt, guest_files / IMAGE)
-    made.start()
-    yield made
-    made.close()
+    libvirtd = PrivateLibvirtd(tmp_path_factory.mktemp("libvirtd"), namespace, virt, guest_files / IMAGE)
+    libvirtd.start()
+    yield libvirtd
+    libvirtd.close()

@@ -1,10 +1,10 @@
-"""A metadata service that gives tokens for PUT and its answers only for a token. Arguments: ADDRESS, PATH=BODY..."""
+"""A metadata service with tokens, as on a host. Arguments: ADDRESS PATH=BODY..."""
 
 import sys
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 TOKEN = "let-me-in"
-ANSWERS = dict(argument.split("=", 1) for argument in sys.argv[2:])
+BODIES = dict(argument.split("=", 1) for argument in sys.argv[2:])
 
 
 class Handler(BaseHTTPRequestHandler):
@@ -13,20 +13,20 @@ class Handler(BaseHTTPRequestHandler):
     def do_PUT(self) -> None:
         lifetime = self.headers.get("X-metadata-token-ttl-seconds")
         if self.path == "/latest/api/token" and lifetime == "300":
-            self.answer(200, TOKEN)
+            self.respond(200, TOKEN)
         else:
-            self.answer(400)
+            self.respond(400)
 
     def do_GET(self) -> None:
-        body = ANSWERS.get(self.path.removeprefix("/latest/meta-data/"))
+        body = BODIES.get(self.path.removeprefix("/latest/meta-data/"))
         if self.headers.get("X-metadata-token") != TOKEN:
-            self.answer(401)
+            self.respond(401)
         elif body is None:
-            self.answer(404)
+            self.respond(404)
         else:
-            self.answer(200, body)
+            self.respond(200, body)
 
-    def answer(self, status: int, body: str = "") -> None:
+    def respond(self, status: int, body: str = "") -> None:
         data = body.encode()
         self.send_response(status)
         self.send_header("Content-Length", str(len(data)))

@@ -1,4 +1,4 @@
-"""What the small guest promises to whoever boots it through libvirt."""
+"""The test guest image, booted by libvirt: output, login, shutdown, seed and metadata."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from typing import TYPE_CHECKING
 import pytest
 
 if TYPE_CHECKING:
-    from tests.guest.conftest import Guest, Namespace, Room
+    from tests.guest.conftest import Guest, Namespace, PrivateLibvirtd
 
 pytestmark = pytest.mark.libvirt
 
 METADATA_SERVICE = Path(__file__).with_name("metadata_service.py")
 METADATA_ADDRESS = "169.254.169.254"
-HELLO_MAC, HELLO_ADDRESS = "52:54:00:aa:bb:01", "10.200.0.11"
-ASKING_MAC, ASKING_ADDRESS = "52:54:00:aa:bb:02", "10.200.0.12"
+READY_GUEST_MAC, READY_GUEST_ADDRESS = "52:54:00:aa:bb:01", "10.200.0.11"
+METADATA_GUEST_MAC, METADATA_GUEST_ADDRESS = "52:54:00:aa:bb:02", "10.200.0.12"
 OTHER_MAC = "52:54:00:aa:bb:03"
 DISK = f"disk vda={32 << 20}"
 
@@ -65,11 +65,11 @@ def key(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def hello(room: Room, key: Path) -> Guest:
-    """A guest with a key, ready."""
+def ready_guest(libvirtd: PrivateLibvirtd, key: Path) -> Guest:
+    """A guest that has booted, with an SSH key."""
     public = key.with_suffix(".pub").read_text()
-    files = seed(network(HELLO_MAC, HELLO_ADDRESS), f"{META_DATA}public-keys:\n- {public}")
-    guest = room.boot("hello", HELLO_MAC, files)
+    files = seed(network(READY_GUEST_MAC, READY_GUEST_ADDRESS), f"{META_DATA}public-keys:\n- {public}")
+    guest = libvirtd.boot("hello", READY_GUEST_MAC, files)
     guest.until_ready()
     return guest
 
@@ -83,64 +83,77 @@ def metadata_address(namespace: Namespace) -> Iterator[str]:
 
 @pytest.fixture
 def metadata_service(namespace: Namespace, metadata_address: str) -> Iterator[None]:
-    answers = ("hostname=asked", "instance-id=i-1", "metadata/proof=fresh")
-    command = namespace.command(sys.executable, METADATA_SERVICE, metadata_address, *answers)
+    bodies = ("hostname=served", "instance-id=i-1", "metadata/proof=fresh")
+    command = namespace.command(sys.executable, METADATA_SERVICE, metadata_address, *bodies)
     with subprocess.Popen(command, stderr=subprocess.DEVNULL) as service:
         yield
         service.send_signal(signal.SIGTERM)
 
 
-def test_it_tells_what_its_seed_says(hello: Guest) -> None:
-    assert hello.until_ready() == [*FROM_SEED, DISK]
+def test_guest_prints_its_seed_values(ready_guest: Guest) -> None:
+    assert ready_guest.until_ready() == [*FROM_SEED, DISK]
 
 
-def test_its_owner_logs_in_with_a_key(hello: Guest, namespace: Namespace, key: Path) -> None:
-    trust = ["-o", "StrictHostKeyChecking=no", "-o", "UserKnownHostsFile=/dev/null", "-o", "BatchMode=yes"]
-    assert namespace.run("ssh", "-q", *trust, "-i", key, f"root@{HELLO_ADDRESS}", "hostname; whoami") == "hello\nroot"
+def test_login_with_the_ssh_key_works(ready_guest: Guest, namespace: Namespace, key: Path) -> None:
+    ssh_options = ["-o", "StrictHostKeyChecking=no", "-o", "UserKnownHostsFile=/dev/null", "-o", "BatchMode=yes"]
+    assert (
+        namespace.run("ssh", "-q", *ssh_options, "-i", key, f"root@{READY_GUEST_ADDRESS}", "hostname; whoami")
+        == "hello\nroot"
+    )
 
 
-def test_nobody_logs_in_with_a_password(hello: Guest, namespace: Namespace) -> None:
-    offer = ["-v", "-o", "StrictHostKeyChecking=no", "-o", "UserKnownHostsFile=/dev/null", "-o", "BatchMode=yes"]
-    command = namespace.command("ssh", *offer, "-o", "PubkeyAuthentication=no", f"root@{HELLO_ADDRESS}", "true")
+def test_login_without_a_key_is_refused(ready_guest: Guest, namespace: Namespace) -> None:
+    ssh_options = ["-v", "-o", "StrictHostKeyChecking=no", "-o", "UserKnownHostsFile=/dev/null", "-o", "BatchMode=yes"]
+    command = namespace.command(
+        "ssh", *ssh_options, "-o", "PubkeyAuthentication=no", f"root@{READY_GUEST_ADDRESS}", "true"
+    )
     refused = subprocess.run(command, check=False, capture_output=True, text=True, timeout=30)
     assert "Permission denied (publickey)" in refused.stderr
 
 
-def test_it_outlives_its_libvirtd(hello: Guest, room: Room, namespace: Namespace) -> None:
-    before = hello.domain.ID()
-    room.kill()
-    namespace.run("ping", "-c", "1", "-W", "5", HELLO_ADDRESS)
-    again = room.start().lookupByName("hello")
-    assert again.isActive()
-    assert again.ID() == before
-    assert len([line for line in hello.says() if line.startswith("ready")]) == 1
+def test_guest_outlives_a_crash_of_libvirtd(
+    ready_guest: Guest, libvirtd: PrivateLibvirtd, namespace: Namespace
+) -> None:
+    before = ready_guest.domain.ID()
+    libvirtd.kill()
+    namespace.run("ping", "-c", "1", "-W", "5", READY_GUEST_ADDRESS)
+    domain = libvirtd.start().lookupByName("hello")
+    assert domain.isActive()
+    assert domain.ID() == before
+    assert len([line for line in ready_guest.printed() if line.startswith("ready")]) == 1
 
 
-def test_the_power_button_turns_it_off(room: Room) -> None:
-    guest = room.boot("button", OTHER_MAC, seed(NO_NETWORK))
+def test_the_power_button_turns_the_guest_off(libvirtd: PrivateLibvirtd) -> None:
+    guest = libvirtd.boot("button", OTHER_MAC, seed(NO_NETWORK))
     guest.until_ready()
     guest.domain.shutdown()
     guest.until_off(10)
 
 
-def test_its_seed_may_be_a_disk(room: Room) -> None:
-    guest = room.boot("disk", OTHER_MAC, seed(NO_NETWORK), seed_bus="virtio")
-    *told, disk, seed_disk = guest.until_ready()
-    assert [*told, disk] == [*FROM_SEED, DISK]
+def test_the_seed_may_be_a_disk(libvirtd: PrivateLibvirtd) -> None:
+    guest = libvirtd.boot("disk", OTHER_MAC, seed(NO_NETWORK), seed_bus="virtio")
+    *values, disk, seed_disk = guest.until_ready()
+    assert [*values, disk] == [*FROM_SEED, DISK]
     assert seed_disk.startswith("disk vdb=")
     guest.domain.destroy()
 
 
 @pytest.mark.usefixtures("metadata_service")
-def test_it_asks_the_metadata_service_where_one_is_routed(room: Room) -> None:
-    guest = room.boot("asks", ASKING_MAC, seed(network(ASKING_MAC, ASKING_ADDRESS, metadata=True)))
-    assert guest.until_ready() == ["hostname=asked", "instance-id=i-1", "proof=fresh", "source=metadata", DISK]
+def test_guest_reads_the_metadata_service_if_a_route_leads_there(libvirtd: PrivateLibvirtd) -> None:
+    guest = libvirtd.boot(
+        "reads-metadata", METADATA_GUEST_MAC, seed(network(METADATA_GUEST_MAC, METADATA_GUEST_ADDRESS, metadata=True))
+    )
+    assert guest.until_ready() == ["hostname=served", "instance-id=i-1", "proof=fresh", "source=metadata", DISK]
     guest.domain.destroy()
 
 
 @pytest.mark.slow
-def test_it_falls_back_to_its_seed_when_nobody_answers(room: Room, metadata_address: str) -> None:
-    guest = room.boot("falls-back", ASKING_MAC, seed(network(ASKING_MAC, ASKING_ADDRESS, metadata=True)))
+def test_guest_falls_back_to_its_seed_without_a_metadata_service(
+    libvirtd: PrivateLibvirtd, metadata_address: str
+) -> None:
+    guest = libvirtd.boot(
+        "falls-back", METADATA_GUEST_MAC, seed(network(METADATA_GUEST_MAC, METADATA_GUEST_ADDRESS, metadata=True))
+    )
     failed = "metadata FAILED no answer to PUT /latest/api/token"
     assert guest.until_ready() == [failed, *FROM_SEED, DISK]
     guest.domain.destroy()

@@ -49,7 +49,7 @@ ACCEPTED = [
     (
         "cp boots d && printf CD001 | dd of=d bs=1 seek=32769 conv=notrunc",
         "raw",
-    ),  # a hybrid: a CD and a disk image
+    ),  # CD and disk
     ("qemu-img convert -O qcow2 boots d", "qcow2"),
     ("qemu-img convert -O qcow2 -o compat=0.10 boots d", "qcow2"),
     ("qemu-img convert -O qcow2 -c -o compression_type=zlib boots d", "qcow2"),

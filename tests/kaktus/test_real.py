@@ -60,7 +60,7 @@ def is_off(report: fleet_pb2.Report) -> bool:
 
 
 def await_boot(host: Host, times: int = 1) -> str:
-    """Waits until the guest has await_boot so many times; returns its console output."""
+    """Waits until the guest has booted so many times; returns its console output."""
     until(
         lambda: host.console(WEB).count("kowabunga: ready") >= times, timeout=BOOT_TIMEOUT_S, what="the guest is ready"
     )

@@ -1,4 +1,4 @@
-"""A whole stack for each file of tests."""
+"""A stack for each module of tests."""
 
 from collections.abc import Iterator
 
@@ -11,14 +11,14 @@ from tests.stack.stack import stack
 
 @pytest.fixture(scope="module")
 def site() -> Iterator[Site]:
-    """A region with a host whose agent is at work."""
-    with stack() as made:
-        yield make_site(made)
+    """A site on a new stack, with an agent at work."""
+    with stack() as new_stack:
+        yield make_site(new_stack)
 
 
 @pytest.fixture(scope="module")
 def slow_source(site: Site) -> Iterator[SlowSource]:
-    """What takes for ever to fetch."""
-    source = SlowSource(site.stack.here)
+    """A source of a template whose download never ends."""
+    source = SlowSource(site.stack.kahuna_address)
     yield source
     source.close()

@@ -1,4 +1,4 @@
-"""What must be equal as sets: what the API says there is, and what the host and the database hold."""
+"""Compares the API's resources with the host and the database: the sets of both sides must be equal."""
 
 import contextlib
 import re
@@ -22,24 +22,24 @@ from kowa.v2 import (
 from tests.stack.stack import Stack
 from tests.waiting import until
 
-CONVERGE_LIMIT_S = 90.0
+CONVERGE_TIMEOUT_S = 90.0
 ON = (instance_pb2.POWER_RUNNING, instance_pb2.POWER_SUSPENDED)
 
 
-def await_equal(stack: Stack, limit: float = CONVERGE_LIMIT_S) -> None:
+def await_equal(stack: Stack, limit: float = CONVERGE_TIMEOUT_S) -> None:
     """Waits until nothing is under way and both sides are the same. Raises TimeoutError with what differs.
 
     A program that has ended by itself is not waited for.
     """
     found: list[str] = []
 
-    def same() -> bool:
+    def are_equal() -> bool:
         assert not stack.faults
         found[:] = under_way(stack) or differences(stack)
         return not found
 
     try:
-        until(same, timeout=limit)
+        until(are_equal, timeout=limit)
     except TimeoutError:
         raise TimeoutError(f"after {limit:g} s: " + "; ".join(found)) from None
 
@@ -53,30 +53,30 @@ def under_way(stack: Stack) -> list[str]:
 
 
 def differences(stack: Stack) -> list[str]:
-    """What is on one side only."""
-    machines = stack.list(instance_pb2.Instance)
+    """What is on one side only, by the pair of sets that differs."""
+    instances = stack.list(instance_pb2.Instance)
     adapters = stack.list(adapter_pb2.Adapter)
     pools = stack.list(storage_pool_pb2.StoragePool)
     images = ids(stack.list(volume_pb2.Volume)) + ids(stack.list(template_pb2.Template))
-    running = [machine for machine in machines if machine.status.power in ON]
-    plugged = [names.tap(id_) for machine in running for id_ in machine.adapters]
+    running = [instance for instance in instances if instance.status.power in ON]
+    plugged_taps = [names.tap(id_) for instance in running for id_ in instance.adapters]
     taps = [names.tap(id_) for id_ in ids(adapters)]
-    guards = re.findall(r"chain (kt\w+)", stack.host.run("nft", "list", "ruleset"))
+    filtered_taps = re.findall(r"chain (kt\w+)", stack.host.run("nft", "list", "ruleset"))
     links = re.findall(r"^\d+: (\w+)", stack.host.run("ip", "-o", "link"), re.MULTILINE)
     files = [
         name for pool in children(stack.host.pools) for name in children(stack.host.pools / pool) if name[0] != "."
     ]
     hosts = stack.list(kaktus_pb2.Kaktus)
-    held = {machine.meta.id for machine in machines}
+    instance_ids = set(ids(instances))
     vnets = {subnet.meta.id: subnet.vnet for subnet in stack.list(subnet_pb2.Subnet)}
     pairs = {
-        "machines, domains": (ids(machines), stack.host.virsh("list", "--all", "--uuid").split()),
-        "running machines, running domains": (ids(running), stack.host.virsh("list", "--uuid").split()),
-        "running machines, processes": (ids(running), processes(stack)),
-        "machines, folders": (ids(machines), children(stack.host.instances)),
+        "instances, domains": (ids(instances), stack.host.virsh("list", "--all", "--uuid").split()),
+        "running instances, running domains": (ids(running), stack.host.virsh("list", "--uuid").split()),
+        "running instances, processes": (ids(running), processes(stack)),
+        "instances, folders": (ids(instances), children(stack.host.instances)),
         "pools, directories": (ids(pools), children(stack.host.pools)),
         "volumes and templates, files": (images, [Path(name).stem for name in files]),
-        "pools and volumes, made once": (
+        "pools and volumes, records of creation": (
             ids(pools) + ids(stack.list(volume_pb2.Volume)),
             children(stack.host.state / "made"),
         ),
@@ -84,20 +84,24 @@ def differences(stack: Stack) -> list[str]:
             [f"{adapter.subnet} {adapter.address}" for adapter in adapters],
             addresses(stack.database),
         ),
-        "adapters of running machines, taps": (plugged, [link for link in links if link.startswith("kt")]),
-        "adapters of running machines, guarded taps": (plugged, [guard for guard in guards if guard in links]),
-        "adapters, guards kept for them": ([guard for guard in guards if guard in taps], guards),
+        "adapters of running instances, taps": (plugged_taps, [link for link in links if link.startswith("kt")]),
+        "adapters of running instances, filtered taps": (plugged_taps, [tap for tap in filtered_taps if tap in links]),
+        "adapters, their filters": ([tap for tap in filtered_taps if tap in taps], filtered_taps),
         "vnets, bridges": (
             [names.bridge(id_) for id_ in ids(stack.list(vnet_pb2.Vnet))],
             [link for link in links if link.startswith("kb")],
         ),
-        "vnets of machines, metadata ports": (
-            sorted({names.metadata_port(vnets[adapter.subnet]) for adapter in adapters if adapter.instance in held}),
+        "vnets of instances, metadata ports": (
+            sorted(
+                {names.metadata_port(vnets[adapter.subnet]) for adapter in adapters if adapter.instance in instance_ids}
+            ),
             [link for link in links if names.is_metadata_port(link)],
         ),
         "nothing, strangers": ([], [stranger for host in hosts for stranger in host.status.strangers]),
     }
-    return [f"{what}: {found}" for what, (one, other) in pairs.items() if (found := _difference(one, other))]
+    return [
+        f"{pair}: {found}" for pair, (expected, present) in pairs.items() if (found := _difference(expected, present))
+    ]
 
 
 def ids(resources: Iterable[object]) -> list[str]:
@@ -105,14 +109,14 @@ def ids(resources: Iterable[object]) -> list[str]:
 
 
 def children(folder: Path) -> list[str]:
-    """The names in a folder; none in one that is no more."""
+    """The names in a folder; none if it does not exist."""
     with contextlib.suppress(FileNotFoundError):
         return [path.name for path in folder.iterdir()]
     return []
 
 
 def processes(stack: Stack) -> list[str]:
-    """The machine of each QEMU in this host, twins and orphans included."""
+    """The instance id of each QEMU of this host, including duplicates and orphans."""
     found = []
     for process in Path("/proc").iterdir():
         try:
@@ -125,15 +129,15 @@ def processes(stack: Stack) -> list[str]:
 
 
 def addresses(database: Path) -> list[str]:
-    """What the database keeps from others."""
+    """The addresses that the database has as taken, with their subnets."""
     with sqlite3.connect(f"file:{database}?mode=ro", uri=True) as connection:
         rows = connection.execute("SELECT subnet_id, address FROM adapter").fetchall()
     connection.close()
     return [f"{subnet} {address}" for subnet, address in rows]
 
 
-def _difference(one: list[str], other: list[str]) -> str:
-    """Each as often as on the other side."""
-    here, there = Counter(one), Counter(other)
-    only = {"+": there - here, "-": here - there}
+def _difference(expected: list[str], present: list[str]) -> str:
+    """The surplus (+) and missing (-) items; each must be present as often as expected."""
+    wanted, found = Counter(expected), Counter(present)
+    only = {"+": found - wanted, "-": wanted - found}
     return " ".join(f"{sign}{item}" for sign, items in only.items() for item in sorted(items.elements()))

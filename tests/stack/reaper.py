@@ -1,4 +1,4 @@
-"""Waits for dead guests at once: libvirt waits until somebody has, and a container's first process takes its time."""
+"""Reaps dead guests at once: libvirt waits until they are reaped, and a container's first process may be slow to."""
 
 import ctypes
 import os
@@ -10,20 +10,20 @@ _INTERVAL_S = 0.03
 
 
 class Reaper:
-    """Guests that libvirt has let go of are this process's children as long as it is open."""
+    """Adopts and reaps the guests of a libvirtd until it is closed."""
 
     def __init__(self, pid_files: Path) -> None:
         self._pid_files = pid_files
         self._guests: set[int] = set()
         self._closing = threading.Event()
         self._thread = threading.Thread(target=self._reap, name="reaper")
-        _adopt(True)
+        _adopt_orphans(True)
         self._thread.start()
 
     def close(self) -> None:
         self._closing.set()
         self._thread.join()
-        _adopt(False)
+        _adopt_orphans(False)
 
     def _reap(self) -> None:
         while not self._closing.wait(_INTERVAL_S):
@@ -31,7 +31,7 @@ class Reaper:
                 try:
                     self._guests.add(int(path.read_text()))
                 except (OSError, ValueError):
-                    continue  # it goes, or is being written
+                    continue  # just removed, or being written
             for pid in list(self._guests):
                 try:
                     dead = os.waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG) is not None
@@ -41,6 +41,7 @@ class Reaper:
                     self._guests.discard(pid)
 
 
-def _adopt(whether: bool) -> None:
-    done = ctypes.CDLL(None, use_errno=True).prctl(_SUBREAPER, int(whether), 0, 0, 0)
-    assert done == 0, os.strerror(ctypes.get_errno())
+def _adopt_orphans(enable: bool) -> None:
+    """Makes this process the parent of orphaned descendants, or no longer."""
+    result = ctypes.CDLL(None, use_errno=True).prctl(_SUBREAPER, int(enable), 0, 0, 0)
+    assert result == 0, os.strerror(ctypes.get_errno())

@@ -1,4 +1,4 @@
-"""What machines need, once for all tests of a stack; and what is there of them, on both sides."""
+"""The resources that all instances of a stack's tests share, and helpers that create more."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -23,13 +23,13 @@ from tests.kaktus.hosts import GUEST, IMAGE
 from tests.stack.stack import MIB, TINY, Stack
 from tests.waiting import until
 
-CPU_OVERCOMMIT = 8  # virtual CPUs for each there is: machines that do nothing need none
-BOOT_LIMIT_S = 120.0  # on a busy machine
+CPU_OVERCOMMIT = 8  # virtual CPUs per CPU: idle instances need none
+BOOT_TIMEOUT_S = 120.0  # on a busy machine
 
 
 @dataclass(frozen=True)
 class Guest:
-    """What a machine is made of."""
+    """The template and sizes of an instance."""
 
     template: template_pb2.Template
     memory: int
@@ -38,7 +38,7 @@ class Guest:
 
 @dataclass
 class Site:
-    """A region with a host, and a project."""
+    """A region with a zone, a host and a pool, and a project."""
 
     stack: Stack
     region: region_pb2.Region
@@ -46,26 +46,26 @@ class Site:
     host: kaktus_pb2.Kaktus
     project: project_pb2.Project
     pool: storage_pool_pb2.StoragePool
-    idle: Guest  # does nothing
+    idle: Guest  # a guest that does nothing
 
     @property
     def agent(self) -> agent_pb2.Agent:
         return self.stack.list(agent_pb2.Agent)[0]
 
-    def renew_agent(self) -> None:
-        """Kills it, and waits until the next is connected."""
+    def restart_agent(self) -> None:
+        """Kills the agent, and waits until the next one is connected."""
         epoch = self.agent.status.epoch
         self.stack.agent.kill()
         until(self.is_connected_since(epoch), what="the agent is connected")
 
     def is_connected_since(self, epoch: int) -> Callable[[], bool]:
-        """Whether a later session than this is open."""
+        """A condition: a later session than this is open."""
 
-        def is_so() -> bool:
+        def is_connected() -> bool:
             status = self.agent.status
             return status.epoch > epoch and status.stream == agent_pb2.STREAM_ONLINE
 
-        return is_so
+        return is_connected
 
     def vnet(self, name: str) -> vnet_pb2.Vnet:
         return self.stack.create(vnet_pb2.Vnet(region=self.region.meta.id, name=name))
@@ -88,20 +88,20 @@ class Site:
             template_pb2.Template(storage_pool=pool.meta.id, name=name, source=source, sha256=sha256)
         )
 
-    def booting(self) -> Guest:
-        """A guest that boots, and can be spoken to."""
+    def bootable_guest(self) -> Guest:
+        """A guest that boots, and has a shell on its console."""
         if not (GUEST / IMAGE).exists():
             from deploy.guest.build import build
 
             build(GUEST)
-        return Guest(self.imported("guest", *self.stack.host.offer_guest()), 128 * MIB, 512 * MIB)
+        return Guest(self.import_template("guest", *self.stack.host.offer_guest()), 128 * MIB, 512 * MIB)
 
-    def imported(self, name: str, source: str, sha256: str) -> template_pb2.Template:
-        """A template in the pool of all machines."""
+    def import_template(self, name: str, source: str, sha256: str) -> template_pb2.Template:
+        """A template in the common pool, once it is imported."""
         template = self.new_template(self.pool, name, source, sha256)
         until(
             lambda: self.stack.get(template).meta.state == meta_pb2.STATE_READY,
-            timeout=BOOT_LIMIT_S,
+            timeout=BOOT_TIMEOUT_S,
             what="it is imported",
         )
         return template
@@ -137,7 +137,7 @@ class Site:
 
 
 def make_site(stack: Stack) -> Site:
-    """Makes one; its host's agent is at work."""
+    """Creates a site, and starts its host's agent."""
     region = stack.create(region_pb2.Region(name="eu"))
     zone = stack.create(zone_pb2.Zone(region=region.meta.id, name="eu-a"))
     agent = stack.create(agent_pb2.Agent(name="kaktus-1"))
@@ -148,9 +148,9 @@ def make_site(stack: Stack) -> Site:
     )
     project = stack.create(project_pb2.Project(name="shop"))
     pool, template = storage_pool_pb2.StoragePool(), template_pb2.Template()
-    made = Site(stack, region, zone, host, project, pool, Guest(template, 32 * MIB, MIB))
+    site = Site(stack, region, zone, host, project, pool, Guest(template, 32 * MIB, MIB))
     stack.agent.start()
     until(lambda: stack.get(host).status.memory, what="the host's capacity")
-    made.pool = made.new_pool("local")
-    template.CopyFrom(made.imported("idle", TINY, stack.tiny))
-    return made
+    site.pool = site.new_pool("local")
+    template.CopyFrom(site.import_template("idle", TINY, stack.tiny))
+    return site

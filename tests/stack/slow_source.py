@@ -1,14 +1,14 @@
-"""A web server that begins to send a template and never ends."""
+"""A web server whose downloads start and never end."""
 
 import http.server
 import threading
 
 
 class SlowSource:
-    """Counts who asked; lets all go when it is closed."""
+    """Counts its requests; drops their connections when it is closed."""
 
     def __init__(self, address: str) -> None:
-        self.asked = 0
+        self.requests = 0
         self._closing = threading.Event()
         source = self
 
@@ -19,11 +19,11 @@ class SlowSource:
                 self.end_headers()
                 self.wfile.write(b"QFI")
                 self.wfile.flush()
-                source.asked += 1
+                source.requests += 1
                 source._closing.wait()
 
-            def log_message(self, format: str, *args: object) -> None:  # noqa: A002 - as it is called there
-                """Nothing."""
+            def log_message(self, format: str, *args: object) -> None:  # noqa: A002 - the overridden method's name
+                """Logs nothing."""
 
         self._server = http.server.ThreadingHTTPServer((address, 0), Handler)
         self._server.daemon_threads = True

@@ -1,4 +1,4 @@
-"""The sweep: lives of machines and templates, and deaths in them at named points."""
+"""The sweep: life cycles of instances and templates, in which a program dies at each crash point."""
 
 import itertools
 from collections.abc import Callable
@@ -10,16 +10,16 @@ from tests.stack.slow_source import SlowSource
 from tests.stack.workflows import Condition, InstanceWorkflows, TemplateWorkflows
 from tests.waiting import until
 
-LIMIT_S = 90.0  # for a workflow in which somebody dies
-LATE_PASS_LIMIT_S = 30.0  # after its end in which a point may still be passed
+WORKFLOW_TIMEOUT_S = 90.0  # for a workflow in which a program dies
+LATE_PASS_TIMEOUT_S = 30.0  # after a workflow, for a crash point that is passed late
 DEATHS_IN_A_ROW = 5  # deaths in one workflow
-MANY_DEATHS_LIMIT_S = 240.0  # for one with so many
+MANY_DEATHS_TIMEOUT_S = 240.0  # for a workflow with so many
 MAIN_WORKFLOWS = ("create", "resize", "stop", "delete")
-LIVES = {
-    "machine": ("create", "reboot", "suspend", "resume", "resize", "stop", "delete"),
-    "template": ("fill", "change_mind", "clear"),
+LIFE_CYCLES = {
+    "instance": ("create", "reboot", "suspend", "resume", "resize", "stop", "delete"),
+    "template": ("fill", "cancel_import", "clear"),
 }
-# Passed only by one who finds what somebody left who died at the other, in one workflow.
+# Crash points that are passed only after a death at another one, in this workflow: point -> (workflow, other point).
 REACHED_ONLY_AFTER = {
     "kaktus.RecordVolume": ("create", "kaktus.volume.named"),
     "kaktus.RemoveMetadataFilter": ("delete", "agent.batch.stored"),
@@ -29,7 +29,7 @@ _numbers = itertools.count(1)
 
 
 class Sweep:
-    """Lives, and deaths in them."""
+    """Runs life cycles, and kills programs in them."""
 
     def __init__(self, site: Site, source: SlowSource) -> None:
         self.site = site
@@ -37,46 +37,49 @@ class Sweep:
         self.kills = 0
         self.passed: dict[str, list[str]] = {}
 
-    def learn(self) -> None:
-        """Which points each workflow passes when nobody dies."""
-        for kind, workflows in LIVES.items():
-            subject = self._new(kind)
+    def record_passed_points(self) -> None:
+        """Records which crash points each workflow passes when no program dies."""
+        for kind, workflows in LIFE_CYCLES.items():
+            subject = self._new_subject(kind)
             for workflow in workflows:
                 for program in self.site.stack.programs:
                     program.forget_trace()
-                self._bring_about(getattr(subject, workflow))
+                self._complete(getattr(subject, workflow))
                 self.passed[workflow] = [point for program in self.site.stack.programs for point in program.passed()]
 
-    def passing(self, point: str) -> list[str]:
-        """The workflows to die in at a point: all four that people use most, or the first other that passes it."""
+    def workflows_passing(self, point: str) -> list[str]:
+        """The workflows to die in at a point: the main ones that pass it, or else the first other."""
         if point in REACHED_ONLY_AFTER:
             return [REACHED_ONLY_AFTER[point][0]]
         passing = [workflow for workflow, passed in self.passed.items() if point in passed]
         return [workflow for workflow in passing if workflow in MAIN_WORKFLOWS] or passing[:1]
 
-    def die(self, point: str) -> None:
-        """One life with a death at a point in each workflow that passes it."""
-        passing = self.passing(point)
-        for kind, workflows in LIVES.items():
+    def die_at(self, point: str) -> None:
+        """Runs a life cycle with a death at this point in each workflow that passes it."""
+        passing = self.workflows_passing(point)
+        for kind, workflows in LIFE_CYCLES.items():
             if not set(passing) & set(workflows):
                 continue
-            subject = self._new(kind)
+            subject = self._new_subject(kind)
             for workflow in workflows:
                 if workflow in passing:
                     self._die_in(getattr(subject, workflow), point)
                 elif workflow in (workflows[0], workflows[-1]):
-                    self._bring_about(getattr(subject, workflow))
+                    self._complete(getattr(subject, workflow))
 
-    def die_again_and_again(self, kind: str, coming: list[str], going: list[str] | None = None) -> None:
-        """A life in whose beginning and end somebody dies at point after point; some are passed no more after that."""
-        subject = self._new(kind)
-        for workflow, points in ((LIVES[kind][0], coming), (LIVES[kind][-1], going or coming)):
-            self.site.renew_agent()
+    def die_repeatedly(self, kind: str, first: list[str], last: list[str] | None = None) -> None:
+        """Runs the first and last workflow of a life cycle; a program dies in each at one point after the other.
+
+        Not all deaths happen: some points are not passed any more after others.
+        """
+        subject = self._new_subject(kind)
+        for workflow, points in ((LIFE_CYCLES[kind][0], first), (LIFE_CYCLES[kind][-1], last or first)):
+            self.site.restart_agent()
             program = self._program(points[0])
             deaths = program.deaths
             program.arm(*points)
             try:
-                self._bring_about(getattr(subject, workflow), MANY_DEATHS_LIMIT_S)
+                self._complete(getattr(subject, workflow), MANY_DEATHS_TIMEOUT_S)
             finally:
                 program.arm()
             assert program.deaths - deaths >= min(DEATHS_IN_A_ROW, len(points)) - 1
@@ -85,25 +88,25 @@ class Sweep:
     def _die_in(self, workflow: Callable[[], Condition], point: str) -> None:
         program = self._program(point)
         if program is self.site.stack.kahuna:
-            # An agent that is often cut off waits longer each time; a new one begins anew.
-            self.site.renew_agent()
+            # An agent that is often cut off waits longer each time; a new one starts with the shortest wait.
+            self.site.restart_agent()
         deaths = program.deaths
         points = (REACHED_ONLY_AFTER[point][1], point) if point in REACHED_ONLY_AFTER else (point,)
         program.arm(*points)
-        self._bring_about(workflow)
+        self._complete(workflow)
         try:
-            until(lambda: not program.armed(), timeout=LATE_PASS_LIMIT_S, what=f"dying at {point}")
+            until(lambda: not program.armed(), timeout=LATE_PASS_TIMEOUT_S, what=f"a death at {point}")
         finally:
             program.arm()
         until(lambda: program.deaths == deaths + len(points), what=f"{program.name} is started again")
         self.kills += len(points)
 
-    def _bring_about(self, workflow: Callable[[], Condition], limit: float = LIMIT_S) -> None:
+    def _complete(self, workflow: Callable[[], Condition], limit: float = WORKFLOW_TIMEOUT_S) -> None:
         condition = workflow()
         until(condition, timeout=limit, what=workflow.__name__)
         consistency.await_equal(self.site.stack, limit)
 
-    def _new(self, kind: str) -> InstanceWorkflows | TemplateWorkflows:
+    def _new_subject(self, kind: str) -> InstanceWorkflows | TemplateWorkflows:
         number = next(_numbers)
         name = f"{kind}-{number}"
         if kind == "template":

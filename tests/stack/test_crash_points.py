@@ -1,6 +1,6 @@
-"""Killed at any of its crash points, the agent or Kahuna goes on from there: nothing is lost, doubled or orphaned.
+"""Killed at any of their crash points, the agent and Kahuna recover: nothing is lost, doubled or orphaned.
 
-Both die at each point they pass in `create`, `resize`, `stop` and `delete`; what these do not pass, others do.
+Both die at each point that they pass in `create`, `resize`, `stop` and `delete`; other points in another workflow.
 """
 
 import pytest
@@ -15,13 +15,13 @@ pytestmark = pytest.mark.libvirt
 
 @pytest.fixture(scope="module")
 def sweep(site: Site, slow_source: SlowSource) -> Sweep:
-    made = Sweep(site, slow_source)
-    made.learn()
-    return made
+    new_sweep = Sweep(site, slow_source)
+    new_sweep.record_passed_points()
+    return new_sweep
 
 
 def test_each_point_is_passed_by_a_workflow(sweep: Sweep, capsys: pytest.CaptureFixture[str]) -> None:
-    passing = {point: sweep.passing(point) for point in sorted(crash_points())}
+    passing = {point: sweep.workflows_passing(point) for point in sorted(crash_points())}
     with capsys.disabled():
         print(f"\n  {len(passing)} crash points, {sum(map(len, passing.values()))} deaths")  # noqa: T201
         for point, workflows in passing.items():
@@ -30,19 +30,19 @@ def test_each_point_is_passed_by_a_workflow(sweep: Sweep, capsys: pytest.Capture
 
 
 @pytest.mark.parametrize("point", sorted(crash_points()))
-def test_killed_there_it_goes_on_from_there(sweep: Sweep, point: str) -> None:
-    assert sweep.passing(point), f"no workflow passes {point}"
-    sweep.die(point)
+def test_a_program_killed_at_a_crash_point_recovers(sweep: Sweep, point: str) -> None:
+    assert sweep.workflows_passing(point), f"no workflow passes {point}"
+    sweep.die_at(point)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("point", ["kahuna.store.written", "kahuna.store.committed"])
-def test_kahuna_dies_at_one_commit_after_the_other(sweep: Sweep, point: str) -> None:
-    sweep.die_again_and_again("machine", [point] * DEATHS_IN_A_ROW)
+def test_kahuna_recovers_from_deaths_at_successive_commits(sweep: Sweep, point: str) -> None:
+    sweep.die_repeatedly("instance", [point] * DEATHS_IN_A_ROW)
 
 
 @pytest.mark.slow
-def test_the_agent_dies_at_one_point_after_the_other(sweep: Sweep) -> None:
-    kept = [point for point in sweep.passed["create"] if not point.startswith("kahuna.")]
-    lost = [point for point in sweep.passed["delete"] if not point.startswith("kahuna.")]
-    sweep.die_again_and_again("machine", kept, lost)
+def test_the_agent_recovers_from_deaths_at_successive_points(sweep: Sweep) -> None:
+    create_points = [point for point in sweep.passed["create"] if not point.startswith("kahuna.")]
+    delete_points = [point for point in sweep.passed["delete"] if not point.startswith("kahuna.")]
+    sweep.die_repeatedly("instance", create_points, delete_points)

@@ -1,4 +1,4 @@
-"""A template is imported once, though the look that asks for it be older than the end of its import."""
+"""A template is imported once, also when a plan from before the end of its import starts it again."""
 
 import asyncio
 import hashlib
@@ -13,18 +13,18 @@ from tests.kaktus.slices import id_of
 from tests.stack.stack import SECTOR, TINY
 
 
-def test_asked_for_again_it_is_not_fetched_again(tmp_path: Path) -> None:
+def test_a_finished_import_is_not_repeated(tmp_path: Path) -> None:
     (tmp_path / TINY).write_bytes(SECTOR)
     pools = DirDriver(settings_of(tmp_path / "pools", tmp_path / "instances"), tmp_path / "created")
     checksum = hashlib.sha256(SECTOR).hexdigest()
     template = Template(id_of("tiny"), 1, False, "tiny", id_of("pool"), TINY, checksum)
-    ends: list[str] = []
+    reasons: list[str] = []
 
-    async def ask_twice() -> None:
+    async def import_twice() -> None:
         ended = asyncio.Event()
 
         def end(_: Template, reason: str) -> None:
-            ends.append(reason)
+            reasons.append(reason)
             ended.set()
 
         await pools.observe()
@@ -36,5 +36,5 @@ def test_asked_for_again_it_is_not_fetched_again(tmp_path: Path) -> None:
         assert not imports.percent
         await imports.close()
 
-    asyncio.run(ask_twice())
-    assert ends == [""]
+    asyncio.run(import_twice())
+    assert reasons == [""]

@@ -1,4 +1,4 @@
-"""That a guest switched itself off is told only once it is marked: whoever is told may want it stopped at once."""
+"""A guest's power-off is reported only once it is marked, since Kahuna may request a stop as soon as it is reported."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -18,7 +18,7 @@ CONFIG = settings_of(Path("/pools"), Path("/instances"), accelerator="qemu")
 
 
 def verdict(wanted: Slice, mark: Mark) -> Verdict:
-    """On an instance that its guest has switched off."""
+    """The verdict on instance web after its guest has powered it off."""
     desired = KINDS.parse(wanted.objects)
     web = desired.of(Instance)[WEB]
     found = Domain(WEB, names.domain(WEB), powered_off=True, mark=mark, running_fingerprint=mark.fingerprint)
@@ -26,7 +26,7 @@ def verdict(wanted: Slice, mark: Mark) -> Verdict:
     return plan(View(KINDS, CONFIG, desired, Actual(domains={WEB: found}, seeds=seeds)))[WEB]
 
 
-def test_it_is_marked_then_told_and_told_of_one_that_shall_be_off() -> None:
+def test_a_power_off_is_marked_then_reported_also_of_a_stopped_instance() -> None:
     wanted = slice_with_network()
     wanted.instance("web")
     desired = KINDS.parse(wanted.objects)

@@ -1,4 +1,4 @@
-"""What people do with a cloud. Each asks for something and says how to see that it is done."""
+"""What users do with a cloud: each workflow makes its requests and returns the condition that they are fulfilled."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -31,7 +31,7 @@ Condition = Callable[[], bool]
 
 @dataclass
 class InstanceWorkflows:
-    """A machine with a network, a disk and an adapter of its own."""
+    """An instance with its own network, disk and adapter."""
 
     site: Site
     name: str
@@ -41,20 +41,20 @@ class InstanceWorkflows:
     subnet: subnet_pb2.Subnet = field(init=False)
     volume: volume_pb2.Volume = field(init=False)
     adapter: adapter_pb2.Adapter = field(init=False)
-    machine: instance_pb2.Instance = field(init=False)
+    instance: instance_pb2.Instance = field(init=False)
 
     def create(self) -> Condition:
-        """The network first, the machine last; none waits for the other."""
+        """Creates the network first and the instance last, without waiting in between."""
         self.vnet = self.site.vnet(self.name)
         self.subnet = self.site.subnet(self.vnet, self.cidr)
         self.volume = self.site.volume(self.name, self.guest)
         self.adapter = self.site.adapter(self.name, self.subnet)
-        self.machine = self.site.instance(self.name, self.volume, self.adapter, self.guest)
+        self.instance = self.site.instance(self.name, self.volume, self.adapter, self.guest)
         return lambda: self.power() == RUNNING
 
     def resize(self) -> Condition:
-        """More memory, and a larger disk."""
-        id_ = meta_pb2.Meta(id=self.machine.meta.id)
+        """Doubles the memory and the disk."""
+        id_ = meta_pb2.Meta(id=self.instance.meta.id)
         more = instance_pb2.Instance(meta=id_, memory=2 * self.guest.memory)
         self.site.stack.call("update", instance_pb2.Instance, instance=more, update_mask=FieldMask(paths=["memory"]))
         larger = volume_pb2.Volume(meta=meta_pb2.Meta(id=self.volume.meta.id), size=2 * self.guest.disk)
@@ -62,41 +62,41 @@ class InstanceWorkflows:
         return self._is_resized
 
     def suspend(self) -> Condition:
-        return self._verb("suspend", SUSPENDED)
+        return self._change_power("suspend", SUSPENDED)
 
     def resume(self) -> Condition:
-        return self._verb("resume", RUNNING)
+        return self._change_power("resume", RUNNING)
 
     def start(self) -> Condition:
-        return self._verb("start", RUNNING)
+        return self._change_power("start", RUNNING)
 
     def stop(self) -> Condition:
-        return self._verb("stop", STOPPED)
+        return self._change_power("stop", STOPPED)
 
     def reboot(self) -> Condition:
-        """A command: it ends, and no state tells of it."""
-        self.site.stack.call("reboot", instance_pb2.Instance, id=self.machine.meta.id)
+        """Reboots it; no state shows that, so the condition is always true."""
+        self.site.stack.call("reboot", instance_pb2.Instance, id=self.instance.meta.id)
         return lambda: True
 
     def delete(self) -> Condition:
-        """All of it; the network last, whose bridge has lost its address by then."""
+        """Deletes all of it; the vnet last, once its subnet is gone."""
         for part in self.parts()[:-1]:
             self.site.stack.delete(part)
         return self._is_gone
 
     def parts(self) -> tuple[Message, ...]:
-        """What hangs from others before these."""
-        return self.machine, self.volume, self.adapter, self.subnet, self.vnet
+        """Its resources, each before those it refers to."""
+        return self.instance, self.volume, self.adapter, self.subnet, self.vnet
 
     def power(self) -> instance_pb2.Power:
-        return self.site.stack.get(self.machine).status.power
+        return self.site.stack.get(self.instance).status.power
 
-    def _verb(self, verb: str, power: instance_pb2.Power) -> Condition:
-        self.site.stack.call(verb, instance_pb2.Instance, id=self.machine.meta.id)
+    def _change_power(self, verb: str, power: instance_pb2.Power) -> Condition:
+        self.site.stack.call(verb, instance_pb2.Instance, id=self.instance.meta.id)
         return lambda: self.power() == power
 
     def _is_resized(self) -> bool:
-        domain = self.machine.meta.id
+        domain = self.instance.meta.id
         host = self.site.stack.host
         return (
             f"<memory unit='KiB'>{2 * self.guest.memory >> 10}<" in host.virsh("dumpxml", "--inactive", domain)
@@ -104,7 +104,7 @@ class InstanceWorkflows:
         )
 
     def _is_gone(self) -> bool:
-        if not self._is_there(self.subnet) and not self.site.stack.is_marked(self.vnet):
+        if not self._is_there(self.subnet) and not self.site.stack.is_being_deleted(self.vnet):
             self.site.stack.delete(self.vnet)
         return not any(self._is_there(part) for part in self.parts())
 
@@ -114,7 +114,7 @@ class InstanceWorkflows:
 
 @dataclass
 class TemplateWorkflows:
-    """A pool with templates."""
+    """A pool with its own templates."""
 
     site: Site
     name: str
@@ -127,11 +127,11 @@ class TemplateWorkflows:
         self.template = self.site.new_template(self.pool, "tiny", TINY, self.site.stack.tiny)
         return lambda: self.site.stack.get(self.template).meta.state == meta_pb2.STATE_READY
 
-    def change_mind(self) -> Condition:
-        """A template is deleted while it is fetched."""
-        asked = self.source.asked
+    def cancel_import(self) -> Condition:
+        """Deletes a template while it is downloaded."""
+        before = self.source.requests
         other = self.site.new_template(self.pool, "slow", self.source.url, "0" * 64)
-        until(lambda: self.source.asked > asked, what="the agent asks for the template")
+        until(lambda: self.source.requests > before, what="the agent requests the template")
         self.site.stack.delete(other)
         return lambda: not self.site.stack.list(template_pb2.Template, f'meta.id = "{other.meta.id}"')
 
