@@ -93,7 +93,7 @@ def recorded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Recording]:
 
 @contextlib.contextmanager
 def serving(kahuna: str, run_dir: Path, *options: str) -> Iterator[tuple[str, str, str]]:
-    """A ready Envoy. Yields the addresses of its plain listener, its TLS listener (if it has one) and its admin port."""
+    """A ready Envoy. Yields the addresses of its plain listener, its TLS listener (if any) and its admin interface."""
     arguments, addresses = _arguments_and_addresses(kahuna, run_dir, *options)
     with envoy([sys.executable, "-m", "gateway", *arguments], addresses[2]):
         yield addresses

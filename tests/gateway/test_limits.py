@@ -100,8 +100,8 @@ def test_waiting_for_an_operation_is_limited_only_by_its_caller(fake: Fake, tmp_
 def test_long_calls_have_small_bodies(recorded: Recording) -> None:
     small = b" " * (LONG_CALL_MAX_BYTES - 2) + b"{}"
     for method, path in (("POST", "operations/x:wait"), ("GET", "regions:watch"), ("POST", "instances/x:console")):
-        assert recorded.ask(method, f"/api/v2/{path}", small).status_code == HTTPStatus.OK
-        refused = recorded.ask(method, f"/api/v2/{path}", b" " + small)
+        assert recorded.request(method, f"/api/v2/{path}", small).status_code == HTTPStatus.OK
+        refused = recorded.request(method, f"/api/v2/{path}", b" " + small)
         assert refused.status_code == HTTPStatus.REQUEST_ENTITY_TOO_LARGE
 
 

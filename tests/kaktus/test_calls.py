@@ -27,36 +27,36 @@ def test_a_call_returns_its_result_or_raises_its_error() -> None:
 
 
 class Connection:
-    """To a libvirt without domains."""
+    """A connection to a libvirt without domains."""
 
     def __getattr__(self, name: str) -> Callable[..., list[object]]:
         return lambda *_: []
 
 
-def test_a_libvirt_that_is_away_is_connected_to_less_and_less_often(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_connections_to_an_unavailable_libvirt_become_rarer(monkeypatch: pytest.MonkeyPatch) -> None:
     now, opened = 100.0, 0
-    is_away, open_libvirt = True, libvirt.open
+    is_unavailable, open_libvirt = True, libvirt.open
 
     def count_open(uri: str) -> object:
         nonlocal opened
         opened += 1
-        return open_libvirt(uri) if is_away else Connection()
+        return open_libvirt(uri) if is_unavailable else Connection()
 
     async def scenario() -> None:
-        nonlocal now, opened, is_away
+        nonlocal now, opened, is_unavailable
         hypervisor = Hypervisor("qemu+unix:///system?socket=/nowhere", lambda: None, lambda: now)
         calls = (hypervisor.observe, hypervisor.facts, lambda: hypervisor.reset("web"))
-        for _ in range(3):  # it comes released, and goes again
+        for _ in range(3):  # it is available in between
             for _ in range(100):
                 for call in calls:
                     with pytest.raises(LibvirtUnavailable, match=r"can't be reached: .*/nowhere"):
                         await call()
                 assert await hypervisor.serial("web") == ""
                 now += 0.1
-            assert 3 <= opened <= 5, "systemd would not start it any more"
-            now, is_away = now + 10, False
+            assert 3 <= opened <= 5, "too many connections: systemd would not start libvirtd any more"
+            now, is_unavailable = now + 10, False
             assert await hypervisor.observe() == []
-            is_away, opened = True, 0
+            is_unavailable, opened = True, 0
             hypervisor._drop(hypervisor._connection)
 
     monkeypatch.setattr(libvirt, "open", count_open)

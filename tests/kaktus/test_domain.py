@@ -164,14 +164,14 @@ def test_text_of_users_is_escaped() -> None:
     assert '<source bridge="br0" />' in text
 
 
-def test_a_path_reaches_libvirt_as_it_is_and_the_text_is_what_elementtree_writes() -> None:
-    """Agents before took fingerprints of what ElementTree had written."""
+def test_paths_are_escaped_as_elementtree_does() -> None:
+    """Older agents took fingerprints of what ElementTree had written."""
     pools = Path("/p\t\n\r\"'<&>{ü}")
     config = replace(CONFIG, pools=pools)
-    written = domain._requested(config, *web(one_instance(), config))
-    element = ElementTree.fromstring(written)  # noqa: S314
+    definition = domain._requested(config, *web(one_instance(), config))
+    element = ElementTree.fromstring(definition)  # noqa: S314
     assert domain.disks_of(element) >= {f"{pools}/{POOL}/{ROOT}.qcow2"}
-    assert ElementTree.tostring(element, encoding="unicode") == written
+    assert ElementTree.tostring(element, encoding="unicode") == definition
 
 
 def cluster_disk(_: Settings, pool: str, volume: str) -> DiskSource:

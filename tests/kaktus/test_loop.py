@@ -69,7 +69,7 @@ def test_an_unexpected_error_of_a_step_stops_no_other_object() -> None:
     run_scenario(scenario)
 
 
-def test_an_object_whose_plan_or_status_fails_does_so_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_error_in_a_plan_or_status_fails_only_its_object(monkeypatch: pytest.MonkeyPatch) -> None:
     def plan(self: Volumes, view: View, wanted: Volume) -> Verdict:
         if wanted.name == "data":
             raise KeyError("what?")
@@ -94,7 +94,7 @@ def test_an_object_whose_plan_or_status_fails_does_so_alone(monkeypatch: pytest.
     run_scenario(scenario)
 
 
-def test_a_definition_that_is_not_xml_fails_its_instance_only() -> None:
+def test_a_definition_that_is_not_xml_fails_only_its_instance() -> None:
     async def scenario(harness: LoopHarness) -> None:
         await harness.converge()
         harness.loop.settings = structs.replace(CONFIG, pools=Path("/pools\x01"))

@@ -43,7 +43,7 @@ def test_filter_fingerprints_are_unchanged() -> None:
     assert nftables.METADATA_FINGERPRINT == "83a321d8646a4ae6"
 
 
-# As agents computed them that had ElementTree write domains; the second directory has all that is escaped there.
+# Fingerprints of agents that wrote domains by ElementTree; the second path has every character that it escapes.
 @pytest.mark.parametrize(
     ("pools", "fingerprint"),
     [
@@ -51,7 +51,7 @@ def test_filter_fingerprints_are_unchanged() -> None:
         ("/p\t\n\r\"'<&>{ü}", "247ff94a9a754dde321e1da4fa67265b48dfb41f0502f69732aba81f920f38c0"),
     ],
 )
-def test_domains(pools: str, fingerprint: str) -> None:
+def test_the_domain_fingerprint_is_unchanged(pools: str, fingerprint: str) -> None:
     config = settings_of(Path(pools), Path("/m"))
     disks = tuple((volume, disk_source(config, volume.pool, volume.id)) for volume in (ROOT, DATA))
     assert domain.fingerprint(config, WEB, Devices(disks, ATTACHMENTS)) == fingerprint
