@@ -22,29 +22,29 @@ from kowa.v2 import (
 from tests.stack.stack import Stack
 from tests.waiting import until
 
-CONVERGE_TIMEOUT_S = 90.0
+EQUAL_TIMEOUT_S = 90.0
 ON = (instance_pb2.POWER_RUNNING, instance_pb2.POWER_SUSPENDED)
 
 
-def await_equal(stack: Stack, limit: float = CONVERGE_TIMEOUT_S) -> None:
-    """Waits until nothing is under way and both sides are the same. Raises TimeoutError with what differs.
+def await_equal(stack: Stack, timeout: float = EQUAL_TIMEOUT_S) -> None:
+    """Waits until no operation is open and both sides are equal. Raises TimeoutError with the differences.
 
-    A program that has ended by itself is not waited for.
+    Fails at once when a program has ended by itself.
     """
     found: list[str] = []
 
     def are_equal() -> bool:
         assert not stack.faults
-        found[:] = under_way(stack) or differences(stack)
+        found[:] = open_operations(stack) or differences(stack)
         return not found
 
     try:
-        until(are_equal, timeout=limit)
+        until(are_equal, timeout=timeout)
     except TimeoutError:
-        raise TimeoutError(f"after {limit:g} s: " + "; ".join(found)) from None
+        raise TimeoutError(f"after {timeout:g} s: " + "; ".join(found)) from None
 
 
-def under_way(stack: Stack) -> list[str]:
+def open_operations(stack: Stack) -> list[str]:
     """The operations that have not ended."""
     found = []
     for phase in ("PHASE_RUNNING", "PHASE_WAITING"):

@@ -6,7 +6,7 @@ from tests.kaktus.hosts import REPOSITORY
 
 # The programs of the stack, and the runtime they share.
 _FOLDERS = ("agent_kaktus", "server/kahuna", "sdk/kowa/runtime")
-_CRASH_POINT = re.compile(r'\breach\("([a-z._]+)"\)')
+_CRASH_POINT = re.compile(r'\bcrash_point\("([a-z._]+)"\)')
 _STEP = re.compile(r'\b(?:Step\(\s*|verb = )("[a-z ]+"(?: if [^,\n]+ else "[a-z ]+")?)')
 _VERB = re.compile(r'"([a-z ]+)"')
 

@@ -42,7 +42,7 @@ class Stack:
         self.folder = host.base
         self.database = host.base / "kahuna" / "kahuna.db"
         blocks = list(TEST_NETWORK.subnets(new_prefix=30))
-        kahuna_address, host_address, *_ = random.choice(blocks).hosts()  # noqa: S311 - so that runs at the same time differ
+        kahuna_address, host_address, *_ = random.choice(blocks).hosts()  # noqa: S311 - runs at a time differ
         self.kahuna_address = str(kahuna_address)
         self._link_up(f"{kahuna_address}/30", f"{host_address}/30")
         self.tiny = self._offer_tiny()

@@ -101,10 +101,10 @@ class Sweep:
         until(lambda: program.deaths == deaths + len(points), what=f"{program.name} is started again")
         self.kills += len(points)
 
-    def _complete(self, workflow: Callable[[], Condition], limit: float = WORKFLOW_TIMEOUT_S) -> None:
+    def _complete(self, workflow: Callable[[], Condition], timeout: float = WORKFLOW_TIMEOUT_S) -> None:
         condition = workflow()
-        until(condition, timeout=limit, what=workflow.__name__)
-        consistency.await_equal(self.site.stack, limit)
+        until(condition, timeout=timeout, what=workflow.__name__)
+        consistency.await_equal(self.site.stack, timeout)
 
     def _new_subject(self, kind: str) -> InstanceWorkflows | TemplateWorkflows:
         number = next(_numbers)

@@ -21,6 +21,7 @@ def sweep(site: Site, slow_source: SlowSource) -> Sweep:
 
 
 def test_each_point_is_passed_by_a_workflow(sweep: Sweep, capsys: pytest.CaptureFixture[str]) -> None:
+    assert {point for passed in sweep.passed.values() for point in passed} <= crash_points()
     passing = {point: sweep.workflows_passing(point) for point in sorted(crash_points())}
     with capsys.disabled():
         print(f"\n  {len(passing)} crash points, {sum(map(len, passing.values()))} deaths")  # noqa: T201
