@@ -102,7 +102,7 @@ def test_login_with_the_ssh_key_works(ready_guest: Guest, namespace: Namespace, 
     )
 
 
-def test_login_without_a_key_is_refused(ready_guest: Guest, namespace: Namespace) -> None:
+def test_password_login_is_not_offered(ready_guest: Guest, namespace: Namespace) -> None:
     ssh_options = ["-v", "-o", "StrictHostKeyChecking=no", "-o", "UserKnownHostsFile=/dev/null", "-o", "BatchMode=yes"]
     command = namespace.command(
         "ssh", *ssh_options, "-o", "PubkeyAuthentication=no", f"root@{READY_GUEST_ADDRESS}", "true"
