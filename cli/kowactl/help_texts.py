@@ -11,7 +11,7 @@ NO_BREAK = "\N{NO-BREAK SPACE}"
 
 
 def noun_with_article(kind: Kind) -> str:
-    """`an agent token`."""
+    """The kind's name with its article: `an agent token`."""
     noun = kind.noun.replace("_", " ")
     return f"{'an' if noun[0] in 'aeiou' else 'a'} {noun}"
 
@@ -22,8 +22,8 @@ def help_text(kind: Kind, method: Method) -> str:
     sentences = {
         "list": f"Shows {many}. All of them, or those that match a filter.",
         "get": f"Shows all of {one}.",
-        "create": f"Creates {one}. Waits until it is there.",
-        "update": f"Changes {one}. What is not given stays as it is; waits until the change is done.",
+        "create": f"Creates {one}. Waits until it is ready.",
+        "update": f"Changes {one}. Fields that are not given stay as they are; waits until the change is done.",
         "delete": f"Deletes {one}. Waits until it is gone.",
         "watch": f"Shows {many} as they change. First those that are there, then each change, until you end it.",
     }
@@ -83,9 +83,9 @@ def _sample(kind: Kind, field: Field) -> str:
     if field.type == "enum":
         return contract.load().enums[field.type_name][1].short
     if part := contract.load().messages.get(field.type_name):
-        inner = [one for one in part.fields.values() if not one.output_only]
-        chosen = [one for one in inner if one.required] or inner[:1]
-        sample = ",".join(f"{options.option_name(one)}={_sample(kind, one)}" for one in chosen)
+        subfields = [each for each in part.fields.values() if not each.output_only]
+        chosen = [each for each in subfields if each.required] or subfields[:1]
+        sample = ",".join(f"{options.option_name(each)}={_sample(kind, each)}" for each in chosen)
         return f"name={sample}" if field.is_map else sample
     if field.is_map:
         return "name=2" if "int" in field.type else "name=value"

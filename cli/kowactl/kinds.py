@@ -244,7 +244,7 @@ def _output_option(printed: str = "it", *, named: bool = True) -> click.Option:
 
 def _timeout_option() -> click.Option:
     kind = options.ParsedParam("time", options.duration)
-    return click.Option(["--timeout"], type=kind, default=DEFAULT_TIMEOUT, show_default=True, help="Wait no longer.")
+    return click.Option(["--timeout"], type=kind, default=DEFAULT_TIMEOUT, show_default=True, help="The longest wait.")
 
 
 def _filter_option(kind: Kind) -> click.Option:

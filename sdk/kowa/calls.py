@@ -86,7 +86,7 @@ class Connection:
 
         `ca` is a PEM file to trust instead of the system's authorities; `insecure` turns TLS off; `reason` is stored
         with every change. A call may take `call_limit` seconds, the operation of a change `operation_limit`.
-        Raises ValueError when there is not an endpoint, or when the endpoint or the key is malformed.
+        Raises ValueError when there is no endpoint, or when the endpoint or the key is malformed.
         """
         self.call_limit, self.operation_limit = call_limit, operation_limit
         self._closed = threading.Event()

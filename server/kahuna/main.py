@@ -17,7 +17,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     key.add_argument("--out", type=Path, required=True, help="the file to write it to (mode 0600)")
     trail = commands.add_parser("audit", help="print who changed what and why, oldest first, one JSON object a line")
     trail.add_argument("--target", default="", help="only changes of the resource with this id")
-    trail.add_argument("--days", type=int, default=30, help="how far back to begin (30 days unless told)")
+    trail.add_argument("--days", type=int, default=30, help="how far back to begin (default: 30)")
     again = "say that the database was restored from a backup, with Kahuna stopped: agents are sent all anew"
     commands.add_parser("restored", help=again)
     parsed = parser.parse_args(arguments)

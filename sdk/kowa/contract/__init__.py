@@ -187,7 +187,7 @@ class Kind:
 
     @cached_property
     def parents(self) -> Mapping[str, str]:
-        """The fields whose resource names are unique within, with their kinds; one is set. Empty: unique everywhere."""
+        """Field -> kind of the parent within which names are unique; one is set. Empty: names are unique everywhere."""
         names = [name for unique in self.uniques if "name" in unique.fields for name in unique.fields]
         return {name: ref for name in names if (ref := self.message.fields[name].ref)}
 

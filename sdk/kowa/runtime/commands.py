@@ -86,7 +86,7 @@ class Commands:
         self._running: dict[str, asyncio.Task[fleet_pb2.CommandResult]] = {}
 
     async def answer(
-        self, command: fleet_pb2.Command, epoch: int, held: Mapping[str, fleet_pb2.Object]
+        self, command: fleet_pb2.Command, epoch: int, objects: Mapping[str, fleet_pb2.Object]
     ) -> fleet_pb2.CommandResult:
         """Returns a command's result; first carries it out, unless it was started before or has expired."""
         running = self._running.get(command.id)
@@ -101,7 +101,7 @@ class Commands:
             return known
         if command.time_to_live.ToNanoseconds() <= 0 or command.epoch != epoch:
             return _result(command, fleet_pb2.ENDING_EXPIRED)
-        if command.target not in held or held[command.target].generation < command.generation:
+        if command.target not in objects or objects[command.target].generation < command.generation:
             return _result(command, fleet_pb2.ENDING_FAILED, "the agent does not hold what the command is about")
         task = asyncio.create_task(self._carry_out(command))
         self._running[command.id] = task

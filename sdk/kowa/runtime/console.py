@@ -11,10 +11,10 @@ from kowa.runtime.feed import Keys, Refused, Worker
 from kowa.runtime.tasks import first_done
 
 RELAY = "/kowa.fleet.v1.FleetService/Relay"
-# How many messages of keys and sizes may wait for an instance: as many as Kahuna sends ahead.
+# Messages of keys and sizes that may wait for an instance: as many as Kahuna sends ahead.
 MAX_PENDING_KEYS = 16
 MAX_UNSHOWN_BYTES = 256 << 10  # of an instance's output on the way to its viewer
-# For an instance to read the last keys after its viewer has left, and for Kahuna to read the last output.
+# Time for an instance to read the last keys after its viewer has left, and for Kahuna to read the last output.
 LAST_KEYS_TIMEOUT_S = 5.0
 
 

@@ -18,7 +18,7 @@ class Holdings:
     """The agent's slice as last accepted. `store` is atomic."""
 
     def __init__(self, folder: Path) -> None:
-        # If it is damaged, Kahuna sends everything again; until then nothing on the host is touched because of that.
+        # If it is damaged, Kahuna sends everything again, and nothing on the host is touched because of that.
         self._connection = connect(folder / "holdings.db", self._read)
 
     def _read(self, connection: sqlite3.Connection) -> None:
