@@ -4,7 +4,7 @@ import contextlib
 import os
 import select
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import click
@@ -16,7 +16,7 @@ from kowactl.terminal import STDIN, STDOUT, interruptible, raw_terminal
 LEAVE_KEY = b"\x1d"  # Ctrl-]
 MAX_KEYS_BYTES = 64 << 10  # in one message, and of those that the instance has not read yet
 POLL_INTERVAL_S = 0.1  # between checks for the console's end and for a new size of the terminal
-CALL_TIMEOUT_S = 1.0  # of calls that send keys or a size, and for the console's last error; Ctrl-] waits that long
+END_TIMEOUT_S = 1.0  # of calls that send a size, for keys typed before Ctrl-], and for the console's last error
 
 
 @click.command(
@@ -27,59 +27,94 @@ CALL_TIMEOUT_S = 1.0  # of calls that send keys or a size, and for the console's
 @click.pass_obj
 def console(session: Session, instance: str) -> None:
     """A machine's serial console: the end of its past output, then its new output. Ctrl-] leaves."""
-    kind = contract.load().kinds["Instance"]
-    id_, ended = session.references.id_of(kind, instance), threading.Event()
-    with interruptible() as interrupt, open(STDOUT, "wb", closefd=False) as output:
-        responses = session.client.instances.console(id_)
+    kind, client = contract.load().kinds["Instance"], session.client
+    with interruptible(client.close) as interrupt:
+        id_ = session.references.id_of(kind, instance)
+        responses = client.instances.console(id_)
         target = {"id": id_, "session": next(responses).session}
 
-        def call(verb: str, **fields: object) -> Any:
+        def call(verb: str, timeout: float | None = None, **fields: object) -> Any:
             method = kind.service.methods[verb]
             request: Any = contract.load().stub(method.request.name)
-            return session.client.call(method, request(**target, **fields), limit=CALL_TIMEOUT_S).resource
+            return client.call(method, request(**target, **fields), limit=timeout).resource
 
-        sender = threading.Thread(target=_send_keys, args=(STDIN, call, ended, interrupt), daemon=True)
+        keys = Keys(STDIN, call, interrupt)
+        threads = [threading.Thread(target=each, daemon=True) for each in (keys.send, lambda: _show(responses, keys))]
         with raw_terminal():
-            sender.start()
+            for thread in threads:
+                thread.start()
             try:
-                for response in responses:
-                    output.write(response.data)
-                    output.flush()
+                keys.read()
             finally:
-                ended.set()
-                responses.close()
-                sender.join()
+                keys.ended.set()
+                client.close()
+                for thread in threads:
+                    thread.join(END_TIMEOUT_S)  # a write may wait longer for a reader
 
 
-def _send_keys(
-    source: int, call: Callable[..., Any], ended: threading.Event, interrupt: Callable[[BaseException], None]
-) -> None:
-    """Sends keys and the terminal's size until Ctrl-], which ends the console; the end of a file does not.
+class Keys:
+    """Keys for the instance. One thread reads them and another sends them, so that Ctrl-] does not wait for Kahuna."""
 
-    Keys that the instance does not read yet are collected here and sent in one message; sending them twice is harmless.
-    """
-    size, offset, keys, leave, is_open = (0, 0), 0, b"", b"", True
-    while not ended.is_set() and (is_open or keys):
-        if os.isatty(source) and size != (size := os.get_terminal_size(source)):
-            with contextlib.suppress(errors.KowaError):
-                call("resize-console", columns=size[0], rows=size[1])
-        while is_open and len(keys) < MAX_KEYS_BYTES:
-            if not select.select([source], [], [], 0 if keys else POLL_INTERVAL_S)[0]:
-                break
-            read = b""
-            with contextlib.suppress(OSError):  # the file is closed, or the terminal is gone
-                read = os.read(source, MAX_KEYS_BYTES - len(keys))
-            typed, leave, _ = read.partition(LEAVE_KEY)
-            keys, is_open = keys + typed, bool(typed and not leave)
-        try:
-            if keys:
-                offset, keys = call("type-console", offset=offset, data=keys).offset, b""
-        except errors.Unavailable:  # while the console is open: the instance does not read keys now
-            if leave or ended.wait(POLL_INTERVAL_S):
-                break
-        except errors.KowaError as error:
-            if not ended.wait(CALL_TIMEOUT_S):
-                interrupt(error)
-            return
-    if leave and not ended.is_set():
-        interrupt(click.exceptions.Exit(0))
+    def __init__(self, source: int, call: Callable[..., Any], interrupt: Callable[[BaseException], None]) -> None:
+        self._source, self._call, self.interrupt = source, call, interrupt
+        self._waiting, self._changed = bytearray(), threading.Condition()
+        self.ended = threading.Event()
+
+    def read(self) -> None:
+        """Reads keys, and sends the terminal's size, until Ctrl-] ends the console; the end of a file does not."""
+        size, is_open = (0, 0), True
+        while not self.ended.is_set():
+            if os.isatty(self._source) and size != (size := os.get_terminal_size(self._source)):
+                with contextlib.suppress(errors.KowaError):
+                    self._call("resize-console", END_TIMEOUT_S, columns=size[0], rows=size[1])
+            room = MAX_KEYS_BYTES - len(self._waiting)
+            if not (is_open and room):
+                self.ended.wait(POLL_INTERVAL_S)
+            elif select.select([self._source], [], [], POLL_INTERVAL_S)[0]:
+                data = b""
+                with contextlib.suppress(OSError):  # the file is closed, or the terminal is gone
+                    data = os.read(self._source, room)
+                typed, leave, _ = data.partition(LEAVE_KEY)
+                is_open = bool(data)
+                with self._changed:
+                    self._waiting += typed
+                    self._changed.notify()
+                    if leave:
+                        self._changed.wait_for(lambda: not self._waiting, END_TIMEOUT_S)
+                if leave:
+                    self.interrupt(click.exceptions.Exit(0))
+                    self.ended.set()
+
+    def send(self) -> None:
+        """Sends keys as they come. Those that the instance does not read yet wait; sending them twice is harmless."""
+        offset = 0
+        while not self.ended.is_set():
+            with self._changed:
+                self._changed.wait_for(lambda: self._waiting, POLL_INTERVAL_S)
+                keys = bytes(self._waiting)
+            try:
+                if keys:
+                    offset = self._call("type-console", offset=offset, data=keys).offset
+            except errors.Unavailable:  # while the console is open: the instance does not read keys now
+                self.ended.wait(POLL_INTERVAL_S)
+                continue
+            except errors.KowaError as error:
+                if not self.ended.wait(END_TIMEOUT_S):
+                    self.interrupt(error)
+                self.ended.set()
+            with self._changed:
+                del self._waiting[: len(keys)]
+                self._changed.notify()
+
+
+def _show(responses: Iterator[Any], keys: Keys) -> None:
+    """Prints what the instance prints. Not on the main thread: Ctrl-] does not wait for a reader of the output."""
+    try:
+        for response in responses:
+            data = response.data
+            while data:
+                data = data[os.write(STDOUT, data) :]
+    except (errors.KowaError, OSError) as error:
+        keys.interrupt(error)
+    finally:
+        keys.ended.set()

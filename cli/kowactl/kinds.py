@@ -59,7 +59,7 @@ class KindGroup(click.Group):
 def _list(kind: Kind, method: Method) -> Command:
     def run(session: Session, output: str, limit: int | None, show_labels: bool = False, **query: str) -> None:
         columns = [*kind.columns, *(["labels"] if show_labels else [])]
-        with interruptible():
+        with interruptible(session.client.close):
             items = getattr(session.client, kind.nouns).list(**query, page_size=min(limit or 0, PAGE_SIZE))
             show_all(kind, list(islice(items, limit)), output, session.references, columns)
 
@@ -86,7 +86,7 @@ def _get(kind: Kind, method: Method) -> Command:
 def _watch(kind: Kind, method: Method) -> Command:
     def run(session: Session, output: str, **query: Any) -> None:
         complete, paths = False, dict[str, str]()
-        with interruptible():
+        with interruptible(session.client.close):
             for event in getattr(session.client, kind.nouns).watch(**query):
                 if event.resource and output in ("table", "name"):
                     paths[event.id] = session.references.path_of(kind, event.resource)

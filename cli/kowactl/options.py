@@ -140,10 +140,10 @@ def option(field: Field, note: str = "") -> click.Option:
     )
 
 
-def _to_map(_: click.Context, __: click.Parameter, pairs: Iterable[tuple[str, Any]]) -> dict[str, Any]:
-    """Collects the entries of a map, each from an option of its own."""
+def _to_map(_: click.Context, __: click.Parameter, pairs: Iterable[tuple[str, Any]]) -> dict[str, Any] | None:
+    """Collects the entries of a map, each from an option of its own; None if there are none."""
     try:
-        return files.unique_names(pairs)
+        return files.unique_names(pairs) or None
     except ValueError as error:
         raise click.BadParameter(str(error)) from None
 
@@ -198,7 +198,7 @@ def flags(field: Field) -> list[str]:
 
 def given_values(fields: Iterable[Field], values: Mapping[str, Any]) -> dict[str, Any]:
     """The given options' values, by field name."""
-    return {field.name: values[field.name] for field in fields if values[field.name] not in (None, (), {})}
+    return {field.name: values[field.name] for field in fields if values[field.name] not in (None, ())}
 
 
 def map_elements(field: Field, value: Any, change: Callable[[ElementKey, Any], Any]) -> Any:

@@ -6,6 +6,7 @@ import select
 import signal
 import sys
 import termios
+import threading
 import tty
 from collections.abc import Callable, Iterator
 from types import FrameType
@@ -13,6 +14,8 @@ from typing import NoReturn
 from unicodedata import category
 
 import click
+
+from kowa import errors
 
 STDIN, STDOUT, STDERR = range(3)
 # Signals that end a process by default. SIGINT is Python's own: KeyboardInterrupt.
@@ -65,30 +68,36 @@ def handle_signals() -> None:
 
 
 @contextlib.contextmanager
-def interruptible() -> Iterator[Callable[[BaseException], None]]:
-    """Ends a wait in the main thread with BrokenPipeError once nobody reads stdout any more.
+def interruptible(close: Callable[[], None]) -> Iterator[Callable[[BaseException], None]]:
+    """Ends a client's calls with BrokenPipeError once nobody reads stdout any more; `close` closes the client.
 
-    Yields a function with which any thread ends the wait with another exception.
+    Yields a function with which any thread ends them with another exception. They end by Closed, and the exception is
+    raised then: a signal handler would raise it anywhere, also where an `except OSError` swallows it.
     """
-    errors: list[BaseException] = []
-    output = select.poll()
+    reasons: list[BaseException] = []
+    done, output = threading.Event(), select.poll()
     if not os.isatty(STDOUT):  # a closed terminal sends SIGHUP
         output.register(STDOUT, 0)  # errors only: the pipe has no reader
 
-    def check(_: int, __: FrameType | None) -> None:
-        if not errors and output.poll(0):
-            errors.append(BrokenPipeError())
-        if errors:
-            raise errors[0]
-        signal.setitimer(signal.ITIMER_REAL, CHECK_INTERVAL_S)
+    def interrupt(error: BaseException) -> None:
+        reasons.append(error)
+        close()
 
-    signal.signal(signal.SIGALRM, check)
-    signal.setitimer(signal.ITIMER_REAL, CHECK_INTERVAL_S)
+    def watch_output() -> None:
+        while not (reasons or done.wait(CHECK_INTERVAL_S)):
+            if output.poll(0):
+                interrupt(BrokenPipeError())
+
+    watcher = threading.Thread(target=watch_output, daemon=True)
+    watcher.start()
     try:
-        yield errors.append
+        with contextlib.suppress(errors.Closed):
+            yield interrupt
     finally:
-        signal.setitimer(signal.ITIMER_REAL, 0)  # first: without a handler, Python would warn of the signal
-        signal.signal(signal.SIGALRM, signal.SIG_IGN)
+        done.set()
+        watcher.join()
+    if reasons:
+        raise reasons[0]
 
 
 @contextlib.contextmanager

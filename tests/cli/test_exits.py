@@ -6,6 +6,7 @@ import subprocess
 import sys
 import termios
 import threading
+import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -41,6 +42,7 @@ class Machine:
     endpoint: str = ""
     typed: bytes = b""
     refused: int = 0
+    upload_s: float = 0.0  # that keys are on their way
     size: tuple[int, int] = (0, 0)
     open: threading.Event = field(default_factory=threading.Event)  # while somebody looks
     reads: threading.Event = field(default_factory=threading.Event)  # while it reads its keys
@@ -63,7 +65,10 @@ def machine(monkeypatch: pytest.MonkeyPatch) -> Iterator[Machine]:
 
     def type_console(request: Any, context: grpc.ServicerContext) -> TypeConsoleInstanceResponse:
         assert (request.id, request.session) == (SOME_ID, "s")
-        assert request.offset <= len(made.typed)
+        assert request.offset == len(made.typed)
+        made.over.wait(made.upload_s)
+        if not context.is_active():  # they have not come: their sender has given up
+            return TypeConsoleInstanceResponse()
         if not made.reads.wait(0.1):
             made.refused += 1
             info = any_pb2.Any()
@@ -134,6 +139,21 @@ def test_keys_wait_for_a_machine_that_reads_none_and_ctrl_leaves_it_all_the_same
         os.write(terminal.master, b"\x1d")
         assert terminal.wait() == 0
     assert machine.typed == b"a" * 1000
+
+
+def test_keys_arrive_over_a_slow_connection_and_ctrl_does_not_wait_for_it(machine: Machine) -> None:
+    with in_terminal("console", SOME_ID) as terminal:
+        terminal.read_until(b"login: ")
+        machine.upload_s = 2
+        os.write(terminal.master, b"slow")
+        until(lambda: machine.typed == b"slow", what="the keys")
+        machine.upload_s = 30
+        os.write(terminal.master, b"never")
+        os.write(terminal.master, b"\x1d")
+        left = time.monotonic()
+        assert terminal.wait() == 0
+        assert time.monotonic() - left < 10
+    assert machine.typed == b"slow"
 
 
 def test_the_machine_hears_how_large_the_terminal_is(machine: Machine) -> None:
@@ -245,6 +265,15 @@ def test_a_quiet_watch_ends_when_nobody_reads(kowactl: Kowactl) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("kowactl")
+def test_an_alarm_set_before_the_start_ends_a_watch() -> None:
+    script = "import os, signal, sys; signal.alarm(3); os.execv(sys.executable, sys.argv[1:])"
+    watch = [sys.executable, "-m", "kowactl.main", "--insecure", "region", "watch"]
+    done = subprocess.run([sys.executable, "-c", script, *watch], capture_output=True, timeout=30, check=False)
+    assert done.returncode == -signal.SIGALRM
+
+
+@pytest.mark.slow
 def test_a_list_that_is_long_in_coming_ends_when_nobody_reads(kowactl: Kowactl, fake: Fake) -> None:
     read, write = os.pipe()
     fake.unavailable = 1000
@@ -262,7 +291,15 @@ def test_completion_that_nobody_reads() -> None:
     assert (done.returncode, done.stderr) == (0, b"")
 
 
-UNREAD = ["--help", "region create --help", "region list", "region list -o json", "region get eu", "--version"]
+UNREAD = [
+    "--help",
+    "region create --help",
+    "region list",
+    "region list -o json",
+    "region get eu",
+    "--version",
+    "zone watch -o name",
+]
 
 
 @pytest.mark.slow

@@ -173,7 +173,7 @@ def test_a_console_of_a_host_that_is_away_is_no_kahuna_out_of_reach(
 
 
 def test_typing_ahead_has_a_bound_and_ends_with_the_console() -> None:
-    ended, (read, write), sent = threading.Event(), os.pipe(), list[bytes]()
+    (read, write), sent, raised = os.pipe(), list[bytes](), list[BaseException]()
 
     def call(_: str, *, offset: int, data: bytes) -> NoReturn:
         assert offset == 0
@@ -181,17 +181,21 @@ def test_typing_ahead_has_a_bound_and_ends_with_the_console() -> None:
         raise errors.Unavailable("the machine reads no keys", code="UNAVAILABLE", reason="BUSY")
 
     with os.fdopen(read), os.fdopen(write, "wb", buffering=0) as typed:
-        typing = threading.Thread(target=console._send_keys, args=(read, call, ended, pytest.fail), daemon=True)
-        typing.start()
+        keys = console.Keys(read, call, raised.append)
+        threads = [threading.Thread(target=each, daemon=True) for each in (keys.read, keys.send)]
+        for thread in threads:
+            thread.start()
         for _ in range(3):
             typed.write(b"x" * (console.MAX_KEYS_BYTES // 2))
         until(lambda: sent and len(sent[-1]) == console.MAX_KEYS_BYTES, what="all keys that may wait")
         again = len(sent)
         until(lambda: len(sent) > again, what="another try")
         assert sent[-1] == b"x" * console.MAX_KEYS_BYTES
-        ended.set()
-        typing.join(10)
-        assert not typing.is_alive()
+        assert not raised
+        keys.ended.set()
+        for thread in threads:
+            thread.join(10)
+            assert not thread.is_alive()
 
 
 def test_names_in_a_long_table_are_read_with_one_list(kowactl: Kowactl, fake: Fake) -> None:

@@ -140,6 +140,7 @@ CHANGED: list[tuple[list[str], list[str], dict[str, Any]]] = [
     # what is typed, the mask, what is sent
     (["--health", "path=/b"], ["health.path"], {"health": {"path": "/b"}}),
     (["--health", "host-name="], ["health.host_name"], {"health": {}}),
+    (["--health", "{}"], ["health"], {"health": {}}),
     (["--clear", "health"], ["health"], {}),
     (["--member", "kaktus=b"], ["members"], {"members": [{"kaktus": "id of b"}]}),
     (["--label", "a=b", "--name", "new"], ["name", "labels"], {"name": "new", "labels": {"a": "b"}}),
