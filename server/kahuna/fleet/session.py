@@ -6,13 +6,14 @@ import time
 import uuid
 from collections import deque
 from collections.abc import Iterable, Iterator
+from functools import lru_cache
 
 import structlog
 from google.protobuf.message import Message
 
 from kahuna.domain.errors import Refusal
 from kahuna.kinds.reach import reach_of_kinds
-from kahuna.store.resource import clear, meta
+from kahuna.store.resource import clear, message_class, meta
 from kahuna.store.view import View
 from kowa import resources
 from kowa.fleet.v1 import fleet_pb2
@@ -124,7 +125,7 @@ class Session:
             if resource is not None:
                 head = meta(resource)
                 if self.holdings.get(id_) != (head.generation, head.HasField("delete_time")):
-                    objects.append(describe(resource))
+                    objects.append(_described(kind, self._view.entries(kind)[id_].data))
         return objects, removed
 
     def batch_stored(self, objects: list[fleet_pb2.Object], removed: list[str], revision: int) -> None:
@@ -148,6 +149,12 @@ def describe(resource: Message) -> fleet_pb2.Object:
         head.ClearField(changing)
     clear(resource, "labels", "status")
     return fleet_pb2.Object(id=head.id, generation=generation, gone=gone, resource=resources.pack(resource))
+
+
+@lru_cache(64)
+def _described(kind: str, data: bytes) -> fleet_pb2.Object:
+    """Returns what `describe` does of a stored resource; many sessions may send the same one after a commit."""
+    return describe(message_class(kind).FromString(data))
 
 
 def batches(objects: list[fleet_pb2.Object], removed: list[str], revision: int) -> Iterator[fleet_pb2.ConnectResponse]:
