@@ -30,6 +30,22 @@ def generate() -> None:
         stale.unlink()
     if protoc.main(["protoc", *includes, *outputs, *describe, *contracts]) != 0:
         sys.exit("build_hook: protoc refused a contract; it says why above")
+    keep_comments_only(descriptors)
+
+
+def keep_comments_only(descriptors: Path) -> None:
+    """Removes source positions, which are most of the file: every program reads it when it starts."""
+    from google.protobuf.descriptor_pb2 import FileDescriptorSet, SourceCodeInfo
+
+    contracts = FileDescriptorSet.FromString(descriptors.read_bytes())
+    for file in contracts.file:
+        commented = [
+            SourceCodeInfo.Location(path=location.path, leading_comments=location.leading_comments)
+            for location in file.source_code_info.location
+            if location.leading_comments
+        ]
+        file.source_code_info.CopyFrom(SourceCodeInfo(location=commented))
+    descriptors.write_bytes(contracts.SerializeToString())
 
 
 def lay_down_third_party() -> None:

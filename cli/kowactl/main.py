@@ -9,7 +9,6 @@ from typing import NoReturn
 import click
 
 from kowa import contract, errors
-from kowa.v2.operation_pb2 import PHASE_SUPERSEDED
 from kowactl import terminal
 from kowactl.console import console
 from kowactl.kinds import KindGroup
@@ -165,6 +164,8 @@ def error_line(error: errors.KowaError) -> str:
 
 
 def _remedy(error: errors.KowaError) -> str:
+    from kowa.v2.operation_pb2 import PHASE_SUPERSEDED  # late: --help needs no stubs
+
     match error:
         case errors.Unavailable(reason=""):
             remedies = (remedy for text, remedy in HANDSHAKE_REMEDIES.items() if text in error.message)

@@ -7,7 +7,6 @@ from functools import partial
 from typing import Any
 
 import click
-from google.protobuf.json_format import MessageToDict
 
 from kowa import contract, sizes
 from kowa.contract import ElementKey, Field, Kind, Message
@@ -62,8 +61,14 @@ def show_event(kind: Kind, event: Any, form: str, references: References, path: 
 
 def _as_dict(item: Any) -> Any:
     """Converts a message to canonical proto JSON, with all fields in the order of the contract."""
-    values = MessageToDict(item, preserving_proto_field_name=True, always_print_fields_with_no_presence=True)
+    values = _proto_json(item, complete=True)
     return _ordered(contract.load().messages[item.DESCRIPTOR.full_name], None, values)
+
+
+def _proto_json(message: Any, *, complete: bool = False) -> Any:
+    from google.protobuf.json_format import MessageToDict  # late: --help needs none
+
+    return MessageToDict(message, preserving_proto_field_name=True, always_print_fields_with_no_presence=complete)
 
 
 def _ordered(message: Message | None, _: ElementKey, values: Any) -> Any:
@@ -103,7 +108,7 @@ def _text_of(field: Field, value: Any, references: References) -> str:
     if part := contract.load().messages.get(field.type_name):  # as in options, but with spaces
         return ", ".join(f"{path}={text}" for path, text in _set_fields(part, value, references))
     if field.type == "message":
-        return json.dumps(MessageToDict(value, preserving_proto_field_name=True), ensure_ascii=False)
+        return json.dumps(_proto_json(value), ensure_ascii=False)
     if field.type == "bool":
         return "yes" if value else "no"
     return sizes.short(value) if field.in_bytes else str(value)

@@ -9,13 +9,11 @@ from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 import click
-from google.protobuf.json_format import ParseDict, ParseError
 
 from kowa import contract, errors
 from kowa.contract import ElementKey, Field, Kind, Message
 from kowa.formats import ID
 from kowa.ssh_keys import public_key_problem
-from kowa.v2 import meta_pb2
 from kowactl import help_texts
 from kowactl.options import element_type, map_elements
 
@@ -41,6 +39,8 @@ class References:
         Of several resources with the same name, it takes the one whose parent is named earlier in the document, or is
         in `parents`: ids by field name. Raises click.UsageError naming the field that doesn't fit.
         """
+        from google.protobuf.json_format import ParseDict, ParseError  # late: --help needs neither
+
         try:
             return ParseDict(self._fields(message, parents or {}, "", document), contract.load().stub(message.name)())
         except ParseError as error:
@@ -146,7 +146,7 @@ class References:
     def _find_named(self, kind: Kind, name: str, conditions: str = "") -> list[Any]:
         """The resources with a name; those being deleted only if no other has it."""
         found = list(islice(self._resources(kind).list(filter=f"name = {_quoted(name)}{conditions}"), MAX_CANDIDATES))
-        return [item for item in found if item.meta.state != meta_pb2.STATE_DELETING] or found
+        return [item for item in found if not item.meta.HasField("delete_time")] or found
 
     def _resources(self, kind: Kind) -> Any:
         return getattr(self._client, kind.nouns)

@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING
 import click
 
 from kowa import errors
-from kowa.v2.operation_pb2 import Operation
 from kowactl.references import References
 from kowactl.terminal import escaped, print_message
 
 if TYPE_CHECKING:
     from kowa.client import Client
+    from kowa.v2.operation_pb2 import Operation
 
 POLL_INTERVAL_S = 1.0
 
@@ -51,7 +51,7 @@ class Session:
         """Lookups of ids by name, and of names by id."""
         return References(self.client)
 
-    def follow(self, operation_id: str, timeout_s: float) -> Operation:
+    def follow(self, operation_id: str, timeout_s: float) -> "Operation":
         """Returns the operation when it is done; until then it shows the progress on stderr.
 
         Raises OperationFailed when it ended otherwise, OperationPending when the time is up, Unavailable when Kahuna is
