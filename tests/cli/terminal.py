@@ -1,4 +1,4 @@
-"""A terminal with somebody at it."""
+"""kowactl in a pseudo-terminal."""
 
 import contextlib
 import os
@@ -11,12 +11,12 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
-LOCAL_FLAGS = 3  # in what tcgetattr returns
+LOCAL_FLAGS = 3  # index into tcgetattr's result
 
 
 @dataclass
 class Terminal:
-    """A terminal, and a shell's command that runs in it."""
+    """A pseudo-terminal, and the command that runs in it."""
 
     master: int
     slave: int
@@ -25,22 +25,22 @@ class Terminal:
 
     @property
     def state(self) -> list[Any]:
-        """How it takes and shows what is typed."""
+        """The terminal's attributes."""
         return termios.tcgetattr(self.slave)
 
     @property
     def raw(self) -> bool:
-        """Whether each key goes through as it is."""
+        """Whether the terminal is in raw mode."""
         return not self.state[LOCAL_FLAGS] & termios.ICANON
 
     def read_until(self, text: bytes) -> None:
-        """Waits until something is printed."""
+        """Waits until the text is printed."""
         while text not in self.printed:
             assert select.select([self.master], [], [], 20)[0], self.printed
             self.printed += os.read(self.master, 4096)
 
     def wait(self) -> int:
-        """The exit status, negative when a signal ended it. What is still printed is read."""
+        """Reads the output until the command ends; returns its exit status, negative when a signal ended it."""
         while True:
             status = self.process.poll()
             while select.select([self.master], [], [], 0.01)[0]:
@@ -50,11 +50,11 @@ class Terminal:
 
 
 @contextlib.contextmanager
-def in_terminal(*words: str, script: str = "") -> Iterator[Terminal]:
-    """kowactl in a terminal of its own, or a shell's script, in which $KOWACTL stands for it."""
+def in_terminal(*arguments: str, script: str = "") -> Iterator[Terminal]:
+    """Runs kowactl in a new terminal, or a shell script in which $KOWACTL is the kowactl command."""
     master, slave = pty.openpty()
     kowactl = [sys.executable, "-m", "kowactl.main", "--insecure"]
-    command = ["sh", "-c", script] if script else [*kowactl, *words]
+    command = ["sh", "-c", script] if script else [*kowactl, *arguments]
     session = ["env", "--default-signal", "setsid", "--ctty", *command]
     environment = os.environ | {"KOWACTL": " ".join(kowactl)}
     with subprocess.Popen(session, stdin=slave, stdout=slave, stderr=slave, env=environment) as process:

@@ -1,4 +1,4 @@
-"""However kowactl ends, the terminal is as it was, and what no longer has a reader ends quietly."""
+"""Ends of kowactl: the terminal is restored, and a command whose output is closed ends without an error."""
 
 import os
 import signal
@@ -20,7 +20,7 @@ from google.rpc import error_details_pb2, status_pb2  # type: ignore[import-unty
 
 from kowa import contract
 from kowa.v2.instance_pb2 import ConsoleInstanceResponse, TypeConsoleInstanceResponse
-from tests.cli.conftest import Kowactl, line, process
+from tests.cli.conftest import Kowactl, next_line, process
 from tests.cli.terminal import in_terminal
 from tests.fake_kahuna import KEY, Fake
 from tests.sdk.fixtures import Kahuna
@@ -31,56 +31,56 @@ SOME_ID = "2f5c9b8e-3f2d-4b3a-9a53-0d1f7a1e6a10"
 
 @pytest.fixture
 def kahuna(fake: Fake) -> Kahuna:
-    """One that fails on purpose."""
+    """A fake Kahuna, which fails on purpose."""
     return Kahuna(fake.endpoint, KEY)
 
 
 @dataclass
-class Machine:
-    """A machine whose console prints one line and is quiet from then on."""
+class FakeInstance:
+    """An instance whose console prints one line and then nothing more."""
 
     endpoint: str = ""
     typed: bytes = b""
-    refused: int = 0
-    upload_s: float = 0.0  # that keys are on their way
+    busy_responses: int = 0
+    upload_s: float = 0.0  # how long keys take to arrive
     size: tuple[int, int] = (0, 0)
-    open: threading.Event = field(default_factory=threading.Event)  # while somebody looks
-    reads: threading.Event = field(default_factory=threading.Event)  # while it reads its keys
-    over: threading.Event = field(default_factory=threading.Event)  # Kahuna goes
+    is_viewed: threading.Event = field(default_factory=threading.Event)  # set while a viewer is connected
+    reads_keys: threading.Event = field(default_factory=threading.Event)  # set while it reads keys
+    kahuna_stops: threading.Event = field(default_factory=threading.Event)  # set when Kahuna stops
 
 
 @pytest.fixture
-def machine(monkeypatch: pytest.MonkeyPatch) -> Iterator[Machine]:
-    """Its Kahuna answers nothing but its console."""
-    made = Machine()
-    made.reads.set()
+def instance(monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeInstance]:
+    """An instance of a Kahuna that serves only this instance's console."""
+    fake_instance = FakeInstance()
+    fake_instance.reads_keys.set()
 
     def console(_: object, context: grpc.ServicerContext) -> Iterator[ConsoleInstanceResponse]:
-        made.open.set()
-        context.add_callback(made.open.clear)  # at its end, also where gRPC asks for no more of what follows
+        fake_instance.is_viewed.set()
+        context.add_callback(fake_instance.is_viewed.clear)  # also when the client stops reading
         yield ConsoleInstanceResponse(session="s")
         yield ConsoleInstanceResponse(data=b"login: \r\n")
-        until(lambda: made.over.is_set() or not context.is_active(), timeout=60)
+        until(lambda: fake_instance.kahuna_stops.is_set() or not context.is_active(), timeout=60)
         context.abort(grpc.StatusCode.UNAVAILABLE, "Kahuna stops")
 
     def type_console(request: Any, context: grpc.ServicerContext) -> TypeConsoleInstanceResponse:
         assert (request.id, request.session) == (SOME_ID, "s")
-        assert request.offset == len(made.typed)
-        made.over.wait(made.upload_s)
-        if not context.is_active():  # they have not come: their sender has given up
+        assert request.offset == len(fake_instance.typed)
+        fake_instance.kahuna_stops.wait(fake_instance.upload_s)
+        if not context.is_active():  # the sender has given up before they arrived
             return TypeConsoleInstanceResponse()
-        if not made.reads.wait(0.1):
-            made.refused += 1
+        if not fake_instance.reads_keys.wait(0.1):
+            fake_instance.busy_responses += 1
             info = any_pb2.Any()
             info.Pack(error_details_pb2.ErrorInfo(reason="BUSY", domain="kowabunga"))
             status = status_pb2.Status(code=grpc.StatusCode.UNAVAILABLE.value[0], message="busy", details=[info])
             context.set_trailing_metadata((("grpc-status-details-bin", status.SerializeToString()),))
             context.abort(grpc.StatusCode.UNAVAILABLE, "busy")
-        made.typed = made.typed[: request.offset] + request.data
-        return TypeConsoleInstanceResponse(offset=len(made.typed))
+        fake_instance.typed = fake_instance.typed[: request.offset] + request.data
+        return TypeConsoleInstanceResponse(offset=len(fake_instance.typed))
 
     def resize_console(request: Any, _: object) -> Empty:
-        made.size = request.rows, request.columns
+        fake_instance.size = request.rows, request.columns
         return Empty()
 
     server = grpc.server(ThreadPoolExecutor(4))
@@ -88,20 +88,20 @@ def machine(monkeypatch: pytest.MonkeyPatch) -> Iterator[Machine]:
         method = contract.load().kinds["Instance"].service.methods[verb]
         serve: Any = grpc.unary_stream_rpc_method_handler if method.streams else grpc.unary_unary_rpc_method_handler
         read = contract.load().stub(method.request.name).FromString
-        handler = serve(act, read, lambda answer: answer.SerializeToString())
+        handler = serve(act, read, lambda response: response.SerializeToString())
         service, name = method.path[1:].split("/")
         server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(service, {name: handler}),))
-    made.endpoint = f"127.0.0.1:{server.add_insecure_port('127.0.0.1:0')}"
+    fake_instance.endpoint = f"127.0.0.1:{server.add_insecure_port('127.0.0.1:0')}"
     server.start()
-    monkeypatch.setenv("KOWABUNGA_ENDPOINT", made.endpoint)
+    monkeypatch.setenv("KOWABUNGA_ENDPOINT", fake_instance.endpoint)
     monkeypatch.setenv("KOWABUNGA_API_KEY", KEY)
-    yield made
-    made.over.set()
+    yield fake_instance
+    fake_instance.kahuna_stops.set()
     server.stop(None).wait()
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT, signal.SIGINT])
-def test_a_signal_leaves_the_terminal_as_it_was(machine: Machine, number: signal.Signals) -> None:
+def test_a_signal_restores_the_terminal(instance: FakeInstance, number: signal.Signals) -> None:
     with in_terminal("console", SOME_ID) as terminal:
         before = terminal.state
         terminal.read_until(b"login: ")
@@ -109,15 +109,15 @@ def test_a_signal_leaves_the_terminal_as_it_was(machine: Machine, number: signal
         terminal.process.send_signal(number)
         assert terminal.wait() == (130 if number == signal.SIGINT else -number)
         assert terminal.state == before
-    until(lambda: not machine.open.is_set(), what="the console is closed")
+    until(lambda: not instance.is_viewed.is_set(), what="the console is closed")
 
 
-def test_typed_keys_go_to_the_machine_and_none_is_left_for_the_shell(machine: Machine) -> None:
+def test_typed_keys_go_to_the_instance_and_none_is_left_for_the_shell(instance: FakeInstance) -> None:
     with in_terminal("console", SOME_ID) as terminal:
         before = terminal.state
         terminal.read_until(b"login: ")
         os.write(terminal.master, b"root\r\x03\x1c\x1a")
-        until(lambda: machine.typed == b"root\r\x03\x1c\x1a", what="the keys")
+        until(lambda: instance.typed == b"root\r\x03\x1c\x1a", what="the keys")
         os.write(terminal.master, b"\x1drm -rf /\r")
         assert terminal.wait() == 0
         assert terminal.state == before
@@ -126,73 +126,73 @@ def test_typed_keys_go_to_the_machine_and_none_is_left_for_the_shell(machine: Ma
             os.read(terminal.slave, 100)
 
 
-def test_keys_wait_for_a_machine_that_reads_none_and_ctrl_leaves_it_all_the_same(machine: Machine) -> None:
+def test_keys_wait_for_an_instance_that_reads_none_and_the_escape_key_still_works(instance: FakeInstance) -> None:
     with in_terminal("console", SOME_ID) as terminal:
         terminal.read_until(b"login: ")
-        machine.reads.clear()
+        instance.reads_keys.clear()
         os.write(terminal.master, b"a" * 1000)
-        until(lambda: machine.refused, what="keys that are not taken")
-        machine.reads.set()
-        until(lambda: machine.typed == b"a" * 1000, what="the keys")
-        machine.reads.clear()
+        until(lambda: instance.busy_responses, what="keys that are refused")
+        instance.reads_keys.set()
+        until(lambda: instance.typed == b"a" * 1000, what="the keys")
+        instance.reads_keys.clear()
         os.write(terminal.master, b"b")
         os.write(terminal.master, b"\x1d")
         assert terminal.wait() == 0
-    assert machine.typed == b"a" * 1000
+    assert instance.typed == b"a" * 1000
 
 
-def test_keys_arrive_over_a_slow_connection_and_ctrl_does_not_wait_for_it(machine: Machine) -> None:
+def test_keys_arrive_over_a_slow_connection_and_the_escape_key_does_not_wait_for_them(instance: FakeInstance) -> None:
     with in_terminal("console", SOME_ID) as terminal:
         terminal.read_until(b"login: ")
-        machine.upload_s = 2
+        instance.upload_s = 2
         os.write(terminal.master, b"slow")
-        until(lambda: machine.typed == b"slow", what="the keys")
-        machine.upload_s = 30
+        until(lambda: instance.typed == b"slow", what="the keys")
+        instance.upload_s = 30
         os.write(terminal.master, b"never")
         os.write(terminal.master, b"\x1d")
-        left = time.monotonic()
+        escaped_at = time.monotonic()
         assert terminal.wait() == 0
-        assert time.monotonic() - left < 10
-    assert machine.typed == b"slow"
+        assert time.monotonic() - escaped_at < 10
+    assert instance.typed == b"slow"
 
 
-def test_the_machine_hears_how_large_the_terminal_is(machine: Machine) -> None:
+def test_the_instance_gets_the_terminals_size(instance: FakeInstance) -> None:
     with in_terminal("console", SOME_ID) as terminal:
         for size in ((24, 80), (50, 132)):
             termios.tcsetwinsize(terminal.slave, size)
-            until(lambda size=size: machine.size == size, what="the size")  # type: ignore[misc]
+            until(lambda size=size: instance.size == size, what="the size")  # type: ignore[misc]
         os.write(terminal.master, b"\x1d")
         assert terminal.wait() == 0
 
 
 def write_all(terminal: int, keys: bytes) -> None:
-    """As a terminal's window does with a paste."""
+    """Writes keys in chunks, as a terminal emulator does with a paste."""
     while keys:
         keys = keys[os.write(terminal, keys[:1024]) :]
 
 
-def test_a_paste_arrives_whole_and_in_order(machine: Machine) -> None:
+def test_a_paste_arrives_complete_and_in_order(instance: FakeInstance) -> None:
     paste = b"".join(b"%07d\r" % number for number in range(1 << 13))
     with in_terminal("console", SOME_ID) as terminal:
         terminal.read_until(b"login: ")
         typing = threading.Thread(target=write_all, args=(terminal.master, paste))
         typing.start()
-        until(lambda: machine.typed == paste, what="the paste")
+        until(lambda: instance.typed == paste, what="the paste")
         typing.join()
         os.write(terminal.master, b"\x1d")
         assert terminal.wait() == 0
 
 
-def test_a_lost_connection_is_said(machine: Machine) -> None:
+def test_a_lost_connection_is_reported(instance: FakeInstance) -> None:
     with in_terminal("console", SOME_ID) as terminal:
         terminal.read_until(b"login: ")
-        machine.over.set()
+        instance.kahuna_stops.set()
         assert terminal.wait() == 8
         assert not terminal.raw
         assert b"kowactl: Kahuna stops; check KOWABUNGA_ENDPOINT" in terminal.printed
 
 
-def test_a_console_that_is_stopped_gives_the_terminal_back_and_takes_it_again(machine: Machine) -> None:
+def test_a_suspended_console_restores_the_terminal_and_resumes(instance: FakeInstance) -> None:
     with in_terminal("console", SOME_ID) as terminal:
         terminal.read_until(b"login: ")
         terminal.process.send_signal(signal.SIGTSTP)
@@ -205,17 +205,17 @@ def test_a_console_that_is_stopped_gives_the_terminal_back_and_takes_it_again(ma
         assert not terminal.raw
 
 
-def test_a_terminal_that_goes_away_ends_the_console(machine: Machine) -> None:
+def test_closing_the_terminal_ends_the_console(instance: FakeInstance) -> None:
     with in_terminal("console", SOME_ID) as terminal:
         terminal.read_until(b"login: ")
         os.dup2(terminal.slave, terminal.master)
         assert terminal.process.wait(20) == -signal.SIGHUP
-    until(lambda: not machine.open.is_set(), what="the console is closed")
+    until(lambda: not instance.is_viewed.is_set(), what="the console is closed")
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT, signal.SIGINT])
-def test_a_signal_while_waiting_shows_the_cursor_and_names_the_operation(
+def test_a_signal_while_waiting_restores_the_cursor_and_names_the_operation(
     kowactl: Kowactl, number: signal.Signals
 ) -> None:
     with in_terminal("region", "create", "--name", "slow") as terminal:
@@ -228,25 +228,25 @@ def test_a_signal_while_waiting_shows_the_cursor_and_names_the_operation(
 
 
 @pytest.mark.slow
-def test_a_signal_that_is_ignored_stays_ignored(machine: Machine) -> None:
+def test_an_ignored_signal_stays_ignored(instance: FakeInstance) -> None:
     with in_terminal(script=f"trap '' HUP; exec $KOWACTL console {SOME_ID}") as terminal:
         terminal.read_until(b"login: ")
         terminal.process.send_signal(signal.SIGHUP)
         os.write(terminal.master, b"x")
-        until(lambda: machine.typed == b"x", what="it goes on")
+        until(lambda: instance.typed == b"x", what="the key, since the console goes on")
         os.write(terminal.master, b"\x1d")
         assert terminal.wait() == 0
 
 
-@pytest.mark.usefixtures("machine")
-def test_a_quiet_console_ends_when_nobody_reads() -> None:
+@pytest.mark.usefixtures("instance")
+def test_a_silent_console_ends_when_its_output_is_closed() -> None:
     script = f"{sys.executable} -m kowactl.main --insecure console {SOME_ID} </dev/null | head -1"
     done = subprocess.run(["sh", "-c", script], capture_output=True, timeout=30, check=False)
     assert (done.returncode, done.stdout, done.stderr) == (0, b"login: \r\n", b"")
 
 
-@pytest.mark.usefixtures("machine")
-def test_a_console_in_a_terminal_whose_output_nobody_reads_any_more() -> None:
+@pytest.mark.usefixtures("instance")
+def test_a_console_in_a_terminal_ends_when_its_output_is_closed() -> None:
     with in_terminal(script=f"$KOWACTL console {SOME_ID} | head -1") as terminal:
         before = terminal.state
         assert terminal.wait() == 0
@@ -254,11 +254,11 @@ def test_a_console_in_a_terminal_whose_output_nobody_reads_any_more() -> None:
 
 
 @pytest.mark.slow
-def test_a_quiet_watch_ends_when_nobody_reads(kowactl: Kowactl) -> None:
+def test_a_silent_watch_ends_when_its_output_is_closed(kowactl: Kowactl) -> None:
     kowactl("region", "create", "--name", "eu")
     for form in ("table", "json", "yaml", "name"):
         with process("region", "watch", "-o", form) as watching:
-            assert line(watching.stdout)
+            assert next_line(watching.stdout)
             assert watching.stdout
             watching.stdout.close()
             assert (watching.wait(20), watching.stderr and watching.stderr.read()) == (0, "")
@@ -274,18 +274,18 @@ def test_an_alarm_set_before_the_start_ends_a_watch() -> None:
 
 
 @pytest.mark.slow
-def test_a_list_that_is_long_in_coming_ends_when_nobody_reads(kowactl: Kowactl, fake: Fake) -> None:
+def test_a_slow_list_ends_when_its_output_is_closed(kowactl: Kowactl, fake: Fake) -> None:
     read, write = os.pipe()
     fake.unavailable = 1000
     with process("region", "list", out=write) as listing:
         os.close(write)
-        until(lambda: fake.calls, what="a first try")
+        until(lambda: fake.calls, what="the first attempt")
         os.close(read)
         assert (listing.wait(20), listing.stderr and listing.stderr.read()) == (0, "")
 
 
 @pytest.mark.slow
-def test_completion_that_nobody_reads() -> None:
+def test_completion_with_a_closed_output_is_not_a_failure() -> None:
     script = f"_KOWACTL_COMPLETE=bash_source {sys.executable} -c 'from kowactl.main import main; main()' | true"
     done = subprocess.run(["bash", "-c", f"set -o pipefail; {script}"], capture_output=True, timeout=30, check=False)
     assert (done.returncode, done.stderr) == (0, b"")
@@ -303,19 +303,19 @@ UNREAD = [
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("words", UNREAD)
-def test_what_nobody_reads_is_no_failure(kowactl: Kowactl, words: str) -> None:
+@pytest.mark.parametrize("arguments", UNREAD)
+def test_a_closed_output_is_not_a_failure(kowactl: Kowactl, arguments: str) -> None:
     kowactl("region", "create", "--name", "eu")
     read, write = os.pipe()
     os.close(read)
-    with process(*words.split(), out=write) as unread:
+    with process(*arguments.split(), out=write) as unread:
         os.close(write)
         _, stderr = unread.communicate()
     assert (unread.returncode, stderr) == (0, "")
 
 
 CLOSED_STDERR = [
-    # what is typed                                  exit code
+    # arguments, exit code
     ("region create --name eu", 0),
     ("region create --name slow --timeout 0.1s", 10),
     ("region create --name doomed", 9),
@@ -327,29 +327,29 @@ CLOSED_STDERR = [
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("words", "code"), CLOSED_STDERR, ids=[row[0] for row in CLOSED_STDERR])
+@pytest.mark.parametrize(("arguments", "code"), CLOSED_STDERR, ids=[row[0] for row in CLOSED_STDERR])
 @pytest.mark.usefixtures("kowactl")
-def test_a_change_is_waited_for_though_nobody_reads_of_it(words: str, code: int) -> None:
+def test_a_command_with_a_closed_stderr_runs_to_its_exit_code(arguments: str, code: int) -> None:
     read, write = os.pipe()
     os.close(read)
     for closed in (write, None):
         redirected = "2>&-" if closed is None else ""
-        command = f"exec {sys.executable} -m kowactl.main --insecure {words} {redirected}"
+        command = f"exec {sys.executable} -m kowactl.main --insecure {arguments} {redirected}"
         done = subprocess.run(["sh", "-c", command], stderr=closed, stdout=subprocess.PIPE, check=False, timeout=30)
         assert done.returncode == code
 
 
 @pytest.mark.slow
-def test_no_output_at_all(kowactl: Kowactl) -> None:
+def test_a_command_without_stdout_succeeds(kowactl: Kowactl) -> None:
     kowactl("region", "create", "--name", "eu")
-    for words in ("region list", "region get eu -o json", "region create --name us", "--help"):
-        command = f"exec {sys.executable} -m kowactl.main --insecure {words} >&-"
+    for arguments in ("region list", "region get eu -o json", "region create --name us", "--help"):
+        command = f"exec {sys.executable} -m kowactl.main --insecure {arguments} >&-"
         done = subprocess.run(["sh", "-c", command], stderr=subprocess.PIPE, check=False, timeout=30)
         assert (done.returncode, done.stderr) == (0, b"")
 
 
-@pytest.mark.usefixtures("machine")
-def test_a_console_without_stdin_shows_what_is_printed() -> None:
+@pytest.mark.usefixtures("instance")
+def test_a_console_without_stdin_shows_the_output() -> None:
     script = f"{sys.executable} -m kowactl.main --insecure console {SOME_ID} <&- | head -1"
     unread = subprocess.run(["sh", "-c", script], capture_output=True, timeout=30, check=False)
     assert (unread.returncode, unread.stdout, unread.stderr) == (0, b"login: \r\n", b"")

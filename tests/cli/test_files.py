@@ -1,4 +1,4 @@
-"""What kowactl takes from files and from stdin arrives as it stands there, or is refused with what helps."""
+"""Values from files and from stdin are sent unchanged, or refused with a remedy."""
 
 import gzip
 import json
@@ -20,34 +20,34 @@ CREATE = (
     *("--vcpus", "1", "--memory", "1G", "--volumes", SOME_ID),
 )
 
-EXACT = [
+TEXTS = [
     "#cloud-config\n",
     "#!/bin/sh\r\necho hello\r\n",
     "old\rmac\r",
     "no end",
     "\n\n  spaces around  \n\n",
     "tab\t é 😀 \u2028 \x85\x0b\x0c",
-    "a mark \ufeff inside",
+    "a byte order mark \ufeff inside",
     "",
 ]
 
 
-@pytest.mark.usefixtures("shop")
-def test_user_data_is_what_stands_in_the_file(kowactl: Kowactl, tmp_path: Path) -> None:
+@pytest.mark.usefixtures("wanted_instance")
+def test_user_data_from_a_file_is_sent_unchanged(kowactl: Kowactl, tmp_path: Path) -> None:
     kowactl(*WEB)
     file = tmp_path / "init"
-    for text in EXACT:
+    for text in TEXTS:
         file.write_bytes(text.encode())
         changed = kowactl("instance", "update", "web", "--user-data", f"@{file}", "-o", "json")
         assert changed.code == 0, changed.err
         assert json.loads(changed.out)["user_data"] == text
 
 
-@pytest.mark.usefixtures("shop")
-def test_what_was_read_is_sent_back_as_it_was(kowactl: Kowactl, tmp_path: Path) -> None:
+@pytest.mark.usefixtures("wanted_instance")
+def test_user_data_survives_output_and_input_as_a_file(kowactl: Kowactl, tmp_path: Path) -> None:
     kowactl(*WEB)
     file = tmp_path / "web"
-    for text in EXACT:
+    for text in TEXTS:
         for form in ("json", "yaml"):
             file.write_bytes(json.dumps({"user_data": text}).encode())
             file.write_text(kowactl("instance", "update", "web", "--from-file", str(file), "-o", form).out)
@@ -55,8 +55,8 @@ def test_what_was_read_is_sent_back_as_it_was(kowactl: Kowactl, tmp_path: Path) 
             assert json.loads(again.out)["user_data"] == text
 
 
-OPAQUE = [
-    # what the file holds                               what is said of it
+UNREADABLE = [
+    # the file's content, the message
     (b"\xef\xbb\xbf#cloud-config\n", "it begins with a byte order mark; save it as UTF-8 without one"),
     ("#cloud-config\n".encode("utf-16"), "it is UTF-16; save it as UTF-8"),
     ("#cloud-config\n".encode("utf-16-le"), "it holds NUL bytes, as no text does; save it as UTF-8"),
@@ -70,116 +70,124 @@ OPAQUE = [
 
 
 @pytest.fixture
-def pretended(bare: Kowactl, fake: Fake, monkeypatch: pytest.MonkeyPatch) -> Kowactl:
-    """kowactl before a Kahuna that only remembers what it is asked."""
+def kowactl_to_fake(run_command: Kowactl, fake: Fake, monkeypatch: pytest.MonkeyPatch) -> Kowactl:
+    """Runs kowactl for a fake Kahuna, which records the calls."""
     monkeypatch.setenv("KOWABUNGA_ENDPOINT", fake.endpoint)
     monkeypatch.setenv("KOWABUNGA_API_KEY", KEY)
-    return partial(bare, "--insecure")
+    return partial(run_command, "--insecure")
 
 
-def asked(fake: Fake) -> Any:
-    """The machine that was asked for."""
+def requested(fake: Fake) -> Any:
+    """The instance in the create request."""
     (request,) = (request for name, request, _ in fake.calls if name == "CreateInstance")
-    return getattr(request, "instance")  # noqa: B009 - its type is not said
+    return getattr(request, "instance")  # noqa: B009 - the request is untyped
 
 
-@pytest.mark.parametrize(("content", "says"), OPAQUE, ids=[row[1] for row in OPAQUE])
-def test_what_no_guest_could_read_is_refused(pretended: Kowactl, tmp_path: Path, content: bytes, says: str) -> None:
+@pytest.mark.parametrize(("content", "message"), UNREADABLE, ids=[row[1] for row in UNREADABLE])
+def test_user_data_that_is_not_utf8_text_is_refused(
+    kowactl_to_fake: Kowactl, tmp_path: Path, content: bytes, message: str
+) -> None:
     file = tmp_path / "init"
     file.write_bytes(content)
-    refused = pretended(*CREATE, "--user-data", f"@{file}")
+    refused = kowactl_to_fake(*CREATE, "--user-data", f"@{file}")
     assert (refused.code, refused.out, refused.err.count("\n")) == (2, "", 1)
-    assert f"can't read {file}: {says}" in refused.err
+    assert f"can't read {file}: {message}" in refused.err
 
 
-def test_a_file_without_end_is_refused(pretended: Kowactl) -> None:
-    for words in (["--user-data", "@/dev/zero"], ["--from-file", "/dev/zero"]):
-        assert "it is larger than 4 MiB" in pretended(*CREATE, *words).err
+def test_an_endless_file_is_refused(kowactl_to_fake: Kowactl) -> None:
+    for arguments in (["--user-data", "@/dev/zero"], ["--from-file", "/dev/zero"]):
+        assert "it is larger than 4 MiB" in kowactl_to_fake(*CREATE, *arguments).err
 
 
-@pytest.mark.usefixtures("pretended")
-def test_stdin_is_a_file_too(fake: Fake) -> None:
-    for words, given in (
+@pytest.mark.usefixtures("kowactl_to_fake")
+def test_values_are_read_from_stdin(fake: Fake) -> None:
+    for arguments, value in (
         (["--description", "x", "--user-data", "@-"], b"#!/bin/sh\r\n"),
         (["--description", "x", "--user-data", "@/dev/stdin"], b"#!/bin/sh\r\n"),
         (["--from-file", "-"], b'\xef\xbb\xbf{"description": "x", "user_data": "#!/bin/sh\\r\\n"}\r\n'),
     ):
-        with process(*CREATE, *words, stdin=subprocess.PIPE) as asking:
-            asking.communicate(given.decode())
-        assert asked(fake).user_data == "#!/bin/sh\r\n"
+        with process(*CREATE, *arguments, stdin=subprocess.PIPE) as process_:
+            process_.communicate(value.decode())
+        assert requested(fake).user_data == "#!/bin/sh\r\n"
         fake.calls.clear()
 
 
-@pytest.mark.usefixtures("pretended")
-def test_stdin_is_read_once(fake: Fake) -> None:
-    for words in (["--user-data", "@-", "--ssh-keys", "@-"], ["--from-file", "-", "--user-data", "@-"]):
-        with process(*CREATE, *words, stdin=subprocess.PIPE) as asking:
-            _, stderr = asking.communicate('{"description": "x"}')
-        assert (asking.returncode, stderr.count("\n")) == (2, 1)
+@pytest.mark.usefixtures("kowactl_to_fake")
+def test_reading_stdin_twice_is_refused(fake: Fake) -> None:
+    for arguments in (["--user-data", "@-", "--ssh-keys", "@-"], ["--from-file", "-", "--user-data", "@-"]):
+        with process(*CREATE, *arguments, stdin=subprocess.PIPE) as process_:
+            _, stderr = process_.communicate('{"description": "x"}')
+        assert (process_.returncode, stderr.count("\n")) == (2, 1)
         assert "stdin is read already" in stderr
     assert not fake.calls
 
 
-def test_no_stdin_at_all(pretended: Kowactl) -> None:
-    assert pretended("instance", "list").code == 0
+def test_a_closed_stdin_is_refused_only_if_it_is_read(kowactl_to_fake: Kowactl) -> None:
+    assert kowactl_to_fake("instance", "list").code == 0
     command = f"{sys.executable} -m kowactl.main --insecure {' '.join(CREATE)} --user-data @- <&-"
     done = subprocess.run(["sh", "-c", command], capture_output=True, text=True, check=False)
     assert (done.returncode, done.stderr.count("\n")) == (2, 1)
     assert "can't read -: " in done.stderr
 
 
-MEANT_AS_FILES = ["init", "./init", "file://init", "fileb://init"]
+FILE_SPELLINGS = ["init", "./init", "file://init", "fileb://init"]
 
 
-@pytest.mark.parametrize("written", MEANT_AS_FILES)
-def test_a_file_named_as_elsewhere_is_not_taken_for_the_text(
-    pretended: Kowactl, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, written: str
+@pytest.mark.parametrize("written", FILE_SPELLINGS)
+def test_a_file_name_in_another_tools_syntax_is_refused(
+    kowactl_to_fake: Kowactl, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, written: str
 ) -> None:
     (tmp_path / "init").write_text("#cloud-config\n")
     monkeypatch.chdir(tmp_path)
     for option in ("--user-data", "--ssh-keys"):
-        refused = pretended(*CREATE, option, written)
+        refused = kowactl_to_fake(*CREATE, option, written)
         assert (refused.code, refused.out, refused.err.count("\n")) == (2, "", 1)
         assert f"write @{written.rpartition('//')[2]} for the content of the file" in refused.err
 
 
 @pytest.mark.parametrize("end", ["", "\n", "\r\n"])
-def test_a_public_key_from_a_file_is_its_line(pretended: Kowactl, fake: Fake, tmp_path: Path, end: str) -> None:
+def test_a_public_key_from_a_file_is_sent_without_its_line_end(
+    kowactl_to_fake: Kowactl, fake: Fake, tmp_path: Path, end: str
+) -> None:
     file = tmp_path / "id.pub"
     file.write_bytes(f"{ED25519} me@example{end}".encode())
-    pretended(*CREATE, "--ssh-keys", f"@{file}", "--ssh-keys", ED25519)
-    assert list(asked(fake).ssh_keys) == [f"{ED25519} me@example", ED25519]
+    kowactl_to_fake(*CREATE, "--ssh-keys", f"@{file}", "--ssh-keys", ED25519)
+    assert list(requested(fake).ssh_keys) == [f"{ED25519} me@example", ED25519]
 
 
-def test_a_private_key_stays_at_home(pretended: Kowactl, fake: Fake, tmp_path: Path) -> None:
+def test_a_private_key_is_refused_and_neither_sent_nor_printed(
+    kowactl_to_fake: Kowactl, fake: Fake, tmp_path: Path
+) -> None:
     file = tmp_path / "id_ed25519"
     file.write_text(PRIVATE)
-    for given in (f"@{file}", PRIVATE):
-        refused = pretended(*CREATE, "--ssh-keys", given)
+    for value in (f"@{file}", PRIVATE):
+        refused = kowactl_to_fake(*CREATE, "--ssh-keys", value)
         assert (refused.code, refused.out, refused.err.count("\n")) == (2, "", 1)
         assert "is a private key; give the public key, in the file whose name ends in .pub" in refused.err
         assert PRIVATE.splitlines()[1] not in refused.err
     document = tmp_path / "web.json"
     document.write_text(json.dumps({"ssh_keys": [ED25519, PRIVATE]}))
-    refused = pretended(*CREATE, "--from-file", str(document))
+    refused = kowactl_to_fake(*CREATE, "--from-file", str(document))
     assert (refused.code, refused.out, refused.err.count("\n")) == (2, "", 1)
     assert "ssh_keys[1]: is a private key" in refused.err
     assert PRIVATE.splitlines()[1] not in refused.err
     assert not fake.calls
 
 
-TWICE = [
-    # what the file holds                       the field
+DUPLICATES = [
+    # the file's content, the duplicate field
     (b'{"name": "eu", "name": "us"}', "name"),
     (b"name: eu\nname: us\n", "name"),
     (b"name: eu\nmeta:\n  etag: a\n  etag: b\n", "etag"),
 ]
 
 
-@pytest.mark.parametrize(("content", "field"), TWICE)
-def test_a_field_twice_in_a_file_is_refused(pretended: Kowactl, tmp_path: Path, content: bytes, field: str) -> None:
+@pytest.mark.parametrize(("content", "field"), DUPLICATES)
+def test_a_duplicate_field_in_a_file_is_refused(
+    kowactl_to_fake: Kowactl, tmp_path: Path, content: bytes, field: str
+) -> None:
     file = tmp_path / "region"
     file.write_bytes(content)
-    refused = pretended("region", "create", "--from-file", str(file))
+    refused = kowactl_to_fake("region", "create", "--from-file", str(file))
     assert (refused.code, refused.out, refused.err.count("\n")) == (2, "", 1)
     assert f"{field} is given twice" in refused.err

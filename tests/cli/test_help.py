@@ -1,4 +1,4 @@
-"""Help is complete, quick and teaches."""
+"""Help: complete, with examples, and quick."""
 
 import os
 import re
@@ -22,7 +22,7 @@ METHODS = [
 ]
 
 
-def test_what_a_command_of_its_own_shows_is_no_verb() -> None:
+def test_the_methods_behind_the_console_command_are_not_verbs() -> None:
     instance = contract.load().kinds["Instance"]
     verbs = instance.service.methods.keys() - set(KindGroup(instance).list_commands(click.Context(cli)))
     assert verbs == {"console", "type-console", "resize-console"}
@@ -30,13 +30,13 @@ def test_what_a_command_of_its_own_shows_is_no_verb() -> None:
 
 @pytest.mark.parametrize(("kind", "verb"), METHODS, ids=lambda part: getattr(part, "command", part))
 def test_every_method_is_a_command_with_help_and_an_example(kind: contract.Kind, verb: str) -> None:
-    shown = CliRunner().invoke(cli, [kind.command, verb, "--help"])
-    assert shown.exit_code == 0
-    assert f"kowactl {kind.command} {verb}" in shown.output
+    help_text = CliRunner().invoke(cli, [kind.command, verb, "--help"])
+    assert help_text.exit_code == 0
+    assert f"kowactl {kind.command} {verb}" in help_text.output
 
 
 @pytest.mark.parametrize(("kind", "verb"), METHODS, ids=lambda part: getattr(part, "command", part))
-def test_each_option_is_kowactls_own_or_a_field_of_what_is_sent(kind: contract.Kind, verb: str) -> None:
+def test_each_option_is_kowactls_own_or_a_field_of_the_request(kind: contract.Kind, verb: str) -> None:
     method = kind.service.methods[verb]
     own = {"name_or_id", "output"}
     sent = {*method.request.fields, *(kind.message.fields if kind.noun in method.request.fields else ())}
@@ -50,52 +50,52 @@ def test_each_option_is_kowactls_own_or_a_field_of_what_is_sent(kind: contract.K
     assert {option.name for option in command.params} <= own | sent | after | extra | why
 
 
-WIRE = ("mask", "a page at a time", "As in List", "with its present state", "Default: id", "`", "...")
+WIRE_TERMS = ("mask", "a page at a time", "As in List", "with its present state", "Default: id", "`", "...")
 
 
 @pytest.mark.parametrize(("kind", "verb"), METHODS, ids=lambda part: getattr(part, "command", part))
-def test_help_speaks_of_the_command_and_not_of_the_wire(kind: contract.Kind, verb: str) -> None:
-    shown = CliRunner().invoke(cli, [kind.command, verb, "--help"]).output
-    assert [words for words in WIRE if words in " ".join(shown.split())] == []
-    assert not re.search(r"\b[Aa] [aeio]", shown)
+def test_help_describes_the_command_without_wire_terms(kind: contract.Kind, verb: str) -> None:
+    help_text = CliRunner().invoke(cli, [kind.command, verb, "--help"]).output
+    assert [term for term in WIRE_TERMS if term in " ".join(help_text.split())] == []
+    assert not re.search(r"\b[Aa] [aeio]", help_text)
 
 
-def test_a_verb_of_a_kinds_own_says_what_the_contract_says() -> None:
+def test_help_of_a_custom_verb_has_the_contracts_comment() -> None:
     comment = contract.load().kinds["Kaktus"].service.methods["forget"].comment
-    shown = CliRunner().invoke(cli, ["kaktus", "forget", "--help"]).output
-    assert " ".join(comment.split()) in " ".join(shown.split())
+    help_text = CliRunner().invoke(cli, ["kaktus", "forget", "--help"]).output
+    assert " ".join(comment.split()) in " ".join(help_text.split())
 
 
-def test_no_summary_is_cut_off() -> None:
-    for words in ([], *([kind.command] for kind in contract.load().kinds.values())):
-        shown = CliRunner().invoke(cli, [*words, "--help"]).output.replace("[ARGS]...", "")
-        assert "..." not in shown
+def test_no_summary_is_truncated() -> None:
+    for arguments in ([], *([kind.command] for kind in contract.load().kinds.values())):
+        help_text = CliRunner().invoke(cli, [*arguments, "--help"]).output.replace("[ARGS]...", "")
+        assert "..." not in help_text
 
 
-def test_lists_say_their_order() -> None:
+def test_help_of_list_names_the_default_order() -> None:
     for kind, order in (("zone", "name"), ("operation", "meta.create_time desc")):
-        shown = " ".join(CliRunner().invoke(cli, [kind, "list", "--help"]).output.split())
-        assert f"[default: {order}]" in shown
+        help_text = " ".join(CliRunner().invoke(cli, [kind, "list", "--help"]).output.split())
+        assert f"[default: {order}]" in help_text
 
 
-def test_an_update_says_that_lists_and_maps_are_replaced() -> None:
+def test_help_of_update_says_that_lists_and_maps_are_replaced() -> None:
     for kind in contract.load().kinds.values():
         if "update" not in kind.service.methods:
             continue
-        shown = " ".join(CliRunner().invoke(cli, [kind.command, "update", "--help"]).output.split())
+        help_text = " ".join(CliRunner().invoke(cli, [kind.command, "update", "--help"]).output.split())
         many = [field for field in changeable(kind) if field.repeated or field.is_map]
-        assert shown.count("Can be repeated. Those given replace all that were there.") == len(many)
+        assert help_text.count("Can be repeated. Those given replace all that were there.") == len(many)
 
 
-def test_examples_are_commands() -> None:
-    """Each can be typed: all of its options are known and its values fit."""
+def test_examples_are_valid_commands() -> None:
+    """Each example parses: its options are known and its values valid."""
     for kind, verb in METHODS:
         command = KindGroup(kind).get_command(click.Context(cli), verb)
         assert command
         assert command.epilog
-        words = shlex.split(command.epilog.partition("Example:")[2].replace("\\\n", " "))
-        assert words[:3] == ["kowactl", kind.command, verb]
-        command.make_context(verb, words[3:])
+        arguments = shlex.split(command.epilog.partition("Example:")[2].replace("\\\n", " "))
+        assert arguments[:3] == ["kowactl", kind.command, verb]
+        command.make_context(verb, arguments[3:])
 
 
 def test_help_imports_no_grpc() -> None:
@@ -104,9 +104,13 @@ def test_help_imports_no_grpc() -> None:
     assert subprocess.run([sys.executable, "-c", check], check=False, capture_output=True).returncode == 0
 
 
-def test_completion_knows_kinds_verbs_and_values() -> None:
-    def complete(words: str) -> list[str]:
-        variables = {"_KOWACTL_COMPLETE": "bash_complete", "COMP_WORDS": words, "COMP_CWORD": str(words.count(" "))}
+def test_completion_offers_kinds_verbs_and_values() -> None:
+    def complete(arguments: str) -> list[str]:
+        variables = {
+            "_KOWACTL_COMPLETE": "bash_complete",
+            "COMP_WORDS": arguments,
+            "COMP_CWORD": str(arguments.count(" ")),
+        }
         done = subprocess.run(
             [sys.executable, "-c", "from kowactl.main import main; main()"],
             env=os.environ | variables,

@@ -1,4 +1,4 @@
-"""Messages within messages at a shell: without JSON, with names for ids; and verbs of a kind as a whole."""
+"""Nested messages as options: without JSON, with names instead of ids; and verbs without a target."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -19,19 +19,19 @@ from tests.made_up import made_up
 
 
 @pytest.fixture(autouse=True)
-def known(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The made-up kinds are part of the contract."""
+def contract_with_made_up_kinds(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Adds the made-up kinds to the contract."""
     monkeypatch.setattr(contract, "load", made_up)
 
 
 @pytest.fixture
-def farm(known: None, monkeypatch: pytest.MonkeyPatch) -> Iterator[Fake]:
-    """A farm called north, hosts a and b, and the balancer web."""
+def fake(contract_with_made_up_kinds: None, monkeypatch: pytest.MonkeyPatch) -> Iterator[Fake]:
+    """A fake Kahuna with a farm called north, hosts a and b, zone eu, and the balancer web."""
     fake = Fake()
     fake.start()
     with Client(fake.endpoint, key=KEY, insecure=True) as client:
-        made: list[Any] = [Kaktus(name="a"), Kaktus(name="b"), Zone(name="eu")]
-        for resource in (*made, stub("Farm", name="north"), stub("Balancer", name="web")):
+        named_resources: list[Any] = [Kaktus(name="a"), Kaktus(name="b"), Zone(name="eu")]
+        for resource in (*named_resources, stub("Farm", name="north"), stub("Balancer", name="web")):
             ids[resource.name] = client.of(type(resource)).create(resource).meta.id
     monkeypatch.setenv("KOWABUNGA_ENDPOINT", fake.endpoint)
     monkeypatch.setenv("KOWABUNGA_API_KEY", KEY)
@@ -46,26 +46,26 @@ def stub(of: str, **fields: Any) -> Any:
     return made_up().stub(f"made_up.v1.{of}")(**fields)
 
 
-def sent(fake: Fake, method: str) -> Any:
-    """The last request of a method, as JSON, with names for ids."""
+def request_of(fake: Fake, method: str) -> Any:
+    """The last request of a method as JSON, with ids replaced by `id of NAME`."""
     request = next(request for name, request, _ in reversed(fake.calls) if name == method)
     document = MessageToDict(request, preserving_proto_field_name=True)
     document.pop("request_id", None)
-    return named(document)
+    return with_names(document)
 
 
-def named(value: Any) -> Any:
-    """The same with names for ids."""
+def with_names(value: Any) -> Any:
+    """JSON with ids replaced by `id of NAME`."""
     if isinstance(value, dict):
-        return {key: named(one) for key, one in value.items()}
+        return {key: with_names(part) for key, part in value.items()}
     if isinstance(value, list):
-        return [named(one) for one in value]
+        return [with_names(part) for part in value]
     return next((f"id of {name}" for name, id_ in ids.items() if id_ == value), value)
 
 
 CREATE = ("--insecure", "balancer", "create", "--farm", "north", "--name", "www", "--address", "10.0.0.1")
-GIVEN: list[tuple[list[str], dict[str, Any]]] = [
-    # what is typed, what is sent
+OPTIONS: list[tuple[list[str], dict[str, Any]]] = [
+    # options, fields of the request
     (["--member", "kaktus=a"], {"members": [{"kaktus": "id of a"}]}),
     (
         ["--member", "kaktus=a,weight=2,address=10.0.0.2", "--members", "weight=3,kaktus=b"],
@@ -91,19 +91,19 @@ GIVEN: list[tuple[list[str], dict[str, Any]]] = [
 ]
 
 
-@pytest.mark.parametrize(("words", "fields"), GIVEN, ids=[" ".join(words) for words, _ in GIVEN])
-def test_parts_are_typed_without_json_and_name_by_name(
-    farm: Fake, bare: Kowactl, words: list[str], fields: dict[str, Any]
+@pytest.mark.parametrize(("arguments", "fields"), OPTIONS, ids=[" ".join(arguments) for arguments, _ in OPTIONS])
+def test_parts_are_given_as_options_without_json_and_by_names(
+    fake: Fake, run_command: Kowactl, arguments: list[str], fields: dict[str, Any]
 ) -> None:
-    done = bare(*CREATE, *words)
+    done = run_command(*CREATE, *arguments)
     assert (done.err, done.code) == ("", 0)
-    made = sent(farm, "CreateBalancer")["balancer"]
-    assert made.pop("meta")
-    assert made == {"farm": "id of north", "name": "www", "address": "10.0.0.1"} | fields
+    created = request_of(fake, "CreateBalancer")["balancer"]
+    assert created.pop("meta")
+    assert created == {"farm": "id of north", "name": "www", "address": "10.0.0.1"} | fields
 
 
-WRONG: list[tuple[list[str], str]] = [
-    # what is typed, what is said
+INVALID_OPTIONS: list[tuple[list[str], str]] = [
+    # options, message
     (["--member", "kaktus"], "'kaktus' is not NAME=VALUE; a name is one of kaktus, address, weight, mac"),
     (["--member", "colour=red"], "'colour=red' is not NAME=VALUE; a name is one of kaktus"),
     (["--member", "kaktus=a,kaktus=b"], "kaktus is given twice"),
@@ -121,23 +121,25 @@ WRONG: list[tuple[list[str], str]] = [
 ]
 
 
-@pytest.mark.parametrize(("words", "message"), WRONG, ids=[" ".join(words) for words, _ in WRONG])
-def test_what_is_typed_wrongly_is_said_before_it_is_sent(
-    farm: Fake, bare: Kowactl, words: list[str], message: str
+@pytest.mark.parametrize(
+    ("arguments", "message"), INVALID_OPTIONS, ids=[" ".join(arguments) for arguments, _ in INVALID_OPTIONS]
+)
+def test_invalid_options_are_refused_before_the_request_is_sent(
+    fake: Fake, run_command: Kowactl, arguments: list[str], message: str
 ) -> None:
-    done = bare(*CREATE, *words)
+    done = run_command(*CREATE, *arguments)
     assert done.code in (2, 3)
     assert message in done.err
-    assert [name for name, _, _ in farm.calls].count("CreateBalancer") == 1  # web
+    assert [name for name, _, _ in fake.calls].count("CreateBalancer") == 1  # web
 
 
-def test_one_of_several_must_be_given(bare: Kowactl) -> None:
-    done = bare("--insecure", "balancer", "create", "--name", "www")
+def test_a_missing_oneof_is_refused_with_its_options(run_command: Kowactl) -> None:
+    done = run_command("--insecure", "balancer", "create", "--name", "www")
     assert (done.code, "missing --farm, --address or --network; see" in done.err) == (2, True)
 
 
-CHANGED: list[tuple[list[str], list[str], dict[str, Any]]] = [
-    # what is typed, the mask, what is sent
+UPDATES: list[tuple[list[str], list[str], dict[str, Any]]] = [
+    # options, mask, fields of the request
     (["--health", "path=/b"], ["health.path"], {"health": {"path": "/b"}}),
     (["--health", "host-name="], ["health.host_name"], {"health": {}}),
     (["--health", "{}"], ["health"], {"health": {}}),
@@ -147,56 +149,58 @@ CHANGED: list[tuple[list[str], list[str], dict[str, Any]]] = [
 ]
 
 
-@pytest.mark.parametrize(("words", "mask", "fields"), CHANGED, ids=[" ".join(words) for words, _, _ in CHANGED])
-def test_of_a_part_that_is_one_only_what_is_given_changes(
-    farm: Fake, bare: Kowactl, words: list[str], mask: list[str], fields: dict[str, Any]
+@pytest.mark.parametrize(
+    ("arguments", "mask", "fields"), UPDATES, ids=[" ".join(arguments) for arguments, _, _ in UPDATES]
+)
+def test_an_update_of_a_single_part_masks_the_given_fields_only(
+    fake: Fake, run_command: Kowactl, arguments: list[str], mask: list[str], fields: dict[str, Any]
 ) -> None:
-    done = bare("--insecure", "balancer", "update", "web", "--no-wait", *words)
+    done = run_command("--insecure", "balancer", "update", "web", "--no-wait", *arguments)
     assert (done.err, done.code) == ("", 0)
-    request = sent(farm, "UpdateBalancer")
+    request = request_of(fake, "UpdateBalancer")
     assert request["update_mask"] == ",".join(mask).replace("host_name", "hostName")
     assert request["balancer"] == {"meta": {"id": "id of web"}} | fields
 
 
-def test_a_file_says_parts_as_options_do(farm: Fake, bare: Kowactl, tmp_path: Any) -> None:
+def test_parts_in_a_file_are_written_like_options(fake: Fake, run_command: Kowactl, tmp_path: Any) -> None:
     file = tmp_path / "www.yaml"
     file.write_text(
         "members: [{kaktus: a}, {kaktus: b, weight: 2}]\n"
         "limits: {web: {rate: 1M, kaktus: a}}\n"
         "health: {path: /, protocol: http, zone: eu}\n"
     )
-    done = bare(*CREATE, "--from-file", str(file))
+    done = run_command(*CREATE, "--from-file", str(file))
     assert (done.err, done.code) == ("", 0)
-    made = sent(farm, "CreateBalancer")["balancer"]
-    assert made["members"] == [{"kaktus": "id of a"}, {"kaktus": "id of b", "weight": 2}]
-    assert made["limits"] == {"web": {"rate": "1048576", "kaktus": "id of a"}}
-    assert made["health"] == {"path": "/", "protocol": "PROTOCOL_HTTP", "zone": "id of eu"}
+    created = request_of(fake, "CreateBalancer")["balancer"]
+    assert created["members"] == [{"kaktus": "id of a"}, {"kaktus": "id of b", "weight": 2}]
+    assert created["limits"] == {"web": {"rate": "1048576", "kaktus": "id of a"}}
+    assert created["health"] == {"path": "/", "protocol": "PROTOCOL_HTTP", "zone": "id of eu"}
     file.write_text("limits: {web: {rate: 1X}}\n")
-    assert "limits['web'].rate: '1X' is no size" in bare(*CREATE, "--from-file", str(file)).err
+    assert "limits['web'].rate: '1X' is no size" in run_command(*CREATE, "--from-file", str(file)).err
     file.write_text("members: 5\n")
-    assert bare(*CREATE, "--from-file", str(file)).code == 2
+    assert run_command(*CREATE, "--from-file", str(file)).code == 2
 
 
-def test_verbs_name_by_name_and_may_have_no_target(farm: Fake, bare: Kowactl) -> None:
-    assert bare("--insecure", "balancer", "drain", "web", "--kaktus", "a").code == 0
-    assert sent(farm, "DrainBalancer") == {"id": "id of web", "kaktus": "id of a"}
-    done = bare("--insecure", "balancer", "rebalance", "--farm", "north", "--without", "kaktus=b", "-o", "json")
+def test_custom_verbs_resolve_names_and_may_have_no_target(fake: Fake, run_command: Kowactl) -> None:
+    assert run_command("--insecure", "balancer", "drain", "web", "--kaktus", "a").code == 0
+    assert request_of(fake, "DrainBalancer") == {"id": "id of web", "kaktus": "id of a"}
+    done = run_command("--insecure", "balancer", "rebalance", "--farm", "north", "--without", "kaktus=b", "-o", "json")
     assert (done.err, done.code, done.out) == ("", 0, '{\n  "moved": 0\n}\n')
-    assert sent(farm, "RebalanceBalancers") == {"farm": "id of north", "without": [{"kaktus": "id of b"}]}
-    done = bare("--insecure", "balancer", "rebalance")
+    assert request_of(fake, "RebalanceBalancers") == {"farm": "id of north", "without": [{"kaktus": "id of b"}]}
+    done = run_command("--insecure", "balancer", "rebalance")
     assert (done.code, "missing --farm; see: kowactl balancer rebalance --help" in done.err) == (2, True)
 
 
-def test_the_sdk_has_verbs_without_a_target(farm: Fake) -> None:
-    with Client(farm.endpoint, key=KEY, insecure=True) as client:
+def test_the_sdk_has_verbs_without_a_target(fake: Fake) -> None:
+    with Client(fake.endpoint, key=KEY, insecure=True) as client:
         assert client.balancers.rebalance(farm="x").moved == 0
         client.balancers.drain("y", kaktus="z")
-    assert sent(farm, "RebalanceBalancers") == {"farm": "x"}
-    assert sent(farm, "DrainBalancer") == {"id": "y", "kaktus": "z"}
+    assert request_of(fake, "RebalanceBalancers") == {"farm": "x"}
+    assert request_of(fake, "DrainBalancer") == {"id": "y", "kaktus": "z"}
 
 
-def test_a_table_shows_parts_as_they_are_typed(farm: Fake, bare: Kowactl) -> None:
-    done = bare(
+def test_output_shows_parts_as_they_are_typed(fake: Fake, run_command: Kowactl) -> None:
+    done = run_command(
         *CREATE, "--member", "kaktus=a,weight=2", "--member", "kaktus=b", "--limit", "x=rate=1M", "--label", "a=b"
     )
     facts = dict(line.split(maxsplit=1) for line in done.out.splitlines())
@@ -206,16 +210,16 @@ def test_a_table_shows_parts_as_they_are_typed(farm: Fake, bare: Kowactl) -> Non
 
 
 @pytest.mark.parametrize("verb", ["create", "update", "drain", "rebalance"])
-def test_help_explains_parts_with_an_example_that_can_be_typed(bare: Kowactl, verb: str) -> None:
+def test_help_explains_parts_with_a_valid_example(run_command: Kowactl, verb: str) -> None:
     import shlex
 
-    shown = bare("balancer", verb, "--help").out
+    help_text = run_command("balancer", verb, "--help").out
     command = KindGroup(made_up().kinds["Balancer"]).get_command(click.Context(cli), verb)
     assert command
-    words = shlex.split(shown.partition("Example:")[2].replace("\\\n", " "))
-    command.make_context(verb, words[3:])
+    arguments = shlex.split(help_text.partition("Example:")[2].replace("\\\n", " "))
+    command.make_context(verb, arguments[3:])
     if verb == "create":
-        assert "--member kaktus=my-kaktus" in shown
-        assert "kaktus=KAKTUS (required): The host. By name or id." in " ".join(shown.split())
-        assert "protocol=tcp|http: The protocol of the check." in " ".join(shown.split())
-        assert "--standby" not in shown
+        assert "--member kaktus=my-kaktus" in help_text
+        assert "kaktus=KAKTUS (required): The host. By name or id." in " ".join(help_text.split())
+        assert "protocol=tcp|http: The protocol of the check." in " ".join(help_text.split())
+        assert "--standby" not in help_text

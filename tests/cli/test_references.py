@@ -1,4 +1,4 @@
-"""Names for ids where a kind has owners of two kinds."""
+"""Resolving names of a kind whose owner is one of two kinds."""
 
 import re
 from dataclasses import replace
@@ -18,7 +18,7 @@ from kowa.v2.subnet_pb2 import Subnet
 from kowa.v2.vnet_pb2 import Vnet
 from kowactl.references import References
 
-# As if an adapter were a project's, or else its subnet's.
+# The adapter, changed: its owner is its project or, without one, its subnet.
 OWNED = replace(
     contract.load().kinds["Adapter"],
     uniques=(
@@ -29,7 +29,7 @@ OWNED = replace(
 
 
 class FakeResources:
-    """Resources of a kind, found by equality."""
+    """Resources of a kind, with a list that filters by equality."""
 
     def __init__(self, *items: Any) -> None:
         self._items = {f"{number}-{type(item).__name__}": item for number, item in enumerate(items)}
@@ -40,13 +40,15 @@ class FakeResources:
         return self._items[id_]
 
     def list(self, filter: str = "", **_: object) -> list[Any]:  # noqa: A002
-        asked = re.findall(r'(\w+) = "(.*?)"', filter)
-        return [item for item in self._items.values() if all(getattr(item, field) == value for field, value in asked)]
+        conditions = re.findall(r'(\w+) = "(.*?)"', filter)
+        return [
+            item for item in self._items.values() if all(getattr(item, field) == value for field, value in conditions)
+        ]
 
 
 @pytest.fixture
 def references() -> References:
-    """The project shop and the subnet net/lan, each with an adapter eth0; the project's are on the subnet, too."""
+    """The project shop and the subnet net/lan, each with an adapter eth0; all adapters are on the subnet."""
     resources = {
         "projects": FakeResources(Project(name="shop")),
         "vnets": FakeResources(Vnet(name="net")),
@@ -64,20 +66,20 @@ def references() -> References:
     ("text", "id_"),
     [("shop/eth0", "0-Adapter"), ("eth1", "2-Adapter"), ("net/lan/eth1", "2-Adapter"), ("lan/eth1", "2-Adapter")],
 )
-def test_a_path_begins_with_either_owner(references: References, text: str, id_: str) -> None:
+def test_a_path_may_begin_with_either_owner(references: References, text: str, id_: str) -> None:
     assert references.id_of(OWNED, text) == id_
 
 
-def test_the_owner_beside_it_decides(references: References) -> None:
+def test_the_owner_in_other_options_resolves_a_name(references: References) -> None:
     assert references.id_of(OWNED, "eth0", {"project": "0-Project"}) == "0-Adapter"
 
 
-def test_what_is_shown_is_the_path_that_counts(references: References) -> None:
-    shown = [references.path_of(OWNED, item) for item in cast(Any, references)._client.adapters.list()]
-    assert shown == ["shop/eth0", "net/lan/eth0", "net/lan/eth1"]
+def test_the_shown_path_has_the_actual_owner(references: References) -> None:
+    paths = [references.path_of(OWNED, item) for item in cast(Any, references)._client.adapters.list()]
+    assert paths == ["shop/eth0", "net/lan/eth0", "net/lan/eth1"]
 
 
-def test_what_is_ambiguous_or_nowhere_is_said(references: References) -> None:
+def test_ambiguous_and_unknown_names_are_refused(references: References) -> None:
     with pytest.raises(click.UsageError, match=r"shop/eth0 .*net/lan/eth0"):
         references.id_of(OWNED, "eth0")
     with pytest.raises(errors.NotFound, match="no subnet is called 'nowhere'"):

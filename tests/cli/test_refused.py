@@ -1,4 +1,4 @@
-"""What someone at a shell is told when it can't be done: one line, what is wrong and a remedy, and an exit code."""
+"""Refusals of kowactl: one line with the reason and a remedy, and an exit code."""
 
 import json
 import os
@@ -10,7 +10,7 @@ import yaml
 from tests.cli.conftest import WEB, Kowactl, process
 
 REFUSALS = [
-    # what is typed                                      code  what it says
+    # arguments, exit code, message
     ("region get nowhere", 3, "no region is called 'nowhere'; see: kowactl region list"),
     ("region get 2f5c9b8e-3f2d-4b3a-9a53-0d1f7a1e6a10", 3, "no region has the id"),
     ("region list --filter nonsense", 4, "filter: can't be read at 'nonsense'"),
@@ -27,30 +27,30 @@ REFUSALS = [
 ]
 
 
-@pytest.mark.parametrize(("typed", "code", "says"), REFUSALS, ids=[row[0] for row in REFUSALS])
-def test_refusals_are_one_line_and_an_exit_code(kowactl: Kowactl, typed: str, code: int, says: str) -> None:
+@pytest.mark.parametrize(("arguments", "code", "message"), REFUSALS, ids=[row[0] for row in REFUSALS])
+def test_refusals_are_one_line_and_an_exit_code(kowactl: Kowactl, arguments: str, code: int, message: str) -> None:
     kowactl("region", "create", "--name", "eu")
-    refused = kowactl(*typed.split())
+    refused = kowactl(*arguments.split())
     assert refused.code == code
     assert refused.out == ""
     assert refused.err.startswith("kowactl: ")
-    assert says in refused.err
+    assert message in refused.err
     assert refused.err.count("\n") == 1
 
 
-def test_what_is_typed_and_no_text(kowactl: Kowactl) -> None:
-    for words in (
+def test_arguments_that_are_not_utf8_are_refused(kowactl: Kowactl) -> None:
+    for arguments in (
         ["get", "a\udcff"],
         ["list", "--filter", "a\udcff"],
         ["create", "--name", "x", "--reason", "a\udcff"],
     ):
-        refused = kowactl("region", *words)
+        refused = kowactl("region", *arguments)
         assert (refused.code, refused.out) == (2, "")
         assert refused.err.endswith("is not UTF-8\n")
         assert refused.err.count("\n") == 1
 
 
-def test_a_file_that_does_not_fit(kowactl: Kowactl, tmp_path: Path) -> None:
+def test_a_file_with_an_unknown_field_is_refused(kowactl: Kowactl, tmp_path: Path) -> None:
     file = tmp_path / "region.yaml"
     file.write_text("nmae: eu\n")
     refused = kowactl("region", "create", "--from-file", str(file))
@@ -61,7 +61,7 @@ def test_a_file_that_does_not_fit(kowactl: Kowactl, tmp_path: Path) -> None:
 
 
 NOT_A_RESOURCE = [
-    # what the file holds            what is said of it
+    # the file's content, a part of the message
     (b"name: \xff\xfe", "is not UTF-8"),
     (b"meta: 3", "meta"),
     (b"meta: [x]", "meta"),
@@ -81,21 +81,21 @@ NOT_A_RESOURCE = [
 
 
 @pytest.mark.parametrize(
-    ("content", "says"), NOT_A_RESOURCE, ids=[row[0][:20].decode("latin-1") for row in NOT_A_RESOURCE]
+    ("content", "message"), NOT_A_RESOURCE, ids=[row[0][:20].decode("latin-1") for row in NOT_A_RESOURCE]
 )
-def test_a_file_that_is_no_resource_is_refused_in_one_line(
-    kowactl: Kowactl, tmp_path: Path, content: bytes, says: str
+def test_a_file_that_is_not_a_resource_is_refused_in_one_line(
+    kowactl: Kowactl, tmp_path: Path, content: bytes, message: str
 ) -> None:
     file = tmp_path / "region"
     file.write_bytes(content)
-    for words in (["create"], ["update", "2f5c9b8e-3f2d-4b3a-9a53-0d1f7a1e6a10"]):
-        refused = kowactl("region", *words, "--from-file", str(file))
+    for arguments in (["create"], ["update", "2f5c9b8e-3f2d-4b3a-9a53-0d1f7a1e6a10"]):
+        refused = kowactl("region", *arguments, "--from-file", str(file))
         assert (refused.code, refused.out) == (2, "")
-        assert says in refused.err
+        assert message in refused.err
         assert refused.err.count("\n") == 1
 
 
-def test_a_folder_is_no_file(kowactl: Kowactl, tmp_path: Path) -> None:
+def test_a_folder_instead_of_a_file_is_refused(kowactl: Kowactl, tmp_path: Path) -> None:
     folder = os.open(tmp_path, os.O_RDONLY)
     for file in (str(tmp_path), f"/dev/fd/{folder}"):
         refused = kowactl("region", "create", "--from-file", file)
@@ -104,8 +104,8 @@ def test_a_folder_is_no_file(kowactl: Kowactl, tmp_path: Path) -> None:
     os.close(folder)
 
 
-@pytest.mark.usefixtures("shop")
-def test_a_text_file_that_is_no_text(kowactl: Kowactl, tmp_path: Path) -> None:
+@pytest.mark.usefixtures("wanted_instance")
+def test_a_text_file_that_cannot_be_read_is_refused(kowactl: Kowactl, tmp_path: Path) -> None:
     (tmp_path / "init").write_bytes(b"\xff\xfe")
     for file in (tmp_path / "init", tmp_path, tmp_path / "none"):
         refused = kowactl(*WEB, "--user-data", f"@{file}")
@@ -113,15 +113,15 @@ def test_a_text_file_that_is_no_text(kowactl: Kowactl, tmp_path: Path) -> None:
         assert f"can't read {file}: " in refused.err
 
 
-def test_a_full_disk_behind_the_output(kowactl: Kowactl) -> None:
+def test_output_to_a_full_disk_fails(kowactl: Kowactl) -> None:
     kowactl("region", "create", "--name", "eu")
-    for words in ("region list", "region list -o json", "--help"):
-        with Path("/dev/full").open("w") as full, process(*words.split(), out=full) as printing:
+    for arguments in ("region list", "region list -o json", "--help"):
+        with Path("/dev/full").open("w") as full, process(*arguments.split(), out=full) as printing:
             _, err = printing.communicate()
         assert (printing.returncode, err) == (1, "kowactl: can't write: No space left on device\n")
 
 
-def test_an_output_that_can_not_show_it(kowactl: Kowactl) -> None:
+def test_characters_outside_the_outputs_encoding_are_escaped(kowactl: Kowactl) -> None:
     kowactl("region", "create", "--name", "мир", "--description", "é 😀")
     for form, reads in (("json", json.loads), ("yaml", yaml.safe_load)):
         with process("region", "get", "мир", "-o", form, PYTHONIOENCODING="latin-1") as narrow:
@@ -134,7 +134,7 @@ def test_an_output_that_can_not_show_it(kowactl: Kowactl) -> None:
     assert r"\u043c\u0438\u0440" in out
 
 
-def test_what_is_missing_in_the_environment(kowactl: Kowactl, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_missing_environment_variables_are_named(kowactl: Kowactl, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("KOWABUNGA_ENDPOINT", "")
     assert "set KOWABUNGA_ENDPOINT (or give --endpoint)" in kowactl("region", "list").err
     monkeypatch.setenv("KOWABUNGA_API_KEY", "")
@@ -144,17 +144,19 @@ def test_what_is_missing_in_the_environment(kowactl: Kowactl, monkeypatch: pytes
 
 
 @pytest.mark.slow
-def test_a_wrong_key_and_a_kahuna_out_of_reach(kowactl: Kowactl, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_wrong_key_and_an_unreachable_kahuna_name_their_variables(
+    kowactl: Kowactl, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("KOWABUNGA_API_KEY", "wrong")
     denied = kowactl("region", "list")
     assert denied.code == 7
     assert "check KOWABUNGA_API_KEY" in denied.err
-    away = kowactl("--endpoint", "127.0.0.1:1", "region", "list")
-    assert away.code == 8
-    assert "check KOWABUNGA_ENDPOINT" in away.err
+    unreachable = kowactl("--endpoint", "127.0.0.1:1", "region", "list")
+    assert unreachable.code == 8
+    assert "check KOWABUNGA_ENDPOINT" in unreachable.err
 
 
-def test_white_space_around_a_key_is_not_part_of_it(kowactl: Kowactl, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_white_space_around_a_key_is_ignored(kowactl: Kowactl, monkeypatch: pytest.MonkeyPatch) -> None:
     key = os.environ["KOWABUNGA_API_KEY"]
     monkeypatch.setenv("KOWABUNGA_API_KEY", f" {key}\r\n")
     assert kowactl("region", "list").code == 0
@@ -169,13 +171,13 @@ def test_white_space_around_a_key_is_not_part_of_it(kowactl: Kowactl, monkeypatc
 @pytest.mark.parametrize(
     "endpoint", ["http://kahuna.example", "https://kahuna.example/api/v2", "grpc://kahuna.example:1"]
 )
-def test_an_endpoint_is_a_host_and_a_port(kowactl: Kowactl, endpoint: str) -> None:
+def test_an_endpoint_must_be_a_host_and_a_port(kowactl: Kowactl, endpoint: str) -> None:
     refused = kowactl("--endpoint", endpoint, "region", "list")
     assert (refused.code, refused.out) == (2, "")
     assert f"{endpoint} is not an endpoint; write it as HOST:PORT, such as kahuna.example:443" in refused.err
 
 
-def test_an_endpoint_may_be_written_as_grpc_or_a_browser_does(kowactl: Kowactl) -> None:
+def test_an_endpoint_may_be_written_as_a_grpc_target_or_an_https_url(kowactl: Kowactl) -> None:
     endpoint = os.environ["KOWABUNGA_ENDPOINT"]
-    for same in (f"ipv4:{endpoint}", f"dns:///{endpoint}", f"https://{endpoint}/", f" {endpoint}\n"):
-        assert kowactl("--endpoint", same, "region", "list").code == 0
+    for spelling in (f"ipv4:{endpoint}", f"dns:///{endpoint}", f"https://{endpoint}/", f" {endpoint}\n"):
+        assert kowactl("--endpoint", spelling, "region", "list").code == 0

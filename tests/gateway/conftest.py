@@ -22,9 +22,9 @@ from deploy.programs import free_port, running
 from gateway.config import Options
 from gateway.main import prepare
 from tests.gateway.recorder import Recording, recording
-from tests.sdk.fixtures import Kahuna, cloud, fake, kahuna, shop
+from tests.sdk.fixtures import Kahuna, cloud, fake, kahuna, wanted_instance
 
-__all__ = ["cloud", "fake", "kahuna", "shop"]
+__all__ = ["cloud", "fake", "kahuna", "wanted_instance"]
 
 
 @dataclass(frozen=True)

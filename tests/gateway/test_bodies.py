@@ -308,8 +308,8 @@ def test_no_request_passes_when_the_check_fails(tmp_path: Path) -> None:
             assert rest.get("/api/v2/regions").status_code == HTTPStatus.OK
 
 
-def test_a_refused_request_changes_nothing(rest: httpx.Client, shop: Instance) -> None:
-    instance = MessageToDict(shop, preserving_proto_field_name=True)
+def test_a_refused_request_changes_nothing(rest: httpx.Client, wanted_instance: Instance) -> None:
+    instance = MessageToDict(wanted_instance, preserving_proto_field_name=True)
     created = rest.post("/api/v2/instances", json=instance).json()
     path = f"/api/v2/instances/{created['meta']['id']}"
 

@@ -42,7 +42,9 @@ def answered(peers: list[socket.socket]) -> list[socket.socket]:
     return select.select(peers, [], [], 0)[0]
 
 
-def test_idle_connections_end_except_watches_and_consoles(kahuna: Kahuna, shop: Instance, tmp_path: Path) -> None:
+def test_idle_connections_end_except_watches_and_consoles(
+    kahuna: Kahuna, wanted_instance: Instance, tmp_path: Path
+) -> None:
     with (
         serving_with_limits(kahuna.endpoint, tmp_path, idle_timeout="1s", max_stream_duration="1s") as (plain, _, _),
         Client(plain, key=kahuna.key, insecure=True) as client,
@@ -50,7 +52,7 @@ def test_idle_connections_end_except_watches_and_consoles(kahuna: Kahuna, shop: 
         rest.stream("GET", "/api/v2/projects:watch") as watch,
         rest.stream("GET", "/api/v2/projects:watch", content='{"filter": ""}') as watch_with_body,
     ):
-        web = client.of(Instance).create(shop)
+        web = client.of(Instance).create(wanted_instance)
         shown = client.instances.console(web.meta.id)
         session = next(shown).session
         assert next(shown).data == b"login: "

@@ -29,8 +29,8 @@ def test_a_created_resource_is_read_back(rest: httpx.Client) -> None:
     assert read["meta"]["etag"] == created["meta"]["etag"]
 
 
-def test_zero_values_and_empty_lists_are_in_responses(rest: httpx.Client, shop: Instance) -> None:
-    created = create(rest, "instances", **MessageToDict(shop, preserving_proto_field_name=True))
+def test_zero_values_and_empty_lists_are_in_responses(rest: httpx.Client, wanted_instance: Instance) -> None:
+    created = create(rest, "instances", **MessageToDict(wanted_instance, preserving_proto_field_name=True))
     assert (created["description"], created["adapters"], created["metadata"]) == ("", [], {})
     assert created["memory"] == "1073741824", "64-bit integers are strings in canonical proto JSON"
 
@@ -80,8 +80,10 @@ def test_a_patch_may_contain_the_whole_resource(rest: httpx.Client) -> None:
     assert rest.patch(path, json=rest.get(path).json() | {"description": "new"}).json()["description"] == "new"
 
 
-def test_a_patch_of_the_whole_resource_ignores_output_only_fields(rest: httpx.Client, shop: Instance) -> None:
-    created = create(rest, "instances", **MessageToDict(shop, preserving_proto_field_name=True))
+def test_a_patch_of_the_whole_resource_ignores_output_only_fields(
+    rest: httpx.Client, wanted_instance: Instance
+) -> None:
+    created = create(rest, "instances", **MessageToDict(wanted_instance, preserving_proto_field_name=True))
     path = f"/api/v2/instances/{created['meta']['id']}"
     read = rest.get(path).json()
     assert read["kaktus"]
@@ -96,8 +98,8 @@ def test_a_resource_is_deleted(rest: httpx.Client) -> None:
     assert rest.get(path).status_code == HTTPStatus.NOT_FOUND
 
 
-def test_custom_verbs_need_no_body(rest: httpx.Client, shop: Instance) -> None:
-    created = create(rest, "instances", **MessageToDict(shop, preserving_proto_field_name=True))
+def test_custom_verbs_need_no_body(rest: httpx.Client, wanted_instance: Instance) -> None:
+    created = create(rest, "instances", **MessageToDict(wanted_instance, preserving_proto_field_name=True))
     path = f"/api/v2/instances/{created['meta']['id']}"
     assert rest.post(f"{path}:stop").json()["power"] == "POWER_STOPPED"
     assert rest.post(f"{path}:start", json={}).json()["power"] == "POWER_RUNNING"

@@ -1,17 +1,17 @@
-"""A client of a Kahuna of its own."""
+"""Fixtures: a client, and the Kahuna it calls."""
 
 from collections.abc import Iterator
 
 import pytest
 
 from kowa.client import Client
-from tests.sdk.fixtures import Kahuna, cloud, fake, kahuna, shop
+from tests.sdk.fixtures import Kahuna, cloud, fake, kahuna, wanted_instance
 
-__all__ = ["cloud", "fake", "kahuna", "shop"]
+__all__ = ["cloud", "fake", "kahuna", "wanted_instance"]
 
 
 @pytest.fixture
 def client(kahuna: Kahuna) -> Iterator[Client]:
-    """With the admin key."""
+    """A client with the admin key."""
     with Client(kahuna.endpoint, key=kahuna.key, insecure=True) as client:
         yield client

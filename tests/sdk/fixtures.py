@@ -1,4 +1,4 @@
-"""What callers are tested against: `kahuna` is the real one; a module that needs faults puts `fake` in its place."""
+"""Fixtures for clients: `kahuna` is a real Kahuna; modules that test faults override it with `fake`."""
 
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -17,24 +17,24 @@ from tests.control_plane import GIB, ControlPlane, FakeHost, control_plane
 from tests.fake_kahuna import fake
 from tests.waiting import until
 
-__all__ = ["cloud", "fake", "first", "kahuna", "shop"]
+__all__ = ["cloud", "fake", "first", "kahuna", "wanted_instance"]
 
-LIMIT = 60.0
+TIMEOUT_S = 60.0
 T = TypeVar("T")
 
 
-def first(count: int, events: Iterator[T], *, limit: float = LIMIT) -> list[T]:
-    """So many of what may be long in coming. Raises TimeoutError when it is too long."""
+def first(count: int, events: Iterator[T], *, timeout: float = TIMEOUT_S) -> list[T]:
+    """The first `count` events of a stream. Raises TimeoutError when they do not come in time."""
     reader = ThreadPoolExecutor(1)
     try:
-        return reader.submit(lambda: list(islice(events, count))).result(limit)
+        return reader.submit(lambda: list(islice(events, count))).result(timeout)
     finally:
         reader.shutdown(wait=False)  # a reader that hangs ends with the client
 
 
 @dataclass(frozen=True)
 class Kahuna:
-    """Where one listens, and the admin key."""
+    """A Kahuna's endpoint and admin key."""
 
     endpoint: str
     key: str
@@ -42,22 +42,22 @@ class Kahuna:
 
 @pytest.fixture
 def cloud(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ControlPlane]:
-    """A real Kahuna with nothing in it, and silent: what it logs would mix with what kowactl prints."""
+    """An empty, real Kahuna without logs, which would mix with kowactl's output."""
     structlog.configure(logger_factory=structlog.ReturnLoggerFactory())
-    with control_plane(tmp_path_factory.mktemp("kahuna")) as made:
-        yield made
+    with control_plane(tmp_path_factory.mktemp("kahuna")) as plane:
+        yield plane
     structlog.reset_defaults()
 
 
 @pytest.fixture
 def kahuna(cloud: ControlPlane) -> Kahuna:
-    """Where it is."""
+    """The real Kahuna's endpoint and key."""
     return Kahuna(cloud.settings.api, cloud.key)
 
 
 @pytest.fixture
-def shop(cloud: ControlPlane) -> Instance:
-    """A machine to create, `web` of the project shop: its zone eu/a, its host and its volume os are there."""
+def wanted_instance(cloud: ControlPlane) -> Instance:
+    """The instance web to create; its project shop, zone eu/a, host and volume os exist."""
     eu, us = cloud.region("eu"), cloud.region("us")
     zone, _ = cloud.zone(eu, "a"), cloud.zone(us, "a")
     agent, secret = cloud.agent()

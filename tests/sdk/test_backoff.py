@@ -1,4 +1,4 @@
-"""Pauses grow from the first to the longest, are spread, and begin anew after a success."""
+"""Pauses grow from the first to the longest, are randomized, and start again after a success."""
 
 from kowa.backoff import Backoff, delay
 
@@ -10,14 +10,14 @@ def test_delays_double_up_to_the_longest() -> None:
 
 
 def test_a_pause_is_a_random_part_of_its_delay() -> None:
-    asked: list[tuple[float, float]] = []
+    ranges: list[tuple[float, float]] = []
 
     def uniform(low: float, high: float) -> float:
-        asked.append((low, high))
+        ranges.append((low, high))
         return low
 
     backoff = Backoff(0.2, 15.0, uniform)
     assert [backoff.next_pause() for _ in range(3)] == [0.1, 0.2, 0.4]
-    assert asked == [(0.5, 1.0)] * 3
+    assert ranges == [(0.5, 1.0)] * 3
     backoff.reset()
     assert backoff.next_pause() == 0.1

@@ -1,4 +1,4 @@
-"""What a Python program may rely on."""
+"""The SDK's clients against a real Kahuna."""
 
 import asyncio
 import re
@@ -17,10 +17,10 @@ from kowa.v2.meta_pb2 import STATE_READY, Meta
 from kowa.v2.operation_pb2 import PHASE_DONE
 from kowa.v2.region_pb2 import Region
 from kowa.v2.zone_pb2 import Zone
-from tests.sdk.fixtures import LIMIT, Kahuna, first
+from tests.sdk.fixtures import TIMEOUT_S, Kahuna, first
 
 
-def test_where_kahuna_is_comes_from_the_environment(
+def test_endpoint_key_and_ca_come_from_the_environment(
     kahuna: Kahuna, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     with pytest.raises(ValueError, match="KOWABUNGA_ENDPOINT"):
@@ -34,44 +34,46 @@ def test_where_kahuna_is_comes_from_the_environment(
         Client()
 
 
-def test_a_resource_lives(client: Client) -> None:
-    made = client.regions.create(Region(name="eu"))
-    assert client.regions.get(made.meta.id).meta.etag == made.meta.etag
-    changed = client.regions.update(Region(meta=made.meta, name="ignored", description="Europe"), mask=["description"])
+def test_a_resource_is_created_updated_and_deleted(client: Client) -> None:
+    created = client.regions.create(Region(name="eu"))
+    assert client.regions.get(created.meta.id).meta.etag == created.meta.etag
+    changed = client.regions.update(
+        Region(meta=created.meta, name="ignored", description="Europe"), mask=["description"]
+    )
     assert (changed.name, changed.description) == ("eu", "Europe")
-    client.regions.delete(made.meta.id)
-    with pytest.raises(errors.NotFound, match=made.meta.id):
-        client.regions.get(made.meta.id)
+    client.regions.delete(created.meta.id)
+    with pytest.raises(errors.NotFound, match=created.meta.id):
+        client.regions.get(created.meta.id)
 
 
-def edited(machine: Instance) -> Instance:
-    """Read before, with two fields emptied and one raised."""
-    machine.description = ""
-    del machine.metadata["motd"]
-    machine.vcpus = 2
-    return machine
+def edited(instance: Instance) -> Instance:
+    """Clears two fields of a read instance and changes one."""
+    instance.description = ""
+    del instance.metadata["motd"]
+    instance.vcpus = 2
+    return instance
 
 
-def test_what_was_read_edited_and_sent_back_is_as_edited_also_where_it_was_emptied(
-    client: Client, shop: Instance, kahuna: Kahuna
+def test_a_resource_that_was_read_and_edited_is_updated_including_cleared_fields(
+    client: Client, wanted_instance: Instance, kahuna: Kahuna
 ) -> None:
-    shop.description, shop.metadata["motd"] = "the shop's", "hello"
-    made = client.of(Instance).create(shop)
-    changed = client.of(Instance).update(edited(made))
+    wanted_instance.description, wanted_instance.metadata["motd"] = "the shop's", "hello"
+    created = client.of(Instance).create(wanted_instance)
+    changed = client.of(Instance).update(edited(created))
     assert (changed.description, dict(changed.metadata), changed.vcpus) == ("", {}, 2)
-    assert (changed.volumes, changed.kaktus, changed.power) == (made.volumes, made.kaktus, POWER_RUNNING)
+    assert (changed.volumes, changed.kaktus, changed.power) == (created.volumes, created.kaktus, POWER_RUNNING)
 
-    async def story() -> None:
+    async def run() -> None:
         async with AsyncClient(kahuna.endpoint, key=kahuna.key, insecure=True) as client:
             changed.description, changed.metadata["motd"] = "the shop's", "hello"
             again = await client.of(Instance).update(changed)
             emptied = await client.of(Instance).update(edited(again))
             assert (emptied.description, dict(emptied.metadata)) == ("", {})
 
-    asyncio.run(story())
+    asyncio.run(run())
 
 
-def test_what_may_not_change_is_refused_when_it_was_edited_and_not_left_out(client: Client) -> None:
+def test_an_edited_immutable_field_is_sent_and_refused(client: Client) -> None:
     eu, us = (client.of(Region).create(Region(name=name)) for name in ("eu", "us"))
     zone = client.of(Zone).create(Zone(region=eu.meta.id, name="a"))
     zone.region = us.meta.id
@@ -79,34 +81,38 @@ def test_what_may_not_change_is_refused_when_it_was_edited_and_not_left_out(clie
         client.of(Zone).update(zone)
 
 
-def test_what_was_not_read_changes_what_is_set_in_it(client: Client) -> None:
-    made = client.of(Region).create(Region(name="eu", description="Europe"))
-    changed = client.of(Region).update(Region(meta=Meta(id=made.meta.id), name="europe"))
+def test_a_resource_that_was_not_read_updates_its_set_fields_only(client: Client) -> None:
+    created = client.of(Region).create(Region(name="eu", description="Europe"))
+    changed = client.of(Region).update(Region(meta=Meta(id=created.meta.id), name="europe"))
     assert (changed.name, changed.description) == ("europe", "Europe")
 
 
-def test_a_change_may_only_be_begun(client: Client) -> None:
-    begun = client.regions.begin_create(Region(name="eu"))
-    operation = client.operations.wait(begun.operation_id)
-    assert (operation.method, operation.target, operation.phase) == ("CreateRegion", begun.resource.meta.id, PHASE_DONE)
+def test_a_change_can_be_started_without_waiting(client: Client) -> None:
+    started = client.regions.begin_create(Region(name="eu"))
+    operation = client.operations.wait(started.operation_id)
+    assert (operation.method, operation.target, operation.phase) == (
+        "CreateRegion",
+        started.resource.meta.id,
+        PHASE_DONE,
+    )
 
 
-def test_a_machine_runs_when_create_returns(client: Client, shop: Instance) -> None:
-    made = client.of(Instance).create(shop)
-    assert (made.meta.state, made.status.power) == (STATE_READY, POWER_RUNNING)
-    assert client.instances.stop(made.meta.id).status.power == POWER_STOPPED
-    begun = client.instances.begin_start(made.meta.id)
-    assert client.operations.wait(begun.operation_id, 60).phase == PHASE_DONE
+def test_an_instance_runs_when_create_returns(client: Client, wanted_instance: Instance) -> None:
+    created = client.of(Instance).create(wanted_instance)
+    assert (created.meta.state, created.status.power) == (STATE_READY, POWER_RUNNING)
+    assert client.instances.stop(created.meta.id).status.power == POWER_STOPPED
+    started = client.instances.begin_start(created.meta.id)
+    assert client.operations.wait(started.operation_id, 60).phase == PHASE_DONE
 
 
-def test_a_secret_shown_once_is_in_the_answer(client: Client) -> None:
+def test_a_secret_is_in_the_response_of_create_only(client: Client) -> None:
     agent = client.agents.create(Agent(name="host-1"))
-    made = client.agent_tokens.create(AgentToken(agent=agent.meta.id, name="first"))
-    assert made.secret.startswith(made.prefix)
-    assert not client.agent_tokens.get(made.meta.id).secret
+    created = client.agent_tokens.create(AgentToken(agent=agent.meta.id, name="first"))
+    assert created.secret.startswith(created.prefix)
+    assert not client.agent_tokens.get(created.meta.id).secret
 
 
-def test_what_is_not_in_the_contract_is_no_attribute(client: Client) -> None:
+def test_names_outside_the_contract_raise_attribute_errors(client: Client) -> None:
     with pytest.raises(AttributeError, match="instances have no method fly"):
         client.instances.fly  # noqa: B018 - the access is what raises
     with pytest.raises(AttributeError, match="cancel of operations has no plan"):
@@ -117,40 +123,40 @@ def test_what_is_not_in_the_contract_is_no_attribute(client: Client) -> None:
         client.instancs  # noqa: B018
 
 
-def test_what_is_repeated_with_its_request_id_is_done_once(client: Client) -> None:
-    made = [client.of(Region).create(Region(name="eu"), request_id="make eu") for _ in range(2)]
-    assert made[0].meta.id == made[1].meta.id
-    changed = Region(meta=Meta(id=made[0].meta.id), description="Europe")
+def test_a_change_repeated_with_its_request_id_is_done_once(client: Client) -> None:
+    created = [client.of(Region).create(Region(name="eu"), request_id="make eu") for _ in range(2)]
+    assert created[0].meta.id == created[1].meta.id
+    changed = Region(meta=Meta(id=created[0].meta.id), description="Europe")
     for _ in range(2):
         client.of(Region).update(changed, request_id="describe eu")
     for _ in range(2):
-        client.of(Region).delete(made[0].meta.id, request_id="drop eu")
+        client.of(Region).delete(created[0].meta.id, request_id="drop eu")
     client.of(Region).create(Region(name="us"), request_id="")
     assert [operation.method for operation in client.operations.list(order_by="meta.create_time")] == [
         "CreateRegion", "UpdateRegion", "DeleteRegion", "CreateRegion"
     ]  # fmt: skip
 
 
-def test_a_verb_repeated_with_its_request_id_is_done_once(client: Client, shop: Instance) -> None:
-    made = client.of(Instance).create(shop)
-    begun = [client.instances.begin_stop(made.meta.id, request_id="stop web") for _ in range(2)]
-    assert begun[0].operation_id == begun[1].operation_id
+def test_a_verb_repeated_with_its_request_id_is_done_once(client: Client, wanted_instance: Instance) -> None:
+    created = client.of(Instance).create(wanted_instance)
+    started = [client.instances.begin_stop(created.meta.id, request_id="stop web") for _ in range(2)]
+    assert started[0].operation_id == started[1].operation_id
 
 
-def test_a_plan_says_what_would_be_and_nothing_comes_of_it(client: Client, shop: Instance) -> None:
+def test_a_plan_returns_the_result_and_changes_nothing(client: Client, wanted_instance: Instance) -> None:
     instances = client.of(Instance)
-    planned = instances.plan_create(shop)
+    planned = instances.plan_create(wanted_instance)
     assert (planned.name, bool(planned.kaktus)) == ("web", True)
     assert not list(instances.list())
-    before = instances.create(shop)
-    made = instances.get(before.meta.id)
-    made.vcpus = 2
-    assert instances.plan_update(made).vcpus == 2
-    assert client.instances.plan_stop(made.meta.id).power == POWER_STOPPED
-    instances.plan_delete(made.meta.id)
-    assert instances.get(made.meta.id) == before
+    before = instances.create(wanted_instance)
+    created = instances.get(before.meta.id)
+    created.vcpus = 2
+    assert instances.plan_update(created).vcpus == 2
+    assert client.instances.plan_stop(created.meta.id).power == POWER_STOPPED
+    instances.plan_delete(created.meta.id)
+    assert instances.get(created.meta.id) == before
     with pytest.raises(errors.Conflict, match="delete the instance first"):
-        client.volumes.plan_delete(made.volumes[0])
+        client.volumes.plan_delete(created.volumes[0])
 
 
 def test_a_list_reads_all_pages(client: Client) -> None:
@@ -161,7 +167,7 @@ def test_a_list_reads_all_pages(client: Client) -> None:
     assert [region.name for region in client.regions.list(filter='name = "r3"')] == ["r3"]
 
 
-def test_refusals_have_classes_reasons_and_fields(client: Client, kahuna: Kahuna) -> None:
+def test_errors_have_classes_reasons_and_fields(client: Client, kahuna: Kahuna) -> None:
     client.regions.create(Region(name="eu"))
     with pytest.raises(errors.Conflict, match="another region is called 'eu'") as taken:
         client.regions.create(Region(name="eu"))
@@ -173,7 +179,7 @@ def test_refusals_have_classes_reasons_and_fields(client: Client, kahuna: Kahuna
         client.regions.get("x")
 
 
-def test_a_watch_shows_the_set_and_its_changes(client: Client) -> None:
+def test_a_watch_sends_all_resources_and_then_changes(client: Client) -> None:
     eu = client.regions.create(Region(name="eu"))
     events = client.of(Region).watch()
     put, synced = first(2, events)
@@ -184,34 +190,34 @@ def test_a_watch_shows_the_set_and_its_changes(client: Client) -> None:
     events.close()
 
 
-def test_the_same_for_asyncio(kahuna: Kahuna, shop: Instance) -> None:
-    async def story() -> None:
+def test_the_asyncio_client_has_the_same_methods(kahuna: Kahuna, wanted_instance: Instance) -> None:
+    async def run() -> None:
         async with AsyncClient(kahuna.endpoint, key=kahuna.key, insecure=True) as client:
-            made = await client.regions.create(Region(name="asia"))
-            changed = await client.of(Region).update(Region(meta=Meta(id=made.meta.id), description="East"))
+            created = await client.regions.create(Region(name="asia"))
+            changed = await client.of(Region).update(Region(meta=Meta(id=created.meta.id), description="East"))
             assert changed.description == "East"
             assert [region.name async for region in client.regions.list(order_by="name")] == ["asia", "eu", "us"]
-            machine = await client.instances.create(shop)
-            assert (await client.instances.stop(machine.meta.id)).status.power == POWER_STOPPED
+            instance = await client.instances.create(wanted_instance)
+            assert (await client.instances.stop(instance.meta.id)).status.power == POWER_STOPPED
             events = client.of(Region).watch('name = "asia"')
-            async with asyncio.timeout(LIMIT):
+            async with asyncio.timeout(TIMEOUT_S):
                 assert [(await anext(events)).change for _ in range(2)] == ["put", "synced"]
             await events.aclose()
-            await client.regions.delete(made.meta.id)
+            await client.regions.delete(created.meta.id)
             with pytest.raises(errors.NotFound):
-                await client.regions.get(made.meta.id)
+                await client.regions.get(created.meta.id)
             twice = [await client.of(Region).begin_create(Region(name="af"), request_id="af") for _ in range(2)]
             assert twice[0].operation_id == twice[1].operation_id
-            assert (await client.instances.plan_start(machine.meta.id)).power == POWER_RUNNING
-            assert (await client.instances.get(machine.meta.id)).power == POWER_STOPPED
+            assert (await client.instances.plan_start(instance.meta.id)).power == POWER_RUNNING
+            assert (await client.instances.get(instance.meta.id)).power == POWER_STOPPED
             with pytest.raises(errors.Conflict, match="delete the instance first"):
-                await client.volumes.plan_delete(machine.volumes[0])
+                await client.volumes.plan_delete(instance.volumes[0])
 
-    asyncio.run(story())
+    asyncio.run(run())
 
 
-WRONG_PLACES = [
-    # endpoint, key                                  what is said
+INVALID_SETTINGS = [
+    # endpoint, key, message
     ("", "key", "no endpoint: give one, or set KOWABUNGA_ENDPOINT"),
     (" \n", "key", "no endpoint"),
     ("http://kahuna.example", "key", "http://kahuna.example is not an endpoint; write it as HOST:PORT"),
@@ -221,29 +227,29 @@ WRONG_PLACES = [
 ]
 
 
-@pytest.mark.parametrize(("endpoint", "key", "says"), WRONG_PLACES)
-def test_what_can_not_be_an_endpoint_or_a_key(
-    endpoint: str, key: str, says: str, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(("endpoint", "key", "message"), INVALID_SETTINGS)
+def test_an_invalid_endpoint_or_key_is_refused(
+    endpoint: str, key: str, message: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.delenv("KOWABUNGA_ENDPOINT", raising=False)
-    with pytest.raises(ValueError, match=re.escape(says)):
+    with pytest.raises(ValueError, match=re.escape(message)):
         Client(endpoint, key=key, insecure=True)
 
 
-def test_white_space_and_https_around_an_endpoint_and_a_key_say_nothing(kahuna: Kahuna) -> None:
+def test_white_space_and_https_around_an_endpoint_and_a_key_are_ignored(kahuna: Kahuna) -> None:
     for endpoint in (f" {kahuna.endpoint}\n", f"https://{kahuna.endpoint}/"):
         with Client(endpoint, key=f"{kahuna.key}\r\n", insecure=True) as client:
             assert list(client.regions.list()) == []
 
 
-def test_a_verb_with_a_stream_of_answers_is_an_iterator(kahuna: Kahuna, shop: Instance) -> None:
-    async def story() -> None:
+def test_a_verb_with_a_stream_of_responses_is_an_iterator(kahuna: Kahuna, wanted_instance: Instance) -> None:
+    async def run() -> None:
         async with AsyncClient(kahuna.endpoint, key=kahuna.key, insecure=True) as client:
-            web = (await client.of(Instance).create(shop)).meta.id
-            async with aclosing(client.instances.console(web)) as shown:
-                session = (await anext(shown)).session
-                assert (await anext(shown)).data == b"login: "
-                typed = await client.instances.type_console(web, session=session, data=b"root")
-                assert (typed.offset, (await anext(shown)).data) == (4, b"ROOT")
+            web = (await client.of(Instance).create(wanted_instance)).meta.id
+            async with aclosing(client.instances.console(web)) as responses:
+                session = (await anext(responses)).session
+                assert (await anext(responses)).data == b"login: "
+                response = await client.instances.type_console(web, session=session, data=b"root")
+                assert (response.offset, (await anext(responses)).data) == (4, b"ROOT")
 
-    asyncio.run(story())
+    asyncio.run(run())

@@ -1,4 +1,4 @@
-"""The contract as data says what the contract says."""
+"""The contract as data: kinds, fields, methods and references."""
 
 import subprocess
 import sys
@@ -13,7 +13,7 @@ from tests.made_up import made_up
 KINDS = contract.load().kinds.values()
 
 
-def test_a_kind_and_its_names() -> None:
+def test_a_kind_has_its_names_parents_and_methods() -> None:
     kind = contract.load().kinds["AgentToken"]
     assert (kind.noun, kind.nouns, kind.command, kind.plural) == (
         "agent_token",
@@ -27,7 +27,7 @@ def test_a_kind_and_its_names() -> None:
     assert list(kind.service.methods) == ["list", "get", "create", "delete", "watch"]
 
 
-def test_a_field_and_what_it_must_meet() -> None:
+def test_a_field_has_its_type_rules_and_behaviour() -> None:
     fields = contract.load().kinds["Instance"].message.fields
     project, memory, metadata = fields["project"], fields["memory"], fields["metadata"]
     assert (project.required, project.immutable, project.output_only, project.ref) == (True, True, False, "Project")
@@ -42,7 +42,7 @@ def test_an_enum_has_short_names() -> None:
     assert [value.short for value in values] == ["unspecified", "running", "stopped", "suspended"]
 
 
-def test_a_method_and_its_path() -> None:
+def test_a_method_has_its_verb_role_and_path() -> None:
     start = contract.load().methods["/kowa.v2.InstanceService/StartInstance"]
     assert (start.verb, start.streams, start.mutates) == ("start", False, True)
     assert start.access.role == options_pb2.ROLE_PROJECT_ADMIN
@@ -50,8 +50,8 @@ def test_a_method_and_its_path() -> None:
 
 
 @pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.name)
-def test_every_kind_can_be_derived_from(kind: contract.Kind) -> None:
-    """What SDK, kowactl and server take for granted."""
+def test_every_kind_has_all_the_clients_need(kind: contract.Kind) -> None:
+    """The SDK, kowactl and the server rely on these."""
     methods = kind.service.methods
     assert {"list", "get", "watch"} <= methods.keys()
     assert kind.message.fields["meta"].type_name == "kowa.v2.Meta"
@@ -84,7 +84,7 @@ REFERENCES = """
 """
 
 
-def test_references_are_found_wherever_they_are() -> None:
+def test_references_are_found_in_all_parts_of_a_kind() -> None:
     balancer = made_up().kinds["Balancer"]
     assert [line.split() for line in REFERENCES.strip().splitlines()] == [
         [
@@ -97,17 +97,19 @@ def test_references_are_found_wherever_they_are() -> None:
     ]
 
 
-def test_what_a_resource_names_is_found_with_its_place() -> None:
+def test_references_of_a_resource_are_found_with_their_paths() -> None:
     balancer: Any = made_up().stub("made_up.v1.Balancer")(farm="f", members=[{"kaktus": "a"}, {}, {"kaktus": "b"}])
     balancer.limits["it's"].kaktus = "c"
-    found = [at for reference in made_up().kinds["Balancer"].references for at in reference.find(balancer)]
-    places = {"farm": "f", "members[0].kaktus": "a", "members[2].kaktus": "b", """limits["it's"].kaktus""": "c"}
-    assert found == list(places.items())
+    found = [
+        path_and_id for reference in made_up().kinds["Balancer"].references for path_and_id in reference.find(balancer)
+    ]
+    paths = {"farm": "f", "members[0].kaktus": "a", "members[2].kaktus": "b", """limits["it's"].kaktus""": "c"}
+    assert found == list(paths.items())
 
 
-def test_parts_enums_maps_and_oneofs_of_another_package() -> None:
-    known = made_up()
-    balancer = known.kinds["Balancer"]
+def test_parts_enums_maps_and_oneofs_of_another_package_are_read() -> None:
+    with_made_up_kinds = made_up()
+    balancer = with_made_up_kinds.kinds["Balancer"]
     fields, parts = balancer.message.fields, balancer.message.submessages
     assert {name: part.name.removeprefix("made_up.v1.") for name, part in parts.items()} == {
         "members": "Balancer.Member",
@@ -121,18 +123,18 @@ def test_parts_enums_maps_and_oneofs_of_another_package() -> None:
         (True, "message"),
         (False, "message"),
     ]
-    protocols = known.enums[parts["health"].fields["protocol"].type_name]
+    protocols = with_made_up_kinds.enums[parts["health"].fields["protocol"].type_name]
     assert [(value.short, value.comment) for value in protocols[1:3]] == [
         ("tcp", "It opens a connection."),
         ("http", "It asks for a page."),
     ]
     assert balancer.message.oneofs["exposure"] == contract.Oneof("exposure", ("address", "network"), required=True)
     assert fields["address"].presence
-    assert known.stub("made_up.v1.Balancer.Member").DESCRIPTOR.name == "Member"
-    assert known.methods["/made_up.v1.BalancerService/RebalanceBalancers"].verb == "rebalance"
+    assert with_made_up_kinds.stub("made_up.v1.Balancer.Member").DESCRIPTOR.name == "Member"
+    assert with_made_up_kinds.methods["/made_up.v1.BalancerService/RebalanceBalancers"].verb == "rebalance"
 
 
-def test_uniqueness_is_said_once_for_names_and_for_all_else() -> None:
+def test_unique_fields_are_listed_for_each_kind() -> None:
     assert contract.load().kinds["Adapter"].uniques == (
         options_pb2.Unique(fields=("project", "name")),
         options_pb2.Unique(fields=("subnet", "address")),
@@ -141,7 +143,7 @@ def test_uniqueness_is_said_once_for_names_and_for_all_else() -> None:
 
 
 @pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.name)
-def test_what_a_client_may_send_many_of_has_a_bound(kind: contract.Kind) -> None:
+def test_every_list_and_map_of_a_request_has_a_maximum(kind: contract.Kind) -> None:
     def unbounded(message: contract.Message) -> list[str]:
         fields = [field for field in message.fields.values() if not field.output_only and field.name != "meta"]
         own = [f"{message.name}.{field.name}" for field in fields if field.is_collection and not field.rule.max_items]
@@ -151,6 +153,6 @@ def test_what_a_client_may_send_many_of_has_a_bound(kind: contract.Kind) -> None
     assert unbounded(kind.message) == []
 
 
-def test_reading_it_needs_no_grpc() -> None:
+def test_reading_the_contract_imports_no_grpc() -> None:
     code = "import sys; from kowa import contract; contract.load(); sys.exit('grpc' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

@@ -1,4 +1,4 @@
-"""What a Python program may rely on when things go wrong."""
+"""The SDK's clients when things go wrong: outages, failed operations, closed clients."""
 
 import asyncio
 import pickle
@@ -17,61 +17,61 @@ from kowa.client import Client
 from kowa.v2.operation_pb2 import PHASE_DONE, PHASE_SUPERSEDED, Operation
 from kowa.v2.region_pb2 import Region
 from tests.fake_kahuna import KEY, Fake
-from tests.sdk.fixtures import LIMIT, Kahuna, first
+from tests.sdk.fixtures import TIMEOUT_S, Kahuna, first
 from tests.waiting import until
 
-AWAY = 3  # calls that fail: more than gRPC tries, where it tries only once
+FAILING_CALLS = 3  # more than gRPC's single attempt under `grpc_without_retries`
 
 
 @pytest.fixture
 def kahuna(fake: Fake) -> Kahuna:
-    """One that fails on purpose."""
+    """A fake Kahuna, which fails on purpose."""
     return Kahuna(fake.endpoint, KEY)
 
 
 @pytest.fixture
-def tried_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    """gRPC doesn't try by itself what fails: what outlives Kahuna's absence is the client's own patience."""
+def grpc_without_retries(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Switches off gRPC's retries, so that only the client's own retries are tested."""
     monkeypatch.setattr(calls, "OPTIONS", (("grpc.enable_retries", 0),))
 
 
-def test_waiting_has_an_end_and_the_operation_goes_on(client: Client, fake: Fake) -> None:
-    begun = client.regions.begin_create(Region(name="slow"))
+def test_a_wait_times_out_and_the_operation_goes_on(client: Client, fake: Fake) -> None:
+    started = client.regions.begin_create(Region(name="slow"))
     with pytest.raises(errors.OperationPending, match="CreateRegion slow is still under way: The fake wants it so"):
-        client.operations.wait(begun.operation_id, 0.05)
+        client.operations.wait(started.operation_id, 0.05)
     fake.finish()
-    assert client.operations.wait(begun.operation_id).phase == PHASE_DONE
+    assert client.operations.wait(started.operation_id).phase == PHASE_DONE
 
 
 @pytest.mark.slow
-@pytest.mark.usefixtures("tried_once")
-def test_a_wait_outlives_kahunas_absence(client: Client, fake: Fake) -> None:
-    begun = client.regions.begin_create(Region(name="slow"))
+@pytest.mark.usefixtures("grpc_without_retries")
+def test_a_wait_goes_on_after_an_outage(client: Client, fake: Fake) -> None:
+    started = client.regions.begin_create(Region(name="slow"))
     fake.finish()
-    fake.unavailable = AWAY
-    assert client.operations.wait(begun.operation_id, LIMIT).phase == PHASE_DONE
+    fake.unavailable = FAILING_CALLS
+    assert client.operations.wait(started.operation_id, TIMEOUT_S).phase == PHASE_DONE
 
-    async def story() -> None:
-        fake.unavailable = AWAY
+    async def run() -> None:
+        fake.unavailable = FAILING_CALLS
         async with AsyncClient(fake.endpoint, key=KEY, insecure=True) as client:
-            assert (await client.operations.wait(begun.operation_id, LIMIT)).phase == PHASE_DONE
+            assert (await client.operations.wait(started.operation_id, TIMEOUT_S)).phase == PHASE_DONE
 
-    asyncio.run(story())
+    asyncio.run(run())
 
 
-@pytest.mark.usefixtures("tried_once")
-def test_a_wait_for_a_kahuna_that_stays_away_ends_when_its_time_is_up(client: Client, fake: Fake) -> None:
-    begun = client.regions.begin_create(Region(name="slow"))
+@pytest.mark.usefixtures("grpc_without_retries")
+def test_a_wait_for_an_unreachable_kahuna_times_out(client: Client, fake: Fake) -> None:
+    started = client.regions.begin_create(Region(name="slow"))
     fake.unavailable = 1000
     with pytest.raises(errors.Unavailable, match="Kahuna is starting"):
-        client.operations.wait(begun.operation_id, 0.1)
+        client.operations.wait(started.operation_id, 0.1)
 
 
-def test_a_client_says_how_long_it_waits(fake: Fake) -> None:
+def test_a_clients_limits_apply_to_operations_and_calls(fake: Fake) -> None:
     with Client(fake.endpoint, key=KEY, insecure=True, operation_limit=0.05) as client:
-        begun = client.regions.begin_create(Region(name="slow"))
+        started = client.regions.begin_create(Region(name="slow"))
         with pytest.raises(errors.OperationPending):
-            client.operations.wait(begun.operation_id)
+            client.operations.wait(started.operation_id)
         with pytest.raises(errors.OperationPending):
             client.regions.create(Region(name="slow"))
     with socket.create_server(("127.0.0.1", 0)) as silent:
@@ -82,20 +82,20 @@ def test_a_client_says_how_long_it_waits(fake: Fake) -> None:
             assert late.value.code == "DEADLINE_EXCEEDED"
 
 
-def test_what_did_not_come_about_is_an_error(client: Client) -> None:
+def test_a_failed_operation_is_an_error(client: Client) -> None:
     with pytest.raises(errors.OperationFailed, match="CreateRegion doomed failed: The fake wants it so") as failed:
         client.regions.create(Region(name="doomed"))
     assert failed.value.operation.target_name == "doomed"
 
 
-def test_what_another_change_overtook_is_an_error_that_names_it() -> None:
+def test_a_superseded_operation_is_an_error_that_names_the_newer_change() -> None:
     stop = Operation(method="StopInstance", target_name="web", phase=PHASE_SUPERSEDED)
     stop.message = "superseded by UpdateInstance"
     with pytest.raises(errors.OperationFailed, match=r"^StopInstance web superseded by UpdateInstance$"):
         raise_unless_done(stop)
 
 
-def test_a_refusal_may_be_long(monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) -> None:
+def test_a_long_error_message_arrives(monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) -> None:
     async def refuse(_fake: Fake, _kind: object, _request: object, context: Any) -> None:
         hosts = ", ".join(f"host-{number}: has no room" for number in range(1000))
         await context.abort(grpc.StatusCode.RESOURCE_EXHAUSTED, hosts)
@@ -106,12 +106,12 @@ def test_a_refusal_may_be_long(monkeypatch: pytest.MonkeyPatch, request: pytest.
         client.regions.get("x")
 
 
-def test_a_refusal_whose_details_are_not_kahunas() -> None:
+def test_an_error_with_undecodable_details_keeps_its_message() -> None:
     refused = errors.from_status("NOT_FOUND", "a proxy's page", b"\xff\xff\xff")
     assert (type(refused), refused.message, refused.reason) == (errors.NotFound, "a proxy's page", "")
 
 
-def test_a_change_is_tried_again_with_the_same_request_id(client: Client, fake: Fake) -> None:
+def test_a_change_is_retried_with_the_same_request_id(client: Client, fake: Fake) -> None:
     fake.unavailable = 2
     client.regions.begin_create(Region(name="eu"))
     ids = [request.request_id for _, request, _ in fake.calls]  # type: ignore[attr-defined]
@@ -121,77 +121,77 @@ def test_a_change_is_tried_again_with_the_same_request_id(client: Client, fake: 
 
 
 @pytest.mark.slow
-def test_trying_again_has_an_end(client: Client, fake: Fake) -> None:
+def test_retries_end_after_five_attempts(client: Client, fake: Fake) -> None:
     fake.unavailable = 1000
     with pytest.raises(errors.Unavailable, match="Kahuna is starting"):
         client.regions.get("x")
     assert len(fake.calls) == 5
 
 
-def test_a_refusal_is_not_tried_again(client: Client, fake: Fake) -> None:
+def test_a_refusal_is_not_retried(client: Client, fake: Fake) -> None:
     with pytest.raises(errors.Exhausted, match="No host has room"):
         client.regions.create(Region(name="too-big"))
     assert len(fake.calls) == 1
 
 
-def test_a_watch_that_breaks_goes_on_where_it_was(client: Client, fake: Fake) -> None:
+def test_a_broken_watch_resumes_at_its_revision(client: Client, fake: Fake) -> None:
     client.regions.create(Region(name="eu"))
-    seen: list[Event[Region]] = []
+    received: list[Event[Region]] = []
     events = client.of(Region).watch()
-    while not (seen and seen[-1].resource and seen[-1].resource.name == "us"):
-        seen += first(1, events)
-        if len(seen) == 2:
+    while not (received and received[-1].resource and received[-1].resource.name == "us"):
+        received += first(1, events)
+        if len(received) == 2:
             fake.cut()
             client.regions.create(Region(name="us"))
-    names = [event.resource.name for event in seen if event.resource]
-    assert names == ["eu", "us"], "nothing is lost, and what was synced does not come again"
+    names = [event.resource.name for event in received if event.resource]
+    assert names == ["eu", "us"], "no event is lost or repeated"
 
 
 @pytest.mark.slow
-@pytest.mark.usefixtures("tried_once")
-def test_a_watch_outlives_kahunas_absence(client: Client, fake: Fake) -> None:
+@pytest.mark.usefixtures("grpc_without_retries")
+def test_a_watch_goes_on_after_an_outage(client: Client, fake: Fake) -> None:
     events = client.of(Region).watch()
     assert [event.change for event in first(1, events)] == ["synced"]
-    fake.unavailable = AWAY
+    fake.unavailable = FAILING_CALLS
     fake.cut()
     assert [event.change for event in first(1, events)] == ["synced"]
     assert fake.unavailable == 0
 
-    async def story() -> None:
-        async with AsyncClient(fake.endpoint, key=KEY, insecure=True) as client, asyncio.timeout(LIMIT):
+    async def run() -> None:
+        async with AsyncClient(fake.endpoint, key=KEY, insecure=True) as client, asyncio.timeout(TIMEOUT_S):
             events = client.of(Region).watch()
             assert (await anext(events)).change == "synced"
-            fake.unavailable = AWAY
+            fake.unavailable = FAILING_CALLS
             fake.cut()
             assert (await anext(events)).change == "synced"
 
-    asyncio.run(story())
+    asyncio.run(run())
 
 
-@pytest.mark.usefixtures("tried_once")
-def test_a_watch_that_never_began_says_why(client: Client, fake: Fake) -> None:
+@pytest.mark.usefixtures("grpc_without_retries")
+def test_a_watch_that_cannot_start_raises_the_reason(client: Client, fake: Fake) -> None:
     fake.unavailable = 1000
     with pytest.raises(errors.Unavailable, match="Kahuna is starting"):
         first(1, client.of(Region).watch(revision=1))
 
 
-def test_a_closed_client_says_so(client: Client, fake: Fake, kahuna: Kahuna) -> None:
+def test_a_closed_client_raises_closed(client: Client, fake: Fake, kahuna: Kahuna) -> None:
     events = client.of(Region).watch()
     first(1, events)
     with ThreadPoolExecutor(1) as reader:
         waiting = reader.submit(next, events)
         client.close()
         with pytest.raises(errors.Closed):
-            waiting.result(LIMIT)
+            waiting.result(TIMEOUT_S)
     with pytest.raises(errors.Closed, match="the client is closed; make another"):
         client.regions.get("x")
     with pytest.raises(errors.Closed):
         list(client.regions.watch())
 
-    async def story() -> None:
+    async def run() -> None:
         client = AsyncClient(fake.endpoint, key=KEY, insecure=True)
         events = client.of(Region).watch()
-        async with asyncio.timeout(LIMIT):
+        async with asyncio.timeout(TIMEOUT_S):
             await anext(events)
             waiting = asyncio.ensure_future(anext(events))
             await asyncio.sleep(0)
@@ -203,20 +203,20 @@ def test_a_closed_client_says_so(client: Client, fake: Fake, kahuna: Kahuna) -> 
             with pytest.raises(errors.Closed):
                 await anext(client.of(Region).watch())
 
-    asyncio.run(story())
+    asyncio.run(run())
 
 
-@pytest.mark.usefixtures("tried_once")
+@pytest.mark.usefixtures("grpc_without_retries")
 def test_a_closed_client_does_not_wait_for_kahuna(client: Client, fake: Fake, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(calls, "PAUSES_S", (1000.0, 1000.0))
-    begun = client.regions.begin_create(Region(name="slow"))
+    started = client.regions.begin_create(Region(name="slow"))
     fake.unavailable = 1
     with ThreadPoolExecutor(1) as waiter:
-        waiting = waiter.submit(client.operations.wait, begun.operation_id, 2000)
+        waiting = waiter.submit(client.operations.wait, started.operation_id, 2000)
         until(lambda: not fake.unavailable, what="a pause")
         client.close()
         with pytest.raises(errors.Closed):
-            waiting.result(LIMIT)
+            waiting.result(TIMEOUT_S)
 
 
 FAILED = Operation(method="StopInstance", target_name="web", phase=PHASE_SUPERSEDED)
@@ -233,17 +233,17 @@ FAILED = Operation(method="StopInstance", target_name="web", phase=PHASE_SUPERSE
     ],
     ids=lambda error: type(error).__name__,
 )
-def test_what_goes_wrong_in_another_process_arrives_whole(error: errors.KowaError) -> None:
-    arrived = pickle.loads(pickle.dumps(error))  # noqa: S301 - our own
-    assert (type(arrived), str(arrived), vars(arrived)) == (type(error), str(error), vars(error))
+def test_errors_can_be_pickled(error: errors.KowaError) -> None:
+    unpickled = pickle.loads(pickle.dumps(error))  # noqa: S301 - pickled here
+    assert (type(unpickled), str(unpickled), vars(unpickled)) == (type(error), str(error), vars(error))
 
 
-def test_why_is_sent_along(fake: Fake) -> None:
+def test_the_reason_is_sent_with_each_call(fake: Fake) -> None:
     with Client(fake.endpoint, key=KEY, insecure=True, reason="100 % sûr") as client:
         client.regions.create(Region(name="eu"))
     assert fake.calls[0][2]["kowabunga-reason"] == "100 %25 s%C3%BBr"
 
 
-def test_a_call_that_kahuna_gives_up_when_it_stops_is_an_outage() -> None:
-    """And so it is made again, where that is safe."""
+def test_a_call_cancelled_by_a_stopping_kahuna_is_an_outage() -> None:
+    """So that it is retried where that is safe."""
     assert isinstance(errors.from_status("CANCELLED", "CANCELLED", b""), errors.Unavailable)

@@ -1,4 +1,4 @@
-"""Addresses that the platform keeps for itself on a vnet."""
+"""Hardware addresses that the platform reserves on a vnet."""
 
 import pytest
 
@@ -23,12 +23,12 @@ VNETS, HOSTS = {LAN: "lan", DMZ: "dmz"}, {"other": "host-2", HOST: "host-1"}
         (reserved.metadata_mac("another's"), ""),
     ],
 )
-def test_whose_a_hardware_address_is(mac: str, owner: str) -> None:
+def test_the_owner_of_a_hardware_address_is_found(mac: str, owner: str) -> None:
     assert reserved.find_mac_owner(mac, VNETS, HOSTS) == owner
 
 
-def test_what_is_derived_stays_as_it_is() -> None:
-    """Bridges and services that are there have these, from agents of any version."""
+def test_derived_addresses_never_change() -> None:
+    """Existing bridges and services use them, set up by agents of any version."""
     assert reserved.metadata_mac(LAN) == "02:af:c6:73:1e:b3"
     assert reserved.metadata_port_mac(LAN) == "fe:af:c6:73:1e:b3"
     assert reserved.bridge_mac(HOST, LAN) == "02:0e:45:c4:2d:71"

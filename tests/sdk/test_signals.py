@@ -1,4 +1,4 @@
-"""What ends a program of ours: SIGTERM always; Ctrl-C unless it is a script's background job."""
+"""Signals that end our programs: SIGTERM always; Ctrl-C except in a script's background job."""
 
 import signal
 import subprocess
@@ -14,7 +14,7 @@ async def main():
     end = asyncio.Event()
     on_stop_signal(end.set)
     print("ready", flush=True)
-    await asyncio.to_thread(input)  # a line says: are you there?
+    await asyncio.to_thread(input)  # the test checks by a line that the program still runs
     print("there", flush=True)
     await end.wait()
 
@@ -25,7 +25,7 @@ FOREGROUND = ("env", "--default-signal=INT")
 
 
 @pytest.mark.parametrize(
-    ("started", "sent", "stays"),
+    ("launcher", "sent", "survives"),
     [
         (FOREGROUND, signal.SIGINT, False),
         (FOREGROUND, signal.SIGTERM, False),
@@ -33,13 +33,15 @@ FOREGROUND = ("env", "--default-signal=INT")
         (BACKGROUND, signal.SIGINT, True),
     ],
 )
-def test_what_ends_it(started: tuple[str, ...], sent: signal.Signals, *, stays: bool) -> None:
-    command = [*started, sys.executable, "-c", PROGRAM]
+def test_a_program_ends_on_sigterm_and_on_ctrl_c_in_the_foreground(
+    launcher: tuple[str, ...], sent: signal.Signals, *, survives: bool
+) -> None:
+    command = [*launcher, sys.executable, "-c", PROGRAM]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as running:
         assert running.stdout is not None
         assert running.stdout.readline() == "ready\n"
         running.send_signal(sent)
-        if stays:
+        if survives:
             assert running.stdin is not None
             running.stdin.write("\n")
             running.stdin.flush()

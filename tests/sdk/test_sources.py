@@ -1,4 +1,4 @@
-"""What the source of a template may be, for Kahuna and the agent alike."""
+"""The source of a template, as Kahuna and the agents parse it."""
 
 import httpx
 import pytest
@@ -74,23 +74,23 @@ REFUSED = [
 ]
 
 
-@pytest.mark.parametrize(("source", "meant"), ACCEPTED)
-def test_what_is_accepted_is_a_file_or_a_url_that_the_fetching_library_reads_the_same(source: str, meant: str) -> None:
-    assert sources.parse(source) == meant
-    assert sources.parse(meant) == meant
-    if "://" in meant:
-        authority = meant.split("/")[2]
-        url = httpx.URL(meant)
+@pytest.mark.parametrize(("source", "parsed"), ACCEPTED)
+def test_an_accepted_url_has_the_same_host_for_the_http_library(source: str, parsed: str) -> None:
+    assert sources.parse(source) == parsed
+    assert sources.parse(parsed) == parsed
+    if "://" in parsed:
+        authority = parsed.split("/")[2]
+        url = httpx.URL(parsed)
         assert url.netloc.decode() == authority
         assert url.host
 
 
 @pytest.mark.parametrize(("source", "reason"), REFUSED)
-def test_what_is_refused_is_refused_with_what_is_wrong(source: str, reason: str) -> None:
+def test_invalid_sources_are_refused_with_the_reason(source: str, reason: str) -> None:
     with pytest.raises(ValueError, match=reason):
         sources.parse(source)
 
 
-def test_a_host_by_itself_is_written_as_in_sources() -> None:
+def test_a_host_name_is_normalized_as_in_sources() -> None:
     assert sources.parse_host("Mirror.") == "mirror"
     assert sources.parse_host("B\u00fccher.example") == "xn--bcher-kva.example"

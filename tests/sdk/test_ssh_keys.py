@@ -1,4 +1,4 @@
-"""What is an SSH public key, as a line of authorized_keys has it, and what is said of all else."""
+"""SSH public keys as lines of authorized_keys, and the messages for everything else."""
 
 import pytest
 
@@ -11,7 +11,7 @@ SK = f"sk-ssh-ed25519@openssh.com {blob(b'sk-ssh-ed25519@openssh.com', b'k' * 32
 SK_ECDSA = (
     f"sk-ecdsa-sha2-nistp256@openssh.com {blob(b'sk-ecdsa-sha2-nistp256@openssh.com', b'nistp256', b'q' * 65, b'ssh:')}"
 )
-# A certificate holds numbers behind its strings.
+# A certificate has numbers after its strings.
 CERTIFICATE = (
     f"ssh-ed25519-cert-v01@openssh.com {blob(b'ssh-ed25519-cert-v01@openssh.com', b'nonce', b'k' * 32)[:-4]}AAAA"
 )
@@ -40,12 +40,12 @@ KEYS = [
 
 
 @pytest.mark.parametrize("text", KEYS, ids=[key[:40] for key in KEYS])
-def test_keys(text: str) -> None:
+def test_valid_keys_are_accepted(text: str) -> None:
     assert public_key_problem(text) == ""
 
 
 NOT_KEYS = [
-    # what is given                                               what is said of it
+    # text, message
     ("", "is empty"),
     (" \r\n", "is empty"),
     ("hello", "is no SSH public key"),
@@ -94,14 +94,14 @@ NOT_KEYS = [
 ]
 
 
-@pytest.mark.parametrize(("text", "says"), NOT_KEYS, ids=[row[0][:40] for row in NOT_KEYS])
-def test_what_is_no_key_is_never_repeated(text: str, says: str) -> None:
-    why = public_key_problem(text)
-    assert says in why
-    assert why.isprintable()
+@pytest.mark.parametrize(("text", "message"), NOT_KEYS, ids=[row[0][:40] for row in NOT_KEYS])
+def test_the_message_for_an_invalid_key_does_not_repeat_it(text: str, message: str) -> None:
+    problem = public_key_problem(text)
+    assert message in problem
+    assert problem.isprintable()
     for word in text.split():
-        assert len(word) < 12 or word not in why
+        assert len(word) < 12 or word not in problem
 
 
-def test_a_public_key_is_recommended_to_whoever_gives_a_private_one() -> None:
+def test_the_message_for_a_private_key_recommends_the_public_one() -> None:
     assert "give the public key, in the file whose name ends in .pub" in public_key_problem(PRIVATE)
