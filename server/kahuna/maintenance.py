@@ -1,4 +1,4 @@
-"""What is done beside a running or stopped Kahuna: a new admin key, the audit trail, a database that was restored."""
+"""Maintenance commands: a new admin key, the audit trail, a new incarnation after a restore."""
 
 import json
 import sys
@@ -19,12 +19,12 @@ from kowa.files import write
 
 
 def generate_admin_key(settings: Settings, out: Path) -> None:
-    """Writes a new key to a file and its hash to the database, in place of those before. Kahuna must be stopped."""
+    """Writes a new key to a file and its hash to the database, instead of all former ones. Kahuna must be stopped."""
     store = Store(settings.database_url)
     migrate(store.engine)
     hasher = keys.KeyHasher.from_file(settings.state / "secret.key")
     key = keys.generate(keys.ADMIN)
-    draft = out.with_name(out.name + ".new")  # replaces the old key's file once the new key is in force
+    draft = out.with_name(out.name + ".new")  # replaces the old key's file once the new key is committed
     write(draft, f"{key}\n".encode(), mode=0o600)
     with Session(store.engine) as session:
         session.execute(delete(AdminKey))
@@ -36,7 +36,7 @@ def generate_admin_key(settings: Settings, out: Path) -> None:
 
 
 def show_audit_trail(settings: Settings, target: str, days: int) -> None:
-    """Prints it, also while Kahuna runs. Raises SystemExit when there is no database yet."""
+    """Prints the audit trail, also while Kahuna runs. Raises SystemExit if there is no database yet."""
     query = select(Audit).where(Audit.time >= _now() - days * DAY_US).order_by(col(Audit.id))
     if target:
         query = query.where(Audit.target == target)
@@ -53,10 +53,10 @@ def show_audit_trail(settings: Settings, target: str, days: int) -> None:
 
 
 def start_new_incarnation(settings: Settings) -> None:
-    """After a restore: stores a new incarnation. Kahuna must be stopped. Raises SystemExit if there is no database yet.
+    """Stores a new incarnation after a restore. Kahuna must be stopped. Raises SystemExit if there is no database yet.
 
-    Generations count on from the backup, so an agent may hold another content under a number that is given again.
-    Agents drop what they hold of another incarnation, and are sent their whole slice.
+    Generations continue from the backup, so an agent may have other content under a number that is used again.
+    Agents drop the objects of a former incarnation, and are sent their whole slice.
     """
     store = Store(settings.database_url)
     try:
@@ -72,7 +72,7 @@ def start_new_incarnation(settings: Settings) -> None:
     finally:
         store.dispose()
     sys.stdout.write(
-        f"The store has begun a new life at revision {revision}: once Kahuna serves, each agent is sent its whole "
+        f"The store has a new incarnation at revision {revision}: once Kahuna serves, each agent is sent its whole "
         "slice; nothing on its host is touched.\n"
     )
 

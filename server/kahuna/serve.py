@@ -37,7 +37,7 @@ from kowa.runtime.tasks import Tasks
 log = structlog.get_logger()
 
 SESSIONS = Gauge("kahuna_sessions", "Agents connected.")
-REVISION = Gauge("kahuna_revision", "The revision the view stands at.")
+REVISION = Gauge("kahuna_revision", "The revision of the view.")
 
 SHUTDOWN_GRACE_S = 2  # for calls under way to end when Kahuna stops
 MINUTE_S, HOUR_S = 60, 3600
@@ -50,12 +50,12 @@ KEEPALIVE = (
     ("grpc.max_receive_message_length", MAX_MESSAGE_BYTES),
     ("grpc.so_reuseport", 0),
 )
-# An agent has a stream as long as it is connected: who finishes TLS and never calls is cut off.
+# A connected agent always has a stream open, so a connection without one is closed.
 IDLE = (("grpc.max_connection_idle_ms", 60_000),)
 
 
 class Kahuna:
-    """One orchestrator on one database. `start` returns when it serves, `stop` when nothing is left."""
+    """One orchestrator on one database. `start` returns when it serves, `stop` when all has ended."""
 
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
@@ -65,7 +65,7 @@ class Kahuna:
         self._tasks = Tasks()
 
     async def start(self) -> None:
-        """Raises SystemExit when a port is taken or the database is not ours to use."""
+        """Starts all parts. Raises SystemExit if a port is taken or the database can't be used."""
         migrate(self.store.engine)
         self.store.load()
         hasher = KeyHasher.from_file(self.settings.state / "secret.key")
@@ -124,7 +124,7 @@ class Kahuna:
                     await self.store.persist(prune)
                     while await self.store.persist(tracking.prune):
                         pass
-            except Exception as error:  # what fails once must not end it for good
+            except Exception as error:  # Error boundary: the next round may succeed
                 log.error("housekeeping.failed", exc_info=error)
             await asyncio.sleep(HOUSEKEEPING_INTERVAL_S)
 
@@ -144,7 +144,7 @@ def run(settings: Settings) -> None:
 
 
 def _listen(server: grpc.aio.Server, address: str, credentials: grpc.ServerCredentials | None) -> int:
-    """The port listened on, which the system chooses for port 0."""
+    """Returns the port listened on, which the system chooses for port 0."""
     try:
         if credentials is None:
             return server.add_insecure_port(address)

@@ -1,4 +1,4 @@
-"""Kahuna's configuration: a TOML file, and the environment over it (KAHUNA_DATABASE, ...)."""
+"""Kahuna's configuration: a TOML file, overridden by the environment (KAHUNA_DATABASE, ...)."""
 
 import ipaddress
 import json
@@ -11,25 +11,25 @@ from pydantic import BaseModel, field_validator
 
 
 class Settings(BaseModel, extra="forbid"):
-    """Where Kahuna listens and what it stands on."""
+    """The addresses that Kahuna listens on, its state and its database."""
 
-    state: Path = Path("/var/lib/kahuna")  # for Kahuna alone: what keys are hashed with, its CA, SQLite's file
-    database: str = ""  # SQLite below `state` or, for example, postgresql+psycopg://user@host/name
-    api: str = "127.0.0.1:7440"  # for the gateway beside it: plain gRPC, loopback only
-    api_tls: str = ""  # for gRPC clients over TLS; off by default
-    fleet: str = "0.0.0.0:7443"  # where agents dial in, over TLS
+    state: Path = Path("/var/lib/kahuna")  # readable by Kahuna only: the secret for key hashes, the CA, SQLite's file
+    database: str = ""  # default: SQLite in `state`; or, for example, postgresql+psycopg://user@host/name
+    api: str = "127.0.0.1:7440"  # for the gateway on this host: plain gRPC, loopback only
+    api_tls: str = ""  # for gRPC clients over TLS; default: off
+    fleet: str = "0.0.0.0:7443"  # for agents, over TLS
     metrics: str = "127.0.0.1:7441"  # Prometheus, loopback only; off when empty
-    names: list[str] = ["localhost", "127.0.0.1"]  # and addresses that the server's certificate is for
+    names: list[str] = ["localhost", "127.0.0.1"]  # names and addresses in the server's certificate
     log_json: bool = True
 
     @classmethod
     def load(cls, config: Path | None) -> Self:
-        """The settings in force. Raises ValueError with what is wrong, or OSError for a file that can't be read."""
-        given: dict[str, Any] = tomllib.loads(config.read_text()) if config else {}
+        """Loads the settings. Raises ValueError with what is wrong, or OSError for a file that can't be read."""
+        values: dict[str, Any] = tomllib.loads(config.read_text()) if config else {}
         for name in cls.model_fields:
             if (value := os.environ.get(f"KAHUNA_{name.upper()}")) is not None:
-                given[name] = json.loads(value) if name == "names" else value
-        return cls(**given)
+                values[name] = json.loads(value) if name == "names" else value
+        return cls(**values)
 
     @field_validator("api", "metrics")
     @classmethod
@@ -43,5 +43,5 @@ class Settings(BaseModel, extra="forbid"):
 
     @property
     def database_url(self) -> str:
-        """The URL in force."""
+        """The URL of the database."""
         return self.database or f"sqlite:///{self.state / 'kahuna.db'}"

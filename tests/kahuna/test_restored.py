@@ -114,7 +114,7 @@ def test_announcing_a_restore_starts_a_new_incarnation_and_is_in_the_audit_trail
     capsys.readouterr()
     kahuna(cloud, "restored")
     assert capsys.readouterr().out == (
-        "The store has begun a new life at revision 1: "
+        "The store has a new incarnation at revision 1: "
         "once Kahuna serves, each agent is sent its whole slice; nothing on its host is touched.\n"
     )
     kahuna(cloud, "audit")

@@ -227,7 +227,7 @@ class Kind(Generic[M]):
     def _put(self, tx: Transaction, cause: Cause, before: M, after: M, *, retry: bool = False) -> Outcome[M]:
         changed = tx.put(self.name, after)
         if retry and meta(changed).generation == meta(before).generation:
-            changed = cast(M, tx.move_generation(self.name, meta(before).id))
+            changed = cast(M, tx.increment_generation(self.name, meta(before).id))
         self.after_update(tx, cause, before, changed)
         # A change of fields for clients only, such as labels, concerns no agent: it is done with the commit.
         concerns_agents = meta(changed).generation > meta(before).generation or meta(changed).etag == meta(before).etag

@@ -1,1 +1,1 @@
-"""Who calls, and what they may do."""
+"""Identities of callers, their permissions, keys and certificates."""

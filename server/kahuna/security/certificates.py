@@ -32,26 +32,26 @@ class Certificates(NamedTuple):
 
 
 def ensure(folder: Path, names: Sequence[str]) -> Certificates:
-    """The certificates below a folder, made where missing; the server's anew when its names change or its end nears."""
+    """Returns the certificates in a folder. Creates missing ones; renews the server's for new names or near its end."""
     files = Certificates(folder / "ca.pem", folder / "server.pem", folder / "server.key")
     ca_key = folder / "ca.key"
     if not (files.ca.exists() and ca_key.exists()):
-        about = {x509.BasicConstraints(ca=True, path_length=0): True, _CA_USAGE: True}
-        _issue("Kowabunga CA", CA_DAYS, about, (files.ca, ca_key))
+        extensions = {x509.BasicConstraints(ca=True, path_length=0): True, _CA_USAGE: True}
+        _issue("Kowabunga CA", CA_DAYS, extensions, (files.ca, ca_key))
     if not (files.key.exists() and files.certificate.exists() and _is_valid(files, names)):
-        about = {
+        extensions = {
             x509.SubjectAlternativeName(map(_alternative_name, names)): False,
             x509.BasicConstraints(ca=False, path_length=None): True,
             x509.ExtendedKeyUsage([ExtendedKeyUsageOID.SERVER_AUTH]): False,
         }
-        _issue("Kahuna", SERVER_DAYS, about, (files.certificate, files.key), ca=(files.ca, ca_key))
+        _issue("Kahuna", SERVER_DAYS, extensions, (files.certificate, files.key), ca=(files.ca, ca_key))
     return files
 
 
 def _issue(
     name: str, days: int, extensions: Mapping[x509.ExtensionType, bool], files: _Files, ca: _Files | None = None
 ) -> None:
-    """Makes a certificate and its key, self-signed unless there is a CA. Extensions are critical or not."""
+    """Creates a certificate and its key, self-signed without a CA. `extensions` map to whether they are critical."""
     key = signing_key = ec.generate_private_key(ec.SECP256R1())
     subject = issuer = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
     if ca is not None:
@@ -71,12 +71,12 @@ def _issue(
 
 
 def _is_valid(files: Certificates, names: Sequence[str]) -> bool:
-    """Whether key and certificate belong together: they are two files, and a kill may come between them."""
+    """Whether the certificate is current and has the names and the key, which a crash may have separated."""
     found = x509.load_pem_x509_certificate(files.certificate.read_bytes())
     key = serialization.load_pem_private_key(files.key.read_bytes(), password=None)
-    held = found.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
-    fresh = found.not_valid_after_utc > datetime.now(UTC) + timedelta(days=RENEW_DAYS)
-    return fresh and found.public_key() == key.public_key() and set(held) == set(map(_alternative_name, names))
+    subjects = found.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
+    is_fresh = found.not_valid_after_utc > datetime.now(UTC) + timedelta(days=RENEW_DAYS)
+    return is_fresh and found.public_key() == key.public_key() and set(subjects) == set(map(_alternative_name, names))
 
 
 def _alternative_name(name: str) -> x509.GeneralName:

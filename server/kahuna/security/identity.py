@@ -1,4 +1,4 @@
-"""Who a credential belongs to, which methods they may call, and which resources they see."""
+"""The identity of a caller: found by credential, allowed to call methods, and seeing resources."""
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -13,7 +13,7 @@ from kowa.v2 import agent_token_pb2, options_pb2
 
 @dataclass(frozen=True, slots=True)
 class Identity:
-    """Who calls. `agent` is set for agents only; `token` is the agent token's id."""
+    """A caller. `agent` and `token`, the id of the agent token, are set for agents only."""
 
     subject: str
     role: options_pb2.Role
@@ -27,7 +27,7 @@ _PARSE = agent_token_pb2.AgentToken.FromString
 
 
 class Identities:
-    """Finds who a credential belongs to, by its prefix: the cost does not grow with the number of keys."""
+    """Finds the identity of a credential by its prefix, so that the cost does not grow with the number of keys."""
 
     def __init__(self, view: View, hasher: KeyHasher, admin_keys: Mapping[str, bytes]) -> None:
         self._hasher = hasher
@@ -37,7 +37,7 @@ class Identities:
         view.follow(self._follow)
 
     def identify(self, authorization: str) -> Identity:
-        """Who sends this `authorization` header. Raises Refusal UNAUTHENTICATED for a key that opens nothing."""
+        """Returns the identity of an `authorization` header. Raises Refusal UNAUTHENTICATED for an unknown key."""
         if not authorization:
             return ANONYMOUS
         scheme, _, key = authorization.partition(" ")
@@ -62,7 +62,7 @@ class Identities:
 
 
 def is_allowed(identity: Identity, access: options_pb2.Access) -> bool:
-    """Whether an identity may call a method with this option. Without an option nobody may."""
+    """Whether an identity may call a method with this option. A method without one is denied to all."""
     if access.role == options_pb2.ROLE_PUBLIC:
         return True
     if access.role == options_pb2.ROLE_AGENT or identity.role == options_pb2.ROLE_AGENT:
@@ -71,7 +71,7 @@ def is_allowed(identity: Identity, access: options_pb2.Access) -> bool:
 
 
 class Scope:
-    """Which resources a caller sees: all of them. What is not seen is answered like what does not exist."""
+    """The resources that a caller sees: so far all. Others are answered as if they did not exist."""
 
     def sees(self, kind: str, resource: Message) -> bool:
         """Whether the caller may know of a resource."""
@@ -79,25 +79,25 @@ class Scope:
 
 
 EVERYTHING = Scope()
-"""What the platform's owner sees, and what Kahuna's own rules and timers do."""
+"""The scope of the platform's owner, and of Kahuna's own rules and timers."""
 
 
 def scope_of(identity: Identity) -> Scope:
-    """What an identity sees. Whom a method does not let in never gets here; so far that leaves the platform's owner."""
+    """Returns the scope of an identity. So far only the platform's owner gets here: others are denied before."""
     return EVERYTHING
 
 
 class ScopedView:
-    """The view as one caller sees it: what List, Get, Watch, verbs, consoles and waiting read from."""
+    """The view as one caller sees it. List, Get, Watch, verbs, consoles and waiting read from it."""
 
     def __init__(self, view: View, scope: Scope) -> None:
         self.view, self.scope = view, scope
 
     def find(self, kind: str, id_: str) -> Message | None:
-        """A resource, or nothing."""
+        """Returns a resource, or None."""
         found = self.view.find(kind, id_)
         return found if found is not None and self.scope.sees(kind, found) else None
 
     def all(self, kind: str) -> Iterator[Message]:
-        """The resources of a kind, by id."""
+        """Returns the resources of a kind, sorted by id."""
         return (resource for resource in self.view.all(kind) if self.scope.sees(kind, resource))

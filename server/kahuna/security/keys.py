@@ -1,4 +1,4 @@
-"""API keys: 256 random bits behind an indexed prefix; the database has their keyed hashes only."""
+"""API keys: 256 random bits after an indexed prefix; the database has only their keyed hashes."""
 
 import hashlib
 import hmac
@@ -8,18 +8,18 @@ from typing import Final, Self
 
 from kowa.files import write
 
-# What keys of the admin and of agents begin with, so that a leaked one is recognised.
+# Beginnings of the admin's and the agents' keys, by which secret scanners recognise a leaked one.
 ADMIN: Final = "kowa_admin_"
 AGENT: Final = "kowa_agent_"
 
 
 def generate(family: str) -> str:
-    """A new key; `family` is ADMIN or AGENT."""
+    """Returns a new key; `family` is ADMIN or AGENT."""
     return f"{family}{secrets.token_hex(6)}_{secrets.token_hex(32)}"
 
 
 def prefix_of(text: str) -> str:
-    """The part of a key that finds it, or nothing when it is no key."""
+    """Returns the indexed part of a key; empty if the text is not a key."""
     prefix, _, secret = text.rpartition("_")
     return prefix if secret and prefix.startswith((ADMIN, AGENT)) else ""
 
@@ -39,7 +39,7 @@ class KeyHasher:
         return cls(path.read_bytes())
 
     def hash(self, text: str) -> bytes:
-        """The keyed hash of a key."""
+        """Returns the keyed hash of a key."""
         return hmac.new(self._secret, text.encode(), hashlib.sha256).digest()
 
     def matches(self, text: str, key_hash: bytes) -> bool:

@@ -1,4 +1,4 @@
-"""The database behind the store: one code path for SQLite and PostgreSQL, one way to run a transaction."""
+"""The store: runs transactions on SQLite or PostgreSQL, and feeds the view."""
 
 import asyncio
 import contextlib
@@ -32,18 +32,18 @@ Result = TypeVar("Result")
 POSTGRESQL_WRITERS = 4  # transactions at once; SQLite has one writer
 MAX_ATTEMPTS = 5  # of one transaction
 FIRST_RETRY_S, LONGEST_RETRY_S = 0.002, 0.05  # pauses between them
-# PostgreSQL's error codes. These run the transaction anew: serialisation failure, deadlock.
+# PostgreSQL's error codes after which a transaction is run again: serialisation failure, deadlock.
 _RETRIED_ERRORS = frozenset({"40001", "40P01"})
-_LOCK_TIMEOUT_ERROR = "55P03"  # the caller may try again
-MAX_PLANS = 2  # at once: each holds locks that real changes wait for
+_LOCK_TIMEOUT_ERROR = "55P03"  # the caller gets BUSY and may try again
+MAX_PLANS = 2  # at once: each has locks that real changes wait for
 PLAN_LOCK_TIMEOUT_S = 1
-# Pauses until a database that does not answer is tried again.
+# Pauses between attempts to reach a database that does not answer.
 FIRST_RECONNECT_S, LONGEST_RECONNECT_S = 0.1, 5.0
-CONNECT_TIMEOUT_S = 5  # for PostgreSQL to let a connection in
+CONNECT_TIMEOUT_S = 5  # for PostgreSQL to accept a connection
 
 
 class Store:
-    """The database and the view it feeds. `run` is the one way to change anything."""
+    """The database and the view it feeds. All changes go through `run`."""
 
     def __init__(
         self,
@@ -77,26 +77,26 @@ class Store:
         log.info("store.loaded", revision=self.view.revision, backend=self._url.get_backend_name())
 
     async def run(self, work: Callable[[Transaction], Result]) -> Result:
-        """Runs one transaction and answers when the view has it.
+        """Runs one transaction. Returns the result of `work` once the view has the commit.
 
-        The caller may be cancelled; the transaction, once begun, is not. What `work` raises rolls it back.
+        A started transaction goes on if the caller is cancelled. An exception of `work` rolls it back.
         """
         return await asyncio.shield(self._start(self._run(work)))
 
     async def persist(self, work: Callable[[Transaction], Result]) -> Result:
-        """Runs one transaction as often as it takes the database to answer, until the store is closed.
+        """Runs one transaction again until the database answers or the store is closed.
 
-        For work that nobody else would repeat. It may run again after a commit whose answer was lost.
+        For work that no client would repeat. It may run again after a commit whose answer was lost.
         """
         return await self._until_answered(lambda: self.run(work))
 
     async def plan(self, work: Callable[[Transaction], Result]) -> Result:
-        """What a transaction would answer, and nothing of its effect. Few at once, and none waits long for a lock."""
+        """Returns the result of a transaction that is rolled back. Few run at once, and none waits long for a lock."""
 
         results: list[Result] = []
 
         def plan(tx: Transaction) -> None:
-            if not self._sqlite:  # whose one writer waits for nobody
+            if not self._sqlite:  # SQLite has one writer, which waits for no lock
                 tx.session.execute(text(f"SET LOCAL lock_timeout = '{PLAN_LOCK_TIMEOUT_S}s'"))
             results.append(work(tx))
             raise _Planned
@@ -120,7 +120,7 @@ class Store:
             os.close(self._lock)
 
     def _start(self, work: Coroutine[Any, Any, Result]) -> asyncio.Task[Result]:
-        """A task that `close` waits for."""
+        """Starts a task that `close` waits for."""
         task = asyncio.create_task(work)
         self._pending.add(task)
         task.add_done_callback(self._pending.discard)
@@ -151,13 +151,13 @@ class Store:
             await asyncio.sleep(backoff.next_pause())
 
     async def _catch_up(self) -> None:
-        """Applies commits whose answer was lost to the view: it would wait for their revisions for ever."""
+        """Applies commits whose answer was lost to the view, which would wait for their revisions for ever."""
         loop = asyncio.get_running_loop()
         for commit in await loop.run_in_executor(self._writers, self._commits_after, self.view.revision):
             self.view.apply(commit)
 
     def _commits_after(self, revision: int) -> list[Commit]:
-        """The commits after a revision, with what they touched as it is now."""
+        """Returns the commits after a revision, with the current content of the resources that they touched."""
         commits = []
         try:
             with Session(self.engine) as session:
@@ -173,7 +173,7 @@ class Store:
         return commits
 
     def _transact(self, work: Callable[[Transaction], Result]) -> tuple[Result, Commit | None]:
-        """Runs a transaction in this thread, anew while others are in its way."""
+        """Runs a transaction in this thread, again if it collides with others."""
         backoff = Backoff(FIRST_RETRY_S, LONGEST_RETRY_S)
         for attempt in range(MAX_ATTEMPTS):
             if attempt:
@@ -205,7 +205,7 @@ class Store:
         raise Refusal("BUSY", "the database is busy with changes to the same things; try again")
 
     def _lock_file(self) -> int | None:
-        """Holds a second Kahuna off an SQLite file. Raises SystemExit when one runs."""
+        """Locks an SQLite file for this process. Raises SystemExit if another Kahuna has it."""
         if not self._sqlite or not self._url.database or self._url.database == ":memory:":
             return None
         lock = os.open(Path(self._url.database).with_suffix(".lock"), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
@@ -259,7 +259,7 @@ def _engine(url: str, sqlite: bool) -> Engine:
 
 
 def read(session: Session, kind: str, *conditions: Any) -> Iterator[Change]:
-    """Resources of a kind, read as plain tuples."""
+    """Yields the resources of a kind, read as plain tuples."""
     columns = [getattr(TABLES[kind], name) for name in Resource.model_fields]
     for row in session.execute(select(*columns).where(*conditions)):
         yield Change(row.revision, kind, row.id, entry_of(kind, row))

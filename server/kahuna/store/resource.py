@@ -1,4 +1,4 @@
-"""What every resource's table has, and how a row and its message turn into each other."""
+"""The columns that all resources' tables have, and conversions between rows and messages."""
 
 import hashlib
 from collections.abc import Callable, Collection, Mapping
@@ -20,7 +20,7 @@ from kowa.v2 import meta_pb2, options_pb2
 
 M = TypeVar("M", bound=Message)
 CONTRACT = contract.load()
-# An index is named after all its columns, so that a violated one says what was taken.
+# An index is named after all its columns, so that the name of a violated one tells which value is taken.
 SQLModel.metadata.naming_convention = {
     "ix": "ix_%(table_name)s_%(column_0_N_name)s",
     "fk": "fk_%(table_name)s_%(column_0_N_name)s",
@@ -32,15 +32,15 @@ TABLES: dict[str, type["Resource"]] = {}
 class Lock(Enum):
     """How a row is locked until the end of a transaction."""
 
-    SHARED = "shared"  # it stays as it is; others may hold it so, too
+    SHARED = "shared"  # nobody can change the row; others may lock it so, too
     EXCLUSIVE = "exclusive"
 
 
 class Resource(SQLModel):
-    """The columns of every kind. What a client may write is the message in `spec`; what agents report, in `status`.
+    """The columns of every kind. `spec` is the message with the fields that clients write, `status` with reported ones.
 
-    `secret` is shown to nobody. Times are microseconds since 1970. A kind's own columns are named after its fields,
-    with `_id` behind a reference; they are filled from the message, for the database to judge.
+    `secret` is never shown. Times are microseconds since 1970. A kind's own columns are named after its fields, with
+    the suffix `_id` for a reference; they are copies of the message's fields for constraints and queries.
     """
 
     id: str = Field(primary_key=True, max_length=36)
@@ -54,23 +54,23 @@ class Resource(SQLModel):
     secret: bytes = Field(default=b"", sa_type=LargeBinary)
 
     reaches: ClassVar[tuple[str, ...]] = ()
-    """Paths (domain/reach.py) to the agents that make one on their hosts; its deletion waits for their word."""
+    """Paths (domain/reach.py) to the agents that realise a resource on their hosts; its deletion waits for them."""
     informs: ClassVar[tuple[str, ...]] = ()
-    """Paths to the agents that are told of one, and do nothing about it."""
+    """Paths to the agents that receive a resource without realising it."""
     lock_by_reference: ClassVar[Lock] = Lock.SHARED
-    """How one is locked by a transaction that makes another name it. What that uses up, or an address of it, is locked
-    exclusively from the start: two that shared it first and then each wanted it alone would wait for each other."""
+    """The lock that a new reference to a resource takes; exclusive if the reference uses something up, like space or an
+    address: two transactions with shared locks that both needed an exclusive one would wait for each other."""
     cleared_with_target: ClassVar[frozenset[str]] = frozenset()
     """References that are cleared when their target is deleted; any other keeps its target from being deleted."""
     part_of: ClassVar[str] = ""
-    """The kind of what one may be a part of, which its field of that noun names: it is deleted with that, not alone."""
+    """The kind of the whole that a resource may be a part of, named in its field of that noun and deleted with it."""
     constraint_messages: ClassVar[Mapping[tuple[str, ...], tuple[str, str, str]]] = {}
-    """Of a unique index, by its columns: the refusal's reason, the field it names and the words, with the message's
-    fields in braces. A name that is taken needs none."""
+    """Refusals for unique indexes, by their columns: reason, field, and text with the message's fields in braces. Those
+    with `name` need none."""
 
     @declared_attr.directive
-    def __table_args__(cls) -> tuple[Index, ...]:  # noqa: N805 - a class is asked
-        """What the contract calls unique, among rows that are not marked for deletion."""
+    def __table_args__(cls) -> tuple[Index, ...]:  # noqa: N805 - called on the class
+        """The unique indexes of the contract, over rows that are not marked for deletion."""
         kind = CONTRACT.kinds[cls.__name__]
         return tuple(_unique_index(kind, unique) for unique in kind.uniques)
 
@@ -82,33 +82,33 @@ class Resource(SQLModel):
 def _unique_index(kind: contract.Kind, unique: options_pb2.Unique) -> Index:
     fields = kind.message.fields
     columns = {name: f"{name}_id" if fields[name].ref else name for name in (*unique.fields, unique.unless) if name}
-    counted = text("delete_time IS NULL" + (f" AND {columns[unique.unless]} IS NULL" if unique.unless else ""))
+    condition = text("delete_time IS NULL" + (f" AND {columns[unique.unless]} IS NULL" if unique.unless else ""))
     names = [columns[name] for name in unique.fields]
-    return Index(None, *names, unique=True, sqlite_where=counted, postgresql_where=counted)
+    return Index(None, *names, unique=True, sqlite_where=condition, postgresql_where=condition)
 
 
 @cache
 def message_class(kind: str) -> type[Message]:
-    """The generated class of a kind."""
+    """Returns the generated message class of a kind."""
     return CONTRACT.stub(CONTRACT.kinds[kind].message.name)
 
 
 @cache
 def own_columns(kind: str) -> Mapping[str, str]:
-    """The columns a kind adds, and the field each is filled from."""
+    """Returns the columns that a kind adds, with the field that each is filled from."""
     columns = (name for name in TABLES[kind].model_fields if name not in Resource.model_fields)
     return {column: column.removesuffix("_id") for column in columns}
 
 
 def column_values(kind: str, message: Message) -> dict[str, Any]:
-    """What the kind's own columns hold for a message; what is empty is NULL where it may be: NULLs are not equal."""
+    """Returns the values of the kind's own columns. Empty ones are NULL where allowed: unique indexes ignore NULLs."""
     columns = TABLES[kind].__table__.columns  # type: ignore[attr-defined]
     values = {column: getattr(message, field) for column, field in own_columns(kind).items()}
     return {name: (value or None) if columns[name].nullable else value for name, value in values.items()}
 
 
 def changed_links(kind: str, id_: str, before: Message | None, after: Message | None) -> tuple[list[Link], list[Link]]:
-    """The references of a resource that a change has added, and those that it has dropped."""
+    """Returns the references of a resource that a change has added, and those that it has dropped."""
     added, dropped = [], []
     for field, read in reference_readers(kind).items():
         old = read(before) if before is not None else ()
@@ -121,7 +121,7 @@ def changed_links(kind: str, id_: str, before: Message | None, after: Message | 
 
 @cache
 def reference_readers(kind: str) -> Mapping[str, Callable[[Message], Collection[str]]]:
-    """What reads the ids in each field that names others, by its path; some ids may be empty."""
+    """Returns readers of the ids in each reference field, by its path; some ids may be empty."""
 
     def reader(reference: contract.Reference) -> Callable[[Message], Collection[str]]:
         if reference.repeated:
@@ -138,33 +138,33 @@ def meta(message: Message) -> meta_pb2.Meta:
 
 
 def copy_of(message: M) -> M:
-    """A copy of a message, to be changed."""
+    """Returns a copy of a message, to be changed."""
     copied = type(message)()
     copied.CopyFrom(message)
     return copied
 
 
 def clear(message: Message, *fields: str) -> None:
-    """Clears those of some fields that a message has."""
+    """Clears some fields; ignores those that the message's type does not have."""
     for field in fields:
         if field in message.DESCRIPTOR.fields_by_name:
             message.ClearField(field)
 
 
 def spec_of(message: Message, *without: str) -> bytes:
-    """What is kept in `spec`: all but the server's part and what agents report."""
+    """Returns the content of `spec`: all fields except `meta` and `status`."""
     kept = copy_of(message)
     clear(kept, "meta", "status", *without)
     return kept.SerializeToString(deterministic=True)
 
 
 def desired_of(message: Message) -> bytes:
-    """What of `spec` agents act on; when it changes, so does the generation. Labels are the client's alone."""
+    """Returns the part of `spec` that agents act on, which decides about a new generation: all but labels."""
     return spec_of(message, "labels")
 
 
 def status_of(message: Message) -> bytes:
-    """What is kept in `status`: the reported fields, the generation they stand for, failure and conditions."""
+    """Returns the content of `status`: the reported fields, the generation they are of, failure and conditions."""
     kept = type(message)()
     source, target = meta(message), meta(kept)
     target.observed_generation = source.observed_generation
@@ -177,8 +177,8 @@ def status_of(message: Message) -> bytes:
 
 
 def message_of(kind: str, row: Any) -> Message:
-    """The whole resource from a row (or a tuple with the columns of Resource)."""
-    # Two serialised messages in a row are their merge.
+    """Returns the whole resource of a row (or of a tuple with the columns of Resource)."""
+    # Parsing two concatenated messages merges them.
     message = message_class(kind).FromString(row.spec + row.status)
     head = meta(message)
     head.id, head.generation, head.revision = row.id, row.generation, row.revision
@@ -192,7 +192,7 @@ def message_of(kind: str, row: Any) -> Message:
 
 
 def _etag_of(message: Message) -> str:
-    """Covers what a client may write, and nothing else."""
+    """Returns a hash of the fields that clients may write."""
     kept = copy_of(message)
     kept.ClearField("meta")
     clear_output_only(kept)

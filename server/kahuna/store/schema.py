@@ -1,4 +1,4 @@
-"""Brings the schema to this version's. Alembic is imported only when there is something to do."""
+"""Migrates the schema to this version. Alembic is imported only if there is something to do."""
 
 from pathlib import Path
 
@@ -12,14 +12,14 @@ MIGRATIONS = Path(__file__).parent / "migrations"
 
 def migrate(engine: Engine) -> None:
     """Upgrades an older or empty database. Raises SystemExit for one of an unknown schema."""
-    newest, known = _versions()
+    newest, versions = _versions()
     with engine.connect() as connection:
         current = None
         if inspect(connection).has_table("alembic_version"):
             current = connection.scalar(text("SELECT version_num FROM alembic_version"))
         if current == newest:
             return
-        if current and current not in known:
+        if current and current not in versions:
             message = f"the database is at schema {current}, which this Kahuna does not know; use the one that made it"
             raise SystemExit(f"kahuna: {message}")
         from alembic import command
@@ -33,6 +33,6 @@ def migrate(engine: Engine) -> None:
 
 
 def _versions() -> tuple[str, set[str]]:
-    """The newest schema version and all known ones: migrations are files `NNNN_title.py`, in order."""
-    known = sorted(path.name.partition("_")[0] for path in (MIGRATIONS / "versions").glob("[0-9]*.py"))
-    return known[-1], set(known)
+    """Returns the newest schema version and all versions: migrations are files `NNNN_title.py`, in order."""
+    versions = sorted(path.name.partition("_")[0] for path in (MIGRATIONS / "versions").glob("[0-9]*.py"))
+    return versions[-1], set(versions)

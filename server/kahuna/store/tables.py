@@ -1,4 +1,4 @@
-"""The tables beside the resources': revision log, references, reports of what is gone, requests, audit trail, keys.
+"""Tables other than the resources': revision log, references, reports of gone resources, requests, audit trail, keys.
 
 Times are in microseconds since 1970.
 """
@@ -7,14 +7,14 @@ from sqlalchemy import BigInteger, Integer, LargeBinary
 from sqlmodel import Field, SQLModel
 
 DAY_US = 24 * 3600 * 1_000_000
-REQUEST_RETENTION_US = DAY_US  # while a repeated request is recognised
+REQUEST_RETENTION_US = DAY_US  # for so long a repeated request is recognised
 AUDIT_RETENTION_US = 400 * DAY_US
 
 
 class Head(SQLModel, table=True):
-    """One row. Its revision moves last in a transaction, so that revisions are dense and in commit order.
+    """One row. Its revision is incremented last in a transaction, so that revisions are dense and in commit order.
 
-    `incarnation` names this life of the store: new after every restore.
+    `incarnation` is a random id of the store's history: a new one after every restore.
     """
 
     id: int = Field(default=1, primary_key=True)
@@ -23,7 +23,7 @@ class Head(SQLModel, table=True):
 
 
 class Log(SQLModel, table=True):
-    """One resource touched by one commit, or removed. What it looks like stands with the resource."""
+    """One resource changed or removed by one commit. Its content is only in the resource's own table."""
 
     revision: int = Field(primary_key=True, sa_type=BigInteger)
     id: str = Field(primary_key=True, max_length=36)
@@ -33,9 +33,9 @@ class Log(SQLModel, table=True):
 
 
 class Reference(SQLModel, table=True):
-    """A resource, the source, names another in a field that no column holds: a list's or a nested part's.
+    """A reference in a field without a column: in a list or a nested message.
 
-    Written with the source, gone with it.
+    Written and removed with its source.
     """
 
     source_id: str = Field(primary_key=True, max_length=36)
@@ -45,14 +45,14 @@ class Reference(SQLModel, table=True):
 
 
 class Gone(SQLModel, table=True):
-    """One agent's report that a marked resource is not on its host any more; gone with the resource."""
+    """One agent's report that a marked resource is not on its host any more; removed with the resource."""
 
     object_id: str = Field(primary_key=True, max_length=36)
     agent_id: str = Field(primary_key=True, max_length=36)
 
 
 class Request(SQLModel, table=True):
-    """A mutation that carried a `request_id`, so that a repeat changes nothing; written with its effect."""
+    """A change with a `request_id`, so that a repetition changes nothing; written with its effect."""
 
     caller: str = Field(primary_key=True)
     method: str = Field(primary_key=True)
@@ -64,7 +64,7 @@ class Request(SQLModel, table=True):
 
 
 class Audit(SQLModel, table=True):
-    """Who asked for which change of what, when and why; written with the change, kept longer than its operation.
+    """One audited call: caller, method, target, time, reason. Written with its change, kept longer than its operation.
 
     The database refuses to alter a row, and to delete one younger than a year (migration 0003).
     """

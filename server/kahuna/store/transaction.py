@@ -1,4 +1,4 @@
-"""One transaction: rows, the log entry, the revision. An ordinary function of it runs, then it commits as a whole."""
+"""One transaction, in which a function reads and writes rows; log entries and the revision are added at its end."""
 
 import re
 from collections.abc import Callable, Iterator
@@ -34,18 +34,18 @@ from kahuna.store.view import MAX_TAIL_CHANGES, Change, Commit, entry_of
 
 M = TypeVar("M", bound=Message)
 
-# How many ids one query may name: databases bound the parameters of a statement.
+# Ids in one query: databases limit the parameters of a statement.
 MAX_IDS = 10_000
 
 
 class StaleRead(Exception):
-    """A row read without a lock was changed by another transaction before it was written: run this one anew."""
+    """A row read without a lock was changed by another transaction meanwhile: this one must run again."""
 
 
 class Transaction(Reader):
     """The database as one transaction sees it. `now` is in microseconds since 1970; `new_id` returns a random id.
 
-    Reads lock what the caller is about to judge or change. `revision` is set by `finish`.
+    `lock` and `get` lock the row for a decision or a change. `finish` sets `revision`.
     """
 
     def __init__(self, session: Session, now: int, new_id: Callable[[], str]) -> None:
@@ -58,18 +58,18 @@ class Transaction(Reader):
         self._locked: dict[tuple[str, str], tuple[Lock, Resource]] = {}
 
     def find(self, kind: str, id_: str, lock: Lock | None = None) -> Message | None:
-        """A resource, or nothing."""
+        """Returns a resource, or None."""
         row = self._row(kind, id_, lock)
         return message_of(kind, row) if row else None
 
     def one(self, kind: type[M], id_: str) -> M:
-        """A resource that is there, since a row of another names it."""
+        """Returns a resource that must exist, because another row names it."""
         found = self.find(kind.DESCRIPTOR.name, id_)
         assert isinstance(found, kind), f"no {kind.DESCRIPTOR.name} {id_}"
         return found
 
     def each(self, kind: type[M], field: str, target: str) -> Iterator[M]:
-        """The resources of a kind whose field names the target."""
+        """Yields the resources of a kind whose field names the target."""
         name = kind.DESCRIPTOR.name
         rows = self.session.exec(select(TABLES[name]).where(col(TABLES[name].id).in_(_sources_of(name, field, target))))
         return (cast(M, message_of(name, row)) for row in rows.all())
@@ -78,9 +78,9 @@ class Transaction(Reader):
         table = TABLES[kind]
         column = getattr(table, f"{field}_id", None)
         if column is not None:
-            held = {id_: self._locked[kind, id_][1] for id_ in sources if (kind, id_) in self._locked}
-            named = {getattr(row, column.key) for row in held.values()} - {None}
-            return named.union(self._read(select(column).where(column.is_not(None)), table.id, sources - held.keys()))
+            locked = {id_: self._locked[kind, id_][1] for id_ in sources if (kind, id_) in self._locked}
+            named = {getattr(row, column.key) for row in locked.values()} - {None}
+            return named.union(self._read(select(column).where(column.is_not(None)), table.id, sources - locked.keys()))
         read, rows = reference_readers(kind)[field], self._read(select(table), table.id, sources)
         return {target for row in rows for target in read(message_of(kind, row)) if target}
 
@@ -88,21 +88,21 @@ class Transaction(Reader):
         return set(self._read(*_sources(kind, field), targets))
 
     def lock_found(self, kind: str, query: Any) -> list[Message]:
-        """The resources that a query for rows of a kind finds, locked exclusively."""
+        """Returns the resources found by a query for rows of a kind, locked exclusively."""
         rows = self.session.exec(query.with_for_update(key_share=True).execution_options(populate_existing=True)).all()
         self._locked |= {(kind, row.id): (Lock.EXCLUSIVE, row) for row in rows}
         return [message_of(kind, row) for row in rows]
 
     def lock(self, kind: type[M], id_: str) -> M:
-        """A resource about to be changed or judged. Raises Refusal NOT_FOUND."""
+        """Returns a resource, locked exclusively. Raises Refusal NOT_FOUND."""
         return cast(M, self.get(kind.DESCRIPTOR.name, id_))
 
     def get(self, kind: str, id_: str) -> Message:
-        """As `lock`, of a kind by name."""
+        """Like `lock`, for a kind given by name."""
         return message_of(kind, self._row_to_change(kind, id_))
 
     def add(self, kind: str, message: M, *, secret: bytes = b"") -> M:
-        """A new resource with an id of its own. Raises Refusal when its name or an address is taken."""
+        """Adds a resource, with a new id if it has none. Raises Refusal when its name or an address is taken."""
         meta(message).id = meta(message).id or self.new_id()
         row = TABLES[kind](
             id=meta(message).id,
@@ -119,7 +119,7 @@ class Transaction(Reader):
         return cast(M, self._save(kind, row))
 
     def put(self, kind: str, message: M) -> M:
-        """What is wanted or allocated as it shall be now; the generation moves if what agents act on has changed."""
+        """Writes the spec of a resource. Increments the generation if a field that agents act on has changed."""
         row = self._row_as_read(kind, message)
         spec = spec_of(message)
         if spec == row.spec:
@@ -132,14 +132,14 @@ class Transaction(Reader):
             setattr(row, column, value)
         return cast(M, self._save(kind, row))
 
-    def move_generation(self, kind: str, id_: str) -> Message:
-        """The same content at a new generation, so that an agent which gave up tries again."""
+    def increment_generation(self, kind: str, id_: str) -> Message:
+        """Increments the generation without a change, so that an agent which gave up tries again."""
         row = self._row_to_change(kind, id_)
         row.generation, row.update_time = row.generation + 1, self.now
         return self._save(kind, row)
 
     def report(self, kind: str, message: M) -> M:
-        """What is seen of a resource; moves no generation."""
+        """Writes the status of a resource; the generation stays."""
         row = self._row_as_read(kind, message)
         status = status_of(message)
         if status == row.status:
@@ -148,7 +148,7 @@ class Transaction(Reader):
         return cast(M, self._save(kind, row))
 
     def mark(self, kind: str, id_: str) -> Message:
-        """Marks a resource for deletion: its name is free at once."""
+        """Marks a resource for deletion, which frees its name at once."""
         row = self._row_to_change(kind, id_)
         if row.delete_time is not None:
             return message_of(kind, row)
@@ -156,7 +156,7 @@ class Transaction(Reader):
         return self._save(kind, row)
 
     def remove(self, kind: str, id_: str) -> None:
-        """Deletes a row. Raises StaleRead when another transaction has done so."""
+        """Deletes a row. Raises StaleRead if another transaction has deleted it."""
         row = self._row(kind, id_, Lock.EXCLUSIVE)
         if row is None:
             raise StaleRead
@@ -174,7 +174,7 @@ class Transaction(Reader):
         return any(self.session.exec(query).first() for query in queries)
 
     def unmarked_names(self, kind: str, field: str, target: str, limit: int) -> list[str]:
-        """The names of the first unmarked resources of a kind whose field names the target."""
+        """Returns the names of the first unmarked resources of a kind whose field names the target."""
         table: Any = TABLES[kind]
         found = select(getattr(table, "name", table.id)).where(
             table.id.in_(_sources_of(kind, field, target)), table.delete_time.is_(None)
@@ -182,18 +182,18 @@ class Transaction(Reader):
         return list(self.session.exec(found.limit(limit)).all())
 
     def insert_new(self, table: type[Any], **values: Any) -> bool:
-        """Inserts unless the key is there, without failing the transaction. Says whether it did."""
+        """Inserts a row unless its key exists, without failing the transaction. Returns whether it did."""
         dialect = sqlite if self.session.get_bind().dialect.name == "sqlite" else postgresql
         statement = dialect.insert(table).values(**values).on_conflict_do_nothing()
         return self.session.execute(statement.returning(*table.__table__.primary_key)).first() is not None
 
     def finish(self) -> Commit | None:
-        """Takes the revision and writes the log: the last statements before the commit. Nothing if nothing changed."""
+        """Takes the next revision and writes the log, right before the commit. Returns None if nothing changed."""
         self.session.flush()
         if not self._touched and not self._removed:
             return None
-        moved = update(Head).values(revision=Head.revision + 1).returning(col(Head.revision))
-        revision = self.revision = int(self.session.execute(moved).scalar_one())
+        next_revision = update(Head).values(revision=Head.revision + 1).returning(col(Head.revision))
+        revision = self.revision = int(self.session.execute(next_revision).scalar_one())
         for row in self._touched.values():
             row.revision = revision
         entries, changes = [], []
@@ -206,7 +206,7 @@ class Transaction(Reader):
         return Commit(revision, tuple(changes))
 
     def _save(self, kind: str, row: Resource) -> Message:
-        """Writes a row. Raises Refusal for a violated constraint."""
+        """Flushes a row. Raises Refusal for a violated constraint."""
         message = message_of(kind, row)
         try:
             self.session.flush()
@@ -216,7 +216,7 @@ class Transaction(Reader):
         return message
 
     def _store_references(self, kind: str, id_: str, before: Message | None, after: Message) -> None:
-        """Stores the references that have no column (lists, nested parts) as rows of their own."""
+        """Stores the references without a column (in lists and nested messages) as rows of their own."""
         fields = _without_column(kind)
         added, dropped = changed_links(kind, id_, before, after) if fields else ((), ())
         for link in dropped:
@@ -227,34 +227,34 @@ class Transaction(Reader):
                 self.session.add(Reference(source_id=id_, field=link.field, target_id=link.target, kind=kind))
 
     def _read(self, query: Any, column: Any, ids: Ids) -> Iterator[Any]:
-        """What a query finds where a column is any of these ids, however many they are."""
+        """Yields the results of a query where a column has any of these ids, of which there may be any number."""
         wanted = sorted(ids)
-        for begin in range(0, len(wanted), MAX_IDS):
-            yield from self.session.exec(query.where(column.in_(wanted[begin : begin + MAX_IDS]))).all()
+        for start in range(0, len(wanted), MAX_IDS):
+            yield from self.session.exec(query.where(column.in_(wanted[start : start + MAX_IDS]))).all()
 
     def _row(self, kind: str, id_: str, lock: Lock | None = None) -> Resource | None:
-        """A row; what is locked already is as it was then, or as this transaction has made it."""
-        held, row = self._locked.get((kind, id_), (None, None))
-        if held is not None and lock in (None, held, Lock.SHARED):
+        """Returns a row. One that is locked already is not read again."""
+        locked, row = self._locked.get((kind, id_), (None, None))
+        if locked is not None and lock in (None, locked, Lock.SHARED):
             return row
-        # PostgreSQL refuses to be asked for a text with a NUL.
-        # Rows that name this one are checked against its key at each commit, which an exclusive lock leaves alone.
+        # PostgreSQL refuses a text with a NUL as a parameter.
+        # With `key_share`, other transactions may still add rows that name this one.
         how = {None: None, Lock.SHARED: {"read": True}, Lock.EXCLUSIVE: {"key_share": True}}[lock]
-        fresh = lock is not None  # or a row that the session still holds would be as it was read before
+        fresh = lock is not None  # else the session would return the row as it was read before
         row = None if "\0" in id_ else self.session.get(TABLES[kind], id_, with_for_update=how, populate_existing=fresh)
         if row is not None and lock is not None:
             self._locked[kind, id_] = lock, row
         return row
 
     def _row_as_read(self, kind: str, message: Message) -> Resource:
-        """The row of a message, locked. Raises StaleRead when another transaction has changed it since it was read."""
+        """Returns the locked row of a message. Raises StaleRead if another transaction changed it after the read."""
         row = self._row(kind, meta(message).id, Lock.EXCLUSIVE)
         if row is None or row.revision != meta(message).revision:
             raise StaleRead
         return row
 
     def _row_to_change(self, kind: str, id_: str) -> Resource:
-        """A row, locked exclusively. Raises Refusal NOT_FOUND."""
+        """Returns a row, locked exclusively. Raises Refusal NOT_FOUND."""
         row = self._row(kind, id_, Lock.EXCLUSIVE)
         if row is None:
             raise not_found(CONTRACT.kinds[kind].command, id_)
@@ -262,7 +262,7 @@ class Transaction(Reader):
 
 
 def prune(tx: Transaction) -> None:
-    """Removes requests, audit rows and log entries that have had their time."""
+    """Removes requests, audit rows and log entries that are past their retention."""
     tx.session.execute(delete(Request).where(col(Request.time) < tx.now - REQUEST_RETENTION_US))
     tx.session.execute(delete(Audit).where(col(Audit.time) < tx.now - AUDIT_RETENTION_US))
     head = tx.session.exec(select(Head.revision)).one()
@@ -270,7 +270,7 @@ def prune(tx: Transaction) -> None:
 
 
 def references_to(kind: str) -> Iterator[tuple[str, str]]:
-    """Each kind and field that can name a resource of a kind, as far as the database knows."""
+    """Yields each kind and field that can name a resource of a kind, of those stored in the database."""
     for source in CONTRACT.kinds.values():
         for reference in source.references:
             if reference.kind == kind and (
@@ -281,7 +281,7 @@ def references_to(kind: str) -> Iterator[tuple[str, str]]:
 
 @cache
 def _without_column(kind: str) -> frozenset[str]:
-    """The references of a kind that its table has no column for: those of lists and of nested parts."""
+    """Returns the references of a kind without a column in its table: in lists and nested messages."""
     return frozenset(item.name for item in CONTRACT.kinds[kind].references if item.repeated or len(item.fields) > 1)
 
 
@@ -290,7 +290,7 @@ def _column(kind: str, field: str) -> Any:
 
 
 def _sources(kind: str, field: str) -> tuple[Any, Any]:
-    """A query for the ids of the resources of a kind that name something in a field, and the column with what."""
+    """Returns a query for the ids of resources of a kind with a reference field, and the column with its targets."""
     column = _column(kind, field)
     if column is not None:
         return select(col(TABLES[kind].id)), column
@@ -299,18 +299,18 @@ def _sources(kind: str, field: str) -> tuple[Any, Any]:
 
 
 def _sources_of(kind: str, field: str, target: str) -> Any:
-    """A query for the ids of the resources of a kind whose field names the target."""
+    """Returns a query for the ids of the resources of a kind whose field names the target."""
     query, column = _sources(kind, field)
     return query.where(column == target)
 
 
 def _refuse(kind: str, message: Message, error: IntegrityError) -> NoReturn:
-    """Says in the user's words which constraint was in the way."""
+    """Raises the refusal for a violated constraint."""
     command, columns = CONTRACT.kinds[kind].command, _violated(TABLES[kind], error)
     if columns in TABLES[kind].constraint_messages:
-        reason, field, words = TABLES[kind].constraint_messages[columns]
+        reason, field, text = TABLES[kind].constraint_messages[columns]
         values = {name: getattr(message, name) for name in own_columns(kind).values()}
-        raise on_field(reason, field, words.format(**values)) from error
+        raise on_field(reason, field, text.format(**values)) from error
     if "name" in columns:
         owners = [own_columns(kind)[column] for column in columns if column != "name"]
         scope = " of its " + " and ".join(owners) if owners else ""
@@ -320,7 +320,7 @@ def _refuse(kind: str, message: Message, error: IntegrityError) -> NoReturn:
 
 
 def _violated(table: type[Resource], error: IntegrityError) -> tuple[str, ...]:
-    """The columns of the unique index that was violated; none for another constraint."""
+    """Returns the columns of the violated unique index; none for another constraint."""
     diagnosis = getattr(error.orig, "diag", None)
     if diagnosis is None:  # SQLite: "UNIQUE constraint failed: zone.region_id, zone.name"
         return tuple(re.findall(rf"\b{table.__tablename__}\.(\w+)", str(error.orig)))

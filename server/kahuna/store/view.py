@@ -1,4 +1,4 @@
-"""The resources in memory, as the revision log feeds them. All reads come from here; nothing is written from it."""
+"""All resources in memory, fed by commits. API reads use it; transactions read the database."""
 
 import asyncio
 from collections import deque
@@ -10,24 +10,24 @@ from google.protobuf.message import Message
 from kahuna.domain.reach import Ids, Link, Reader
 from kahuna.store.resource import CONTRACT, changed_links, message_class, message_of, reference_readers
 
-# A watch that is further behind than so many changes has to start anew.
+# A watch that is more changes behind has to start again.
 MAX_TAIL_CHANGES = 100_000
 
 
 class Entry(NamedTuple):
-    """A resource as stored, serialised; `secret` never leaves the process."""
+    """A serialised resource; `secret` never leaves the process."""
 
     data: bytes
     secret: bytes
 
 
 def entry_of(kind: str, row: Any) -> Entry:
-    """A resource from a row (or a tuple with the columns of Resource)."""
+    """Returns the entry of a row (or of a tuple with the columns of Resource)."""
     return Entry(message_of(kind, row).SerializeToString(), row.secret)
 
 
 class Change(NamedTuple):
-    """One resource touched by one commit; without an entry it is gone."""
+    """One resource changed by one commit; without an entry it was removed."""
 
     revision: int
     kind: str
@@ -36,14 +36,14 @@ class Change(NamedTuple):
 
 
 class Commit(NamedTuple):
-    """What one transaction changed."""
+    """The changes of one transaction."""
 
     revision: int
     changes: tuple[Change, ...]
 
 
 class Transition(NamedTuple):
-    """A change as followers get it: the resource before and after, and the references it added and dropped."""
+    """A change as passed to followers: the resource before and after, and the references it added and dropped."""
 
     kind: str
     id: str
@@ -59,14 +59,14 @@ Follower = Callable[[int, list[Transition]], None]
 class View(Reader):
     """All resources at one revision. Used from the event loop only.
 
-    Commits may be handed over out of order; they are applied in order, and `wait_for` returns when one is.
+    Commits may come out of order; they are applied in order.
     """
 
     def __init__(self) -> None:
         self.revision = 0
         self.incarnation = ""
         self._objects: dict[str, dict[str, Entry]] = {kind: {} for kind in CONTRACT.kinds}
-        # By kind and field: the ids that name each id.
+        # By kind and field: target id -> ids of the resources that name it.
         self._sources: dict[tuple[str, str], dict[str, set[str]]] = {
             (kind.name, reference.name): {} for kind in CONTRACT.kinds.values() for reference in kind.references
         }
@@ -76,7 +76,7 @@ class View(Reader):
         self._next_commit = asyncio.Event()
 
     def load(self, incarnation: str, revision: int, resources: Iterable[Change], tail: Iterable[Change]) -> None:
-        """Fills an empty view. `tail` are the log's last changes, in order."""
+        """Fills an empty view. `tail` is the end of the log, in order."""
         self.incarnation = incarnation
         for change in resources:
             self._put(change)
@@ -85,25 +85,25 @@ class View(Reader):
 
     @property
     def oldest(self) -> int:
-        """The revision after which each change is known."""
+        """The earliest revision since which all changes are in the tail."""
         if not self._tail:
             return self.revision
         first, full = self._tail[0].revision, len(self._tail) == self._tail.maxlen
-        return first if full else first - 1  # of a full tail, the first commit may have lost its beginning
+        return first if full else first - 1  # a full tail may have lost some changes of its first commit
 
     def follow(self, follower: Follower) -> Callable[[], None]:
-        """Calls the follower at each commit from now on, in order. Returns how to stop."""
+        """Calls the follower at each commit from now on, in order. Returns a function that ends it."""
         self._followers.append(follower)
         return lambda: self._followers.remove(follower)
 
     def apply(self, commit: Commit) -> None:
-        """Takes a commit; applies it as soon as all before it are. One that it has already changes nothing."""
+        """Applies a commit, as soon as all before it are applied. A repeated one changes nothing."""
         if commit.revision <= self.revision:
             return
         self._out_of_order[commit.revision] = commit
         while (ready := self._out_of_order.pop(self.revision + 1, None)) is not None:
             transitions = [self._put(change) for change in ready.changes]
-            # Without contents: all that was ever written would stay in memory.
+            # Without contents, which would all stay in memory.
             self._tail.extend(change._replace(entry=None) for change in ready.changes)
             self.revision = ready.revision
             for follower in tuple(self._followers):
@@ -121,17 +121,17 @@ class View(Reader):
         await self._next_commit.wait()
 
     def find(self, kind: str, id_: str) -> Message | None:
-        """A resource, or nothing."""
+        """Returns a resource, or None."""
         entry = self._objects[kind].get(id_)
         return message_class(kind).FromString(entry.data) if entry else None
 
     def all(self, kind: str) -> Iterator[Message]:
-        """The resources of a kind, by id."""
+        """Returns the resources of a kind, sorted by id."""
         parse = message_class(kind).FromString
         return (parse(entry.data) for _, entry in sorted(self._objects[kind].items()))
 
     def entries(self, kind: str) -> dict[str, Entry]:
-        """The resources of a kind as stored, by id."""
+        """Returns the serialised resources of a kind, by id."""
         return self._objects[kind]
 
     def targets(self, kind: str, field: str, sources: Ids) -> Ids:
@@ -140,11 +140,11 @@ class View(Reader):
         return {target for resource in found for target in read(resource) if target}
 
     def sources(self, kind: str, field: str, targets: Ids) -> Ids:
-        naming = self._sources[kind, field]
-        return {id_ for target in targets for id_ in naming.get(target, ())}
+        sources = self._sources[kind, field]
+        return {id_ for target in targets for id_ in sources.get(target, ())}
 
     def changes_since(self, kind: str, revision: int) -> list[Change]:
-        """The changes of a kind after a revision, in order, without entries."""
+        """Returns the changes of a kind after a revision, in order, without entries."""
         return [change for change in self._tail if change.revision > revision and change.kind == kind]
 
     def _put(self, change: Change) -> Transition:
@@ -156,10 +156,10 @@ class View(Reader):
         after = self.find(change.kind, change.id)
         added, dropped = changed_links(change.kind, change.id, before, after)
         for kind, field, source, target in dropped:
-            naming = self._sources[kind, field]
-            naming[target].remove(source)
-            if not naming[target]:
-                del naming[target]
+            sources = self._sources[kind, field]
+            sources[target].remove(source)
+            if not sources[target]:
+                del sources[target]
         for kind, field, source, target in added:
             self._sources[kind, field].setdefault(target, set()).add(source)
         return Transition(change.kind, change.id, before, after, added, dropped)

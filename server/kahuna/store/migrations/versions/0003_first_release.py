@@ -13,7 +13,7 @@ YEAR_S = 365 * 24 * 3600
 
 
 def upgrade() -> None:
-    """To this version."""
+    """Creates all tables."""
     _create("adminkey", _key("prefix"), _column("digest", LargeBinary))
     _create("gone", _key("object_id", 36), _key("agent_id", 36))
     _create("head", Column("id", Integer, primary_key=True), _column("revision", BigInteger), "incarnation")
@@ -30,7 +30,7 @@ def upgrade() -> None:
         *(_column("deadline", BigInteger), _column("sent", Boolean), _column("data", LargeBinary)),
     )
     _create_resources()
-    # The audit trail, which the database itself keeps as it was written.
+    # The audit trail, whose rows triggers protect from changes.
     _create(
         "audit",
         Column("id", BigInteger().with_variant(Integer(), "sqlite"), primary_key=True),
@@ -73,7 +73,7 @@ def _create_resources() -> None:
 
 
 def _resource(name: str, *own: SchemaItem | str) -> None:
-    """A kind's table: what every kind has, then its own."""
+    """Creates a kind's table: the common columns, then its own."""
     _create(
         name,
         _key("id", 36),
@@ -85,7 +85,7 @@ def _resource(name: str, *own: SchemaItem | str) -> None:
 
 
 def _create(table: str, *columns: SchemaItem | str) -> None:
-    """A table; a column of plain text is given by its name."""
+    """Creates a table; a column of plain text is given by its name."""
     op.create_table(table, *(_column(item, String) if isinstance(item, str) else item for item in columns))
 
 

@@ -15,14 +15,14 @@ RESOURCES = (
     "subnet", "template", "vnet", "volume", "zone",
 )  # fmt: skip
 VOLUME_SIZE = 7  # the number of this field in its message
-# Fields that are appended to messages: tags, with lengths or values. Each is the highest of its message, or a list's.
+# Fields to append to serialised messages: tags with lengths or values. Each is the highest of its message, or a list.
 OVERCOMMIT = b"\x39\x00\x00\x00\x00\x00\x00\xf0\x3f"  # StoragePool.overcommit, 1.0
 MEMBER = b"\x32\x4c"  # Kiwi.members, of an agent and a zone
 MEMBER_AGENT, MEMBER_ZONE, REGION = b"\x0a\x24", b"\x12\x24", b"\x82\x01\x24"  # ids of 36 characters
 
 
 def upgrade() -> None:
-    """To this version. Generations stay: what agents are to do is the same."""
+    """Migrates to komputes. Generations stay: the objects of agents are the same."""
     for table in RESOURCES:
         op.execute(f"ALTER TABLE {table} RENAME COLUMN sealed TO secret")
     _create_references()
@@ -43,7 +43,7 @@ def upgrade() -> None:
 
 
 def _create_references() -> None:
-    """Only instances had references that no column holds, each answered by one in a column."""
+    """Creates the table of references without a column. So far only instances have some: the inverse of columns."""
     op.create_table(
         "reference",
         sa.Column("source_id", sa.String(36), primary_key=True),
@@ -53,16 +53,16 @@ def _create_references() -> None:
     )
     for table in ("volume", "adapter"):
         op.execute(
-            "INSERT INTO reference (source_id, field, target_id, kind) "  # noqa: S608 - of our own words
+            "INSERT INTO reference (source_id, field, target_id, kind) "  # noqa: S608 - only our own table names
             f"SELECT instance_id, '{table}s', id, 'Instance' FROM {table} WHERE instance_id IS NOT NULL"
         )
 
 
 def _move_agents_of_kiwis() -> None:
-    """The one agent of a Kiwi becomes its member, in the first zone of the region that there is."""
-    counted = "kind = 'Kiwi' AND field = 'members.agent'"
-    _create_unique("reference", "target_id", where=counted, name="ix_reference_kiwi_agent")
-    # Without a zone there is no host, and nothing that a Kiwi could carry.
+    """Turns the one agent of a Kiwi into its member, in the first zone of the region."""
+    condition = "kind = 'Kiwi' AND field = 'members.agent'"
+    _create_unique("reference", "target_id", where=condition, name="ix_reference_kiwi_agent")
+    # Without a zone there is no host, and no traffic for a Kiwi.
     bound = _rows(
         "SELECT kiwi.id, agent_id, kiwi.spec, min(zone.id) FROM kiwi JOIN zone ON zone.region_id = kiwi.region_id "
         "WHERE agent_id IS NOT NULL GROUP BY kiwi.id"
@@ -73,14 +73,14 @@ def _move_agents_of_kiwis() -> None:
         named += [{"kiwi": id_, "field": "members.zone", "target": zone}]
         op.get_bind().execute(sa.text("INSERT INTO reference VALUES (:kiwi, :field, :target, 'Kiwi')"), named)
     op.drop_index("ix_kiwi_agent_id", "kiwi")
-    with op.batch_alter_table("kiwi") as batch:  # SQLite drops no column of a foreign key: the table is made anew
+    with op.batch_alter_table("kiwi") as batch:  # recreates the table: SQLite can't drop the column itself
         batch.drop_column("agent_id")
     if op.get_bind().dialect.name == "sqlite":  # as in databases that earlier versions have migrated
         _edit_definition("kiwi", "CONSTRAINT fk_kiwi_region_id FOREIGN KEY", "FOREIGN KEY")
 
 
 def _give_instances_regions() -> None:
-    """Each has the region of its zone; from now on an instance may do without a zone."""
+    """Gives each instance the region of its zone; from now on the zone is optional."""
     op.execute("ALTER TABLE instance ADD COLUMN region_id VARCHAR REFERENCES region (id)")
     op.create_index("ix_instance_region_id", "instance", ["region_id"])
     zoned = "SELECT instance.id, instance.spec, zone.region_id FROM instance JOIN zone ON zone.id = instance.zone_id"
@@ -93,7 +93,7 @@ def _give_instances_regions() -> None:
 
 
 def _create_komputes() -> None:
-    """Komputes, and what says of instances, volumes and adapters that they are parts of one."""
+    """Creates komputes, and the references of instances, volumes and adapters that are parts of one."""
     op.create_table(
         "kompute",
         sa.Column("id", sa.String(36), primary_key=True),
@@ -117,12 +117,12 @@ def _create_komputes() -> None:
 
 
 def _create_unique(table: str, *columns: str, where: str = "delete_time IS NULL", name: str = "") -> None:
-    counted, name = sa.text(where), name or f"ix_{table}_{'_'.join(columns)}"
-    op.create_index(name, table, columns, unique=True, sqlite_where=counted, postgresql_where=counted)
+    condition, name = sa.text(where), name or f"ix_{table}_{'_'.join(columns)}"
+    op.create_index(name, table, columns, unique=True, sqlite_where=condition, postgresql_where=condition)
 
 
 def _edit_definition(table: str, old: str, new: str) -> None:
-    """SQLite has no ALTER COLUMN; what it demands of one is changed as its manual says (lang_altertable, 7)."""
+    """Edits the stored definition of a table: SQLite has no ALTER COLUMN (see its manual, lang_altertable, 7)."""
     connection = op.get_bind()
     version = connection.exec_driver_sql("PRAGMA schema_version").scalar_one()
     connection.exec_driver_sql("PRAGMA writable_schema = ON")
