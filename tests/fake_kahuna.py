@@ -18,26 +18,26 @@ from kowa.v2 import meta_pb2, operation_pb2
 
 KEY = "test-key"
 TIMEOUT_S = 60.0
-FATES = {"doomed": operation_pb2.PHASE_FAILED, "slow": operation_pb2.PHASE_WAITING}
+PHASES_BY_NAME = {"doomed": operation_pb2.PHASE_FAILED, "slow": operation_pb2.PHASE_WAITING}
 
 
 @pytest.fixture
 def fake() -> Iterator["Fake"]:
-    """One with nothing in it."""
-    made = Fake()
-    made.start()
-    yield made
-    made.stop()
+    """A running fake Kahuna without resources."""
+    kahuna = Fake()
+    kahuna.start()
+    yield kahuna
+    kahuna.stop()
 
 
 @dataclass
 class Fake:
-    """Create, Get, List, Watch and Wait of all kinds, from one dict; other methods answer with nothing.
+    """Serves Create, Get, List, Watch and Wait of all kinds from memory; other methods return an empty message.
 
-    `doomed` fails; `slow` waits until `finish`.
+    The operation of a resource named `doomed` fails; that of one named `slow` waits until `finish`.
     """
 
-    unavailable: int = 0  # so many of the next calls fail
+    unavailable: int = 0  # the number of next calls that fail
     calls: list[tuple[str, Message, dict[str, str]]] = field(default_factory=list)
     endpoint: str = ""
     _cuts: int = 0
@@ -45,25 +45,25 @@ class Fake:
     _log: list[Any] = field(default_factory=list)
 
     def start(self) -> None:
-        """Answers on a thread of its own, from when this returns."""
+        """Starts to serve in a thread; returns when it does."""
         started = threading.Event()
         self._thread = threading.Thread(target=lambda: asyncio.run(self._serve(started)))
         self._thread.start()
         assert started.wait(TIMEOUT_S)
 
     def stop(self) -> None:
-        """Returns when it has ended; twice is once."""
+        """Stops it and waits for its end; does nothing if it has ended."""
         if self._thread.is_alive():
             self._loop.call_soon_threadsafe(self._stopped.set)
             self._thread.join(TIMEOUT_S)
 
     def cut(self) -> None:
-        """Breaks the watches that are open."""
+        """Breaks the open watches."""
         self._cuts += 1
         self._run(self._wake())
 
     def finish(self) -> None:
-        """Ends the operations that wait."""
+        """Ends the waiting operations."""
         for item in self._items.values():
             if isinstance(item, operation_pb2.Operation) and item.phase == operation_pb2.PHASE_WAITING:
                 item.phase = operation_pb2.PHASE_DONE
@@ -73,12 +73,12 @@ class Fake:
         asyncio.run_coroutine_threadsafe(coroutine, self._loop).result(TIMEOUT_S)
 
     async def _wake(self) -> None:
-        async with self._moved:
-            self._moved.notify_all()
+        async with self._changed:
+            self._changed.notify_all()
 
     async def _serve(self, started: threading.Event) -> None:
         self._loop = asyncio.get_running_loop()
-        self._stopped, self._moved = asyncio.Event(), asyncio.Condition()
+        self._stopped, self._changed = asyncio.Event(), asyncio.Condition()
         server = grpc.aio.server()
         for kind in contract.load().kinds.values():
             handlers = {method.name: self._handler(kind, method) for method in kind.service.methods.values()}
@@ -90,12 +90,12 @@ class Fake:
         await server.stop(None)
 
     def _handler(self, kind: contract.Kind, method: contract.Method) -> Any:
-        answer = contract.load().stub(method.response)
+        response_type = contract.load().stub(method.response)
 
-        async def nothing(*_: Any) -> Message:
-            return answer()
+        async def return_empty(*_: Any) -> Message:
+            return response_type()
 
-        act: Callable[..., Awaitable[Any]] = getattr(self, f"_{method.verb}", nothing)
+        act: Callable[..., Awaitable[Any]] = getattr(self, f"_{method.verb}", return_empty)
         codecs: dict[str, Any] = {
             "request_deserializer": contract.load().stub(method.request.name).FromString,
             "response_serializer": contract.load().stub(method.response).SerializeToString,
@@ -130,12 +130,12 @@ class Fake:
             meta=meta_pb2.Meta(id=str(uuid.uuid4())),
             method=f"Create{kind.name}",
             target_name=item.name,
-            phase=FATES.get(item.name, operation_pb2.PHASE_DONE),
+            phase=PHASES_BY_NAME.get(item.name, operation_pb2.PHASE_DONE),
             message="The fake wants it so.",
         )
-        for made in (item, operation):
-            self._items[made.meta.id] = made
-            self._log.append(made)
+        for created in (item, operation):
+            self._items[created.meta.id] = created
+            self._log.append(created)
         await self._wake()
         await context.send_initial_metadata((("kowabunga-operation", operation.meta.id),))
         return item
@@ -147,15 +147,15 @@ class Fake:
 
     async def _list(self, kind: contract.Kind, request: Any, context: Any) -> Any:
         items = [item for item in self._items.values() if type(item).__name__ == kind.name]
-        if name := re.match(r'name = "(.*?)"', request.filter):  # those that are called so, or all when none is
+        if name := re.match(r'name = "(.*?)"', request.filter):  # all items if none has the name
             items = [item for item in items if item.name == name[1]] or items
         return contract.load().stub(kind.service.methods["list"].response)(**{kind.nouns: items})
 
     async def _wait(self, kind: contract.Kind, request: Any, context: Any) -> Any:
         operation = self._items[request.id]
         try:
-            async with asyncio.timeout(request.timeout.ToTimedelta().total_seconds()), self._moved:
-                await self._moved.wait_for(lambda: operation.phase in ENDED)
+            async with asyncio.timeout(request.timeout.ToTimedelta().total_seconds()), self._changed:
+                await self._changed.wait_for(lambda: operation.phase in ENDED)
         except TimeoutError:
             pass
         return operation
@@ -169,5 +169,5 @@ class Fake:
                 if type(item).__name__ == kind.name:
                     yield event(change=meta_pb2.CHANGE_PUT, revision=sent, id=item.meta.id, **{kind.noun: item})
             yield event(change=meta_pb2.CHANGE_SYNCED, revision=sent)
-            async with self._moved:
-                await self._moved.wait_for(lambda: len(self._log) > sent or self._cuts != cuts)  # noqa: B023 - awaited
+            async with self._changed:
+                await self._changed.wait_for(lambda: len(self._log) > sent or self._cuts != cuts)  # noqa: B023 - awaited

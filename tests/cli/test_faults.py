@@ -25,7 +25,7 @@ from kowa.v2.zone_pb2 import Zone
 from kowactl import console
 from kowactl.kinds import FORMATS
 from tests.cli.conftest import Kowactl, next_line, process
-from tests.fake_kahuna import FATES, KEY, Fake
+from tests.fake_kahuna import KEY, PHASES_BY_NAME, Fake
 from tests.sdk.fixtures import Kahuna
 from tests.waiting import until
 
@@ -147,7 +147,7 @@ def test_escaped_values_keep_their_place_in_tables_and_their_content_in_json(kow
 def test_control_characters_are_escaped_in_progress_and_errors(
     kowactl: Kowactl, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setitem(FATES, EVIL, PHASE_WAITING)
+    monkeypatch.setitem(PHASES_BY_NAME, EVIL, PHASE_WAITING)
     monkeypatch.setattr("kowactl.session.POLL_INTERVAL_S", 0.01)
     monkeypatch.setattr("kowactl.session.monotonic", count().__next__)
     late = kowactl("region", "create", "--name", EVIL, "--timeout", "8s")
@@ -158,7 +158,7 @@ def test_control_characters_are_escaped_in_progress_and_errors(
 
 
 def test_a_superseded_change_names_the_newer_one(kowactl: Kowactl, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(FATES, "slow", PHASE_SUPERSEDED)
+    monkeypatch.setitem(PHASES_BY_NAME, "slow", PHASE_SUPERSEDED)
     superseded = kowactl("region", "create", "--name", "slow")
     assert superseded.code == 9
     assert superseded.err.startswith("kowactl: CreateRegion slow superseded: ")

@@ -170,7 +170,7 @@ def create(site: Site, fields: dict[str, Any]) -> Callable[[], object]:
 
 
 def test_valid_parts_are_stored_unchanged(site: Site) -> None:
-    for fields in bad_input.TAKEN:
+    for fields in bad_input.ACCEPTED:
         site.caller.balancers.begin_create(site.balancer(fields))
         (created,) = site.client.balancers.list(filter=f'farm = "{site.ids["north"]}"')
         wanted = site.balancer(fields)
@@ -282,7 +282,9 @@ def test_verbs_with_and_without_a_target(site: Site, transport: str, web: Any) -
     begin("drain", web.meta.id, kaktus=first)
     assert [member.kaktus for member in site.client.balancers.get(web.meta.id).members] == [second]
     again = partial(begin, "drain", web.meta.id, kaktus=first)
-    assert not problem_of_refusal(site, transport, "drained", again, "INVALID_ARGUMENT", "is no member of balancer web")
+    assert not problem_of_refusal(
+        site, transport, "drained", again, "INVALID_ARGUMENT", "is not a member of balancer web"
+    )
     invalid = partial(begin, "rebalance", farm=site.ids["north"], without=[{"kaktus": second, "weight": 101}])
     message = "without[0].weight: is 101, 100 at most"
     assert not problem_of_refusal(site, transport, "a part of a verb", invalid, "INVALID_ARGUMENT", message)

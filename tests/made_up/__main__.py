@@ -1,4 +1,4 @@
-"""Programs that know the made-up kinds: `python -m tests.made_up kahuna|kowactl|gateway|pytest ARGUMENTS`."""
+"""Programs with the made-up kinds: `python -m tests.made_up kahuna|kowactl|gateway|pytest ARGUMENTS`."""
 
 import sys
 import tempfile
@@ -10,9 +10,9 @@ made_up.install()
 
 
 def kahuna() -> None:
-    """Serves, with a migration for the made-up kinds behind the platform's."""
+    """Kahuna, with a migration for the made-up kinds after the platform's."""
     from kahuna import main
-    from tests.made_up import kinds  # noqa: F401 - served from then on
+    from tests.made_up import kinds  # noqa: F401 - the import registers them
     from tests.made_up.migration import migrate_with
 
     with tempfile.TemporaryDirectory() as folder:
@@ -21,21 +21,21 @@ def kahuna() -> None:
 
 
 def kowactl() -> None:
-    """The command."""
+    """kowactl."""
     from kowactl.main import main
 
     main()
 
 
 def gateway() -> None:
-    """An Envoy and its configuration."""
+    """The gateway."""
     from gateway.main import main
 
     main()
 
 
 def run_tests() -> None:
-    """Tests in a process whose contract has the made-up kinds from the beginning."""
+    """pytest, in a process whose contract has the made-up kinds from the start."""
     import pytest
 
     sys.exit(pytest.main())

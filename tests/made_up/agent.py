@@ -1,4 +1,4 @@
-"""Balancers as an agent of a host acts on them: all that a new kind needs there, in one module."""
+"""Balancers in a host's agent: everything that a new kind needs there, in one module."""
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -9,7 +9,7 @@ from kowa.runtime.desired import DesiredObject, Identity
 from tests.made_up import made_up
 
 Members = tuple[tuple[str, int], ...]
-"""Hosts, each with its part of the calls."""
+"""(host id, weight) of each member."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,6 +1,6 @@
-"""Bad input in nested parts: what is sent beside a valid balancer's fields, the reason it is refused for, and words.
+"""Invalid values of nested parts: fields that change a valid balancer, the reason of the refusal, and its message.
 
-As JSON, with names for the ids of references, so that every client can send it.
+As JSON, with names instead of ids in references, so that every client can send them.
 """
 
 from typing import Any, Final
@@ -12,27 +12,27 @@ HOSTS = [{"kaktus": f"host-{number}"} for number in range(1, 6)]
 
 
 def member(**fields: Any) -> dict[str, Any]:
-    """A balancer with a good member and another with these fields."""
+    """Fields of a balancer with a valid member and another one with these fields."""
     return {"members": [{"kaktus": HOST}, {"kaktus": "host-2", **fields}]}
 
 
 def address(text: str) -> dict[str, Any]:
-    """A balancer with an address."""
+    """Fields of a balancer with an address."""
     return {"address": text}
 
 
 def network(text: str) -> dict[str, Any]:
-    """A balancer with a network and no address."""
+    """Fields of a balancer with a network and without an address."""
     return {"address": None, "network": text}
 
 
-def asked_as(name: str) -> dict[str, Any]:
-    """A balancer that asks its hosts by a name."""
+def host_name(name: str) -> dict[str, Any]:
+    """Fields of a balancer whose health check has a host name."""
     return {"health": {"path": "/", "host_name": name}}
 
 
 REFUSED: list[tuple[str, dict[str, Any], str, str]] = [
-    # what, fields, reason, words
+    # case, fields, reason, message
     ("a member without a host", {"members": [{"kaktus": HOST}, {}]}, INVALID, "members[1].kaktus: is required"),
     ("a member's address of a group", member(address="ff02::1"), INVALID, "members[1].address: 'ff02::1' is no IP"),
     ("a member's weight too high", member(weight=101), INVALID, "members[1].weight: is 101, 100 at most"),
@@ -77,15 +77,15 @@ REFUSED: list[tuple[str, dict[str, Any], str, str]] = [
     ("a range without end", {"ports": ["80-"]}, INVALID, "ports[0]: '80-' is no port"),
     ("a port's name", {"ports": ["http"]}, INVALID, "ports[0]: 'http' is no port"),
     ("a port with a sign", {"ports": ["+80"]}, INVALID, "ports[0]: '+80' is no port"),
-    ("a host name in capitals", asked_as("WWW.example.net"), INVALID, "health.host_name: 'WWW.example.net' is no"),
-    ("a host name with a space", asked_as("www example"), INVALID, "health.host_name: 'www example' is no host name"),
-    ("a host name that ends in a dot", asked_as("example.net."), INVALID, "'example.net.' is no host name"),
-    ("an address for a host name", asked_as("10.0.0.1"), INVALID, "'10.0.0.1' is no host name"),
-    ("a host name too long", asked_as(".".join(["a" * 63] * 4) + ".net"), INVALID, "is no host name like www.exam"),
+    ("a host name in capitals", host_name("WWW.example.net"), INVALID, "health.host_name: 'WWW.example.net' is no"),
+    ("a host name with a space", host_name("www example"), INVALID, "health.host_name: 'www example' is no host name"),
+    ("a host name that ends in a dot", host_name("example.net."), INVALID, "'example.net.' is no host name"),
+    ("an address for a host name", host_name("10.0.0.1"), INVALID, "'10.0.0.1' is no host name"),
+    ("a host name too long", host_name(".".join(["a" * 63] * 4) + ".net"), INVALID, "is no host name like www.exam"),
     ("what is not served yet", {"standby": "spare"}, "NOT_SERVED", "standby: is not served yet; leave it out"),
 ]  # fmt: skip
 
-TAKEN: list[dict[str, Any]] = [
+ACCEPTED: list[dict[str, Any]] = [
     {"members": [{"kaktus": HOST, "address": "10.0.0.1", "weight": 100, "mac": "52:54:00:12:34:56"}]},
     {"health": {"path": "/", "protocol": "PROTOCOL_HTTP", "host_name": "www-1.example.net"}},
     {"health": {"path": "/", "host_name": "localhost"}},
@@ -100,5 +100,5 @@ TAKEN: list[dict[str, Any]] = [
 
 
 def balancer(fields: dict[str, Any]) -> dict[str, Any]:
-    """A valid balancer but for some fields; None takes one away."""
+    """A valid balancer with these fields changed; None removes a field."""
     return {name: value for name, value in (VALID | fields).items() if value is not None}

@@ -1,4 +1,4 @@
-"""The made-up kinds as Kahuna serves them: their tables, rules and verbs. To be imported after `install()`."""
+"""The made-up kinds in Kahuna: their tables, rules and verbs. Import it after `install()`."""
 
 from typing import Any
 
@@ -13,7 +13,7 @@ from tests.made_up import made_up
 
 
 class Farm(Resource, table=True):
-    """Where balancers are."""
+    """A location of balancers."""
 
     name: str
 
@@ -21,7 +21,7 @@ class Farm(Resource, table=True):
 
 
 class Balancer(Resource, table=True):
-    """What spreads calls over hosts."""
+    """A balancer, which spreads calls over hosts."""
 
     farm_id: str = Field(foreign_key="farm.id", index=True)
     name: str
@@ -35,20 +35,20 @@ class Balancer(Resource, table=True):
 
 
 class Balancers(Kind[Any], table=Balancer):
-    """Balancers: the agent of their host spreads the calls, those of its members take them."""
+    """Balancers: the agent of their host and those of their members get them."""
 
     @changes_state
     def drain(self, tx: Transaction, resource: Any, request: Any) -> None:
-        """Takes a host from the members."""
-        left = [member for member in resource.members if member.kaktus != request.kaktus]
-        if len(left) == len(resource.members):
-            raise invalid("kaktus", f"{request.kaktus} is no member of balancer {resource.name}")
+        """Removes a host from the members."""
+        remaining = [member for member in resource.members if member.kaktus != request.kaktus]
+        if len(remaining) == len(resource.members):
+            raise invalid("kaktus", f"{request.kaktus} is not a member of balancer {resource.name}")
         del resource.members[:]
-        resource.members.extend(left)
+        resource.members.extend(remaining)
 
     @answers_call
     async def rebalance(self, call: Call, request: Any) -> Any:
-        """Takes some hosts from all balancers of a farm."""
+        """Removes hosts from all balancers of a farm."""
         without = {member.kaktus for member in request.without}
 
         def work(tx: Transaction) -> int:

@@ -1,4 +1,4 @@
-"""The migration of the made-up kinds: what a file in Kahuna's `migrations/versions/` holds."""
+"""The migration of the made-up kinds, as a file for Kahuna's `migrations/versions/`."""
 
 import shutil
 from pathlib import Path
@@ -47,7 +47,7 @@ def upgrade():
 
 
 def migrate_with(folder: Path) -> None:
-    """Has Kahuna's migrations end with that of the made-up kinds."""
+    """Adds the migration of the made-up kinds to a copy of Kahuna's migrations, and uses the copy."""
     copy = folder / "migrations"
     shutil.copytree(schema.MIGRATIONS, copy)
     newest = max(path.name.partition("_")[0] for path in (copy / "versions").glob("[0-9]*.py"))

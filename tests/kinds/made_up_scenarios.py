@@ -1,4 +1,4 @@
-"""The made-up kinds from their contract to an agent and to kowactl. Run by `test_made_up.py`, in its own process."""
+"""The made-up kinds from their contract to an agent and kowactl. Run by `test_made_up.py`, in its own process."""
 
 import json
 from collections.abc import Iterator
@@ -23,23 +23,23 @@ from tests.waiting import until
 
 @pytest.fixture(scope="module", autouse=True)
 def migrations(tmp_path_factory: pytest.TempPathFactory) -> None:
-    """Kahuna's, and one more."""
+    """Kahuna's migrations with that of the made-up kinds."""
     migration.migrate_with(tmp_path_factory.mktemp("schema"))
 
 
 @pytest.fixture
 def cloud(tmp_path: Path) -> Iterator[ControlPlane]:
-    with control_plane(tmp_path) as made:
-        yield made
+    with control_plane(tmp_path) as plane:
+        yield plane
 
 
 @pytest.fixture
 def site(cloud: ControlPlane) -> Site:
-    """A site with two hosts, whose agents are connected, and a farm called north."""
-    made = make_site(cloud)
-    made.connect_host(FakeHost())
+    """A site with a connected host and a farm called north."""
+    site = make_site(cloud)
+    site.connect_host(FakeHost())
     cloud.client.of(farm_pb2.Farm).create(farm_pb2.Farm(name="north"))
-    return made
+    return site
 
 
 def second_host(site: Site) -> tuple[str, FakeHost]:
@@ -59,24 +59,24 @@ def balancer(site: Site, name: str = "web", **fields: Any) -> Any:
 
 
 def names(worker: FakeHost, kind: str) -> list[str]:
-    """What an agent is told of a kind."""
+    """The names of the resources of a kind in an agent's slice."""
     wanted = [one for one in worker.wanted.values() if resources.noun_of(one.resource) == kind]
     return sorted(content(one).name for one in wanted)
 
 
-def test_the_migrations_make_its_tables(cloud: ControlPlane) -> None:
+def test_the_migrations_create_the_tables_of_the_code(cloud: ControlPlane) -> None:
     with cloud.kahuna.store.engine.connect() as connection:
         differences: list[Any] = compare_metadata(MigrationContext.configure(connection), SQLModel.metadata)
     assert differences == []
 
 
-def test_a_life(site: Site) -> None:
-    """Created, made by two agents, drained, changed, refused, deleted."""
+def test_a_balancer_from_its_creation_to_its_deletion(site: Site) -> None:
+    """Created, applied by two agents, refused, drained and deleted."""
     balancers, second = site.cloud.client.of(balancer_pb2.Balancer), second_host(site)
     host, other, worker = site.host.meta.id, *second
-    made = balancers.create(balancer(site, members=[{"kaktus": host, "weight": 7}, {"kaktus": other}]))
-    assert made.meta.state == meta_pb2.STATE_READY
-    assert [member.weight for member in made.members] == [7, 1]
+    created = balancers.create(balancer(site, members=[{"kaktus": host, "weight": 7}, {"kaktus": other}]))
+    assert created.meta.state == meta_pb2.STATE_READY
+    assert [member.weight for member in created.members] == [7, 1]
     assert (names(worker, "balancer"), names(worker, "farm")) == (["web"], ["north"])
     with pytest.raises(errors.KowaError, match="another balancer of its farm is called 'web'"):
         balancers.create(balancer(site, address="2001:db8::2"))
@@ -85,25 +85,37 @@ def test_a_life(site: Site) -> None:
     with pytest.raises(errors.KowaError, match="kaktus host-2 has 1 balancer: web; take it from web or delete"):
         site.client.kaktuses.begin_delete(other)
     with pytest.raises(errors.KowaError, match=r"kaktus: no kaktus has the id 'nobody'"):
-        balancers.begin("drain", made.meta.id, kaktus="nobody")
-    drained = balancers.begin("drain", made.meta.id, kaktus=other)
+        balancers.begin("drain", created.meta.id, kaktus="nobody")
+    drained = balancers.begin("drain", created.meta.id, kaktus=other)
     assert site.client.operations.wait(drained.operation_id, 10).phase == operation_pb2.PHASE_DONE
-    until(lambda: names(worker, "balancer") == [] and names(worker, "farm") == [], what="what left the second host")
+    until(
+        lambda: names(worker, "balancer") == [] and names(worker, "farm") == [], what="the removal from the second host"
+    )
     site.client.kaktuses.begin_update(site.client.kaktuses.get(other), [])
-    balancers.delete(made.meta.id, limit=10)
+    balancers.delete(created.meta.id, limit=10)
     assert list(balancers.list()) == []
     assert list(site.cloud.client.of(agent_pb2.Agent).list(filter='name = "agent-2"'))
 
 
-def test_kowactl_makes_one_without_json_and_by_names(site: Site) -> None:
+def test_kowactl_creates_a_balancer_without_json_and_by_names(site: Site) -> None:
     command = Kowactl(site.cloud.settings.api, site.cloud.key, (*PROGRAM, "kowactl"))
-    words = ("create", "--farm", "north", "--name", "web", "--address", "fd00::1", "--member", "kaktus=host-1,weight=3")
-    command.run("--insecure", "balancer", *words)
-    shown = json.loads(command.run("--insecure", "balancer", "get", "web", "-o", "json"))
-    assert (shown["members"][0]["weight"], shown["meta"]["state"]) == (3, "STATE_READY")
+    arguments = (
+        "create",
+        "--farm",
+        "north",
+        "--name",
+        "web",
+        "--address",
+        "fd00::1",
+        "--member",
+        "kaktus=host-1,weight=3",
+    )
+    command.run("--insecure", "balancer", *arguments)
+    printed = json.loads(command.run("--insecure", "balancer", "get", "web", "-o", "json"))
+    assert (printed["members"][0]["weight"], printed["meta"]["state"]) == (3, "STATE_READY")
     without = ("--without", "kaktus=host-1", "-o", "json")
     moved = command.run("--insecure", "balancer", "rebalance", "--farm", "north", *without)
     assert json.loads(moved) == {"moved": 1}
 
 
-assert kinds
+assert kinds, "the import registers the kinds"
