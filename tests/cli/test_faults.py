@@ -67,8 +67,8 @@ def test_a_command_waits_until_an_outage_ends(kowactl: Kowactl, fake: Fake) -> N
         assert next_line(following.stderr) == "Kahuna is unreachable; waiting for it\n"
         fake.unavailable = 0
         fake.finish()
-        made, stderr = following.communicate()
-    assert (following.returncode, made, stderr) == (0, "slow\n", "")
+        output, stderr = following.communicate()
+    assert (following.returncode, output, stderr) == (0, "slow\n", "")
 
 
 def test_an_outage_beyond_the_timeout_names_the_operation_that_goes_on(

@@ -22,7 +22,7 @@ def cloud(tmp_path: Path) -> Iterator[ControlPlane]:
 
 @pytest.fixture
 def site(cloud: ControlPlane) -> Site:
-    """A site whose host has not dialled in."""
+    """A site whose host has not connected."""
     return make_site(cloud)
 
 

@@ -67,7 +67,7 @@ class PausedHost(FakeHost):
             self.closed.set()
 
 
-def test_a_console_shows_what_was_printed_and_passes_keys_and_sizes(site: Site, viewers: list[Viewer]) -> None:
+def test_a_console_shows_output_and_passes_on_keys_and_sizes(site: Site, viewers: list[Viewer]) -> None:
     site.connect_host()
     web = site.client.instances.create(site.wanted("web"))
     first, second = open_viewer(site, viewers, web.meta.id), open_viewer(site, viewers, web.meta.id)

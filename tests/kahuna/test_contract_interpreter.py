@@ -44,14 +44,14 @@ def as_json(message: Message) -> dict[str, Any]:
 KIND = made_up().kinds["Balancer"]
 
 
-@pytest.mark.parametrize(("fields", "reason", "words"), [row[1:] for row in bad_input.REFUSED], ids=[
+@pytest.mark.parametrize(("fields", "reason", "message"), [row[1:] for row in bad_input.REFUSED], ids=[
     row[0] for row in bad_input.REFUSED
 ])  # fmt: skip
-def test_invalid_parts_are_refused_with_their_field_path(fields: dict[str, Any], reason: str, words: str) -> None:
+def test_invalid_parts_are_refused_with_their_field_path(fields: dict[str, Any], reason: str, message: str) -> None:
     with pytest.raises(Refusal) as refused:
         check_resource(balancer(**fields))
     assert refused.value.reason == reason
-    assert words in refused.value.message
+    assert message in refused.value.message
     assert len(refused.value.violations) == 1
 
 
@@ -129,7 +129,7 @@ def test_defaults_are_filled_in_in_parts() -> None:
 
 
 MASKS = [
-    # mask, refused with these words or taken
+    # mask, message of the refusal (empty: accepted)
     (["health.path", "labels"], ""),
     (["health"], ""),
     (["status"], "status is the server's to fill"),
@@ -148,15 +148,15 @@ MASKS = [
 ]
 
 
-@pytest.mark.parametrize(("mask", "words"), MASKS, ids=[",".join(mask) for mask, _ in MASKS])
-def test_a_mask_may_name_fields_of_single_parts_only(mask: list[str], words: str) -> None:
-    if not words:
+@pytest.mark.parametrize(("mask", "message"), MASKS, ids=[",".join(mask) for mask, _ in MASKS])
+def test_a_mask_may_name_fields_of_single_parts_only(mask: list[str], message: str) -> None:
+    if not message:
         assert fields_of_mask(KIND, balancer(), mask) == mask
         return
     with pytest.raises(Refusal) as refused:
         fields_of_mask(KIND, balancer(), mask)
     assert (refused.value.reason, refused.value.violations[0].field) == ("INVALID_ARGUMENT", "update_mask")
-    assert words in refused.value.message
+    assert message in refused.value.message
 
 
 def test_the_default_mask_has_the_set_fields_without_output_only_ones() -> None:

@@ -1,4 +1,4 @@
-"""Filters: what people write, also who come from other languages, means what they mean or is refused with a remedy."""
+"""Filters: syntax of other query languages either means the same here, or is refused with a remedy."""
 
 import pytest
 
@@ -11,8 +11,8 @@ from kowa.v2.operation_pb2 import Operation
 from kowa.v2.storage_pool_pb2 import StoragePool
 
 INSTANCE = schema_of(Instance())
-MEANS = [
-    # what is written                       what it asks
+VALID = [
+    # filter, conditions as field, operator, value
     ("", []),
     ("  ", []),
     ('name = "hello"', ["name", "=", "hello"]),
@@ -59,16 +59,16 @@ MEANS = [
 ]
 
 
-@pytest.mark.parametrize(("written", "asks"), MEANS, ids=[row[0] for row in MEANS])
-def test_what_is_written_is_what_is_asked(written: str, asks: list[str]) -> None:
-    assert conditions(written) == [Condition(*asks[at : at + 3]) for at in range(0, len(asks), 3)]
+@pytest.mark.parametrize(("text", "expected"), VALID, ids=[row[0] for row in VALID])
+def test_a_filter_is_parsed_into_its_conditions(text: str, expected: list[str]) -> None:
+    assert conditions(text) == [Condition(*expected[at : at + 3]) for at in range(0, len(expected), 3)]
 
 
 NO_NOT, NO_OR, NO_LISTS = "there is no NOT; write !=", "there is no OR; list once", "no parentheses and no lists"
 NO_WILDCARDS, NEEDS_QUOTES, NO_QUOTE = "no wildcards; : asks for a part", "needs quotes", "is no quote here"
 UNCLOSED, JOINED = "a quote is not closed, or stands within a value", "conditions are joined by AND"
 REFUSED = [
-    # what is written                       what is said of it
+    # filter, message
     ("hello", "can't be read at 'hello'; write conditions like name = \"web\" joined by AND"),
     ('"hello"', "can't be read at"),
     ("'hello' = name", "can't be read at"),
@@ -78,7 +78,7 @@ REFUSED = [
     ("name eq hello", "can't be read at"),
     ("[?name=='hello']", NO_LISTS),
     ("$.name = hello", "can't be read at"),
-    # Operators of others.
+    # Operators of other languages.
     ("name <> hello", "<> is no operator; write !="),
     ("name === hello", "'===' is no operator; use one of = != < <= > >= :"),
     ("name := hello", "':=' is no operator"),
@@ -95,7 +95,7 @@ REFUSED = [
     ("name = (a OR b)", NO_LISTS),
     ("name:(a b)", NO_LISTS),
     ("name = [a]", NO_LISTS),
-    # What denies, chooses and groups.
+    # Negation, alternatives and groups.
     ("NOT name = hello", NO_NOT),
     ("not name = hello", NO_NOT),
     ("-name:hello", NO_NOT),
@@ -155,19 +155,19 @@ REFUSED = [
 ]
 
 
-@pytest.mark.parametrize(("written", "says"), REFUSED, ids=[row[0] for row in REFUSED])
-def test_what_could_mean_something_else_is_refused_with_what_to_write(written: str, says: str) -> None:
+@pytest.mark.parametrize(("text", "message"), REFUSED, ids=[row[0] for row in REFUSED])
+def test_an_ambiguous_filter_is_refused_with_the_remedy(text: str, message: str) -> None:
     with pytest.raises(Refusal) as refused:
-        conditions(written)
+        conditions(text)
     (violation,) = refused.value.violations
     assert violation.field == "filter"
-    assert says in violation.description
+    assert message in violation.description
 
 
-def test_all_but_hello_spares_hello() -> None:
+def test_a_negated_condition_finds_all_other_resources() -> None:
     instances = [Instance(name="hello"), Instance(name="web")]
-    for written in ("name != 'hello'", 'name != "hello"', "name != hello", "name!='hello'"):
-        assert [instance.name for instance in instances if matcher(INSTANCE, written)(instance)] == ["web"], written
+    for text in ("name != 'hello'", 'name != "hello"', "name != hello", "name!='hello'"):
+        assert [instance.name for instance in instances if matcher(INSTANCE, text)(instance)] == ["web"], text
 
 
 LABELLED = [
@@ -175,7 +175,7 @@ LABELLED = [
     Instance(name="q", labels={"env": ""}),
 ]
 BY_LABEL = [
-    # what is written                       what it finds of p, q and r, which has none
+    # filter, the instances it finds of p, q and r, which has no labels
     ("labels.env = prod", "p"),
     ('labels.env != "prod"', "qr"),
     ("labels:env", "pq"),
@@ -192,26 +192,26 @@ BY_LABEL = [
 ]
 
 
-@pytest.mark.parametrize(("written", "found"), BY_LABEL, ids=[row[0] for row in BY_LABEL])
-def test_values_of_maps_are_asked_for_by_their_names(written: str, found: str) -> None:
+@pytest.mark.parametrize(("text", "found"), BY_LABEL, ids=[row[0] for row in BY_LABEL])
+def test_values_of_maps_are_filtered_by_their_names(text: str, found: str) -> None:
     instances = [*LABELLED, Instance(name="r", metadata={"motd": "x", 'a "b"': "y"})]
-    assert "".join(instance.name for instance in instances if matcher(INSTANCE, written)(instance)) == found
-    assert [instance.labels for instance in instances][2] == {}, "to ask for a label makes none"
+    assert "".join(instance.name for instance in instances if matcher(INSTANCE, text)(instance)) == found
+    assert [instance.labels for instance in instances][2] == {}, "filtering by a label does not create it"
 
 
-def test_a_colon_asks_for_a_part_of_texts_and_lists_and_for_all_of_the_rest() -> None:
+def test_a_colon_finds_parts_of_texts_and_lists_and_whole_other_values() -> None:
     small, large = Instance(name="web", vcpus=2, memory=1 << 30), Instance(name="Web-2", vcpus=12, memory=21 << 30)
-    for written, found in (
+    for text, found in (
         ("name:web", [small, large]),
         ("vcpus:2", [small]),
         ("memory:1G", [small]),
         ("power:unspecified", [small, large]),
     ):
-        assert [instance for instance in (small, large) if matcher(INSTANCE, written)(instance)] == found, written
+        assert [instance for instance in (small, large) if matcher(INSTANCE, text)(instance)] == found, text
     assert not matcher(schema_of(Operation()), "progress:1")(Operation(progress=10))
 
 
 def test_fractions_are_compared_as_numbers() -> None:
     pool = StoragePool(overcommit=1.5)
-    for written, found in (("overcommit = 1.5", True), ("overcommit > 1.25", True), ("overcommit < 1", False)):
-        assert matcher(schema_of(pool), written)(pool) is found, written
+    for text, found in (("overcommit = 1.5", True), ("overcommit > 1.25", True), ("overcommit < 1", False)):
+        assert matcher(schema_of(pool), text)(pool) is found, text

@@ -196,7 +196,7 @@ REFUSALS: list[tuple[str, Callable[[Site], object], str, str]] = [
     ("a name that is taken", create(region_pb2.Region, name="eu"), "NAME_TAKEN", "another region is called 'eu'"),
     ("a zone's name taken", create(zone_pb2.Zone, region=region, name="eu-a"), "NAME_TAKEN", "of its region"),
     ("a region that is not there", create(zone_pb2.Zone, region=NOBODY, name="x"), INVALID, "region: no"),
-    ("a machine's name", new_vm(name="Web_1"), INVALID, "name: 'Web_1' is no DNS label"),
+    ("an instance's name", new_vm(name="Web_1"), INVALID, "name: 'Web_1' is no DNS label"),
     ("no memory", new_vm(memory=0), INVALID, "memory: is required"),
     ("no CPU", new_vm(vcpus=0), INVALID, "vcpus: is required"),
     ("100 PB of memory", new_vm(memory=100 * PB), "NO_HOST", "has 15 GiB of 16 GiB of memory free, 88.8 PiB asked"),

@@ -17,7 +17,7 @@ from tests.waiting import until
 
 
 class Backup:
-    """A copy of a control plane's database, made while Kahuna is stopped."""
+    """A copy of a control plane's database, taken while Kahuna is stopped."""
 
     def __init__(self, cloud: ControlPlane) -> None:
         self._cloud = cloud
