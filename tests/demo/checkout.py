@@ -27,7 +27,7 @@ KINDS = (
 
 @dataclass(frozen=True)
 class Output:
-    """What a command printed in a terminal, and its exit code."""
+    """The output of a command in a terminal, and its exit code."""
 
     text: str
     code: int

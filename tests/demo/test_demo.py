@@ -33,7 +33,7 @@ def test_the_console_shows_output_takes_keys_and_is_left_by_a_key(checkout: Chec
     assert code == 0
 
 
-def test_a_second_run_finds_the_first_and_loses_nothing(checkout: Checkout) -> None:
+def test_a_second_make_demo_changes_nothing(checkout: Checkout) -> None:
     before = checkout.run(". .demo/env; .venv/bin/kowactl instance list -o json")
     pids = checkout.pids()
     checkout.run("make demo")
@@ -41,14 +41,14 @@ def test_a_second_run_finds_the_first_and_loses_nothing(checkout: Checkout) -> N
     assert checkout.run(". .demo/env; .venv/bin/kowactl instance list -o json") == before
 
 
-def test_killed_whole_it_comes_back(checkout: Checkout) -> None:
-    everything = [str(pid) for pids in checkout.pids().values() for pid in pids]
-    checkout.run(f"kill -9 {' '.join(everything)}")
+def test_a_demo_comes_back_after_all_its_processes_are_killed(checkout: Checkout) -> None:
+    all_pids = [str(pid) for pids in checkout.pids().values() for pid in pids]
+    checkout.run(f"kill -9 {' '.join(all_pids)}")
     output = checkout.run("make demo")
     assert "hello  running" in output
 
 
-def test_what_was_pulled_runs_and_has_migrated(checkout: Checkout) -> None:
+def test_make_demo_runs_a_pulled_version_and_its_migration(checkout: Checkout) -> None:
     versions = checkout.folder / "server/kahuna/store/migrations/versions"
     newest = max(path.name[:4] for path in versions.glob("[0-9]*.py"))
     pulled = versions / "9999_pulled.py"
@@ -66,6 +66,6 @@ def test_what_was_pulled_runs_and_has_migrated(checkout: Checkout) -> None:
     assert checkout.ids_by_kind() == ids
 
 
-def test_nothing_is_left_on_the_machine(checkout: Checkout) -> None:
+def test_make_down_leaves_nothing(checkout: Checkout) -> None:
     checkout.run("make -s down")
     assert checkout.run("make -s leftovers") == "nothing is left\n"

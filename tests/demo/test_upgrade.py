@@ -125,7 +125,7 @@ def test_the_new_kowactl_works_on_older_resources(demo: Demo) -> None:
     assert checkout.domains() == [f"kowa-{id_}" for id_ in checkout.ids_by_kind(["instance"])["instance"]]
 
 
-def test_a_second_run_changes_nothing(demo: Demo) -> None:
+def test_a_second_make_demo_changes_nothing(demo: Demo) -> None:
     checkout = demo.checkout
     before = checkout.pids(), checkout.ids_by_kind(ALL_KINDS), checkout.kowactl("instance get hello -o json")
     checkout.run("make demo")

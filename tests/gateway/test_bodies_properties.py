@@ -166,7 +166,7 @@ def test_known_fields_pass_and_unknown_or_repeated_ones_are_refused(
 
 
 @pytest.mark.parametrize("binding", BINDINGS)
-def test_a_query_parameter_is_refused_if_given_elsewhere_too(recorded: Recording, binding: str) -> None:
+def test_a_query_parameter_given_twice_or_elsewhere_is_refused(recorded: Recording, binding: str) -> None:
     method, http = BINDINGS[binding]
     bound = re.findall(r"{(.*?)}", http.path)
     path = re.sub("{.*?}", "x", http.path)

@@ -77,7 +77,9 @@ def test_grpc_web(gateway: Gateway, kahuna: Kahuna) -> None:
     assert b"grpc-status:0" in response.content[5 + length :]
 
 
-def test_a_console_for_a_browser(gateway: Gateway, rest: httpx.Client, wanted_instance: instance_pb2.Instance) -> None:
+def test_a_console_works_in_rest_and_grpc_web(
+    gateway: Gateway, rest: httpx.Client, wanted_instance: instance_pb2.Instance
+) -> None:
     """In REST each line of the stream is a JSON message; gRPC-Web calls the same methods."""
     with Client(gateway.plain.removeprefix("http://"), key=rest.headers["authorization"][7:], insecure=True) as client:
         web = client.of(instance_pb2.Instance).create(wanted_instance).meta.id

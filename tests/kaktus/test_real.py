@@ -105,7 +105,7 @@ def test_a_restart_of_the_agent_leaves_instances_running(host: Host, wanted: Sli
     assert await_boot(host).count("kowabunga: ready") == 1
 
 
-def test_a_killed_agent_picks_up_where_it_was(host: Host, wanted: Slice) -> None:
+def test_a_killed_agent_goes_on_after_its_restart(host: Host, wanted: Slice) -> None:
     with host.agent() as agent:
         agent.send(wanted.objects)
         agent.until(WEB, lambda report: report.outcome == fleet_pb2.OUTCOME_WORKING)
@@ -149,7 +149,7 @@ def test_a_guest_that_panics_is_started_again(host: Host, wanted: Slice) -> None
         await_boot(host, 2)
 
 
-def test_a_guest_that_panics_while_libvirt_is_away_is_started_again(host: Host, wanted: Slice) -> None:
+def test_a_guest_that_panics_while_libvirt_is_down_is_started_again(host: Host, wanted: Slice) -> None:
     with host.agent() as agent:
         send_until_running(agent, wanted)
         await_boot(host)

@@ -53,7 +53,7 @@ def open_operations(stack: Stack) -> list[str]:
 
 
 def differences(stack: Stack) -> list[str]:
-    """What is on one side only, by the pair of sets that differs."""
+    """The items on one side only, by the pair of sets that differs."""
     instances = stack.list(instance_pb2.Instance)
     adapters = stack.list(adapter_pb2.Adapter)
     pools = stack.list(storage_pool_pb2.StoragePool)

@@ -62,7 +62,7 @@ def test_kahuna_and_the_host_are_equal_after_a_storm(site: Site, capsys: pytest.
     killer = Killer(stack, SEED)
     subnet = site.subnet(site.vnet("storm"), "10.9.0.0/24")
     alive: list[Parts] = []
-    begun = time.monotonic()
+    started = time.monotonic()
     with killer.at_work():
         for number in range(INSTANCES):
             while alive and (len(alive) == MAX_GUESTS or chooser.random() < 0.5):
@@ -76,7 +76,7 @@ def test_kahuna_and_the_host_are_equal_after_a_storm(site: Site, capsys: pytest.
             alive.append(parts(site, subnet, f"m{number}"))
     consistency.await_equal(stack, CONVERGE_TIMEOUT_S)
     with capsys.disabled():
-        took = f"{time.monotonic() - begun:.0f} s, killed {killer.killed}"
+        took = f"{time.monotonic() - started:.0f} s, killed {killer.killed}"
         print(f"\n  KOWA_SEED={SEED} KOWA_STORM={INSTANCES}: {took}")  # noqa: T201
     kept = sorted(instance.meta.id for instance, _, _ in alive)
     assert sorted(stack.host.virsh("list", "--uuid").split()) == kept

@@ -1,4 +1,4 @@
-"""What users do with a cloud: each workflow makes its requests and returns the condition that they are fulfilled."""
+"""Workflows of cloud users: each makes its requests and returns the condition that they are fulfilled."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, field

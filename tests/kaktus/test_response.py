@@ -88,7 +88,7 @@ def _cases() -> list[tuple[str, str]]:
 
 
 @pytest.mark.parametrize(("request_", "expected"), _cases())
-def test_a_request_of_web(request_: str, expected: str) -> None:
+def test_the_response_to_a_request_of_web(request_: str, expected: str) -> None:
     response = response_to(request_)
     text = response.body.decode().replace(id_of("web"), "WEB").strip().replace("\n", " ")
     assert f"{response.status} {text}" == expected
