@@ -123,8 +123,13 @@ class Store:
         """Starts a task that `close` waits for."""
         task = asyncio.create_task(work)
         self._pending.add(task)
-        task.add_done_callback(self._pending.discard)
+        task.add_done_callback(self._ended)
         return task
+
+    def _ended(self, task: asyncio.Task[Any]) -> None:
+        self._pending.discard(task)
+        if not task.cancelled():
+            task.exception()  # retrieved: when the caller was cancelled, nobody else does, and asyncio would log it
 
     async def _run(self, work: Callable[[Transaction], Result]) -> Result:
         loop = asyncio.get_running_loop()
