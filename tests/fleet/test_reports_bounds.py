@@ -36,6 +36,7 @@ class Transactions:
         self.order: list[str] = []
         self.pending: dict[Any, Any] = {}
         self.waiting: Mapping[str, int] = {}
+        self.collected: set[reports.Reports] = set()
         store, put = reports._store, reports.Reports.put
 
         def record_store(tx: Transaction, kinds: Kinds, pending: Sequence[reports.Pending]) -> None:
@@ -45,6 +46,7 @@ class Transactions:
 
         def record_put(collected: reports.Reports, session: Session, message: Any) -> None:
             put(collected, session, message)
+            self.collected.add(collected)
             self.pending, self.waiting = collected._pending, collected._waiting
 
         monkeypatch.setattr(reports, "_store", record_store)
@@ -252,6 +254,56 @@ def test_an_ack_that_cannot_be_stored_does_not_prevent_others(
         agents = site.client.of(agent_pb2.Agent)
         until(lambda: agents.get(site.agent.meta.id).status.held_revision, what="the other's ack")
     assert [entry["agent"] for entry in logged if entry["event"] == "ack.failed"] == [spare.meta.id]
+
+
+def test_a_single_report_that_cannot_be_stored_at_once_is_tried_again(
+    site: Site, dial: Dial, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stream = signed_in(site, dial)
+    until(lambda: site.client.agents.get(site.agent.meta.id).status.held_revision, what="the ack")
+    report, failed = Transaction.report, list[str]()
+
+    def fail_once(tx: Transaction, kind: str, message: Any) -> Any:
+        if kind == "Template" and not failed:
+            failed.append(message.meta.id)
+            raise OSError("no such luck")
+        return report(tx, kind, message)
+
+    monkeypatch.setattr(Transaction, "report", fail_once)
+    stream.send(reports=template_reports([site.template.meta.id]))
+    until(lambda: ready(site, [site.template.meta.id]), what="the report, stored by the second attempt")
+    assert failed == [site.template.meta.id]
+
+
+def test_an_ack_is_stored_before_waiting_reports_and_agents_are_locked_last(
+    site: Site, dial: Dial, transactions: Transactions, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Who changes a host locks it before its agent: the other way round, each would wait for the other."""
+    monkeypatch.setattr(reports, "MAX_TRANSACTION_SIZE", 5)
+    made = templates(site, 30)
+    stream = signed_in(site, dial)
+    until(lambda: site.client.agents.get(site.agent.meta.id).status.held_revision, what="the ack")
+    report, stored = Transaction.report, list[str]()
+
+    def record(tx: Transaction, kind: str, message: Any) -> Any:
+        stored.append(kind)
+        return report(tx, kind, message)
+
+    monkeypatch.setattr(Transaction, "report", record)
+    transactions.block()
+    stream.send(reports=template_reports(made))
+    until(lambda: len(transactions.pending) == 25, what="one round under way and five that wait")
+    (collected,) = transactions.collected
+    waiting = dict(transactions.waiting)
+
+    async def ack() -> None:
+        collected.put(site.cloud.kahuna.fleet.sessions[site.agent.meta.id], fleet_pb2.Ack(refusal="no"))
+
+    site.cloud.loop.run(ack())
+    assert transactions.waiting == waiting, "acks count against no limit of reports"
+    transactions.unblock()
+    until(lambda: ready(site, made), what="all that was reported")
+    assert stored[:10] == [*["Template"] * 9, "Agent"]
 
 
 def test_a_connection_without_a_call_is_closed(site: Site, dial: Dial, monkeypatch: pytest.MonkeyPatch) -> None:

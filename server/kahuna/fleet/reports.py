@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 from collections import Counter
 from collections.abc import Iterable
+from functools import partial
 from itertools import accumulate, islice
 
 import structlog
@@ -41,7 +42,8 @@ class Reports:
 
     def __init__(self, store: Store, kinds: Kinds) -> None:
         self._store, self._kinds = store, kinds
-        # By agent and id. Stored in the order of arrival, so that no agent delays another.
+        # By agent and id. Stored in the order of arrival, so that no agent delays another; acks before reports.
+        self._acks: dict[tuple[str, str], Pending] = {}
         self._pending: dict[tuple[str, str], Pending] = {}
         self._waiting: Counter[str] = Counter()
         self._woken = asyncio.Event()
@@ -66,36 +68,39 @@ class Reports:
     def put(self, session: Session, message: fleet_pb2.Report | fleet_pb2.Ack) -> None:
         """Takes a report, or the ack of a batch (stored, or refused with a reason)."""
         key = session.agent, _id(message)
-        before = self._pending.get(key)
-        self._waiting[session.agent] += message.ByteSize() - (before[1].ByteSize() if before else 0)
-        self._pending[key] = session, message
+        if isinstance(message, fleet_pb2.Ack):
+            self._acks[key] = session, message
+        else:
+            before = self._pending.get(key)
+            self._waiting[session.agent] += message.ByteSize() - (before[1].ByteSize() if before else 0)
+            self._pending[key] = session, message
         self._woken.set()
 
     async def _take(self) -> list[Pending]:
         """Removes and returns the next messages to store."""
-        pending = [self._pending.pop(key) for key in list(islice(self._pending, MAX_TRANSACTION_SIZE))]
+        acks = [self._acks.pop(key) for key in list(islice(self._acks, MAX_TRANSACTION_SIZE))]
+        pending = [self._pending.pop(key) for key in list(islice(self._pending, MAX_TRANSACTION_SIZE - len(acks)))]
         for session, message in pending:
             self._waiting[session.agent] -= message.ByteSize()
         self._waiting = +self._waiting
-        if not self._pending:
+        if not self._pending and not self._acks:
             self._woken.clear()
         async with self._stored:
             self._stored.notify_all()
-        return pending
+        return acks + pending
 
     async def _commit(self, pending: list[Pending]) -> None:
         """Stores all in one transaction or, if that fails, each in its own, so that one bad message loses no other."""
         try:
-            await self._store.persist(lambda tx: _store(tx, self._kinds, pending))
+            await self._store.persist(partial(_store, kinds=self._kinds, pending=pending))
         except Exception as error:
-            if len(pending) > 1:
-                log.error("reports.failed", count=len(pending), exc_info=error)
-                for item in pending:
-                    await self._commit([item])
-            else:
-                ((session, message),) = pending
-                event = "ack.failed" if isinstance(message, fleet_pb2.Ack) else "report.failed"
-                log.error(event, agent=session.agent, id=_id(message), exc_info=error)
+            log.error("reports.failed", count=len(pending), exc_info=error)
+            for session, message in pending:  # also a single one: a second attempt may succeed
+                try:
+                    await self._store.persist(partial(_store, kinds=self._kinds, pending=[(session, message)]))
+                except Exception as again:
+                    event = "ack.failed" if isinstance(message, fleet_pb2.Ack) else "report.failed"
+                    log.error(event, agent=session.agent, id=_id(message), exc_info=again)
 
 
 def _id(message: fleet_pb2.Report | fleet_pb2.Ack) -> str:
@@ -142,20 +147,20 @@ def _cut_host(packed: any_pb2.Any) -> None:
 def _store(tx: Transaction, kinds: Kinds, pending: Iterable[Pending]) -> None:
     gone: dict[tuple[str, str], list[str]] = {}
     current = {session for session in {session for session, _ in pending} if _is_current(tx, session)}
-    # Every transaction that locks several rows does so in the same order.
-    for session, message in sorted(pending, key=lambda item: (_id(item[1]), item[0].agent)):
-        if session not in current:
-            continue
+    # Every transaction that locks several rows locks resources by their ids first, then agents.
+    ordered = sorted((item for item in pending if item[0] in current), key=lambda item: (_id(item[1]), item[0].agent))
+    for session, message in ordered:
+        if isinstance(message, fleet_pb2.Report) and (kind := _apply(tx, kinds, session, message)):
+            gone.setdefault((kind, message.id), []).append(session.agent)
+    for (kind, id_), agents in gone.items():
+        deletion.confirm_gone(tx, kind, id_, agents)
+    for session, message in ordered:
         if isinstance(message, fleet_pb2.Ack):
             with contextlib.suppress(Refusal):  # the agent's row may have been removed
                 agent = tx.lock(agent_pb2.Agent, session.agent)
                 agent.status.held_revision = session.held_revision
                 agent.status.refusal = message.refusal[:MAX_TEXT_CHARS]
                 tx.report("Agent", agent)
-        elif kind := _apply(tx, kinds, session, message):
-            gone.setdefault((kind, message.id), []).append(session.agent)
-    for (kind, id_), agents in gone.items():
-        deletion.confirm_gone(tx, kind, id_, agents)
 
 
 def _is_current(tx: Transaction, session: Session) -> bool:
