@@ -277,6 +277,21 @@ def test_a_restarted_agent_sends_its_stored_objects_as_holdings(site: Site, tmp_
 
 
 @pytest.mark.slow
+def test_operations_say_that_a_host_is_back_though_no_silence_can_be_stored(
+    site: Site, dial: Dial, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def fail(*_: object) -> None:
+        raise OSError("no such luck")
+
+    monkeypatch.setattr(fleet.Fleet, "_update_stale", fail)
+    waiting = site.volume("data").operation_id
+    assert site.client.operations.get(waiting).message.startswith("HOST_OFFLINE")
+    signed_in = dial(site.secret)
+    signed_in.sign_in()
+    until(lambda: not site.client.operations.get(waiting).message, what="the word that its host is back")
+
+
+@pytest.mark.slow
 def test_a_silent_agent_is_stale_until_it_sends_again(site: Site, dial: Dial, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(fleet, "STALE_AFTER_S", 1.0)
     monkeypatch.setattr(session, "HEARTBEAT_INTERVAL_S", 0.1)

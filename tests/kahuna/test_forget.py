@@ -1,10 +1,12 @@
 """Forgetting a lost host: everything that waits for it is released, and nothing else."""
 
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from sqlmodel import Session, select
 
+from kahuna.kinds.agent import nodes_of
 from kahuna.kinds.command import Command
 from kowa import contract, errors
 from kowa.v2 import agent_pb2, kaktus_pb2, kiwi_pb2, meta_pb2, operation_pb2, vnet_pb2
@@ -96,6 +98,19 @@ def test_a_deleted_host_can_be_forgotten_and_nothing_remains(lost: Site) -> None
     assert not list(client.operations.list(filter="phase = PHASE_RUNNING"))
 
 
+def test_a_change_of_what_is_being_deleted_is_refused_for_that_whatever_its_etag(lost: Site) -> None:
+    (web,) = lost.client.instances.list()
+    web.meta.etag, web.description = "0" * 16, "new"
+    with pytest.raises(errors.KowaError) as refused:
+        lost.client.instances.begin_update(web, ["description"])
+    assert refused.value.reason == "DELETING"
+
+
+def test_a_node_that_another_transaction_removes_meanwhile_serves_nobody() -> None:
+    reader: Any = SimpleNamespace(sources=lambda *_: {"removed"}, find=lambda *_: None)
+    assert list(nodes_of(reader, "agent")) == []
+
+
 def test_a_forgotten_host_gets_no_instances_and_waiting_operations_say_why(cloud: ControlPlane) -> None:
     site = make_site(cloud)
     agent = cloud.dial(site.secret, FakeHost())
@@ -150,6 +165,19 @@ def test_two_members_of_a_kiwi_with_one_underlay_address_are_refused(cloud: Cont
     message = r"members\[3\].underlay_address: fd00::1 is the address of members\[0\], too; give each member its own"
     with pytest.raises(errors.Invalid, match=message):
         site.client.of(kiwi_pb2.Kiwi).begin_create(wanted)
+    members[3].underlay_address = "fd00::2"
+    wanted = kiwi_pb2.Kiwi(region=site.region.meta.id, name="kiwi-1", members=members)
+    kiwi = site.client.of(kiwi_pb2.Kiwi).create(wanted)
+    # As one that was stored before this was checked.
+    kiwi.members[3].underlay_address = "fd00::1"
+    cloud.loop.run(cloud.kahuna.store.run(lambda tx: tx.put("Kiwi", kiwi)))
+    kiwi.meta.etag, kiwi.labels["tier"] = "", "edge"
+    changed = site.client.of(kiwi_pb2.Kiwi).begin_update(kiwi, ["labels", "members"]).resource
+    assert (dict(changed.labels), list(changed.members)) == ({"tier": "edge"}, list(kiwi.members))
+    kiwi.meta.etag = ""
+    kiwi.members[2].underlay_address = "fd00::2"
+    with pytest.raises(errors.Invalid, match=message):
+        site.client.of(kiwi_pb2.Kiwi).begin_update(kiwi, ["members"])
 
 
 def test_commands_for_a_forgotten_host_end_as_unknown_or_expired(cloud: ControlPlane) -> None:

@@ -6,10 +6,12 @@ import pytest
 from sqlmodel import Session, col, select
 
 from kahuna.domain import lifecycle
+from kahuna.kinds import tracking
 from kahuna.store.tables import Audit
+from kahuna.store.transaction import Transaction
 from kowa import contract, errors
 from kowa.fleet.v1 import fleet_pb2
-from kowa.v2 import instance_pb2, meta_pb2, operation_pb2, region_pb2, template_pb2
+from kowa.v2 import agent_pb2, instance_pb2, meta_pb2, operation_pb2, region_pb2, template_pb2
 from tests.control_plane import ControlPlane, FakeHost
 from tests.fleet_resources import edited
 from tests.site import Site, make_site
@@ -54,6 +56,34 @@ def test_an_operation_waits_while_its_host_is_offline(site: Site) -> None:
     until(lambda: phase_and_reason(site, stop) == (RUNNING, ""), what="the operation to run again")
     busy.frozen.clear()
     assert site.client.operations.wait(stop, 60).phase == DONE
+
+
+def test_only_what_concerns_the_agents_that_have_come_or_gone_is_explained_anew(
+    site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    waiting = site.volume("data").operation_id
+    spare, _ = site.cloud.agent("agent-2")
+    host = site.cloud.host(site.zone, "host-2", spare.meta.id)
+    explained: list[set[str]] = []
+    obstacle = tracking._obstacle
+
+    def record(tx: Transaction, agents: set[str]) -> str:
+        explained.append(agents)
+        return obstacle(tx, agents)
+
+    def explain(agent: agent_pb2.Agent) -> None:
+        site.cloud.loop.run(
+            site.cloud.kahuna.store.run(lambda tx: tracking.explain_waiting(tx, agents={agent.meta.id}))
+        )
+
+    monkeypatch.setattr(tracking, "_obstacle", record)
+    explain(spare)
+    host.agent = ""
+    site.client.kaktuses.begin_update(host, ["agent"])
+    assert {site.agent.meta.id} not in explained
+    explain(site.agent)
+    assert {site.agent.meta.id} in explained
+    assert phase_and_reason(site, waiting) == (WAITING, "HOST_OFFLINE")
 
 
 def test_a_running_operation_has_a_deadline_by_its_method(site: Site) -> None:

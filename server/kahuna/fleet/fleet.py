@@ -35,7 +35,7 @@ class Fleet:
     def __init__(self, store: Store) -> None:
         self.store = store
         self.sessions: dict[str, Session] = {}
-        self._streams_changed = False
+        self._changed_streams: set[str] = set()  # of agents that have connected or gone
         store.view.follow(self._follow)
 
     @contextlib.asynccontextmanager
@@ -76,13 +76,11 @@ class Fleet:
             if now - before > STALE_AFTER_S / 2:
                 # This process itself was suspended: messages that came meanwhile have not been read yet.
                 continue
-            try:
-                await self._update_stale(now)
-                if self._streams_changed:
-                    self._streams_changed = False
-                    await self.store.persist(tracking.explain_waiting)
-            except Exception as error:  # Error boundary: the next round may succeed
-                log.error("streams.not_updated", exc_info=error)
+            for update in (partial(self._update_stale, now), self._update_waiting):
+                try:
+                    await update()
+                except Exception as error:  # Error boundary: the next round may succeed
+                    log.error("streams.not_updated", exc_info=error)
 
     async def _update_stale(self, now: float) -> None:
         changed = [it for it in self.sessions.values() if it.stale != (now - it.last_message_at > STALE_AFTER_S)]
@@ -97,6 +95,11 @@ class Fleet:
 
         if changed:
             await self.store.persist(work)
+
+    async def _update_waiting(self) -> None:
+        changed, self._changed_streams = self._changed_streams, set()
+        if changed:
+            await self.store.persist(partial(tracking.explain_waiting, agents=changed))
 
     async def _open(self, agent: str, token: str, version: str) -> Session:
         def work(tx: Transaction) -> int:
@@ -141,8 +144,8 @@ class Fleet:
                 for session in self.sessions.values():
                     if session.token == id_:
                         session.end(REVOKED)
-            if isinstance(before, agent_pb2.Agent) and isinstance(after, agent_pb2.Agent):
-                self._streams_changed |= before.status.stream != after.status.stream
+            if len({agent.status.stream for agent in (before, after) if isinstance(agent, agent_pb2.Agent)}) > 1:
+                self._changed_streams.add(id_)
             if isinstance(after, operation_pb2.Operation) and before is None and after.command:
                 for agent in reach_of_kinds().holders(self.store.view, after.target_kind, after.target):
                     if agent in self.sessions:

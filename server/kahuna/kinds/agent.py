@@ -52,4 +52,5 @@ def nodes_of(reader: View | Transaction, agent: str) -> Iterator[tuple[str, Any]
     """Yields the nodes that an agent serves, each with its kind."""
     for kind, field in _AGENTS_OF_NODES.items():
         for id_ in sorted(reader.sources(kind, field, {agent})):
-            yield kind, reader.find(kind, id_)
+            if node := reader.find(kind, id_):  # another transaction may have removed it meanwhile
+                yield kind, node

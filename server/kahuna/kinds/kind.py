@@ -17,6 +17,7 @@ from kahuna.domain.reach import AGENT
 from kahuna.domain.validation import check_resource, normalize
 from kahuna.kinds import command, deletion, tracking
 from kahuna.kinds.console import Consoles
+from kahuna.kinds.reach import reach_of_kinds
 from kahuna.kinds.tracking import Cause
 from kahuna.kinds.verbs import Form, form_of
 from kahuna.security.identity import ScopedView
@@ -135,7 +136,7 @@ class Kind(Generic[M]):
 
     def update(self, tx: Transaction, cause: Cause, sent: M, paths: Collection[str]) -> Outcome[M]:
         """Changes the fields at `paths` of the resource with `meta.id`. If `meta.etag` is set, it must be current."""
-        before = self._unmarked(tx, cause, meta(sent).id, meta(sent).etag)
+        before = self._visible(tx, cause, meta(sent).id, meta(sent).etag, unmarked=True)
         after = copy_of(before)
         apply_mask(after, sent, paths)
         normalize(after)
@@ -193,8 +194,7 @@ class Kind(Generic[M]):
     def carry_out(self, tx: Transaction, cause: Cause, verb: str, id_: str, request: Any = None) -> Outcome[M]:
         """Carries out a verb, or has its agent do so. A new state makes an agent that had given up try again."""
         method = self.verb(verb)
-        find = self._visible if form_of(method) is Form.STATE_WHEN_DELETING else self._unmarked
-        before = find(tx, cause, id_)
+        before = self._visible(tx, cause, id_, unmarked=form_of(method) is not Form.STATE_WHEN_DELETING)
         if form_of(method) is Form.COMMAND:
             return Outcome(before, command.begin(tx, cause, self.name, before, method(request)))
         after = copy_of(before)
@@ -225,6 +225,8 @@ class Kind(Generic[M]):
         return tx.find(kind, id_, lock) if id_ else None
 
     def _put(self, tx: Transaction, cause: Cause, before: M, after: M, *, retry: bool = False) -> Outcome[M]:
+        former = {agent for _, kind, agent in new_references(after, before) if kind == AGENT}
+        theirs = {id_ for agent in former for _, id_ in reach_of_kinds().slice(tx, agent)}
         changed = tx.put(self.name, after)
         if retry and meta(changed).generation == meta(before).generation:
             changed = cast(M, tx.increment_generation(self.name, meta(before).id))
@@ -235,27 +237,23 @@ class Kind(Generic[M]):
             operation = tracking.begin(tx, cause, self.name, changed)
         else:
             operation = tracking.record(tx, cause, self.name, changed, operation_pb2.PHASE_DONE)
-        if any(kind == AGENT for _, kind, _ in new_references(changed, before)):  # nothing waits for the former agent
-            tracking.explain_waiting(tx)
+        if former:  # nothing waits for them any more
+            tracking.explain_waiting(tx, targets=theirs)
             deletion.sweep_marked(tx)
         return Outcome(changed, operation)
 
-    def _visible(self, tx: Transaction, cause: Cause, id_: str, etag: str = "") -> M:
+    def _visible(self, tx: Transaction, cause: Cause, id_: str, etag: str = "", *, unmarked: bool = False) -> M:
         """Returns a resource, locked for a change. Raises Refusal NOT_FOUND also for one hidden from the caller."""
         found = tx.get(self.name, id_)
         if not cause.scope.sees(self.name, found):
             raise not_found(self.described.command, id_)
+        if unmarked and meta(found).HasField("delete_time"):
+            raise Refusal("DELETING", f"{self.described.command} {id_} is being deleted; it can't be changed any more")
         current = meta(found).etag
         if etag and etag != current:
             reason = f"the etag is {current}, not {etag}: it was changed meanwhile; read it and try again"
             raise Refusal("ETAG_MISMATCH", reason)
         return cast(M, found)
-
-    def _unmarked(self, tx: Transaction, cause: Cause, id_: str, etag: str = "") -> M:
-        resource = self._visible(tx, cause, id_, etag)
-        if meta(resource).HasField("delete_time"):
-            raise Refusal("DELETING", f"{self.described.command} {id_} is being deleted; it can't be changed any more")
-        return resource
 
     def _lock_references(self, tx: Transaction, cause: Cause, resource: Message, before: M | None = None) -> None:
         """Locks the resources that a resource or request newly names. Raises Refusal on the field of a missing one."""

@@ -31,7 +31,8 @@ class Kiwis(Kind[kiwi_pb2.Kiwi], table=Kiwi):
 
     def before_update(self, tx: Transaction, before: kiwi_pb2.Kiwi, after: kiwi_pb2.Kiwi) -> None:
         check_agents(tx, after, before)
-        _check_members(tx, after)
+        if after.members != before.members:  # those stored before a check was made are left alone
+            _check_members(tx, after)
 
 
 def _check_members(tx: Transaction, kiwi: kiwi_pb2.Kiwi) -> None:

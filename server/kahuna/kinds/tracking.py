@@ -1,5 +1,6 @@
 """Operations in transactions: started with a change, advanced by reports, ended."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any, cast
 
@@ -7,6 +8,7 @@ from google.protobuf.message import Message
 from sqlmodel import Field, col, select
 
 from kahuna.domain import lifecycle
+from kahuna.domain.reach import Ids, Member
 from kahuna.kinds.reach import reach_of_kinds
 from kahuna.security.identity import EVERYTHING, Scope
 from kahuna.store.resource import CONTRACT, TABLES, Resource, message_of, meta
@@ -59,7 +61,7 @@ def record(
     if phase in lifecycle.OPEN:
         timeout_s = lifecycle.WORK_TIMEOUTS_S.get(cause.method, lifecycle.DEFAULT_WORK_TIMEOUT_S)
         operation.deadline.FromMicroseconds(tx.now + timeout_s * 1_000_000)
-        obstacle = _obstacle(tx, kind, target)
+        obstacle = _obstacle(tx, _agents(tx, _with_parts(tx, kind, meta(target).id)))
         if obstacle:
             operation.phase, operation.message = operation_pb2.PHASE_WAITING, obstacle
     else:
@@ -96,16 +98,19 @@ def advance(tx: Transaction, target: Message, message: str, *, waiting: bool, pr
         tx.put("Operation", operation)
 
 
-def explain_waiting(tx: Transaction) -> None:
-    """Updates the messages of waiting operations after agents have connected or gone."""
+def explain_waiting(tx: Transaction, *, agents: Ids = frozenset(), targets: Ids = frozenset()) -> None:
+    """Updates the messages of open operations that concern agents which have connected or gone, or these targets."""
     rows = tx.session.exec(select(Operation).where(col(Operation.phase).in_(lifecycle.OPEN))).all()
     for row in rows:
         operation = message_of("Operation", row)
         assert isinstance(operation, operation_pb2.Operation)
-        target = tx.find(operation.target_kind, operation.target)
-        if target is None:
+        if tx.find(operation.target_kind, operation.target) is None:
             continue
-        obstacle = _obstacle(tx, operation.target_kind, target)
+        members = _with_parts(tx, operation.target_kind, operation.target)
+        concerned = _agents(tx, members)
+        if concerned.isdisjoint(agents) and targets.isdisjoint(id_ for _, id_ in members):
+            continue
+        obstacle = _obstacle(tx, concerned)
         if obstacle != operation.message and (obstacle or operation.message.startswith(_UNREACHED)):
             operation.phase = operation_pb2.PHASE_WAITING if obstacle else operation_pb2.PHASE_RUNNING
             operation.message = obstacle
@@ -160,12 +165,19 @@ def _audit(tx: Transaction, cause: Cause, operation: operation_pb2.Operation) ->
     tx.session.add(row)
 
 
-def _obstacle(tx: Transaction, kind: str, target: Message) -> str:
-    """Returns the text why the target's agents do nothing for now; empty if they can."""
-    id_ = meta(target).id
+def _with_parts(tx: Transaction, kind: str, id_: str) -> list[Member]:
+    """Returns a resource and its parts."""
     noun, kinds_of_parts = CONTRACT.kinds[kind].noun, [part for part, table in TABLES.items() if table.part_of == kind]
-    parts = [(part, found) for part in kinds_of_parts for found in tx.sources(part, noun, {id_})]
-    agents = set().union(*(reach_of_kinds().agents(tx, *member) for member in ((kind, id_), *parts)))
+    return [(kind, id_), *((part, found) for part in kinds_of_parts for found in tx.sources(part, noun, {id_}))]
+
+
+def _agents(tx: Transaction, members: Iterable[Member]) -> set[str]:
+    """Returns the agents that any of these resources concerns."""
+    return set().union(*(reach_of_kinds().agents(tx, *member) for member in members))
+
+
+def _obstacle(tx: Transaction, agents: Ids) -> str:
+    """Returns the text why these agents do nothing for now; empty if they can."""
     if not agents:
         return f"{_UNBOUND}; bind one"
     for id_ in sorted(agents):
