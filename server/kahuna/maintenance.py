@@ -24,7 +24,7 @@ def generate_admin_key(settings: Settings, out: Path) -> None:
     migrate(store.engine)
     hasher = keys.KeyHasher.from_file(settings.state / "secret.key")
     key = keys.generate(keys.ADMIN)
-    draft = out.with_name(out.name + ".new")  # replaces the old key's file once the new key is committed
+    draft = out.with_name(f"{out.name}.{uuid.uuid4()}")  # replaces the old key's file once the new key is committed
     write(draft, f"{key}\n".encode(), mode=0o600)
     with Session(store.engine) as session:
         session.execute(delete(AdminKey))

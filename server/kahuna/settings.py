@@ -28,7 +28,11 @@ class Settings(BaseModel, extra="forbid"):
         values: dict[str, Any] = tomllib.loads(config.read_text()) if config else {}
         for name in cls.model_fields:
             if (value := os.environ.get(f"KAHUNA_{name.upper()}")) is not None:
-                values[name] = json.loads(value) if name == "names" else value
+                try:
+                    values[name] = json.loads(value) if name == "names" else value
+                except ValueError as error:
+                    remedy = 'write a JSON list such as ["kahuna.example.net", "10.0.0.1"]'
+                    raise ValueError(f"KAHUNA_{name.upper()} can't be read: {error}; {remedy}") from error
         return cls(**values)
 
     @field_validator("api", "metrics")

@@ -359,7 +359,7 @@ def test_referenced_kinds_come_first() -> None:
 
 def test_kinds_that_reference_each_other_are_refused_unless_one_reference_is_output_only() -> None:
     paths = {"Hen": Paths(informs=("agent",)), "Egg": Paths(informs=("hen.agent",))}
-    with pytest.raises(ValueError, match=r"know \w+ before \w+ before \w+"):
+    with pytest.raises(ValueError, match=r"know Egg before Hen before Egg$"):
         Reach(refs(Hen="agent:Agent egg:Egg", Egg="hen:Hen"), paths)
     assert list(Reach(refs(Hen="agent:Agent (egg:Egg)", Egg="hen:Hen"), paths).order) == ["Hen", "Egg"]
     assert list(Reach(refs(Hen="agent:Agent egg:Egg", Egg="(hen:Hen)"), paths).order) == ["Egg", "Hen"]

@@ -253,6 +253,8 @@ def _ordered(references: References, kinds: Collection[str]) -> list[str]:
     """
     named = {kind: {item.kind for item in references.get(kind, ()) if not item.output_only} for kind in sorted(kinds)}
     try:
-        return list(TopologicalSorter({kind: named[kind] & named.keys() - {kind} for kind in named}).static_order())
+        # Sorted: the order, and the kinds that the error names, are the same in every process.
+        first = {kind: sorted(named[kind] & named.keys() - {kind}) for kind in named}
+        return list(TopologicalSorter(first).static_order())
     except CycleError as error:
         raise ValueError(f"an agent would have to know {' before '.join(error.args[1])}") from None

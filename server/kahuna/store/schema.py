@@ -20,8 +20,13 @@ def migrate(engine: Engine) -> None:
         if current == newest:
             return
         if current and current not in versions:
-            message = f"the database is at schema {current}, which this Kahuna does not know; use the one that made it"
-            raise SystemExit(f"kahuna: {message}")
+            remedy = "this Kahuna does not know; use the one that made it"
+            if current < newest:
+                remedy = (
+                    "no release had and this Kahuna can't migrate; restore a backup that a release made, or start the "
+                    "last version that has this migration once, and then this one"
+                )
+            raise SystemExit(f"kahuna: the database is at schema {current}, which {remedy}")
         from alembic import command
         from alembic.config import Config
 
