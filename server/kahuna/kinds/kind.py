@@ -225,8 +225,8 @@ class Kind(Generic[M]):
         return tx.find(kind, id_, lock) if id_ else None
 
     def _put(self, tx: Transaction, cause: Cause, before: M, after: M, *, retry: bool = False) -> Outcome[M]:
-        former = {agent for _, kind, agent in new_references(after, before) if kind == AGENT}
-        theirs = {id_ for agent in former for _, id_ in reach_of_kinds().slice(tx, agent)}
+        former_agents = {agent for _, kind, agent in new_references(after, before) if kind == AGENT}
+        concerned = {id_ for agent in former_agents for _, id_ in reach_of_kinds().slice(tx, agent)}
         changed = tx.put(self.name, after)
         if retry and meta(changed).generation == meta(before).generation:
             changed = cast(M, tx.increment_generation(self.name, meta(before).id))
@@ -237,8 +237,8 @@ class Kind(Generic[M]):
             operation = tracking.begin(tx, cause, self.name, changed)
         else:
             operation = tracking.record(tx, cause, self.name, changed, operation_pb2.PHASE_DONE)
-        if former:  # nothing waits for them any more
-            tracking.explain_waiting(tx, targets=theirs)
+        if former_agents:  # nothing waits for them any more
+            tracking.explain_waiting(tx, targets=concerned)
             deletion.sweep_marked(tx)
         return Outcome(changed, operation)
 
