@@ -93,12 +93,12 @@ class Commands:
         if running is not None:
             return await asyncio.shield(running)
         try:
-            known = self._journal.recall(command.id) if command.recall else self._journal.find(command.id)
+            result = self._journal.recall(command.id) if command.recall else self._journal.find(command.id)
         except OSError as error:
             ending = fleet_pb2.ENDING_UNKNOWN if command.recall else fleet_pb2.ENDING_FAILED
             return _result(command, ending, str(error))
-        if known is not None:
-            return known
+        if result is not None:
+            return result
         if command.time_to_live.ToNanoseconds() <= 0 or command.epoch != epoch:
             return _result(command, fleet_pb2.ENDING_EXPIRED)
         if command.target not in objects or objects[command.target].generation < command.generation:
