@@ -5,8 +5,6 @@ from contextlib import suppress
 from ipaddress import IPv4Address, IPv6Address
 from urllib.parse import SplitResult, urlsplit
 
-import idna
-
 from kowa.formats import quoted
 
 _FILE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]{0,254}")
@@ -44,6 +42,8 @@ def parse_host(text: str) -> str:
 
     Raises ValueError with a text that continues "the source".
     """
+    import idna  # late: its tables are large
+
     host = text.removesuffix(".")  # the dot of the DNS root, which certificates omit
     with suppress(ValueError):  # idna's errors are ValueErrors
         if host.startswith("[") and "%" not in host:
