@@ -3,7 +3,7 @@
 import asyncio
 import contextlib
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from functools import partial
 from itertools import accumulate, islice
 
@@ -11,7 +11,6 @@ import structlog
 from google.protobuf import any_pb2
 from google.protobuf.message import DecodeError, Message
 
-from kahuna.domain.errors import Refusal
 from kahuna.fleet.session import MAX_TEXT_CHARS, WIRE_OVERHEAD_BYTES, Session
 from kahuna.kinds import deletion, tracking
 from kahuna.kinds.kind import Kinds
@@ -144,28 +143,23 @@ def _cut_host(packed: any_pb2.Any) -> None:
         packed.value = host.SerializeToString()
 
 
-def _store(tx: Transaction, kinds: Kinds, pending: Iterable[Pending]) -> None:
+def _store(tx: Transaction, kinds: Kinds, pending: Collection[Pending]) -> None:
     gone: dict[tuple[str, str], list[str]] = {}
-    current = {session for session in {session for session, _ in pending} if _is_current(tx, session)}
+    agents = tx.find_all(agent_pb2.Agent, {session.agent for session, _ in pending})
+    epochs = {agent.meta.id: agent.status.epoch for agent in agents}
+    current = [item for item in pending if epochs.get(item[0].agent) == item[0].epoch]
     # Every transaction that locks several rows locks resources by their ids first, then agents.
-    ordered = sorted((item for item in pending if item[0] in current), key=lambda item: (_id(item[1]), item[0].agent))
-    for session, message in ordered:
+    for session, message in sorted(current, key=lambda item: (_id(item[1]), item[0].agent)):
         if isinstance(message, fleet_pb2.Report) and (kind := _apply(tx, kinds, session, message)):
             gone.setdefault((kind, message.id), []).append(session.agent)
-    for (kind, id_), agents in gone.items():
-        deletion.confirm_gone(tx, kind, id_, agents)
-    for session, message in ordered:
-        if isinstance(message, fleet_pb2.Ack):
-            with contextlib.suppress(Refusal):  # the agent's row may have been removed
-                agent = tx.lock(agent_pb2.Agent, session.agent)
-                agent.status.held_revision = session.held_revision
-                agent.status.refusal = message.refusal[:MAX_TEXT_CHARS]
-                tx.report("Agent", agent)
-
-
-def _is_current(tx: Transaction, session: Session) -> bool:
-    agent = tx.find("Agent", session.agent)
-    return isinstance(agent, agent_pb2.Agent) and agent.status.epoch == session.epoch
+    for (kind, id_), holders in gone.items():
+        deletion.confirm_gone(tx, kind, id_, holders)
+    acks = {session.agent: (session, ack) for session, ack in current if isinstance(ack, fleet_pb2.Ack)}
+    for agent in tx.lock_all(agent_pb2.Agent, acks.keys()):
+        session, ack = acks[agent.meta.id]
+        agent.status.held_revision = session.held_revision
+        agent.status.refusal = ack.refusal[:MAX_TEXT_CHARS]
+        tx.report("Agent", agent)
 
 
 def _apply(tx: Transaction, kinds: Kinds, session: Session, report: fleet_pb2.Report) -> str:

@@ -93,6 +93,16 @@ class Transaction(Reader):
         self._locked |= {(kind, row.id): (Lock.EXCLUSIVE, row) for row in rows}
         return [message_of(kind, row) for row in rows]
 
+    def find_all(self, kind: type[M], ids: Ids) -> list[M]:
+        """Those resources that are there, in one query."""
+        name = kind.DESCRIPTOR.name
+        return [cast(M, message_of(name, row)) for row in self._read(select(TABLES[name]), TABLES[name].id, ids)]
+
+    def lock_all(self, kind: type[M], ids: Ids) -> list[M]:
+        """Those resources that are there, locked exclusively, in one query and in the order of their ids."""
+        name, id_ = kind.DESCRIPTOR.name, col(TABLES[kind.DESCRIPTOR.name].id)
+        return cast(list[M], self.lock_found(name, select(TABLES[name]).where(id_.in_(ids)).order_by(id_)))
+
     def lock(self, kind: type[M], id_: str) -> M:
         """Returns a resource, locked exclusively. Raises Refusal NOT_FOUND."""
         return cast(M, self.get(kind.DESCRIPTOR.name, id_))
