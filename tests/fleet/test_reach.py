@@ -33,7 +33,7 @@ FUTURE_PATHS = paths_of_kinds() | {
 }
 REACHES = {
     "today": reach_of_kinds(),
-    "planned": Reach({name: kind.references for name, kind in CONTRACT.kinds.items()}, FUTURE_PATHS),
+    "planned": Reach({name: kind.message.references for name, kind in CONTRACT.kinds.items()}, FUTURE_PATHS),
 }
 # The fields that name each kind's parents. The first must be set; the others may be empty.
 PARENTS: dict[str, tuple[str, ...]] = {

@@ -63,7 +63,7 @@ MEMBERS = {
     "Kiwi": Paths(informs=("members.agent",)),
     "Vnet": Paths(reaches=("region.Zone(region).Kiwi(members.zone).members.agent",)),
 }
-CURRENT_REFERENCES: Any = {kind: kind_.references for kind, kind_ in CONTRACT.kinds.items()}
+CURRENT_REFERENCES: Any = {kind: kind_.message.references for kind, kind_ in CONTRACT.kinds.items()}
 PATHS = {
     "current": (CURRENT_REFERENCES, paths_of_kinds()),
     "neighbours": (SITE, NEIGHBOURS),

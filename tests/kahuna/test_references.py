@@ -26,7 +26,7 @@ def test_references_read_in_a_transaction_and_from_the_view_agree(
 
     def work(tx: transaction.Transaction) -> None:
         for kind in ids:
-            for reference in CONTRACT.kinds[kind].references:
+            for reference in CONTRACT.kinds[kind].message.references:
                 assert tx.targets(kind, reference.name, ids[kind]) == view.targets(kind, reference.name, ids[kind])
             for id_ in ids[kind]:
                 assert reach_of_kinds().agents(tx, kind, id_) == reach_of_kinds().agents(view, kind, id_) == {agent}

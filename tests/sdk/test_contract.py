@@ -60,7 +60,7 @@ def test_every_kind_has_all_the_clients_need(kind: contract.Kind) -> None:
         *(column.partition(".")[0] for column in kind.columns),
     ):
         assert name in kind.message.fields
-    assert {reference.kind for reference in kind.references} <= contract.load().kinds.keys()
+    assert {reference.kind for reference in kind.message.references} <= contract.load().kinds.keys()
     for field in kind.message.fields.values():
         assert field.comment
     for method in methods.values():
@@ -93,7 +93,7 @@ def test_references_are_found_in_all_parts_of_a_kind() -> None:
             "many" if reference.repeated else "one",
             "output-only" if reference.output_only else "immutable" if reference.immutable else "-",
         ]
-        for reference in balancer.references
+        for reference in balancer.message.references
     ]
 
 
@@ -101,7 +101,9 @@ def test_references_of_a_resource_are_found_with_their_paths() -> None:
     balancer: Any = made_up().stub("made_up.v1.Balancer")(farm="f", members=[{"kaktus": "a"}, {}, {"kaktus": "b"}])
     balancer.limits["it's"].kaktus = "c"
     found = [
-        path_and_id for reference in made_up().kinds["Balancer"].references for path_and_id in reference.find(balancer)
+        path_and_id
+        for reference in made_up().kinds["Balancer"].message.references
+        for path_and_id in reference.find(balancer)
     ]
     paths = {"farm": "f", "members[0].kaktus": "a", "members[2].kaktus": "b", """limits["it's"].kaktus""": "c"}
     assert found == list(paths.items())

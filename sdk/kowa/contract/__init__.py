@@ -180,11 +180,6 @@ class Kind:
         """The singular, in commands: `agent-token`."""
         return self.noun.replace("_", "-")
 
-    @property
-    def references(self) -> tuple[Reference, ...]:
-        """The fields that refer to resources, also in submessages."""
-        return self.message.references
-
     @cached_property
     def parents(self) -> Mapping[str, str]:
         """Field -> kind of the parent within which names are unique; one is set. Empty: names are unique everywhere."""

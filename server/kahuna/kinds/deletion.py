@@ -35,7 +35,7 @@ def sweep(tx: Transaction, kind: str, id_: str) -> None:
             tracking.end(tx, operation, operation_pb2.PHASE_DONE, "")
     for part_kind, part in parts:
         sweep(tx, part_kind, part)
-    references = CONTRACT.kinds[kind].references
+    references = CONTRACT.kinds[kind].message.references
     # A kind that reaches agents and also names some is a part of other kinds' paths to agents.
     if kind in reach_of_kinds().order and any(reference.kind == AGENT for reference in references):
         sweep_marked(tx)

@@ -285,7 +285,7 @@ class Kind(Generic[M]):
             if names and field not in TABLES[source].cleared_with_target and TABLES[source].part_of != self.name:
                 kind = CONTRACT.kinds[source]
                 children.append(_counted(kind, names))
-                reference = next(reference for reference in kind.references if reference.name == field)
+                reference = next(reference for reference in kind.message.references if reference.name == field)
                 if not (reference.immutable or reference.output_only):
                     free += names[:MAX_NAMED_CHILDREN]
         if children:

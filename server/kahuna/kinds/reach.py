@@ -15,4 +15,4 @@ def paths_of_kinds() -> dict[str, Paths]:
 @cache
 def reach_of_kinds() -> Reach:
     """Returns the compiled paths of all kinds. Raises ValueError for a path that does not fit the contract."""
-    return Reach({kind.name: kind.references for kind in CONTRACT.kinds.values()}, paths_of_kinds())
+    return Reach({kind.name: kind.message.references for kind in CONTRACT.kinds.values()}, paths_of_kinds())

@@ -129,7 +129,7 @@ def reference_readers(kind: str) -> Mapping[str, Callable[[Message], Collection[
         read = attrgetter(reference.name)
         return lambda message: (read(message),)
 
-    return {reference.name: reader(reference) for reference in CONTRACT.kinds[kind].references}
+    return {reference.name: reader(reference) for reference in CONTRACT.kinds[kind].message.references}
 
 
 def meta(message: Message) -> meta_pb2.Meta:

@@ -282,7 +282,7 @@ def prune(tx: Transaction) -> None:
 def references_to(kind: str) -> Iterator[tuple[str, str]]:
     """Yields each kind and field that can name a resource of a kind, of those stored in the database."""
     for source in CONTRACT.kinds.values():
-        for reference in source.references:
+        for reference in source.message.references:
             if reference.kind == kind and (
                 _column(source.name, reference.name) or reference.name in _without_column(source.name)
             ):
@@ -292,7 +292,8 @@ def references_to(kind: str) -> Iterator[tuple[str, str]]:
 @cache
 def _without_column(kind: str) -> frozenset[str]:
     """Returns the references of a kind without a column in its table: in lists and nested messages."""
-    return frozenset(item.name for item in CONTRACT.kinds[kind].references if item.repeated or len(item.fields) > 1)
+    references = CONTRACT.kinds[kind].message.references
+    return frozenset(item.name for item in references if item.repeated or len(item.fields) > 1)
 
 
 def _column(kind: str, field: str) -> Any:

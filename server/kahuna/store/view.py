@@ -68,7 +68,7 @@ class View(Reader):
         self._objects: dict[str, dict[str, Entry]] = {kind: {} for kind in CONTRACT.kinds}
         # By kind and field: target id -> ids of the resources that name it.
         self._sources: dict[tuple[str, str], dict[str, set[str]]] = {
-            (kind.name, reference.name): {} for kind in CONTRACT.kinds.values() for reference in kind.references
+            (kind.name, reference.name): {} for kind in CONTRACT.kinds.values() for reference in kind.message.references
         }
         self._tail: deque[Change] = deque(maxlen=MAX_TAIL_CHANGES)
         self._out_of_order: dict[int, Commit] = {}
