@@ -1,25 +1,25 @@
--- Refuses a REST request with a key that names no field, which the transcoder would ignore, or that names one twice, of
--- which it would take the last. `messages` and `bindings`, which bodies.py makes from the contract, stand before this.
+-- Refuses a REST request with an unknown field, which the transcoder would ignore, or with a field given twice, of
+-- which it would use the last. bodies.py puts the tables `messages` and `bindings` of the contract before this file.
 
 local byte, find, match, sub = string.byte, string.find, string.match, string.sub
-local BACKSLASH, QUOTE, TICK, COLON, COMMA = byte("\\\"':,", 1, 5)
+local BACKSLASH, QUOTE, SINGLE_QUOTE, COLON, COMMA = byte("\\\"':,", 1, 5)
 local OPEN, CLOSE, OPEN_LIST, CLOSE_LIST = byte("{}[]", 1, 4)
-local MAX_DEPTH = 128 -- the transcoder itself takes 100 levels
-local MAX_KEY_BYTES = 512 -- beyond any name, were each of its letters escaped
-local SHOWN_KEY_BYTES = 64 -- of a key in a message
+local MAX_DEPTH = 128 -- the transcoder accepts 100 levels
+local MAX_KEY_BYTES = 512 -- longer than any field name with all of its letters escaped
+local SHOWN_KEY_BYTES = 64 -- of a key in an error
 local MAX_VIOLATIONS = 8
 
-local function string_end(text, at, quote)
-  local char = byte(text, at)
+local function string_end(text, position, quote)
+  local char = byte(text, position)
   while char and char ~= quote do
-    at = at + (char == BACKSLASH and 2 or 1)
-    char = byte(text, at)
+    position = position + (char == BACKSLASH and 2 or 1)
+    char = byte(text, position)
   end
-  return at
+  return position
 end
 
 local HEX = "0123456789abcdefABCDEF"
-local letters = {} -- by what stands behind \u00: to look one up costs a tenth of a call
+local letters = {} -- by the two digits after \u00; a look-up costs a tenth of a function call
 for high in HEX:gmatch(".") do
   for low in HEX:gmatch(".") do
     letters[high .. low] = string.char(tonumber(high .. low, 16))
@@ -30,14 +30,14 @@ local function violation(field, description)
   return { field = field, description = description, reason = "" }
 end
 
--- The violations of a text that stands for a message. It reads whatever the transcoder reads, which is more than JSON:
--- single quotes, keys without quotes, a comma too many. What is malformed has none: the transcoder refuses it.
+-- The violations in the JSON text of a message. Accepts all that the transcoder does, which is more than JSON: single
+-- quotes, keys without quotes, a trailing comma. Malformed text has no violations: the transcoder refuses it.
 local function violations_in_body(text, message)
   local found = {}
-  local depth, kind, within, index = 0, {}, {}, {} -- a level: `{` or `[`, its message, the place in it
-  local named, from, to = {}, {}, {} -- of a level, too: whether this part of an object has its key, and where that is
-  local part, first, last = 1, 1, 0 -- where this part of an object begins; the latest string
-  local given, objects, object = {}, 0, {} -- in which object of a level a name stood last; how many there are, and which
+  local depth, kind, message_of, index = 0, {}, {}, {} -- by level: `{` or `[`, its message, the index in a list
+  local named, from, to = {}, {}, {} -- by level: whether the present member of an object has its key, and its position
+  local member, first, last = 1, 1, 0 -- the start of the present member; the position of the latest string
+  local given, objects, object = {}, 0, {} -- by level: the object in which a name was last given; all; the present one
 
   local function key(level)
     local raw = sub(text, from[level], math.min(to[level], from[level] + MAX_KEY_BYTES))
@@ -53,59 +53,59 @@ local function violations_in_body(text, message)
     return table.concat(steps)
   end
 
-  -- What the value of the present key stands for: a message, or nothing to look into.
-  local function value()
-    local inside = within[depth]
-    if not inside then
+  -- Checks the present key. Returns the message of its value; false if the value has no fields to check.
+  local function check_key()
+    local parent = message_of[depth]
+    if not parent then
       return false
     end
-    if inside.values then
-      return messages[inside.values] or false -- the transcoder itself refuses a name twice
+    if parent.values then
+      return messages[parent.values] or false -- the transcoder itself refuses a key of a map given twice
     end
     local written = key(depth)
-    local kind_of_value = inside.fields[written]
-    if not kind_of_value then
-      found[#found + 1] = violation(path(), "is no field of " .. inside.about)
+    local value_type = parent.fields[written]
+    if not value_type then
+      found[#found + 1] = violation(path(), "is no field of " .. parent.description)
       return false
     end
-    local name, places = inside.names[written] or written, given[depth]
-    if places[name] == object[depth] then
+    local name, last_object = parent.names[written] or written, given[depth]
+    if last_object[name] == object[depth] then
       found[#found + 1] = violation(path(), "is given twice; give " .. name .. " once")
     end
-    places[name] = object[depth]
-    return messages[kind_of_value] or false
+    last_object[name] = object[depth]
+    return messages[value_type] or false
   end
 
-  local at = 1
-  while at <= #text and #found < MAX_VIOLATIONS do
-    local char = byte(text, at)
-    if char == QUOTE or char == TICK then
-      first, last = at + 1, string_end(text, at + 1, char) - 1
-      at = last + 1
+  local position = 1
+  while position <= #text and #found < MAX_VIOLATIONS do
+    local char = byte(text, position)
+    if char == QUOTE or char == SINGLE_QUOTE then
+      first, last = position + 1, string_end(text, position + 1, char) - 1
+      position = last + 1
     elseif char == OPEN or char == OPEN_LIST then
       if depth == MAX_DEPTH or kind[depth] == OPEN and not named[depth] then
         return {}
       end
       depth = depth + 1
-      kind[depth], within[depth], index[depth], named[depth] = char, message, 0, false
+      kind[depth], message_of[depth], index[depth], named[depth] = char, message, 0, false
       objects, given[depth] = objects + 1, given[depth] or {}
       object[depth] = objects
-      part = at + 1
+      member = position + 1
     elseif char == COLON then
       if kind[depth] ~= OPEN or named[depth] then
         return {}
       end
-      if first < part then
-        first, last = match(text, "^%s*()[%w_$]*()", part)
+      if first < member then
+        first, last = match(text, "^%s*()[%w_$]*()", member)
         last = last - 1
       end
       named[depth], from[depth], to[depth] = true, first, last
-      message = value()
+      message = check_key()
     elseif char == COMMA then
-      part, named[depth] = at + 1, false
+      member, named[depth] = position + 1, false
       if kind[depth] == OPEN_LIST then
         index[depth] = index[depth] + 1
-        message = within[depth]
+        message = message_of[depth]
       end
     elseif char == CLOSE or char == CLOSE_LIST then
       if depth == 0 or (char == CLOSE) ~= (kind[depth] == OPEN) then
@@ -113,27 +113,27 @@ local function violations_in_body(text, message)
       end
       depth = depth - 1
     end
-    at = at + 1
+    position = position + 1
   end
   return (depth == 0 or #found == MAX_VIOLATIONS) and found or {}
 end
 
--- A name in a query as the contract writes it, and whether it may be given often; nothing if it names no field.
+-- The field that a name in a query refers to, in the contract's spelling, and whether it may be repeated; nil if none.
 local function field_of(name, message)
-  local steps, often = {}, false
+  local steps, is_repeatable = {}, false
   for step in string.gmatch(name .. ".", "([^.]*)%.") do
-    local kind_of_value = message and message.fields and message.fields[step]
-    if not kind_of_value then
+    local value_type = message and message.fields and message.fields[step]
+    if not value_type then
       return nil
     end
     steps[#steps + 1] = message.names[step] or step
-    often = message.lists[steps[#steps]]
-    message = messages[kind_of_value]
+    is_repeatable = message.lists[steps[#steps]]
+    message = messages[value_type]
   end
-  return table.concat(steps, "."), often
+  return table.concat(steps, "."), is_repeatable
 end
 
--- Whether one of two fields is the other or a part of it.
+-- Whether two fields are equal or one is a part of the other.
 local function overlap(one, other)
   one, other = one .. ".", other .. "."
   local shorter = math.min(#one, #other)
@@ -149,19 +149,19 @@ local function overlaps_any(field, fields)
   return false
 end
 
--- The violations of a query: each field has one place. What names none is the transcoder's to refuse.
+-- The violations in a query: a field may be given once, in one place. The transcoder refuses unknown fields.
 local function violations_in_query(query, binding)
   local found, given = {}, {}
   for written in string.gmatch("&" .. query, "&([^&=]*)") do
     local name = written:gsub("%%(%x%x)", function(code)
       return string.char(tonumber(code, 16))
     end)
-    local field, often = field_of(name, messages[binding.request])
+    local field, is_repeatable = field_of(name, messages[binding.request])
     local reason = field
       and (
         match(field, "^[^.]*") == binding.part and "belongs in the body; leave it out of the query"
         or binding.bound[field] and "stands in the path; leave it out of the query"
-        or not often and overlaps_any(field, given) and "is given twice; give " .. field .. " once"
+        or not is_repeatable and overlaps_any(field, given) and "is given twice; give " .. field .. " once"
       )
     if reason and #found < MAX_VIOLATIONS then
       found[#found + 1] = violation(sub(name, 1, SHOWN_KEY_BYTES), reason)
@@ -193,7 +193,7 @@ local function violations_of(handle)
   return body and violations_in_body(body:getBytes(0, body:length()), message) or found
 end
 
--- The message that refuses a request, if it is refused.
+-- The error text for a request; nil if the request is accepted.
 local function refusal(handle)
   local found = violations_of(handle)
   if #found == 0 then
@@ -208,8 +208,8 @@ local function refusal(handle)
 end
 
 function envoy_on_request(handle)
-  local checked, message = pcall(refusal, handle)
-  if not checked then
+  local is_checked, message = pcall(refusal, handle)
+  if not is_checked then
     handle:logErr(message)
     handle:respond({ [":status"] = "500" }, "the gateway can't check the request, so nothing was done; its log says why")
   elseif message then

@@ -1,4 +1,4 @@
-"""What a REST request may hold: a Lua filter that refuses keys which name no field, or one twice, and its tables."""
+"""The check of REST requests: a Lua filter that refuses unknown and repeated fields, and its tables."""
 
 import json
 import re
@@ -11,10 +11,10 @@ from google.protobuf.descriptor import Descriptor
 
 from kowa import contract
 
-FILTER_SOURCE: Final = Path(__file__).with_name("bodies.lua")  # what envoy.yaml calls gateway.bodies
+FILTER_SOURCE: Final = Path(__file__).with_name("bodies.lua")  # the filter gateway.bodies of envoy.yaml
 
-FIELD_MASK: Final = "google.protobuf.FieldMask"  # one in a query may be given in parts
-FREE_FORM: Final = (  # messages whose JSON has keys of the caller's own
+FIELD_MASK: Final = "google.protobuf.FieldMask"  # may be given in several parts in a query
+FREE_FORM: Final = (  # messages whose JSON has arbitrary keys
     "google.api.HttpBody",
     "google.protobuf.Any",
     "google.protobuf.ListValue",
@@ -24,13 +24,13 @@ FREE_FORM: Final = (  # messages whose JSON has keys of the caller's own
 
 
 def script() -> str:
-    """The filter's source, its tables before it."""
-    tables = {"messages": _messages(), "bindings": _tables()}
+    """The filter's source, after its tables."""
+    tables = {"messages": _messages(), "bindings": _bindings_by_method()}
     return "".join(f"local {name} = {_lua(table)}\n" for name, table in tables.items()) + FILTER_SOURCE.read_text()
 
 
 def _messages() -> dict[str, Any]:
-    """The fields of each message that a body may hold, by both spellings, and what is in them; by full name."""
+    """The message table, by full name: the fields of each message that a body may contain, in both spellings."""
     found: dict[str, Any] = {}
     wanted = [message for binding in _bindings() for message in (binding.request, binding.body)]
     while wanted:
@@ -47,7 +47,7 @@ def _message(message: Descriptor) -> dict[str, Any]:
         return {"values": _name(message.fields_by_name["value"].message_type)}
     names = ", ".join(field.name for field in message.fields)
     return {
-        "about": f"{message.name}, which has {names or 'none'}",
+        "description": f"{message.name}, which has {names or 'none'}",
         "fields": {
             name: _name(field.message_type) for field in message.fields for name in (field.name, field.json_name)
         },
@@ -57,7 +57,7 @@ def _message(message: Descriptor) -> dict[str, Any]:
 
 
 def _name(message: Descriptor | None) -> str:
-    """The full name; empty where a key may be anything, or none is possible."""
+    """The full name of a message; empty for a free-form message and for None."""
     return "" if message is None or message.full_name in FREE_FORM else message.full_name
 
 
@@ -67,32 +67,32 @@ def _is_mask(message: Descriptor | None) -> bool:
 
 @dataclass(frozen=True, slots=True)
 class _Binding:
-    """A method's REST form."""
+    """The REST form of a method."""
 
     method: str  # of HTTP
     path: str  # a template
     request: Descriptor
-    part: str  # the field that the body holds, empty when it holds all
+    part: str  # the field of the request that is the body; empty if the body is the whole request
 
     @property
     def body(self) -> Descriptor | None:
         """The message in the body.
 
-        Envoy takes a body where the contract has none, too, and reads the whole request from it.
+        Envoy also accepts a body if the contract has none, and reads the whole request from it.
         """
         return self.request.fields_by_name[self.part].message_type if self.part else self.request
 
 
 def _bindings() -> Iterator[_Binding]:
-    known = contract.load()
-    for method in known.methods.values():
-        request = cast(Descriptor, known.stub(method.request.name).DESCRIPTOR)
+    contracts = contract.load()
+    for method in contracts.methods.values():
+        request = cast(Descriptor, contracts.stub(method.request.name).DESCRIPTOR)
         for http in method.http:
             yield _Binding(http.method.upper(), http.path, request, http.body.removeprefix("*"))
 
 
-def _tables() -> dict[str, list[dict[str, Any]]]:
-    """What the filter knows of each binding, by HTTP method, what is more particular first."""
+def _bindings_by_method() -> dict[str, list[dict[str, Any]]]:
+    """The binding table, by HTTP method: the most specific paths first."""
     table: dict[str, list[dict[str, Any]]] = {}
     for binding in sorted(_bindings(), key=lambda each: (each.path.count("{"), -len(each.path))):
         table.setdefault(binding.method, []).append(
@@ -108,7 +108,7 @@ def _tables() -> dict[str, list[dict[str, Any]]]:
 
 
 def _pattern(path: str) -> str:
-    """A path template as a Lua pattern: `/api/v2/regions/{id}` as `^/api/v2/regions/[^/]+/*$`."""
+    """A path template as a Lua pattern, such as `^/api/v2/regions/[^/]+/*$` for `/api/v2/regions/{id}`."""
     literals = re.split(r"\{[^}]*\}", path)
     return "^" + "[^/]+".join(re.sub(r"([-.])", r"%\1", literal) for literal in literals) + "/*$"
 

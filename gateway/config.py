@@ -1,4 +1,4 @@
-"""The gateway's options, and what Envoy is started with: envoy.yaml with their values in it."""
+"""The gateway's options, and Envoy's configuration: envoy.yaml with their values."""
 
 import ipaddress
 from collections.abc import Mapping
@@ -24,7 +24,7 @@ class Options(BaseSettings):
         env_prefix="GATEWAY_", cli_kebab_case=True, cli_hide_none_type=True, cli_prog_name="python -m gateway"
     )
 
-    listen: str | None = Field(None, description="where users come in, with TLS: 0.0.0.0:443")
+    listen: str | None = Field(None, description="the users' listener, with TLS: 0.0.0.0:443")
     certificate: Path | None = Field(None, description="the PEM chain of the TLS listener")
     key: Path | None = Field(None, description="the PEM key of the TLS listener")
     plain: str | None = Field(None, description="a listener without TLS, on a loopback address: 127.0.0.1:8080")
@@ -32,28 +32,28 @@ class Options(BaseSettings):
     admin: str | None = Field(None, description="Envoy's admin interface: a loopback host:port, or a path for a socket")
     concurrency: int = Field(2, ge=1, description="worker threads")
     max_connections: int = Field(10_000, ge=1, description="connections at once")
-    max_memory_mib: int = Field(1024, ge=128, description="memory at which calls are refused")
-    log_level: str = Field("warn", description="Envoy's: trace, debug, info, warn, error")
+    max_memory_mib: int = Field(1024, ge=128, description="Envoy's memory, above which calls are refused")
+    log_level: str = Field("warn", description="Envoy's log level: trace, debug, info, warn, error")
     run_dir: Path = Field(
-        Path("/run/kowabunga-gateway"), description="where the rendered configuration is kept, for its owner only"
+        Path("/run/kowabunga-gateway"), description="the folder of the rendered configuration, for its owner only"
     )
 
     @property
     def descriptors(self) -> Path:
-        """What `descriptor_set` returned, in a file."""
+        """The file with the result of `descriptor_set`."""
         return self.run_dir / "descriptors.binpb"
 
     @property
     def bodies(self) -> Path:
-        """What `bodies.script` returned, in a file."""
+        """The file with the result of `bodies.script`."""
         return self.run_dir / "bodies.lua"
 
 
 def bootstrap(options: Options) -> dict[str, Any]:
-    """Envoy's bootstrap.
+    """Envoy's bootstrap configuration.
 
-    Raises ValueError when an address can't be read, the TLS listener has no certificate, nothing would listen, or the
-    plain listener or the admin interface could be reached from elsewhere.
+    Raises ValueError when an address is malformed, the TLS listener has no certificate, there is no listener, or the
+    plain listener or the admin interface would not be on a loopback address.
     """
     if options.listen and not (options.certificate and options.key):
         raise ValueError("--listen serves TLS and needs --certificate and --key")
@@ -86,7 +86,7 @@ def bootstrap(options: Options) -> dict[str, Any]:
 
 
 def _filled(part: Any, values: Mapping[str, Any]) -> Any:
-    """A part of the template with the value in the place of each `$name`."""
+    """A part of the template, with each `$name` replaced by its value."""
     if isinstance(part, dict):
         return {key: _filled(item, values) for key, item in part.items()}
     if isinstance(part, list):
@@ -97,7 +97,7 @@ def _filled(part: Any, values: Mapping[str, Any]) -> Any:
 def address(text: str) -> dict[str, Any]:
     """Envoy's form of `host:port` and `[v6]:port`.
 
-    Raises ValueError, naming the text.
+    Raises ValueError for any other text.
     """
     host, _, port = text.rpartition(":")
     host = host.removeprefix("[").removesuffix("]")
@@ -106,17 +106,17 @@ def address(text: str) -> dict[str, Any]:
     return {"socket_address": {"address": host, "port_value": int(port)}}
 
 
-def _loopback(what: str, text: str) -> dict[str, Any]:
-    """An address that only this machine reaches."""
-    made = address(text)
-    host = made["socket_address"]["address"]
+def _loopback(listener: str, text: str) -> dict[str, Any]:
+    """Envoy's form of a loopback address, which only this machine can reach."""
+    parsed = address(text)
+    host = parsed["socket_address"]["address"]
     try:
         is_loopback = ipaddress.ip_address(host).is_loopback
     except ValueError:
         is_loopback = host == "localhost"
     if not is_loopback:
-        raise ValueError(f"the {what} must be on a loopback address, not {host}")
-    return made
+        raise ValueError(f"the {listener} must be on a loopback address, not {host}")
+    return parsed
 
 
 def _admin(text: str) -> dict[str, Any]:
@@ -124,12 +124,12 @@ def _admin(text: str) -> dict[str, Any]:
 
 
 def descriptor_set() -> bytes:
-    """The contracts without comments, and the details that errors carry, for the transcoder."""
+    """The contracts and the error details, without comments, for the transcoder."""
     files = contract.file_set()
-    known = {file.name for file in files.file}
-    for more in (any_pb2, duration_pb2, error_details_pb2, status_pb2):
-        if more.DESCRIPTOR.name not in known:
-            more.DESCRIPTOR.CopyToProto(files.file.add())
+    names = {file.name for file in files.file}
+    for module in (any_pb2, duration_pb2, error_details_pb2, status_pb2):
+        if module.DESCRIPTOR.name not in names:
+            module.DESCRIPTOR.CopyToProto(files.file.add())
     for file in files.file:
         file.ClearField("source_code_info")
     return descriptor_pb2.FileDescriptorSet(file=files.file).SerializeToString()

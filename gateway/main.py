@@ -13,13 +13,13 @@ from pydantic_settings import CliApp
 from gateway import bodies
 from gateway.config import Options, bootstrap, descriptor_set
 
-VALIDATION_LIMIT = 60.0
+VALIDATION_TIMEOUT_S = 60.0
 
 
 def prepare(options: Options) -> list[str]:
     """Writes the configuration, has Envoy check it, and returns the command that serves it.
 
-    Raises ValueError with the reason when it is not a configuration to serve.
+    Raises ValueError with the reason when an option is invalid, or when Envoy rejects the configuration.
     """
     config = options.run_dir / "envoy.json"
     rendered = json.dumps(bootstrap(options), indent=1)
@@ -32,11 +32,11 @@ def prepare(options: Options) -> list[str]:
         [*command, "--mode", "validate", "--log-level", "error"],
         capture_output=True,
         text=True,
-        timeout=VALIDATION_LIMIT,
+        timeout=VALIDATION_TIMEOUT_S,
         check=False,
     )
     if check.returncode != 0:
-        reason = (check.stderr or check.stdout).strip().rpartition("] ")[2]  # without date and place
+        reason = (check.stderr or check.stdout).strip().rpartition("] ")[2]  # without timestamp and source location
         raise ValueError(f"Envoy refuses the configuration: {' '.join(reason.split())}")
     return [
         *command,
@@ -47,9 +47,9 @@ def prepare(options: Options) -> list[str]:
 
 
 def main() -> NoReturn:
-    """Writes the configuration and replaces this process by Envoy."""
+    """Writes the configuration and replaces this process with Envoy."""
     try:
         command = prepare(CliApp.run(Options))
     except (ValueError, ValidationError, OSError) as error:
         sys.exit(f"gateway: {error}")
-    os.execv(command[0], command)  # noqa: S606 - the same process serves, so that signals reach Envoy
+    os.execv(command[0], command)  # noqa: S606 - not a child, so that signals reach Envoy
