@@ -1,1 +1,1 @@
-"""How Kowabunga is brought to a machine."""
+"""Setup of machines and checkouts, the demo, and the guest image."""

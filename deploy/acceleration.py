@@ -1,4 +1,4 @@
-"""How guests run here: `python -m deploy.acceleration --guest DIR --cache FILE` prints `kvm` or `qemu` (emulation).
+"""Tests whether guests run under KVM: `python -m deploy.acceleration --guest DIR --cache FILE` prints `kvm` or `qemu`.
 
 That /dev/kvm opens, and even that QEMU reports KVM, proves nothing: under some hypervisors every usual kernel dies in
 it, at once or after its first lines. So the guest itself is booted; KVM works if its boot client prints a line. The

@@ -64,7 +64,7 @@ def await_ready(
     # A program that ends at once, or leaves a child in its place, may have been ready in between.
     if not wait(lambda: ended() or ready(), timeout) or ended():
         lines = log.read_text(errors="replace").split("\n")[:-1] if log is not None and log.exists() else []
-        raise NotStarted(f"{name} did not start; the last it said in {log}: {lines[-1] if lines else 'nothing'}")
+        raise NotStarted(f"{name} did not start; its last output in {log}: {lines[-1] if lines else 'nothing'}")
 
 
 def end(process: "subprocess.Popen[bytes]", timeout: float = END_TIMEOUT_S) -> bool:

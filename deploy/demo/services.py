@@ -126,7 +126,7 @@ def chown_to_caller(path: Path) -> None:
 
 @dataclass(frozen=True, slots=True)
 class HostObjects:
-    """The bridges, taps and nftables tables that an agent makes on the machine, by name."""
+    """The names of the bridges, taps and nftables tables that an agent creates on the machine."""
 
     devices: list[str]
     tables: list[str]
