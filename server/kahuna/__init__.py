@@ -1,1 +1,1 @@
-"""Kahuna, the orchestrator: the API, the agents' streams, and the one database both stand on."""
+"""Kahuna, the orchestrator: the API, the agents' streams, and the database of both."""

@@ -212,7 +212,7 @@ REFUSALS: list[tuple[str, Callable[[Site], object], str, str]] = [
      "cidr: 169.0.0.0/8 overlaps 169.254.0.0/16"),
     ("a subnet of groups", new_subnet(cidr="224.0.0.0/24"), INVALID, "224.0.0.0/4, which is for multicast"),
     ("a reserved subnet", new_subnet(cidr="240.0.0.0/8"), INVALID, "240.0.0.0/4, which is reserved"),
-    ("a subnet of nothing", new_subnet(cidr="0.0.0.0/8"), INVALID, "0.0.0.0/8, which is no host's"),
+    ("a subnet of nothing", new_subnet(cidr="0.0.0.0/8"), INVALID, "0.0.0.0/8, which is not for hosts"),
     ("a name server nowhere", new_subnet(cidr="10.1.0.0/24", dns=["0.0.0.53"]), INVALID,
      "dns[0]: '0.0.0.53' is no IPv4"),
     ("a group of name servers", new_subnet(cidr="10.1.0.0/24", dns=["224.0.0.251"]), INVALID, "dns[0]"),

@@ -54,7 +54,7 @@ REFUSED: list[tuple[str, dict[str, Any], str, str]] = [
     ("a port by name too high", {"named_ports": {"www": 65536}}, INVALID, "named_ports['www']: is 65536, 65535"),
     ("nowhere", {"address": None}, INVALID, "exposure: one of address, network is required"),
     ("loopback", address("::1"), INVALID, "it is of ::1/128, which a host keeps for itself"),
-    ("no address", address("::"), INVALID, "it is of ::/128, which is no host's"),
+    ("no address", address("::"), INVALID, "it is of ::/128, which is not for hosts"),
     ("link-local", address("fe80::1"), INVALID, "it is of fe80::/10, which is link-local"),
     ("link-local with a device", address("fe80::1%eth0"), INVALID, "address: 'fe80::1%eth0' is no IP address"),
     ("multicast", address("ff02::fb"), INVALID, "it is of ff00::/8, which is for multicast"),

@@ -68,16 +68,16 @@ def _order(kind: contract.Message, text: str) -> list[tuple[Read, bool]]:
         path, _, direction = part.partition(" ")
         if direction.strip() not in ("", "asc", "desc"):
             raise invalid("order_by", f"{direction.strip()!r} is no direction; use asc or desc")
-        _, read, many = _select(kind, path, "order_by")
-        if many:
-            raise invalid("order_by", f"{path} is a {many}; sort by a field with one value")
+        _, read, collection = _select(kind, path, "order_by")
+        if collection:
+            raise invalid("order_by", f"{path} is a {collection}; sort by a field with one value")
         order.setdefault(path, (_sort_key(read), direction.strip() == "desc"))
     return list(order.values())
 
 
 def _is_after(token: str, order: list[tuple[Read, bool]], digest: str) -> Predicate:
     """Returns a predicate: whether a resource comes after the one that a token names."""
-    foreign = invalid("page_token", "is not one that this list returned; start anew")
+    foreign = invalid("page_token", "is not one that this list returned; start again")
     try:
         last = json.loads(base64.urlsafe_b64decode(token))
         id_, pairs = str(last["id"]), list(zip(order, last["keys"], strict=True))
@@ -100,12 +100,12 @@ def _is_after(token: str, order: list[tuple[Read, bool]], digest: str) -> Predic
 
 def _test(kind: contract.Message, condition: Condition) -> Predicate:
     path, operator, text = condition.path, condition.operator, condition.value
-    field, read, many = _select(kind, path, "filter")
-    if many:
+    field, read, collection = _select(kind, path, "filter")
+    if collection:
         if operator != ":":
-            ways = f"{path}.NAME {operator} VALUE, or {path}:NAME" if many == "map" else f"{path}:VALUE"
-            raise invalid("filter", f"{path} is a {many}; ask with {ways}")
-        wanted = text if many == "map" else _parse(field, path, text)
+            ways = f"{path}.NAME {operator} VALUE, or {path}:NAME" if collection == "map" else f"{path}:VALUE"
+            raise invalid("filter", f"{path} is a {collection}; ask with {ways}")
+        wanted = text if collection == "map" else _parse(field, path, text)
         return lambda resource: wanted in read(resource)
     # With `:`, a reference may be searched by a part of the id.
     value = text if operator == ":" and field.ref else _parse(field, path, text)

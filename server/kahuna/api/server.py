@@ -25,7 +25,7 @@ OPERATION_HEADER = "kowabunga-operation"
 
 
 class ApiHandler(grpc.GenericRpcHandler):
-    """All methods of the API in one table: gRPC asks its handlers one after the other, for each call."""
+    """Serves all methods of the API from one table: gRPC queries its handlers one after the other, for each call."""
 
     def __init__(self, kinds: Iterable[Kind[Any]], view: View) -> None:
         """Raises AssertionError when a method of the contract is not served."""

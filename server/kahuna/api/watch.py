@@ -33,11 +33,11 @@ async def follow(
     pending: dict[str, tuple[int, Message | None]] = {}
     woken = asyncio.Event()
 
-    def collect(at: int, transitions: list[Transition]) -> None:
+    def collect(changed_at: int, transitions: list[Transition]) -> None:
         for transition in transitions:
             if transition.kind == kind.name:
                 pending.pop(transition.id, None)  # moved to the end: the latest change comes last
-                pending[transition.id] = at, transition.after
+                pending[transition.id] = changed_at, transition.after
                 woken.set()
 
     synced = view.revision
@@ -52,14 +52,14 @@ async def follow(
         while True:
             batch = list(pending.items())
             pending.clear()
-            for id_, (at, resource) in batch:
-                synced = at
+            for id_, (changed_at, resource) in batch:
+                synced = changed_at
                 if resource is not None and reader.scope.sees(kind.name, resource) and matches(resource):
                     shown.add(id_)
-                    yield response(change=meta_pb2.CHANGE_PUT, revision=at, **{kind.noun: resource})
+                    yield response(change=meta_pb2.CHANGE_PUT, revision=changed_at, **{kind.noun: resource})
                 elif revision or id_ in shown:  # an earlier watch may have shown it
                     shown.discard(id_)
-                    yield response(change=meta_pb2.CHANGE_REMOVED, revision=at, id=id_)
+                    yield response(change=meta_pb2.CHANGE_REMOVED, revision=changed_at, id=id_)
             yield response(change=meta_pb2.CHANGE_SYNCED, revision=synced)
             await woken.wait()
             woken.clear()

@@ -13,12 +13,12 @@ Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 _NOT_FOR_HOSTS: tuple[tuple[Network, str], ...] = tuple(
     (ipaddress.ip_network(cidr), reason)
     for cidr, reason in (
-        ("0.0.0.0/8", "is no host's"),
+        ("0.0.0.0/8", "is not for hosts"),
         ("127.0.0.0/8", "a host keeps for itself"),
         ("169.254.0.0/16", "is link-local: machines find their metadata there"),
         ("224.0.0.0/4", "is for multicast"),
         ("240.0.0.0/4", "is reserved"),
-        ("::/128", "is no host's"),
+        ("::/128", "is not for hosts"),
         ("::1/128", "a host keeps for itself"),
         ("::ffff:0:0/96", "holds IPv4 addresses: write them as such"),
         ("::/8", "is reserved"),

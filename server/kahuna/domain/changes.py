@@ -59,8 +59,8 @@ def new_references(before: Message | None, after: Message) -> list[tuple[str, st
     added = []
     for reference in schema_of(after).references:
         if not reference.output_only:
-            known = {id_ for _, id_ in reference.find(before)} if before is not None else set()
-            added += [(path, reference.kind, id_) for path, id_ in reference.find(after) if id_ not in known]
+            former_ids = {id_ for _, id_ in reference.find(before)} if before is not None else set()
+            added += [(path, reference.kind, id_) for path, id_ in reference.find(after) if id_ not in former_ids]
     return added
 
 

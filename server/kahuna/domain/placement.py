@@ -81,8 +81,8 @@ def misfit(demand: Demand, host: Host) -> str:
     if demand.vcpus > host.cpus - host.used_cpus:
         return f"has {max(host.cpus - host.used_cpus, 0)} of {host.cpus} CPUs free, {demand.vcpus} asked"
     if demand.memory > host.memory - host.used_memory:
-        free, whole, asked = sizes.in_words(max(host.memory - host.used_memory, 0), host.memory, demand.memory)
-        return f"has {free} of {whole} of memory free, {asked} asked"
+        free, whole, requested = sizes.in_words(max(host.memory - host.used_memory, 0), host.memory, demand.memory)
+        return f"has {free} of {whole} of memory free, {requested} asked"
     return ""
 
 

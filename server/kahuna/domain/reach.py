@@ -226,23 +226,23 @@ def _neighbours(links: Iterable[Link]) -> defaultdict[tuple[_Step, str], set[str
 
 def _route(references: References, kind: str, path: str) -> _Route:
     """Parses a path into steps. Raises ValueError with what is wrong with it."""
-    error, at, rest = f"{kind}: {path!r} is no path to an {AGENT}:", kind, path
+    error, current, rest = f"{kind}: {path!r} is no path to an {AGENT}:", kind, path
     if not _PATH.fullmatch(path):
         raise ValueError(f"{error} it is written like `kaktus.agent` or `Kaktus(zone).agent`")
     steps = []
     while rest:
         inverse = _INVERSE.match(rest)
-        source, name = inverse.groups() if inverse else (at, "")
+        source, name = inverse.groups() if inverse else (current, "")
         targets = {reference.name: reference.kind for reference in references.get(source, ())}
         name = name or next((name for name in targets if f"{rest}.".startswith(f"{name}.")), rest.partition(".")[0])
         if name not in targets:
             raise ValueError(f"{error} {source} has no reference {name}; it has {', '.join(sorted(targets)) or 'none'}")
-        if inverse and targets[name] != at:
-            raise ValueError(f"{error} {source}.{name} names no {at}")
+        if inverse and targets[name] != current:
+            raise ValueError(f"{error} {source}.{name} names no {current}")
         steps.append(_Step(source, name, forward=not inverse))
-        at, rest = (source if inverse else targets[name]), rest[len(inverse[0] if inverse else name) + 1 :]
-    if at != AGENT:
-        raise ValueError(f"{error} it ends at {at}")
+        current, rest = (source if inverse else targets[name]), rest[len(inverse[0] if inverse else name) + 1 :]
+    if current != AGENT:
+        raise ValueError(f"{error} it ends at {current}")
     return tuple(steps)
 
 

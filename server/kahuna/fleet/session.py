@@ -24,7 +24,7 @@ MAX_BATCH_BYTES = 1 << 20  # of a part of a batch, which keeps a message below M
 MAX_MESSAGE_BYTES = 4 << 20
 WIRE_OVERHEAD_BYTES = 8  # of each object and id, at most
 MAX_OUTBOUND = 64  # messages queued for an agent that reads slowly
-MAX_HOLDINGS, MAX_ID_CHARS = 100_000, 36  # objects that an agent may say it holds; of an id
+MAX_HOLDINGS, MAX_ID_CHARS = 100_000, 36  # objects that an agent may report; of an id
 MAX_TEXT_CHARS = 1024  # of an agent's texts; the rest is cut off
 
 

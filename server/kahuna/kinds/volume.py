@@ -38,14 +38,14 @@ class Volumes(Kind[volume_pb2.Volume], table=Volume):
         if template.storage_pool != resource.storage_pool:
             raise invalid("template", f"template {template.name} lies in another pool; import it into the volume's")
         if resource.size < template.status.size:
-            asked, needed = sizes.in_words(resource.size, template.status.size)
-            raise invalid("size", f"{asked} is less than the {needed} of template {template.name}")
+            requested, needed = sizes.in_words(resource.size, template.status.size)
+            raise invalid("size", f"{requested} is less than the {needed} of template {template.name}")
 
     def before_update(self, tx: Transaction, before: volume_pb2.Volume, after: volume_pb2.Volume) -> None:
         """Refuses to shrink."""
         if after.size < before.size:
-            has, asked = sizes.in_words(before.size, after.size)
-            raise invalid("size", f"a volume never shrinks: it has {has}, {asked} asked")
+            has, requested = sizes.in_words(before.size, after.size)
+            raise invalid("size", f"a volume never shrinks: it has {has}, {requested} asked")
         if after.size > before.size:
             _check_space(tx, after.storage_pool, after.size - before.size)
 
@@ -59,9 +59,9 @@ def _check_space(tx: Transaction, pool_id: str, size: int) -> None:
     promised = int(tx.session.exec(select(func.sum(Volume.size)).where(Volume.storage_pool_id == pool_id)).one() or 0)
     limit = int(pool.status.capacity * pool.overcommit)
     if pool.status.capacity and promised + size > limit:
-        free, whole, asked = sizes.in_words(max(limit - promised, 0), limit, size)
+        free, whole, requested = sizes.in_words(max(limit - promised, 0), limit, size)
         raise Refusal(
             "NO_SPACE",
-            f"storage pool {pool.name} has {free} of {whole} left to promise, {asked} asked; ask for less, delete "
+            f"storage pool {pool.name} has {free} of {whole} left to promise, {requested} asked; ask for less, delete "
             "volumes, or raise the pool's overcommit",
         )

@@ -167,12 +167,12 @@ class Store:
         try:
             with Session(self.engine) as session:
                 logged = session.exec(select(Log).where(Log.revision > revision).order_by(col(Log.revision))).all()
-                for at, entries in groupby(logged, lambda entry: entry.revision):
+                for number, entries in groupby(logged, lambda entry: entry.revision):
                     changes = []
                     for kind, id_ in [(entry.kind, entry.id) for entry in entries]:
                         found = next(read(session, kind, col(TABLES[kind].id) == id_), None)
-                        changes.append(Change(at, kind, id_, found.entry if found else None))
-                    commits.append(Commit(at, tuple(changes)))
+                        changes.append(Change(number, kind, id_, found.entry if found else None))
+                    commits.append(Commit(number, tuple(changes)))
         except OperationalError as error:
             raise _unavailable(error) from error
         return commits

@@ -30,7 +30,7 @@ TABLES: dict[str, type["Resource"]] = {}
 
 
 class Lock(Enum):
-    """How a row is locked until the end of a transaction."""
+    """The locks on a row, which last until the end of a transaction."""
 
     SHARED = "shared"  # nobody can change the row; others may lock it so, too
     EXCLUSIVE = "exclusive"

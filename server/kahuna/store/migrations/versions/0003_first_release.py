@@ -72,7 +72,7 @@ def _create_resources() -> None:
     )
 
 
-def _resource(name: str, *own: SchemaItem | str) -> None:
+def _resource(name: str, *own_columns: SchemaItem | str) -> None:
     """Creates a kind's table: the common columns, then its own."""
     _create(
         name,
@@ -80,7 +80,7 @@ def _resource(name: str, *own: SchemaItem | str) -> None:
         *(_column(column, BigInteger) for column in ("generation", "revision", "create_time", "update_time")),
         Column("delete_time", BigInteger, index=True),
         *(_column(column, LargeBinary) for column in ("spec", "status", "sealed")),
-        *own,
+        *own_columns,
     )
 
 
