@@ -58,7 +58,9 @@ def lay_down_third_party() -> None:
         target.mkdir(parents=True, exist_ok=True)
         wanted = ("annotations", "http", "field_behavior") if package == "api" else ("error_details", "status", "code")
         for name in wanted:
-            shutil.copyfile(source / package / f"{name}.proto", target / f"{name}.proto")
+            original, copy = source / package / f"{name}.proto", target / f"{name}.proto"
+            if not copy.exists() or copy.read_bytes() != original.read_bytes():  # else another protoc may be reading it
+                shutil.copyfile(original, copy)
 
 
 try:

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+import build_hook
 from kowa import contract
 from kowa.v2 import options_pb2
 from tests.made_up import made_up
@@ -153,6 +154,13 @@ def test_every_list_and_map_of_a_request_has_a_maximum(kind: contract.Kind) -> N
         return [*own, *(name for part in parts for name in unbounded(part))]
 
     assert unbounded(kind.message) == []
+
+
+def test_imported_contracts_are_not_written_again_while_others_read_them() -> None:
+    build_hook.lay_down_third_party()
+    before = {path: path.stat().st_mtime_ns for path in build_hook.THIRD_PARTY.rglob("*.proto")}
+    build_hook.lay_down_third_party()
+    assert before == {path: path.stat().st_mtime_ns for path in build_hook.THIRD_PARTY.rglob("*.proto")} != {}
 
 
 def test_reading_the_contract_imports_no_grpc() -> None:
