@@ -49,7 +49,7 @@ def test_a_page_token_is_valid_for_its_own_list_only(cloud: ControlPlane, query:
         cloud.client.of(project_pb2.Project).create(project_pb2.Project(name=name))
     token = listed(cloud, order_by="name", page_size=1).next_page_token
     assert [found.name for found in listed(cloud, order_by="name", page_token=token).regions] == ["us"]
-    with pytest.raises(errors.Invalid, match="page_token: is not one that this list returned; start anew"):
+    with pytest.raises(errors.Invalid, match="page_token: is not one that this list returned; start again"):
         listed(cloud, **{"order_by": "name", **query}, page_token=token)
 
 
