@@ -7,6 +7,7 @@ import pytest
 from google.protobuf.message import Message
 
 from kahuna.api import server
+from kahuna.store.transaction import Transaction
 from kowa import errors
 from kowa.v2 import adapter_pb2, operation_pb2, volume_pb2
 from tests.control_plane import GIB, ControlPlane
@@ -70,6 +71,12 @@ def volume(site: Site) -> volume_pb2.Volume:
     return wanted
 
 
+def describe(tx: Transaction, id_: str) -> None:
+    volume = tx.lock(volume_pb2.Volume, id_)
+    volume.description = "changed while hidden"
+    tx.put("Volume", volume)
+
+
 def operation(site: Site) -> str:
     entries = site.cloud.kahuna.store.view.all("Operation")
     found = (one for one in entries if isinstance(one, operation_pb2.Operation) and one.target_kind == "Instance")
@@ -93,6 +100,8 @@ def test_lists_leave_out_hidden_resources(site: Site) -> None:
 def test_a_watch_leaves_out_hidden_resources(site: Site, scope: HidingScope) -> None:
     watch = iter(site.client.volumes.watch())
     assert next(watch).change == "synced"
+    site.cloud.loop.run(site.cloud.kahuna.store.run(lambda tx: describe(tx, hidden(site, "volumes"))))
+    assert next(watch).change == "synced"  # the change is passed over
     scope.hidden = ""
     site.volume("visible")
     event = next(watch)
