@@ -32,11 +32,6 @@ def help_text(kind: Kind, method: Method) -> str:
     return sentences.get(method.verb, method.comment.replace("`", ""))
 
 
-def first_sentence(text: str) -> str:
-    """The first sentence, without its period."""
-    return " ".join(text.partition(". ")[0].rstrip(".").split())
-
-
 def example(kind: Kind, method: Method) -> str:
     """An example command line of the method."""
     start = f"kowactl {kind.command} {method.verb}"

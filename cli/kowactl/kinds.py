@@ -11,6 +11,7 @@ import click
 from kowa import contract, errors
 from kowa.contract import Field, Kind, Message, Method
 from kowactl import files, help_texts, options
+from kowactl.groups import first_sentence
 from kowactl.output import show, show_all, show_event
 from kowactl.references import PAGE_SIZE
 from kowactl.session import Session
@@ -24,36 +25,20 @@ COMMON_FIELDS = {"id", "etag", "request_id", "validate_only", "timeout"}  # of r
 Command = tuple[Callable[..., None], list[click.Parameter]]  # (callback, parameters)
 
 
-class KindGroup(click.Group):
-    """`kowactl KIND`: a command for each method."""
-
-    def __init__(self, kind: Kind) -> None:
-        comment = kind.message.comment
-        super().__init__(kind.command, help=comment, short_help=help_texts.first_sentence(comment))
-        self.kind = kind
-
-    def list_commands(self, context: click.Context) -> list[str]:
-        methods = self.kind.service.methods
-        # Streams other than watch (console) have hand-written commands, which use the methods named after them.
-        streams = {verb for verb, method in methods.items() if method.streams and verb != "watch"}
-        return [verb for verb in methods if not {verb, verb.partition("-")[2]} & streams]
-
-    def get_command(self, context: click.Context, name: str) -> click.Command | None:
-        if name not in self.list_commands(context):
-            return None
-        makers = {"list": _list, "get": _get, "create": _create, "update": _update, "watch": _watch}
-        maker = _wait if self.kind.name == "Operation" and name == "wait" else makers.get(name, _custom)
-        method = self.kind.service.methods[name]
-        run, parameters = maker(self.kind, method)
-        text = help_texts.help_text(self.kind, method)
-        return click.Command(
-            name,
-            params=parameters,
-            callback=click.pass_obj(run),
-            help=text,
-            short_help=help_texts.first_sentence(text),
-            epilog="\b\nExample:\n  " + help_texts.example(self.kind, method),
-        )
+def command(kind: Kind, method: Method) -> click.Command:
+    """The command of a method."""
+    makers = {"list": _list, "get": _get, "create": _create, "update": _update, "watch": _watch}
+    maker = _wait if kind.name == "Operation" and method.verb == "wait" else makers.get(method.verb, _custom)
+    run, parameters = maker(kind, method)
+    text = help_texts.help_text(kind, method)
+    return click.Command(
+        method.verb,
+        params=parameters,
+        callback=click.pass_obj(run),
+        help=text,
+        short_help=first_sentence(text),
+        epilog="\b\nExample:\n  " + help_texts.example(kind, method),
+    )
 
 
 def _list(kind: Kind, method: Method) -> Command:

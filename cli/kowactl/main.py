@@ -8,10 +8,10 @@ from typing import NoReturn
 
 import click
 
-from kowa import contract, errors
+from kowa import errors
 from kowactl import terminal
 from kowactl.console import console
-from kowactl.kinds import KindGroup
+from kowactl.groups import KindGroups
 from kowactl.session import Session
 
 EXIT_CODES = {
@@ -61,22 +61,8 @@ Examples:
 """
 
 
-class Kinds(click.Group):
-    """One command group for each kind of the contract."""
-
-    def list_commands(self, context: click.Context) -> list[str]:
-        return [*sorted(kind.command for kind in contract.load().kinds.values()), *super().list_commands(context)]
-
-    def get_command(self, context: click.Context, name: str) -> click.Command | None:
-        """Finds a kind's group by its name, in the singular or plural."""
-        for kind in contract.load().kinds.values():
-            if name in (kind.command, kind.plural):
-                return KindGroup(kind)
-        return super().get_command(context, name)
-
-
 @click.group(
-    cls=Kinds, epilog=EPILOG, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110}
+    cls=KindGroups, epilog=EPILOG, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110}
 )
 @click.option("--endpoint", metavar="HOST:PORT", help="Where Kahuna is, instead of KOWABUNGA_ENDPOINT.")
 @click.option("--ca", metavar="FILE", type=click.Path(exists=True, dir_okay=False), help="Authorities to trust (PEM).")

@@ -1,4 +1,4 @@
-"""One command's connection, opened on first use (importing grpc would slow down help), and its wait."""
+"""One command's connection and lookups, whose modules are imported on first use so that help is quick, and its wait."""
 
 from functools import cached_property
 from os import environ
@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING
 import click
 
 from kowa import errors
-from kowactl.references import References
 from kowactl.terminal import escaped, print_message
 
 if TYPE_CHECKING:
     from kowa.client import Client
     from kowa.v2.operation_pb2 import Operation
+    from kowactl.references import References
 
 POLL_INTERVAL_S = 1.0
 
@@ -47,8 +47,10 @@ class Session:
         return client
 
     @cached_property
-    def references(self) -> References:
+    def references(self) -> "References":
         """Lookups of ids by name, and of names by id."""
+        from kowactl.references import References
+
         return References(self.client)
 
     def follow(self, operation_id: str, timeout_s: float) -> "Operation":

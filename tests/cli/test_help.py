@@ -11,7 +11,7 @@ import pytest
 from click.testing import CliRunner
 
 from kowa import contract
-from kowactl.kinds import KindGroup
+from kowactl.groups import KindGroup
 from kowactl.main import cli
 from kowactl.options import changeable
 

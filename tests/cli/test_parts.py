@@ -11,7 +11,7 @@ from kowa import contract
 from kowa.client import Client
 from kowa.v2.kaktus_pb2 import Kaktus
 from kowa.v2.zone_pb2 import Zone
-from kowactl.kinds import KindGroup
+from kowactl.groups import KindGroup
 from kowactl.main import cli
 from tests.cli.conftest import Kowactl
 from tests.fake_kahuna import KEY, Fake

@@ -3,7 +3,7 @@
 SDK, kowactl, gateway and server all use the contracts through this package. It does not import grpc.
 """
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from dataclasses import field as dataclass_field
 from functools import cache, cached_property
@@ -91,10 +91,20 @@ class Message:
     """A message: a resource, a request or a part of one."""
 
     name: str  # the full name: `kowa.v2.Instance`, `kowa.v2.Kiwi.Member`
-    fields: Mapping[str, Field]
-    oneofs: Mapping[str, Oneof]
     comment: str
     all_messages: Mapping[str, "Message"] = dataclass_field(repr=False, compare=False)  # the contract's, by full name
+    read_fields: Callable[[], Mapping[str, Field]] = dataclass_field(repr=False, compare=False)  # on first use
+    read_oneofs: Callable[[Mapping[str, Field]], Mapping[str, Oneof]] = dataclass_field(repr=False, compare=False)
+
+    @cached_property
+    def fields(self) -> Mapping[str, Field]:
+        """Its fields by name, in the order of the contract."""
+        return self.read_fields()
+
+    @cached_property
+    def oneofs(self) -> Mapping[str, Oneof]:
+        """Its oneofs by name."""
+        return self.read_oneofs(self.fields)
 
     @cached_property
     def submessages(self) -> Mapping[str, "Message"]:

@@ -1,7 +1,7 @@
 """Reads contracts from the descriptors that protoc writes."""
 
 from collections.abc import Collection, Iterable, Iterator, Mapping
-from typing import Any, Final, cast
+from typing import Any, Final, TypeVar, cast
 
 from google.api import annotations_pb2, field_behavior_pb2  # type: ignore[import-untyped,unused-ignore]
 from google.protobuf import descriptor_pb2
@@ -13,7 +13,9 @@ from kowa.contract import Field, Kind, Message, Method, Service, Value
 from kowa.formats import snake
 from kowa.v2 import options_pb2
 
-_Comments = Mapping[str, str]  # by the full name of the commented element
+_Path = tuple[str | int, ...]  # a file's name, then an element's path in it as SourceCodeInfo has it
+_Comments = Mapping[_Path, str]
+_T = TypeVar("_T")
 
 _TYPES: Final[Mapping[int, str]] = {
     number: name.removeprefix("TYPE_").lower() for name, number in descriptor_pb2.FieldDescriptorProto.Type.items()
@@ -22,13 +24,6 @@ _FIELD_OPTIONS: Final[Mapping[str, Any]] = {
     name: getattr(options_pb2, name)
     for name in ("change_not_served", "default_value", "not_served", "rule", "ref", "in_bytes", "long_text")
 }
-# Descriptor fields that hold declarations, by their numbers, of which the paths in SourceCodeInfo are made.
-_DECLARATIONS: Final[Mapping[type, Mapping[int, str]]] = {
-    descriptor_pb2.FileDescriptorProto: {4: "message_type", 5: "enum_type", 6: "service"},
-    descriptor_pb2.DescriptorProto: {2: "field", 3: "nested_type", 4: "enum_type"},
-    descriptor_pb2.EnumDescriptorProto: {2: "value"},
-    descriptor_pb2.ServiceDescriptorProto: {2: "method"},
-}
 
 
 def read(files: Iterable[descriptor_pb2.FileDescriptorProto], packages: Collection[str]) -> contract.Contract:
@@ -36,22 +31,27 @@ def read(files: Iterable[descriptor_pb2.FileDescriptorProto], packages: Collecti
 
     Raises ValueError when a resource has no service, when two have the same name, or when a method reads a stream.
     """
-    pool, comments = DescriptorPool(), dict[str, str]()
+    pool, comments = DescriptorPool(), dict[_Path, str]()
     names: list[str] = []
     for proto in files:
         pool.Add(proto)
         if proto.package in packages:
             names.append(proto.name)
-            comments |= _comments(proto)
+            locations = proto.source_code_info.location
+            comments |= {(proto.name, *each.path): each.leading_comments for each in locations}
     ours = [pool.FindFileByName(name) for name in names]
-    declared = [each for file in ours for each in _nested(file.message_types_by_name.values())]
+    declared = [each for file in ours for each in _nested(file.message_types_by_name.values(), (file.name, 4))]
     messages: dict[str, Message] = {}
-    messages |= {each.full_name: _message(each, comments, messages) for each in declared}
-    enums = [enum for file in ours for enum in file.enum_types_by_name.values()]
-    enums += [enum for message in declared for enum in message.enum_types]
-    services = [_service(each, messages, comments) for file in ours for each in file.services_by_name.values()]
+    messages |= {each.full_name: _message(each, path, comments, messages) for path, each in declared}
+    enums = [each for file in ours for each in _numbered(file.enum_types_by_name.values(), (file.name, 5))]
+    enums += [each for path, message in declared for each in _numbered(message.enum_types, (*path, 4))]
+    services = [
+        _service(each, path, messages, comments)
+        for file in ours
+        for path, each in _numbered(file.services_by_name.values(), (file.name, 6))
+    ]
     by_name = {service.name: service for service in services}
-    kinds = [_kind(each, messages, by_name) for each in declared if _option(each, options_pb2.kind).plural]
+    kinds = [_kind(each, messages, by_name) for _, each in declared if _option(each, options_pb2.kind).plural]
     if duplicates := {kind.name for kind in kinds if sum(kind.name == other.name for other in kinds) > 1}:
         raise ValueError(f"more than one resource is called {', '.join(sorted(duplicates))}")
     return contract.Contract(
@@ -59,22 +59,19 @@ def read(files: Iterable[descriptor_pb2.FileDescriptorProto], packages: Collecti
         services=by_name,
         methods={method.path: method for service in services for method in service.methods.values()},
         messages=messages,
-        enums={enum.full_name: _values(enum, comments) for enum in enums},
+        enums={enum.full_name: _values(enum, path, comments) for path, enum in enums},
         pool=pool,
     )
 
 
-def _comments(file: descriptor_pb2.FileDescriptorProto) -> Iterator[tuple[str, str]]:
-    """Yields the comment before each element, by its full name (see SourceCodeInfo)."""
-    for location in file.source_code_info.location:
-        if not (comment := location.leading_comments):
-            continue
-        path, element, name = list(location.path), cast(Any, file), file.package
-        while path and (declared := _DECLARATIONS.get(type(element), {}).get(path[0])):
-            element, path = getattr(element, declared)[path[1]], path[2:]
-            name += f".{element.name}"
-        if not path:
-            yield name, "\n".join(line.strip() for line in comment.strip().splitlines())
+def _comment(comments: _Comments, path: _Path) -> str:
+    """The comment before the element at a path."""
+    return "\n".join(line.strip() for line in comments.get(path, "").strip().splitlines())
+
+
+def _numbered(elements: Iterable[_T], path: _Path) -> Iterator[tuple[_Path, _T]]:
+    """Yields elements with their paths; `path` ends with the number of the descriptor field that holds them."""
+    return (((*path, index), element) for index, element in enumerate(elements))
 
 
 def _option(descriptor: Any, extension: Any) -> Any:
@@ -82,34 +79,34 @@ def _option(descriptor: Any, extension: Any) -> Any:
     return descriptor.GetOptions().Extensions[extension]
 
 
-def _nested(messages: Iterable[Descriptor]) -> Iterator[Descriptor]:
-    """Yields messages and those declared in them, except the entries of maps."""
-    for message in messages:
+def _nested(messages: Iterable[Descriptor], path: _Path) -> Iterator[tuple[_Path, Descriptor]]:
+    """Yields messages and those declared in them, except the entries of maps, with their paths."""
+    for own, message in _numbered(messages, path):
         if not message.GetOptions().map_entry:
-            yield message
-            yield from _nested(message.nested_types)
+            yield own, message
+            yield from _nested(message.nested_types, (*own, 3))
 
 
-def _message(descriptor: Descriptor, comments: _Comments, all_messages: Mapping[str, Message]) -> Message:
-    fields = {field.name: _field(field, comments) for field in descriptor.fields}
-    oneofs = (
-        contract.Oneof(
-            name=oneof.name,
-            fields=tuple(field.name for field in fields.values() if field.oneof == oneof.name),
-            required=_option(oneof, options_pb2.one_required),
+def _message(descriptor: Descriptor, path: _Path, comments: _Comments, all_messages: Mapping[str, Message]) -> Message:
+    def read_fields() -> Mapping[str, Field]:
+        fields = (_field(each, _comment(comments, at)) for at, each in _numbered(descriptor.fields, (*path, 2)))
+        return {field.name: field for field in fields}
+
+    def read_oneofs(fields: Mapping[str, Field]) -> Mapping[str, contract.Oneof]:
+        oneofs = (
+            contract.Oneof(
+                name=oneof.name,
+                fields=tuple(field.name for field in fields.values() if field.oneof == oneof.name),
+                required=_option(oneof, options_pb2.one_required),
+            )
+            for oneof in descriptor.oneofs
         )
-        for oneof in descriptor.oneofs
-    )
-    return Message(
-        name=descriptor.full_name,
-        fields=fields,
-        oneofs={oneof.name: oneof for oneof in oneofs if oneof.fields},
-        comment=comments.get(descriptor.full_name, ""),
-        all_messages=all_messages,
-    )
+        return {oneof.name: oneof for oneof in oneofs if oneof.fields}
+
+    return Message(descriptor.full_name, _comment(comments, path), all_messages, read_fields, read_oneofs)
 
 
-def _field(descriptor: FieldDescriptor, comments: _Comments) -> Field:
+def _field(descriptor: FieldDescriptor, comment: str) -> Field:
     options: Any = descriptor.GetOptions().Extensions
     behaviours = options[field_behavior_pb2.field_behavior]
     message = descriptor.message_type
@@ -128,12 +125,12 @@ def _field(descriptor: FieldDescriptor, comments: _Comments) -> Field:
         required=field_behavior_pb2.REQUIRED in behaviours,
         output_only=field_behavior_pb2.OUTPUT_ONLY in behaviours,
         immutable=field_behavior_pb2.IMMUTABLE in behaviours or options[options_pb2.change_not_served],
-        comment=comments.get(descriptor.full_name, ""),
+        comment=comment,
         **{name: options[extension] for name, extension in _FIELD_OPTIONS.items()},
     )
 
 
-def _values(descriptor: EnumDescriptor, comments: _Comments) -> tuple[Value, ...]:
+def _values(descriptor: EnumDescriptor, path: _Path, comments: _Comments) -> tuple[Value, ...]:
     prefix = snake(descriptor.name).upper() + "_"
     return tuple(
         Value(
@@ -141,22 +138,27 @@ def _values(descriptor: EnumDescriptor, comments: _Comments) -> tuple[Value, ...
             short=value.name.removeprefix(prefix).lower().replace("_", "-"),
             number=value.number,
             not_served=_option(value, options_pb2.value_not_served),
-            comment=comments.get(f"{descriptor.full_name}.{value.name}", ""),
+            comment=_comment(comments, at),
         )
-        for value in descriptor.values
+        for at, value in _numbered(descriptor.values, (*path, 2))
     )
 
 
-def _service(descriptor: ServiceDescriptor, messages: Mapping[str, Message], comments: _Comments) -> Service:
+def _service(
+    descriptor: ServiceDescriptor, path: _Path, messages: Mapping[str, Message], comments: _Comments
+) -> Service:
     kind = descriptor.name.removesuffix("Service")
     message = descriptor.file.message_types_by_name.get(kind)
     plural = _option(message, options_pb2.kind).plural.title().replace("-", "") if message else ""
-    methods = (_method(method, kind, plural, messages, comments) for method in descriptor.methods)
+    methods = (
+        _method(method, kind, plural, messages, _comment(comments, at))
+        for at, method in _numbered(descriptor.methods, (*path, 2))
+    )
     return Service(descriptor.full_name, {method.verb: method for method in methods})
 
 
 def _method(
-    descriptor: MethodDescriptor, kind: str, plural: str, messages: Mapping[str, Message], comments: _Comments
+    descriptor: MethodDescriptor, kind: str, plural: str, messages: Mapping[str, Message], comment: str
 ) -> Method:
     name = descriptor.name
     if descriptor.client_streaming:
@@ -176,7 +178,7 @@ def _method(
             for binding in (http, *http.additional_bindings)
             if (method := binding.WhichOneof("pattern"))
         ),
-        comment=comments.get(descriptor.full_name, ""),
+        comment=comment,
     )
 
 
