@@ -2,9 +2,8 @@
 
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from contextvars import ContextVar
-from dataclasses import dataclass
 from operator import methodcaller
-from typing import Any, TypeAlias
+from typing import Any, NamedTuple, TypeAlias
 from urllib.parse import unquote
 
 import grpc
@@ -32,8 +31,7 @@ MAX_DETAILS_BYTES, MAX_DETAIL_TEXT_BYTES = 1024, 512  # of all violations and of
 ENTRY_OVERHEAD_BYTES = 8  # of an entry, in addition to its texts
 
 
-@dataclass(frozen=True, slots=True)
-class Caller:
+class Caller(NamedTuple):
     """The caller of the current call, and the reason that they give for it."""
 
     identity: Identity

@@ -41,8 +41,7 @@ class Outcome(NamedTuple, Generic[M]):
     operation: operation_pb2.Operation | None
 
 
-@dataclass(frozen=True, slots=True)
-class Call:
+class Call(NamedTuple):
     """One call: its cause, with the caller, and the view as that caller sees it."""
 
     cause: Cause

@@ -3,7 +3,6 @@
 from collections import defaultdict
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import replace
 
 from google.protobuf.message import Message
 from sqlmodel import Field
@@ -57,7 +56,7 @@ class Komputes(Kind[kompute_pb2.Kompute], table=Kompute):
                 part.adapters.extend(ids["Adapter"])
             kind = part.DESCRIPTOR.name
             with _refused_as_kompute(role, no_host="zone" if resource.zone else "region"):
-                its_cause = replace(cause, method=f"Create{kind}")
+                its_cause = cause._replace(method=f"Create{kind}")
                 outcome = self.kinds[kind].create(tx, its_cause, part, whole=resource.meta.id)
             ids[kind].append(meta(outcome.resource).id)
         self._report(tx, resource)
@@ -73,7 +72,7 @@ class Komputes(Kind[kompute_pb2.Kompute], table=Kompute):
             if paths:
                 meta(wanted).id = meta(part).id
                 with _refused_as_kompute(role):
-                    self.kinds[kind].update(tx, replace(cause, method=f"Update{kind}"), wanted, paths)
+                    self.kinds[kind].update(tx, cause._replace(method=f"Update{kind}"), wanted, paths)
         self._report(tx, after)
 
     def delete(self, tx: Transaction, cause: Cause, id_: str, etag: str = "") -> Outcome[kompute_pb2.Kompute]:
@@ -82,7 +81,7 @@ class Komputes(Kind[kompute_pb2.Kompute], table=Kompute):
         for part in self._parts(tx, id_):
             if not meta(part).HasField("delete_time"):
                 kind = part.DESCRIPTOR.name
-                self.kinds[kind].delete(tx, replace(cause, method=f"Delete{kind}"), meta(part).id)
+                self.kinds[kind].delete(tx, cause._replace(method=f"Delete{kind}"), meta(part).id)
         return outcome
 
     def before_part_update(self, whole: kompute_pb2.Kompute, before: Message, after: Message) -> None:

@@ -1,8 +1,7 @@
 """Operations in transactions: started with a change, advanced by reports, ended."""
 
 from collections.abc import Iterable
-from dataclasses import dataclass
-from typing import Any, cast
+from typing import Any, NamedTuple, cast
 
 from google.protobuf.message import Message
 from sqlmodel import Field, col, select
@@ -23,8 +22,7 @@ RETENTION_US = 30 * 24 * 3600 * 1_000_000
 PRUNE_BATCH_SIZE = 500
 
 
-@dataclass(frozen=True, slots=True)
-class Cause:
+class Cause(NamedTuple):
     """The cause of a change. `method` is the call's name, also when a rule or a timer makes it (`StopInstance`);
     `caller` is `admin`, `agent:<id>`, or the rule; `reason` is the text that they give."""
 
