@@ -121,11 +121,11 @@ class Session:
         self.slice_known.set()
         objects = []
         for kind, id_ in sorted(members, key=lambda member: (reach_of_kinds().order[member[0]], member[1])):
-            resource = self._view.find(kind, id_)
-            if resource is not None:
-                head = meta(resource)
-                if self.holdings.get(id_) != (head.generation, head.HasField("delete_time")):
-                    objects.append(_described(kind, self._view.entries(kind)[id_].data))
+            entry = self._view.entries(kind).get(id_)
+            if entry is not None:
+                described = _described(kind, entry.data)
+                if self.holdings.get(id_) != (described.generation, described.gone):
+                    objects.append(described)
         return objects, removed
 
     def batch_stored(self, objects: list[fleet_pb2.Object], removed: list[str], revision: int) -> None:
