@@ -1,21 +1,18 @@
 """Reads contracts from the descriptors that protoc writes."""
 
 from collections.abc import Collection, Iterable, Iterator, Mapping
-from typing import Any, Final, TypeVar, cast
+from dataclasses import dataclass
+from typing import Any, Final, cast
 
 from google.api import annotations_pb2, field_behavior_pb2  # type: ignore[import-untyped,unused-ignore]
 from google.protobuf import descriptor_pb2
-from google.protobuf.descriptor import Descriptor, EnumDescriptor, FieldDescriptor, MethodDescriptor, ServiceDescriptor
+from google.protobuf.descriptor import Descriptor, FieldDescriptor, MethodDescriptor, ServiceDescriptor
 from google.protobuf.descriptor_pool import DescriptorPool
 
 from kowa import contract
 from kowa.contract import Field, Kind, Message, Method, Service, Value
 from kowa.formats import snake
 from kowa.v2 import options_pb2
-
-_Path = tuple[str | int, ...]  # a file's name, then an element's path in it as SourceCodeInfo has it
-_Comments = Mapping[_Path, str]
-_T = TypeVar("_T")
 
 _TYPES: Final[Mapping[int, str]] = {
     number: name.removeprefix("TYPE_").lower() for name, number in descriptor_pb2.FieldDescriptorProto.Type.items()
@@ -24,6 +21,27 @@ _FIELD_OPTIONS: Final[Mapping[str, Any]] = {
     name: getattr(options_pb2, name)
     for name in ("change_not_served", "default_value", "not_served", "rule", "ref", "in_bytes", "long_text")
 }
+
+
+_Path = tuple[str | int, ...]  # a file's name, and a path in it as in SourceCodeInfo
+
+
+@dataclass(frozen=True, slots=True)
+class _Element:
+    """A descriptor and its place, by which its comment is found."""
+
+    descriptor: Any
+    path: _Path
+    comments: Mapping[_Path, str]
+
+    @property
+    def comment(self) -> str:
+        """The comment before it."""
+        return "\n".join(line.strip() for line in self.comments.get(self.path, "").strip().splitlines())
+
+    def elements(self, number: int, descriptors: Iterable[Any]) -> Iterator["_Element"]:
+        """Yields elements declared in it; `number` is that of the field of descriptor.proto that holds them."""
+        return (_Element(each, (*self.path, number, index), self.comments) for index, each in enumerate(descriptors))
 
 
 def read(files: Iterable[descriptor_pb2.FileDescriptorProto], packages: Collection[str]) -> contract.Contract:
@@ -37,41 +55,27 @@ def read(files: Iterable[descriptor_pb2.FileDescriptorProto], packages: Collecti
         pool.Add(proto)
         if proto.package in packages:
             names.append(proto.name)
-            locations = proto.source_code_info.location
-            comments |= {(proto.name, *each.path): each.leading_comments for each in locations}
-    ours = [pool.FindFileByName(name) for name in names]
-    declared = [each for file in ours for each in _nested(file.message_types_by_name.values(), (file.name, 4))]
+            comments |= {(proto.name, *each.path): each.leading_comments for each in proto.source_code_info.location}
+    ours = [_Element(pool.FindFileByName(name), (name,), comments) for name in names]
+    declared = [each for file in ours for each in _messages(file, 4, file.descriptor.message_types_by_name.values())]
     messages: dict[str, Message] = {}
-    messages |= {each.full_name: _message(each, path, comments, messages) for path, each in declared}
-    enums = [each for file in ours for each in _numbered(file.enum_types_by_name.values(), (file.name, 5))]
-    enums += [each for path, message in declared for each in _numbered(message.enum_types, (*path, 4))]
-    services = [
-        _service(each, path, messages, comments)
-        for file in ours
-        for path, each in _numbered(file.services_by_name.values(), (file.name, 6))
-    ]
-    by_name = {service.name: service for service in services}
-    kinds = [_kind(each, messages, by_name) for _, each in declared if _option(each, options_pb2.kind).plural]
+    messages |= {each.descriptor.full_name: _message(each, messages) for each in declared}
+    enums = [each for file in ours for each in file.elements(5, file.descriptor.enum_types_by_name.values())]
+    enums += [each for message in declared for each in message.elements(4, message.descriptor.enum_types)]
+    own_services = (each for file in ours for each in file.elements(6, file.descriptor.services_by_name.values()))
+    services = {each.descriptor.full_name: _service(each, messages) for each in own_services}
+    resources = (each.descriptor for each in declared if _option(each.descriptor, options_pb2.kind).plural)
+    kinds = [_kind(each, messages, services) for each in resources]
     if duplicates := {kind.name for kind in kinds if sum(kind.name == other.name for other in kinds) > 1}:
         raise ValueError(f"more than one resource is called {', '.join(sorted(duplicates))}")
     return contract.Contract(
         kinds={kind.name: kind for kind in kinds},
-        services=by_name,
-        methods={method.path: method for service in services for method in service.methods.values()},
+        services=services,
+        methods={method.path: method for service in services.values() for method in service.methods.values()},
         messages=messages,
-        enums={enum.full_name: _values(enum, path, comments) for path, enum in enums},
+        enums={enum.descriptor.full_name: _values(enum) for enum in enums},
         pool=pool,
     )
-
-
-def _comment(comments: _Comments, path: _Path) -> str:
-    """The comment before the element at a path."""
-    return "\n".join(line.strip() for line in comments.get(path, "").strip().splitlines())
-
-
-def _numbered(elements: Iterable[_T], path: _Path) -> Iterator[tuple[_Path, _T]]:
-    """Yields elements with their paths; `path` ends with the number of the descriptor field that holds them."""
-    return (((*path, index), element) for index, element in enumerate(elements))
 
 
 def _option(descriptor: Any, extension: Any) -> Any:
@@ -79,18 +83,19 @@ def _option(descriptor: Any, extension: Any) -> Any:
     return descriptor.GetOptions().Extensions[extension]
 
 
-def _nested(messages: Iterable[Descriptor], path: _Path) -> Iterator[tuple[_Path, Descriptor]]:
-    """Yields messages and those declared in them, except the entries of maps, with their paths."""
-    for own, message in _numbered(messages, path):
-        if not message.GetOptions().map_entry:
-            yield own, message
-            yield from _nested(message.nested_types, (*own, 3))
+def _messages(parent: _Element, number: int, descriptors: Iterable[Descriptor]) -> Iterator[_Element]:
+    """Yields messages and those declared in them, except the entries of maps."""
+    for message in parent.elements(number, descriptors):
+        if not message.descriptor.GetOptions().map_entry:
+            yield message
+            yield from _messages(message, 3, message.descriptor.nested_types)
 
 
-def _message(descriptor: Descriptor, path: _Path, comments: _Comments, all_messages: Mapping[str, Message]) -> Message:
+def _message(element: _Element, all_messages: Mapping[str, Message]) -> Message:
+    descriptor: Descriptor = element.descriptor
+
     def read_fields() -> Mapping[str, Field]:
-        fields = (_field(each, _comment(comments, at)) for at, each in _numbered(descriptor.fields, (*path, 2)))
-        return {field.name: field for field in fields}
+        return {each.descriptor.name: _field(each) for each in element.elements(2, descriptor.fields)}
 
     def read_oneofs(fields: Mapping[str, Field]) -> Mapping[str, contract.Oneof]:
         oneofs = (
@@ -103,10 +108,11 @@ def _message(descriptor: Descriptor, path: _Path, comments: _Comments, all_messa
         )
         return {oneof.name: oneof for oneof in oneofs if oneof.fields}
 
-    return Message(descriptor.full_name, _comment(comments, path), all_messages, read_fields, read_oneofs)
+    return Message(descriptor.full_name, element.comment, all_messages, read_fields, read_oneofs)
 
 
-def _field(descriptor: FieldDescriptor, comment: str) -> Field:
+def _field(element: _Element) -> Field:
+    descriptor: FieldDescriptor = element.descriptor
     options: Any = descriptor.GetOptions().Extensions
     behaviours = options[field_behavior_pb2.field_behavior]
     message = descriptor.message_type
@@ -125,41 +131,36 @@ def _field(descriptor: FieldDescriptor, comment: str) -> Field:
         required=field_behavior_pb2.REQUIRED in behaviours,
         output_only=field_behavior_pb2.OUTPUT_ONLY in behaviours,
         immutable=field_behavior_pb2.IMMUTABLE in behaviours or options[options_pb2.change_not_served],
-        comment=comment,
+        comment=element.comment,
         **{name: options[extension] for name, extension in _FIELD_OPTIONS.items()},
     )
 
 
-def _values(descriptor: EnumDescriptor, path: _Path, comments: _Comments) -> tuple[Value, ...]:
-    prefix = snake(descriptor.name).upper() + "_"
+def _values(enum: _Element) -> tuple[Value, ...]:
+    prefix = snake(enum.descriptor.name).upper() + "_"
     return tuple(
         Value(
-            name=value.name,
-            short=value.name.removeprefix(prefix).lower().replace("_", "-"),
-            number=value.number,
-            not_served=_option(value, options_pb2.value_not_served),
-            comment=_comment(comments, at),
+            name=value.descriptor.name,
+            short=value.descriptor.name.removeprefix(prefix).lower().replace("_", "-"),
+            number=value.descriptor.number,
+            not_served=_option(value.descriptor, options_pb2.value_not_served),
+            comment=value.comment,
         )
-        for at, value in _numbered(descriptor.values, (*path, 2))
+        for value in enum.elements(2, enum.descriptor.values)
     )
 
 
-def _service(
-    descriptor: ServiceDescriptor, path: _Path, messages: Mapping[str, Message], comments: _Comments
-) -> Service:
+def _service(element: _Element, messages: Mapping[str, Message]) -> Service:
+    descriptor: ServiceDescriptor = element.descriptor
     kind = descriptor.name.removesuffix("Service")
     message = descriptor.file.message_types_by_name.get(kind)
     plural = _option(message, options_pb2.kind).plural.title().replace("-", "") if message else ""
-    methods = (
-        _method(method, kind, plural, messages, _comment(comments, at))
-        for at, method in _numbered(descriptor.methods, (*path, 2))
-    )
+    methods = (_method(method, kind, plural, messages) for method in element.elements(2, descriptor.methods))
     return Service(descriptor.full_name, {method.verb: method for method in methods})
 
 
-def _method(
-    descriptor: MethodDescriptor, kind: str, plural: str, messages: Mapping[str, Message], comment: str
-) -> Method:
+def _method(element: _Element, kind: str, plural: str, messages: Mapping[str, Message]) -> Method:
+    descriptor: MethodDescriptor = element.descriptor
     name = descriptor.name
     if descriptor.client_streaming:
         raise ValueError(f"{name} reads a stream, which REST and gRPC-Web do not support")
@@ -178,7 +179,7 @@ def _method(
             for binding in (http, *http.additional_bindings)
             if (method := binding.WhichOneof("pattern"))
         ),
-        comment=comment,
+        comment=element.comment,
     )
 
 
