@@ -13,7 +13,7 @@ from kowa import contract
 
 FILTER_SOURCE: Final = Path(__file__).with_name("bodies.lua")  # the filter gateway.bodies of envoy.yaml
 
-FIELD_MASK: Final = "google.protobuf.FieldMask"  # may be given in several parts in a query
+MASK: Final = "google.protobuf.FieldMask"  # may be given in several parts in a query
 FREE_FORM: Final = (  # messages whose JSON has arbitrary keys
     "google.api.HttpBody",
     "google.protobuf.Any",
@@ -52,17 +52,13 @@ def _message(message: Descriptor) -> dict[str, Any]:
             name: _name(field.message_type) for field in message.fields for name in (field.name, field.json_name)
         },
         "names": {field.json_name: field.name for field in message.fields if field.json_name != field.name},
-        "lists": {field.name: True for field in message.fields if field.is_repeated or _is_mask(field.message_type)},
+        "lists": {each.name: True for each in message.fields if each.is_repeated or _name(each.message_type) == MASK},
     }
 
 
 def _name(message: Descriptor | None) -> str:
     """The full name of a message; empty for a free-form message and for None."""
     return "" if message is None or message.full_name in FREE_FORM else message.full_name
-
-
-def _is_mask(message: Descriptor | None) -> bool:
-    return message is not None and message.full_name == FIELD_MASK
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,10 +72,7 @@ class _Binding:
 
     @property
     def body(self) -> Descriptor | None:
-        """The message in the body.
-
-        Envoy also accepts a body if the contract has none, and reads the whole request from it.
-        """
+        """The message in the body. If the contract has none, Envoy still accepts one: the whole request."""
         return self.request.fields_by_name[self.part].message_type if self.part else self.request
 
 

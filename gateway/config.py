@@ -59,8 +59,9 @@ def bootstrap(options: Options) -> dict[str, Any]:
         raise ValueError("--listen serves TLS and needs --certificate and --key")
     if not (options.listen or options.plain):
         raise ValueError("nothing to listen on: give --listen with --certificate and --key, or --plain")
+    admin = options.admin or ""
     values = {
-        "admin": options.admin and _admin(options.admin),
+        "admin": {"pipe": {"path": admin}} if admin.startswith("/") else admin and _loopback("admin interface", admin),
         "listen": options.listen and address(options.listen),
         "plain": options.plain and _loopback("plain listener", options.plain),
         "certificate": str(options.certificate),
@@ -95,10 +96,7 @@ def _filled(part: Any, values: Mapping[str, Any]) -> Any:
 
 
 def address(text: str) -> dict[str, Any]:
-    """Envoy's form of `host:port` and `[v6]:port`.
-
-    Raises ValueError for any other text.
-    """
+    """Envoy's form of `host:port` and `[v6]:port`. Raises ValueError for any other text."""
     host, _, port = text.rpartition(":")
     host = host.removeprefix("[").removesuffix("]")
     if not host or not port.isdigit() or not 0 < int(port) < 65536:
@@ -117,10 +115,6 @@ def _loopback(listener: str, text: str) -> dict[str, Any]:
     if not is_loopback:
         raise ValueError(f"the {listener} must be on a loopback address, not {host}")
     return parsed
-
-
-def _admin(text: str) -> dict[str, Any]:
-    return {"pipe": {"path": text}} if text.startswith("/") else _loopback("admin interface", text)
 
 
 def descriptor_set() -> bytes:

@@ -14,10 +14,7 @@ Address = IPv4Address | IPv6Address
 
 CHUNK_BYTES = 1 << 18  # read at once; larger chunks make malloc keep megabytes after the read
 _NAT64 = ip_network("64:ff9b::/96")
-_GLOBAL_IPV6 = (
-    ip_network("2000::/3"),
-    _NAT64,
-)  # is_global allows more, that may map to internal hosts
+_GLOBAL_IPV6 = (ip_network("2000::/3"), _NAT64)  # is_global allows more, that may map to internal hosts
 
 
 class Sources:

@@ -33,10 +33,7 @@ class Log(SQLModel, table=True):
 
 
 class Reference(SQLModel, table=True):
-    """A reference in a field without a column: in a list or a nested message.
-
-    Written and removed with its source.
-    """
+    """A reference in a field without a column: in a list or a nested message. Written and removed with its source."""
 
     source_id: str = Field(primary_key=True, max_length=36)
     field: str = Field(primary_key=True)

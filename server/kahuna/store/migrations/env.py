@@ -7,9 +7,7 @@ import kahuna.kinds
 
 assert kahuna.kinds
 context.configure(
-    connection=context.config.attributes["connection"],
-    target_metadata=SQLModel.metadata,
-    render_as_batch=True,
+    connection=context.config.attributes["connection"], target_metadata=SQLModel.metadata, render_as_batch=True
 )
 with context.begin_transaction():
     context.run_migrations()
