@@ -138,7 +138,7 @@ class Actual:
     tap_filters: Mapping[str, str] = field(default_factory=dict)  # tap -> fingerprint of its rules
     filters_unseen: str = ""  # why packet filters can't be listed
     metadata_services: Mapping[str, frozenset[IPv4Network]] = field(default_factory=dict)  # vnet -> served networks
-    metadata_filter: str = ""  # fingerprint of the rules around metadata services; empty without rules
+    metadata_filter: str = ""  # fingerprint of the rules of metadata services; empty without rules
     seeds: Mapping[str, str] = field(default_factory=dict)  # instance -> fingerprint; empty for a folder without a seed
     by_kind: Mapping[type, Any] = field(default_factory=dict)  # results of the kinds' own `observe`
 

@@ -15,7 +15,7 @@ from google.protobuf.message import Message
 
 from agent_kaktus.actual import Actual
 from agent_kaktus.errors import PermanentFailure, StepFailed
-from agent_kaktus.memory import LONGEST_RETRY_S, MAX_ATTEMPTS, MAX_REPEATS, Failure, Memory
+from agent_kaktus.notes import LONGEST_RETRY_S, MAX_ATTEMPTS, MAX_REPEATS, Failure, Notes
 from agent_kaktus.plan import Kind, Step, Verdict, View, plan
 from agent_kaktus.settings import Settings
 from kowa import resources
@@ -40,7 +40,7 @@ class Loop:
     settings: Settings
     feed: Feed
     host: Any
-    memory: Memory = field(default_factory=Memory)
+    notes: Notes = field(default_factory=Notes)
     clock: Callable[[], float] = time.monotonic  # in seconds
 
     def __post_init__(self) -> None:
@@ -69,7 +69,7 @@ class Loop:
     def background_ended(self, wanted: DesiredObject, reason: str) -> None:
         """Background work for an object has ended, with a reason if it can't succeed."""
         if reason:
-            self.memory.given_up[wanted.id, wanted.generation] = reason
+            self.notes.given_up[wanted.id, wanted.generation] = reason
         self._wake.set()
 
     def background_progressed(self, wanted: DesiredObject, working: str) -> None:
@@ -99,7 +99,7 @@ class Loop:
             desired = self.desired = self.kinds.parse(self.feed.desired())
             if desired.node is None:
                 return OBSERVE_INTERVAL_S
-            view = View(self.kinds, self.settings, desired, Actual(), self.memory, self.clock())
+            view = View(self.kinds, self.settings, desired, Actual(), self.notes, self.clock())
             try:
                 actual = await self.host.observe(desired.node.id)
                 by_kind = {kind.value: await kind.observe(self.host) for kind in self.kinds}
@@ -108,14 +108,14 @@ class Loop:
                     log.exception("observe.failed")
                 self._report_unseen(view, str(error))
                 return RETRY_INTERVAL_S
-            self.memory.keep_only({wanted.id for wanted in desired})
+            self.notes.keep_only({wanted.id for wanted in desired})
             view = replace(view, actual=replace(actual, by_kind=by_kind), now=self.clock())
             for kind in self.kinds:
-                kind.update_memory(view)
+                kind.update_notes(view)
             due = self._decide(view)
             if not due:
                 deadlines = (deadline for kind in self.kinds for deadline in kind.deadlines(view))
-                return min(OBSERVE_INTERVAL_S, self.memory.next_deadline(view.now, deadlines))
+                return min(OBSERVE_INTERVAL_S, self.notes.next_deadline(view.now, deadlines))
             parallel = asyncio.Semaphore(MAX_PARALLEL)
             async with asyncio.TaskGroup() as group:
                 for wanted, verdict in due.items():
@@ -127,14 +127,14 @@ class Loop:
         self._view, verdicts = view, plan(view)
         for wanted in view.desired:
             if not verdicts[wanted.id].steps:
-                view.memory.forget_failures(wanted.id)
+                view.notes.forget_failures(wanted.id)
             self._report(view, wanted, verdicts[wanted.id])
         for id_ in self._reported.keys() - verdicts.keys():
             del self._reported[id_]
         return {
             wanted: verdict
             for wanted in view.desired
-            if (verdict := verdicts[wanted.id]).steps and not view.memory.is_paused(wanted.id, view.now)
+            if (verdict := verdicts[wanted.id]).steps and not view.notes.is_paused(wanted.id, view.now)
         }
 
     async def _do_for(self, wanted: DesiredObject, verdict: Verdict, parallel: asyncio.Semaphore) -> None:
@@ -144,27 +144,27 @@ class Loop:
                 await self._do_steps(wanted, verdict)
             except Exception as error:
                 log.exception("steps.failed", id=wanted.id)
-                self.memory.failures[wanted.id] = Failure(str(error), 1, self.clock() + LONGEST_RETRY_S)
+                self.notes.failures[wanted.id] = Failure(str(error), 1, self.clock() + LONGEST_RETRY_S)
 
     async def _do_steps(self, wanted: DesiredObject, verdict: Verdict) -> None:
         for step in verdict.steps:
-            step.before(self.memory, self.clock())
+            step.before(self.notes, self.clock())
         for step in verdict.steps:
             try:
                 await self._carry_out(step)
             except PermanentFailure as error:
-                self.memory.given_up[wanted.id, wanted.generation] = str(error)
+                self.notes.given_up[wanted.id, wanted.generation] = str(error)
                 return
             except Exception as error:
-                failure = self.memory.note_failure(wanted.id, f"{step}: {error}", self.clock())
+                failure = self.notes.add_failure(wanted.id, f"{step}: {error}", self.clock())
                 fields = {"id": wanted.id, "step": str(step), "reason": str(error), "attempts": failure.attempts}
                 log.warning("step.failed", **fields, exc_info=not isinstance(error, StepFailed | OSError))
                 return
-            step.after(self.memory, self.clock())
+            step.after(self.notes, self.clock())
             log.info("step.done", id=wanted.id, step=str(step))
             crash_point(f"kaktus.{step.crash_point}")
-        if self.memory.count_repeats(wanted.id, str(verdict)) > MAX_REPEATS:
-            self.memory.note_failure(wanted.id, f"does not come to rest: {verdict}", self.clock())
+        if self.notes.count_repeats(wanted.id, str(verdict)) > MAX_REPEATS:
+            self.notes.add_failure(wanted.id, f"does not come to rest: {verdict}", self.clock())
 
     def _report(self, view: View, wanted: DesiredObject, verdict: Verdict) -> None:
         """Reports the status of an object and its verdict. The feed does not send a report that equals the last."""
@@ -179,13 +179,13 @@ class Loop:
                 verdict = replace(verdict, fails=fails)
             resource.meta.conditions.extend(verdict.conditions)
             self._reported[wanted.id] = resource
-        outcome, message = _outcome(view.memory, wanted, verdict)
+        outcome, message = _outcome(view.notes, wanted, verdict)
         if outcome == fleet_pb2.OUTCOME_APPLIED:
-            view.memory.applied[wanted.id] = wanted.generation
+            view.notes.applied[wanted.id] = wanted.generation
         is_ended = outcome in (fleet_pb2.OUTCOME_APPLIED, fleet_pb2.OUTCOME_FAILED)
         report = fleet_pb2.Report(
             id=wanted.id,
-            observed_generation=wanted.generation if is_ended else view.memory.applied.get(wanted.id, 0),
+            observed_generation=wanted.generation if is_ended else view.notes.applied.get(wanted.id, 0),
             gone=verdict.gone,
             resource=resources.pack(resource),
             outcome=outcome,
@@ -209,7 +209,7 @@ class Loop:
             kind.clear_unseen(resource)
             report = fleet_pb2.Report(
                 id=wanted.id,
-                observed_generation=view.memory.applied.get(wanted.id, 0),
+                observed_generation=view.notes.applied.get(wanted.id, 0),
                 resource=resources.pack(resource),
                 outcome=fleet_pb2.OUTCOME_WAITING,
                 message=reason,
@@ -220,8 +220,8 @@ class Loop:
         await step.do(self.host)
 
 
-def _outcome(memory: Memory, wanted: DesiredObject, verdict: Verdict) -> tuple[fleet_pb2.Outcome, str]:
-    if verdict.steps and (failure := memory.failures.get(wanted.id)):
+def _outcome(notes: Notes, wanted: DesiredObject, verdict: Verdict) -> tuple[fleet_pb2.Outcome, str]:
+    if verdict.steps and (failure := notes.failures.get(wanted.id)):
         if failure.attempts >= MAX_ATTEMPTS:
             return fleet_pb2.OUTCOME_FAILED, failure.reason
         return fleet_pb2.OUTCOME_WAITING, f"tries again: {failure.reason}"

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import structlog
 
 from agent_kaktus.actual import Actual
-from agent_kaktus.memory import Memory
+from agent_kaktus.notes import Notes
 from agent_kaktus.settings import Settings
 from kowa.runtime import desired
 from kowa.runtime.desired import Desired, DesiredObject, Kinds
@@ -29,7 +29,7 @@ D = TypeVar("D", bound=DesiredObject)
 SPACE_UNIT_BYTES = 16 << 20  # space is reported in whole units; else each observation would send a report
 
 
-def _note_nothing(memory: Memory, now: float) -> None:
+def _note_nothing(notes: Notes, now: float) -> None:
     """The default: a step that notes nothing."""
 
 
@@ -40,8 +40,8 @@ class Step:
     verb: str
     name: str
     do: Callable[["LocalHost"], Coroutine[Any, Any, None]]  # raises StepFailed or OSError with the reason
-    before: Callable[[Memory, float], None] = _note_nothing  # called before it is tried
-    after: Callable[[Memory, float], None] = _note_nothing  # called after it has succeeded
+    before: Callable[[Notes, float], None] = _note_nothing  # called before it is tried
+    after: Callable[[Notes, float], None] = _note_nothing  # called after it has succeeded
 
     @property
     def crash_point(self) -> str:
@@ -86,7 +86,7 @@ class View:
     config: Settings
     desired: Desired
     actual: Actual
-    memory: Memory = field(default_factory=Memory)
+    notes: Notes = field(default_factory=Notes)
     now: float = 0.0  # seconds of the loop's clock
 
 
@@ -113,8 +113,8 @@ class Kind(desired.Kind[D]):
         """Objects on the host that look like this kind's but are not in the slice."""
         return ()
 
-    def update_memory(self, view: View) -> None:
-        """Updates the memory of this kind from an observation."""
+    def update_notes(self, view: View) -> None:
+        """Updates the notes of this kind from an observation."""
 
     def deadlines(self, view: View) -> Iterable[float]:
         """Times at which to plan again even if nothing changes, in seconds of the loop's clock."""
@@ -128,7 +128,7 @@ def plan(view: View) -> dict[str, Verdict]:
 
 def _plan_safely(view: View, wanted: DesiredObject) -> Verdict:
     """Error boundary: an object that can't be planned fails alone."""
-    given_up = "" if wanted.gone else view.memory.why_given_up(wanted)
+    given_up = "" if wanted.gone else view.notes.why_given_up(wanted)
     try:
         return Verdict(fails=given_up) if given_up else view.kinds.of(wanted).plan(view, wanted)
     except Exception as error:

@@ -97,7 +97,7 @@ class Hypervisor:
         self._uri = uri
         self._changed = changed
         self._calls = Calls()
-        self._opening = asyncio.Lock()
+        self._open_lock = asyncio.Lock()
         self._lock = threading.Lock()  # never held during a libvirt call
         self._connection: Any = None
         self._killed: set[str] = set()  # instances whose QEMU was last ended by the host, not by the guest
@@ -190,7 +190,7 @@ class Hypervisor:
             raise LibvirtUnavailable(f"libvirt at {self._uri} went away") from error
 
     async def _connected(self) -> Any:
-        async with self._opening:
+        async with self._open_lock:
             if (connection := self._connection) is not None:
                 return connection
             try:

@@ -7,9 +7,9 @@ from functools import partial
 from agent_kaktus.actual import DEFINITION_VERSION, Domain, Mark, Power
 from agent_kaktus.compute import domain, seed
 from agent_kaktus.compute.desired import Devices, Instance, devices_of
-from agent_kaktus.memory import Generation, Memory
 from agent_kaktus.network.adapter import Adapter, is_filtered, put_filters, why_address_conflicts
 from agent_kaktus.network.vnet import why_no_bridge
+from agent_kaktus.notes import Generation, Notes
 from agent_kaktus.plan import GONE, Kind, Step, Verdict, View
 from agent_kaktus.storage.volume import why_no_disk
 from kowa import formats
@@ -112,7 +112,7 @@ class Instances(Kind[Instance]):
         adapters = (view.desired.of(Adapter).get(id_) for id_ in wanted.adapters)
         resource.status.power = _POWERS.get(found.power if found else Power.OFF, instance_pb2.POWER_SUSPENDED)
         resource.status.addresses.extend(str(adapter.address) for adapter in adapters if adapter)
-        resource.status.restarts = view.memory.of(PowerNotes).count_recent_restarts(wanted, view.now)
+        resource.status.restarts = view.notes.of(PowerNotes).count_recent_restarts(wanted, view.now)
 
     def clear_unseen(self, resource: instance_pb2.Instance) -> None:
         """Clears the power state, which is not known while the host can't be observed."""
@@ -123,9 +123,9 @@ class Instances(Kind[Instance]):
         found = (*view.actual.foreign_domains.values(), *(ours for ours in domains if ours.id not in known))
         return [f"domain {domain.name}" for domain in found]
 
-    def update_memory(self, view: View) -> None:
+    def update_notes(self, view: View) -> None:
         """Forgets a shutdown request once the instance is off, or is to run again and the request has timed out."""
-        notes, instances = view.memory.of(PowerNotes), view.desired.of(Instance)
+        notes, instances = view.notes.of(PowerNotes), view.desired.of(Instance)
         notes.keep_only(instances.keys())
         for id_, requested_at in list(notes.stopping.items()):
             found = view.actual.domains.get(id_)
@@ -137,7 +137,7 @@ class Instances(Kind[Instance]):
                 notes.note_running(instances[id_], view.now)
 
     def deadlines(self, view: View) -> Iterable[float]:
-        requests = view.memory.of(PowerNotes).stopping.values()
+        requests = view.notes.of(PowerNotes).stopping.values()
         return [requested_at + view.config.shutdown_limit for requested_at in requests]
 
 
@@ -160,7 +160,7 @@ def _plan_ready(view: View, wanted: Instance, devices: Devices, found: Domain | 
         return Verdict((*steps, _cut_power(wanted)))  # then it is off without a request, and is started again
     if found.power is Power.IO_ERROR and _is_full(view, devices):
         return Verdict(steps, fails="" if steps else "paused, since a disk could not be written: its pool is full")
-    if wanted.id in view.memory.of(PowerNotes).stopping:
+    if wanted.id in view.notes.of(PowerNotes).stopping:
         return Verdict(steps, working="" if steps else "it is still shutting down")
     conditions = (RESTART_REQUIRED,) if found.running_fingerprint != mark.fingerprint else ()
     return Verdict((*steps, *_keep_running(view, wanted, devices, found, mark)), conditions=conditions)
@@ -187,7 +187,7 @@ def _start(
     if found is not None and found.powered_off and ran and not mark.stop_requested_at:
         # Reported only once the mark is set: a user could react by stopping it, and the reason would be lost.
         return Verdict((*steps, _set_mark(wanted, replace(mark, powered_off_at=wanted.generation))))
-    if ran and view.memory.of(PowerNotes).crashes_too_often(wanted):
+    if ran and view.notes.of(PowerNotes).crashes_too_often(wanted):
         return Verdict(fails="it stopped by itself 5 times within 10 minutes; see its console, then change or start it")
     up = [_start_domain(wanted, again=ran and not mark.stop_requested_at)]
     if not ran or mark.stop_requested_at:
@@ -219,7 +219,7 @@ def _stop(view: View, wanted: Instance, found: Domain | None) -> Verdict | None:
     """The verdict that stops an instance, even if its references are missing. None if it is off or is not to stop."""
     if not wanted.is_to_stop or found is None or not found.is_on:
         return None
-    requested_at = view.memory.of(PowerNotes).stopping.get(wanted.id)
+    requested_at = view.notes.of(PowerNotes).stopping.get(wanted.id)
     if found.power in (Power.IO_ERROR, Power.ASLEEP, Power.PANICKED) or (
         requested_at is not None and view.now - requested_at >= view.config.shutdown_limit
     ):
@@ -283,9 +283,9 @@ def _is_full(view: View, devices: Devices) -> bool:
 def _start_domain(wanted: Instance, *, again: bool) -> Step:
     """Starts a domain paused: the guest runs only once its taps are filtered. `again`: it had stopped by itself."""
 
-    def note_restart(memory: Memory, now: float) -> None:
+    def note_restart(notes: Notes, now: float) -> None:
         if again:
-            memory.of(PowerNotes).note_restart(wanted, now)
+            notes.of(PowerNotes).note_restart(wanted, now)
 
     name = f"{wanted.name} again" if again else wanted.name
     return Step("start", name, lambda host: host.hypervisor.start(wanted.id), after=note_restart)
@@ -312,5 +312,5 @@ def _set_mark(wanted: Instance, mark: Mark) -> Step:
     return Step("mark", name, lambda host: host.hypervisor.set_mark(wanted.id, mark))
 
 
-def _note_stopping(wanted: Instance) -> Callable[[Memory, float], None]:
-    return lambda memory, now: memory.of(PowerNotes).note_stopping(wanted, now)
+def _note_stopping(wanted: Instance) -> Callable[[Notes, float], None]:
+    return lambda notes, now: notes.of(PowerNotes).note_stopping(wanted, now)

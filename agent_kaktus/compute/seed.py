@@ -1,4 +1,4 @@
-"""An instance's seed: the NoCloud volume from which cloud-init reads name, keys and network."""
+"""An instance's seed: the NoCloud ISO from which cloud-init reads name, keys and network."""
 
 import hashlib
 import io
@@ -57,21 +57,21 @@ class Seeds:
 
 def contents(config: Settings, instance: Instance, devices: Devices) -> dict[str, str]:
     """The files of a seed. Pure."""
-    content = _content(config, instance, devices)
+    data = _data(config, instance, devices)
     return {
-        "meta-data": _yaml(content["meta-data"]),
-        "user-data": instance.user_data or "#cloud-config\n" + _yaml(content["user-data"]),
-        "network-config": _yaml(content["network-config"]),
+        "meta-data": _yaml(data["meta-data"]),
+        "user-data": instance.user_data or "#cloud-config\n" + _yaml(data["user-data"]),
+        "network-config": _yaml(data["network-config"]),
     }
 
 
 def fingerprint(config: Settings, instance: Instance, devices: Devices) -> str:
-    """The fingerprint of a seed's content, since writing the files takes long."""
-    text = json.dumps([_FORMAT_VERSION, instance.user_data, _content(config, instance, devices)], sort_keys=True)
+    """Hashes a seed's data, not its files: each plan compares the result, and the files take long to make."""
+    text = json.dumps([_FORMAT_VERSION, instance.user_data, _data(config, instance, devices)], sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest().upper()
 
 
-def _content(config: Settings, instance: Instance, devices: Devices) -> dict[str, dict[str, object]]:
+def _data(config: Settings, instance: Instance, devices: Devices) -> dict[str, dict[str, object]]:
     keys = list(instance.ssh_keys)
     ethernets = [_ethernet(config, attachment, number) for number, attachment in enumerate(devices.attachments)]
     return {

@@ -60,14 +60,14 @@ class MetadataServices:
     def __init__(self, server: Server) -> None:
         self._server = server
         self._services: dict[str, Service] = {}
-        self._changing = asyncio.Lock()
+        self._lock = asyncio.Lock()
 
     def observe(self) -> dict[str, frozenset[IPv4Network]]:
         return {id_: service.networks for id_, service in self._services.items()}
 
     async def serve(self, vnet: Vnet, networks: frozenset[IPv4Network], metadata_filter: MetadataFilter) -> None:
         """Puts the filter first. An existing service stays; if its veth pair is missing, a new one replaces it."""
-        async with self._changing:
+        async with self._lock:
             await metadata_filter.put()
             service = self._services.get(vnet.id)
             if service is None or not await _is_joined(vnet.metadata_port, service.port):
@@ -78,14 +78,14 @@ class MetadataServices:
             await _plug(vnet)
 
     async def remove(self, vnet: Vnet, metadata_filter: MetadataFilter) -> None:
-        async with self._changing:
+        async with self._lock:
             await asyncio.to_thread(_remove_port, vnet.metadata_port)
             self._drop(vnet.id)
             if not self._services:
                 await metadata_filter.remove()
 
     async def close(self) -> None:
-        async with self._changing:
+        async with self._lock:
             for id_ in list(self._services):
                 self._drop(id_)
             await self._server.close()

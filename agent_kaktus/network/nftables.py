@@ -1,4 +1,4 @@
-"""Packet filters: rules on taps and around metadata services, each kind in an nftables table of the agent's own.
+"""Packet filters: the rules of taps and of metadata services, each kind in an nftables table of the agent's own.
 
 The comment of each rule is a fingerprint of all rules of its kind, by which existing rules are recognised.
 """
@@ -26,21 +26,21 @@ _TAP_RULES = (
     "ip saddr 0.0.0.0 ip daddr 255.255.255.255 udp sport 68 udp dport 67 accept",
     "arp saddr ether {mac} arp saddr ip {{ 0.0.0.0, {address} }} accept",
 )
-_PORTS, _TAPS = '"km*"', '"kt*"'
+_METADATA_PORTS, _TAPS = '"km*"', '"kt*"'  # as names.metadata_port and names.tap name them
 # The kernel limits how fast an instance opens connections, since refusing them in the agent would cost time.
-_CONNECTIONS = "asking { type ifname; size 4096; flags dynamic; timeout 1m; }"
-_TOO_MANY = "update @asking { iifname limit rate over 50/second burst 200 packets }"
+_RATES = "asking { type ifname; size 4096; flags dynamic; timeout 1m; }"  # another name would replace the rules in use
+_EXCESS = "update @asking { iifname limit rate over 50/second burst 200 packets }"
 # Metadata services exchange packets with instances of this host only, and no other device can use their address.
 _METADATA_RULES = {
     "forward": (
-        f"iifname {_PORTS} oifname != {_TAPS} drop",
-        f"oifname {_PORTS} iifname != {_TAPS} drop",
-        f"iifname {_TAPS} oifname {_PORTS} tcp flags & (syn | ack) == syn {_TOO_MANY} drop",
-        f"oifname {_TAPS} iifname != {_PORTS} arp saddr ip {METADATA_ADDRESS} drop",
-        f"iifname {_TAPS} oifname != {_PORTS} arp daddr ip {METADATA_ADDRESS} drop",
+        f"iifname {_METADATA_PORTS} oifname != {_TAPS} drop",
+        f"oifname {_METADATA_PORTS} iifname != {_TAPS} drop",
+        f"iifname {_TAPS} oifname {_METADATA_PORTS} tcp flags & (syn | ack) == syn {_EXCESS} drop",
+        f"oifname {_TAPS} iifname != {_METADATA_PORTS} arp saddr ip {METADATA_ADDRESS} drop",
+        f"iifname {_TAPS} oifname != {_METADATA_PORTS} arp daddr ip {METADATA_ADDRESS} drop",
     ),
-    "input": (f"iifname {_PORTS} drop",),
-    "output": (f"oifname {_PORTS} drop", f"oifname {_TAPS} arp saddr ip {METADATA_ADDRESS} drop"),
+    "input": (f"iifname {_METADATA_PORTS} drop",),
+    "output": (f"oifname {_METADATA_PORTS} drop", f"oifname {_TAPS} arp saddr ip {METADATA_ADDRESS} drop"),
 }
 
 
@@ -48,7 +48,7 @@ def _fingerprint(rules: str) -> str:
     return hashlib.sha256(rules.encode()).hexdigest()[:16]
 
 
-METADATA_FINGERPRINT = _fingerprint(repr((_CONNECTIONS, _METADATA_RULES)))
+METADATA_FINGERPRINT = _fingerprint(repr((_RATES, _METADATA_RULES)))
 
 
 def tap_rules(adapter: "Adapter") -> list[str]:
@@ -89,9 +89,9 @@ def tap_fingerprints(listing: Iterable[Mapping[str, Any]]) -> dict[str, str]:
 
 
 def metadata_script(table: str) -> str:
-    """A transaction that replaces the table around metadata services, or creates it."""
+    """A transaction that replaces the table of metadata services, or creates it."""
     lines = [f"add table bridge {table}", f"delete table bridge {table}", f"add table bridge {table}"]
-    lines.append(f"add set bridge {table} {_CONNECTIONS}")
+    lines.append(f"add set bridge {table} {_RATES}")
     for chain, rules in _METADATA_RULES.items():
         lines.append(f"add chain bridge {table} {chain} {{ type filter hook {chain} priority 0; policy accept; }}")
         lines += [f'add rule bridge {table} {chain} {rule} comment "{METADATA_FINGERPRINT}"' for rule in rules]
@@ -111,7 +111,7 @@ class TapFilters:
 
     def __init__(self, table: str) -> None:
         self._table = table
-        self._changing = asyncio.Lock()
+        self._lock = asyncio.Lock()
 
     async def observe(self) -> dict[str, str]:
         """Tap -> fingerprint."""
@@ -119,7 +119,7 @@ class TapFilters:
 
     async def put(self, adapter: "Adapter", index: int) -> None:
         """Creates a tap's chain, or replaces it, which takes the kernel several times as long."""
-        async with self._changing:
+        async with self._lock:
             try:
                 await _load(tap_script(self._table, adapter, index, replace=False))
             except StepFailed:
@@ -127,7 +127,7 @@ class TapFilters:
 
     async def remove(self, taps: Iterable[str]) -> None:
         """Removes the chains of taps; taps without a chain are ignored."""
-        async with self._changing:
+        async with self._lock:
             found = await self.observe()
             gone = found.keys() & set(taps)
             lines = [f"delete chain netdev {self._table} {tap}" for tap in sorted(gone)]

@@ -181,12 +181,12 @@ def _image(path: Path) -> Image:
         status = path.stat()
         found = replace(found, allocation=status.st_blocks * 512)
         if not (stat.S_ISREG(status.st_mode) or stat.S_ISBLK(status.st_mode)):
-            raise image.NotAnImage("is not a file")
+            raise image.BadImage("is not a file")
         if found.format == "raw":
             return replace(found, size=status.st_size)
         header = image.read_header(path)
         return replace(found, size=header.size, backing=header.backing)
-    except image.NotAnImage as error:
+    except image.BadImage as error:
         return replace(found, broken=f"its file {path} {error}")
     except FileNotFoundError:
         raise

@@ -20,7 +20,7 @@ _MAGIC = b"QFI\xfb"
 _HEADER = struct.Struct(">4sIQIIQI24xI8xQ")
 _CORRUPT, _EXTERNAL_DATA = 1 << 1, 1 << 2
 _ENCRYPTIONS = {1: " (AES)", 2: " (LUKS)"}
-_MAX_NAME_BYTES = 1023
+_MAX_NAME_BYTES = 1023  # of its backing file
 _TEXT = frozenset(b"\t\n\r") | frozenset(range(0x20, 0x7F)) | frozenset(range(0x80, 0x100))
 _CONVERT = "convert it with `qemu-img convert -O qcow2 OLD NEW`"
 _DECRYPT = "decrypt it with `qemu-img convert`, which takes its key as --object secret"
@@ -46,12 +46,12 @@ _OTHER_FORMATS = (
 )
 _START_BYTES = 33 << 10  # contains the signatures of all of them
 _BOOT_SIGNATURE = b"\x55\xaa"
-_REFERS = "the image refers to another file; flatten it with `qemu-img convert`"
+_LINKED = "the image refers to another file; flatten it with `qemu-img convert`"
 _MAX_MEMORY_BYTES = 1 << 30  # address space, of which a valid image needs a quarter
 _MAX_CPU_SECONDS = 30
 
 
-class NotAnImage(Exception):
+class BadImage(Exception):
     """A file is not a disk image that can be imported. The text, such as `is compressed (gzip)`, tells what it is."""
 
 
@@ -64,20 +64,20 @@ class Header:
 
 
 def read_header(path: Path) -> Header:
-    """Reads a qcow2 header. Without qemu-img, which is slow for many images and can't read one that QEMU has open."""
+    """Reads a qcow2 header itself: qemu-img is slow for many images and can't read one that QEMU has open."""
     with path.open("rb") as file:
         start = os.pread(file.fileno(), _HEADER.size, 0)
         if len(start) < _HEADER.size or not start.startswith(_MAGIC):
-            raise NotAnImage("is not a qcow2 image")
+            raise BadImage("is not a qcow2 image")
         _, version, offset, length, _, size, encryption, snapshots, features = _HEADER.unpack(start)
         if version == 1:
-            raise NotAnImage(f"is a qcow disk of version 1; {_CONVERT}")
+            raise BadImage(f"is a qcow disk of version 1; {_CONVERT}")
         if version not in (2, 3) or length > _MAX_NAME_BYTES:
-            raise NotAnImage(f"is a damaged qcow2 image, or one of version {version}")
+            raise BadImage(f"is a damaged qcow2 image, or one of version {version}")
         if encryption:
-            raise NotAnImage(f"is an encrypted qcow2 image{_ENCRYPTIONS.get(encryption, '')}; {_DECRYPT}")
+            raise BadImage(f"is an encrypted qcow2 image{_ENCRYPTIONS.get(encryption, '')}; {_DECRYPT}")
         if offset + length > os.lseek(file.fileno(), 0, os.SEEK_END):
-            raise NotAnImage("is a damaged qcow2 image: its backing file's name lies past the end of the file")
+            raise BadImage("is a damaged qcow2 image: its backing file's name lies past the end of the file")
         backing = os.pread(file.fileno(), length, offset).decode(errors="replace") if offset else ""
     return Header(size, backing, features if version == 3 else 0, snapshots)
 
@@ -88,17 +88,17 @@ async def verify(path: Path) -> str:
         if await asyncio.to_thread(_is_raw, path):
             return "raw"
         header = await asyncio.to_thread(read_header, path)
-    except NotAnImage as error:
-        raise PermanentFailure(f"what the source holds {error}") from error
+    except BadImage as error:
+        raise PermanentFailure(f"the source's file {error}") from error
     if header.backing or header.features & _EXTERNAL_DATA:
-        raise PermanentFailure(_REFERS)
+        raise PermanentFailure(_LINKED)
     if header.features & _CORRUPT:
         raise PermanentFailure("the image is marked as corrupt; repair it with `qemu-img check -r all`")
     try:
         found = json.loads(await _run_limited("info", "--output=json", "-f", "qcow2", str(path)))
         specific = found.get("format-specific", {}).get("data", {})
         if found.get("format") != "qcow2" or "backing-filename" in found or "data-file" in specific:
-            raise PermanentFailure(_REFERS)
+            raise PermanentFailure(_LINKED)
         _verify_size(int(found["virtual-size"]))
         start = await _first_sector(path)
     except StepFailed as error:
@@ -111,7 +111,7 @@ async def verify(path: Path) -> str:
 
 
 def _is_raw(path: Path) -> bool:
-    """Whether a file is a raw image and not a qcow2 one. Raises NotAnImage if it is neither.
+    """Whether a file is a raw image and not a qcow2 one. Raises BadImage if it is neither.
 
     Any data can be a raw image; a bootable one has a signature at the end of its first sector.
     """
@@ -124,12 +124,12 @@ def _is_raw(path: Path) -> bool:
     for offset, signature, description, remedy in _OTHER_FORMATS:
         # A hybrid ISO also has a boot sector.
         if start.startswith(signature, offset) and not (boots and offset > SECTOR):
-            raise NotAnImage(f"{description}; {remedy}")
+            raise BadImage(f"{description}; {remedy}")
     if boots and size % SECTOR:
-        raise NotAnImage(f"has {size} bytes, no multiple of {SECTOR}: it was cut off")
+        raise BadImage(f"has {size} bytes, no multiple of {SECTOR}: it was cut off")
     if not boots:
         looks = "text" if start and not set(start[:SECTOR]) - _TEXT else "data"
-        raise NotAnImage(f"is {looks}, no disk image: neither qcow2 nor raw with a boot sector")
+        raise BadImage(f"is {looks}, no disk image: neither qcow2 nor raw with a boot sector")
     _verify_size(size)
     return True
 

@@ -92,7 +92,7 @@ def _plan_new(view: View, wanted: Volume) -> Verdict:
         return Verdict(waits=f"template {wanted.template}")
     image = view.actual.images.get(template.id)
     if image is None:
-        reason = view.memory.why_given_up(template)
+        reason = view.notes.why_given_up(template)
         return Verdict(waits=f"template {template.name}" + (f", which failed: {reason}" if reason else ""))
     if image.pool != wanted.pool:
         return Verdict(fails=f"template {template.name} lies in another pool")

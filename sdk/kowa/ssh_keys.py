@@ -34,7 +34,7 @@ def public_key_problem(text: str) -> str:
     if _PRIVATE.search(text):
         return "is a private key; give the public key, in the file whose name ends in .pub"
     if text.startswith("\ufeff"):
-        return "begins with a byte order mark; give it without"
+        return "begins with a byte order mark; remove it"
     if flags := next((flags for start, flags in _FOREIGN.items() if text.startswith(start)), ""):
         return f"is a public key in another form; `ssh-keygen {flags} -f FILE` prints it in that of OpenSSH"
     if not line.strip():

@@ -12,10 +12,10 @@ from agent_kaktus.compute import domain, seed
 from agent_kaktus.compute.desired import Devices, Instance
 from agent_kaktus.compute.instance import PowerNotes
 from agent_kaktus.kinds import KINDS
-from agent_kaktus.memory import Memory
 from agent_kaktus.network import nftables
 from agent_kaktus.network.adapter import Adapter
 from agent_kaktus.network.vnet import Vnet
+from agent_kaktus.notes import Notes
 from agent_kaktus.plan import Step, Verdict, View, plan
 from agent_kaktus.settings import Settings
 from agent_kaktus.storage.dir import disk_source
@@ -32,18 +32,18 @@ class FakeHost:
         self.config = config
         self.obeys = obeys  # whether guests shut down on request
         self.now = 1000.0
-        self.memory = Memory()
+        self.notes = Notes()
         self.domains: dict[str, Domain] = {}
         self.foreign_domains: dict[str, Domain] = {}
         self.pools: dict[str, PoolSpace] = {}
         self.images: dict[str, Image] = {}
-        self.created: set[str] = set()
-        self.importing: dict[str, int] = {}
+        self.created: set[str] = set()  # ids of pools and volumes
+        self.importing: dict[str, int] = {}  # template -> percent
         self.links: dict[str, Link] = {}
-        self.filters: dict[str, str] = {}
-        self.services: dict[str, frozenset[IPv4Network]] = {}
-        self.metadata_rules = ""
-        self.seed_fingerprints: dict[str, str] = {}
+        self.filters: dict[str, str] = {}  # tap -> fingerprint
+        self.services: dict[str, frozenset[IPv4Network]] = {}  # vnet -> networks
+        self.metadata_fingerprint = ""
+        self.seed_fingerprints: dict[str, str] = {}  # instance -> fingerprint
         self.plugs: dict[str, str] = {}  # device -> its bridge
         self.hypervisor = FakeHypervisor(self)
         self.storage = FakeStorage(self)
@@ -56,7 +56,7 @@ class FakeHost:
 
     @property
     def power_notes(self) -> PowerNotes:
-        return self.memory.of(PowerNotes)
+        return self.notes.of(PowerNotes)
 
     def observe(self) -> Actual:
         return Actual(
@@ -69,12 +69,12 @@ class FakeHost:
             links={name: self.with_ports(link) for name, link in self.links.items()},
             tap_filters=dict(self.filters),
             metadata_services=dict(self.services),
-            metadata_filter=self.metadata_rules,
+            metadata_filter=self.metadata_fingerprint,
             seeds=dict(self.seed_fingerprints),
         )
 
     def view(self, desired: Desired) -> View:
-        return View(KINDS, self.config, desired, self.observe(), self.memory, self.now)
+        return View(KINDS, self.config, desired, self.observe(), self.notes, self.now)
 
     def plan(self, desired: Desired) -> dict[str, Verdict]:
         verdicts = plan(self.view(desired))
@@ -83,8 +83,8 @@ class FakeHost:
         return verdicts
 
     def restart_agent(self) -> None:
-        """The agent's memory and metadata services are lost; the kernel may still have some of their ports."""
-        self.memory = Memory()
+        """The agent's notes and metadata services are lost; the kernel may still have some of their ports."""
+        self.notes = Notes()
         self.services.clear()
 
     def converge(self, desired: Desired) -> dict[str, Verdict]:
@@ -114,7 +114,7 @@ class FakeHost:
         self.now += self.config.shutdown_limit
 
     def do(self, step: Step) -> None:
-        step.before(self.memory, self.now)
+        step.before(self.notes, self.now)
         run_without_waiting(step.do(self))  # type: ignore[arg-type]
 
     def switch_off(self, id_: str, *, by_guest: bool) -> None:
@@ -123,7 +123,7 @@ class FakeHost:
             self.links.pop(tap, None)
         self.domains[id_] = replace(found, power=Power.OFF, powered_off=by_guest, running_fingerprint="")
 
-    def plug(self, name: str, *, is_bridge: bool = False, mac: str = "") -> None:
+    def add_link(self, name: str, *, is_bridge: bool = False, mac: str = "") -> None:
         self.links[name] = Link(name, index=100 + len(self.links), is_bridge=is_bridge, mac=mac)
 
     def with_ports(self, link: Link) -> Link:
@@ -167,7 +167,7 @@ class FakeHypervisor:
         found = self.host.domains[instance]
         assert found.mark is not None
         for tap in found.taps:
-            self.host.plug(tap)
+            self.host.add_link(tap)
         self._change(instance, power=Power.PAUSED, running_fingerprint=found.mark.fingerprint)
 
     async def resume(self, instance: str) -> None:
@@ -265,7 +265,7 @@ class FakeBridges:
         return self.host.links
 
     async def create(self, bridge: str, mac: str) -> None:
-        self.host.plug(bridge, is_bridge=True, mac=mac)
+        self.host.add_link(bridge, is_bridge=True, mac=mac)
 
     async def change(self, bridge: str, add: Iterable[str], drop: Iterable[str]) -> None:
         link = self.host.links[bridge]
@@ -294,18 +294,18 @@ class FakeTapFilters:
 class FakeMetadataServices:
     host: FakeHost
 
-    async def serve(self, vnet: Vnet, networks: frozenset[IPv4Network], around: "FakeMetadataFilter") -> None:
+    async def serve(self, vnet: Vnet, networks: frozenset[IPv4Network], metadata_filter: "FakeMetadataFilter") -> None:
         assert self.host.links[vnet.bridge].is_bridge
-        await around.put()
+        await metadata_filter.put()
         self.host.services[vnet.id] = networks
         self.host.plugs[vnet.metadata_port] = vnet.bridge
-        self.host.plug(vnet.metadata_port)
+        self.host.add_link(vnet.metadata_port)
 
-    async def remove(self, vnet: Vnet, around: "FakeMetadataFilter") -> None:
+    async def remove(self, vnet: Vnet, metadata_filter: "FakeMetadataFilter") -> None:
         self.host.services.pop(vnet.id, None)
         self.host.links.pop(vnet.metadata_port, None)
         if not self.host.services:
-            await around.remove()
+            await metadata_filter.remove()
 
 
 @dataclass
@@ -313,8 +313,8 @@ class FakeMetadataFilter:
     host: FakeHost
 
     async def put(self) -> None:
-        self.host.metadata_rules = nftables.METADATA_FINGERPRINT
+        self.host.metadata_fingerprint = nftables.METADATA_FINGERPRINT
 
     async def remove(self) -> None:
         assert not self.host.services
-        self.host.metadata_rules = ""
+        self.host.metadata_fingerprint = ""

@@ -88,8 +88,8 @@ class LoopHarness:
         self.start_agent()
 
     def start_agent(self) -> None:
-        memory, clock = self.host.memory, lambda: self.now
-        self.loop = Loop(self.kinds, CONFIG, self.feed, self.observed_host, memory, clock)
+        notes, clock = self.host.notes, lambda: self.now
+        self.loop = Loop(self.kinds, CONFIG, self.feed, self.observed_host, notes, clock)
         self.loop._carry_out = self._carry_out  # type: ignore[method-assign]
 
     def restart_agent(self) -> None:

@@ -68,7 +68,7 @@ def hosts(draw: st.DrawFn) -> FakeHost:
         if domain.is_on and draw(st.booleans()):
             host.switch_off(domain.id, by_guest=draw(st.booleans()))
     if draw(st.booleans()):
-        host.metadata_rules = draw(st.sampled_from(["", "broken"]))
+        host.metadata_fingerprint = draw(st.sampled_from(["", "broken"]))
     if draw(st.booleans()):
         host.restart_agent()
     for port in [name for name in host.links if names.is_metadata_port(name) and draw(st.booleans())]:
@@ -133,7 +133,7 @@ def test_metadata_is_served_only_on_vnets_with_instances(host: FakeHost, wanted:
         may_have_filter |= vnet.metadata_port in host.links or (has_instances and not vnet.gone)
         if not vnet.gone or not has_bridge:
             assert (vnet.id in host.services) == (vnet.metadata_port in host.links) == (has_instances and has_bridge)
-    assert may_have_filter or host.metadata_rules == ""
+    assert may_have_filter or host.metadata_fingerprint == ""
 
 
 @given(hosts(), slices())

@@ -9,7 +9,7 @@ from msgspec import structs
 
 from agent_kaktus.converge import OBSERVE_INTERVAL_S
 from agent_kaktus.errors import PermanentFailure, StepFailed
-from agent_kaktus.memory import MAX_ATTEMPTS, Memory
+from agent_kaktus.notes import MAX_ATTEMPTS, Notes
 from agent_kaktus.plan import SPACE_UNIT_BYTES, Verdict, View
 from agent_kaktus.storage.volume import Volume, Volumes
 from kowa.runtime.settings import VERSION
@@ -113,7 +113,7 @@ def test_a_step_that_always_fails_delays_no_other_object() -> None:
     async def scenario(harness: LoopHarness) -> None:
         harness.step_errors["start web"] = StepFailed("no memory")
         await harness.converge()
-        harness.host.memory.failures[id_of("web")].attempts = 5000
+        harness.host.notes.failures[id_of("web")].attempts = 5000
         harness.host.switch_off(id_of("db"), by_guest=False)
         await harness.converge(elapsed=61)
         assert harness.report("web").outcome == FAILED
@@ -125,13 +125,13 @@ def test_a_step_that_always_fails_delays_no_other_object() -> None:
 
 
 def test_an_error_outside_a_step_delays_no_other_object(monkeypatch: pytest.MonkeyPatch) -> None:
-    def count_repeats(_: Memory, id_: str, steps: str) -> int:
+    def count_repeats(_: Notes, id_: str, steps: str) -> int:
         if id_ == id_of("root"):
             raise RuntimeError(steps)
         return 1
 
     async def scenario(harness: LoopHarness) -> None:
-        monkeypatch.setattr(Memory, "count_repeats", count_repeats)
+        monkeypatch.setattr(Notes, "count_repeats", count_repeats)
         await harness.converge()
         assert harness.report("db").outcome == APPLIED
 

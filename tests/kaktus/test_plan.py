@@ -110,9 +110,9 @@ def _apply_event(host: FakeHost, event: str) -> None:
         case "agent restarted":
             host.restart_agent()
         case "metadata filter lost":
-            host.metadata_rules = ""
+            host.metadata_fingerprint = ""
         case "metadata filter changed":
-            host.metadata_rules = "broken"
+            host.metadata_fingerprint = "broken"
         case "port lost":
             del host.links[PORT]
         case "port unplugged":

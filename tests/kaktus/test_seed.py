@@ -19,13 +19,14 @@ from tests.kaktus.settings_of import settings_of
 from .slices import Slice, id_of, slice_with_network
 
 WEB = id_of("web")
-CONFIG = settings_of(Path("/p"), Path("/m"))
+CONFIG = settings_of(Path("/pools"), Path("/instances"))
+# Without quotes YAML would read the text no as false.
 META_DATA = f"""\
 instance-id: {WEB}
 local-hostname: web
 metadata:
   colour: 'no'
-  proof: mine
+  owner: ada
 public-keys:
 - ssh-ed25519 AAAA me
 """
@@ -50,7 +51,7 @@ def web(**more: object) -> tuple[Instance, Devices]:
     slice_: Slice = slice_with_network()
     slice_.volume("root")
     slice_.adapter("nic", "10.9.0.2")
-    slice_.instance("web", ("root",), ("nic",), metadata={"proof": "mine", "colour": "no"}, **more)  # type: ignore[arg-type]
+    slice_.instance("web", ("root",), ("nic",), metadata={"owner": "ada", "colour": "no"}, **more)  # type: ignore[arg-type]
     desired = KINDS.parse(slice_.objects)
     web = desired.of(Instance)[WEB]
     return web, devices_of(CONFIG, desired, web)

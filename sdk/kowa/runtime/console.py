@@ -25,11 +25,11 @@ async def serve_console(channel: grpc.aio.Channel, worker: Worker, console: flee
     )
     call = relay()
     typed: asyncio.Queue[fleet_pb2.RelayResponse] = asyncio.Queue(MAX_PENDING_KEYS)
-    writing, shown = asyncio.Lock(), asyncio.Event()
+    write_lock, shown = asyncio.Lock(), asyncio.Event()
     under_way = 0  # bytes of output
 
     async def send(request: fleet_pb2.RelayRequest) -> None:
-        async with writing:
+        async with write_lock:
             await call.write(request)
 
     async def listen() -> None:

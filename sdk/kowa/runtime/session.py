@@ -44,7 +44,7 @@ class Session:
         self._channel, self._worker, self._holdings = channel, worker, holdings
         self._outbox, self._commands, self._changed = outbox, commands, changed
         self._background = Tasks()
-        self._writing = asyncio.Lock()
+        self._write_lock = asyncio.Lock()
         connect: Any = channel.stream_stream(
             CONNECT, fleet_pb2.ConnectRequest.SerializeToString, fleet_pb2.ConnectResponse.FromString
         )
@@ -151,7 +151,7 @@ class Session:
         await self._write(fleet_pb2.ConnectRequest(result=result))
 
     async def _write(self, request: fleet_pb2.ConnectRequest) -> None:
-        async with self._writing:
+        async with self._write_lock:
             try:
                 await self._call.write(request)
             except asyncio.InvalidStateError:

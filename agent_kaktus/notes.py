@@ -1,4 +1,4 @@
-"""State that the agent keeps in memory between observations: failures, pauses, and notes of the kinds."""
+"""What the agent keeps in memory between observations: failures, pauses, and notes of the kinds."""
 
 from collections.abc import Iterable, Set
 from dataclasses import dataclass, field
@@ -25,25 +25,25 @@ class Failure:
 
 
 @dataclass(slots=True)
-class Memory:
+class Notes:
     """Read by plans, written by the loop and by steps. Times are seconds of the loop's clock."""
 
     failures: dict[str, Failure] = field(default_factory=dict)
     given_up: dict[Generation, str] = field(default_factory=dict)  # why nothing is tried until the generation changes
     applied: dict[str, int] = field(default_factory=dict)  # object -> generation
     repeats: dict[str, tuple[str, int]] = field(default_factory=dict)  # object -> its last steps, how often in a row
-    _notes: dict[type[Any], Any] = field(default_factory=dict)
+    _by_kind: dict[type[Any], Any] = field(default_factory=dict)
 
     def of(self, notes: type[N]) -> N:
         """The notes of a kind, which that kind cleans up itself."""
-        found: N = self._notes.setdefault(notes, notes())
+        found: N = self._by_kind.setdefault(notes, notes())
         return found
 
     def why_given_up(self, wanted: DesiredObject) -> str:
         """Why an object's generation was given up; empty if it was not."""
         return self.given_up.get((wanted.id, wanted.generation), "")
 
-    def note_failure(self, id_: str, reason: str, now: float) -> Failure:
+    def add_failure(self, id_: str, reason: str, now: float) -> Failure:
         attempts = self.failures[id_].attempts + 1 if id_ in self.failures else 1
         retry_at = now + delay(attempts, FIRST_RETRY_S, LONGEST_RETRY_S)
         self.failures[id_] = Failure(reason, attempts, retry_at)
