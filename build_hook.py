@@ -16,24 +16,24 @@ THIRD_PARTY = ROOT / ".build" / "googleapis"
 def generate() -> None:
     """Stubs (`*_pb2.py`, `.pyi`, `*_pb2_grpc.py`) and `descriptors.binpb`, which keeps the comments.
 
-    Raises SystemExit with protoc's own words when a contract is wrong.
+    Exits when a contract is wrong; protoc has printed the reason.
     """
     from grpc_tools import protoc
 
-    lay_down_third_party()
+    copy_third_party()
     contracts = sorted(str(path.relative_to(PROTO)) for path in PROTO.rglob("*.proto"))
     includes = [f"-I{PROTO}", f"-I{THIRD_PARTY}", f"-I{files('grpc_tools') / '_proto'}"]
     outputs = [f"--python_out={SDK}", f"--pyi_out={SDK}", f"--grpc_python_out={SDK}"]
     descriptors = SDK / "kowa" / "descriptors.binpb"
-    describe = ["--include_imports", "--include_source_info", f"--descriptor_set_out={descriptors}"]
+    options = ["--include_imports", "--include_source_info", f"--descriptor_set_out={descriptors}"]
     for stale in SDK.rglob("*_pb2*.py*"):
         stale.unlink()
-    if protoc.main(["protoc", *includes, *outputs, *describe, *contracts]) != 0:
+    if protoc.main(["protoc", *includes, *outputs, *options, *contracts]) != 0:
         sys.exit("build_hook: protoc refused a contract; it says why above")
-    keep_comments_only(descriptors)
+    drop_positions(descriptors)
 
 
-def keep_comments_only(descriptors: Path) -> None:
+def drop_positions(descriptors: Path) -> None:
     """Removes source positions, which are most of the file: every program reads it when it starts."""
     from google.protobuf.descriptor_pb2 import FileDescriptorSet, SourceCodeInfo
 
@@ -48,8 +48,8 @@ def keep_comments_only(descriptors: Path) -> None:
     descriptors.write_bytes(contracts.SerializeToString())
 
 
-def lay_down_third_party() -> None:
-    """The annotations the contracts import, where protoc and buf find them."""
+def copy_third_party() -> None:
+    """Copies the annotations that the contracts import to where protoc and buf find them."""
     from google.rpc import status_pb2
 
     source = Path(status_pb2.__file__).parent.parent
@@ -59,7 +59,8 @@ def lay_down_third_party() -> None:
         wanted = ("annotations", "http", "field_behavior") if package == "api" else ("error_details", "status", "code")
         for name in wanted:
             original, copy = source / package / f"{name}.proto", target / f"{name}.proto"
-            if not copy.exists() or copy.read_bytes() != original.read_bytes():  # else another protoc may be reading it
+            # A copy that is up to date is not written again, since another protoc may be reading it.
+            if not copy.exists() or copy.read_bytes() != original.read_bytes():
                 shutil.copyfile(original, copy)
 
 

@@ -81,7 +81,7 @@ def _was_started_from(pid: int, sources_digest: str) -> bool:
 def unprivileged(layout: Layout, *command: str) -> list[str]:
     """A command run as our own system user, who has no privileges but can read the checkout."""
     drop = ["setpriv", f"--reuid={USER}", f"--regid={USER}", "--clear-groups", "--no-new-privs"]
-    open_checkout = ["env", f"KEEP={layout.checkout}", str(layout.checkout / "deploy/host/reachable")]
+    open_checkout = ["env", f"REACHABLE={layout.checkout}", str(layout.checkout / "deploy/host/reachable")]
     return [*open_checkout, *drop, *command]
 
 
@@ -94,7 +94,7 @@ def owner() -> tuple[int, int]:
 def with_libvirtd(layout: Layout, *command: str, kvm: bool = False) -> list[str]:
     """A command run in the mount namespace of the demo's own libvirtd; without a command, libvirtd itself."""
     script = str(layout.checkout / "deploy/host/private-libvirtd")
-    return ["env", f"KEEP={layout.checkout}", f"KVM={int(kvm)}", script, str(layout.libvirt), *command]
+    return ["env", f"REACHABLE={layout.checkout}", f"KVM={int(kvm)}", script, str(layout.libvirt), *command]
 
 
 def processes() -> Iterator[Path]:
@@ -138,7 +138,7 @@ def runs_with(program: str, *wanted: str) -> Callable[[Path], bool]:
     return matches
 
 
-def runs_with_libvirtd(program: str, layout: Layout) -> Callable[[Path], bool]:
+def runs_in_libvirtd(program: str, layout: Layout) -> Callable[[Path], bool]:
     """Matches a process that runs a program in the mount namespace of the demo's libvirtd."""
 
     def matches(process: Path) -> bool:

@@ -16,8 +16,8 @@ from deploy.demo.daemons import (
     arguments,
     owner,
     processes,
+    runs_in_libvirtd,
     runs_with,
-    runs_with_libvirtd,
     unprivileged,
     with_libvirtd,
 )
@@ -58,7 +58,7 @@ def gateway(layout: Layout) -> Daemon:
 
 def libvirtd(layout: Layout, *, kvm: bool) -> Daemon:
     """A libvirtd of the demo's own."""
-    return Daemon("libvirtd", with_libvirtd(layout, kvm=kvm), runs_with_libvirtd("libvirtd", layout))
+    return Daemon("libvirtd", with_libvirtd(layout, kvm=kvm), runs_in_libvirtd("libvirtd", layout))
 
 
 def kaktus(layout: Layout) -> Daemon:
@@ -75,7 +75,7 @@ def _sources(layout: Layout, *own: str) -> list[Path]:
 
 def guests(layout: Layout) -> Daemon:
     """The instances. Started by libvirtd only, never from here."""
-    return Daemon("guests", [], runs_with_libvirtd("qemu-system-x86_64", layout))
+    return Daemon("guests", [], runs_in_libvirtd("qemu-system-x86_64", layout))
 
 
 def write_configuration(layout: Layout, accelerator: str) -> None:

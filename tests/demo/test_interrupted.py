@@ -74,4 +74,4 @@ def test_a_full_disk_is_named_and_with_space_the_demo_goes_on(checkout: Checkout
 
 def test_without_root_make_demo_says_what_to_type(checkout: Checkout) -> None:
     nobody = "setpriv --reuid=nobody --regid=nogroup --clear-groups --no-new-privs"
-    assert "`sudo make demo`" in checkout.refusal(f"KEEP=$PWD deploy/host/reachable {nobody} deploy/check demo")
+    assert "`sudo make demo`" in checkout.refusal(f"REACHABLE=$PWD deploy/host/reachable {nobody} deploy/check demo")

@@ -42,7 +42,7 @@ class Host:
         host = [str(REPOSITORY / "deploy/host/private-libvirtd"), str(self.base / "libvirt")]
         command = ["ip", "netns", "exec", self.namespace, *host]
         log = self.base / "libvirtd.out"
-        self._libvirtd = programs.start(command, log, environment={"KEEP": str(self.base)})
+        self._libvirtd = programs.start(command, log, environment={"REACHABLE": str(self.base)})
         programs.await_ready(self._libvirtd, lambda: self.virsh("version", check=False), "libvirtd", log)
 
     def kill_libvirtd(self) -> None:

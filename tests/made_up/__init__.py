@@ -61,7 +61,7 @@ def attributes() -> dict[str, Any]:
 def _compile(protos: list[Path], folder: Path) -> None:
     from grpc_tools import protoc
 
-    build_hook.lay_down_third_party()
+    build_hook.copy_third_party()
     names = [str(path.relative_to(_PROTO)) for path in protos]
     platform = [str(path.relative_to(build_hook.PROTO)) for path in build_hook.PROTO.rglob("*.proto")]
     import_paths = _PROTO, build_hook.PROTO, build_hook.THIRD_PARTY, files("grpc_tools") / "_proto"

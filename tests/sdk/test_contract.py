@@ -157,9 +157,9 @@ def test_every_list_and_map_of_a_request_has_a_maximum(kind: contract.Kind) -> N
 
 
 def test_imported_contracts_are_not_written_again_while_others_read_them() -> None:
-    build_hook.lay_down_third_party()
+    build_hook.copy_third_party()
     before = {path: path.stat().st_mtime_ns for path in build_hook.THIRD_PARTY.rglob("*.proto")}
-    build_hook.lay_down_third_party()
+    build_hook.copy_third_party()
     assert before == {path: path.stat().st_mtime_ns for path in build_hook.THIRD_PARTY.rglob("*.proto")} != {}
 
 
