@@ -3,7 +3,7 @@
 import importlib
 import sys
 
-from bench.figure import HEAD
+from bench.figure import HEADER
 
 ALL = ("process", "get", "commit_to_ack", "create", "console")
 
@@ -11,7 +11,7 @@ ALL = ("process", "get", "commit_to_ack", "create", "console")
 def main() -> None:
     """Runs the named benches; default: all."""
     missed = False
-    print(HEAD)
+    print(HEADER)
     for name in sys.argv[1:] or ALL:
         for figure in importlib.import_module(f"bench.{name}").figures():
             print(figure, flush=True)

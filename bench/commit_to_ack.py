@@ -19,7 +19,7 @@ import structlog
 import uvloop
 from sqlalchemy import event
 
-from bench.figure import HEAD, Figure, at_most, quantile
+from bench.figure import HEADER, Figure, at_most, quantile
 from kahuna.fleet.fleet import Fleet
 from kahuna.fleet.session import Session
 from kahuna.security import certificates
@@ -28,7 +28,7 @@ from kowa.fleet.v1 import fleet_pb2
 from kowa.runtime.agent import Agent
 from kowa.runtime.settings import AgentSettings
 from kowa.v2 import kaktus_pb2, vnet_pb2
-from tests.control_plane import ControlPlane, FakeHost
+from tests.control_plane import ControlPlane, FakeWorker
 from tests.fleet.many_agents import create_hosts
 
 T = TypeVar("T")
@@ -39,7 +39,7 @@ ECHO = "/bench.Echo/Echo"
 SHARED_MEMORY = Path("/dev/shm")  # noqa: S108 - a folder with a random name in it
 
 
-class PassiveHost(FakeHost):
+class PassiveWorker(FakeWorker):
     """A host that stores its slice and changes nothing."""
 
     async def run(self, feed: object) -> None:
@@ -80,8 +80,8 @@ def measure(folder: Path, count: int) -> tuple[list[float], list[float], float]:
     structlog.configure(logger_factory=structlog.ReturnLoggerFactory())
     folder.mkdir()
     cloud = ControlPlane(folder)
-    region = cloud.region()
-    zone = cloud.zone(region)
+    region = cloud.add_region()
+    zone = cloud.add_zone(region)
     secrets = create_hosts(cloud, zone.meta.id, count)
     vnet = cloud.client.of(vnet_pb2.Vnet).create(vnet_pb2.Vnet(region=region.meta.id, name="lan"))
     timer = ChangeTimer(cloud.kahuna.fleet)
@@ -156,7 +156,7 @@ def run_agents(endpoint: str, folder: Path, secrets: Sequence[str]) -> None:
         agents.append(AgentSettings(server=endpoint, ca=folder / "ca.pem", token=token, state=state))
 
     async def run() -> None:
-        running = (Agent(PassiveHost(), settings).run() for settings in agents)
+        running = (Agent(PassiveWorker(), settings).run() for settings in agents)
         await asyncio.gather(*running)
 
     uvloop.run(run())
@@ -239,4 +239,4 @@ class in_background:  # noqa: N801 - read as a statement
 
 
 if __name__ == "__main__":
-    print(HEAD, *figures([int(count) for count in sys.argv[1:]] or (1, 100, 1000)), sep="\n")
+    print(HEADER, *figures([int(count) for count in sys.argv[1:]] or (1, 100, 1000)), sep="\n")

@@ -11,7 +11,7 @@ import select
 import time
 from collections.abc import Iterator
 
-from bench.figure import HEAD, Figure, at_most, quantile
+from bench.figure import HEADER, Figure, at_most, quantile
 from deploy.demo.layout import Layout
 from deploy.demo.up import up
 
@@ -70,4 +70,4 @@ def _read_until(terminal: int, wanted: bytes) -> None:
 
 
 if __name__ == "__main__":
-    print(HEAD, *figures(), sep="\n")
+    print(HEADER, *figures(), sep="\n")

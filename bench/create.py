@@ -14,7 +14,7 @@ from xml.etree import ElementTree
 
 import libvirt
 
-from bench.figure import HEAD, Figure, at_most, quantile
+from bench.figure import HEADER, Figure, at_most, quantile
 from deploy.demo.cloud import MEMORY_BYTES, VOLUME_BYTES, Cloud
 from deploy.demo.layout import Layout
 from deploy.demo.up import connect, up
@@ -138,4 +138,4 @@ def _await_running(connection: Any, id_: str) -> None:
 
 if __name__ == "__main__":
     assert shutil.which("qemu-img"), "run `make setup` first"
-    print(HEAD, *figures(), sep="\n")
+    print(HEADER, *figures(), sep="\n")

@@ -24,7 +24,7 @@ class Figure:
         return f"{self.name:<44} {self.value:>9.4g} {floor:>9} {ratio:>7}  {self.unit:<6} {verdict:<7} {self.promise}"
 
 
-HEAD = f"{'figure':<44} {'value':>9} {'floor':>9} {'ratio':>7}  {'unit':<6} {'':<7} promise"
+HEADER = f"{'figure':<44} {'value':>9} {'floor':>9} {'ratio':>7}  {'unit':<6} {'':<7} promise"
 
 
 def at_most(name: str, value: float, unit: str, bound: float, floor: float = math.nan) -> Figure:

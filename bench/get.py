@@ -10,8 +10,8 @@ import grpc
 import uvloop
 
 from bench.echo import UNARY
-from bench.figure import HEAD, Figure, at_least, at_most, latencies, quantile, rate
-from bench.kahuna import Process, kahuna
+from bench.figure import HEADER, Figure, at_least, at_most, latencies, quantile, rate
+from bench.kahuna import Server, kahuna
 from deploy.programs import free_port, listens, running
 from kowa.client import Client
 from kowa.v2 import region_pb2
@@ -28,7 +28,7 @@ def figures() -> list[Figure]:
         return uvloop.run(_measure(server, floor, rest, region))
 
 
-async def _measure(server: Process, floor: str, rest: str, region: region_pb2.Region) -> list[Figure]:
+async def _measure(server: Server, floor: str, rest: str, region: region_pb2.Region) -> list[Figure]:
     bearer = ("authorization", f"Bearer {server.key}")
     request = region_pb2.GetRegionRequest(id=region.meta.id).SerializeToString()
     response = region.SerializeToString()
@@ -108,7 +108,7 @@ def echo() -> Iterator[str]:
 
 
 @contextlib.contextmanager
-def gateway(server: Process) -> Iterator[str]:
+def gateway(server: Server) -> Iterator[str]:
     """The address of an Envoy with a plain listener."""
     port = free_port()
     plain = f"127.0.0.1:{port}"
@@ -127,4 +127,4 @@ def gateway(server: Process) -> Iterator[str]:
 
 
 if __name__ == "__main__":
-    print(HEAD, *figures(), sep="\n")
+    print(HEADER, *figures(), sep="\n")

@@ -20,15 +20,15 @@ START_TIMEOUT_S = 30
 
 
 @dataclass(frozen=True, slots=True)
-class Process:
-    """A running Kahuna; `started` is its time from exec to SERVING, in seconds."""
+class Server:
+    """A running Kahuna."""
 
     pid: int
     api: str
     fleet: str
     key: str
     folder: Path
-    started: float
+    start_s: float  # from exec to SERVING
 
     @property
     def ca(self) -> Path:
@@ -37,7 +37,7 @@ class Process:
 
 
 @contextlib.contextmanager
-def kahuna() -> Iterator[Process]:
+def kahuna() -> Iterator[Server]:
     """Runs Kahuna on an empty SQLite database."""
     with tempfile.TemporaryDirectory(prefix="bench-") as name:
         folder = Path(name)
@@ -54,8 +54,8 @@ def kahuna() -> Iterator[Process]:
         # The first start also creates the certificates; every later one counts.
         with _serving(command, api, folder):
             pass
-        with _serving(command, api, folder) as (process, started):
-            yield Process(process.pid, api, fleet, (folder / "admin.key").read_text().strip(), folder, started)
+        with _serving(command, api, folder) as (process, start_s):
+            yield Server(process.pid, api, fleet, (folder / "admin.key").read_text().strip(), folder, start_s)
 
 
 @contextlib.contextmanager

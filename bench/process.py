@@ -7,8 +7,8 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-from bench.figure import HEAD, Figure, at_most, quantile
-from bench.kahuna import BIN, Process, kahuna, memory
+from bench.figure import HEADER, Figure, at_most, quantile
+from bench.kahuna import BIN, Server, kahuna, memory
 from deploy.programs import running
 from kowa.client import Client
 from kowa.v2 import agent_pb2, agent_token_pb2, instance_pb2, kiwi_pb2, region_pb2, zone_pb2
@@ -25,16 +25,16 @@ def figures() -> list[Figure]:
     with kahuna() as server, kiwi(server) as kiwi_agent, kaktus() as kaktus_agent:
         time.sleep(IDLE_S)
         return [
-            at_most("Kahuna, exec to SERVING", server.started, "s", 2),
+            at_most("Kahuna, exec to SERVING", server.start_s, "s", 2),
             at_most(f"Kahuna after {IDLE_S} s idle", memory(server.pid), "MB", 150),
             at_most(f"Kiwi agent after {IDLE_S} s idle", memory(kiwi_agent), "MB", 90),
             at_most(f"Kaktus agent after {IDLE_S} s idle, one machine", memory(kaktus_agent), "MB", 90),
-            at_most("kowactl --help, whole process", _help(), "ms", 200, _python()),
+            at_most("kowactl --help, whole process", _help_ms(), "ms", 200, _import_click_ms()),
         ]
 
 
 @contextlib.contextmanager
-def kiwi(server: Process) -> Iterator[int]:
+def kiwi(server: Server) -> Iterator[int]:
     """The pid of a network agent that is connected to this Kahuna."""
     with Client(server.api, key=server.key, insecure=True) as client:
         region = client.of(region_pb2.Region).create(region_pb2.Region(name="bench"))
@@ -51,10 +51,10 @@ def kiwi(server: Process) -> Iterator[int]:
             f'server = "{server.fleet}"\nca = "{server.ca}"\ntoken = "{server.folder / "token"}"\n'
             f'state = "{server.folder / "kiwi"}"\n'
         )
-        online = client.of(agent_pb2.Agent)
+        agents = client.of(agent_pb2.Agent)
 
         def connected() -> list[agent_pb2.Agent]:
-            return list(online.list(filter="status.stream = STREAM_ONLINE"))
+            return list(agents.list(filter="status.stream = STREAM_ONLINE"))
 
         with running([BIN / "kiwi", "--config", config], connected, "the agent", server.folder / "kiwi.log") as process:
             yield process.pid
@@ -64,23 +64,25 @@ def kiwi(server: Process) -> Iterator[int]:
 def kaktus() -> Iterator[int]:
     """The pid of a host's agent that runs an instance from a template, with a Kahuna and a libvirt of its own."""
     with stack() as cloud:
-        host = make_site(cloud)
-        subnet = host.subnet(host.vnet("lan"), "10.9.0.0/24")
-        instance = host.instance("web", host.volume("web", host.idle), host.adapter("web", subnet), host.idle)
+        site = make_site(cloud)
+        subnet = site.add_subnet(site.add_vnet("lan"), "10.9.0.0/24")
+        instance = site.add_instance(
+            "web", site.add_volume("web", site.idle), site.add_adapter("web", subnet), site.idle
+        )
         until(lambda: cloud.get(instance).status.power == instance_pb2.POWER_RUNNING, what="the instance runs")
         yield cloud.agent.pid
 
 
-def _help() -> float:
-    return _median([str(BIN / "kowactl"), "--help"])
+def _help_ms() -> float:
+    return _median_ms([str(BIN / "kowactl"), "--help"])
 
 
-def _python() -> float:
-    return _median([sys.executable, "-c", "import click"])
+def _import_click_ms() -> float:
+    return _median_ms([sys.executable, "-c", "import click"])
 
 
-def _median(command: list[str]) -> float:
-    """The median of a whole process's milliseconds."""
+def _median_ms(command: list[str]) -> float:
+    """A command's median run time, in ms."""
     taken = []
     for _ in range(RUNS):
         started = time.perf_counter()
@@ -90,4 +92,4 @@ def _median(command: list[str]) -> float:
 
 
 if __name__ == "__main__":
-    print(HEAD, *figures(), sep="\n")
+    print(HEADER, *figures(), sep="\n")

@@ -1,4 +1,4 @@
-"""A real Kahuna on its own database, and agents with fake hosts that dial in over real TLS."""
+"""A real Kahuna on its own database, and agents with fake workers that dial in over real TLS."""
 
 import asyncio
 import contextlib
@@ -68,24 +68,24 @@ class Loop:
         self._loop.close()
 
 
-class FakeHost(Worker):
+class FakeWorker(Worker):
     """A worker that reports all objects as applied, except those of `frozen` kinds."""
 
     def __init__(self, cpus: int = 8, memory: int = 16 * GIB) -> None:
         self.cpus, self.memory = cpus, memory
         self.frozen: set[str] = set()
-        self.refuses = ""
+        self.slice_error = ""
         self.failures: dict[str, str] = {}
         self.powered_off: set[str] = set()
         self.done: list[tuple[str, str]] = []
-        self.refuses_commands = ""
+        self.command_error = ""
         self.hangs = threading.Event()
         self.wanted: dict[str, fleet_pb2.Object] = {}
 
     def accept(self, desired: Mapping[str, fleet_pb2.Object]) -> None:
-        """Refuses every slice while the test sets `refuses`."""
-        if self.refuses:
-            raise Refused(self.refuses)
+        """Refuses every slice while the test sets `slice_error`."""
+        if self.slice_error:
+            raise Refused(self.slice_error)
 
     async def run(self, feed: Feed) -> None:
         """Reports until cancelled."""
@@ -97,12 +97,12 @@ class FakeHost(Worker):
             await feed.wait_for_change(0.05)
 
     async def act(self, command: fleet_pb2.Command) -> None:
-        """Records the command; hangs or fails if the test sets `hangs` or `refuses_commands`."""
+        """Records the command; hangs or fails if the test sets `hangs` or `command_error`."""
         self.done.append((str(command.WhichOneof("action")), command.target))
         if self.hangs.is_set():
             await asyncio.Event().wait()
-        if self.refuses_commands:
-            raise Refused(self.refuses_commands)
+        if self.command_error:
+            raise Refused(self.command_error)
 
     async def console(self, instance: str, keys: Keys) -> AsyncIterator[bytes]:
         """The console of an instance that echoes in capitals, and prints the terminal's size."""
@@ -185,26 +185,26 @@ class ControlPlane:
         self.stop()
         self.loop.close()
 
-    def region(self, name: str = "eu") -> region_pb2.Region:
+    def add_region(self, name: str = "eu") -> region_pb2.Region:
         """Creates a region."""
         return self.client.of(region_pb2.Region).create(region_pb2.Region(name=name))
 
-    def zone(self, region: region_pb2.Region, name: str = "eu-a") -> zone_pb2.Zone:
+    def add_zone(self, region: region_pb2.Region, name: str = "eu-a") -> zone_pb2.Zone:
         """Creates a zone."""
         return self.client.of(zone_pb2.Zone).create(zone_pb2.Zone(region=region.meta.id, name=name))
 
-    def agent(self, name: str = "agent-1") -> tuple[agent_pb2.Agent, str]:
+    def add_agent(self, name: str = "agent-1") -> tuple[agent_pb2.Agent, str]:
         """Creates an agent; returns it and its token's secret."""
         agent = self.client.of(agent_pb2.Agent).create(agent_pb2.Agent(name=name))
         token = agent_token_pb2.AgentToken(agent=agent.meta.id, name="first")
         return agent, self.client.of(agent_token_pb2.AgentToken).create(token).secret
 
-    def host(self, zone: zone_pb2.Zone, name: str = "host-1", agent: str = "") -> kaktus_pb2.Kaktus:
+    def add_host(self, zone: zone_pb2.Zone, name: str = "host-1", agent: str = "") -> kaktus_pb2.Kaktus:
         """Creates a host's record."""
         record = kaktus_pb2.Kaktus(zone=zone.meta.id, name=name, agent=agent)
         return self.client.of(kaktus_pb2.Kaktus).begin_create(record).resource
 
-    def dial(self, secret: str, worker: FakeHost, state: str = "state") -> "asyncio.Task[None]":
+    def dial(self, secret: str, worker: FakeWorker, state: str = "state") -> "asyncio.Task[None]":
         """Starts an agent."""
         token = self.folder / f"{state}.token"
         token.write_text(secret)
@@ -261,8 +261,8 @@ def _files_of_a_new_kahuna() -> dict[str, bytes]:
 @contextlib.contextmanager
 def control_plane(folder: Path, database: str = "") -> Iterator[ControlPlane]:
     """A Kahuna that stops at the end of the block."""
-    plane = ControlPlane(folder, database)
+    cloud = ControlPlane(folder, database)
     try:
-        yield plane
+        yield cloud
     finally:
-        plane.close()
+        cloud.close()

@@ -22,16 +22,16 @@ PHASES_BY_NAME = {"doomed": operation_pb2.PHASE_FAILED, "slow": operation_pb2.PH
 
 
 @pytest.fixture
-def fake() -> Iterator["Fake"]:
+def fake_kahuna() -> Iterator["FakeKahuna"]:
     """A running fake Kahuna without resources."""
-    kahuna = Fake()
+    kahuna = FakeKahuna()
     kahuna.start()
     yield kahuna
     kahuna.stop()
 
 
 @dataclass
-class Fake:
+class FakeKahuna:
     """Serves Create, Get, List, Watch and Wait of all kinds from memory; other methods return an empty message.
 
     The operation of a resource named `doomed` fails; that of one named `slow` waits until `finish`.

@@ -25,7 +25,7 @@ from kowa.v2 import (
     zone_pb2,
 )
 from tests.clients import ResourceClient
-from tests.control_plane import GIB, ControlPlane, FakeHost
+from tests.control_plane import GIB, ControlPlane, FakeWorker
 from tests.waiting import until
 
 M = TypeVar("M", bound=Message)
@@ -54,7 +54,7 @@ class Site:
         """The control plane's current client, or `other_client` if set."""
         return cast(Client, self.other_client) if self.other_client else self.cloud.client
 
-    def volume(self, name: str, size: int = GIB) -> Answer[volume_pb2.Volume]:
+    def add_volume(self, name: str, size: int = GIB) -> Answer[volume_pb2.Volume]:
         """Creates a disk from the template."""
         wanted = volume_pb2.Volume(
             project=self.project.meta.id,
@@ -65,7 +65,7 @@ class Site:
         )
         return self.cloud.client.of(volume_pb2.Volume).begin_create(wanted)
 
-    def adapter(self, name: str, address: str = "") -> Answer[adapter_pb2.Adapter]:
+    def add_adapter(self, name: str, address: str = "") -> Answer[adapter_pb2.Adapter]:
         """Creates an adapter in the subnet."""
         wanted = adapter_pb2.Adapter(
             project=self.project.meta.id, name=name, subnet=self.subnet.meta.id, address=address
@@ -80,27 +80,27 @@ class Site:
             zone=self.zone.meta.id,
             vcpus=vcpus,
             memory=memory,
-            volumes=[self.volume(f"{name}-os").resource.meta.id],
-            adapters=[self.adapter(f"{name}-eth0").resource.meta.id],
+            volumes=[self.add_volume(f"{name}-os").resource.meta.id],
+            adapters=[self.add_adapter(f"{name}-eth0").resource.meta.id],
         )
 
-    def instance(self, name: str, *, vcpus: int = 1, memory: int = GIB) -> Answer[instance_pb2.Instance]:
+    def add_instance(self, name: str, *, vcpus: int = 1, memory: int = GIB) -> Answer[instance_pb2.Instance]:
         """Creates an instance, without waiting for it."""
         wanted = self.wanted(name, vcpus=vcpus, memory=memory)
         return self.cloud.client.of(instance_pb2.Instance).begin_create(wanted)
 
     def running_on_lost_host(self) -> instance_pb2.Instance:
         """An instance on the host, whose agent has disconnected."""
-        agent = self.cloud.dial(self.secret, FakeHost())
+        agent = self.cloud.dial(self.secret, FakeWorker())
         until(lambda: self.client.kaktuses.get(self.host.meta.id).status.memory, what="the host's capacity")
         instance = self.cloud.client.of(instance_pb2.Instance).create(self.wanted("web"))
         self.cloud.disconnect(agent)
         until(lambda: not self.cloud.fleet_sessions(), what="the end of the session")
         return instance
 
-    def connect_host(self, worker: FakeHost | None = None) -> FakeHost:
+    def connect_host(self, worker: FakeWorker | None = None) -> FakeWorker:
         """Connects the host's agent, and waits for the host's capacity."""
-        worker = worker or FakeHost()
+        worker = worker or FakeWorker()
         self.cloud.dial(self.secret, worker)
         hosts = self.cloud.client.of(kaktus_pb2.Kaktus)
         until(lambda: hosts.get(self.host.meta.id).status.memory, what="the host's capacity")

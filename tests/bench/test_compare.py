@@ -1,13 +1,13 @@
 """What a comparison of two commits shows, from what the bench of each prints."""
 
 from bench.compare import rows, table
-from bench.figure import HEAD, at_least, at_most
+from bench.figure import HEADER, at_least, at_most
 
 BEFORE = [at_most("kowactl --help, whole process", 100, "ms", 200, 50), at_least("Get, 1 at once", 1000, "/s", 500)]
 
 
 def test_rows_are_read_as_they_are_printed() -> None:
-    expected = [(row.name, row.value, row.more_is_better) for row in rows("\n".join([HEAD, *map(str, BEFORE)]))]
+    expected = [(row.name, row.value, row.more_is_better) for row in rows("\n".join([HEADER, *map(str, BEFORE)]))]
     assert expected == [("kowactl --help, whole process", 100.0, False), ("Get, 1 at once", 1000.0, True)]
 
 

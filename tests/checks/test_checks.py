@@ -39,7 +39,7 @@ def test_contracts_are_linted() -> None:
 
 
 @pytest.mark.slow
-def test_a_wheel_from_a_clean_clone_imports_elsewhere(tmp_path: Path) -> None:
+def test_a_wheel_of_a_clean_clone_is_complete(tmp_path: Path) -> None:
     """An editable install puts whole folders on the path; only a wheel shows files missing from the package."""
     clone, site = tmp_path / "clone", tmp_path / "site"
     run("git", "clone", "--quiet", "--no-hardlinks", str(ROOT), str(clone))

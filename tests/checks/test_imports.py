@@ -8,26 +8,27 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[2]
-PROGRAMS = {"kowa": "sdk", "kahuna": "server", "agent_kaktus": ".", "agent_kiwi": ".", "kowactl": "cli", "gateway": "."}
-# The programs of ours that a program may import in addition to itself.
+# Top-level package -> the folder that contains it.
+PACKAGES = {"kowa": "sdk", "kahuna": "server", "agent_kaktus": ".", "agent_kiwi": ".", "kowactl": "cli", "gateway": "."}
+# Those of them that each may import in addition to itself.
 MAY_IMPORT = {"kowa": set(), "gateway": {"kowa"}} | {
-    program: {"kowa"} for program in ("kahuna", "agent_kaktus", "agent_kiwi", "kowactl")
+    package: {"kowa"} for package in ("kahuna", "agent_kaktus", "agent_kiwi", "kowactl")
 }
-# Kahuna's packages, each after those it may import. Modules outside packages are not ranked.
+# Kahuna's subpackages, each after those it may import. Modules outside them are not ranked.
 LAYERS = [{"domain"}, {"store"}, {"security"}, {"kinds"}, {"api", "fleet"}]
 # The environment of alembic, which imports the kinds to compare their tables with the migrations.
 MIGRATIONS_ENV = "kahuna.store.migrations.env"
 # Modules that the pure domain may not import.
 IMPURE = {"grpc", "time", "random", "secrets", "asyncio", "socket", "threading", "os"}
 
-# Known violations: (module, imported module) -> the check, and since when. Remove an entry when it is fixed.
+# Known violations: (module, imported module) -> "CHECK, since DATE". Remove an entry when it is fixed.
 EXCEPTIONS: dict[tuple[str, str], str] = {}
 
 
-def modules(program: str) -> Iterator[tuple[str, ast.Module]]:
-    """The modules of a program by name, without generated ones."""
-    folder = ROOT / PROGRAMS[program]
-    for path in sorted((folder / program).rglob("*.py")):
+def modules(package: str) -> Iterator[tuple[str, ast.Module]]:
+    """The modules of a top-level package by name, without generated ones."""
+    folder = ROOT / PACKAGES[package]
+    for path in sorted((folder / package).rglob("*.py")):
         if "_pb2" not in path.name:
             name = ".".join(path.relative_to(folder).with_suffix("").parts).removesuffix(".__init__")
             yield name, ast.parse(path.read_text())
@@ -43,19 +44,19 @@ def imports(tree: ast.AST) -> Iterator[str]:
         elif isinstance(node, ast.ImportFrom):
             assert node.level == 0, "imports are absolute"
             yield str(node.module)
-            # `from kahuna import relay` imports a module, `from kahuna.relay import Relays` does not.
+            # `from agent_kaktus import names` imports a module, `from kahuna.serve import Kahuna` does not.
             yield from (f"{node.module}.{alias.name}" for alias in node.names)
         else:
             yield from imports(node)
 
 
-def edges(program: str) -> Iterator[tuple[str, str]]:
-    """Yields (module, imported module) for each import of a program."""
-    trees = dict(modules(program))
+def edges(package: str) -> Iterator[tuple[str, str]]:
+    """Yields (module, imported module) for each import of a top-level package."""
+    trees = dict(modules(package))
     for name, tree in trees.items():
         for imported in imports(tree):
-            is_inside = imported.startswith(f"{program}.") and imported not in trees
-            yield name, imported.rpartition(".")[0] if is_inside else imported
+            is_name = imported.startswith(f"{package}.") and imported not in trees  # of something in a module
+            yield name, imported.rpartition(".")[0] if is_name else imported
 
 
 def check_violations(found: set[tuple[str, str]], check: str) -> None:
@@ -65,48 +66,48 @@ def check_violations(found: set[tuple[str, str]], check: str) -> None:
     assert known - found == set(), "exceptions that are no longer needed"
 
 
-def package(name: str) -> str:
-    """The package of a module within its program; a top-level module counts as a package."""
+def subpackage(name: str) -> str:
+    """The subpackage of a module; a module outside subpackages counts as one."""
     return [*name.split("."), ""][1]
 
 
-@pytest.mark.parametrize("program", PROGRAMS)
-def test_programs_import_the_sdk_and_nothing_else_of_ours(program: str) -> None:
-    foreign = (set(PROGRAMS) | {"tests", "deploy", "bench"}) - MAY_IMPORT[program] - {program}
+@pytest.mark.parametrize("package", PACKAGES)
+def test_programs_import_the_sdk_and_nothing_else_of_ours(package: str) -> None:
+    foreign = (set(PACKAGES) | {"tests", "deploy", "bench"}) - MAY_IMPORT[package] - {package}
     check_violations(
-        {(name, imported) for name, imported in edges(program) if imported.split(".")[0] in foreign}, program
+        {(name, imported) for name, imported in edges(package) if imported.split(".")[0] in foreign}, package
     )
 
 
-def test_kahunas_packages_import_those_below_them() -> None:
+def test_kahunas_subpackages_import_those_below_them() -> None:
     heights = {name: height for height, layer in enumerate(LAYERS) for name in layer}
     inside = {
         (name, imported)
         for name, imported in edges("kahuna")
         if imported.startswith("kahuna.") and name != MIGRATIONS_ENV
     }
-    ranked = {edge for edge in inside if {package(edge[0]), package(edge[1])} <= heights.keys()}
-    others = {(name, imported) for name, imported in ranked if package(name) != package(imported)}
+    ranked = {edge for edge in inside if {subpackage(edge[0]), subpackage(edge[1])} <= heights.keys()}
+    others = {(name, imported) for name, imported in ranked if subpackage(name) != subpackage(imported)}
     check_violations(
-        {(name, imported) for name, imported in others if heights[package(imported)] >= heights[package(name)]},
+        {(name, imported) for name, imported in others if heights[subpackage(imported)] >= heights[subpackage(name)]},
         "layers",
     )
 
 
 def test_the_domain_is_pure() -> None:
-    domain = [(name, imported) for name, imported in edges("kahuna") if package(name) == "domain"]
+    domain = [(name, imported) for name, imported in edges("kahuna") if subpackage(name) == "domain"]
     check_violations(
         {(name, imported.split(".")[0]) for name, imported in domain if imported.split(".")[0] in IMPURE}, "domain"
     )
 
 
-@pytest.mark.parametrize("program", ["agent_kaktus", "agent_kiwi"])
-def test_an_agents_packages_have_no_loops(program: str) -> None:
+@pytest.mark.parametrize("package", ["agent_kaktus", "agent_kiwi"])
+def test_an_agents_subpackages_have_no_loops(package: str) -> None:
     graph: dict[str, set[str]] = {}
-    for name, imported in edges(program):
-        if imported.startswith(f"{program}.") and package(imported) != package(name):
-            graph.setdefault(package(name), set()).add(package(imported))
+    for name, imported in edges(package):
+        if imported.startswith(f"{package}.") and subpackage(imported) != subpackage(name):
+            graph.setdefault(subpackage(name), set()).add(subpackage(imported))
     try:
         TopologicalSorter(graph).prepare()
     except CycleError as loop:
-        pytest.fail(f"packages import each other: {' -> '.join(loop.args[1])}")
+        pytest.fail(f"subpackages import each other: {' -> '.join(loop.args[1])}")

@@ -13,9 +13,9 @@ from typing import IO
 import pytest
 
 from kowactl.main import main
-from tests.sdk.fixtures import Kahuna, cloud, fake, kahuna, wanted_instance
+from tests.sdk.fixtures import Kahuna, cloud, fake_kahuna, kahuna, wanted_instance
 
-__all__ = ["cloud", "fake", "kahuna", "wanted_instance"]
+__all__ = ["cloud", "fake_kahuna", "kahuna", "wanted_instance"]
 
 # The instance that most tests use.
 WEB = (

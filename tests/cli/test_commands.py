@@ -267,7 +267,7 @@ def test_printed_names_can_be_typed(kowactl: Kowactl, cloud: ControlPlane) -> No
     for region in cloud.client.regions.list():
         vnet = cloud.client.vnets.create(Vnet(region=region.meta.id, name="lan"))
         cloud.client.subnets.create(Subnet(vnet=vnet.meta.id, name="front", cidr="10.0.0.0/24"))
-        cloud.zone(region, "a/b")
+        cloud.add_zone(region, "a/b")
     for kind in ("region", "zone", "kaktus", "volume", "storage-pool", "vnet", "subnet", "operation"):
         ids = [each["meta"]["id"] for each in json.loads(kowactl(kind, "list", "-o", "json").out)]
         names = kowactl(kind, "list", "-o", "name").out.splitlines()

@@ -22,7 +22,7 @@ from kowa import contract
 from kowa.v2.instance_pb2 import ConsoleInstanceResponse, TypeConsoleInstanceResponse
 from tests.cli.conftest import Kowactl, next_line, process
 from tests.cli.terminal import in_terminal
-from tests.fake_kahuna import KEY, Fake
+from tests.fake_kahuna import KEY, FakeKahuna
 from tests.sdk.fixtures import Kahuna
 from tests.waiting import until
 
@@ -30,9 +30,9 @@ SOME_ID = "2f5c9b8e-3f2d-4b3a-9a53-0d1f7a1e6a10"
 
 
 @pytest.fixture
-def kahuna(fake: Fake) -> Kahuna:
+def kahuna(fake_kahuna: FakeKahuna) -> Kahuna:
     """A fake Kahuna, which fails on purpose."""
-    return Kahuna(fake.endpoint, KEY)
+    return Kahuna(fake_kahuna.endpoint, KEY)
 
 
 @dataclass
@@ -274,12 +274,12 @@ def test_an_alarm_set_before_the_start_ends_a_watch() -> None:
 
 
 @pytest.mark.slow
-def test_a_slow_list_ends_when_its_output_is_closed(kowactl: Kowactl, fake: Fake) -> None:
+def test_a_slow_list_ends_when_its_output_is_closed(kowactl: Kowactl, fake_kahuna: FakeKahuna) -> None:
     read, write = os.pipe()
-    fake.unavailable = 1000
+    fake_kahuna.unavailable = 1000
     with process("region", "list", out=write) as listing:
         os.close(write)
-        until(lambda: fake.calls, what="the first attempt")
+        until(lambda: fake_kahuna.calls, what="the first attempt")
         os.close(read)
         assert (listing.wait(20), listing.stderr and listing.stderr.read()) == (0, "")
 

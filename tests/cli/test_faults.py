@@ -25,18 +25,20 @@ from kowa.v2.zone_pb2 import Zone
 from kowactl import console
 from kowactl.kinds import FORMATS
 from tests.cli.conftest import Kowactl, next_line, process
-from tests.fake_kahuna import KEY, PHASES_BY_NAME, Fake
+from tests.fake_kahuna import KEY, PHASES_BY_NAME, FakeKahuna
 from tests.sdk.fixtures import Kahuna
 from tests.waiting import until
 
 
 @pytest.fixture
-def kahuna(fake: Fake) -> Kahuna:
+def kahuna(fake_kahuna: FakeKahuna) -> Kahuna:
     """A fake Kahuna, which fails on purpose."""
-    return Kahuna(fake.endpoint, KEY)
+    return Kahuna(fake_kahuna.endpoint, KEY)
 
 
-def test_a_timed_out_wait_names_the_operation_and_the_command_to_go_on(kowactl: Kowactl, fake: Fake) -> None:
+def test_a_timed_out_wait_names_the_operation_and_the_command_to_go_on(
+    kowactl: Kowactl, fake_kahuna: FakeKahuna
+) -> None:
     started = kowactl("region", "create", "--name", "slow", "--no-wait", "-o", "name")
     operation = started.err.split()[-1]
     assert started.err == f"started; wait for it with: kowactl operation wait {operation}\n"
@@ -44,29 +46,29 @@ def test_a_timed_out_wait_names_the_operation_and_the_command_to_go_on(kowactl: 
     assert late.code == 10
     assert late.err.splitlines()[-1].startswith("kowactl: CreateRegion slow is still under way: ")
     assert f"kowactl operation wait {operation}" in late.err
-    fake.finish()
+    fake_kahuna.finish()
     assert kowactl("operation", "wait", operation).code == 0
 
 
-def test_an_interrupt_names_the_operation_that_goes_on(kowactl: Kowactl, fake: Fake) -> None:
+def test_an_interrupt_names_the_operation_that_goes_on(kowactl: Kowactl, fake_kahuna: FakeKahuna) -> None:
     with process("region", "create", "--name", "slow") as following:
         assert next_line(following.stderr) == "CreateRegion slow: The fake wants it so.\n"
         following.send_signal(signal.SIGINT)
         _, stderr = following.communicate()
     assert following.returncode == 130
     operation = _operation_that_goes_on(stderr)
-    fake.finish()
+    fake_kahuna.finish()
     assert kowactl("operation", "wait", operation).code == 0
 
 
 @pytest.mark.slow
-def test_a_command_waits_until_an_outage_ends(kowactl: Kowactl, fake: Fake) -> None:
+def test_a_command_waits_until_an_outage_ends(kowactl: Kowactl, fake_kahuna: FakeKahuna) -> None:
     with process("region", "create", "--name", "slow", "-o", "name") as following:
         assert next_line(following.stderr) == "CreateRegion slow: The fake wants it so.\n"
-        fake.unavailable = 1000
+        fake_kahuna.unavailable = 1000
         assert next_line(following.stderr) == "Kahuna is unreachable; waiting for it\n"
-        fake.unavailable = 0
-        fake.finish()
+        fake_kahuna.unavailable = 0
+        fake_kahuna.finish()
         output, stderr = following.communicate()
     assert (following.returncode, output, stderr) == (0, "slow\n", "")
 
@@ -104,8 +106,8 @@ def test_exhausted_capacity_has_its_own_exit_code(kowactl: Kowactl) -> None:
     assert (full.code, full.err) == (6, "kowactl: No host has room; free some memory\n")
 
 
-def test_a_change_is_repeated_during_a_restart_of_kahuna(kowactl: Kowactl, fake: Fake) -> None:
-    fake.unavailable = 2
+def test_a_change_is_repeated_during_a_restart_of_kahuna(kowactl: Kowactl, fake_kahuna: FakeKahuna) -> None:
+    fake_kahuna.unavailable = 2
     assert kowactl("region", "create", "--name", "eu").code == 0
 
 
@@ -202,15 +204,15 @@ def test_unsent_keys_are_bounded_and_dropped_at_the_end_of_the_console() -> None
             assert not thread.is_alive()
 
 
-def test_names_of_many_references_are_read_with_one_list(kowactl: Kowactl, fake: Fake) -> None:
-    with Client(fake.endpoint, key=KEY, insecure=True) as client:
+def test_names_of_many_references_are_read_with_one_list(kowactl: Kowactl, fake_kahuna: FakeKahuna) -> None:
+    with Client(fake_kahuna.endpoint, key=KEY, insecure=True) as client:
         for number in range(80):
             region = client.regions.begin_create(Region(name=f"r{number}")).resource
             client.zones.begin_create(Zone(name="a", region=region.meta.id))
-    fake.calls.clear()
+    fake_kahuna.calls.clear()
     rows = kowactl("zone", "list").out.splitlines()[1:]
     assert [row.split()[1] for row in rows] == [f"r{number}" for number in range(80)]
-    calls = Counter(name for name, *_ in fake.calls)
+    calls = Counter(name for name, *_ in fake_kahuna.calls)
     assert (calls["ListZones"], calls["ListRegions"]) == (1, 1)
     assert calls["GetRegion"] < 8
 
@@ -242,7 +244,7 @@ def tls_endpoint(certificate: Path) -> Iterator[str]:
 
 
 def test_a_failed_handshake_names_the_remedy(
-    run_command: Kowactl, fake: Fake, tls_endpoint: str, certificate: Path, monkeypatch: pytest.MonkeyPatch
+    run_command: Kowactl, fake_kahuna: FakeKahuna, tls_endpoint: str, certificate: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("KOWABUNGA_API_KEY", KEY)
     monkeypatch.setattr("kowa.calls.OPTIONS", [("grpc.enable_retries", 0)])
@@ -250,7 +252,7 @@ def test_a_failed_handshake_names_the_remedy(
     remedies = {
         ("--endpoint", tls_endpoint): "set KOWABUNGA_CA (or --ca) to the authority that signed",
         ("--endpoint", by_address, *trusted): "name Kahuna as its certificate does",
-        ("--endpoint", fake.endpoint): "give --insecure",
+        ("--endpoint", fake_kahuna.endpoint): "give --insecure",
         ("--insecure", "--endpoint", tls_endpoint): "leave --insecure out",
         ("--endpoint", tls_endpoint, "--ca", "/etc/passwd"): "KOWABUNGA_CA (or --ca) holds no certificate",
     }

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from tests.cli.conftest import WEB, Kowactl, process
-from tests.fake_kahuna import KEY, Fake
+from tests.fake_kahuna import KEY, FakeKahuna
 from tests.ssh_keys import ED25519, PRIVATE
 
 SOME_ID = "2f5c9b8e-3f2d-4b3a-9a53-0d1f7a1e6a10"
@@ -70,16 +70,16 @@ UNREADABLE = [
 
 
 @pytest.fixture
-def kowactl_to_fake(run_command: Kowactl, fake: Fake, monkeypatch: pytest.MonkeyPatch) -> Kowactl:
+def kowactl_to_fake(run_command: Kowactl, fake_kahuna: FakeKahuna, monkeypatch: pytest.MonkeyPatch) -> Kowactl:
     """Runs kowactl for a fake Kahuna, which records the calls."""
-    monkeypatch.setenv("KOWABUNGA_ENDPOINT", fake.endpoint)
+    monkeypatch.setenv("KOWABUNGA_ENDPOINT", fake_kahuna.endpoint)
     monkeypatch.setenv("KOWABUNGA_API_KEY", KEY)
     return partial(run_command, "--insecure")
 
 
-def requested(fake: Fake) -> Any:
+def requested(fake_kahuna: FakeKahuna) -> Any:
     """The instance in the create request."""
-    (request,) = (request for name, request, _ in fake.calls if name == "CreateInstance")
+    (request,) = (request for name, request, _ in fake_kahuna.calls if name == "CreateInstance")
     return getattr(request, "instance")  # noqa: B009 - the request is untyped
 
 
@@ -100,7 +100,7 @@ def test_an_endless_file_is_refused(kowactl_to_fake: Kowactl) -> None:
 
 
 @pytest.mark.usefixtures("kowactl_to_fake")
-def test_values_are_read_from_stdin(fake: Fake) -> None:
+def test_values_are_read_from_stdin(fake_kahuna: FakeKahuna) -> None:
     for arguments, value in (
         (["--description", "x", "--user-data", "@-"], b"#!/bin/sh\r\n"),
         (["--description", "x", "--user-data", "@/dev/stdin"], b"#!/bin/sh\r\n"),
@@ -108,18 +108,18 @@ def test_values_are_read_from_stdin(fake: Fake) -> None:
     ):
         with process(*CREATE, *arguments, stdin=subprocess.PIPE) as process_:
             process_.communicate(value.decode())
-        assert requested(fake).user_data == "#!/bin/sh\r\n"
-        fake.calls.clear()
+        assert requested(fake_kahuna).user_data == "#!/bin/sh\r\n"
+        fake_kahuna.calls.clear()
 
 
 @pytest.mark.usefixtures("kowactl_to_fake")
-def test_reading_stdin_twice_is_refused(fake: Fake) -> None:
+def test_reading_stdin_twice_is_refused(fake_kahuna: FakeKahuna) -> None:
     for arguments in (["--user-data", "@-", "--ssh-keys", "@-"], ["--from-file", "-", "--user-data", "@-"]):
         with process(*CREATE, *arguments, stdin=subprocess.PIPE) as process_:
             _, stderr = process_.communicate('{"description": "x"}')
         assert (process_.returncode, stderr.count("\n")) == (2, 1)
         assert "stdin is read already" in stderr
-    assert not fake.calls
+    assert not fake_kahuna.calls
 
 
 def test_a_closed_stdin_is_refused_only_if_it_is_read(kowactl_to_fake: Kowactl) -> None:
@@ -147,16 +147,16 @@ def test_a_file_name_in_another_tools_syntax_is_refused(
 
 @pytest.mark.parametrize("end", ["", "\n", "\r\n"])
 def test_a_public_key_from_a_file_is_sent_without_its_line_end(
-    kowactl_to_fake: Kowactl, fake: Fake, tmp_path: Path, end: str
+    kowactl_to_fake: Kowactl, fake_kahuna: FakeKahuna, tmp_path: Path, end: str
 ) -> None:
     file = tmp_path / "id.pub"
     file.write_bytes(f"{ED25519} me@example{end}".encode())
     kowactl_to_fake(*CREATE, "--ssh-keys", f"@{file}", "--ssh-keys", ED25519)
-    assert list(requested(fake).ssh_keys) == [f"{ED25519} me@example", ED25519]
+    assert list(requested(fake_kahuna).ssh_keys) == [f"{ED25519} me@example", ED25519]
 
 
 def test_a_private_key_is_refused_and_neither_sent_nor_printed(
-    kowactl_to_fake: Kowactl, fake: Fake, tmp_path: Path
+    kowactl_to_fake: Kowactl, fake_kahuna: FakeKahuna, tmp_path: Path
 ) -> None:
     file = tmp_path / "id_ed25519"
     file.write_text(PRIVATE)
@@ -171,7 +171,7 @@ def test_a_private_key_is_refused_and_neither_sent_nor_printed(
     assert (refused.code, refused.out, refused.err.count("\n")) == (2, "", 1)
     assert "ssh_keys[1]: is a private key" in refused.err
     assert PRIVATE.splitlines()[1] not in refused.err
-    assert not fake.calls
+    assert not fake_kahuna.calls
 
 
 DUPLICATES = [

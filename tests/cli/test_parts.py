@@ -14,7 +14,7 @@ from kowa.v2.zone_pb2 import Zone
 from kowactl.groups import KindGroup
 from kowactl.main import cli
 from tests.cli.conftest import Kowactl
-from tests.fake_kahuna import KEY, Fake
+from tests.fake_kahuna import KEY, FakeKahuna
 from tests.made_up import made_up
 
 
@@ -25,18 +25,18 @@ def contract_with_made_up_kinds(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture
-def fake(contract_with_made_up_kinds: None, monkeypatch: pytest.MonkeyPatch) -> Iterator[Fake]:
+def fake_kahuna(contract_with_made_up_kinds: None, monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeKahuna]:
     """A fake Kahuna with a farm called north, hosts a and b, zone eu, and the balancer web."""
-    fake = Fake()
-    fake.start()
-    with Client(fake.endpoint, key=KEY, insecure=True) as client:
+    fake_kahuna = FakeKahuna()
+    fake_kahuna.start()
+    with Client(fake_kahuna.endpoint, key=KEY, insecure=True) as client:
         named_resources: list[Any] = [Kaktus(name="a"), Kaktus(name="b"), Zone(name="eu")]
         for resource in (*named_resources, stub("Farm", name="north"), stub("Balancer", name="web")):
             ids[resource.name] = client.of(type(resource)).create(resource).meta.id
-    monkeypatch.setenv("KOWABUNGA_ENDPOINT", fake.endpoint)
+    monkeypatch.setenv("KOWABUNGA_ENDPOINT", fake_kahuna.endpoint)
     monkeypatch.setenv("KOWABUNGA_API_KEY", KEY)
-    yield fake
-    fake.stop()
+    yield fake_kahuna
+    fake_kahuna.stop()
 
 
 ids: dict[str, str] = {}
@@ -46,9 +46,9 @@ def stub(of: str, **fields: Any) -> Any:
     return made_up().stub(f"made_up.v1.{of}")(**fields)
 
 
-def request_of(fake: Fake, method: str) -> Any:
+def request_of(fake_kahuna: FakeKahuna, method: str) -> Any:
     """The last request of a method as JSON, with ids replaced by `id of NAME`."""
-    request = next(request for name, request, _ in reversed(fake.calls) if name == method)
+    request = next(request for name, request, _ in reversed(fake_kahuna.calls) if name == method)
     document = MessageToDict(request, preserving_proto_field_name=True)
     document.pop("request_id", None)
     return with_names(document)
@@ -93,11 +93,11 @@ OPTIONS: list[tuple[list[str], dict[str, Any]]] = [
 
 @pytest.mark.parametrize(("arguments", "fields"), OPTIONS, ids=[" ".join(arguments) for arguments, _ in OPTIONS])
 def test_parts_are_given_as_options_without_json_and_by_names(
-    fake: Fake, run_command: Kowactl, arguments: list[str], fields: dict[str, Any]
+    fake_kahuna: FakeKahuna, run_command: Kowactl, arguments: list[str], fields: dict[str, Any]
 ) -> None:
     done = run_command(*CREATE, *arguments)
     assert (done.err, done.code) == ("", 0)
-    created = request_of(fake, "CreateBalancer")["balancer"]
+    created = request_of(fake_kahuna, "CreateBalancer")["balancer"]
     assert created.pop("meta")
     assert created == {"farm": "id of north", "name": "www", "address": "10.0.0.1"} | fields
 
@@ -125,12 +125,12 @@ INVALID_OPTIONS: list[tuple[list[str], str]] = [
     ("arguments", "message"), INVALID_OPTIONS, ids=[" ".join(arguments) for arguments, _ in INVALID_OPTIONS]
 )
 def test_invalid_options_are_refused_before_the_request_is_sent(
-    fake: Fake, run_command: Kowactl, arguments: list[str], message: str
+    fake_kahuna: FakeKahuna, run_command: Kowactl, arguments: list[str], message: str
 ) -> None:
     done = run_command(*CREATE, *arguments)
     assert done.code in (2, 3)
     assert message in done.err
-    assert [name for name, _, _ in fake.calls].count("CreateBalancer") == 1  # web
+    assert [name for name, _, _ in fake_kahuna.calls].count("CreateBalancer") == 1  # web
 
 
 def test_a_missing_oneof_is_refused_with_its_options(run_command: Kowactl) -> None:
@@ -153,16 +153,16 @@ UPDATES: list[tuple[list[str], list[str], dict[str, Any]]] = [
     ("arguments", "mask", "fields"), UPDATES, ids=[" ".join(arguments) for arguments, _, _ in UPDATES]
 )
 def test_an_update_of_a_single_part_masks_the_given_fields_only(
-    fake: Fake, run_command: Kowactl, arguments: list[str], mask: list[str], fields: dict[str, Any]
+    fake_kahuna: FakeKahuna, run_command: Kowactl, arguments: list[str], mask: list[str], fields: dict[str, Any]
 ) -> None:
     done = run_command("--insecure", "balancer", "update", "web", "--no-wait", *arguments)
     assert (done.err, done.code) == ("", 0)
-    request = request_of(fake, "UpdateBalancer")
+    request = request_of(fake_kahuna, "UpdateBalancer")
     assert request["update_mask"] == ",".join(mask).replace("host_name", "hostName")
     assert request["balancer"] == {"meta": {"id": "id of web"}} | fields
 
 
-def test_parts_in_a_file_are_written_like_options(fake: Fake, run_command: Kowactl, tmp_path: Any) -> None:
+def test_parts_in_a_file_are_written_like_options(fake_kahuna: FakeKahuna, run_command: Kowactl, tmp_path: Any) -> None:
     file = tmp_path / "www.yaml"
     file.write_text(
         "members: [{kaktus: a}, {kaktus: b, weight: 2}]\n"
@@ -171,7 +171,7 @@ def test_parts_in_a_file_are_written_like_options(fake: Fake, run_command: Kowac
     )
     done = run_command(*CREATE, "--from-file", str(file))
     assert (done.err, done.code) == ("", 0)
-    created = request_of(fake, "CreateBalancer")["balancer"]
+    created = request_of(fake_kahuna, "CreateBalancer")["balancer"]
     assert created["members"] == [{"kaktus": "id of a"}, {"kaktus": "id of b", "weight": 2}]
     assert created["limits"] == {"web": {"rate": "1048576", "kaktus": "id of a"}}
     assert created["health"] == {"path": "/", "protocol": "PROTOCOL_HTTP", "zone": "id of eu"}
@@ -181,25 +181,25 @@ def test_parts_in_a_file_are_written_like_options(fake: Fake, run_command: Kowac
     assert run_command(*CREATE, "--from-file", str(file)).code == 2
 
 
-def test_custom_verbs_resolve_names_and_may_have_no_target(fake: Fake, run_command: Kowactl) -> None:
+def test_custom_verbs_resolve_names_and_may_have_no_target(fake_kahuna: FakeKahuna, run_command: Kowactl) -> None:
     assert run_command("--insecure", "balancer", "drain", "web", "--kaktus", "a").code == 0
-    assert request_of(fake, "DrainBalancer") == {"id": "id of web", "kaktus": "id of a"}
+    assert request_of(fake_kahuna, "DrainBalancer") == {"id": "id of web", "kaktus": "id of a"}
     done = run_command("--insecure", "balancer", "rebalance", "--farm", "north", "--without", "kaktus=b", "-o", "json")
     assert (done.err, done.code, done.out) == ("", 0, '{\n  "moved": 0\n}\n')
-    assert request_of(fake, "RebalanceBalancers") == {"farm": "id of north", "without": [{"kaktus": "id of b"}]}
+    assert request_of(fake_kahuna, "RebalanceBalancers") == {"farm": "id of north", "without": [{"kaktus": "id of b"}]}
     done = run_command("--insecure", "balancer", "rebalance")
     assert (done.code, "missing --farm; see: kowactl balancer rebalance --help" in done.err) == (2, True)
 
 
-def test_the_sdk_has_verbs_without_a_target(fake: Fake) -> None:
-    with Client(fake.endpoint, key=KEY, insecure=True) as client:
+def test_the_sdk_has_verbs_without_a_target(fake_kahuna: FakeKahuna) -> None:
+    with Client(fake_kahuna.endpoint, key=KEY, insecure=True) as client:
         assert client.balancers.rebalance(farm="x").moved == 0
         client.balancers.drain("y", kaktus="z")
-    assert request_of(fake, "RebalanceBalancers") == {"farm": "x"}
-    assert request_of(fake, "DrainBalancer") == {"id": "y", "kaktus": "z"}
+    assert request_of(fake_kahuna, "RebalanceBalancers") == {"farm": "x"}
+    assert request_of(fake_kahuna, "DrainBalancer") == {"id": "y", "kaktus": "z"}
 
 
-def test_output_shows_parts_as_they_are_typed(fake: Fake, run_command: Kowactl) -> None:
+def test_output_shows_parts_as_they_are_typed(fake_kahuna: FakeKahuna, run_command: Kowactl) -> None:
     done = run_command(
         *CREATE, "--member", "kaktus=a,weight=2", "--member", "kaktus=b", "--limit", "x=rate=1M", "--label", "a=b"
     )

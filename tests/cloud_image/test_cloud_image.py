@@ -21,9 +21,9 @@ pytestmark = [pytest.mark.libvirt, pytest.mark.slow]
 WEB = id_of("web")
 ADDRESS, MAC = "10.9.0.2", "02:00:00:00:00:01"
 DISK = 3072 * MIB  # twice the image
-BOOT_LIMIT_S = 240.0  # under emulation on a busy machine
-SHUTDOWN = 60.0
-WORDS = "written by cloud-init"
+BOOT_TIMEOUT_S = 240.0  # under emulation on a busy machine
+SHUTDOWN_TIMEOUT_S = 60.0  # then the agent cuts the power
+MOTTO = "written by cloud-init"
 USER_DATA = f"""\
 #cloud-config
 users:
@@ -33,7 +33,7 @@ users:
     ssh_authorized_keys: ["KEY"]
 write_files:
   - path: /etc/motto
-    content: {WORDS}
+    content: {MOTTO}
 runcmd:
   - echo "runcmd says $(hostname)" > /dev/ttyS0
 """
@@ -51,6 +51,7 @@ QUESTIONS = {
 
 @pytest.fixture(scope="module")
 def image() -> tuple[str, str]:
+    """Its name in CACHE, and its checksum."""
     return build()
 
 
@@ -65,7 +66,7 @@ def new_key(path: Path) -> str:
     return path.with_suffix(".pub").read_text().strip()
 
 
-def wanted(image: tuple[str, str], key: str) -> Slice:
+def desired(image: tuple[str, str], key: str) -> Slice:
     slice_ = slice_with_network()
     slice_.template("debian", *image)
     slice_.volume("root", DISK, "debian")
@@ -88,7 +89,7 @@ def set_machine(slice_: Slice, key: str, power: instance_pb2.Power = RUNNING) ->
 
 
 def ssh(host: Host, key: Path, user: str, command: str) -> str:
-    """Empty while it is not let in."""
+    """The command's output; empty while the user is not let in."""
     options = ["BatchMode=yes", "ConnectTimeout=20", "StrictHostKeyChecking=no", "UserKnownHostsFile=/dev/null"]
     options = [word for option in options for word in ("-o", option)]
     return host.run("ssh", "-q", "-F", "none", "-i", str(key), *options, f"{user}@{ADDRESS}", command, check=False)
@@ -103,22 +104,27 @@ def answers(host: Host, key: Path) -> dict[str, str]:
 def test_debian_boots_is_set_up_by_its_seed_and_shuts_down(image: tuple[str, str], tmp_path: Path, host: Host) -> None:
     key_file = tmp_path / "key"
     key = new_key(key_file)
-    slice_ = wanted(image, key)
-    settings = {"import_dir": str(CACHE), "tcg_cache_mib": 256, "hold_gateway": True, "shutdown_limit": SHUTDOWN}
+    slice_ = desired(image, key)
+    settings = {
+        "import_dir": str(CACHE),
+        "tcg_cache_mib": 256,
+        "hold_gateway": True,
+        "shutdown_limit": SHUTDOWN_TIMEOUT_S,
+    }
     with host.agent(**settings) as agent:
         agent.send(slice_.objects)
-        agent.until(WEB, is_running, 90)  # imported by then
+        agent.until(WEB, is_running, 90)  # the import included
         finished = "Datasource DataSourceNoCloud [seed=/dev/sr0]"
-        until(lambda: finished in host.console(WEB), timeout=BOOT_LIMIT_S, what="cloud-init has finished")
+        until(lambda: finished in host.console(WEB), timeout=BOOT_TIMEOUT_S, what="cloud-init has finished")
         assert "runcmd says web" in host.console(WEB)
 
-        told = until(lambda: answers(host, key_file), timeout=60, what="ada may log in")
-        grown = int(told.pop("root"))
-        assert told == {
+        found = until(lambda: answers(host, key_file), timeout=60, what="ada may log in")
+        grown = int(found.pop("root"))
+        assert found == {
             "user": "ada",
             "hostname": "web",
             "instance-id": WEB,
-            "motto": WORDS,
+            "motto": MOTTO,
             "address": f"{ADDRESS}/24",
             "routes": f"10.9.0.0/24 proto kernel scope link src {ADDRESS},"
             "169.254.169.254 proto static scope link,default via 10.9.0.1 proto static",
@@ -129,6 +135,6 @@ def test_debian_boots_is_set_up_by_its_seed_and_shuts_down(image: tuple[str, str
 
         set_machine(slice_, key, power=STOPPED)
         agent.send(slice_.objects)
-        agent.until(WEB, is_off, SHUTDOWN - 5)  # by itself: its power would be cut later
+        agent.until(WEB, is_off, SHUTDOWN_TIMEOUT_S - 5)  # before the agent would cut its power
         assert "reboot: Power down" in host.console(WEB)
         assert host.virsh("domstate", names.domain(WEB)) == "shut off"

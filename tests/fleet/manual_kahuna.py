@@ -90,7 +90,7 @@ class ManualKahuna:
         """The session of an agent's next call."""
         return self._sessions.get(timeout=ANSWER_TIMEOUT_S)
 
-    def agent(self, worker: Worker) -> "asyncio.Task[None]":
+    def start_agent(self, worker: Worker) -> "asyncio.Task[None]":
         """Starts an agent, always on the same state."""
         token = self.folder / "token"
         token.write_text("token")

@@ -17,7 +17,7 @@ from kowa.runtime.session import Session
 from kowa.runtime.settings import AgentSettings
 from kowa.runtime.state import lock_state
 from kowa.runtime.store import Holdings
-from tests.control_plane import FakeHost
+from tests.control_plane import FakeWorker
 from tests.fleet.manual_kahuna import ManualKahuna, vnet
 from tests.fleet_resources import content, edited
 from tests.waiting import until
@@ -43,7 +43,7 @@ def stored_objects(kahuna: ManualKahuna) -> dict[str, fleet_pb2.Object]:
         holdings.close()
 
 
-class DestructionRecorder(FakeHost):
+class DestructionRecorder(FakeWorker):
     """A host that records every object it has to destroy."""
 
     def __init__(self) -> None:
@@ -57,7 +57,7 @@ class DestructionRecorder(FakeHost):
 
 def test_an_incomplete_batch_changes_nothing(kahuna: ManualKahuna) -> None:
     host = DestructionRecorder()
-    agent = kahuna.agent(host)
+    agent = kahuna.start_agent(host)
     session = kahuna.session()
     session.welcome(INCARNATION)
     session.send(batch=fleet_pb2.Batch(nonce="1", objects=VNETS, last=True))
@@ -79,7 +79,7 @@ def test_an_incomplete_batch_changes_nothing(kahuna: ManualKahuna) -> None:
 
 def test_an_empty_batch_removes_nothing(kahuna: ManualKahuna) -> None:
     host = DestructionRecorder()
-    agent = kahuna.agent(host)
+    agent = kahuna.start_agent(host)
     session = kahuna.session()
     session.welcome(INCARNATION)
     session.send(batch=fleet_pb2.Batch(nonce="1", objects=VNETS, last=True))
@@ -93,7 +93,7 @@ def test_an_empty_batch_removes_nothing(kahuna: ManualKahuna) -> None:
 
 def test_state_of_another_incarnation_is_dropped_without_destroying_objects(kahuna: ManualKahuna) -> None:
     host = DestructionRecorder()
-    kahuna.agent(host)
+    kahuna.start_agent(host)
     session = kahuna.session()
     assert session.welcome(INCARNATION) == []
     session.send(batch=fleet_pb2.Batch(nonce="1", objects=VNETS, last=True))
@@ -114,14 +114,14 @@ def test_state_of_another_incarnation_is_dropped_without_destroying_objects(kahu
 
 
 def test_an_agent_works_from_its_store_while_kahuna_is_unreachable(kahuna: ManualKahuna) -> None:
-    agent = kahuna.agent(FakeHost())
+    agent = kahuna.start_agent(FakeWorker())
     session = kahuna.session()
     session.welcome(INCARNATION)
     session.send(batch=fleet_pb2.Batch(nonce="1", objects=VNETS, last=True))
     session.ack()
     kahuna.stop(agent)
-    host = FakeHost()
-    kahuna.agent(host)
+    host = FakeWorker()
+    kahuna.start_agent(host)
     # Kahuna has not answered its call yet.
     until(lambda: len(host.wanted) == len(VNETS), what="the stored slice")
     holdings = kahuna.session().welcome(INCARNATION)
@@ -145,14 +145,14 @@ class RefusingHost(DestructionRecorder):
 def test_a_slice_stored_by_a_newer_version_is_requested_again_without_destroying_objects(
     kahuna: ManualKahuna, error: type[Exception]
 ) -> None:
-    newer = kahuna.agent(FakeHost())
+    newer = kahuna.start_agent(FakeWorker())
     session = kahuna.session()
     session.welcome(INCARNATION)
     session.send(batch=fleet_pb2.Batch(nonce="1", objects=VNETS, last=True))
     session.ack()
     kahuna.stop(newer)
     host = RefusingHost("vnet-3", error)
-    agent = kahuna.agent(host)
+    agent = kahuna.start_agent(host)
     session = kahuna.session()
     assert {(one.id, one.generation) for one in session.welcome(INCARNATION)} == {(one.id, 0) for one in VNETS}
     # Kahuna does not know these generations: it sends the whole slice and names the objects it does not know.
@@ -184,7 +184,7 @@ def test_the_worker_sees_a_stored_batch_when_sending_its_ack_fails(
 
     monkeypatch.setattr(Session, "_write", lose_acks)
 
-    class NotifiedHost(FakeHost):
+    class NotifiedWorker(FakeWorker):
         """Reads its slice only when it is notified of a change."""
 
         async def run(self, feed: Feed) -> None:
@@ -192,8 +192,8 @@ def test_the_worker_sees_a_stored_batch_when_sending_its_ack_fails(
                 self.wanted = dict(feed.desired())
                 await feed.wait_for_change(60)
 
-    host = NotifiedHost()
-    kahuna.agent(host)
+    host = NotifiedWorker()
+    kahuna.start_agent(host)
     session = kahuna.session()
     session.welcome(INCARNATION)
     session.send(batch=fleet_pb2.Batch(nonce="1", objects=VNETS, last=True))
@@ -201,12 +201,12 @@ def test_the_worker_sees_a_stored_batch_when_sending_its_ack_fails(
 
 
 def test_an_exception_in_the_worker_refuses_the_batch_and_the_agent_goes_on(kahuna: ManualKahuna) -> None:
-    class FailingHost(FakeHost):
+    class FailingWorker(FakeWorker):
         def accept(self, desired: Mapping[str, fleet_pb2.Object]) -> None:
             if vnet(9).id in desired:
                 raise KeyError("vnet-9")
 
-    agent = kahuna.agent(FailingHost())
+    agent = kahuna.start_agent(FailingWorker())
     session = kahuna.session()
     session.welcome(INCARNATION)
     session.send(batch=fleet_pb2.Batch(nonce="1", objects=[vnet(9)], last=True))
@@ -222,7 +222,7 @@ def test_an_agent_dials_again_when_its_stream_ends_during_a_write(
     monkeypatch.setattr("kowa.runtime.agent.FIRST_PAUSE_S", 0.02)
     monkeypatch.setattr("kowa.runtime.agent.LONGEST_PAUSE_S", 0.02)
 
-    class ReportingHost(FakeHost):
+    class ReportingWorker(FakeWorker):
         """Reports all the time."""
 
         async def run(self, feed: Feed) -> None:
@@ -230,7 +230,7 @@ def test_an_agent_dials_again_when_its_stream_ends_during_a_write(
                 feed.report(fleet_pb2.Report(id=VNETS[0].id, message=f"{number}"))
                 await asyncio.sleep(0)
 
-    agent = kahuna.agent(ReportingHost())
+    agent = kahuna.start_agent(ReportingWorker())
     for round_ in range(20):
         session = kahuna.session()
         session.welcome(INCARNATION)
@@ -246,7 +246,7 @@ def test_two_agents_cannot_use_one_state_folder(tmp_path: Path) -> None:
     with lock_state(tmp_path / "state"):
         child = subprocess.Popen(["sleep", "60"], close_fds=False)
         with pytest.raises(SystemExit, match=r"another agent uses .*state; stop it first"):
-            serve(FakeHost(), AgentSettings(server="", ca=nothing, token=nothing, state=tmp_path / "state"))
+            serve(FakeWorker(), AgentSettings(server="", ca=nothing, token=nothing, state=tmp_path / "state"))
     try:
         with lock_state(tmp_path / "state"):
             """A child process that a dead agent left behind does not hold the lock."""

@@ -13,7 +13,7 @@ from kowa.fleet.v1 import fleet_pb2
 from kowa.runtime import console
 from kowa.runtime.console import serve_console
 from kowa.runtime.feed import Keys, Refused
-from tests.control_plane import FakeHost, Loop
+from tests.control_plane import FakeWorker, Loop
 from tests.fleet.manual_kahuna import ManualKahuna
 from tests.site import Site
 from tests.waiting import until
@@ -29,7 +29,7 @@ def test_a_token_that_is_not_text_ends_the_session_and_the_agent_goes_on(
     try:
         with monkeypatch.context() as patched:
             patched.setattr(Path, "write_text", lambda path, _: path.write_bytes(b"\xff\xfe"))
-            agent = kahuna.agent(FakeHost())
+            agent = kahuna.start_agent(FakeWorker())
         until(lambda: bool(failed), what="a session that failed")
         (tmp_path / "token").write_text("token")
         kahuna.session()
@@ -70,7 +70,7 @@ class Channel:
         return self._call
 
 
-class PausedHost(FakeHost):
+class PausedWorker(FakeWorker):
     """Its instance reads at most `max_keys` keys."""
 
     def __init__(self, max_keys: int) -> None:
@@ -92,7 +92,7 @@ def test_the_end_of_a_viewer_is_noticed_while_a_paused_instance_reads_no_keys(
     monkeypatch.setattr(console, "LAST_KEYS_TIMEOUT_S", 0.05)
 
     async def run() -> None:
-        host = PausedHost(max_keys)
+        host = PausedWorker(max_keys)
         channel = cast("grpc.aio.Channel", Channel(Call(pasted)))
         async with asyncio.timeout(5):
             await serve_console(channel, host, fleet_pb2.Console(ticket="t", instance="web"))
@@ -109,7 +109,7 @@ class SilentCall(Call):
         raise AssertionError("nothing comes")
 
 
-class PrintingHost(FakeHost):
+class PrintingWorker(FakeWorker):
     """Its instance prints until the console is closed."""
 
     def __init__(self) -> None:
@@ -129,7 +129,7 @@ class PrintingHost(FakeHost):
 
 def test_a_console_open_at_the_end_of_its_session_leaves_no_task_behind() -> None:
     async def run() -> None:
-        host = PrintingHost()
+        host = PrintingWorker()
         channel = cast("grpc.aio.Channel", Channel(SilentCall(0)))
         showing = asyncio.create_task(serve_console(channel, host, fleet_pb2.Console(ticket="t", instance="web")))
         await host.printed.wait()
@@ -144,13 +144,13 @@ def test_a_console_open_at_the_end_of_its_session_leaves_no_task_behind() -> Non
 
 @pytest.mark.parametrize("printed", [[], [b"login: "]])
 def test_a_viewer_gets_the_reason_why_a_console_fails_at_once_or_later(site: Site, printed: list[bytes]) -> None:
-    class RefusingHost(FakeHost):
+    class RefusingWorker(FakeWorker):
         async def console(self, instance: str, keys: Keys) -> AsyncIterator[bytes]:
             for line in printed:
                 yield line
             raise Refused("its disk can't be read")
 
-    site.connect_host(RefusingHost())
+    site.connect_host(RefusingWorker())
     web = site.client.instances.create(site.wanted("web"))
     with pytest.raises(errors.Conflict, match="its disk can't be read"):
         list(site.client.instances.console(web.meta.id))
@@ -197,7 +197,7 @@ def test_an_agent_connects_over_a_slow_connection(tmp_path: Path) -> None:
     connection = SlowConnection(kahuna.loop, kahuna.port, 0.2)
     try:
         kahuna.port = connection.port
-        kahuna.agent(FakeHost())
+        kahuna.start_agent(FakeWorker())
         assert kahuna.session().welcome("first incarnation") == []
     finally:
         connection.close()

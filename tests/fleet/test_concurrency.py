@@ -18,7 +18,7 @@ from kahuna.store.view import Transition
 from kowa import contract, errors
 from kowa.aio import AsyncClient
 from kowa.v2 import adapter_pb2, instance_pb2, operation_pb2, project_pb2, volume_pb2
-from tests.control_plane import GIB, ControlPlane, FakeHost, control_plane
+from tests.control_plane import GIB, ControlPlane, FakeWorker, control_plane
 from tests.kahuna.conftest import database
 from tests.site import Site, make_site
 from tests.waiting import until
@@ -56,7 +56,7 @@ def reasons(outcomes: list[Any]) -> Counter[str]:
 
 @pytest.mark.slow
 def test_a_host_gets_no_more_instances_than_fit_its_memory(site: Site) -> None:
-    site.connect_host(FakeHost(cpus=1000, memory=40 * GIB))
+    site.connect_host(FakeWorker(cpus=1000, memory=40 * GIB))
     names = [f"m{number}" for number in range(64)]
     disks = at_once(
         site.cloud,
@@ -112,7 +112,7 @@ def test_one_of_many_callers_gets_a_name(cloud: ControlPlane) -> None:
 
 def test_one_of_many_instances_gets_a_disk(site: Site) -> None:
     site.connect_host()
-    disk = site.volume("os").resource
+    disk = site.add_volume("os").resource
     outcomes = at_once(
         site.cloud,
         lambda client: [

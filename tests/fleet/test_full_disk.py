@@ -12,7 +12,7 @@ from structlog.testing import capture_logs
 from kowa.fleet.v1 import fleet_pb2
 from kowa.runtime.commands import Commands, Journal
 from kowa.runtime.store import Holdings
-from tests.control_plane import FakeHost
+from tests.control_plane import FakeWorker
 from tests.fleet.manual_kahuna import vnet
 
 VNET = vnet(1)
@@ -33,7 +33,7 @@ def full_disk() -> Iterator[None]:
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
 
 
-class CountingHost(FakeHost):
+class CountingWorker(FakeWorker):
     """Counts the commands it carries out."""
 
     def __init__(self) -> None:
@@ -77,7 +77,7 @@ def test_an_agent_with_a_full_disk_serves_its_stored_objects(tmp_path: Path, end
 
 
 def test_commands_are_refused_while_they_cannot_be_journaled(tmp_path: Path) -> None:
-    host = CountingHost()
+    host = CountingWorker()
     with full_disk():
         journal = Journal(tmp_path)
         commands = Commands(host, journal)
@@ -98,7 +98,7 @@ def test_commands_are_refused_while_they_cannot_be_journaled(tmp_path: Path) -> 
 def test_a_result_is_sent_even_if_not_journaled(tmp_path: Path) -> None:
     with ExitStack() as stack:
 
-        class DiskFillingHost(CountingHost):
+        class DiskFillingHost(CountingWorker):
             async def act(self, command: fleet_pb2.Command) -> None:
                 await super().act(command)
                 stack.enter_context(full_disk())
@@ -114,14 +114,14 @@ def test_a_result_is_sent_even_if_not_journaled(tmp_path: Path) -> None:
 def test_a_damaged_journal_is_moved_aside(tmp_path: Path) -> None:
     (tmp_path / "commands.db").write_bytes(b"garbage!" * 512)
     journal = Journal(tmp_path)
-    assert answer(Commands(CountingHost(), journal), "1").ending == DONE
+    assert answer(Commands(CountingWorker(), journal), "1").ending == DONE
     journal.close()
     assert (tmp_path / "commands.db.damaged").read_bytes().startswith(b"garbage!")
 
 
 def restarted_commands(folder: Path) -> Commands:
     """Commands as the next process opens them."""
-    return Commands(CountingHost(), Journal(folder))
+    return Commands(CountingWorker(), Journal(folder))
 
 
 @pytest.mark.parametrize("damage", ["deleted", "overwritten"])
@@ -152,5 +152,5 @@ def test_recall_is_unknown_after_the_journal_is_lost(tmp_path: Path, damage: str
 def test_recall_is_unknown_while_the_journal_cannot_be_opened(tmp_path: Path) -> None:
     with full_disk():
         journal = Journal(tmp_path)
-        assert answer(Commands(CountingHost(), journal), "1", recall=True).ending == UNKNOWN
+        assert answer(Commands(CountingWorker(), journal), "1", recall=True).ending == UNKNOWN
     journal.close()

@@ -99,7 +99,7 @@ def test_the_network_agent_imports_no_hypervisor_libraries() -> None:
 @pytest.fixture
 def config(site: Site, tmp_path: Path) -> Path:
     """The configuration file of an agent, whose network node is in the site's region."""
-    agent, secret = site.cloud.agent("kiwi-agent")
+    agent, secret = site.cloud.add_agent("kiwi-agent")
     member = kiwi_pb2.Kiwi.Member(agent=agent.meta.id, zone=site.zone.meta.id)
     node = kiwi_pb2.Kiwi(region=site.region.meta.id, name="kiwi-1", members=[member])
     site.client.of(kiwi_pb2.Kiwi).begin_create(node)

@@ -7,7 +7,7 @@ from functools import partial
 import pytest
 
 from kowa.v2 import agent_pb2, instance_pb2, vnet_pb2
-from tests.control_plane import GIB, FakeHost
+from tests.control_plane import GIB, FakeWorker
 from tests.fleet.conftest import Dial
 from tests.fleet.manual_agent import objects
 from tests.fleet.many_agents import AckingAgent, connected_agents, create_hosts
@@ -54,7 +54,7 @@ def test_an_agent_that_does_not_read_a_large_batch_is_disconnected(
 ) -> None:
     """The connection buffers some megabytes before it blocks; then the agent has a limited time to read on."""
     monkeypatch.setattr("kahuna.fleet.service.ACK_TIMEOUT_S", 1)
-    task = site.cloud.dial(site.secret, FakeHost(cpus=64, memory=64 * GIB), state="first")
+    task = site.cloud.dial(site.secret, FakeWorker(cpus=64, memory=64 * GIB), state="first")
     until(lambda: site.client.kaktuses.get(site.host.meta.id).status.memory, what="the host's capacity")
     site.cloud.disconnect(task)
     with ThreadPoolExecutor(4) as many:

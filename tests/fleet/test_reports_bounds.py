@@ -108,7 +108,7 @@ def ready(site: Site, ids: Iterable[str]) -> bool:
 
 def test_reports_outside_the_slice_are_counted_not_stored(site: Site, dial: Dial, transactions: Transactions) -> None:
     """From an agent without a node, and from one with a node, whose own report in the same message is stored."""
-    spare, secret = site.cloud.agent("agent-2")
+    spare, secret = site.cloud.add_agent("agent-2")
     unbound, bound = dial(secret), signed_in(site, dial)
     unbound.sign_in()
     invented = [str(uuid.uuid4()) for _ in range(1000)]
@@ -150,7 +150,7 @@ def test_an_agents_stream_is_not_read_while_too_many_of_its_reports_wait_to_be_s
 ) -> None:
     monkeypatch.setattr(reports, "MAX_WAITING_BYTES", 10_000)
     ids = templates(site, 20)
-    _, secret = site.cloud.agent("agent-2")
+    _, secret = site.cloud.add_agent("agent-2")
     stream, other = signed_in(site, dial), dial(secret)
     other.sign_in()
     transactions.block()
@@ -238,7 +238,7 @@ def test_a_long_version_is_truncated_in_the_log(site: Site, dial: Dial) -> None:
 def test_an_ack_that_cannot_be_stored_does_not_prevent_others(
     site: Site, dial: Dial, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    spare, secret = site.cloud.agent("agent-2")
+    spare, secret = site.cloud.add_agent("agent-2")
     monkeypatch.setattr(reports, "STORE_INTERVAL_S", 0.3)  # both in one transaction
     report = Transaction.report
 

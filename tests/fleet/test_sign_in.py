@@ -18,7 +18,7 @@ from kowa.client import Client
 from kowa.fleet.v1 import fleet_pb2
 from kowa.runtime import session
 from kowa.v2 import agent_pb2, kaktus_pb2, operation_pb2, template_pb2
-from tests.control_plane import GIB, ControlPlane, FakeHost
+from tests.control_plane import GIB, ControlPlane, FakeWorker
 from tests.fleet.conftest import Dial
 from tests.fleet.manual_agent import held, objects
 from tests.site import Site
@@ -77,7 +77,7 @@ def test_reports_of_an_older_session_are_ignored_once_there_is_a_newer(site: Sit
 
 def test_revoking_a_token_ends_its_session_at_once_under_load(site: Site, dial: Dial) -> None:
     site.connect_host()
-    spare, secret = site.cloud.agent("agent-2")
+    spare, secret = site.cloud.add_agent("agent-2")
     stream = dial(secret)
     stream.sign_in()
     stop, numbers = threading.Event(), itertools.count()
@@ -133,7 +133,7 @@ def test_a_token_revoked_between_the_call_and_the_hello_opens_no_session(
 
 
 def test_a_message_may_be_as_long_as_the_limit_and_not_a_byte_longer(site: Site, dial: Dial) -> None:
-    _, other = site.cloud.agent("agent-2")
+    _, other = site.cloud.add_agent("agent-2")
     bystander, stream = dial(other), dial(site.secret)
     bystander.sign_in()
     assert stream.sign_in().max_message == LARGEST
@@ -209,14 +209,14 @@ def test_an_agent_token_is_denied_by_the_api(site: Site) -> None:
 def test_an_agent_without_a_node_signs_in_and_gets_an_empty_slice_until_it_has_one(
     cloud: ControlPlane, dial: Dial
 ) -> None:
-    agent, secret = cloud.agent()
-    zone = cloud.zone(cloud.region())
+    agent, secret = cloud.add_agent()
+    zone = cloud.add_zone(cloud.add_region())
     stream = dial(secret)
     welcome = stream.sign_in()
     assert (welcome.kind, welcome.node) == ("", "")
     agents = cloud.client.of(agent_pb2.Agent)
     until(lambda: agents.get(agent.meta.id).status.held_revision, what="the ack of an empty slice")
-    host = cloud.host(zone, agent=agent.meta.id)
+    host = cloud.add_host(zone, agent=agent.meta.id)
     parts = stream.batch()
     kinds = [resources.noun_of(described.resource) for described in objects(parts)]
     assert kinds == ["region", "zone", "kaktus"]
@@ -256,18 +256,18 @@ def test_an_agent_that_disconnects_during_its_sign_in_is_not_shown_online(
 
 
 def test_a_restarted_agent_sends_its_stored_objects_as_holdings(site: Site, tmp_path: Path, dial: Dial) -> None:
-    host = FakeHost()
+    host = FakeWorker()
     task = site.cloud.dial(site.secret, host, state="agent")
     until(lambda: site.template.meta.id in host.wanted, what="the slice")
     site.cloud.disconnect(task)
     stored = host.wanted
     accepted: list[Mapping[str, fleet_pb2.Object]] = []
 
-    class RecordingHost(FakeHost):
+    class RecordingWorker(FakeWorker):
         def accept(self, desired: Mapping[str, fleet_pb2.Object]) -> None:
             accepted.append(dict(desired))
 
-    restarted = RecordingHost()
+    restarted = RecordingWorker()
     site.cloud.dial(site.secret, restarted, state="agent")
     until(lambda: agent_status(site).epoch == 2 and agent_status(site).held_revision, what="a second session in step")
     assert restarted.wanted == stored
@@ -284,7 +284,7 @@ def test_operations_say_that_a_host_is_back_though_no_silence_can_be_stored(
         raise OSError("no such luck")
 
     monkeypatch.setattr(fleet.Fleet, "_update_stale", fail)
-    waiting = site.volume("data").operation_id
+    waiting = site.add_volume("data").operation_id
     assert site.client.operations.get(waiting).message.startswith("HOST_OFFLINE")
     signed_in = dial(site.secret)
     signed_in.sign_in()
@@ -296,15 +296,15 @@ def test_a_silent_agent_is_stale_until_it_sends_again(site: Site, dial: Dial, mo
     monkeypatch.setattr(fleet, "STALE_AFTER_S", 1.0)
     monkeypatch.setattr(session, "HEARTBEAT_INTERVAL_S", 0.1)
     # An idle agent that sends only heartbeats.
-    idle, secret = site.cloud.agent("quiet")
-    site.cloud.dial(secret, FakeHost(), "quiet")
+    idle, secret = site.cloud.add_agent("quiet")
+    site.cloud.dial(secret, FakeWorker(), "quiet")
 
     stream = dial(site.secret)
     stream.sign_in()
     stream.ack(stream.batch())
     stream.send(**memory_report(site, 4 * GIB))
     until(lambda: agent_status(site).stream == agent_pb2.STREAM_STALE, what="STALE")
-    waiting = site.client.operations.get(site.instance("web").operation_id)
+    waiting = site.client.operations.get(site.add_instance("web").operation_id)
     assert (waiting.phase, waiting.message.partition(":")[0]) == (operation_pb2.PHASE_WAITING, "HOST_STALE")
     stream.send(**memory_report(site, 4 * GIB))
     until(lambda: agent_status(site).stream == agent_pb2.STREAM_ONLINE, what="ONLINE")

@@ -11,7 +11,7 @@ from kowa import resources
 from kowa.fleet.v1 import fleet_pb2
 from kowa.runtime.feed import Refused
 from kowa.v2 import agent_pb2, instance_pb2, vnet_pb2
-from tests.control_plane import GIB, FakeHost
+from tests.control_plane import GIB, FakeWorker
 from tests.fleet.conftest import Dial
 from tests.fleet.manual_agent import held, objects
 from tests.fleet_resources import content
@@ -79,12 +79,12 @@ def test_objects_outside_the_slice_are_removed_at_the_reconnect(site: Site, dial
 def test_a_refused_change_keeps_the_last_state_until_the_next_valid_change(site: Site) -> None:
     host = site.connect_host()
     before = host.wanted
-    host.refuses = "vnet dmz: no such bridge"
+    host.slice_error = "vnet dmz: no such bridge"
     site.client.vnets.begin_create(vnet_pb2.Vnet(region=site.region.meta.id, name="dmz"))
     until(lambda: status(site).refusal == "vnet dmz: no such bridge", what="the refusal")
     assert host.wanted == before
     stuck = status(site).held_revision
-    host.refuses = ""
+    host.slice_error = ""
     # The next change is of another object: the refused one is sent with it.
     site.vnet.description = "another change"
     site.client.vnets.begin_update(site.vnet, ["description"])
@@ -96,17 +96,17 @@ def test_a_refused_change_keeps_the_last_state_until_the_next_valid_change(site:
 def test_a_downgraded_agent_reports_its_refusal_until_the_resource_is_changed(
     site: Site,
 ) -> None:
-    class OlderHost(FakeHost):
+    class OlderWorker(FakeWorker):
         def accept(self, desired: Mapping[str, fleet_pb2.Object]) -> None:
             if any(content(described).description == "too new" for described in desired.values()):
                 raise Refused("vnet dmz: too new")
 
-    task = site.cloud.dial(site.secret, FakeHost())
+    task = site.cloud.dial(site.secret, FakeWorker())
     new = vnet_pb2.Vnet(region=site.region.meta.id, name="dmz", description="too new")
     dmz = site.client.vnets.create(new)
     until(lambda: status(site).held_revision >= dmz.meta.revision, what="the newer agent's ack")
     site.cloud.disconnect(task)
-    host = OlderHost()
+    host = OlderWorker()
     site.cloud.dial(site.secret, host)
     until(lambda: status(site).refusal == "vnet dmz: too new", what="the refusal")
     dmz.description = "as it was"
@@ -119,10 +119,10 @@ def test_a_refused_batch_is_sent_again_after_the_retry_interval(site: Site, monk
     """The reason may be gone by then, such as a full disk."""
     monkeypatch.setattr("kahuna.fleet.service.RETRY_INTERVAL_S", 0.2)
     host = site.connect_host()
-    host.refuses = "the disk is full"
+    host.slice_error = "the disk is full"
     dmz = site.client.vnets.begin_create(vnet_pb2.Vnet(region=site.region.meta.id, name="dmz")).resource
     until(lambda: status(site).refusal, what="the refusal")
-    host.refuses = ""
+    host.slice_error = ""
     until(lambda: dmz.meta.id in host.wanted, what="the vnet")
     until(lambda: not status(site).refusal, what="no refusal")
 
@@ -142,7 +142,7 @@ def test_a_large_batch_is_sent_in_parts_and_stored_as_one(site: Site, dial: Dial
     assert {instance.meta.id for instance in instances} <= sent
     stream.close()
 
-    host = FakeHost()
+    host = FakeWorker()
     host.frozen = {"instance"}
     site.cloud.dial(site.secret, host, state="fresh")
     sizes: set[int] = set()
@@ -156,7 +156,7 @@ def test_a_large_batch_is_sent_in_parts_and_stored_as_one(site: Site, dial: Dial
 
 
 def _registered(site: Site) -> "asyncio.Task[None]":
-    host = FakeHost(cpus=64, memory=64 * GIB)
+    host = FakeWorker(cpus=64, memory=64 * GIB)
     task = site.cloud.dial(site.secret, host, state="first")
     until(lambda: site.client.kaktuses.get(site.host.meta.id).status.memory, what="the host's capacity")
     return task

@@ -63,14 +63,14 @@ class Watcher:
 @pytest.mark.slow
 def test_a_watch_resumes_after_restarts_of_kahuna_and_ends_with_the_current_regions(cloud: ControlPlane) -> None:
     watcher = Watcher(cloud)
-    regions = {name: cloud.region(name) for name in ("eu", "us", "asia")}
+    regions = {name: cloud.add_region(name) for name in ("eu", "us", "asia")}
     until(lambda: len(watcher.known) == 3, what="three regions seen")
     for round_ in range(3):
         for name, region in regions.items():
             region.description = f"{name}, round {round_}"
             regions[name] = cloud.client.of(region_pb2.Region).begin_update(region, ["description"]).resource
         # Created just before the stop, and deleted before the watch resumes.
-        short = cloud.region(f"short-lived-{round_}")
+        short = cloud.add_region(f"short-lived-{round_}")
         cloud.stop()
         cloud.start()
         cloud.client.of(region_pb2.Region).delete(short.meta.id)
@@ -94,9 +94,9 @@ def short_log(monkeypatch: pytest.MonkeyPatch) -> int:
 def test_a_watch_from_a_revision_older_than_the_log_has_to_start_again(tmp_path: Path, restarted: bool) -> None:
     with control_plane(tmp_path) as cloud:
         regions = cloud.client.of(region_pb2.Region)
-        first = cloud.region("eu").meta.revision
+        first = cloud.add_region("eu").meta.revision
         for number in range(6):
-            cloud.region(f"r{number}")
+            cloud.add_region(f"r{number}")
         if restarted:
             cloud.stop()
             cloud.start()
@@ -110,7 +110,7 @@ def test_a_watch_from_a_revision_older_than_the_log_has_to_start_again(tmp_path:
 
 def test_a_watch_from_a_future_revision_has_to_start_again(cloud: ControlPlane) -> None:
     """After a restore of the database, going on from a later revision would go backwards."""
-    revision = cloud.region("eu").meta.revision
+    revision = cloud.add_region("eu").meta.revision
     with pytest.raises(errors.Invalid, match=f"revision {revision + 5} has not been yet") as refused:
         next(cloud.client.of(region_pb2.Region).watch(revision=revision + 5))
     assert refused.value.reason == "REVISION_COMPACTED"

@@ -22,14 +22,14 @@ from deploy.programs import free_port, running
 from gateway.config import Options
 from gateway.main import prepare
 from tests.gateway.recorder import Recording, recording
-from tests.sdk.fixtures import Kahuna, cloud, fake, kahuna, wanted_instance
+from tests.sdk.fixtures import Kahuna, cloud, fake_kahuna, kahuna, wanted_instance
 
-__all__ = ["cloud", "fake", "kahuna", "wanted_instance"]
+__all__ = ["cloud", "fake_kahuna", "kahuna", "wanted_instance"]
 
 
 @dataclass(frozen=True)
 class Gateway:
-    """The addresses on which a gateway listens, and the CA of its certificate."""
+    """The addresses on which a gateway listens, each as host:port, and the CA of its certificate."""
 
     plain: str
     tls: str
@@ -78,7 +78,7 @@ def gateway(kahuna: Kahuna, certificate: Certificate, tmp_path: Path) -> Iterato
     """A ready Envoy in front of `kahuna`."""
     options = ["--certificate", str(certificate.certificate), "--key", str(certificate.key)]
     with serving(kahuna.endpoint, tmp_path / "gateway", *options) as (plain, tls, admin):
-        yield Gateway(plain=f"http://{plain}", tls=tls, ca=certificate.ca, admin=admin)
+        yield Gateway(plain=plain, tls=tls, ca=certificate.ca, admin=admin)
 
 
 @pytest.fixture(scope="session")
@@ -133,7 +133,7 @@ def _arguments_and_addresses(kahuna: str, run_dir: Path, *options: str) -> tuple
 @pytest.fixture
 def rest(gateway: Gateway, kahuna: Kahuna) -> Iterator[httpx.Client]:
     """A client of the REST API, with the admin key."""
-    with httpx.Client(base_url=gateway.plain, headers={"authorization": f"Bearer {kahuna.key}"}) as client:
+    with httpx.Client(base_url=f"http://{gateway.plain}", headers={"authorization": f"Bearer {kahuna.key}"}) as client:
         yield client
 
 

@@ -5,26 +5,26 @@ from http import HTTPStatus
 import httpx
 import pytest
 
-from tests.fake_kahuna import KEY, Fake
+from tests.fake_kahuna import KEY, FakeKahuna
 from tests.sdk.fixtures import Kahuna
 
 pytestmark = pytest.mark.gateway
 
 
 @pytest.fixture
-def kahuna(fake: Fake) -> Kahuna:
+def kahuna(fake_kahuna: FakeKahuna) -> Kahuna:
     """A fake Kahuna that can fail, and records its calls."""
-    return Kahuna(fake.endpoint, KEY)
+    return Kahuna(fake_kahuna.endpoint, KEY)
 
 
-def test_an_unavailable_kahuna_is_503(rest: httpx.Client, fake: Fake) -> None:
+def test_an_unavailable_kahuna_is_503(rest: httpx.Client, fake_kahuna: FakeKahuna) -> None:
     assert rest.get("/api/v2/regions").status_code == HTTPStatus.OK
-    fake.stop()
+    fake_kahuna.stop()
     response = rest.get("/api/v2/regions")
     assert (response.status_code, response.json()["code"]) == (HTTPStatus.SERVICE_UNAVAILABLE, 14)
 
 
-def test_forged_headers_of_clients_are_removed(rest: httpx.Client, fake: Fake) -> None:
+def test_forged_headers_of_clients_are_removed(rest: httpx.Client, fake_kahuna: FakeKahuna) -> None:
     forged = {
         "kowabunga-operation": "forged",
         "kowabunga-secret": "forged",
@@ -34,7 +34,7 @@ def test_forged_headers_of_clients_are_removed(rest: httpx.Client, fake: Fake) -
         "kowabunga-reason": "because",
     }
     rest.get("/api/v2/regions", headers=forged)
-    _, _, metadata = fake.calls[-1]
+    _, _, metadata = fake_kahuna.calls[-1]
     assert metadata["x-envoy-external-address"] == "127.0.0.1"
     assert metadata["kowabunga-reason"] == "because"
     forgeries = {"kowabunga-operation", "kowabunga-secret", "x-forwarded-client-cert", "x-envoy-expected-rq-timeout-ms"}

@@ -1,4 +1,4 @@
-"""gRPC and gRPC-Web on the port that serves REST, behind TLS."""
+"""gRPC, gRPC-Web and REST through Envoy, plain and over TLS."""
 
 import base64
 import json
@@ -30,16 +30,16 @@ def channel(gateway: Gateway) -> grpc.Channel:
 
 def test_grpc_through_tls(channel: grpc.Channel, kahuna: Kahuna) -> None:
     stub = region_pb2_grpc.RegionServiceStub(channel)  # type: ignore[no-untyped-call]
-    key = (("authorization", f"Bearer {kahuna.key}"),)
+    auth = (("authorization", f"Bearer {kahuna.key}"),)
     request = region_pb2.CreateRegionRequest(region=region_pb2.Region(name="eu"))
-    region, call = stub.CreateRegion.with_call(request, metadata=key)
+    region, call = stub.CreateRegion.with_call(request, metadata=auth)
     assert dict(call.initial_metadata())["kowabunga-operation"]
-    assert stub.GetRegion(region_pb2.GetRegionRequest(id=region.meta.id), metadata=key).name == "eu"
-    events = stub.WatchRegions(region_pb2.WatchRegionsRequest(), metadata=key)
+    assert stub.GetRegion(region_pb2.GetRegionRequest(id=region.meta.id), metadata=auth).name == "eu"
+    events = stub.WatchRegions(region_pb2.WatchRegionsRequest(), metadata=auth)
     assert [next(events).change, next(events).change] == [meta_pb2.CHANGE_PUT, meta_pb2.CHANGE_SYNCED]
     events.cancel()
     with pytest.raises(grpc.RpcError) as refused:
-        stub.GetRegion(region_pb2.GetRegionRequest(id="nope"), metadata=key)
+        stub.GetRegion(region_pb2.GetRegionRequest(id="nope"), metadata=auth)
     assert refused.value.code() is grpc.StatusCode.NOT_FOUND
     assert "grpc-status-details-bin" in str(refused.value.trailing_metadata())
     channel.close()
@@ -66,7 +66,7 @@ def test_rest_through_tls(gateway: Gateway, kahuna: Kahuna) -> None:
 def test_grpc_web(gateway: Gateway, kahuna: Kahuna) -> None:
     message = region_pb2.ListRegionsRequest().SerializeToString()
     response = httpx.post(
-        f"{gateway.plain}/kowa.v2.RegionService/ListRegions",
+        f"http://{gateway.plain}/kowa.v2.RegionService/ListRegions",
         content=b"\0" + struct.pack(">I", len(message)) + message,
         headers={"content-type": "application/grpc-web+proto", "authorization": f"Bearer {kahuna.key}"},
     )
@@ -81,7 +81,7 @@ def test_a_console_works_in_rest_and_grpc_web(
     gateway: Gateway, rest: httpx.Client, wanted_instance: instance_pb2.Instance
 ) -> None:
     """In REST each line of the stream is a JSON message; gRPC-Web calls the same methods."""
-    with Client(gateway.plain.removeprefix("http://"), key=rest.headers["authorization"][7:], insecure=True) as client:
+    with Client(gateway.plain, key=rest.headers["authorization"][7:], insecure=True) as client:
         web = client.of(instance_pb2.Instance).create(wanted_instance).meta.id
     path, paste = f"/api/v2/instances/{web}", bytes(range(256)) * 256
     with rest.stream("POST", f"{path}:console") as shown:
@@ -95,7 +95,7 @@ def test_a_console_works_in_rest_and_grpc_web(
         echoed = b""
         while len(echoed) < len(paste):
             echoed += base64.b64decode(next(lines)["data"])
-        assert echoed == paste.upper()
+        assert echoed == paste.upper()  # a fake host answers in upper case
         assert rest.post(f"{path}:resize-console", json={"session": session, "rows": 24, "columns": 80}).json() == {}
         assert base64.b64decode(next(lines)["data"]) == b"24x80"
     typed = instance_pb2.TypeConsoleInstanceRequest(id=web, session=session, data=b"x").SerializeToString()
@@ -126,7 +126,7 @@ def curl(kahuna: Kahuna, address: str, *arguments: str, key: str = "") -> subpro
 def test_reflection_lists_the_contract_to_authorized_callers(
     gateway: Gateway, kahuna: Kahuna, cloud: ControlPlane, through: str
 ) -> None:
-    address = kahuna.endpoint if through == "Kahuna" else gateway.plain.removeprefix("http://")
+    address = kahuna.endpoint if through == "Kahuna" else gateway.plain
     listed = curl(kahuna, address, "--list-services", "")
     assert listed.stdout.split() == SERVICES, listed.stderr
     with Client(kahuna.endpoint, key=kahuna.key, insecure=True) as client:
@@ -136,7 +136,7 @@ def test_reflection_lists_the_contract_to_authorized_callers(
     assert json.loads(got.stdout)["name"] == "eu", got.stderr
     methods = curl(kahuna, address, "--list-methods", "").stdout.split()
     assert set(contract.load().methods) == {f"/{method}" for method in methods if method.startswith("kowa.")}
-    _, agent = cloud.agent()
+    _, agent = cloud.add_agent()
     for key, reason in (("unknown", "not authenticated"), (agent, "permission")):
         refused = curl(kahuna, address, "--list-services", "", key=key)
         assert (refused.returncode != 0, refused.stdout) == (True, "")

@@ -14,7 +14,7 @@ import pytest
 from kowa.client import Client
 from kowa.v2.instance_pb2 import Instance
 from kowa.v2.project_pb2 import Project
-from tests.fake_kahuna import KEY, Fake
+from tests.fake_kahuna import KEY, FakeKahuna
 from tests.gateway.conftest import Certificate, serving_with_limits
 from tests.gateway.recorder import Recording
 from tests.sdk.fixtures import Kahuna
@@ -66,25 +66,29 @@ def test_idle_connections_end_except_watches_and_consoles(
             assert any('"late"' in line for line in response.iter_lines())
 
 
-def test_a_missing_tls_handshake_times_out(fake: Fake, certificate: Certificate, tmp_path: Path) -> None:
+def test_a_missing_tls_handshake_times_out(fake_kahuna: FakeKahuna, certificate: Certificate, tmp_path: Path) -> None:
     options = ["--certificate", str(certificate.certificate), "--key", str(certificate.key)]
     with (
-        serving_with_limits(fake.endpoint, tmp_path, *options, transport_socket_connect_timeout="0.5s") as (_, tls, _),
+        serving_with_limits(fake_kahuna.endpoint, tmp_path, *options, transport_socket_connect_timeout="0.5s") as (
+            _,
+            tls,
+            _,
+        ),
         peer(tls) as silent,
     ):
         assert silent.recv(1) == b""
 
 
-def test_a_missing_body_times_out(fake: Fake, tmp_path: Path) -> None:
-    with serving_with_limits(fake.endpoint, tmp_path, max_stream_duration="1s") as (plain, _, _):
+def test_a_missing_body_times_out(fake_kahuna: FakeKahuna, tmp_path: Path) -> None:
+    with serving_with_limits(fake_kahuna.endpoint, tmp_path, max_stream_duration="1s") as (plain, _, _):
         for slow in (UNFINISHED_REQUEST, UNFINISHED_REQUEST.replace(b"host", b"grpc-timeout: 1H\r\nhost")):
             with peer(plain, slow) as connection:
                 assert connection.recv(100).startswith(b"HTTP/1.1 408 ")
 
 
-def test_waiting_for_an_operation_is_limited_only_by_its_caller(fake: Fake, tmp_path: Path) -> None:
+def test_waiting_for_an_operation_is_limited_only_by_its_caller(fake_kahuna: FakeKahuna, tmp_path: Path) -> None:
     with (
-        serving_with_limits(fake.endpoint, tmp_path, max_stream_duration="1s") as (plain, _, _),
+        serving_with_limits(fake_kahuna.endpoint, tmp_path, max_stream_duration="1s") as (plain, _, _),
         httpx.Client(base_url=f"http://{plain}", headers={"authorization": f"Bearer {KEY}"}) as rest,
         ThreadPoolExecutor() as executor,
     ):
@@ -92,10 +96,10 @@ def test_waiting_for_an_operation_is_limited_only_by_its_caller(fake: Fake, tmp_
         waiting = executor.submit(
             rest.post, f"/api/v2/operations/{operation}:wait", json={"timeout": "60s"}, timeout=60
         )
-        until(lambda: fake.calls[-1][0] == "WaitOperation", what="the wait is under way")
+        until(lambda: fake_kahuna.calls[-1][0] == "WaitOperation", what="the wait is under way")
         with peer(plain, UNFINISHED_REQUEST) as connection:
             assert connection.recv(100).startswith(b"HTTP/1.1 408 ")
-        fake.finish()
+        fake_kahuna.finish()
         assert waiting.result().json()["phase"] == "PHASE_DONE"
 
 
@@ -107,11 +111,11 @@ def test_long_calls_have_small_bodies(recorded: Recording) -> None:
         assert refused.status_code == HTTPStatus.REQUEST_ENTITY_TOO_LARGE
 
 
-def test_the_memory_of_unfinished_calls_is_limited(fake: Fake, tmp_path: Path) -> None:
+def test_the_memory_of_unfinished_calls_is_limited(fake_kahuna: FakeKahuna, tmp_path: Path) -> None:
     max_mib = 128
     options = ("--max-memory-mib", str(max_mib))
     with (
-        serving_with_limits(fake.endpoint, tmp_path, *options, refresh_interval="0.01s") as (plain, _, admin),
+        serving_with_limits(fake_kahuna.endpoint, tmp_path, *options, refresh_interval="0.01s") as (plain, _, admin),
         httpx.Client(base_url=f"http://{plain}", headers={"authorization": f"Bearer {KEY}"}) as rest,
         rest.stream("GET", "/api/v2/regions:watch") as watch,
     ):

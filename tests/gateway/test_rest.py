@@ -178,5 +178,5 @@ def test_a_body_that_is_too_large_is_refused(rest: httpx.Client) -> None:
 
 def test_the_agents_stream_is_not_served(gateway: Gateway) -> None:
     headers = {"content-type": "application/grpc"}
-    response = httpx.post(f"{gateway.plain}/kowa.fleet.v1.FleetService/Connect", headers=headers)
+    response = httpx.post(f"http://{gateway.plain}/kowa.fleet.v1.FleetService/Connect", headers=headers)
     assert response.headers["grpc-status"] == "12"

@@ -28,5 +28,5 @@ def database(request: pytest.FixtureRequest) -> str:
 @pytest.fixture
 def cloud(tmp_path: Path, database: str) -> Iterator[ControlPlane]:
     """An empty Kahuna."""
-    with control_plane(tmp_path, database) as plane:
-        yield plane
+    with control_plane(tmp_path, database) as cloud:
+        yield cloud

@@ -161,7 +161,7 @@ def test_a_timeout_outside_one_hour_is_refused(cloud: ControlPlane, seconds: int
 
 @SQLITE
 def test_a_plan_of_a_token_shows_no_secret(cloud: ControlPlane) -> None:
-    agent, _ = cloud.agent()
+    agent, _ = cloud.add_agent()
     token = agent_token_pb2.AgentToken(agent=agent.meta.id, name="second")
     request = agent_token_pb2.CreateAgentTokenRequest(agent_token=token, validate_only=True)
     assert not cloud.client.call(KINDS["AgentToken"].service.methods["create"], request).resource.secret
@@ -189,7 +189,7 @@ def test_deleting_a_parent_is_refused_with_all_its_children(cloud: ControlPlane)
     message = "agent agent-1 has 3 agent-tokens: first, second, third, 1 kaktus: host-1; take it from host-1 or delete"
     with pytest.raises(errors.Conflict, match=message):
         cloud.client.agents.begin_delete(site.agent.meta.id)
-    cloud.host(site.zone, "host-2")
-    cloud.host(site.zone, "host-3")
+    cloud.add_host(site.zone, "host-2")
+    cloud.add_host(site.zone, "host-3")
     with pytest.raises(errors.Conflict, match="3 kaktuses: host-1, host-2, host-3; delete them first"):
         cloud.client.zones.begin_delete(site.zone.meta.id)

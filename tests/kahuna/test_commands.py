@@ -13,7 +13,7 @@ from kahuna.store.transaction import Transaction
 from kowa import errors
 from kowa.fleet.v1 import fleet_pb2
 from kowa.v2 import operation_pb2
-from tests.control_plane import ControlPlane, FakeHost
+from tests.control_plane import ControlPlane, FakeWorker
 from tests.site import Site, make_site
 from tests.waiting import until
 
@@ -36,13 +36,13 @@ def test_a_command_is_carried_out_once_and_keeps_the_generation(site: Site) -> N
 def test_a_command_that_the_host_refuses_fails_with_its_reason(site: Site) -> None:
     host = site.connect_host()
     web = site.client.instances.create(site.wanted("web"))
-    host.refuses_commands = "domain is not running"
+    host.command_error = "domain is not running"
     with pytest.raises(errors.OperationFailed, match="domain is not running"):
         site.client.instances.reboot(web.meta.id)
 
 
 def test_a_command_whose_agent_ends_meanwhile_is_unknown_and_not_repeated(site: Site) -> None:
-    host = FakeHost()
+    host = FakeWorker()
     host.hangs.set()
     agent = site.cloud.dial(site.secret, host)
     until(lambda: site.client.kaktuses.get(site.host.meta.id).status.memory, what="the host's capacity")
@@ -50,9 +50,11 @@ def test_a_command_whose_agent_ends_meanwhile_is_unknown_and_not_repeated(site: 
     started = site.client.instances.begin("reset", web.meta.id)
     until(lambda: host.done, what="the start of the command")
     site.cloud.disconnect(agent)
-    restarted = FakeHost()
+    restarted = FakeWorker()
     site.cloud.dial(site.secret, restarted)
-    until(lambda: site.client.operations.get(started.operation_id).phase != operation_pb2.PHASE_RUNNING, what="its end")
+    until(
+        lambda: site.client.operations.get(started.operation_id).phase != operation_pb2.PHASE_RUNNING, what="its result"
+    )
     operation = site.client.operations.get(started.operation_id)
     assert (operation.phase, operation.message.partition(":")[0]) == (operation_pb2.PHASE_FAILED, "UNKNOWN")
     assert restarted.done == []
@@ -90,6 +92,7 @@ def test_a_command_is_sent_in_the_newest_session_only(site: Site) -> None:
 
     assert [query(commands.take, other) for other in (epoch - 1, epoch + 1)] == [[], []]
     assert [query(commands.take, epoch), query(commands.take, epoch)] == [[started], []]
+    # A recall asks for the result of a command sent in an earlier session.
     assert [query(commands.recall, other) for other in (epoch - 1, epoch)] == [[], [started]]
 
 

@@ -16,7 +16,7 @@ from kahuna.maintenance import show_audit_trail
 from kowa import errors
 from kowa.runtime.feed import Keys, Refused
 from kowa.v2 import instance_pb2
-from tests.control_plane import ControlPlane, FakeHost
+from tests.control_plane import ControlPlane, FakeWorker
 from tests.site import Site, make_site
 from tests.viewer import Viewer
 from tests.waiting import until
@@ -46,7 +46,7 @@ def open_viewer(site: Site, viewers: list[Viewer], instance: str, *, reason: str
     return viewers[-1]
 
 
-class PausedHost(FakeHost):
+class PausedWorker(FakeWorker):
     """Its instance prints, and reads no keys until `reads_keys` is set."""
 
     def __init__(self) -> None:
@@ -149,7 +149,7 @@ def test_keys_wait_for_an_instance_that_reads_none_and_none_is_lost(
 ) -> None:
     monkeypatch.setattr(console, "ANSWER_TIMEOUT_S", 0.3)
     monkeypatch.setattr("kowa.calls.OPTIONS", [("grpc.enable_retries", 0)])
-    site.connect_host(host := PausedHost())
+    site.connect_host(host := PausedWorker())
     web = site.client.instances.create(site.wanted("web"))
     viewer, paste = open_viewer(site, viewers, web.meta.id), bytes(range(256)) * 256
     results = [viewer.try_send(viewer.accepted_bytes, paste) for _ in range(4)]
@@ -195,7 +195,7 @@ def test_a_console_belongs_to_its_caller_and_instance() -> None:
 
 @pytest.mark.parametrize("party", ["viewer", "agent", "Kahuna", "instance"])
 def test_a_console_ends_for_all_when_one_party_ends(site: Site, viewers: list[Viewer], party: str) -> None:
-    class ExitingHost(PausedHost):
+    class ExitingHost(PausedWorker):
         async def console(self, instance: str, keys: Keys) -> AsyncIterator[bytes]:
             async for data in super().console(instance, keys):
                 yield data
@@ -228,7 +228,7 @@ def test_a_console_ends_for_all_when_one_party_ends(site: Site, viewers: list[Vi
         instances.type_console(web.meta.id, session=session, data=b"x")
 
 
-class FloodingHost(FakeHost):
+class FloodingWorker(FakeWorker):
     """Its instance prints without a pause while `floods` is set."""
 
     def __init__(self) -> None:
@@ -262,7 +262,7 @@ class FloodingHost(FakeHost):
 
 
 def test_a_console_without_a_reader_waits_and_does_not_slow_others(site: Site, viewers: list[Viewer]) -> None:
-    host = FloodingHost()
+    host = FloodingWorker()
     site.connect_host(host)
     web = site.client.instances.create(site.wanted("web"))
     # The client buffers little.
@@ -273,8 +273,8 @@ def test_a_console_without_a_reader_waits_and_does_not_slow_others(site: Site, v
             instance_pb2.ConsoleInstanceRequest.SerializeToString,
             instance_pb2.ConsoleInstanceResponse.FromString,
         )
-        key = (("authorization", f"Bearer {site.cloud.key}"),)
-        unread = [call(instance_pb2.ConsoleInstanceRequest(id=web.meta.id), metadata=key) for _ in range(8)]
+        auth = (("authorization", f"Bearer {site.cloud.key}"),)
+        unread = [call(instance_pb2.ConsoleInstanceRequest(id=web.meta.id), metadata=auth) for _ in range(8)]
         sessions = [next(shown).session for shown in unread]
         until(host.has_paused, what="the host to wait for its readers")
         assert host.printed < len(unread) * MIB

@@ -10,7 +10,7 @@ from kahuna.kinds.agent import nodes_of
 from kahuna.kinds.command import Command
 from kowa import contract, errors
 from kowa.v2 import agent_pb2, kaktus_pb2, kiwi_pb2, meta_pb2, operation_pb2, vnet_pb2
-from tests.control_plane import ControlPlane, FakeHost
+from tests.control_plane import ControlPlane, FakeWorker
 from tests.site import Site, make_site
 from tests.waiting import until
 
@@ -45,15 +45,15 @@ def test_forgetting_a_host_releases_what_waits_for_it(lost: Site) -> None:
     assert remaining(lost) == [0, 0, 0]
     assert not list(lost.client.operations.list(filter="phase = PHASE_WAITING"))
     # If it returns, its agent has no node: its slice is empty.
-    back = FakeHost()
+    back = FakeWorker()
     lost.cloud.dial(lost.secret, back)
     until(lambda: lost.cloud.fleet_sessions() and not back.wanted, what="an agent without a slice")
 
 
 def test_removing_a_lost_member_of_a_network_node_releases_what_waits_for_it(cloud: ControlPlane) -> None:
     site = make_site(cloud)
-    agent, secret = cloud.agent("agent-2")
-    running = cloud.dial(secret, FakeHost())
+    agent, secret = cloud.add_agent("agent-2")
+    running = cloud.dial(secret, FakeWorker())
     until(cloud.fleet_sessions, what="the agent")
     cloud.disconnect(running)
     member = kiwi_pb2.Kiwi.Member(agent=agent.meta.id, zone=site.zone.meta.id)
@@ -113,10 +113,10 @@ def test_a_node_that_another_transaction_removes_meanwhile_serves_nobody() -> No
 
 def test_a_forgotten_host_gets_no_instances_and_waiting_operations_say_why(cloud: ControlPlane) -> None:
     site = make_site(cloud)
-    agent = cloud.dial(site.secret, FakeHost())
+    agent = cloud.dial(site.secret, FakeWorker())
     until(lambda: site.client.kaktuses.get(site.host.meta.id).status.memory, what="the host's capacity")
     cloud.disconnect(agent)
-    waiting = site.instance("web").operation_id
+    waiting = site.add_instance("web").operation_id
     wanted = site.wanted("db")
     forget(site, yes_host_is_gone=True)
     assert "no agent is bound" in site.client.operations.get(waiting).message
@@ -139,18 +139,18 @@ def test_an_agent_serves_at_most_one_node(cloud: ControlPlane) -> None:
     kiwi.members.append(member(site.agent.meta.id))
     with pytest.raises(errors.Conflict, match="it serves kaktus host-1"):
         kiwis.begin_update(kiwi, ["members"])
-    other, _ = cloud.agent("agent-2")
+    other, _ = cloud.add_agent("agent-2")
     kiwi.members[0].agent = other.meta.id
     assert kiwis.begin_update(kiwi, ["members"]).resource.members[0].agent == other.meta.id
     with pytest.raises(errors.Conflict, match="it serves kiwi kiwi-1"):
-        cloud.host(site.zone, "host-2", other.meta.id)
+        cloud.add_host(site.zone, "host-2", other.meta.id)
     second = kiwi_pb2.Kiwi(region=site.region.meta.id, name="kiwi-2", members=[member(other.meta.id)])
     with pytest.raises(errors.Conflict, match="it serves kiwi kiwi-1"):
         kiwis.begin_create(second)
     with pytest.raises(errors.Conflict, match="has 1 agent-token: first, 1 kiwi: kiwi-1; take it from kiwi-1"):
         site.client.agents.begin_delete(other.meta.id)
-    far = cloud.zone(cloud.region("us"), "us-a")
-    second.members[0].CopyFrom(member(cloud.agent("agent-3")[0].meta.id, far.meta.id))
+    far = cloud.add_zone(cloud.add_region("us"), "us-a")
+    second.members[0].CopyFrom(member(cloud.add_agent("agent-3")[0].meta.id, far.meta.id))
     with pytest.raises(errors.Invalid, match=r"members\[0\].zone: zone us-a lies in another region than the kiwi"):
         kiwis.begin_create(second)
 
@@ -158,7 +158,7 @@ def test_an_agent_serves_at_most_one_node(cloud: ControlPlane) -> None:
 def test_two_members_of_a_kiwi_with_one_underlay_address_are_refused(cloud: ControlPlane) -> None:
     site = make_site(cloud)
     members = [
-        kiwi_pb2.Kiwi.Member(agent=cloud.agent(name)[0].meta.id, zone=site.zone.meta.id, underlay_address=address)
+        kiwi_pb2.Kiwi.Member(agent=cloud.add_agent(name)[0].meta.id, zone=site.zone.meta.id, underlay_address=address)
         for name, address in {"agent-2": "fd00::1", "agent-3": "", "agent-4": "", "agent-5": "fd00::1"}.items()
     ]
     wanted = kiwi_pb2.Kiwi(region=site.region.meta.id, name="kiwi-1", members=members)
@@ -182,7 +182,7 @@ def test_two_members_of_a_kiwi_with_one_underlay_address_are_refused(cloud: Cont
 
 def test_commands_for_a_forgotten_host_end_as_unknown_or_expired(cloud: ControlPlane) -> None:
     site = make_site(cloud)
-    host = FakeHost()
+    host = FakeWorker()
     host.hangs.set()
     agent = cloud.dial(site.secret, host)
     until(lambda: site.client.kaktuses.get(site.host.meta.id).status.memory, what="the host's capacity")
@@ -198,11 +198,11 @@ def test_commands_for_a_forgotten_host_end_as_unknown_or_expired(cloud: ControlP
     assert [operation.phase for operation in operations] == [operation_pb2.PHASE_FAILED] * 2
     assert [operation.message.partition(":")[0] for operation in operations] == ["UNKNOWN", "EXPIRED"]
     # Another agent takes over the host, and the old one comes back: it gets no command.
-    other, secret = cloud.agent("agent-2")
+    other, secret = cloud.add_agent("agent-2")
     record = site.client.kaktuses.get(site.host.meta.id)
     record.agent = other.meta.id
     site.client.of(kaktus_pb2.Kaktus).begin_update(record, ["agent"])
-    taken_over, back = FakeHost(), FakeHost()
+    taken_over, back = FakeWorker(), FakeWorker()
     cloud.dial(secret, taken_over, state="other")
     cloud.dial(site.secret, back)
     until(lambda: web.meta.id in taken_over.wanted, what="the instance at its new agent")

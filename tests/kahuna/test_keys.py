@@ -1,4 +1,4 @@
-"""API keys: only a person's key opens the API."""
+"""The API denies wrong keys and agent tokens."""
 
 import pytest
 
@@ -22,9 +22,9 @@ def test_a_wrong_key_is_refused(cloud: ControlPlane, key: str, monkeypatch: pyte
         assert refused.value.reason == "UNAUTHENTICATED"
 
 
-def test_an_agents_key_is_denied_by_the_api(cloud: ControlPlane) -> None:
-    _, secret = cloud.agent()
-    with Client(cloud.settings.api, key=secret, insecure=True) as agent:
+def test_an_agents_token_is_denied_by_the_api(cloud: ControlPlane) -> None:
+    _, secret = cloud.add_agent()
+    with Client(cloud.settings.api, key=secret, insecure=True) as client:
         with pytest.raises(errors.Denied) as refused:
-            list(agent.of(vnet_pb2.Vnet).list())
+            list(client.of(vnet_pb2.Vnet).list())
         assert refused.value.reason == "PERMISSION_DENIED"

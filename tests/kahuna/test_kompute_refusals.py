@@ -33,10 +33,10 @@ def site(cloud: ControlPlane) -> Site:
 def elsewhere(site: Site) -> tuple[str, str]:
     """The ids of a zone and a subnet of another region."""
     client = site.cloud.client
-    region = site.cloud.region(f"far-{len(list(client.regions.list()))}")
+    region = site.cloud.add_region(f"far-{len(list(client.regions.list()))}")
     lan = client.vnets.create(vnet_pb2.Vnet(region=region.meta.id, name="lan"))
     subnet = client.subnets.create(subnet_pb2.Subnet(vnet=lan.meta.id, name="lan", cidr="10.30.0.0/24"))
-    return site.cloud.zone(region).meta.id, subnet.meta.id
+    return site.cloud.add_zone(region).meta.id, subnet.meta.id
 
 
 def grown_template(site: Site) -> None:
@@ -71,7 +71,7 @@ def small_pool(site: Site) -> None:
 
 def taken_address(site: Site) -> dict[str, Any]:
     """Two adapters; the second requests the address of an existing one."""
-    site.adapter("other", "10.20.0.9")
+    site.add_adapter("other", "10.20.0.9")
     return {"adapters": [adapter(site), adapter(site, address="10.20.0.9")]}
 
 
@@ -108,10 +108,10 @@ REFUSALS: list[Row] = [
         "",
         "",
     ),
-    ("b-name", lambda site: site.volume("b-name-os") and {}, "NAME_TAKEN", "name", "another volume"),
-    ("c-name", lambda site: site.volume("c-name-data") and {}, "NAME_TAKEN", "name", "'c-name-data'"),
-    ("d-name", lambda site: site.adapter("d-name-eth1") and {}, "NAME_TAKEN", "name", "another adapter"),
-    ("e-name", lambda site: site.instance("e-name") and {}, "NAME_TAKEN", "name", "'e-name-os'"),
+    ("b-name", lambda site: site.add_volume("b-name-os") and {}, "NAME_TAKEN", "name", "another volume"),
+    ("c-name", lambda site: site.add_volume("c-name-data") and {}, "NAME_TAKEN", "name", "'c-name-data'"),
+    ("d-name", lambda site: site.add_adapter("d-name-eth1") and {}, "NAME_TAKEN", "name", "another adapter"),
+    ("e-name", lambda site: site.add_instance("e-name") and {}, "NAME_TAKEN", "name", "'e-name-os'"),
     ("full", full_subnet, "NO_ADDRESS", "adapters[1].subnet", "has no free address"),
     ("taken", taken_address, "ADDRESS_TAKEN", "adapters[1].address", "10.20.0.9 belongs to another adapter"),
     (
@@ -173,7 +173,7 @@ def test_a_refused_update_changes_no_part(site: Site) -> None:
     site.connect_host()
     web = site.client.komputes.create(wanted(site))
     diskless = site.client.komputes.create(wanted(site, "diskless", data_disk=0, adapters=[]))
-    site.volume("new-data")
+    site.add_volume("new-data")
     revision = wait_until_idle(site)
     for target, field, value, message in [
         (web, "disk", GIB // 2, "disk: a volume never shrinks: it has 1 GiB"),

@@ -20,7 +20,7 @@ from kowa.v2 import (
     meta_pb2,
     operation_pb2,
 )
-from tests.control_plane import GIB, TIMEOUT_S, ControlPlane, FakeHost
+from tests.control_plane import GIB, TIMEOUT_S, ControlPlane, FakeWorker
 from tests.kahuna.komputes import kinds_changed_since, parts, run_in_kahuna, wait_until_idle, wanted
 from tests.kahuna.transports import TRANSPORTS, calling_through
 from tests.site import Site, make_site
@@ -128,7 +128,7 @@ def test_fields_of_a_part_that_its_kompute_sets_are_changed_through_the_kompute_
 
 
 def test_a_kompute_waits_for_its_offline_host_and_can_be_deleted_meanwhile(site: Site) -> None:
-    client, agent = site.client, site.cloud.dial(site.secret, FakeHost())
+    client, agent = site.client, site.cloud.dial(site.secret, FakeWorker())
     until(lambda: client.kaktuses.get(site.host.meta.id).status.memory, what="the host's capacity")
     site.cloud.disconnect(agent)
     until(lambda: not site.cloud.fleet_sessions(), what="the end of the session")
@@ -169,7 +169,7 @@ def _report_capacity(tx: Transaction, site: Site) -> None:
 
 
 def test_a_failing_part_fails_the_kompute_with_its_message(site: Site) -> None:
-    host = FakeHost()
+    host = FakeWorker()
     host.frozen |= {"volume", "instance"}
     site.connect_host(host)
     started = site.client.komputes.begin_create(wanted(site))

@@ -4,7 +4,7 @@ import pytest
 
 from kowa import contract, errors
 from kowa.v2 import instance_pb2, operation_pb2, region_pb2, vnet_pb2
-from tests.control_plane import ControlPlane, FakeHost
+from tests.control_plane import ControlPlane, FakeWorker
 from tests.site import Site, make_site
 from tests.waiting import until
 
@@ -70,7 +70,7 @@ def test_a_change_of_labels_keeps_the_generation_and_is_not_sent_to_agents(site:
     assert updated.meta.generation == web.meta.generation + 1
     until(lambda: host.wanted[web.meta.id].generation == updated.meta.generation, what="the changed instance")
     assert b"prod" not in b"".join(described.resource.value for described in host.wanted.values())
-    fresh = FakeHost()
+    fresh = FakeWorker()
     site.cloud.dial(site.secret, fresh, "fresh")
     until(lambda: fresh.wanted.keys() == host.wanted.keys(), what="the whole slice")
     assert fresh.wanted == host.wanted

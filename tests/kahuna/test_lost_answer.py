@@ -12,7 +12,7 @@ from kahuna.domain.errors import Refusal
 from kowa import contract, errors
 from kowa.client import Client
 from kowa.v2 import instance_pb2, operation_pb2, region_pb2
-from tests.control_plane import ControlPlane, FakeHost, control_plane
+from tests.control_plane import ControlPlane, FakeWorker, control_plane
 from tests.lossy_proxy import LossyProxy
 from tests.postgres import Postgres
 from tests.site import make_site
@@ -31,8 +31,8 @@ def proxy(server: Postgres) -> Iterator[LossyProxy]:
 @pytest.fixture
 def cloud(tmp_path: Path, server: Postgres, proxy: LossyProxy) -> Iterator[ControlPlane]:
     """A Kahuna behind the proxy."""
-    with control_plane(tmp_path, server.database().replace(str(server.folder), str(proxy.folder))) as plane:
-        yield plane
+    with control_plane(tmp_path, server.database().replace(str(server.folder), str(proxy.folder))) as cloud:
+        yield cloud
 
 
 def names(client: Client) -> list[str]:
@@ -50,9 +50,9 @@ def deletions(client: Client) -> list[operation_pb2.Operation]:
 def test_a_create_whose_response_was_lost_is_repeated_and_done_once(
     cloud: ControlPlane, proxy: LossyProxy, refusing: int
 ) -> None:
-    cloud.region("first")
+    cloud.add_region("first")
     proxy.lose("second", refusing=refusing)
-    region = cloud.region("second")
+    region = cloud.add_region("second")
     assert proxy.lost == 1
     assert names(cloud.client) == ["first", "second"]
     assert cloud.client.regions.get(region.meta.id).name == "second"
@@ -63,7 +63,7 @@ def test_a_create_whose_response_was_lost_is_repeated_and_done_once(
 def test_a_deletion_whose_response_was_lost_is_repeated_and_done_once(
     cloud: ControlPlane, proxy: LossyProxy, refusing: int
 ) -> None:
-    gone = cloud.region("gone").meta.id
+    gone = cloud.add_region("gone").meta.id
     proxy.lose(gone, refusing=refusing)
     started = cloud.client.regions.begin_delete(gone)
     assert proxy.lost == 1
@@ -104,7 +104,7 @@ def test_a_lost_commit_that_is_not_repeated_is_visible_and_blocks_no_other_chang
     proxy.lose("orphan")
     with pytest.raises(Refusal, match="may have done so"):
         cloud.loop.run(cloud.kahuna.store.run(lambda tx: tx.add("Region", region_pb2.Region(name="orphan"))))
-    cloud.region("next")
+    cloud.add_region("next")
     assert names(cloud.client) == ["next", "orphan"]
     names_seen = (event.resource.name for event in events if event.resource)
     assert [next(names_seen), next(names_seen)] == ["orphan", "next"]
@@ -113,13 +113,13 @@ def test_a_lost_commit_that_is_not_repeated_is_visible_and_blocks_no_other_chang
 @pytest.mark.postgresql
 def test_a_report_is_stored_again_after_an_outage_of_the_database(cloud: ControlPlane, server: Postgres) -> None:
     site = make_site(cloud)
-    host = FakeHost()
+    host = FakeWorker()
     host.frozen.add("instance")
     site.connect_host(host)
-    started = site.instance("web")
+    started = site.add_instance("web")
     with server.stopped():
         with pytest.raises(errors.Unavailable, match="database"):
-            cloud.region("late")
+            cloud.add_region("late")
         assert site.client.instances.get(started.resource.meta.id).name == "web"
         with capture_logs() as logged:
             host.frozen.clear()

@@ -12,7 +12,7 @@ from kahuna.store.transaction import Transaction
 from kowa import contract, errors
 from kowa.fleet.v1 import fleet_pb2
 from kowa.v2 import agent_pb2, instance_pb2, meta_pb2, operation_pb2, region_pb2, template_pb2
-from tests.control_plane import ControlPlane, FakeHost
+from tests.control_plane import ControlPlane, FakeWorker
 from tests.fleet_resources import edited
 from tests.site import Site, make_site
 from tests.waiting import until
@@ -39,7 +39,7 @@ def cancel(site: Site, operation: str) -> Any:
 
 @pytest.mark.slow
 def test_an_operation_waits_while_its_host_is_offline(site: Site) -> None:
-    host = FakeHost()
+    host = FakeWorker()
     agent = site.cloud.dial(site.secret, host)
     until(lambda: site.client.kaktuses.get(site.host.meta.id).status.memory, what="the host's capacity")
     web = site.client.instances.create(site.wanted("web"))
@@ -50,7 +50,7 @@ def test_an_operation_waits_while_its_host_is_offline(site: Site) -> None:
     until(
         lambda: phase_and_reason(site, stop) == (WAITING, "HOST_OFFLINE"), what="the message that its host is offline"
     )
-    busy = FakeHost()
+    busy = FakeWorker()
     busy.frozen.add("instance")
     site.cloud.dial(site.secret, busy)
     until(lambda: phase_and_reason(site, stop) == (RUNNING, ""), what="the operation to run again")
@@ -61,9 +61,9 @@ def test_an_operation_waits_while_its_host_is_offline(site: Site) -> None:
 def test_only_what_concerns_the_agents_that_have_come_or_gone_is_explained_anew(
     site: Site, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    waiting = site.volume("data").operation_id
-    spare, _ = site.cloud.agent("agent-2")
-    host = site.cloud.host(site.zone, "host-2", spare.meta.id)
+    waiting = site.add_volume("data").operation_id
+    spare, _ = site.cloud.add_agent("agent-2")
+    host = site.cloud.add_host(site.zone, "host-2", spare.meta.id)
     explained: list[set[str]] = []
     obstacle = tracking._obstacle
 
@@ -139,7 +139,7 @@ def test_a_cancelled_or_superseded_command_is_never_sent(site: Site, how: str) -
         site.client.instances.begin_delete(web.meta.id)
         assert phase_and_reason(site, reset)[0] == operation_pb2.PHASE_SUPERSEDED
     host = site.connect_host()
-    later = site.instance("db")
+    later = site.add_instance("db")
     assert site.client.operations.wait(later.operation_id, 60).phase == DONE
     assert host.done == []
 
@@ -184,7 +184,7 @@ def test_an_unspecified_power_becomes_running(site: Site) -> None:
     assert site.client.instances.begin_update(web, ["power"]).resource.power == instance_pb2.POWER_RUNNING
 
 
-class RetryingHost(FakeHost):
+class RetryingWorker(FakeWorker):
     """Retries failed objects, as a restarted agent does, and reports that."""
 
     def __init__(self) -> None:
@@ -204,10 +204,10 @@ class RetryingHost(FakeHost):
 
 @pytest.mark.parametrize("outcome", [fleet_pb2.OUTCOME_WORKING, fleet_pb2.OUTCOME_WAITING])
 def test_a_failed_instance_stays_in_error_while_its_agent_retries(site: Site, outcome: fleet_pb2.Outcome) -> None:
-    host = RetryingHost()
+    host = RetryingWorker()
     host.frozen.add("instance")
     site.connect_host(host)
-    web = site.instance("web")
+    web = site.add_instance("web")
     id_ = web.resource.meta.id
     host.failures[id_] = "the disk is gone"
     host.frozen.clear()
@@ -233,10 +233,10 @@ def test_a_failed_instance_stays_in_error_while_its_agent_retries(site: Site, ou
 
 
 def test_a_failed_instance_that_is_applied_later_becomes_ready(site: Site) -> None:
-    host = FakeHost()
+    host = FakeWorker()
     host.frozen.add("instance")
     site.connect_host(host)
-    web = site.instance("web")
+    web = site.add_instance("web")
     host.failures[web.resource.meta.id] = "the disk is missing"
     host.frozen.clear()
     with pytest.raises(errors.OperationFailed, match="the disk is missing"):

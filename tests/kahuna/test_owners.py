@@ -8,7 +8,7 @@ from kahuna.kinds.kind import Kind, Outcome
 from kahuna.kinds.tracking import Cause
 from kowa import errors
 from kowa.v2 import adapter_pb2, project_pb2, storage_pool_pb2, subnet_pb2, vnet_pb2
-from tests.control_plane import GIB, ControlPlane, FakeHost
+from tests.control_plane import GIB, ControlPlane, FakeWorker
 from tests.site import Site, make_site
 from tests.waiting import until
 
@@ -122,7 +122,7 @@ def test_a_field_that_is_not_served_yet_is_refused_by_name(site: Site, kind: Any
         site.client.of(kind).begin_create(wanted)
 
 
-class PoolHost(FakeHost):
+class PoolWorker(FakeWorker):
     """A host whose pools have 10 GiB."""
 
     def status_of(self, noun: str) -> Any:
@@ -131,12 +131,12 @@ class PoolHost(FakeHost):
 
 
 def test_volumes_of_a_pool_may_not_exceed_its_capacity_times_overcommit(site: Site) -> None:
-    site.connect_host(PoolHost())
+    site.connect_host(PoolWorker())
     until(lambda: site.client.storage_pools.get(site.pool.meta.id).status.capacity, what="the pool's capacity")
-    first = site.volume("one", 6 * GIB).resource
+    first = site.add_volume("one", 6 * GIB).resource
     with pytest.raises(errors.Exhausted, match="storage pool local has 4 GiB of 10 GiB left to promise, 5 GiB asked"):
-        site.volume("two", 5 * GIB)
-    site.volume("two", 3 * GIB)
+        site.add_volume("two", 5 * GIB)
+    site.add_volume("two", 3 * GIB)
     first.size = 8 * GIB
     with pytest.raises(errors.Exhausted, match="has 1 GiB of 10 GiB left to promise, 2 GiB asked"):
         site.client.volumes.begin_update(first, ["size"])
@@ -146,4 +146,4 @@ def test_volumes_of_a_pool_may_not_exceed_its_capacity_times_overcommit(site: Si
     site.client.storage_pools.begin_update(pool, ["overcommit"])
     site.client.volumes.begin_update(first, ["size"])
     with pytest.raises(errors.Exhausted, match="has 4 GiB of 15 GiB left to promise"):
-        site.volume("three", 5 * GIB)
+        site.add_volume("three", 5 * GIB)

@@ -45,7 +45,7 @@ def altered(token: str, **changes: object) -> str:
 )
 def test_a_page_token_is_valid_for_its_own_list_only(cloud: ControlPlane, query: dict[str, Any]) -> None:
     for name in ("eu", "us"):
-        cloud.region(name)
+        cloud.add_region(name)
         cloud.client.of(project_pb2.Project).create(project_pb2.Project(name=name))
     token = listed(cloud, order_by="name", page_size=1).next_page_token
     assert [found.name for found in listed(cloud, order_by="name", page_token=token).regions] == ["us"]
@@ -94,7 +94,7 @@ def test_references_are_filtered_by_id(two_instances: Site) -> None:
     assert names("instances", f"project = {project.upper()}") == ["db", "web"]
     assert names("instances", f"project != {web.meta.id}") == ["db", "web"]
     assert names("instances", f"volumes:{web.volumes[0]}") == ["web"]
-    two_instances.volume("free")
+    two_instances.add_volume("free")
     assert names("volumes", 'instance = ""') == ["free"]
 
 
@@ -105,7 +105,7 @@ def test_references_are_filtered_by_id(two_instances: Site) -> None:
 )
 def test_an_altered_token_is_refused(cloud: ControlPlane, keys: object) -> None:
     for name in ("eu", "us"):
-        cloud.region(name)
+        cloud.add_region(name)
     token = listed(cloud, order_by="name", page_size=1).next_page_token
     with pytest.raises(errors.Invalid, match="page_token: is not one"):
         listed(cloud, order_by="name", page_token=altered(token, keys=keys))
@@ -140,7 +140,7 @@ def test_a_page_ends_at_the_size_limit_of_a_response_and_the_next_goes_on(cloud:
     site.connect_host()
     names = [f"m{number:02}" for number in range(12)]
     for name in names:
-        volume = site.volume(name, size=1 << 20).resource.meta.id
+        volume = site.add_volume(name, size=1 << 20).resource.meta.id
         instance = instance_pb2.Instance(
             project=site.project.meta.id,
             zone=site.zone.meta.id,

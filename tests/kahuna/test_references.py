@@ -18,7 +18,7 @@ def test_references_read_in_a_transaction_and_from_the_view_agree(
     """Also when a query may name only one id."""
     site = make_site(cloud)
     site.connect_host()
-    site.instance("web")
+    site.add_instance("web")
     monkeypatch.setattr(transaction, "MAX_IDS", 1)
     agent, view = site.agent.meta.id, cloud.kahuna.store.view
     ids = {kind: set(view.entries(kind)) for kind in reach_of_kinds().order if kind != "Kiwi"}

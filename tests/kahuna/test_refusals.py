@@ -73,7 +73,7 @@ def new_vm(**changes: object) -> Callable[[Site], object]:
 def free_volume(site: Site) -> str:
     """The id of a volume without an instance."""
     free = list(site.client.of(volume_pb2.Volume).list(filter='name = "free"'))
-    return free[0].meta.id if free else site.volume("free").resource.meta.id
+    return free[0].meta.id if free else site.add_volume("free").resource.meta.id
 
 
 def region(site: Site) -> str:

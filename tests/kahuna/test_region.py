@@ -4,7 +4,7 @@ import pytest
 
 from kowa import errors
 from kowa.v2 import instance_pb2
-from tests.control_plane import GIB, ControlPlane, FakeHost
+from tests.control_plane import GIB, ControlPlane, FakeWorker
 from tests.site import Site, make_site
 from tests.waiting import until
 
@@ -14,9 +14,9 @@ def site(cloud: ControlPlane) -> Site:
     """A site with a host of 16 GiB in zone eu-a, and one of 64 GiB without a storage pool in eu-b."""
     site = make_site(cloud)
     site.connect_host()
-    agent, secret = cloud.agent("agent-b")
-    other = cloud.host(cloud.zone(site.region, "eu-b"), "host-1", agent.meta.id)
-    cloud.dial(secret, FakeHost(memory=64 * GIB), "b")
+    agent, secret = cloud.add_agent("agent-b")
+    other = cloud.add_host(cloud.add_zone(site.region, "eu-b"), "host-1", agent.meta.id)
+    cloud.dial(secret, FakeWorker(memory=64 * GIB), "b")
     until(lambda: cloud.client.kaktuses.get(other.meta.id).status.memory, what="the other host's capacity")
     return site
 
@@ -56,7 +56,7 @@ def test_a_zone_implies_the_region_and_limits_the_placement(site: Site) -> None:
 
 
 def test_references_to_different_regions_are_refused(site: Site) -> None:
-    us = site.cloud.region("us")
+    us = site.cloud.add_region("us")
     fields = {"zone": site.zone.meta.id, "region": us.meta.id}
     with pytest.raises(errors.Invalid, match="zone: zone eu-a lies in another region; choose one of the machine's"):
         site.client.instances.create(wanted(site, "web", **fields))

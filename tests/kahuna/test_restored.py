@@ -10,7 +10,7 @@ from sqlalchemy.engine import make_url
 from kahuna.main import main
 from kowa.fleet.v1 import fleet_pb2
 from kowa.v2 import agent_pb2, meta_pb2, vnet_pb2
-from tests.control_plane import ControlPlane, FakeHost
+from tests.control_plane import ControlPlane, FakeWorker
 from tests.fleet_resources import content
 from tests.site import Site, make_site
 from tests.waiting import until
@@ -60,7 +60,7 @@ def in_step(site: Site) -> bool:
     return bool(status.stream == agent_pb2.STREAM_ONLINE and status.held_revision >= changed)
 
 
-class RecordingHost(FakeHost):
+class RecordingWorker(FakeWorker):
     """Records the objects it has to destroy."""
 
     def __init__(self) -> None:
@@ -83,7 +83,7 @@ def test_agents_get_their_slice_again_after_a_restore_was_announced(
     cloud.stop()
     backup = Backup(cloud)
     cloud.start()
-    host = RecordingHost()
+    host = RecordingWorker()
     agent = cloud.dial(site.secret, host)
     until(lambda: site.client.kaktuses.get(site.host.meta.id).status.memory, what="the host's capacity")
     assert describe(site, "lost with the database").meta.generation == 2
@@ -97,7 +97,7 @@ def test_agents_get_their_slice_again_after_a_restore_was_announced(
         kahuna(cloud, "restored")
     cloud.start()
     assert describe(site, "wanted since").meta.generation == 2
-    host = RecordingHost()
+    host = RecordingWorker()
     cloud.dial(site.secret, host)
     until(lambda: in_step(site), what="an agent in step")
     assert content(host.wanted[site.vnet.meta.id]).description == description
@@ -108,7 +108,7 @@ def test_agents_get_their_slice_again_after_a_restore_was_announced(
 def test_announcing_a_restore_starts_a_new_incarnation_and_is_in_the_audit_trail(
     cloud: ControlPlane, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    region = cloud.region()
+    region = cloud.add_region()
     before = cloud.kahuna.store.view.incarnation
     cloud.stop()
     capsys.readouterr()

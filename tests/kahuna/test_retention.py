@@ -35,7 +35,7 @@ def counts(store: Store) -> tuple[int, int, int]:
 def test_requests_and_operations_are_deleted_after_their_retention(
     cloud: ControlPlane, days: float, remaining: tuple[int, int, int]
 ) -> None:
-    region = cloud.region()
+    region = cloud.add_region()
     cloud.client.regions.update(region_pb2.Region(meta=region.meta, description="the first"), ["description"])
     store = cloud.kahuna.store
     assert counts(store) == (2, 2, 2)
@@ -47,7 +47,7 @@ def test_requests_and_operations_are_deleted_after_their_retention(
 
 
 def test_audit_entries_cannot_be_changed_or_deleted_before_their_time(cloud: ControlPlane) -> None:
-    cloud.region()
+    cloud.add_region()
     store = cloud.kahuna.store
     for statement in ("UPDATE audit SET caller = 'nobody'", "DELETE FROM audit"):
         with pytest.raises(DBAPIError, match="the audit trail is"), store.engine.begin() as connection:
@@ -61,7 +61,7 @@ def test_audit_entries_cannot_be_changed_or_deleted_before_their_time(cloud: Con
 
 
 def test_the_audit_trail_can_be_read_while_kahuna_runs(cloud: ControlPlane, capsys: pytest.CaptureFixture[str]) -> None:
-    region = cloud.region()
+    region = cloud.add_region()
     with Client(cloud.settings.api, key=cloud.key, insecure=True, reason="moved out") as client:
         client.regions.delete(region.meta.id)
     capsys.readouterr()
@@ -74,7 +74,7 @@ def test_the_audit_trail_can_be_read_while_kahuna_runs(cloud: ControlPlane, caps
 
 
 def test_the_log_in_memory_keeps_no_contents_of_older_changes(cloud: ControlPlane) -> None:
-    region = cloud.region()
+    region = cloud.add_region()
     for number in range(3):
         region.description = f"{number}"
         region = cloud.client.regions.update(region, ["description"])

@@ -41,9 +41,9 @@ def site(scope: HidingScope, cloud: ControlPlane) -> Iterator[Site]:
     site = make_site(cloud)
     site.connect_host()
     cloud.client.instances.create(site.wanted("web"))
-    site.volume("free")
+    site.add_volume("free")
     ids = {kind: next(iter(getattr(cloud.client, kind).list())).meta.id for kind in ("instances", "adapters")}
-    site.hidden = {**ids, "volumes": site.volume("other").resource.meta.id}  # type: ignore[attr-defined]
+    site.hidden = {**ids, "volumes": site.add_volume("other").resource.meta.id}  # type: ignore[attr-defined]
     until(lambda: not list(cloud.client.operations.list(filter="phase = PHASE_RUNNING")), what="no running operation")
     scope.hidden = site.project.meta.id
     yield site
@@ -103,7 +103,7 @@ def test_a_watch_leaves_out_hidden_resources(site: Site, scope: HidingScope) -> 
     site.cloud.loop.run(site.cloud.kahuna.store.run(lambda tx: describe(tx, hidden(site, "volumes"))))
     assert next(watch).change == "synced"  # the change is passed over
     scope.hidden = ""
-    site.volume("visible")
+    site.add_volume("visible")
     event = next(watch)
     assert event.resource is not None
     assert event.resource.name == "visible"

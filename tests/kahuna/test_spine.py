@@ -1,4 +1,4 @@
-"""From a region to a running instance, with a fake host."""
+"""From a region to a running instance, with a fake worker."""
 
 import queue
 from concurrent.futures import ThreadPoolExecutor
@@ -9,7 +9,7 @@ from kowa import errors
 from kowa.client import Client
 from kowa.fleet.v1 import fleet_pb2
 from kowa.v2 import agent_pb2, instance_pb2, meta_pb2, operation_pb2, subnet_pb2, vnet_pb2
-from tests.control_plane import TIMEOUT_S, ControlPlane, FakeHost
+from tests.control_plane import TIMEOUT_S, ControlPlane, FakeWorker
 from tests.site import Site, make_site
 from tests.waiting import until
 
@@ -35,7 +35,7 @@ def test_an_instance_is_created_started_and_stopped(site: Site) -> None:
 
 def test_resources_deleted_while_their_host_is_offline_can_be_created_again(site: Site) -> None:
     client = site.client
-    agent = site.cloud.dial(site.secret, FakeHost())
+    agent = site.cloud.dial(site.secret, FakeWorker())
     until(lambda: client.kaktuses.get(site.host.meta.id).status.memory, what="the host's capacity")
     web = client.instances.create(site.wanted("web"))
     site.cloud.disconnect(agent)
@@ -53,7 +53,7 @@ def test_resources_deleted_while_their_host_is_offline_can_be_created_again(site
     again = client.vnets.begin_create(vnet_pb2.Vnet(region=site.region.meta.id, name="lan")).resource
     client.subnets.begin_create(subnet_pb2.Subnet(vnet=again.meta.id, name="lan", cidr="10.20.0.0/24"))
 
-    site.cloud.dial(site.secret, FakeHost())
+    site.cloud.dial(site.secret, FakeWorker())
     for deletion in deletions:
         assert client.operations.wait(deletion.operation_id, 60).phase == operation_pb2.PHASE_DONE
     assert [len(list(kind.list())) for kind in (client.instances, client.volumes, client.adapters)] == [0, 0, 0]
@@ -75,7 +75,7 @@ def test_resources_and_sessions_survive_a_restart_of_kahuna(site: Site) -> None:
 
 @pytest.mark.slow
 def test_a_wait_and_a_watch_go_on_after_a_restart(site: Site) -> None:
-    host = FakeHost()
+    host = FakeWorker()
     host.frozen.add("instance")
     site.connect_host(host)
     with (
@@ -90,7 +90,7 @@ def test_a_wait_and_a_watch_go_on_after_a_restart(site: Site) -> None:
 
         watching = programs.submit(watch)
         assert events.get(timeout=TIMEOUT_S) == "synced"
-        started = site.instance("web")
+        started = site.add_instance("web")
         waiting = programs.submit(client.operations.wait, started.operation_id, TIMEOUT_S)
         assert [events.get(timeout=TIMEOUT_S) for _ in range(2)] == ["web", "synced"]
         site.cloud.stop()
@@ -104,11 +104,11 @@ def test_a_wait_and_a_watch_go_on_after_a_restart(site: Site) -> None:
 
 
 def test_creating_an_instance_on_an_offline_host_waits_with_the_reason(site: Site) -> None:
-    agent = site.cloud.dial(site.secret, FakeHost())
+    agent = site.cloud.dial(site.secret, FakeWorker())
     until(lambda: site.client.kaktuses.get(site.host.meta.id).status.memory, what="the host's capacity")
     site.cloud.disconnect(agent)
     until(lambda: site.client.agents.get(site.agent.meta.id).status.stream == agent_pb2.STREAM_OFFLINE, what="OFFLINE")
-    started = site.instance("web")
+    started = site.add_instance("web")
     assert started.resource.meta.state == meta_pb2.STATE_PENDING
     operation = site.client.operations.get(started.operation_id)
     assert (operation.phase, operation.message.partition(":")[0]) == (operation_pb2.PHASE_WAITING, "HOST_OFFLINE")
@@ -117,10 +117,10 @@ def test_creating_an_instance_on_an_offline_host_waits_with_the_reason(site: Sit
 
 
 def test_a_failing_agent_fails_the_operation_and_a_later_change_supersedes_an_earlier_one(site: Site) -> None:
-    host = FakeHost()
+    host = FakeWorker()
     host.frozen.add("instance")
     site.connect_host(host)
-    create = site.instance("web")
+    create = site.add_instance("web")
     stop = site.client.instances.begin("stop", create.resource.meta.id)
     superseded = site.client.operations.get(create.operation_id)
     assert superseded.phase == operation_pb2.PHASE_SUPERSEDED
@@ -144,7 +144,7 @@ def test_a_failing_agent_fails_the_operation_and_a_later_change_supersedes_an_ea
 
 
 def test_reports_of_a_stopped_guest_are_stored_while_it_is_being_deleted(site: Site) -> None:
-    class SlowHost(FakeHost):
+    class SlowWorker(FakeWorker):
         """Reports no object as gone."""
 
         def _report(self, described: fleet_pb2.Object) -> fleet_pb2.Report:
@@ -152,7 +152,7 @@ def test_reports_of_a_stopped_guest_are_stored_while_it_is_being_deleted(site: S
             report.gone = False
             return report
 
-    host = SlowHost()
+    host = SlowWorker()
     site.connect_host(host)
     web = site.client.instances.create(site.wanted("web"))
     host.frozen.add("instance")

@@ -13,7 +13,7 @@ from tests.waiting import until
 
 
 def regions(cloud: ControlPlane, *names: str) -> list[region_pb2.Region]:
-    return [cloud.region(name) for name in names]
+    return [cloud.add_region(name) for name in names]
 
 
 def test_all_pages_together_are_the_whole_list(cloud: ControlPlane) -> None:
@@ -78,7 +78,7 @@ def test_a_repeated_request_changes_nothing_and_another_with_its_id_is_refused(c
 
 
 def test_a_repeated_token_request_shows_no_secret(cloud: ControlPlane) -> None:
-    agent, _ = cloud.agent()
+    agent, _ = cloud.add_agent()
     create = contract.load().kinds["AgentToken"].service.methods["create"]
     request = contract.load().stub("kowa.v2.CreateAgentTokenRequest")(
         agent_token={"agent": agent.meta.id, "name": "second"}, request_id=str(uuid.uuid4())
@@ -108,7 +108,7 @@ def test_a_plan_returns_the_result_and_stores_nothing(cloud: ControlPlane) -> No
 
 
 def test_a_watch_sends_all_resources_then_each_change(cloud: ControlPlane) -> None:
-    eu = cloud.region("eu")
+    eu = cloud.add_region("eu")
     events: list[tuple[str, str]] = []
     names = {}
     for event in cloud.client.of(region_pb2.Region).watch():
@@ -119,7 +119,7 @@ def test_a_watch_sends_all_resources_then_each_change(cloud: ControlPlane) -> No
             events.append(("removed", names[event.id]))
         elif event.change == "synced":
             if len(events) == 1:
-                us = cloud.region("us")
+                us = cloud.add_region("us")
             elif len(events) == 2:
                 cloud.client.regions.delete(us.meta.id)
             elif len(events) == 3:
@@ -134,7 +134,7 @@ def test_every_method_is_denied_to_roles_that_its_option_does_not_name(
 ) -> None:
     """Generated from the contract, so that new methods are tested, too."""
     monkeypatch.delenv("KOWABUNGA_API_KEY", raising=False)
-    _, secret = cloud.agent()
+    _, secret = cloud.add_agent()
     calls = 0
     for key, reason in (("", "UNAUTHENTICATED"), ("kowa_admin_x_y", "UNAUTHENTICATED"), (secret, "PERMISSION_DENIED")):
         with Client(cloud.settings.api, key=key, insecure=True) as caller:
@@ -151,7 +151,7 @@ def test_every_method_is_denied_to_roles_that_its_option_does_not_name(
 @pytest.mark.parametrize("database", ["sqlite"], indirect=True)
 def test_a_cancelled_operation_stays_cancelled(cloud: ControlPlane) -> None:
     site = make_site(cloud)
-    started = site.volume("data")
+    started = site.add_volume("data")
     cancelled = site.client.call(
         contract.load().kinds["Operation"].service.methods["cancel"],
         operation_pb2.CancelOperationRequest(id=started.operation_id),

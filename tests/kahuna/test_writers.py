@@ -15,7 +15,7 @@ from kahuna.kinds.storage_pool import StoragePool
 from kahuna.kinds.tracking import Cause
 from kahuna.store.transaction import StaleRead, Transaction
 from kowa.v2 import adapter_pb2, operation_pb2, region_pb2, subnet_pb2
-from tests.control_plane import ControlPlane, FakeHost, control_plane
+from tests.control_plane import ControlPlane, FakeWorker, control_plane
 from tests.postgres import Postgres
 from tests.site import make_site
 from tests.waiting import until
@@ -26,13 +26,13 @@ pytestmark = pytest.mark.postgresql
 @pytest.fixture
 def cloud(tmp_path: Path, server: Postgres) -> Iterator[ControlPlane]:
     """A Kahuna on PostgreSQL; SQLite has only one writer."""
-    with control_plane(tmp_path, server.database()) as plane:
-        yield plane
+    with control_plane(tmp_path, server.database()) as cloud:
+        yield cloud
 
 
 @pytest.mark.parametrize("read_by", ["find", "get"])
 def test_a_transaction_that_read_changed_values_is_run_again(cloud: ControlPlane, read_by: str) -> None:
-    region = cloud.region()
+    region = cloud.add_region()
     read, changed = threading.Event(), threading.Event()
     runs: list[str] = []
 
@@ -62,7 +62,7 @@ def test_a_transaction_that_read_changed_values_is_run_again(cloud: ControlPlane
 def test_a_lock_on_a_pool_does_not_block_changes_of_its_volumes(cloud: ControlPlane) -> None:
     """Otherwise each would wait for the other: one for the pool's lock, the other for its turn to commit."""
     site = make_site(cloud)
-    volume = site.volume("data").resource
+    volume = site.add_volume("data").resource
     locked, changed = threading.Event(), threading.Event()
 
     def lock_pool(tx: Transaction) -> bool:
@@ -82,7 +82,7 @@ def test_a_lock_on_a_pool_does_not_block_changes_of_its_volumes(cloud: ControlPl
 @pytest.mark.parametrize("action", ["remove", "put"])
 def test_a_transaction_that_read_a_row_deleted_since_is_run_again(cloud: ControlPlane, action: str) -> None:
     """As when two transactions remove the last children of a marked parent: the second finds the parent gone."""
-    region = cloud.region()
+    region = cloud.add_region()
     read, gone = threading.Event(), threading.Event()
 
     def work(tx: Transaction) -> str:
@@ -130,9 +130,9 @@ def test_an_address_of_a_run_that_did_not_commit_is_released(
     monkeypatch.setattr(Adapters, "before_create", fail_once)
     monkeypatch.setattr(Adapters, "_lock_references", wait_once)
     with ThreadPoolExecutor(1) as pool:
-        slow = pool.submit(site.adapter, "slow")
+        slow = pool.submit(site.add_adapter, "slow")
         assert again.wait(60)
-        fast = site.adapter("fast").resource
+        fast = site.add_adapter("fast").resource
         taken.set()
         assert [fast.address, slow.result(60).resource.address] == ["10.20.0.2", "10.20.0.3"]
     assert runs == ["10.20.0.2", "10.20.0.3"]
@@ -142,7 +142,7 @@ def test_a_marked_parent_is_removed_when_two_transactions_removed_its_last_child
     cloud: ControlPlane,
 ) -> None:
     site = make_site(cloud)
-    agent = site.cloud.dial(site.secret, FakeHost())
+    agent = site.cloud.dial(site.secret, FakeWorker())
     until(lambda: site.client.kaktuses.get(site.host.meta.id).status.memory, what="the host's capacity")
     site.cloud.disconnect(agent)
     second = site.client.subnets.begin_create(subnet_pb2.Subnet(vnet=site.vnet.meta.id, name="b", cidr="10.21.0.0/24"))

@@ -14,7 +14,7 @@ from sqlmodel import SQLModel
 from kowa import errors, resources
 from kowa.v2 import agent_pb2, meta_pb2, operation_pb2
 from tests.clients import Kowactl
-from tests.control_plane import ControlPlane, FakeHost, control_plane
+from tests.control_plane import ControlPlane, FakeWorker, control_plane
 from tests.fleet_resources import content
 from tests.made_up import PROGRAM, kinds, migration
 from tests.site import Site, make_site
@@ -29,22 +29,22 @@ def migrations(tmp_path_factory: pytest.TempPathFactory) -> None:
 
 @pytest.fixture
 def cloud(tmp_path: Path) -> Iterator[ControlPlane]:
-    with control_plane(tmp_path) as plane:
-        yield plane
+    with control_plane(tmp_path) as cloud:
+        yield cloud
 
 
 @pytest.fixture
 def site(cloud: ControlPlane) -> Site:
     """A site with a connected host and a farm called north."""
     site = make_site(cloud)
-    site.connect_host(FakeHost())
+    site.connect_host(FakeWorker())
     cloud.client.of(farm_pb2.Farm).create(farm_pb2.Farm(name="north"))
     return site
 
 
-def second_host(site: Site) -> tuple[str, FakeHost]:
-    agent, secret = site.cloud.agent("agent-2")
-    host, worker = site.cloud.host(site.zone, "host-2", agent.meta.id), FakeHost()
+def second_host(site: Site) -> tuple[str, FakeWorker]:
+    agent, secret = site.cloud.add_agent("agent-2")
+    host, worker = site.cloud.add_host(site.zone, "host-2", agent.meta.id), FakeWorker()
     site.cloud.dial(secret, worker, "second")
     until(lambda: site.client.kaktuses.get(host.meta.id).status.memory, what="the second host")
     return host.meta.id, worker
@@ -58,7 +58,7 @@ def balancer(site: Site, name: str = "web", **fields: Any) -> Any:
     return balancer_pb2.Balancer(**{"farm": farm(site).meta.id, "name": name, "address": "2001:db8::1", **fields})
 
 
-def names(worker: FakeHost, kind: str) -> list[str]:
+def names(worker: FakeWorker, kind: str) -> list[str]:
     """The names of the resources of a kind in an agent's slice."""
     wanted = [one for one in worker.wanted.values() if resources.noun_of(one.resource) == kind]
     return sorted(content(one).name for one in wanted)

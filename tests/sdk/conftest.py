@@ -5,9 +5,9 @@ from collections.abc import Iterator
 import pytest
 
 from kowa.client import Client
-from tests.sdk.fixtures import Kahuna, cloud, fake, kahuna, wanted_instance
+from tests.sdk.fixtures import Kahuna, cloud, fake_kahuna, kahuna, wanted_instance
 
-__all__ = ["cloud", "fake", "kahuna", "wanted_instance"]
+__all__ = ["cloud", "fake_kahuna", "kahuna", "wanted_instance"]
 
 
 @pytest.fixture

@@ -1,4 +1,4 @@
-"""Fixtures for clients: `kahuna` is a real Kahuna; modules that test faults override it with `fake`."""
+"""Fixtures for clients: `kahuna` is a real Kahuna; modules that test faults override it with `fake_kahuna`."""
 
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -13,11 +13,11 @@ from kowa.v2.instance_pb2 import Instance
 from kowa.v2.project_pb2 import Project
 from kowa.v2.storage_pool_pb2 import STORAGE_DRIVER_DIR, StoragePool
 from kowa.v2.volume_pb2 import Volume
-from tests.control_plane import GIB, ControlPlane, FakeHost, control_plane
-from tests.fake_kahuna import fake
+from tests.control_plane import GIB, ControlPlane, FakeWorker, control_plane
+from tests.fake_kahuna import fake_kahuna
 from tests.waiting import until
 
-__all__ = ["cloud", "fake", "first", "kahuna", "wanted_instance"]
+__all__ = ["cloud", "fake_kahuna", "first", "kahuna", "wanted_instance"]
 
 TIMEOUT_S = 60.0
 T = TypeVar("T")
@@ -44,8 +44,8 @@ class Kahuna:
 def cloud(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ControlPlane]:
     """An empty, real Kahuna without logs, which would mix with kowactl's output."""
     structlog.configure(logger_factory=structlog.ReturnLoggerFactory())
-    with control_plane(tmp_path_factory.mktemp("kahuna")) as plane:
-        yield plane
+    with control_plane(tmp_path_factory.mktemp("kahuna")) as cloud:
+        yield cloud
     structlog.reset_defaults()
 
 
@@ -58,11 +58,11 @@ def kahuna(cloud: ControlPlane) -> Kahuna:
 @pytest.fixture
 def wanted_instance(cloud: ControlPlane) -> Instance:
     """The instance web to create; its project shop, zone eu/a, host and volume os exist."""
-    eu, us = cloud.region("eu"), cloud.region("us")
-    zone, _ = cloud.zone(eu, "a"), cloud.zone(us, "a")
-    agent, secret = cloud.agent()
-    host = cloud.host(zone, agent=agent.meta.id)
-    cloud.dial(secret, FakeHost())
+    eu, us = cloud.add_region("eu"), cloud.add_region("us")
+    zone, _ = cloud.add_zone(eu, "a"), cloud.add_zone(us, "a")
+    agent, secret = cloud.add_agent()
+    host = cloud.add_host(zone, agent=agent.meta.id)
+    cloud.dial(secret, FakeWorker())
     until(lambda: cloud.client.kaktuses.get(host.meta.id).status.memory, what="the host's capacity")
     pool = StoragePool(region=eu.meta.id, name="disks", driver=STORAGE_DRIVER_DIR, kaktus=host.meta.id)
     pool = cloud.client.storage_pools.create(pool)

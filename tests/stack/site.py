@@ -67,13 +67,13 @@ class Site:
 
         return is_connected
 
-    def vnet(self, name: str) -> vnet_pb2.Vnet:
+    def add_vnet(self, name: str) -> vnet_pb2.Vnet:
         return self.stack.create(vnet_pb2.Vnet(region=self.region.meta.id, name=name))
 
-    def subnet(self, vnet: vnet_pb2.Vnet, cidr: str) -> subnet_pb2.Subnet:
+    def add_subnet(self, vnet: vnet_pb2.Vnet, cidr: str) -> subnet_pb2.Subnet:
         return self.stack.create(subnet_pb2.Subnet(vnet=vnet.meta.id, name="lan", cidr=cidr))
 
-    def new_pool(self, name: str) -> storage_pool_pb2.StoragePool:
+    def add_pool(self, name: str) -> storage_pool_pb2.StoragePool:
         directory = storage_pool_pb2.STORAGE_DRIVER_DIR
         return self.stack.create(
             storage_pool_pb2.StoragePool(
@@ -81,7 +81,7 @@ class Site:
             )
         )
 
-    def new_template(
+    def add_template(
         self, pool: storage_pool_pb2.StoragePool, name: str, source: str, sha256: str
     ) -> template_pb2.Template:
         return self.stack.create(
@@ -98,7 +98,7 @@ class Site:
 
     def import_template(self, name: str, source: str, sha256: str) -> template_pb2.Template:
         """A template in the common pool, once it is imported."""
-        template = self.new_template(self.pool, name, source, sha256)
+        template = self.add_template(self.pool, name, source, sha256)
         until(
             lambda: self.stack.get(template).meta.state == meta_pb2.STATE_READY,
             timeout=BOOT_TIMEOUT_S,
@@ -106,7 +106,7 @@ class Site:
         )
         return template
 
-    def volume(self, name: str, guest: Guest) -> volume_pb2.Volume:
+    def add_volume(self, name: str, guest: Guest) -> volume_pb2.Volume:
         return self.stack.create(
             volume_pb2.Volume(
                 project=self.project.meta.id,
@@ -117,10 +117,10 @@ class Site:
             )
         )
 
-    def adapter(self, name: str, subnet: subnet_pb2.Subnet) -> adapter_pb2.Adapter:
+    def add_adapter(self, name: str, subnet: subnet_pb2.Subnet) -> adapter_pb2.Adapter:
         return self.stack.create(adapter_pb2.Adapter(project=self.project.meta.id, name=name, subnet=subnet.meta.id))
 
-    def instance(
+    def add_instance(
         self, name: str, volume: volume_pb2.Volume, adapter: adapter_pb2.Adapter, guest: Guest
     ) -> instance_pb2.Instance:
         return self.stack.create(
@@ -151,6 +151,6 @@ def make_site(stack: Stack) -> Site:
     site = Site(stack, region, zone, host, project, pool, Guest(template, 32 * MIB, MIB))
     stack.agent.start()
     until(lambda: stack.get(host).status.memory, what="the host's capacity")
-    site.pool = site.new_pool("local")
+    site.pool = site.add_pool("local")
     template.CopyFrom(site.import_template("idle", TINY, stack.tiny))
     return site

@@ -57,10 +57,10 @@ class Killer:
             self.killed[name] += 1
 
 
-def test_kahuna_and_the_host_are_equal_after_a_storm(site: Site, capsys: pytest.CaptureFixture[str]) -> None:
+def test_kahuna_and_the_host_agree_after_a_storm(site: Site, capsys: pytest.CaptureFixture[str]) -> None:
     stack, chooser = site.stack, random.Random(SEED)  # noqa: S311 - reproducible
     killer = Killer(stack, SEED)
-    subnet = site.subnet(site.vnet("storm"), "10.9.0.0/24")
+    subnet = site.add_subnet(site.add_vnet("storm"), "10.9.0.0/24")
     alive: list[Parts] = []
     started = time.monotonic()
     with killer.at_work():
@@ -73,7 +73,7 @@ def test_kahuna_and_the_host_are_equal_after_a_storm(site: Site, capsys: pytest.
                 timeout=DELETE_TIMEOUT_S,
                 what="a guest has gone",
             )
-            alive.append(parts(site, subnet, f"m{number}"))
+            alive.append(create(site, subnet, f"m{number}"))
     consistency.await_equal(stack, CONVERGE_TIMEOUT_S)
     with capsys.disabled():
         took = f"{time.monotonic() - started:.0f} s, killed {killer.killed}"
@@ -82,7 +82,7 @@ def test_kahuna_and_the_host_are_equal_after_a_storm(site: Site, capsys: pytest.
     assert sorted(stack.host.virsh("list", "--uuid").split()) == kept
 
 
-def parts(site: Site, subnet: subnet_pb2.Subnet, name: str) -> Parts:
+def create(site: Site, subnet: subnet_pb2.Subnet, name: str) -> Parts:
     """Creates an instance with its own volume and adapter."""
-    volume, adapter = site.volume(name, site.idle), site.adapter(name, subnet)
-    return site.instance(name, volume, adapter, site.idle), volume, adapter
+    volume, adapter = site.add_volume(name, site.idle), site.add_adapter(name, subnet)
+    return site.add_instance(name, volume, adapter, site.idle), volume, adapter

@@ -45,11 +45,11 @@ class InstanceWorkflows:
 
     def create(self) -> Condition:
         """Creates the network first and the instance last, without waiting in between."""
-        self.vnet = self.site.vnet(self.name)
-        self.subnet = self.site.subnet(self.vnet, self.cidr)
-        self.volume = self.site.volume(self.name, self.guest)
-        self.adapter = self.site.adapter(self.name, self.subnet)
-        self.instance = self.site.instance(self.name, self.volume, self.adapter, self.guest)
+        self.vnet = self.site.add_vnet(self.name)
+        self.subnet = self.site.add_subnet(self.vnet, self.cidr)
+        self.volume = self.site.add_volume(self.name, self.guest)
+        self.adapter = self.site.add_adapter(self.name, self.subnet)
+        self.instance = self.site.add_instance(self.name, self.volume, self.adapter, self.guest)
         return lambda: self.power() == RUNNING
 
     def resize(self) -> Condition:
@@ -123,14 +123,14 @@ class TemplateWorkflows:
     template: template_pb2.Template = field(init=False)
 
     def fill(self) -> Condition:
-        self.pool = self.site.new_pool(self.name)
-        self.template = self.site.new_template(self.pool, "tiny", TINY, self.site.stack.tiny)
+        self.pool = self.site.add_pool(self.name)
+        self.template = self.site.add_template(self.pool, "tiny", TINY, self.site.stack.tiny)
         return lambda: self.site.stack.get(self.template).meta.state == meta_pb2.STATE_READY
 
     def cancel_import(self) -> Condition:
         """Deletes a template while it is downloaded."""
         before = self.source.requests
-        other = self.site.new_template(self.pool, "slow", self.source.url, "0" * 64)
+        other = self.site.add_template(self.pool, "slow", self.source.url, "0" * 64)
         until(lambda: self.source.requests > before, what="the agent requests the template")
         self.site.stack.delete(other)
         return lambda: not self.site.stack.list(template_pb2.Template, f'meta.id = "{other.meta.id}"')
