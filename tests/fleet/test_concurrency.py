@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from sqlmodel import Session
 
-from kahuna.domain.lifecycle import OPEN
+from kahuna.domain.lifecycle import OPEN_PHASES
 from kahuna.store.database import read
 from kahuna.store.tables import Head
 from kahuna.store.view import Transition
@@ -185,7 +185,9 @@ def test_callers_that_disconnect_around_the_commit_lose_nothing(site: Site, seed
     assert len(volumes) >= len(leave_after) - cancelled + 30, "each fifth committed, its caller disconnected"
     until(lambda: volumes <= set(host.wanted), what="all volumes at their host")
     operations = site.client.of(operation_pb2.Operation)
-    until(lambda: all(operation.phase not in OPEN for operation in operations.list()), what="every operation ended")
+    until(
+        lambda: all(operation.phase not in OPEN_PHASES for operation in operations.list()), what="every operation ended"
+    )
     until(lambda: not store._pending, what="no transaction under way")
     with Session(store.engine) as session:
         head = session.get_one(Head, 1)

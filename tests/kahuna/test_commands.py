@@ -6,7 +6,7 @@ from collections.abc import Callable
 import pytest
 from sqlmodel import Session, select
 
-from kahuna.domain.lifecycle import OPEN
+from kahuna.domain.lifecycle import OPEN_PHASES
 from kahuna.kinds import command as commands
 from kahuna.kinds.command import Command
 from kahuna.store.transaction import Transaction
@@ -117,5 +117,5 @@ def test_a_command_does_not_expire_while_it_is_being_sent(site: Site) -> None:
         until(expiring.done, timeout=0.2)
     go_on.set()
     until(lambda: taking.done() and expiring.done(), what="both transactions")
-    assert phase_and_reason(site, started)[0] in OPEN
+    assert phase_and_reason(site, started)[0] in OPEN_PHASES
     assert open_commands(site) == [started]

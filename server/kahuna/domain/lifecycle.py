@@ -9,7 +9,7 @@ WORK_TIMEOUTS_S = {
     "ResetInstance": 120,
 }
 DEFAULT_WORK_TIMEOUT_S = 300
-OPEN = frozenset({operation_pb2.PHASE_RUNNING, operation_pb2.PHASE_WAITING})
+OPEN_PHASES = frozenset({operation_pb2.PHASE_RUNNING, operation_pb2.PHASE_WAITING})
 
 
 def state(head: meta_pb2.Meta, *, converges: bool) -> meta_pb2.State:

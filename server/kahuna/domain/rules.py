@@ -12,11 +12,11 @@ from kowa.ssh_keys import public_key_problem
 from kowa.v2 import options_pb2
 
 # Beginnings of user data in base64: #cloud-config, #!/, #include, MIME's headers, gzip.
-_IN_BASE64 = ("I2Nsb3Vk", "IyEv", "IyEg", "I2luY2x1ZGU", "Q29udGVudC1UeXBl", "TUlNRS1WZXJzaW9u", "H4sI")
+_BASE64_STARTS = ("I2Nsb3Vk", "IyEv", "IyEg", "I2luY2x1ZGU", "Q29udGVudC1UeXBl", "TUlNRS1WZXJzaW9u", "H4sI")
 _PORTS = re.compile(r"([1-9][0-9]{0,4})(?:-([1-9][0-9]{0,4}))?")
 _LAST_PORT = 65535
 _MAX_HOST_NAME = 253
-_MAPPED = ipaddress.ip_network("::ffff:0:0/96")
+_IPV4_MAPPED = ipaddress.ip_network("::ffff:0:0/96")
 _FAMILIES: Mapping[int, tuple[tuple[int, ...], str, str]] = {
     # IP versions, and how a network and an address are called
     options_pb2.FAMILY_IPV4: ((4,), "IPv4 network like 10.20.0.0/24", "IPv4 address"),
@@ -27,9 +27,9 @@ _FAMILIES: Mapping[int, tuple[tuple[int, ...], str, str]] = {
 
 def problems(rule: options_pb2.Rule, value: Any) -> Iterator[str]:
     """Yields each violation as text that follows its field's name. `validation` checks the rules of lists and maps."""
-    for option, wanted in rule.ListFields():
+    for option, bound in rule.ListFields():
         check = CHECKS.get(option.name)
-        if check and (reason := check(value, wanted)):
+        if check and (reason := check(value, bound)):
             yield reason
 
 
@@ -47,7 +47,7 @@ def _cidr(value: str, family: int) -> str:
         return reason
     if network.version not in versions or getattr(network.network_address, "scope_id", None):
         return reason
-    if network.prefixlen >= _MAPPED.prefixlen and network.overlaps(_MAPPED):
+    if network.prefixlen >= _IPV4_MAPPED.prefixlen and network.overlaps(_IPV4_MAPPED):
         return f"{reason}: it holds IPv4 addresses; write them as an IPv4 network"
     # Only one spelling is accepted, so that clients read back what they sent and filters find it.
     return "" if str(network) == value else f"{reason}; write {network}"
@@ -63,8 +63,8 @@ def _ip(value: str, family: int) -> str:
     if address.version not in versions or getattr(address, "scope_id", None):
         return reason
     if reserved := reserved_range(ipaddress.ip_network(address)):
-        return f"{reason}: it is of {reserved}"
-    return "" if str(address) == value else f"{quoted(value)} is written {address}"
+        return f"{reason}: it is in {reserved}"
+    return "" if str(address) == value else f"write {address} instead of {quoted(value)}"
 
 
 def _ports(value: str, _: bool) -> str:
@@ -87,10 +87,10 @@ def _is_text(least: int, most: int) -> Callable[[str], bool]:
 
 
 def _user_data(value: str) -> str:
-    """Refuses user data that a guest would ignore without a word."""
+    """Refuses user data that a guest would silently ignore."""
     if value.startswith("\ufeff"):
-        return "begins with a byte order mark, for which a guest ignores it; give it without one"
-    return "is in base64; give it as it is, uncompressed" if value.startswith(_IN_BASE64) else ""
+        return "begins with a byte order mark, so guests would ignore it; remove the mark"
+    return "is in base64; give it as it is, uncompressed" if value.startswith(_BASE64_STARTS) else ""
 
 
 def _form(is_valid: Callable[[str], object], fault: str) -> Callable[[Any, Any], str]:
@@ -114,5 +114,5 @@ CHECKS: Mapping[str, Callable[[Any, Any], str]] = {
     "label_value": _form(_is_text(0, 255), "no label's value: at most 255 characters without control characters"),
     "request_id": _form(_is_text(1, 64), "no request id: 1 to 64 characters without control characters"),
     "user_data": lambda value, _: _user_data(value),
-    "ssh_public_key": lambda value, _: public_key_problem(value),  # not repeated: it may be a private key
+    "ssh_public_key": lambda value, _: public_key_problem(value),  # never quoted: it may be a private key
 }

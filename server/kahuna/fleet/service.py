@@ -137,7 +137,7 @@ class FleetService:
             await session.holdings_read.wait()
         store = self._fleet.store
         for recalled in await store.run(lambda tx: command.recall(tx, session.agent, session.epoch)):
-            await self._send(session, context, recalled)
+            await self._send(session, context, recalled)  # asks only for its result
         pause: float | None = None
         while True:
             await session.wait_for_change(pause)

@@ -58,7 +58,7 @@ def take(tx: Transaction, agent: str, epoch: int) -> list[fleet_pb2.Command]:
     taken = []
     for row in rows:
         operation = tx.find("Operation", row.id)
-        if not isinstance(operation, operation_pb2.Operation) or operation.phase not in lifecycle.OPEN:
+        if not isinstance(operation, operation_pb2.Operation) or operation.phase not in lifecycle.OPEN_PHASES:
             tx.session.delete(row)
             continue
         if row.deadline <= tx.now:
@@ -82,7 +82,7 @@ def withdraw(tx: Transaction, id_: str) -> None:
 
 
 def recall(tx: Transaction, agent: str, epoch: int) -> list[fleet_pb2.Command]:
-    """Returns the commands sent before an agent's newest session whose end has not been reported."""
+    """Returns the open commands of an agent's earlier sessions, marked so that it only returns their results."""
     rows = _rows(tx, agent, sent=True) if _is_newest(tx, agent, epoch) else ()
     commands = [fleet_pb2.Command.FromString(row.data) for row in rows]
     for command in commands:
@@ -113,7 +113,7 @@ def end(tx: Transaction, agent: str, result: fleet_pb2.CommandResult) -> None:
     tx.session.delete(row)
     tx.session.flush()
     operation = tx.find("Operation", result.id)
-    if isinstance(operation, operation_pb2.Operation) and operation.phase in lifecycle.OPEN:
+    if isinstance(operation, operation_pb2.Operation) and operation.phase in lifecycle.OPEN_PHASES:
         is_done = result.ending == fleet_pb2.ENDING_DONE
         phase = operation_pb2.PHASE_DONE if is_done else operation_pb2.PHASE_FAILED
         tracking.end(tx, operation, phase, _MESSAGES.get(result.ending, result.message[:1024]))

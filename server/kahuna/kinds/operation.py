@@ -4,7 +4,7 @@ import asyncio
 import contextlib
 
 from kahuna.domain.errors import invalid
-from kahuna.domain.lifecycle import OPEN
+from kahuna.domain.lifecycle import OPEN_PHASES
 from kahuna.kinds import command, tracking
 from kahuna.kinds.kind import Call, Kind
 from kahuna.kinds.verbs import answers_call
@@ -26,7 +26,7 @@ class Operations(Kind[operation_pb2.Operation], table=tracking.Operation):
             raise invalid("timeout", f"is {timeout_s:g} s, 0 to {MAX_WAIT_S} s can be waited for")
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(timeout_s):
-                while self.read(call, request.id).phase in OPEN:
+                while self.read(call, request.id).phase in OPEN_PHASES:
                     await self.platform.store.view.next_commit()
         return self.read(call, request.id)
 
@@ -36,7 +36,7 @@ class Operations(Kind[operation_pb2.Operation], table=tracking.Operation):
 
         def work(tx: Transaction) -> operation_pb2.Operation:
             operation = self._visible(tx, call.cause, request.id)
-            if operation.phase in OPEN:
+            if operation.phase in OPEN_PHASES:
                 if operation.command:
                     command.withdraw(tx, operation.meta.id)
                 tracking.cancel(tx, call.cause, operation)

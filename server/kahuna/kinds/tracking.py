@@ -56,7 +56,7 @@ def record(
     operation = _describe(cause, kind, target)
     operation.phase, operation.command = phase, command
     operation.target_generation = 0 if command else meta(target).generation
-    if phase in lifecycle.OPEN:
+    if phase in lifecycle.OPEN_PHASES:
         timeout_s = lifecycle.WORK_TIMEOUTS_S.get(cause.method, lifecycle.DEFAULT_WORK_TIMEOUT_S)
         operation.deadline.FromMicroseconds(tx.now + timeout_s * 1_000_000)
         obstacle = _obstacle(tx, _agents(tx, _with_parts(tx, kind, meta(target).id)))
@@ -88,7 +88,7 @@ def advance(tx: Transaction, target: Message, message: str, *, waiting: bool, pr
         if operation.command:
             continue
         phase = lifecycle.phase(operation.target_generation, meta(target))
-        if phase not in lifecycle.OPEN:
+        if phase not in lifecycle.OPEN_PHASES:
             end(tx, operation, phase, message if phase == operation_pb2.PHASE_FAILED else "")
             continue
         operation.phase = operation_pb2.PHASE_WAITING if waiting else operation_pb2.PHASE_RUNNING
@@ -98,7 +98,7 @@ def advance(tx: Transaction, target: Message, message: str, *, waiting: bool, pr
 
 def explain_waiting(tx: Transaction, *, agents: Ids = frozenset(), targets: Ids = frozenset()) -> None:
     """Updates the messages of open operations that concern agents which have connected or gone, or these targets."""
-    rows = tx.session.exec(select(Operation).where(col(Operation.phase).in_(lifecycle.OPEN))).all()
+    rows = tx.session.exec(select(Operation).where(col(Operation.phase).in_(lifecycle.OPEN_PHASES))).all()
     for row in rows:
         operation = message_of("Operation", row)
         assert isinstance(operation, operation_pb2.Operation)
@@ -117,7 +117,7 @@ def explain_waiting(tx: Transaction, *, agents: Ids = frozenset(), targets: Ids 
 
 def open_operations(tx: Transaction, target: str) -> list[operation_pb2.Operation]:
     """Returns the open operations of a resource, locked."""
-    query = select(Operation).where(Operation.target == target, col(Operation.phase).in_(lifecycle.OPEN))
+    query = select(Operation).where(Operation.target == target, col(Operation.phase).in_(lifecycle.OPEN_PHASES))
     return cast(list[operation_pb2.Operation], tx.lock_found("Operation", query))
 
 
@@ -132,7 +132,7 @@ def prune(tx: Transaction) -> bool:
     """Removes operations that ended more than RETENTION_US ago. Returns whether there may be more."""
     ended = (
         select(Operation.id)
-        .where(col(Operation.phase).not_in(lifecycle.OPEN), col(Operation.update_time) < tx.now - RETENTION_US)
+        .where(col(Operation.phase).not_in(lifecycle.OPEN_PHASES), col(Operation.update_time) < tx.now - RETENTION_US)
         .limit(PRUNE_BATCH_SIZE)
     )
     ids = tx.session.exec(ended).all()
