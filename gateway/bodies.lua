@@ -183,14 +183,14 @@ end
 
 local function violations_of(handle)
   local path, query = match(handle:headers():get(":path"), "^([^?]*)%??(.*)")
-  local binding = binding_of(handle:headers(), path)
+  local body = handle:body()
+  local binding = (body or query ~= "") and binding_of(handle:headers(), path)
   if not binding then
     return {}
   end
   local found = query ~= "" and violations_in_query(query, binding) or {}
-  local message = messages[binding.body]
-  local body = #found == 0 and message and handle:body()
-  return body and violations_in_body(body:getBytes(0, body:length()), message) or found
+  local message = #found == 0 and body and messages[binding.body]
+  return message and violations_in_body(body:getBytes(0, body:length()), message) or found
 end
 
 -- The error text for a request; nil if the request is accepted.
