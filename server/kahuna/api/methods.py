@@ -65,7 +65,7 @@ async def _get(kind: Kind[Any], method: contract.Method, call: Call, request: An
 
 
 def _watch(kind: Kind[Any], method: contract.Method, call: Call, request: Any) -> AsyncIterator[Message]:
-    """Yields the set at one revision, then the changes."""
+    """Yields all resources of a revision, then the changes."""
     matches = matcher(kind.described.message, request.filter)
     return follow(call.reader, kind.described, CONTRACT.stub(method.response), matches, request.revision)
 

@@ -1,4 +1,4 @@
-"""Watches: the set at one revision, then the changes; a slow reader gets only the latest of each resource."""
+"""Watches: all resources of a revision, then the changes; a slow reader gets only the latest of each resource."""
 
 import asyncio
 from collections.abc import AsyncIterator, Callable
@@ -17,7 +17,7 @@ from kowa.v2 import meta_pb2
 async def follow(
     reader: ScopedView, kind: contract.Kind, response: Any, matches: Callable[[Message], bool], revision: int
 ) -> AsyncIterator[Message]:
-    """Yields responses for ever: with a revision the changes after it, without one the whole set first.
+    """Yields responses for ever: with a revision the changes after it, without one all resources first.
 
     Raises Refusal REVISION_COMPACTED when the log starts after the revision or ends before it. Only the latest change
     of each resource is kept for a reader, so one that stops reading costs no more memory than the set.

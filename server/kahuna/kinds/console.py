@@ -37,7 +37,7 @@ class Console:
         self._shown = 0  # bytes of output that the host has not been told of
         self._undone = 0  # messages that the host has not carried out
         self._size: fleet_pb2.TerminalSize | None = None
-        self._typing = asyncio.Lock()
+        self._typing_lock = asyncio.Lock()
         self._changed = asyncio.Event()
 
     def end(self, refusal: str = "") -> None:
@@ -67,7 +67,7 @@ class Console:
         Raises Refusal CONSOLE_GAP when keys before these are missing, BUSY when the instance reads none.
         """
         try:
-            async with asyncio.timeout(ANSWER_TIMEOUT_S), self._typing:
+            async with asyncio.timeout(ANSWER_TIMEOUT_S), self._typing_lock:
                 if offset > self._accepted:
                     text = f"keys {self._accepted} to {offset} are missing; send them from offset {self._accepted} on"
                     raise Refusal("CONSOLE_GAP", text, details={"offset": str(self._accepted)})
