@@ -76,8 +76,7 @@ def interruptible(close: Callable[[], None]) -> Iterator[Callable[[BaseException
     """
     reasons: list[BaseException] = []
     done, output = threading.Event(), select.poll()
-    if not os.isatty(STDOUT):  # a closed terminal sends SIGHUP
-        output.register(STDOUT, 0)  # errors only: the pipe has no reader
+    output.register(STDOUT, 0)  # errors only: the pipe has no reader, or the terminal is closed
 
     def interrupt(error: BaseException) -> None:
         reasons.append(error)

@@ -213,6 +213,14 @@ def test_closing_the_terminal_ends_the_console(instance: FakeInstance) -> None:
     until(lambda: not instance.is_viewed.is_set(), what="the console is closed")
 
 
+def test_closing_the_terminal_ends_the_console_also_under_nohup(instance: FakeInstance) -> None:
+    with in_terminal(script=f"trap '' HUP; exec $KOWACTL console {SOME_ID}") as terminal:
+        terminal.read_until(b"login: ")
+        os.dup2(terminal.slave, terminal.master)
+        assert terminal.process.wait(20) == 0
+    until(lambda: not instance.is_viewed.is_set(), what="the console is closed")
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT, signal.SIGINT])
 def test_a_signal_while_waiting_restores_the_cursor_and_names_the_operation(
