@@ -126,6 +126,7 @@ class FakeWorker(Worker):
             observed.status.power = wanted.power or instance_pb2.POWER_RUNNING
             if described.id in self.powered_off:
                 observed.status.power = instance_pb2.POWER_STOPPED
+                observed.status.guest_powered_off = True
                 observed.meta.conditions.add(type="GuestPoweredOff", reason="GUEST_POWERED_OFF")
         failure = self.failures.get(described.id, "")
         return fleet_pb2.Report(

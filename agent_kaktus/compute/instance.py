@@ -112,11 +112,14 @@ class Instances(Kind[Instance]):
         adapters = (view.desired.of(Adapter).get(id_) for id_ in wanted.adapters)
         resource.status.power = _POWERS.get(found.power if found else Power.OFF, instance_pb2.POWER_SUSPENDED)
         resource.status.addresses.extend(str(adapter.address) for adapter in adapters if adapter)
+        ran_at = found.mark.ran_at if found and found.mark else 0
+        resource.status.guest_powered_off = bool(found and found.was_powered_off_at(ran_at))
         resource.status.restarts = view.notes.of(PowerNotes).count_recent_restarts(wanted, view.now)
 
     def clear_unseen(self, resource: instance_pb2.Instance) -> None:
         """Clears the power state, which is not known while the host can't be observed."""
         resource.status.power = instance_pb2.POWER_UNSPECIFIED
+        resource.status.guest_powered_off = False
 
     def strangers(self, view: View) -> Iterable[str]:
         known, domains = view.desired.of(Instance), view.actual.domains.values()

@@ -22,6 +22,11 @@ def unpack(packed: any_pb2.Any) -> Message:
     return _message_class(packed.TypeName()).FromString(packed.value)
 
 
+def has_status(resource: Message) -> bool:
+    """Whether a resource of any kind has its status set."""
+    return "status" in resource.DESCRIPTOR.fields_by_name and resource.HasField("status")
+
+
 def noun_of(packed: any_pb2.Any) -> str:
     """The kind as a field name: `storage_pool` for a `kowa.v2.StoragePool`; empty when nothing was sent."""
     return snake(packed.TypeName().rpartition(".")[2])

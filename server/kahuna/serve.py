@@ -77,7 +77,7 @@ class Kahuna:
         self.fleet = fleet = Fleet(self.store)
         reports = Reports(self.store, kinds)
         await fleet.start()
-        for work in (reports.run(), fleet.watch_streams(), self._housekeeping()):
+        for work in (reports.run(), reports.show_dropped(), fleet.watch_streams(), self._housekeeping()):
             self._tasks.spawn(work)
 
         files = certificates.ensure(self.settings.state, self.settings.names)

@@ -5,8 +5,10 @@ from pathlib import Path
 
 import pytest
 
+from kowa.v2 import instance_pb2
 from tests.control_plane import ControlPlane, control_plane
 from tests.fleet.manual_agent import AgentStream
+from tests.fleet.reporting_host import ReportingHost
 from tests.kahuna.conftest import server
 from tests.site import Site, make_site
 
@@ -41,3 +43,19 @@ def dial(cloud: ControlPlane) -> Iterator[Dial]:
     yield open_stream
     for stream in streams:
         stream.close()
+
+
+@pytest.fixture
+def host(site: Site, dial: Dial) -> ReportingHost:
+    """The host's agent, played by hand, in step."""
+    return ReportingHost(site, dial(site.secret))
+
+
+@pytest.fixture
+def web(site: Site, host: ReportingHost) -> instance_pb2.Instance:
+    """A machine that the host has stored and not reported yet."""
+    started = site.add_instance("web")
+    stored = 0
+    while stored < 3:  # the machine, its disk, its adapter: in one batch or several
+        stored += len(host.store_batch())
+    return started.resource

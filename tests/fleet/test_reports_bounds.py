@@ -12,6 +12,7 @@ from structlog.testing import capture_logs
 
 from kahuna import serve
 from kahuna.fleet import reports, session
+from kahuna.fleet.checks import Reason
 from kahuna.fleet.session import Session
 from kahuna.kinds.kind import Kinds
 from kahuna.store.transaction import Transaction
@@ -84,8 +85,10 @@ def templates(site: Site, count: int) -> list[str]:
 
 def template_reports(ids: Iterable[str], *, padding: int = 0) -> fleet_pb2.Reports:
     """A message that reports templates as ready."""
-    status = template_pb2.TemplateStatus(size=7, format="x" * padding, progress=100)
-    resource = resources.pack(template_pb2.Template(status=status))
+    observed = template_pb2.Template(status=template_pb2.TemplateStatus(size=7, progress=100))
+    if padding:
+        observed.meta.conditions.add(type="Padded", message="x" * padding)
+    resource = resources.pack(observed)
     return fleet_pb2.Reports(
         reports=[
             fleet_pb2.Report(id=id_, observed_generation=1, outcome=APPLIED, resource=resource) for id_ in ids
@@ -99,6 +102,11 @@ def signed_in(site: Site, dial: Dial) -> AgentStream:
     stream.sign_in()
     stream.ack(stream.batch())
     return stream
+
+
+def outside_slice(session: Session) -> int:
+    """The number of reports that were dropped because they are of nothing in the agent's slice."""
+    return session.dropped[Reason.OUTSIDE_SLICE].count if Reason.OUTSIDE_SLICE in session.dropped else 0
 
 
 def ready(site: Site, ids: Iterable[str]) -> bool:
@@ -117,12 +125,12 @@ def test_reports_outside_the_slice_are_counted_not_stored(site: Site, dial: Dial
         for stream in (unbound, bound):
             stream.send(reports=template_reports(invented))
             stream.send(reports=template_reports([site.template.meta.id, *invented]))
-        until(lambda: sessions[site.agent.meta.id].outside_slice == 2000, what="the bound agent's")
-        until(lambda: sessions[spare.meta.id].outside_slice == 2001, what="the other's")
+        until(lambda: outside_slice(sessions[site.agent.meta.id]) == 2000, what="the bound agent's")
+        until(lambda: outside_slice(sessions[spare.meta.id]) == 2001, what="the other's")
     until(lambda: ready(site, [site.template.meta.id]), what="the report inside the slice")
     assert sum(transactions.sizes) == 3  # two acks and that one
     assert 0 not in transactions.sizes
-    outside = [entry["agent"] for entry in logged if entry["event"] == "report.outside_slice"]
+    outside = [entry["agent"] for entry in logged if entry["event"] == "report.dropped"]
     assert sorted(outside) == sorted([spare.meta.id, site.agent.meta.id])  # each once, in any order
 
 

@@ -55,6 +55,7 @@ def test_a_newer_session_of_an_agent_ends_the_older_one_with_the_reason(site: Si
     second = newer.sign_in()
     assert second.epoch == first.epoch + 1
     assert older.status() == ("ABORTED", "the session has ended: superseded by a newer session of the same agent")
+    newer.ack(newer.batch())
     newer.send(**memory_report(site, 7))
     until(lambda: memory(site) == 7, what="the newer session's report")
     assert agent_status(site).stream == agent_pb2.STREAM_ONLINE
@@ -65,6 +66,7 @@ def test_reports_of_an_older_session_are_ignored_once_there_is_a_newer(site: Sit
     """The report still waits to be stored when the newer session increments the epoch."""
     older, newer = dial(site.secret), dial(site.secret)
     older.sign_in()
+    older.ack(older.batch())
     reports, wait = "kahuna.fleet.reports.STORE_INTERVAL_S", 0.5
     with pytest.MonkeyPatch.context() as patched:
         patched.setattr(reports, wait)

@@ -34,6 +34,13 @@ def check_resource(resource: Message, before: Message | None = None) -> None:
     _refuse(list(_violations(schema_of(resource), resource, "", before)))
 
 
+def status_problem(resource: Message) -> str:
+    """The first violation in what an agent reports of a resource, its status and conditions, as text; empty if none."""
+    schema = schema_of(resource)
+    reported = _reported_problems(schema, resource)
+    return next((f"{problem.field} {problem.description}" for problem in reported), "")
+
+
 def normalize(message: Message) -> None:
     """Sets omitted fields to their defaults in the contract, and writes hardware addresses in lower case."""
     for schema, part in each_message(schema_of(message), message):
@@ -83,6 +90,14 @@ def _violations(
         was_set = before is None or before.WhichOneof(oneof.name)
         if oneof.required and was_set and not message.WhichOneof(oneof.name):
             yield Violation(contract.field_path(parent, oneof.name), f"one of {', '.join(oneof.fields)} is required")
+
+
+def _reported_problems(schema: contract.Message, resource: Message) -> Iterator[Violation]:
+    head = schema.submessages[META]
+    yield from _field_problems(head, resource.meta, head.fields["conditions"], META, None)  # type: ignore[attr-defined]
+    status = schema.fields.get("status")
+    if status is not None and _is_set(resource, status):
+        yield from _field_problems(schema, resource, status, "", None)
 
 
 def _is_same(message: Message, before: Message, field: contract.Field) -> bool:

@@ -111,6 +111,7 @@ class Fleet:
             status.epoch += 1
             status.stream, status.version = agent_pb2.STREAM_ONLINE, version[:MAX_VERSION_CHARS]
             status.seen_time.FromMicroseconds(tx.now)
+            del status.dropped_reports[:]
             tx.report("Agent", record)
             return status.epoch
 
@@ -136,7 +137,7 @@ class Fleet:
                 del self.sessions[session.agent]
             work = partial(_set_stream, agent=session.agent, stream=agent_pb2.STREAM_OFFLINE, epoch=session.epoch)
             await self.store.persist(work)
-            log.info("session.closed", agent=session.agent, epoch=session.epoch, outside_slice=session.outside_slice)
+            log.info("session.closed", agent=session.agent, epoch=session.epoch)
 
     def _follow(self, _: int, transitions: list[Transition]) -> None:
         for kind, id_, before, after, *_links in transitions:

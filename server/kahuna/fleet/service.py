@@ -124,6 +124,7 @@ class FleetService:
                     if request.holdings.last:
                         session.holdings_read.set()
                 case "ack" if not session.acks.full():
+                    session.ack_stored.clear()
                     session.acks.put_nowait(request.ack)
                 case "reports" if signed_in:
                     await self._reports.add(session, request.reports.reports)

@@ -10,15 +10,20 @@ from functools import lru_cache
 
 import structlog
 from google.protobuf.message import Message
+from prometheus_client import Counter
 
 from kahuna.domain.errors import Refusal
+from kahuna.fleet.checks import Drop, listed
 from kahuna.kinds.reach import reach_of_kinds
-from kahuna.store.resource import clear, message_class, meta
+from kahuna.store.resource import CONTRACT, clear, message_class, meta
 from kahuna.store.view import View
 from kowa import resources
 from kowa.fleet.v1 import fleet_pb2
+from kowa.v2 import agent_pb2
 
 log = structlog.get_logger()
+
+DROPPED = Counter("kahuna_fleet_dropped", "What agents sent and Kahuna dropped.", ["reason"])
 
 MAX_BATCH_BYTES = 1 << 20  # of a part of a batch, which keeps a message below MAX_MESSAGE_BYTES
 MAX_MESSAGE_BYTES = 4 << 20
@@ -44,12 +49,15 @@ class Session:
         self.finished = asyncio.Event()  # set by `end`, or when the stream has closed
         self.holdings_read = asyncio.Event()  # set when all holdings have come
         self.slice_known = asyncio.Event()  # set when `_slice` is filled, which reports are checked against
-        self.outside_slice = 0  # reports of resources outside of the slice
+        self.ack_stored = asyncio.Event()  # cleared while an ack that has come is not in `holdings` yet
+        self.ack_stored.set()
+        self.dropped: dict[str, agent_pb2.DroppedReports] = {}  # reports that were dropped, by reason
+        self.troubled: set[str] = set()  # shared resources on which the agent has reported a problem
         self.acks: asyncio.Queue[fleet_pb2.Ack] = asyncio.Queue(1)
         self.outbound: deque[fleet_pb2.ConnectResponse] = deque()  # sent after the batch under way
         self.has_commands = True  # there may be some to send
         self._view = view
-        self._slice: set[str] = set()
+        self._slice: dict[str, str] = {}  # id -> kind
         self._dirty: dict[str, str] = {}
         self._send_all = True
         self._woken = asyncio.Event()
@@ -71,14 +79,20 @@ class Session:
             remedy = "stop it, empty its state and start it again"
             raise Refusal("INVALID_ARGUMENT", f"the agent says it holds more than {MAX_HOLDINGS} objects; {remedy}")
 
-    def check_in_slice(self, id_: str) -> bool:
-        """Whether the id is in the agent's slice. Counts those that are not, and logs the first."""
-        if id_ in self._slice:
-            return True
-        self.outside_slice += 1
-        if self.outside_slice == 1:
-            log.warning("report.outside_slice", agent=self.agent, id=id_[:MAX_ID_CHARS])
-        return False
+    def kind_of(self, id_: str) -> str:
+        """The kind of a resource in the agent's slice; empty for any other."""
+        return self._slice.get(id_, "")
+
+    def drop(self, id_: str, drop: Drop) -> None:
+        """Counts a report that is dropped, and logs the first for each reason."""
+        DROPPED.labels(drop.reason).inc()
+        noun = CONTRACT.kinds[kind].command if (kind := self.kind_of(id_)) else "object"
+        counted = self.dropped.get(drop.reason)
+        if counted is None:
+            message = f"{noun} {id_[:MAX_ID_CHARS]}: {drop.message}"[:MAX_TEXT_CHARS]
+            counted = self.dropped[drop.reason] = agent_pb2.DroppedReports(reason=drop.reason, message=message)
+            log.warning("report.dropped", agent=self.agent, reason=str(drop.reason), message=message)
+        counted.count += 1
 
     def mark_changed(self, id_: str, kind: str) -> None:
         """Notes that this resource of the slice may have changed or, without a kind, has left the slice."""
@@ -112,8 +126,9 @@ class Session:
             self._slice.clear()
         else:
             members = {(kind, id_) for id_, kind in self._dirty.items() if kind}
-            self._slice.difference_update(self._dirty)
-        ids = {id_ for _, id_ in members}
+            for id_ in self._dirty:
+                self._slice.pop(id_, None)
+        ids = {id_: kind for kind, id_ in members}
         candidates = self.holdings if self._send_all else self._dirty
         removed = [id_ for id_ in candidates if id_ in self.holdings and id_ not in ids]
         self._slice |= ids
@@ -124,8 +139,11 @@ class Session:
             entry = self._view.entries(kind).get(id_)
             if entry is not None:
                 described = _described(kind, entry.data)
-                if self.holdings.get(id_) != (described.generation, described.gone):
+                held, current = self.holdings.get(id_), (described.generation, described.gone)
+                if held != current:
                     objects.append(described)
+                    if held is not None:
+                        self.holdings[id_] = listed(held, current)
         return objects, removed
 
     def batch_stored(self, objects: list[fleet_pb2.Object], removed: list[str], revision: int) -> None:
@@ -135,10 +153,12 @@ class Session:
         for id_ in removed:
             self.holdings.pop(id_, None)
         self.held_revision = revision
+        self.ack_stored.set()
 
     def batch_refused(self) -> None:
         """Has the whole slice compared next time, after the agent has refused a difference."""
         self._send_all = True
+        self.ack_stored.set()
 
 
 def describe(resource: Message) -> fleet_pb2.Object:

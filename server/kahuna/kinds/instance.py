@@ -21,6 +21,13 @@ from kahuna.store.transaction import Transaction
 from kowa.fleet.v1 import fleet_pb2
 from kowa.v2 import adapter_pb2, instance_pb2, kompute_pb2, storage_pool_pb2, subnet_pb2, vnet_pb2, volume_pb2, zone_pb2
 
+_POWER_WORDS = {
+    instance_pb2.POWER_UNSPECIFIED: "running",  # the default
+    instance_pb2.POWER_RUNNING: "running",
+    instance_pb2.POWER_STOPPED: "stopped",
+    instance_pb2.POWER_SUSPENDED: "suspended",
+}
+
 
 class Instance(Resource, table=True):
     project_id: str = Field(foreign_key="project.id", index=True)
@@ -65,15 +72,21 @@ class Instances(Kind[instance_pb2.Instance], table=Instance):
                 message = f"host {host.name} can't hold the growth: it {reason}"
                 raise Refusal("NO_HOST", message, details={host.name: reason})
 
-    def after_report(self, tx: Transaction, resource: instance_pb2.Instance) -> None:
+    def why_not_as_wanted(self, resource: instance_pb2.Instance) -> str:
+        """Compares the power states, unless its guest has switched it off: then the wanted one follows."""
+        seen = resource.status.power
+        if seen in (instance_pb2.POWER_UNSPECIFIED, resource.power) or _is_off_by_guest(resource):
+            return ""
+        wanted, found = (_POWER_WORDS[power] for power in (resource.power, seen))
+        return f"it is wanted {wanted} and its agent sees it {found}; start or stop it to have the agent try again"
+
+    def after_report(self, tx: Transaction, resource: instance_pb2.Instance, *, applied: bool) -> None:
         """Stops an instance that was shut down by its guest."""
-        is_off = any(condition.type == "GuestPoweredOff" for condition in resource.meta.conditions)
-        is_current = resource.meta.observed_generation >= resource.meta.generation
         is_unmarked = not resource.meta.HasField("delete_time")
-        if is_off and is_current and is_unmarked and resource.power != instance_pb2.POWER_STOPPED:
+        if applied and is_unmarked and _is_off_by_guest(resource) and resource.power != instance_pb2.POWER_STOPPED:
             cause = Cause("StopInstance", "guest", "it was shut down from inside")
             self.carry_out(tx, cause, "stop", resource.meta.id)
-        super().after_report(tx, resource)
+        super().after_report(tx, resource, applied=applied)
 
     @changes_state
     def start(self, tx: Transaction, resource: instance_pb2.Instance, request: object) -> None:
@@ -131,6 +144,10 @@ class Instances(Kind[instance_pb2.Instance], table=Instance):
         console = self.platform.consoles.find_own(call.cause.caller, request.id, request.session)
         console.resize(request.rows, request.columns)
         return Empty()
+
+
+def _is_off_by_guest(resource: instance_pb2.Instance) -> bool:
+    return resource.status.guest_powered_off and resource.status.power == instance_pb2.POWER_STOPPED
 
 
 def region_of(tx: Transaction, resource: instance_pb2.Instance | kompute_pb2.Kompute) -> str:

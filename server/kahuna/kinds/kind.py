@@ -11,6 +11,7 @@ from typing import Any, Generic, NamedTuple, TypeVar, cast
 from google.protobuf.message import Message
 from sqlmodel import select
 
+from kahuna.domain import lifecycle
 from kahuna.domain.changes import apply_mask, check_immutable, clear_output_only, fields_of_mask, new_references
 from kahuna.domain.errors import Refusal, invalid, not_found, on_field, quoted
 from kahuna.domain.reach import AGENT
@@ -26,7 +27,7 @@ from kahuna.store.database import Store
 from kahuna.store.resource import CONTRACT, TABLES, Lock, Resource, column_values, copy_of, meta, own_columns
 from kahuna.store.transaction import StaleRead, Transaction, references_to
 from kowa import contract
-from kowa.v2 import meta_pb2, operation_pb2
+from kowa.v2 import operation_pb2
 
 M = TypeVar("M", bound=Message)
 Kinds = Mapping[str, "Kind[Any]"]
@@ -104,8 +105,12 @@ class Kind(Generic[M]):
     def before_delete(self, tx: Transaction, resource: M) -> None:
         """Refuses to mark a resource for deletion that is still needed."""
 
-    def after_report(self, tx: Transaction, resource: M) -> None:
-        """Makes the changes that follow from an agent's report."""
+    def why_not_as_wanted(self, resource: M) -> str:
+        """Why a resource that its agent calls applied is not as wanted by its observed state; empty if it is."""
+        return ""
+
+    def after_report(self, tx: Transaction, resource: M, *, applied: bool) -> None:
+        """Makes the changes that follow from an agent's report; `applied`: its current generation, with its status."""
         whole = self.whole(tx, resource)
         if whole is not None:
             self.kinds[self.table.part_of].after_part_report(tx, meta(whole).id)
@@ -191,7 +196,10 @@ class Kind(Generic[M]):
     # Verbs.
 
     def carry_out(self, tx: Transaction, cause: Cause, verb: str, id_: str, request: Any = None) -> Outcome[M]:
-        """Carries out a verb, or has its agent do so. A new state makes an agent that had given up try again."""
+        """Carries out a verb, or has its agent do so.
+
+        A state makes an agent that has given up try again, and one whose resource is no longer as wanted.
+        """
         method = self.verb(verb)
         before = self._visible(tx, cause, id_, unmarked=form_of(method) is not Form.STATE_WHEN_DELETING)
         if form_of(method) is Form.COMMAND:
@@ -200,7 +208,7 @@ class Kind(Generic[M]):
         if request is not None:
             self._lock_references(tx, cause, request)
         method(tx, after, request)
-        return self._put(tx, cause, before, after, retry=meta(before).state == meta_pb2.STATE_ERROR)
+        return self._put(tx, cause, before, after, retry=lifecycle.has_fallen_behind(meta(before)))
 
     def verb(self, name: str) -> Callable[..., Any]:
         """Returns the method of a verb, named as in the contract (`plan-crush`). Raises AssertionError without one."""

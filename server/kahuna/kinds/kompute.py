@@ -111,10 +111,12 @@ class Komputes(Kind[kompute_pb2.Kompute], table=Kompute):
         """Stores the status derived from a kompute's parts: READY when all are, ERROR when one has been given up."""
         head, parts = kompute.meta, list(self._parts(tx, kompute.meta.id))
         phases = {lifecycle.phase(meta(part).generation, meta(part)) for part in parts}
-        if operation_pb2.PHASE_FAILED in phases or phases == {operation_pb2.PHASE_DONE}:
+        ready = phases == {operation_pb2.PHASE_DONE}
+        if operation_pb2.PHASE_FAILED in phases or ready:
             head.observed_generation = head.generation
         failed = any(meta(part).state == meta_pb2.STATE_ERROR for part in parts)
-        head.state = meta_pb2.STATE_ERROR if failed else meta_pb2.STATE_UNSPECIFIED
+        state = meta_pb2.STATE_UNSPECIFIED if ready else meta_pb2.STATE_PENDING
+        head.state = meta_pb2.STATE_ERROR if failed else state
         del head.conditions[:]
         kompute.ClearField("status")
         addresses = {meta(part).id: part.address for part in parts if isinstance(part, adapter_pb2.Adapter)}

@@ -169,7 +169,7 @@ def status_of(message: Message) -> bytes:
     source, target = meta(message), meta(kept)
     target.observed_generation = source.observed_generation
     target.conditions.extend(source.conditions)
-    if source.state == meta_pb2.STATE_ERROR:
+    if source.state in (meta_pb2.STATE_ERROR, meta_pb2.STATE_PENDING):
         target.state = source.state
     if "status" in kept.DESCRIPTOR.fields_by_name:
         kept.status.CopyFrom(message.status)  # type: ignore[attr-defined]
