@@ -153,7 +153,7 @@ def run_agents(endpoint: str, folder: Path, secrets: Sequence[str]) -> None:
         token = folder / f"token-{number}"
         token.write_text(secret)
         state = folder / f"agent-{number}"
-        agents.append(AgentSettings(server=endpoint, ca=folder / "ca.pem", token=token, state=state))
+        agents.append(AgentSettings(servers=(endpoint,), ca=folder / "ca.pem", token=token, state=state))
 
     async def run() -> None:
         running = (Agent(PassiveWorker(), settings).run() for settings in agents)

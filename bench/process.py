@@ -48,7 +48,7 @@ def kiwi(server: Server) -> Iterator[int]:
         (server.folder / "token").write_text(token.secret)
         config = server.folder / "kiwi.toml"
         config.write_text(
-            f'server = "{server.fleet}"\nca = "{server.ca}"\ntoken = "{server.folder / "token"}"\n'
+            f'servers = ["{server.fleet}"]\nca = "{server.ca}"\ntoken = "{server.folder / "token"}"\n'
             f'state = "{server.folder / "kiwi"}"\n'
         )
         agents = client.of(agent_pb2.Agent)

@@ -212,7 +212,7 @@ class ControlPlane:
 
         async def run() -> None:
             ca = self.folder / "ca.pem"
-            settings = AgentSettings(server=self.fleet_endpoint, ca=ca, token=token, state=self.folder / state)
+            settings = AgentSettings(servers=(self.fleet_endpoint,), ca=ca, token=token, state=self.folder / state)
             await Agent(worker, settings).run()
 
         task = self.loop.start(run())

@@ -94,7 +94,7 @@ def write_configuration(layout: Layout, accelerator: str) -> None:
         'names = ["localhost", "127.0.0.1"]\n'
     )
     (layout.root / "kaktus.toml").write_text(
-        f'server = "localhost:{slot.fleet}"\n'
+        f'servers = ["localhost:{slot.fleet}"]\n'
         f'ca = "{layout.ca}"\n'
         f'token = "{layout.agent_token}"\n'
         f'state = "{layout.kaktus / "state"}"\n'

@@ -48,8 +48,15 @@ Handler: TypeAlias = "grpc.RpcMethodHandler[Any, Any]"
 class AccessInterceptor(grpc.aio.ServerInterceptor):
     """Denies by default: a method can be called only with the role that its option in the contract requires."""
 
-    def __init__(self, identities: Identities, methods: Mapping[str, options_pb2.Access]) -> None:
+    def __init__(
+        self,
+        identities: Identities,
+        methods: Mapping[str, options_pb2.Access],
+        refuse: "Callable[[str, Refusal], Handler] | None" = None,
+    ) -> None:
+        """`refuse` returns the handler of a method's refused call; default: it ends with the refusal's status."""
         self._identities = identities
+        self._refuse = refuse or _refused
         self._methods = {**GRPC_METHODS, **methods}
 
     async def intercept_service(
@@ -67,16 +74,18 @@ class AccessInterceptor(grpc.aio.ServerInterceptor):
                 if identity is ANONYMOUS:
                     raise Refusal("UNAUTHENTICATED", "no key was sent; send `authorization: Bearer <key>`")
                 raise Refusal("PERMISSION_DENIED", f"{identity.subject} may not call {handler_call_details.method}")
-        except Refusal as error:
-            refusal = error
-
-            async def refuse(_: Any, __: Context) -> None:
-                raise refusal
-
-            return stream_handler(refuse)
+        except Refusal as refusal:
+            return self._refuse(handler_call_details.method, refusal)
         reason = CONTROLS.sub(" ", unquote(metadata.get("kowabunga-reason", "")))
         CALLER.set(Caller(identity, reason[:MAX_REASON_CHARS]))
         return await continuation(handler_call_details)
+
+
+def _refused(_: str, refusal: Refusal) -> Handler:
+    async def refuse(_: Any, __: Context) -> None:
+        raise refusal
+
+    return stream_handler(refuse)
 
 
 async def abort(context: Context, refusal: Refusal) -> None:
@@ -124,8 +133,11 @@ def _truncated(text: str, budget: int) -> str:
     return text
 
 
-def stream_handler(serve: Callable[[Any, Any], Awaitable[None]], read: Callable[[bytes], Any] | None = None) -> Handler:
-    """Returns a bidirectional stream handler, which fits every method. A Refusal that `serve` raises ends the call."""
+def stream_handler(serve: Callable[[Any, Any], Awaitable[None]]) -> Handler:
+    """Returns a bidirectional stream handler, which fits every method and reads bytes.
+
+    A Refusal that `serve` raises ends the call.
+    """
 
     async def serve_or_refuse(requests: Any, context: Context) -> None:
         try:
@@ -133,4 +145,4 @@ def stream_handler(serve: Callable[[Any, Any], Awaitable[None]], read: Callable[
         except Refusal as refusal:
             await abort(context, refusal)
 
-    return grpc.stream_stream_rpc_method_handler(serve_or_refuse, read, SERIALIZE)
+    return grpc.stream_stream_rpc_method_handler(serve_or_refuse, None, SERIALIZE)

@@ -3,6 +3,7 @@
 import asyncio
 import itertools
 import random
+import resource
 
 import grpc
 import structlog
@@ -17,7 +18,7 @@ from kahuna.access import AccessInterceptor
 from kahuna.api.server import ApiHandler
 from kahuna.fleet.fleet import Fleet
 from kahuna.fleet.reports import Reports
-from kahuna.fleet.service import ACCESS, FleetService
+from kahuna.fleet.service import ACCESS, MAX_CALLS, FleetService, refuser
 from kahuna.fleet.session import MAX_MESSAGE_BYTES
 from kahuna.kinds import command, deletion, tracking
 from kahuna.kinds.console import Consoles
@@ -42,14 +43,18 @@ REVISION = Gauge("kahuna_revision", "The revision of the view.")
 SHUTDOWN_GRACE_S = 2  # for calls under way to end when Kahuna stops
 MINUTE_S, HOUR_S = 60, 3600
 HOUSEKEEPING_INTERVAL_S = 10
+LARGEST_REQUEST_BYTES = 4 << 20  # to the API
 KEEPALIVE = (
     ("grpc.keepalive_time_ms", 20_000),
     ("grpc.keepalive_timeout_ms", 10_000),
     ("grpc.keepalive_permit_without_calls", 1),
     ("grpc.http2.min_ping_interval_without_data_ms", 10_000),
-    ("grpc.max_receive_message_length", MAX_MESSAGE_BYTES),
     ("grpc.so_reuseport", 0),
+    # For TCP, TLS and HTTP/2 together: a connection that stays silent is closed.
+    ("grpc.server_handshake_timeout_ms", 10_000),
 )
+REQUESTS = (("grpc.max_receive_message_length", LARGEST_REQUEST_BYTES),)
+MESSAGES = (("grpc.max_receive_message_length", MAX_MESSAGE_BYTES), ("grpc.max_concurrent_streams", MAX_CALLS))
 # A connected agent always has a stream open, so a connection without one is closed.
 IDLE = (("grpc.max_connection_idle_ms", 60_000),)
 
@@ -83,7 +88,7 @@ class Kahuna:
         files = certificates.ensure(self.settings.state, self.settings.names)
         credentials = grpc.ssl_server_credentials([(files.key.read_bytes(), files.certificate.read_bytes())])
         access = AccessInterceptor(identities, {path: method.access for path, method in CONTRACT.methods.items()})
-        api = grpc.aio.server(interceptors=[access], options=KEEPALIVE)
+        api = grpc.aio.server(interceptors=[access], options=KEEPALIVE + REQUESTS)
         api.add_generic_rpc_handlers((ApiHandler(kinds.values(), self.store.view),))
         health = HealthServicer()
         health_pb2_grpc.add_HealthServicer_to_server(health, api)
@@ -92,7 +97,8 @@ class Kahuna:
         if self.settings.api_tls:
             _listen(api, self.settings.api_tls, credentials)
 
-        streams = grpc.aio.server(interceptors=[AccessInterceptor(identities, ACCESS)], options=KEEPALIVE + IDLE)
+        access = AccessInterceptor(identities, ACCESS, refuser())
+        streams = grpc.aio.server(interceptors=[access], options=KEEPALIVE + MESSAGES + IDLE)
         streams.add_generic_rpc_handlers((FleetService(fleet, reports, consoles).handler(),))
         self.fleet_port = _listen(streams, self.settings.fleet, credentials)
         for server in (api, streams):
@@ -107,7 +113,8 @@ class Kahuna:
         log.info("kahuna.serving", api=self.settings.api, fleet=self.settings.fleet, revision=self.store.view.revision)
 
     async def stop(self) -> None:
-        """Waits for calls under way, then closes the database."""
+        """Ends the agents' sessions, waits for calls under way, then closes the database."""
+        await self.fleet.stop()
         await asyncio.gather(*(server.stop(SHUTDOWN_GRACE_S) for server in self._servers))
         await self._tasks.close()
         await self.store.close()
@@ -131,6 +138,10 @@ class Kahuna:
 
 def run(settings: Settings) -> None:
     """Serves until SIGTERM or SIGINT."""
+
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft < hard:  # each connection is an open file
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
     async def serve() -> None:
         kahuna, stop = Kahuna(settings), asyncio.Event()

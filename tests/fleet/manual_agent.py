@@ -1,6 +1,7 @@
 """An agent played by hand: the test writes every message of its stream."""
 
 import asyncio
+import contextlib
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -33,10 +34,13 @@ class Call:
         self._channel, self._call = self._loop.run(dial())
 
     def status(self) -> tuple[str, str]:
-        """The status code and message with which the call ends."""
+        """The status code and message with which the call ends; messages before it are skipped."""
 
         async def end() -> tuple[str, str]:
             async with asyncio.timeout(ANSWER_TIMEOUT_S):
+                with contextlib.suppress(grpc.aio.AioRpcError):
+                    while await self._call.read() is not grpc.aio.EOF:
+                        pass
                 return (await self._call.code()).name, await self._call.details()
 
         return self._loop.run(end())
@@ -50,18 +54,27 @@ class AgentStream(Call):
     """A session whose messages the test writes."""
 
     def __init__(self, cloud: ControlPlane, secret: str, *, ca: Path | None = None) -> None:
-        send, receive = fleet_pb2.ConnectRequest.SerializeToString, fleet_pb2.ConnectResponse.FromString
-        super().__init__(cloud, secret, CONNECT, send, receive, ca)
+        super().__init__(cloud, secret, CONNECT, None, fleet_pb2.ConnectResponse.FromString, ca)
 
     def send(self, **message: Any) -> None:
         """Sends one message, e.g. `hello=...`."""
-        self._loop.run(self._call.write(fleet_pb2.ConnectRequest(**message)))
+        self.send_bytes(fleet_pb2.ConnectRequest(**message).SerializeToString())
+
+    def send_bytes(self, data: bytes) -> None:
+        """Sends bytes, also such as are not a message."""
+        self._loop.run(self._call.write(data))
 
     def receive(self) -> fleet_pb2.ConnectResponse:
         """The next message. Raises AssertionError when the call ends instead."""
         response = self._loop.run(asyncio.wait_for(self._call.read(), ANSWER_TIMEOUT_S))
         assert isinstance(response, fleet_pb2.ConnectResponse), self.status()
         return response
+
+    def goodbye(self) -> fleet_pb2.Goodbye:
+        """The goodbye with which Kahuna ends the session; other messages before it are skipped."""
+        while (response := self.receive()).WhichOneof("message") != "goodbye":
+            pass
+        return response.goodbye
 
     def receives_nothing(self) -> bool:
         """Whether no message comes for a while; the stream can't be read afterwards."""
@@ -74,10 +87,10 @@ class AgentStream(Call):
         return self._loop.run(listen())
 
     def sign_in(
-        self, *, incarnation: str = "", holdings: Iterable[fleet_pb2.Holding] = (), protocol: int = 1
+        self, *, incarnation: str = "", holdings: Iterable[fleet_pb2.Holding] = (), protocol: int = 1, process: str = ""
     ) -> fleet_pb2.Welcome:
         """Sends the hello and the holdings."""
-        self.send(hello=fleet_pb2.Hello(protocol=protocol, version="by hand", incarnation=incarnation))
+        self.send(hello=fleet_pb2.Hello(protocol=protocol, version="by hand", incarnation=incarnation, process=process))
         welcome = self.receive().welcome
         self.send(holdings=fleet_pb2.Holdings(holdings=holdings, last=True))
         return welcome

@@ -62,6 +62,7 @@ class ManualKahuna:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
+        self.more_servers: tuple[str, ...] = ()  # that agents dial before this one
         self.loop = Loop()
         self._sessions: queue.Queue[Session] = queue.Queue()
         self._agents: list[asyncio.Task[None]] = []
@@ -86,6 +87,11 @@ class ManualKahuna:
         self._sessions.put(session)
         await session.over.wait()
 
+    @property
+    def address(self) -> str:
+        """The address that agents dial."""
+        return f"localhost:{self.port}"
+
     def session(self) -> Session:
         """The session of an agent's next call."""
         return self._sessions.get(timeout=ANSWER_TIMEOUT_S)
@@ -96,8 +102,8 @@ class ManualKahuna:
         token.write_text("token")
 
         async def run() -> None:
-            server, ca = f"localhost:{self.port}", self.folder / "ca.pem"
-            settings = AgentSettings(server=server, ca=ca, token=token, state=self.folder / "agent")
+            servers, ca = (*self.more_servers, self.address), self.folder / "ca.pem"
+            settings = AgentSettings(servers=servers, ca=ca, token=token, state=self.folder / "agent")
             await Agent(worker, settings).run()
 
         self._agents.append(self.loop.start(run()))

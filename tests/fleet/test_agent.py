@@ -246,7 +246,7 @@ def test_two_agents_cannot_use_one_state_folder(tmp_path: Path) -> None:
     with lock_state(tmp_path / "state"):
         child = subprocess.Popen(["sleep", "60"], close_fds=False)
         with pytest.raises(SystemExit, match=r"another agent uses .*state; stop it first"):
-            serve(FakeWorker(), AgentSettings(server="", ca=nothing, token=nothing, state=tmp_path / "state"))
+            serve(FakeWorker(), AgentSettings(servers=(), ca=nothing, token=nothing, state=tmp_path / "state"))
     try:
         with lock_state(tmp_path / "state"):
             """A child process that a dead agent left behind does not hold the lock."""

@@ -17,7 +17,7 @@ from tests.fleet.manual_kahuna import vnet
 
 VNET = vnet(1)
 HELD = {VNET.id: VNET}
-DONE, FAILED, UNKNOWN = fleet_pb2.ENDING_DONE, fleet_pb2.ENDING_FAILED, fleet_pb2.ENDING_UNKNOWN
+DONE, REFUSED, UNKNOWN = fleet_pb2.ENDING_DONE, fleet_pb2.ENDING_REFUSED, fleet_pb2.ENDING_UNKNOWN
 EXPIRED = fleet_pb2.ENDING_EXPIRED
 
 
@@ -82,12 +82,12 @@ def test_commands_are_refused_while_they_cannot_be_journaled(tmp_path: Path) -> 
         journal = Journal(tmp_path)
         commands = Commands(host, journal)
         result = answer(commands, "1")
-        assert (result.id, result.ending) == ("1", FAILED)
+        assert (result.id, result.ending) == ("1", REFUSED)
         assert "the agent can't keep its journal of commands" in result.message
     assert answer(commands, "2").ending == DONE
     with full_disk():
         result = answer(commands, "3")
-        assert result.ending == FAILED
+        assert result.ending == REFUSED
         assert "the agent can't keep its journal of commands" in result.message
         assert answer(commands, "2").ending == DONE
     assert host.acts == 1

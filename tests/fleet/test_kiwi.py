@@ -105,7 +105,7 @@ def config(site: Site, tmp_path: Path) -> Path:
     site.client.of(kiwi_pb2.Kiwi).begin_create(node)
     (tmp_path / "token").write_text(secret + "\n")
     (tmp_path / "kiwi.toml").write_text(
-        f"server = '{site.cloud.fleet_endpoint}'\nca = '{tmp_path / 'ca.pem'}'\n"
+        f"servers = ['{site.cloud.fleet_endpoint}']\nca = '{tmp_path / 'ca.pem'}'\n"
         f"token = '{tmp_path / 'token'}'\nstate = '{tmp_path / 'kiwi'}'\n"
     )
     return tmp_path / "kiwi.toml"

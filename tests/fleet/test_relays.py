@@ -10,7 +10,7 @@ import pytest
 
 from kahuna.fleet import service
 from kahuna.fleet.session import MAX_OUTBOUND
-from kahuna.kinds.console import MAX_OUTPUT_BYTES
+from kahuna.kinds.console import MAX_CHUNK_BYTES, MAX_OUTPUT_BYTES
 from kowa.fleet.v1 import fleet_pb2
 from kowa.runtime.console import RELAY
 from tests.control_plane import ControlPlane
@@ -124,6 +124,38 @@ def test_an_invalid_message_ends_the_viewers_console(site: Site, dial: Dial, ope
     _, viewer, relay = open_console(site, dial, open_relay)
     relay.send_bytes(b"\xff\xff\xff")
     until(viewer.has_ended, what="the end of the console")
+    assert relay.status() == ("INVALID_ARGUMENT", "the agent sent 3 bytes that are no RelayRequest")
+
+
+def test_output_beside_the_ticket_is_shown(site: Site, dial: Dial, open_relay: OpenRelay) -> None:
+    web = site.running_on_lost_host()
+    stream = dial(site.secret)
+    stream.sign_in()
+    stream.ack(stream.batch())
+    viewer = Viewer(site.cloud.settings.api, site.cloud.key, web.meta.id)
+    open_relay().send(ticket=stream.receive().console.ticket, data=b"login: ")
+    viewer.until(b"login: ")
+    viewer.leave()
+
+
+def test_an_agent_has_a_bounded_number_of_calls_open(
+    site: Site, dial: Dial, open_relay: OpenRelay, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(service, "MAX_CALLS", 1)
+    stream = dial(site.secret)
+    stream.sign_in()
+    assert open_relay().status() == ("UNAVAILABLE", "the agent has 1 calls open, 1 at most; end some of them")
+    _, other = site.cloud.add_agent("agent-2")
+    assert dial(other).sign_in().epoch == 1
+
+
+def test_a_piece_of_output_above_the_limit_ends_the_console(site: Site, dial: Dial, open_relay: OpenRelay) -> None:
+    _, viewer, relay = open_console(site, dial, open_relay)
+    relay.send(data=bytes(MAX_CHUNK_BYTES))
+    until(lambda: len(viewer.output) == len(b"login: ") + MAX_CHUNK_BYTES, what="the largest piece")
+    relay.send(data=bytes(MAX_CHUNK_BYTES + 1))
+    until(viewer.has_ended, what="the end of the console")
+    assert viewer.error.startswith("its host sends more than it may")
 
 
 def test_output_above_the_size_limit_ends_the_console_and_is_dropped(

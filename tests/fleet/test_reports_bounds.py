@@ -231,7 +231,7 @@ def test_an_agent_that_holds_more_than_any_slice_is_refused(
         holdings=[fleet_pb2.Holding(id=id_, generation=1) for id_ in holdings],
     )
     code, details = stream.status()
-    assert code == "ABORTED"
+    assert code == "INVALID_ARGUMENT"
     assert message in details
 
 

@@ -10,4 +10,4 @@ NOWHERE = Path("/nowhere")
 
 def settings_of(pools: Path, instances: Path, **others: Any) -> Settings:
     """Settings with these folders; all else that plans and steps don't depend on leads nowhere."""
-    return Settings(server="", ca=NOWHERE, token=NOWHERE, state=NOWHERE, pools=pools, machines=instances, **others)
+    return Settings(servers=(), ca=NOWHERE, token=NOWHERE, state=NOWHERE, pools=pools, machines=instances, **others)

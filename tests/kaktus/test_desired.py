@@ -20,7 +20,7 @@ from .slices import Slice, id_of, slice_with_network
 
 
 def worker(tmp_path: Path) -> KaktusWorker:
-    settings = Settings(server="kahuna:1", ca=tmp_path, token=tmp_path, state=tmp_path, pools=tmp_path)
+    settings = Settings(servers=("kahuna:1",), ca=tmp_path, token=tmp_path, state=tmp_path, pools=tmp_path)
     return KaktusWorker(settings)
 
 

@@ -13,7 +13,7 @@ from agent_kaktus.storage.source import Sources
 from .hosts import REPOSITORY
 
 FILE = """
-server = "kahuna:8443"
+servers = ["kahuna:8443"]
 ca = "/etc/kaktus/ca.pem"
 token = "/etc/kaktus/token"
 state = "/var/lib/kaktus"
@@ -44,9 +44,9 @@ def test_settings_are_read_from_a_file(config: Path) -> None:
 
 def test_the_environment_overrides_the_file(config: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("KAKTUS_ACCELERATOR", "qemu")
-    monkeypatch.setenv("KAKTUS_SERVER", "other:8443")
+    monkeypatch.setenv("KAKTUS_SERVERS", '["other:8443", "third:8443"]')
     settings = Settings.load(config)
-    assert (settings.server, settings.accelerator) == ("other:8443", "qemu")
+    assert (settings.servers, settings.accelerator) == (("other:8443", "third:8443"), "qemu")
 
 
 def test_an_unknown_setting_is_refused_by_name(config: Path) -> None:

@@ -33,4 +33,4 @@ def settings(base: Path) -> Settings:
     state = base / "state"
     state.mkdir()
     uri = f"qemu+unix:///system?socket={base}/none"
-    return Settings(server="", ca=base, token=base, state=state, pools=base / "pools", libvirt_uri=uri)
+    return Settings(servers=(), ca=base, token=base, state=state, pools=base / "pools", libvirt_uri=uri)

@@ -157,7 +157,7 @@ class Stack:
     def _agent_toml(self) -> Path:
         return self._toml(
             "agent",
-            server=self.fleet,
+            servers=[self.fleet],
             ca=str(self.folder / "kahuna" / "ca.pem"),
             token=str(self.folder / "token"),
             state=str(self.host.state),

@@ -12,11 +12,12 @@ import uvloop
 
 from kowa.backoff import Backoff
 from kowa.fleet.v1 import fleet_pb2
+from kowa.runtime.addresses import Addresses
 from kowa.runtime.commands import Commands, Journal
 from kowa.runtime.feed import Worker
 from kowa.runtime.outbox import Outbox
 from kowa.runtime.program import configure_logs, on_stop_signal
-from kowa.runtime.session import Session
+from kowa.runtime.session import Goodbye, Session
 from kowa.runtime.settings import VERSION, AgentSettings
 from kowa.runtime.state import lock_state
 from kowa.runtime.store import Holdings
@@ -25,6 +26,8 @@ log = structlog.get_logger()
 
 FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.2, 15.0  # before connecting again
 STEADY_SESSION_S = 10.0  # a session that lasted longer resets the back-off
+LONGEST_RETRY_AFTER_S = 600.0  # Kahuna may ask for a longer pause; an agent never waits longer
+RETRY_JITTER = 1.25  # up to so many times the pause that Kahuna asks for, so that many don't come back at once
 KEEPALIVE = (
     ("grpc.keepalive_time_ms", 20_000),
     ("grpc.keepalive_timeout_ms", 10_000),
@@ -35,6 +38,7 @@ KEEPALIVE = (
     # gRPC uses this as the timeout of TCP, TLS and HTTP/2 together. Each session is one attempt: the pauses are ours.
     ("grpc.min_reconnect_backoff_ms", 10_000),
 )
+_FAREWELLS = frozenset(fleet_pb2.Farewell.values())
 
 
 class Agent:
@@ -55,6 +59,7 @@ class Agent:
         self._journal = Journal(settings.state)
         self._commands = Commands(worker, self._journal)
         self._outbox = Outbox()
+        self._addresses = Addresses(settings.servers, settings.state, clock)
         self._changed = asyncio.Event()
         self._changed.set()
 
@@ -90,13 +95,18 @@ class Agent:
     async def _stay_connected(self) -> None:
         backoff = Backoff(FIRST_PAUSE_S, LONGEST_PAUSE_S, self._uniform)
         while True:
-            started = self._clock()
+            started, goodbye = self._clock(), fleet_pb2.Goodbye()
+            address = self._addresses.current
             try:
                 async with self._channel() as channel:
                     parts = self._worker, self._holdings, self._outbox, self._commands, self._holdings_changed
-                    await Session(channel, *parts).run()
+                    await Session(channel, *parts, welcomed=self._addresses.is_good).run()
+            except Goodbye as ended:
+                goodbye = ended.message
+                code = fleet_pb2.Farewell.Name(goodbye.farewell) if goodbye.farewell in _FAREWELLS else goodbye.farewell
+                log.warning("session.ended", server=address, code=code, reason=goodbye.message)
             except grpc.aio.AioRpcError as error:
-                log.warning("session.ended", code=error.code().name, reason=error.details())
+                log.warning("session.ended", server=address, code=error.code().name, reason=error.details())
             except (TimeoutError, OSError) as error:
                 log.warning("session.ended", reason=str(error) or type(error).__name__)
             except Exception:
@@ -104,21 +114,23 @@ class Agent:
                 log.exception("session.failed")
             if self._clock() - started > STEADY_SESSION_S:
                 backoff.reset()
-            await asyncio.sleep(backoff.next_pause())
+            retry_after_s = min(goodbye.retry_after.ToMilliseconds() / 1000, LONGEST_RETRY_AFTER_S)
+            asked_s = self._addresses.next(retry_after_s, goodbye.address) * self._uniform(1.0, RETRY_JITTER)
+            await asyncio.sleep(max(asked_s, backoff.next_pause()))
 
     def _channel(self) -> grpc.aio.Channel:
         """Opens a channel for one session, so that the next session uses a new token or CA."""
         token = grpc.access_token_call_credentials(self._settings.token.read_text().strip())
         tls = grpc.ssl_channel_credentials(self._settings.ca.read_bytes())
         credentials = grpc.composite_channel_credentials(tls, token)
-        return grpc.aio.secure_channel(self._settings.server, credentials, options=KEEPALIVE)
+        return grpc.aio.secure_channel(self._addresses.current, credentials, options=KEEPALIVE)
 
 
 def serve(worker: Worker, settings: AgentSettings) -> None:
     """Runs an agent until a signal stops it, as the only one with its state directory."""
     with lock_state(settings.state):
         configure_logs()
-        log.info("agent.started", agent=settings.agent, version=VERSION, server=settings.server)
+        log.info("agent.started", agent=settings.agent, version=VERSION, servers=settings.servers)
         uvloop.run(_serve(worker, settings))
         log.info("agent.stopped", agent=settings.agent)
 

@@ -95,14 +95,14 @@ class Commands:
         try:
             result = self._journal.recall(command.id) if command.recall else self._journal.find(command.id)
         except OSError as error:
-            ending = fleet_pb2.ENDING_UNKNOWN if command.recall else fleet_pb2.ENDING_FAILED
+            ending = fleet_pb2.ENDING_UNKNOWN if command.recall else fleet_pb2.ENDING_REFUSED
             return _result(command, ending, str(error))
         if result is not None:
             return result
         if command.time_to_live.ToNanoseconds() <= 0 or command.epoch != epoch:
             return _result(command, fleet_pb2.ENDING_EXPIRED)
         if command.target not in objects or objects[command.target].generation < command.generation:
-            return _result(command, fleet_pb2.ENDING_FAILED, "the agent does not hold what the command is about")
+            return _result(command, fleet_pb2.ENDING_REFUSED, "the agent does not hold what the command is about")
         task = asyncio.create_task(self._carry_out(command))
         self._running[command.id] = task
         task.add_done_callback(lambda _: self._running.pop(command.id, None))
@@ -113,13 +113,13 @@ class Commands:
             self._journal.start(command.id)
         except OSError as error:
             log.warning("command.refused", id=command.id, reason=str(error))
-            return _result(command, fleet_pb2.ENDING_FAILED, str(error))
+            return _result(command, fleet_pb2.ENDING_REFUSED, str(error))
         crash_point("agent.command.started")
         try:
             await self._worker.act(command)
             result = _result(command, fleet_pb2.ENDING_DONE)
         except Refused as refused:
-            result = _result(command, fleet_pb2.ENDING_FAILED, str(refused))
+            result = _result(command, fleet_pb2.ENDING_REFUSED, str(refused))
         except Exception as error:
             # Error boundary: whatever goes wrong, the command gets a result.
             log.error("command.failed", id=command.id, exc_info=error)

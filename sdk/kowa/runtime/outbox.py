@@ -6,7 +6,7 @@ from itertools import islice
 
 from kowa.fleet.v1 import fleet_pb2
 
-MAX_REPORTS, MAX_BYTES = 500, 1 << 20  # of one message
+MAX_REPORTS, MAX_BYTES = 500, 512 << 10  # of one message, below what Kahuna takes
 
 
 class Outbox:
@@ -18,7 +18,13 @@ class Outbox:
         self._woken = asyncio.Event()
 
     def put(self, report: fleet_pb2.Report) -> None:
-        """Adds a report, replacing the last one of the same object."""
+        """Adds a report, replacing the last one of the same object. One that fits no message tells only that."""
+        if (size := report.ByteSize()) > MAX_BYTES:
+            message = f"its state has {size} bytes, and {MAX_BYTES} at most can be reported"
+            failed = fleet_pb2.OUTCOME_FAILED
+            short = fleet_pb2.Report(id=report.id, observed_generation=report.observed_generation, outcome=failed)
+            short.resource.type_url, short.message = report.resource.type_url, message
+            report = short
         if self._latest.get(report.id) == report:
             return
         self._latest[report.id] = report

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import uuid
 from collections.abc import Callable, Mapping
 from typing import Any, TypeAlias
 
@@ -24,8 +25,17 @@ PROTOCOL = 1
 CONNECT = "/kowa.fleet.v1.FleetService/Connect"
 HOLDINGS_PER_MESSAGE = 1000  # fewer than Kahuna takes in one message
 WELCOME_TIMEOUT_S = 10
-HEARTBEAT_INTERVAL_S = 10.0  # without a report; Kahuna calls an agent STALE after 20 s of silence
+HEARTBEAT_INTERVAL_S = 10.0  # without a report, and less if Kahuna asks for it
+PROCESS = str(uuid.uuid4())  # tells this program from another one with the same token
 Call: TypeAlias = "grpc.aio.StreamStreamCall[fleet_pb2.ConnectRequest, fleet_pb2.ConnectResponse]"
+
+
+class Goodbye(Exception):
+    """Kahuna's last message of a session."""
+
+    def __init__(self, message: fleet_pb2.Goodbye) -> None:
+        super().__init__(message.message)
+        self.message = message
 
 
 class Session:
@@ -39,11 +49,13 @@ class Session:
         outbox: Outbox,
         commands: Commands,
         changed: Callable[[], None],
+        welcomed: Callable[[], None] = lambda: None,
     ) -> None:
-        """`changed` is called after the holdings have changed."""
+        """`changed` is called after the holdings have changed, `welcomed` when Kahuna has taken this agent in."""
         self._channel, self._worker, self._holdings = channel, worker, holdings
-        self._outbox, self._commands, self._changed = outbox, commands, changed
+        self._outbox, self._commands, self._changed, self._welcomed = outbox, commands, changed, welcomed
         self._background = Tasks()
+        self._goodbye: Goodbye | None = None
         self._write_lock = asyncio.Lock()
         connect: Any = channel.stream_stream(
             CONNECT, fleet_pb2.ConnectRequest.SerializeToString, fleet_pb2.ConnectResponse.FromString
@@ -51,25 +63,34 @@ class Session:
         self._call: Call = connect()
 
     async def run(self) -> None:
-        """Runs the session until it ends. Raises grpc.aio.AioRpcError with the reason."""
+        """Runs the session until it ends. Raises Goodbye, or grpc.aio.AioRpcError with the reason."""
         try:
             welcome = await self._sign_in()
+            self._welcomed()
             if welcome.incarnation != self._holdings.incarnation:
                 self._holdings.start_incarnation(welcome.incarnation)
                 self._changed()
             await self._list_holdings()
             log.info("session.opened", epoch=welcome.epoch, kind=welcome.kind or "unbound")
             self._outbox.restart()
-            await first_done(self._receive(welcome.epoch), self._send_reports())
+            heartbeat_s = welcome.heartbeat.ToMilliseconds() / 1000 or HEARTBEAT_INTERVAL_S
+            await first_done(self._receive(welcome.epoch), self._send_reports(min(heartbeat_s, HEARTBEAT_INTERVAL_S)))
+        except grpc.aio.AioRpcError as error:
+            # A write may have failed just after the goodbye was read.
+            raise self._goodbye or error from None
         finally:
             await self._background.close()
             self._call.cancel()
 
     async def _sign_in(self) -> fleet_pb2.Welcome:
-        hello = fleet_pb2.Hello(protocol=PROTOCOL, version=VERSION, incarnation=self._holdings.incarnation)
+        hello = fleet_pb2.Hello(
+            protocol=PROTOCOL, version=VERSION, incarnation=self._holdings.incarnation, process=PROCESS
+        )
         await self._write(fleet_pb2.ConnectRequest(hello=hello))
         async with asyncio.timeout(WELCOME_TIMEOUT_S):
             first = await self._call.read()
+        if isinstance(first, fleet_pb2.ConnectResponse) and first.HasField("goodbye"):
+            raise Goodbye(first.goodbye)
         if not isinstance(first, fleet_pb2.ConnectResponse) or first.WhichOneof("message") != "welcome":
             # No message in the response: the call has ended, and its status has the reason.
             raise await self._ended()
@@ -95,6 +116,9 @@ class Session:
             match response.WhichOneof("message"):
                 case "command":
                     self._background.spawn(self._answer(response.command, epoch), "command")
+                case "goodbye":
+                    self._goodbye = Goodbye(response.goodbye)
+                    raise self._goodbye
                 case "console":
                     self._background.spawn(serve_console(self._channel, self._worker, response.console), "console")
                 case "batch":
@@ -138,11 +162,11 @@ class Session:
             return f"the agent failed on it, its log says where: {type(error).__name__}: {error}"
         return ""
 
-    async def _send_reports(self) -> None:
+    async def _send_reports(self, heartbeat_s: float) -> None:
         while True:
             reports: list[fleet_pb2.Report] = []
             with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(HEARTBEAT_INTERVAL_S):
+                async with asyncio.timeout(heartbeat_s):
                     reports = await self._outbox.take()
             await self._write(fleet_pb2.ConnectRequest(reports=fleet_pb2.Reports(reports=reports)))
 

@@ -9,6 +9,8 @@ from typing import Any, ClassVar, Self
 
 import msgspec
 
+from kowa.runtime.addresses import is_address
+
 VERSION = version("kowa")  # of the agents
 
 
@@ -17,7 +19,9 @@ class AgentSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
 
     agent: ClassVar[str]  # its name; in upper case the prefix of its environment variables
 
-    server: str  # Kahuna's address for agents, host:port
+    # Kahuna's addresses for agents, each host:port. They are tried in turn; the last good one is kept, also after a
+    # restart. One that is wrong, or does not answer, only makes way for the next.
+    servers: tuple[str, ...]
     ca: Path  # a file with the CA certificates that sign Kahuna's
     token: Path  # a file with the agent's token
     state: Path  # a directory of the agent, private to it
@@ -44,6 +48,10 @@ class AgentSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
             if (value := os.environ.get(f"{cls.agent}_{field}".upper())) is not None:
                 given[field] = msgspec.json.decode(value) if value.startswith("[") else value
         try:
-            return msgspec.convert(given, cls, strict=False, dec_hook=lambda _, path: Path(path).absolute())
+            settings = msgspec.convert(given, cls, strict=False, dec_hook=lambda _, path: Path(path).absolute())
         except (msgspec.MsgspecError, TypeError) as error:
             raise ValueError(str(error)) from error
+        if not any(map(is_address, settings.servers)):
+            example = 'servers = ["kahuna.example.net:7443"]'
+            raise ValueError(f"servers: none of {list(settings.servers)} is an address, host:port; write {example}")
+        return settings

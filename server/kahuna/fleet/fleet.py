@@ -7,10 +7,12 @@ from collections.abc import AsyncIterator
 from functools import partial
 
 import structlog
-from google.protobuf.message import Message
 
 from kahuna.domain.errors import Refusal
-from kahuna.fleet.session import Session
+from kahuna.fleet.ending import Ending
+from kahuna.fleet.holders import Holders
+from kahuna.fleet.session import DROPPED, Holder, Session
+from kahuna.fleet.sign_ins import Departure, SignIn, SignIns, is_revoked, set_problem, set_stream
 from kahuna.kinds import command, tracking
 from kahuna.kinds.reach import reach_of_kinds
 from kahuna.store.database import Store
@@ -22,11 +24,8 @@ from kowa.v2 import agent_pb2, operation_pb2
 
 log = structlog.get_logger()
 
-SUPERSEDED = "superseded by a newer session of the same agent"
 STALE_AFTER_S = 20.0  # without a message of the agent
-MAX_VERSION_CHARS = 64  # of an agent's version; the rest is cut off
-REVOKED = "its token has been revoked"
-_CONNECTED = frozenset({agent_pb2.STREAM_ONLINE, agent_pb2.STREAM_STALE})
+SHUTDOWN_TIMEOUT_S = 1.5  # for all sessions to end when Kahuna stops
 
 
 class Fleet:
@@ -36,31 +35,55 @@ class Fleet:
         self.store = store
         self.sessions: dict[str, Session] = {}
         self._changed_streams: set[str] = set()  # of agents that have connected or gone
+        self._sign_ins = SignIns(store)
+        self._holders = Holders()
+        self._shared: set[str] = set()  # agents that are shown with a shared token
+        self._commanded: set[str] = set()  # agents without a session for which there are new commands
+        self._stopping = False
+        self._deserted = asyncio.Event()  # set when the last session has ended after `stop`
         store.view.follow(self._follow)
 
     @contextlib.asynccontextmanager
-    async def session(self, agent: str, token: str, version: str) -> AsyncIterator[Session]:
+    async def session(self, agent: str, token: str, holder: Holder) -> AsyncIterator[Session]:
         """Opens a session with the next epoch, and ends an older one of the agent.
 
         Afterwards the agent is OFFLINE unless it has a newer session, even if the caller was cancelled while it opened.
+        Raises Ending when the agent is to come back later.
         """
-        opening = asyncio.create_task(self._open(agent, token, version))
+        if self._stopping:
+            raise _shutting_down()
+        self._sign_ins.admit(agent)
+        opening = asyncio.create_task(self._open(agent, token, holder))
         try:
             yield await asyncio.shield(opening)
         finally:
             await asyncio.shield(self._close(opening))
 
+    async def stop(self) -> None:
+        """Ends all sessions, and refuses new ones. Returns when the agents have been told, or don't read it in time."""
+        self._stopping = True
+        for session in self.sessions.values():
+            session.end(_shutting_down())
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(SHUTDOWN_TIMEOUT_S):
+                if self.sessions:
+                    await self._deserted.wait()
+                await self._sign_ins.finish()
+
     async def end_command(self, session: Session, result: fleet_pb2.CommandResult) -> None:
-        """Ends a command with its agent's result. An id without an operation is ignored, without a transaction."""
-        if result.id in self.store.view.entries("Operation"):
+        """Ends a command with its agent's result. One of no command is dropped, without a transaction."""
+        operation = self.store.view.find("Operation", result.id)
+        if isinstance(operation, operation_pb2.Operation) and operation.command:
             await self.store.run(lambda tx: command.end(tx, session.agent, result))
+        else:
+            DROPPED.labels("result_of_no_command").inc()
 
     async def start(self) -> None:
         """Marks all agents OFFLINE: right after a start none is connected."""
 
         def work(tx: Transaction) -> None:
             for id_ in tuple(self.store.view.entries("Agent")):
-                _set_stream(tx, id_, agent_pb2.STREAM_OFFLINE)
+                set_stream(tx, id_, agent_pb2.STREAM_OFFLINE)
 
         await self.store.run(work)
 
@@ -76,7 +99,7 @@ class Fleet:
             if now - before > STALE_AFTER_S / 2:
                 # This process itself was suspended: messages that came meanwhile have not been read yet.
                 continue
-            for update in (partial(self._update_stale, now), self._update_waiting):
+            for update in (partial(self._update_stale, now), self._update_waiting, self._clear_shared):
                 try:
                     await update()
                 except Exception as error:  # Error boundary: the next round may succeed
@@ -91,7 +114,7 @@ class Fleet:
         def work(tx: Transaction) -> None:
             for session in sorted(changed, key=lambda session: session.agent):
                 stream = agent_pb2.STREAM_STALE if session.stale else agent_pb2.STREAM_ONLINE
-                _set_stream(tx, session.agent, stream, session.epoch)
+                set_stream(tx, session.agent, stream, session.epoch)
 
         if changed:
             await self.store.persist(work)
@@ -101,32 +124,43 @@ class Fleet:
         if changed:
             await self.store.persist(partial(tracking.explain_waiting, agents=changed))
 
-    async def _open(self, agent: str, token: str, version: str) -> Session:
-        def work(tx: Transaction) -> int:
-            # The token may have been revoked since the call was accepted.
-            if _is_revoked(tx.find("AgentToken", token)):
-                raise Refusal("UNAUTHENTICATED", "the key has been revoked; use one that is valid")
-            record = tx.lock(agent_pb2.Agent, agent)
-            status = record.status
-            status.epoch += 1
-            status.stream, status.version = agent_pb2.STREAM_ONLINE, version[:MAX_VERSION_CHARS]
-            status.seen_time.FromMicroseconds(tx.now)
-            del status.dropped_reports[:]
-            tx.report("Agent", record)
-            return status.epoch
+    async def _clear_shared(self) -> None:
+        """Clears the condition of agents whose token was shared, when that was long ago."""
+        over = {agent for agent in self._shared if not self._holders.problem(agent)}
 
-        session = Session(self.store.view, agent, token, await self.store.run(work))
+        def work(tx: Transaction) -> None:
+            for record in tx.lock_all(agent_pb2.Agent, over):
+                set_problem(tx, record, "")
+                tx.report("Agent", record)
+
+        if over:
+            await self.store.persist(work)
+            self._shared -= over
+
+    async def _open(self, agent: str, token: str, holder: Holder) -> Session:
+        older = self.sessions.get(agent)
+        shared = self._holders.supersede(agent, older.holder, holder) if older is not None else ""
+        problem = self._holders.problem(agent)
+        opened = await self._sign_ins.open(SignIn(agent, token, holder.version, problem))
+        session = Session(self.store.view, agent, token, opened.epoch, holder)
+        session.has_commands = opened.has_commands or agent in self._commanded
+        self._commanded.discard(agent)
         older = self.sessions.get(agent)
         if older is not None and older.epoch > session.epoch:
-            session.end(SUPERSEDED)
+            session.end(_superseded(shared))
             return session
         if older is not None:
-            older.end(SUPERSEDED)
+            older.end(_superseded(shared))
         self.sessions[agent] = session
-        # It may also have been revoked since that commit.
-        if _is_revoked(self.store.view.find("AgentToken", token)):
-            session.end(REVOKED)
-        log.info("session.opened", agent=agent, epoch=session.epoch, version=version[:MAX_VERSION_CHARS])
+        if problem:
+            self._shared.add(agent)
+            log.warning("session.token_shared", agent=agent, reason=problem)
+        # It may also have been revoked since that commit, or Kahuna stopped.
+        if is_revoked(self.store.view.find("AgentToken", token)):
+            session.end(_revoked())
+        if self._stopping:
+            session.end(_shutting_down())
+        log.info("session.opened", agent=agent, epoch=session.epoch, version=holder.version, host=holder.host)
         return session
 
     async def _close(self, opening: asyncio.Task[Session]) -> None:
@@ -135,22 +169,25 @@ class Fleet:
             session.finished.set()
             if self.sessions.get(session.agent) is session:
                 del self.sessions[session.agent]
-            work = partial(_set_stream, agent=session.agent, stream=agent_pb2.STREAM_OFFLINE, epoch=session.epoch)
-            await self.store.persist(work)
+            if self._stopping and not self.sessions:
+                self._deserted.set()
+            await self._sign_ins.close(Departure(session.agent, session.epoch))
             log.info("session.closed", agent=session.agent, epoch=session.epoch)
 
     def _follow(self, _: int, transitions: list[Transition]) -> None:
         for kind, id_, before, after, *_links in transitions:
-            if kind == "AgentToken" and _is_revoked(after):
+            if kind == "AgentToken" and is_revoked(after):
                 for session in self.sessions.values():
                     if session.token == id_:
-                        session.end(REVOKED)
+                        session.end(_revoked())
             if len({agent.status.stream for agent in (before, after) if isinstance(agent, agent_pb2.Agent)}) > 1:
                 self._changed_streams.add(id_)
             if isinstance(after, operation_pb2.Operation) and before is None and after.command:
                 for agent in reach_of_kinds().holders(self.store.view, after.target_kind, after.target):
                     if agent in self.sessions:
                         self.sessions[agent].notify_commands()
+                    else:
+                        self._commanded.add(agent)
         if self.sessions:
             self._dispatch(transitions)
 
@@ -173,15 +210,16 @@ class Fleet:
                 self.sessions[agent].mark_changed(id_, "")
 
 
-def _is_revoked(token: Message | None) -> bool:
-    return token is None or meta(token).HasField("delete_time")
+def _shutting_down() -> Ending:
+    return Ending(fleet_pb2.FAREWELL_SHUTTING_DOWN, "Kahuna stops; it is back soon, or another one is there")
 
 
-def _set_stream(tx: Transaction, agent: str, stream: agent_pb2.Stream, epoch: int | None = None) -> None:
-    """Sets the stream state of a connected agent; with an epoch, only while that is its newest session."""
-    with contextlib.suppress(Refusal):  # the agent's row may have been removed
-        record = tx.lock(agent_pb2.Agent, agent)
-        if record.status.stream in _CONNECTED and epoch in (None, record.status.epoch):
-            record.status.stream = stream
-            record.status.seen_time.FromMicroseconds(tx.now)
-            tx.report("Agent", record)
+def _revoked() -> Ending:
+    return Ending(fleet_pb2.FAREWELL_UNAUTHENTICATED, "its token has been revoked; use one that is valid")
+
+
+def _superseded(shared: str) -> Ending:
+    """The ending of an older session; `shared` is the problem when two agents take turns."""
+    if shared:
+        return Ending(fleet_pb2.FAREWELL_TOKEN_SHARED, shared)
+    return Ending(fleet_pb2.FAREWELL_SUPERSEDED, "superseded by a newer session of the same agent")

@@ -14,7 +14,7 @@ from google.protobuf.message import DecodeError, Message
 
 from kahuna.domain import lifecycle
 from kahuna.fleet import checks
-from kahuna.fleet.session import MAX_TEXT_CHARS, WIRE_OVERHEAD_BYTES, Session
+from kahuna.fleet.session import DROPPED, MAX_TEXT_CHARS, WIRE_OVERHEAD_BYTES, Session, in_slices
 from kahuna.kinds import deletion, tracking
 from kahuna.kinds.kind import Kind, Kinds
 from kahuna.kinds.reach import reach_of_kinds
@@ -29,7 +29,7 @@ log = structlog.get_logger()
 
 STORE_INTERVAL_S = 0.02
 MAX_TRANSACTION_SIZE = 250  # reports and acks in one transaction: a user's change waits for no more
-MAX_WAITING_BYTES = 4 << 20  # of an agent's unstored reports; above it, its stream is not read
+MAX_WAITING_BYTES = 1 << 20  # of an agent's unstored reports; above it, its stream is not read
 # Sizes of a reported resource and, for a host, of its list of unknown domains and files (strangers) and of each fact.
 MAX_RESOURCE_BYTES, MAX_STRANGERS_BYTES, MAX_FACT_BYTES = 64 << 10, 48 << 10, 3500
 MAX_NAMED_AGENTS = 10  # with a problem with one shared resource; those of others are not shown until these are over
@@ -62,11 +62,11 @@ class Reports:
         self._dropping: set[Session] = set()  # sessions with dropped reports that are not shown yet
         self._dropped = asyncio.Event()
 
-    async def add(self, session: Session, reports: Iterable[fleet_pb2.Report]) -> None:
+    async def add(self, session: Session, reports: Collection[fleet_pb2.Report]) -> None:
         """Takes an agent's reports, to be stored soon. Returns when the agent may send more."""
         await session.slice_known.wait()
         await session.ack_stored.wait()
-        for report in reports:
+        async for report in in_slices(reports):
             kind = session.kind_of(report.id)
             name = CONTRACT.kinds[kind].message.name if kind else ""
             if drop := checks.why_dropped(report, name, session.holdings.get(report.id)):
@@ -175,15 +175,17 @@ def _shortened(agent: str, report: fleet_pb2.Report) -> fleet_pb2.Report:
     if resources.noun_of(report.resource) == "kaktus":
         _cut_host(report.resource)
     size = report.resource.ByteSize()
+    short = fleet_pb2.Report()
     if size <= MAX_RESOURCE_BYTES:
-        return report
+        short.CopyFrom(report)  # a reference to a part of the message would keep all of it in memory
+        return short
+    DROPPED.labels("too_long").inc()
     log.warning("report.too_long", agent=agent, id=report.id, size=size)
     report.resource.ClearField("value")
     report.outcome = fleet_pb2.OUTCOME_FAILED
     problem = f"its agent says {size} bytes of it, and at most {MAX_RESOURCE_BYTES} are taken"
     report.message = f"{problem}; the agent's log may say why"
-    short = fleet_pb2.Report()
-    short.CopyFrom(report)  # a reference to a part of the large one would keep all of it in memory
+    short.CopyFrom(report)
     return short
 
 

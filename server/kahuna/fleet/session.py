@@ -5,15 +5,18 @@ import contextlib
 import time
 import uuid
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import AsyncIterator, Collection, Iterator
 from functools import lru_cache
+from itertools import islice
+from typing import NamedTuple, TypeVar
 
 import structlog
 from google.protobuf.message import Message
 from prometheus_client import Counter
 
-from kahuna.domain.errors import Refusal
 from kahuna.fleet.checks import Drop, listed
+from kahuna.fleet.ending import Ending, protocol_error
+from kahuna.fleet.pace import Bucket
 from kahuna.kinds.reach import reach_of_kinds
 from kahuna.store.resource import CONTRACT, clear, message_class, meta
 from kahuna.store.view import View
@@ -25,12 +28,36 @@ log = structlog.get_logger()
 
 DROPPED = Counter("kahuna_fleet_dropped", "What agents sent and Kahuna dropped.", ["reason"])
 
-MAX_BATCH_BYTES = 1 << 20  # of a part of a batch, which keeps a message below MAX_MESSAGE_BYTES
-MAX_MESSAGE_BYTES = 4 << 20
+MAX_BATCH_BYTES = 1 << 20  # of a part of a batch
+MAX_MESSAGE_BYTES = 1 << 20  # of a message of an agent: parsing it holds up all others
+# Reading of one session: bytes at once, and bytes a second for long. Each message counts as more bytes than it has, and
+# so does each report or holding in it, since all of them cost time.
+BURST_BYTES, BYTES_PER_SECOND = 8 << 20, 1 << 20
+MESSAGE_COST_BYTES, ITEM_COST_BYTES = 4 << 10, 64
+SLICE_SIZE = 256  # reports or holdings handled before others get their turn
 WIRE_OVERHEAD_BYTES = 8  # of each object and id, at most
 MAX_OUTBOUND = 64  # messages queued for an agent that reads slowly
 MAX_HOLDINGS, MAX_ID_CHARS = 100_000, 36  # objects that an agent may report; of an id
 MAX_TEXT_CHARS = 1024  # of an agent's texts; the rest is cut off
+MAX_REPORTS = 20_000  # in one message
+
+T = TypeVar("T")
+
+
+class Holder(NamedTuple):
+    """A running agent that holds a token, as it introduced itself."""
+
+    process: str
+    host: str  # from which it dials
+    version: str
+
+    @property
+    def key(self) -> str:
+        """What tells it from another with the same token."""
+        return self.process or self.host
+
+    def __str__(self) -> str:
+        return f"{self.host} (version {self.version or 'unknown'})"
 
 
 class Session:
@@ -39,13 +66,15 @@ class Session:
     No changes are queued: `_dirty` has the ids that may differ, each once.
     """
 
-    def __init__(self, view: View, agent: str, token: str, epoch: int) -> None:
+    def __init__(self, view: View, agent: str, token: str, epoch: int, holder: Holder | None = None) -> None:
         self.agent, self.token, self.epoch = agent, token, epoch
+        self.holder = holder or Holder("", "", "")
+        self.reading = Bucket(BURST_BYTES, BYTES_PER_SECOND)
         self.holdings: dict[str, tuple[int, bool]] = {}  # id -> generation, and whether it is marked for deletion
         self.held_revision = 0
         self.last_message_at = time.monotonic()
         self.stale = False
-        self.end_reason: asyncio.Future[str] = asyncio.get_running_loop().create_future()
+        self.ending: asyncio.Future[Ending] = asyncio.get_running_loop().create_future()
         self.finished = asyncio.Event()  # set by `end`, or when the stream has closed
         self.holdings_read = asyncio.Event()  # set when all holdings have come
         self.slice_known = asyncio.Event()  # set when `_slice` is filled, which reports are checked against
@@ -53,7 +82,7 @@ class Session:
         self.ack_stored.set()
         self.dropped: dict[str, agent_pb2.DroppedReports] = {}  # reports that were dropped, by reason
         self.troubled: set[str] = set()  # shared resources on which the agent has reported a problem
-        self.acks: asyncio.Queue[fleet_pb2.Ack] = asyncio.Queue(1)
+        self._ack: tuple[str, asyncio.Future[fleet_pb2.Ack]] | None = None  # the nonce of the batch under way
         self.outbound: deque[fleet_pb2.ConnectResponse] = deque()  # sent after the batch under way
         self.has_commands = True  # there may be some to send
         self._view = view
@@ -63,21 +92,39 @@ class Session:
         self._woken = asyncio.Event()
         self._woken.set()
 
-    def end(self, reason: str) -> None:
-        """Ends the session; the reason is sent to the agent."""
-        if not self.end_reason.done():
-            self.end_reason.set_result(reason)
+    def end(self, ending: Ending) -> None:
+        """Ends the session. Only the first ending is told to the agent."""
+        if not self.ending.done():
+            self.ending.set_result(ending)
         self.finished.set()
 
-    def add_holdings(self, holdings: Iterable[fleet_pb2.Holding]) -> None:
-        """Adds to the agent's holdings. Raises Refusal when there are more than any slice has."""
-        for item in holdings:
-            if len(item.id) > MAX_ID_CHARS:
-                raise Refusal("INVALID_ARGUMENT", f"the agent holds something with an id of {len(item.id)} characters")
-            self.holdings[item.id] = (item.generation, item.gone)
-        if len(self.holdings) > MAX_HOLDINGS:
+    async def add_holdings(self, holdings: Collection[fleet_pb2.Holding]) -> None:
+        """Adds to the agent's holdings. Raises Ending when there are more than any slice has."""
+        if len(self.holdings) + len(holdings) > MAX_HOLDINGS:
             remedy = "stop it, empty its state and start it again"
-            raise Refusal("INVALID_ARGUMENT", f"the agent says it holds more than {MAX_HOLDINGS} objects; {remedy}")
+            raise protocol_error(f"the agent says it holds more than {MAX_HOLDINGS} objects; {remedy}")
+        async for item in in_slices(holdings):
+            if len(item.id) > MAX_ID_CHARS:
+                problem = f"the agent holds something with an id of {len(item.id)} characters"
+                raise protocol_error(f"{problem}; ids have {MAX_ID_CHARS} at most")
+            self.holdings[item.id] = (item.generation, item.gone)
+
+    def expect_ack(self, nonce: str) -> "asyncio.Future[fleet_pb2.Ack]":
+        """Returns the future of the batch's ack. Called before its last part is sent."""
+        acked: asyncio.Future[fleet_pb2.Ack] = asyncio.get_running_loop().create_future()
+        self._ack = nonce, acked
+        return acked
+
+    def take_ack(self, ack: fleet_pb2.Ack) -> None:
+        """Takes the ack of the batch under way. Raises Ending for any other: a second one, or one of another batch."""
+        if self._ack is None:
+            raise protocol_error("an ack came while no batch is under way; send one for each, after its last part")
+        nonce, acked = self._ack
+        if ack.nonce != nonce:
+            raise protocol_error("the ack names another batch than the one under way; send the nonce of its last part")
+        self._ack = None
+        self.ack_stored.clear()
+        acked.set_result(ack)
 
     def kind_of(self, id_: str) -> str:
         """The kind of a resource in the agent's slice; empty for any other."""
@@ -194,3 +241,12 @@ def batches(objects: list[fleet_pb2.Object], removed: list[str], revision: int) 
             part.objects.append(item)
     part.last = True
     yield fleet_pb2.ConnectResponse(batch=part)
+
+
+async def in_slices(items: Collection[T]) -> AsyncIterator[T]:
+    """Yields the items of a message; others get their turn after every SLICE_SIZE of them."""
+    rest = iter(items)
+    while some := list(islice(rest, SLICE_SIZE)):
+        for item in some:
+            yield item
+        await asyncio.sleep(0)

@@ -1,6 +1,6 @@
 """Commands in transactions: recorded, sent once, ended."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 from google.protobuf.message import Message
 from sqlalchemy import BigInteger, LargeBinary
@@ -16,12 +16,18 @@ from kahuna.store.transaction import Transaction
 from kowa.fleet.v1 import fleet_pb2
 from kowa.v2 import agent_pb2, operation_pb2
 
-# Microseconds within which an agent must have started a command.
+# Microseconds within which an agent must have started a command, and after those the time to answer it.
 TIME_TO_LIVE_US = 60 * 1_000_000
+ANSWER_TIMEOUT_US = 600 * 1_000_000
+_CONNECTED = frozenset({agent_pb2.STREAM_ONLINE, agent_pb2.STREAM_STALE})
+_SILENT = "UNKNOWN: its agent is connected and has not answered, and it may be done; look before trying again"
 _MESSAGES = {
     fleet_pb2.ENDING_UNKNOWN: "UNKNOWN: it was started and interrupted, and may be done; look before trying again",
     fleet_pb2.ENDING_EXPIRED: "EXPIRED: its host was not reached in time, and nothing was done; try again",
 }
+
+
+_ENDINGS = frozenset(fleet_pb2.Ending.values()) - {fleet_pb2.ENDING_UNSPECIFIED}
 
 
 class Command(SQLModel, table=True):
@@ -91,11 +97,24 @@ def recall(tx: Transaction, agent: str, epoch: int) -> list[fleet_pb2.Command]:
 
 
 def expire(tx: Transaction) -> None:
-    """Ends the commands that were not sent in time."""
+    """Ends the commands that were not sent in time, and those that a connected agent has not answered for long."""
     late = select(Command).where(col(Command.sent).is_(False), Command.deadline <= tx.now)
     # Locking reads the rows again: one that has been sent meanwhile is not late.
     for row in tx.session.exec(late.with_for_update()).all():
         end(tx, row.agent_id, fleet_pb2.CommandResult(id=row.id, ending=fleet_pb2.ENDING_EXPIRED))
+    patience = tx.now - ANSWER_TIMEOUT_US
+    sent = select(Command).where(col(Command.sent).is_(True), Command.deadline <= patience)
+    for row in tx.session.exec(sent.with_for_update()).all():
+        record = tx.find("Agent", row.agent_id)
+        # An agent that was away, or is away, is asked for the result when it is back.
+        status = record.status if isinstance(record, agent_pb2.Agent) else agent_pb2.AgentStatus()
+        if status.stream in _CONNECTED and status.seen_time.ToMicroseconds() <= patience:
+            end(tx, row.agent_id, fleet_pb2.CommandResult(id=row.id, ending=fleet_pb2.ENDING_UNKNOWN), _SILENT)
+
+
+def agents_with_commands(tx: Transaction, agents: Collection[str]) -> set[str]:
+    """Returns those of these agents that have open commands, sent or not."""
+    return set(tx.session.exec(select(Command.agent_id).where(col(Command.agent_id).in_(agents))))
 
 
 def end_all(tx: Transaction, agent: str) -> None:
@@ -105,8 +124,8 @@ def end_all(tx: Transaction, agent: str) -> None:
             end(tx, agent, fleet_pb2.CommandResult(id=row.id, ending=ending))
 
 
-def end(tx: Transaction, agent: str, result: fleet_pb2.CommandResult) -> None:
-    """Ends a command of the agent with its result. A repeated result changes nothing."""
+def end(tx: Transaction, agent: str, result: fleet_pb2.CommandResult, message: str = "") -> None:
+    """Ends a command of the agent with its result. A repeated result changes nothing. Default message: the result's."""
     row = tx.session.get(Command, result.id, with_for_update=True)
     if row is None or row.agent_id != agent:
         return
@@ -116,7 +135,15 @@ def end(tx: Transaction, agent: str, result: fleet_pb2.CommandResult) -> None:
     if isinstance(operation, operation_pb2.Operation) and operation.phase in lifecycle.OPEN_PHASES:
         is_done = result.ending == fleet_pb2.ENDING_DONE
         phase = operation_pb2.PHASE_DONE if is_done else operation_pb2.PHASE_FAILED
-        tracking.end(tx, operation, phase, _MESSAGES.get(result.ending, result.message[:1024]))
+        tracking.end(tx, operation, phase, message or _message(result))
+
+
+def _message(result: fleet_pb2.CommandResult) -> str:
+    """What people read of a command's end."""
+    if result.ending not in _ENDINGS:
+        problem = f"its agent ended it as {result.ending}, which this Kahuna does not know"
+        return f"UNKNOWN: {problem}; look before trying again"
+    return _MESSAGES.get(result.ending, result.message[:1024])
 
 
 def _is_newest(tx: Transaction, agent: str, epoch: int) -> bool:

@@ -55,7 +55,7 @@ class Console:
 
     def print(self, data: bytes) -> None:
         """Relays output of the instance. A host that does not wait for the viewer ends the console."""
-        if len(self._output) + len(data) > MAX_OUTPUT_BYTES:
+        if len(data) > MAX_CHUNK_BYTES or len(self._output) + len(data) > MAX_OUTPUT_BYTES:
             self.end("its host sends more than it may; upgrade its agent")
         if not self.ended:
             self._output += data
