@@ -7,6 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
+from kahuna.store.resource import MAX_SPEC_BYTES
 from kowa import resources
 from kowa.fleet.v1 import fleet_pb2
 from kowa.runtime.feed import Refused
@@ -173,8 +174,10 @@ def test_an_object_of_the_largest_size_the_api_accepts_reaches_its_agent(site: S
     host = site.connect_host()
     wanted = site.wanted("big")
     wanted.ssh_keys.extend([long_key(8192)] * 64)
-    wanted.metadata.update({f"{name}{'😀' * 4000}": "😀" * 4000 for name in range(64)})
-    wanted.user_data = "x" * (4 * MIB - wanted.ByteSize() - 200)
+    name = 0
+    while wanted.ByteSize() < MAX_SPEC_BYTES - 60_000:
+        wanted.metadata[f"{(name := name + 1)}{'😀' * 4000}"] = "😀" * 4000
+    wanted.user_data = "x" * (MAX_SPEC_BYTES - wanted.ByteSize() - 200)
     instance = site.client.instances.begin_create(wanted).resource
     until(lambda: instance.meta.id in host.wanted, what="the instance at its host")
     assert status(site).epoch == 1

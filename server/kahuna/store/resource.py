@@ -13,9 +13,11 @@ from sqlalchemy.orm import declared_attr
 from sqlmodel import Field, SQLModel
 
 from kahuna.domain.changes import clear_output_only
+from kahuna.domain.errors import Violation, on_fields
 from kahuna.domain.lifecycle import state
 from kahuna.domain.reach import Link
 from kowa import contract
+from kowa.sizes import in_words
 from kowa.v2 import meta_pb2, options_pb2
 
 M = TypeVar("M", bound=Message)
@@ -26,6 +28,9 @@ SQLModel.metadata.naming_convention = {
     "fk": "fk_%(table_name)s_%(column_0_N_name)s",
     "pk": "pk_%(table_name)s",
 }
+# A resource is read in one message, of which gRPC's clients take 4 MiB: this leaves room for what is reported of it.
+MAX_SPEC_BYTES = 7 << 19
+LARGE_FIELD_BYTES = 64 << 10  # of a field that is named when the resource is too large
 TABLES: dict[str, type["Resource"]] = {}
 
 
@@ -156,6 +161,26 @@ def spec_of(message: Message, *without: str) -> bytes:
     kept = copy_of(message)
     clear(kept, "meta", "status", *without)
     return kept.SerializeToString(deterministic=True)
+
+
+def checked_spec(kind: str, message: Message) -> bytes:
+    """Returns the content of `spec`. Raises Refusal on the large fields of a resource that would fit no message.
+
+    Each field may be within its own limit, also in each of several updates.
+    """
+    spec = spec_of(message)
+    if len(spec) <= MAX_SPEC_BYTES:
+        return spec
+    kept, violations = copy_of(message), []
+    clear(kept, "meta", "status")
+    for field, _ in kept.ListFields():
+        part = copy_of(kept)
+        part.ClearField(field.name)
+        if (size := len(spec) - part.ByteSize()) >= LARGE_FIELD_BYTES:
+            own, whole, most = in_words(size, len(spec), MAX_SPEC_BYTES)
+            text = f"has {own} of the {whole} that the {CONTRACT.kinds[kind].command} would have, {most} at most in all"
+            violations.append(Violation(field.name, f"{text}; shorten it or another large field"))
+    raise on_fields("INVALID_ARGUMENT", violations)
 
 
 def desired_of(message: Message) -> bytes:

@@ -19,6 +19,7 @@ from kahuna.store.resource import (
     Lock,
     Resource,
     changed_links,
+    checked_spec,
     column_values,
     desired_of,
     message_class,
@@ -26,7 +27,6 @@ from kahuna.store.resource import (
     meta,
     own_columns,
     reference_readers,
-    spec_of,
     status_of,
 )
 from kahuna.store.tables import AUDIT_RETENTION_US, REQUEST_RETENTION_US, Audit, Gone, Head, Log, Reference, Request
@@ -118,7 +118,7 @@ class Transaction(Reader):
             id=meta(message).id,
             create_time=self.now,
             update_time=self.now,
-            spec=spec_of(message),
+            spec=checked_spec(kind, message),
             status=status_of(message),
             secret=secret,
             **column_values(kind, message),
@@ -131,7 +131,7 @@ class Transaction(Reader):
     def put(self, kind: str, message: M) -> M:
         """Writes the spec of a resource. Increments the generation if a field that agents act on has changed."""
         row = self._row_as_read(kind, message)
-        spec = spec_of(message)
+        spec = checked_spec(kind, message)
         if spec == row.spec:
             return cast(M, message_of(kind, row))
         before = message_class(kind).FromString(row.spec)
