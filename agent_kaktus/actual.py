@@ -5,7 +5,6 @@ from dataclasses import dataclass, field
 from enum import Enum
 from ipaddress import IPv4Network
 from itertools import chain
-from typing import Any
 
 from kowa.v2 import kaktus_pb2
 
@@ -51,6 +50,8 @@ class Domain:
     running_fingerprint: str = ""  # of the definition it was started with
     disks: frozenset[str] = frozenset()  # keys of their sources
     taps: frozenset[str] = frozenset()
+    unseen: str = ""  # why all but its id and name is from an earlier observation
+    is_unknown: bool = False  # whether there is no earlier one, so that it may have any disk and any tap
 
     @property
     def is_on(self) -> bool:
@@ -140,15 +141,15 @@ class Actual:
     metadata_services: Mapping[str, frozenset[IPv4Network]] = field(default_factory=dict)  # vnet -> served networks
     metadata_filter: str = ""  # fingerprint of the rules of metadata services; empty without rules
     seeds: Mapping[str, str] = field(default_factory=dict)  # instance -> fingerprint; empty for a folder without a seed
-    by_kind: Mapping[type, Any] = field(default_factory=dict)  # results of the kinds' own `observe`
+    unseen: Mapping[str, str] = field(default_factory=dict)  # instance -> why its domain can't be observed now
 
     def disk_user(self, disk: str) -> Domain | None:
-        """The domain that has a disk, by the key of its source."""
-        return next((domain for domain in self._all_domains() if disk in domain.disks), None)
+        """The domain that has a disk, by the key of its source, or may have it."""
+        return next((domain for domain in self._all_domains() if disk in domain.disks or domain.is_unknown), None)
 
     def tap_user(self, tap: str) -> Domain | None:
-        """The domain that has an adapter with this tap."""
-        return next((domain for domain in self._all_domains() if tap in domain.taps), None)
+        """The domain that has an adapter with this tap, or may have it."""
+        return next((domain for domain in self._all_domains() if tap in domain.taps or domain.is_unknown), None)
 
     def _all_domains(self) -> Iterator[Domain]:
         return chain(self.domains.values(), self.foreign_domains.values())

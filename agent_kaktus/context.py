@@ -1,6 +1,6 @@
 """Kinds that need no steps on this host and are only referred to: regions, zones, projects, network nodes."""
 
-from agent_kaktus.plan import Kind
+from agent_kaktus.kind import Kind
 from kowa.runtime.desired import DesiredObject
 from kowa.v2 import kiwi_pb2, project_pb2, region_pb2, zone_pb2
 

@@ -1,12 +1,6 @@
-"""Errors of steps and observations."""
+"""Errors that only this agent has; those of steps are in kowa.runtime.errors."""
 
-
-class StepFailed(Exception):
-    """A step failed this time; it is tried again."""
-
-
-class PermanentFailure(StepFailed):
-    """A step can't succeed for this generation of its object; it is not tried again until that changes."""
+from kowa.runtime.errors import StepFailed
 
 
 class TransferInterrupted(Exception):

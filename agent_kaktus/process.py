@@ -2,7 +2,7 @@
 
 import asyncio
 
-from agent_kaktus.errors import StepFailed
+from kowa.runtime.errors import StepFailed
 
 TIMEOUT_S = 60.0
 MAX_REASON_CHARS = 500  # of a program's standard error

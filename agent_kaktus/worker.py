@@ -1,4 +1,4 @@
-"""The Kaktus agent: connects the stream to the loop, libvirt and consoles."""
+"""The Kaktus agent: connects the stream to the reconciler, libvirt and consoles."""
 
 from collections.abc import AsyncIterator, Mapping
 
@@ -6,8 +6,6 @@ import structlog
 
 from agent_kaktus.compute import console
 from agent_kaktus.compute.hypervisor import Hypervisor
-from agent_kaktus.converge import Loop
-from agent_kaktus.errors import StepFailed
 from agent_kaktus.host import LocalHost
 from agent_kaktus.kinds import KINDS
 from agent_kaktus.metadata.server import Server
@@ -20,7 +18,9 @@ from agent_kaktus.storage.source import Sources
 from agent_kaktus.storage.storage_pool import StoragePool
 from agent_kaktus.storage.template import importing
 from kowa.fleet.v1 import fleet_pb2
+from kowa.runtime.errors import StepFailed
 from kowa.runtime.feed import Feed, Keys, Refused, Worker
+from kowa.runtime.reconciler import Reconciler
 from kowa.runtime.tasks import Tasks
 
 log = structlog.get_logger()
@@ -74,16 +74,20 @@ class KaktusWorker(Worker):
         imports = Imports(
             storage,
             sources,
-            lambda template, reason: loop.background_ended(template, reason),
-            lambda template: loop.background_progressed(template, importing(imports.percent[template.id])),
+            lambda template, reason: reconciler.background_ended(template, reason),
+            lambda template: reconciler.background_progressed(template, importing(imports.percent[template.id])),
         )
-        hypervisor = self._hypervisor = Hypervisor(settings.libvirt_uri, lambda: loop.wake())
-        services = MetadataServices(Server(lambda: loop.desired, Tokens(load_key(settings.state / "metadata.key"))))
-        loop = Loop(KINDS, settings, feed, LocalHost(settings, hypervisor, storage, imports, services))
+        hypervisor = self._hypervisor = Hypervisor(settings.libvirt_uri, lambda: reconciler.wake())
+        services = MetadataServices(
+            Server(lambda: reconciler.desired, Tokens(load_key(settings.state / "metadata.key")))
+        )
+        reconciler = Reconciler(
+            settings.agent, KINDS, settings, feed, LocalHost(settings, hypervisor, storage, imports, services)
+        )
         tasks = Tasks()
         tasks.spawn(console.trim(settings.instances), "console histories")
         try:
-            await loop.run()
+            await reconciler.run()
         finally:
             await tasks.close()
             await services.close()

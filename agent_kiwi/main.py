@@ -15,7 +15,7 @@ def main() -> None:
     from agent_kiwi.worker import KiwiWorker  # imported here: --help needs no gRPC
     from kowa.runtime.agent import serve
 
-    serve(KiwiWorker(), settings)
+    serve(KiwiWorker(settings), settings)
 
 
 if __name__ == "__main__":

@@ -1,22 +1,46 @@
-"""The Kiwi agent: the kinds that it implements, and its reports. It creates nothing on its host yet."""
+"""The Kiwi agent: the kinds that it implements. It creates nothing on its host yet."""
 
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from ipaddress import IPv4Address, IPv4Network
-from typing import Any
+from typing import TypeAlias, TypeVar
 
-import structlog
-
-from kowa import resources
 from kowa.fleet.v1 import fleet_pb2
-from kowa.runtime.desired import Desired, DesiredObject, Identity, Kind, Kinds, parse_address, parse_network
-from kowa.runtime.feed import Feed, Refused, Worker
-from kowa.runtime.settings import VERSION
+from kowa.runtime import kind
+from kowa.runtime.desired import DesiredObject, Identity, parse_address, parse_network
+from kowa.runtime.feed import Feed, Worker
+from kowa.runtime.reconciler import Reconciler
+from kowa.runtime.settings import AgentSettings
+from kowa.runtime.verdict import GONE, Verdict
 from kowa.v2 import kiwi_pb2, region_pb2, subnet_pb2, vnet_pb2
+from kowa.v2.meta_pb2 import Condition
 
-log = structlog.get_logger()
+NETWORKS_NOT_SERVED = Condition(
+    type="NetworksNotServed",
+    reason="NOT_IMPLEMENTED",
+    message="This release of the agent reports vnets and subnets as applied, and sets up nothing for them.",
+)
 
-REPORT_INTERVAL_S = 60.0  # when no event comes
+
+@dataclass(frozen=True, slots=True)
+class Actual:
+    """The state of the node: nothing yet."""
+
+    unseen: Mapping[str, str] = field(default_factory=dict)
+
+
+class Node:
+    """The node that the agent runs on."""
+
+    async def observe(self, node: str) -> Actual:
+        return Actual()
+
+
+D = TypeVar("D", bound=DesiredObject)
+
+View: TypeAlias = kind.View[AgentSettings, Actual]
+Kind: TypeAlias = kind.Kind[D, AgentSettings, Actual]
+Kinds: TypeAlias = kind.Kinds[AgentSettings, Actual]
 
 
 class Region(DesiredObject):
@@ -41,11 +65,14 @@ class Subnet(DesiredObject):
 
 
 class Regions(Kind[Region]):
-    message, value = region_pb2.Region, Region
+    message, value, needs_host = region_pb2.Region, Region, False
 
 
 class Kiwis(Kind[Kiwi]):
     message, value, is_node = kiwi_pb2.Kiwi, Kiwi, True
+
+    def plan(self, view: View, wanted: Kiwi) -> Verdict:
+        return GONE if wanted.gone else Verdict(conditions=(NETWORKS_NOT_SERVED,))
 
 
 class Vnets(Kind[Vnet]):
@@ -66,35 +93,17 @@ class Subnets(Kind[Subnet]):
         return Subnet(*identity, network, gateway, tuple(parse_address("dns", server) for server in sent.dns))
 
 
-KINDS: Kinds[Kind[Any]] = Kinds(Regions(), Kiwis(), Vnets(), Subnets())
+KINDS: Kinds = Kinds(Regions(), Kiwis(), Vnets(), Subnets())
 
 
 class KiwiWorker(Worker):
-    """Reports on the networks of its region."""
+    """Runs the networks of its region."""
+
+    def __init__(self, settings: AgentSettings) -> None:
+        self._settings = settings
 
     def accept(self, desired: Mapping[str, fleet_pb2.Object]) -> None:
         KINDS.parse(desired)
 
     async def run(self, feed: Feed) -> None:
-        while True:
-            try:
-                for report in reports(KINDS.parse(feed.desired())):
-                    feed.report(report)
-            except Refused as error:  # a stored slice that this version can't parse; Kahuna sends a new one
-                log.warning("slice.refused", reason=str(error))
-            await feed.wait_for_change(REPORT_INTERVAL_S)
-
-
-def reports(desired: Desired) -> Iterator[fleet_pb2.Report]:
-    """Reports that the node is as wanted and that deleted networks are gone, since nothing was created for them."""
-    for wanted in desired:
-        is_node = wanted is desired.node
-        if is_node or (wanted.gone and isinstance(wanted, Vnet | Subnet)):
-            status = {"status": kiwi_pb2.KiwiStatus(version=VERSION)} if is_node else {}
-            yield fleet_pb2.Report(
-                id=wanted.id,
-                observed_generation=wanted.generation,
-                gone=not is_node,
-                resource=resources.pack(KINDS.of(wanted).message(**status)),
-                outcome=fleet_pb2.OUTCOME_APPLIED,
-            )
+        await Reconciler(self._settings.agent, KINDS, self._settings, feed, Node()).run()

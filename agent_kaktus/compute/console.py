@@ -12,6 +12,7 @@ from asyncinotify import Inotify, Mask
 
 from kowa.fleet.v1 import fleet_pb2
 from kowa.runtime.feed import Keys, Refused
+from kowa.runtime.tasks import in_thread
 
 SHOWN_BYTES = 64 << 10  # of the earlier output
 MAX_HISTORY_BYTES, KEPT_BYTES = 1 << 20, 512 << 10  # of a longer history the last KEPT_BYTES are kept
@@ -64,7 +65,7 @@ async def type_in(keys: Keys, terminal: Callable[[], Awaitable[str]]) -> None:
 async def trim(instances: Path) -> None:
     """Cuts histories that have grown too long, until cancelled."""
     while True:
-        await asyncio.to_thread(trim_all, instances)
+        await in_thread(trim_all)(instances)
         await asyncio.sleep(TRIM_INTERVAL_S)
 
 

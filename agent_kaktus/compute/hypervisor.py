@@ -2,8 +2,8 @@
 LibvirtUnavailable.
 
 A libvirt call to a QEMU that hangs never returns: it is not awaited after a timeout, and until it has returned there
-are no further calls for that instance, except to cut its power. Each change of an instance uses a connection of its
-own, since a call that hangs slows down all others on its connection.
+are no further calls for that instance, except to cut its power; nor is its domain observed. Each change of an instance
+uses a connection of its own, since a call that hangs slows down all others on its connection.
 """
 
 import asyncio
@@ -11,8 +11,9 @@ import contextlib
 import functools
 import threading
 import time
-from collections.abc import Callable, Iterator, Set
-from concurrent.futures import Future
+from collections.abc import Callable, Iterator, Mapping, Set
+from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any, TypeVar
 from xml.etree import ElementTree
 
@@ -22,8 +23,11 @@ import structlog
 from agent_kaktus.actual import Domain, Mark, Power
 from agent_kaktus.compute import domain as definitions
 from agent_kaktus.compute.facts import observe_facts
-from agent_kaktus.errors import LibvirtUnavailable, StepFailed
+from agent_kaktus.errors import LibvirtUnavailable
 from kowa.backoff import Backoff
+from kowa.runtime.calls import Calls
+from kowa.runtime.errors import StepFailed
+from kowa.runtime.tasks import in_thread
 from kowa.v2 import kaktus_pb2
 
 T = TypeVar("T")
@@ -31,9 +35,10 @@ T = TypeVar("T")
 _CALL_TIMEOUT_S = 60.0
 _OPEN_TIMEOUT_S = 10.0  # before a connection is open, no pings detect a libvirt that hangs
 _CLOSE_TIMEOUT_S = 3.0
+_OBSERVE_TIMEOUT_S = 5.0  # for one domain
 # Between attempts to connect: systemd gives up on a libvirtd that it has started 5 times within 10 s.
 _FIRST_RETRY_S, _LONGEST_RETRY_S = 1.0, 10.0
-_HOST = "host"  # the subject of calls for no instance
+_HOST = ""  # the subject of calls for no instance
 _PING_INTERVAL_S = 5
 _MAX_LOST_PINGS = 3
 # By a domain's state and its reason, or by its state alone; in all other states it runs.
@@ -63,30 +68,24 @@ _UNDEFINE = (
 log = structlog.get_logger()
 
 
-class Calls:
-    """Calls that may never return: each runs in a thread of its own and is awaited up to a timeout.
+@dataclass(slots=True)
+class Walk:
+    """An observation of all domains, one after the other, and how far it has come."""
 
-    The threads are daemons: one that hangs in libvirt can't be ended, and must not keep the agent from ending.
-    While a call is overdue, others on the same subject fail at once, so that the number of hanging calls is bounded.
-    """
+    left_out: Set[str]  # at which earlier ones hang
+    last: Mapping[str, Domain]
+    found: list[Domain] = field(default_factory=list)
+    at: str = ""
+    count: int = 0
 
-    def __init__(self) -> None:
-        self._overdue: list[tuple[str, Future[Any]]] = []
 
-    async def run(self, subject: str, work: Callable[[], T], timeout_s: float) -> T:
-        """Returns the result of `work`. Raises StepFailed after the timeout."""
-        self._overdue = [(other, call) for other, call in self._overdue if not call.done()]
-        if subject in dict(self._overdue):
-            raise StepFailed("libvirt has not answered an earlier call yet")
-        future: Future[T] = Future()
-        future.set_running_or_notify_cancel()  # so that a caller that stops waiting does not cancel it
-        threading.Thread(target=_carry_out, args=(work, future), name=f"libvirt {subject}", daemon=True).start()
-        try:
-            async with asyncio.timeout(timeout_s):
-                return await asyncio.wrap_future(future)
-        except TimeoutError:
-            self._overdue.append((subject, future))
-            raise StepFailed(f"libvirt did not answer within {timeout_s:g} s") from None
+async def _is_answered(call: "asyncio.Task[None]", walk: Walk) -> bool:
+    """Waits for an observation. Returns False when it hangs: for long at one domain, or longer at the list of them."""
+    while True:
+        count = walk.count
+        await asyncio.wait({call}, timeout=_OBSERVE_TIMEOUT_S if walk.at else _CALL_TIMEOUT_S)
+        if call.done() or walk.count == count:
+            return call.done()
 
 
 class Hypervisor:
@@ -96,7 +95,9 @@ class Hypervisor:
         """`changed` is called, in any thread, when a domain starts or stops, or the connection is lost."""
         self._uri = uri
         self._changed = changed
-        self._calls = Calls()
+        self._calls = Calls("libvirt")
+        self._hanging: dict[str, asyncio.Task[None]] = {}  # instance -> the observation that hangs at it
+        self._last: dict[str, Domain] = {}  # as last observed
         self._open_lock = asyncio.Lock()
         self._lock = threading.Lock()  # never held during a libvirt call
         self._connection: Any = None
@@ -107,8 +108,24 @@ class Hypervisor:
         self._retry_at, self._refusal = 0.0, ""  # until then calls fail at once, with the reason of the last attempt
 
     async def observe(self) -> list[Domain]:
-        """Observes all domains, except those that are removed meanwhile."""
-        return await self._call(_HOST, self._observe)
+        """Observes all domains, except those that are removed meanwhile.
+
+        A domain at which libvirt hangs is returned as it was last observed, and is left out until that call returns.
+        """
+        while True:
+            if (hanging := self._hanging.get(_HOST)) and not hanging.done():
+                raise LibvirtUnavailable(f"libvirt at {self._uri} has not answered an earlier call yet")
+            connection = await self._connected()
+            walk = Walk({id_ for id_, call in self._hanging.items() if not call.done()}, self._last)
+            call = asyncio.create_task(in_thread(self._call_now)(connection, partial(self._observe, walk=walk)))
+            if await _is_answered(call, walk):
+                call.result()
+                self._last = {found.id: found for found in walk.found}
+                return walk.found
+            self._hanging[walk.at] = call
+            call.add_done_callback(lambda ended: ended.cancelled() or ended.exception())  # nobody awaits it any more
+            log.warning("libvirt.hangs", at=walk.at or "its list of domains")
+            self._drop(connection)
 
     async def facts(self) -> kaktus_pb2.KaktusStatus:
         """Cached after the first call."""
@@ -116,8 +133,8 @@ class Hypervisor:
             self._facts = await self._call(_HOST, observe_facts)
         return self._facts
 
-    async def define(self, text: str) -> None:
-        await self._call(_HOST, lambda connection: connection.defineXML(text))
+    async def define(self, id_: str, text: str) -> None:
+        await self._call(id_, lambda connection: connection.defineXML(text))
 
     async def start(self, id_: str) -> None:
         """Starts the domain paused."""
@@ -167,16 +184,18 @@ class Hypervisor:
             connection, self._connection = self._connection, None
         if connection is not None:
             with contextlib.suppress(StepFailed):
-                await self._calls.run("close", lambda: _close(connection), _CLOSE_TIMEOUT_S)
+                await self._calls.run("close", partial(in_thread(_close), connection), _CLOSE_TIMEOUT_S)
 
     async def _on(self, id_: str, verb: Callable[[Any], object], subject: str = "") -> None:
         """Calls a function with an instance's domain, on a connection of its own."""
         await self._connected()  # raises LibvirtUnavailable
-        await self._calls.run(subject or id_, lambda: _on_own_connection(self._uri, id_, verb), _CALL_TIMEOUT_S)
+        await self._calls.run(
+            subject or id_, partial(in_thread(_on_own_connection), self._uri, id_, verb), _CALL_TIMEOUT_S
+        )
 
     async def _call(self, subject: str, verb: Callable[[Any], T]) -> T:
         connection = await self._connected()
-        return await self._calls.run(subject, lambda: self._call_now(connection, verb), _CALL_TIMEOUT_S)
+        return await self._calls.run(subject, partial(in_thread(self._call_now), connection, verb), _CALL_TIMEOUT_S)
 
     def _call_now(self, connection: Any, verb: Callable[[Any], T]) -> T:
         try:
@@ -196,7 +215,7 @@ class Hypervisor:
             try:
                 if self._clock() < self._retry_at:
                     raise StepFailed(self._refusal)
-                return await self._calls.run("connection", self._connect, _OPEN_TIMEOUT_S)
+                return await self._calls.run("connection", in_thread(self._connect), _OPEN_TIMEOUT_S)
             except StepFailed as error:
                 raise LibvirtUnavailable(f"libvirt at {self._uri} can't be reached: {error}") from error
 
@@ -219,15 +238,18 @@ class Hypervisor:
         log.info("libvirt.connected", uri=self._uri)
         return connection
 
-    def _observe(self, connection: Any) -> list[Domain]:
-        found: list[Domain] = []
+    def _observe(self, connection: Any, walk: "Walk") -> None:
         for domain in connection.listAllDomains(0):
+            id_ = domain.UUIDString()
+            if id_ in walk.left_out:
+                walk.found.append(_unseen(walk.last.get(id_) or Domain(id_, domain.name(), is_unknown=True)))
+                continue
+            walk.at, walk.count = id_, walk.count + 1
             try:
-                found.append(_observe_domain(domain, self._killed))
+                walk.found.append(_observe_domain(domain, self._killed))
             except libvirt.libvirtError as error:
                 if error.get_error_code() != libvirt.VIR_ERR_NO_DOMAIN:  # which means: removed meanwhile
                     raise
-        return found
 
     def _lifecycle_changed(self, _: Any, domain: Any, event: int, detail: int, __: object) -> None:
         """Called when a domain has started or stopped. Only this event distinguishes a killed QEMU from a guest's own
@@ -249,13 +271,6 @@ class Hypervisor:
         self._changed()
 
 
-def _carry_out(work: Callable[[], T], future: Future[T]) -> None:
-    try:
-        future.set_result(work())
-    except BaseException as error:  # noqa: BLE001 - raised in the caller that awaits it
-        future.set_exception(error)
-
-
 @contextlib.contextmanager
 def _as_failed_step() -> Iterator[None]:
     """Turns an error of libvirt into StepFailed."""
@@ -274,6 +289,10 @@ def _open(uri: str) -> Any:
 def _on_own_connection(uri: str, id_: str, verb: Callable[[Any], object]) -> None:
     with _as_failed_step(), contextlib.closing(_open(uri)) as connection:
         verb(connection.lookupByUUIDString(id_))
+
+
+def _unseen(domain: Domain) -> Domain:
+    return replace(domain, unseen="libvirt does not answer about its domain")
 
 
 def _observe_domain(domain: Any, killed: Set[str]) -> Domain:

@@ -7,13 +7,14 @@ from functools import partial
 from agent_kaktus.actual import DEFINITION_VERSION, Domain, Mark, Power
 from agent_kaktus.compute import domain, seed
 from agent_kaktus.compute.desired import Devices, Instance, devices_of
+from agent_kaktus.kind import Kind, View
 from agent_kaktus.network.adapter import Adapter, is_filtered, put_filters, why_address_conflicts
 from agent_kaktus.network.vnet import why_no_bridge
-from agent_kaktus.notes import Generation, Notes
-from agent_kaktus.plan import GONE, Kind, Step, Verdict, View
 from agent_kaktus.storage.volume import why_no_disk
 from kowa import formats
 from kowa.runtime.desired import Identity, MissingReference
+from kowa.runtime.notes import Generation, Notes
+from kowa.runtime.verdict import GONE, Step, Verdict
 from kowa.v2 import instance_pb2
 from kowa.v2.meta_pb2 import Condition
 
@@ -41,7 +42,7 @@ _POWERS = {
 
 @dataclass(slots=True)
 class PowerNotes:
-    """When shutdowns were requested, and instances restarted after a crash. Times are seconds of the loop's clock."""
+    """When shutdowns were requested, and instances restarted after a crash, in seconds of the reconciler's clock."""
 
     stopping: dict[str, float] = field(default_factory=dict)  # instance -> when its shutdown was requested
     restarts: dict[Generation, tuple[float, ...]] = field(default_factory=dict)
@@ -124,7 +125,7 @@ class Instances(Kind[Instance]):
     def strangers(self, view: View) -> Iterable[str]:
         known, domains = view.desired.of(Instance), view.actual.domains.values()
         found = (*view.actual.foreign_domains.values(), *(ours for ours in domains if ours.id not in known))
-        return [f"domain {domain.name}" for domain in found]
+        return [f"domain {domain.name}" for domain in found if not (domain.is_unknown and domain.id in known)]
 
     def update_notes(self, view: View) -> None:
         """Forgets a shutdown request once the instance is off, or is to run again and the request has timed out."""
@@ -177,7 +178,7 @@ def _define(view: View, wanted: Instance, devices: Devices, found: Domain | None
     if defined is None or (defined.fingerprint, defined.version) != (mark.fingerprint, mark.version):
         definition = partial(domain.definition, view.config, wanted, devices, mark)
         verb = "define" if found is None else "redefine"
-        steps.append(Step(verb, wanted.name, lambda host: host.hypervisor.define(definition())))
+        steps.append(Step(verb, wanted.name, lambda host: host.hypervisor.define(wanted.id, definition())))
     return steps
 
 
@@ -210,7 +211,9 @@ def _keep_running(view: View, wanted: Instance, devices: Devices, found: Domain,
         steps.append(_put_filters(wanted, devices.adapters))
     is_suspended = wanted.power == instance_pb2.POWER_SUSPENDED
     if is_suspended and found.power is Power.RUNNING:
-        steps.append(Step("suspend", wanted.name, lambda host: host.hypervisor.suspend(wanted.id)))
+        steps.append(
+            Step("suspend", wanted.name, lambda host: host.hypervisor.suspend(wanted.id), is_interruptible=True)
+        )
     if not is_suspended and found.power is not Power.RUNNING:
         steps.append(_resume(wanted))
     if mark.ran_at != wanted.generation:
@@ -227,18 +230,22 @@ def _stop(view: View, wanted: Instance, found: Domain | None) -> Verdict | None:
         requested_at is not None and view.now - requested_at >= view.config.shutdown_limit
     ):
         return Verdict((_cut_power(wanted),))
+    fallback = f"its power is cut {view.config.shutdown_limit:g} s after it was to stop"
     if found.power is Power.PAUSED:
-        return Verdict((*_filter_taps(view, wanted, found), _resume(wanted)))
+        return Verdict((*_filter_taps(view, wanted, found), _resume(wanted)), fallback=fallback)
     note: tuple[Step, ...] = ()
     if found.persistent and found.mark is not None and found.mark.stop_requested_at != wanted.generation:
         note = (_set_mark(wanted, replace(found.mark, stop_requested_at=wanted.generation)),)
     if requested_at is not None and not note:
         return Verdict(working="it is shutting down")
-    # After shutdown_limit its power is cut.
     shutdown = Step(
-        "shutdown", wanted.name, lambda host: host.hypervisor.shutdown(wanted.id), before=_note_stopping(wanted)
+        "shutdown",
+        wanted.name,
+        lambda host: host.hypervisor.shutdown(wanted.id),
+        when_due=_note_stopping(wanted),
+        is_interruptible=True,
     )
-    return Verdict((shutdown, *note))
+    return Verdict((shutdown, *note), fallback=fallback)
 
 
 def _filter_taps(view: View, wanted: Instance, found: Domain | None) -> tuple[Step, ...]:
@@ -291,7 +298,7 @@ def _start_domain(wanted: Instance, *, again: bool) -> Step:
             notes.of(PowerNotes).note_restart(wanted, now)
 
     name = f"{wanted.name} again" if again else wanted.name
-    return Step("start", name, lambda host: host.hypervisor.start(wanted.id), after=note_restart)
+    return Step("start", name, lambda host: host.hypervisor.start(wanted.id), after=note_restart, is_interruptible=True)
 
 
 def _put_filters(wanted: Instance, adapters: tuple[Adapter, ...]) -> Step:
@@ -301,18 +308,24 @@ def _put_filters(wanted: Instance, adapters: tuple[Adapter, ...]) -> Step:
 
 def _resume(wanted: Instance) -> Step:
     """Resumes an instance, also before a shutdown, to which a paused guest can't react; its time to stop starts now."""
-    return Step("resume", wanted.name, lambda host: host.hypervisor.resume(wanted.id), before=_note_stopping(wanted))
+    return Step(
+        "resume",
+        wanted.name,
+        lambda host: host.hypervisor.resume(wanted.id),
+        when_due=_note_stopping(wanted),
+        is_interruptible=True,
+    )
 
 
 def _cut_power(wanted: Instance) -> Step:
-    return Step("cut power", wanted.name, lambda host: host.hypervisor.cut_power(wanted.id))
+    return Step("cut power", wanted.name, lambda host: host.hypervisor.cut_power(wanted.id), is_fallback=True)
 
 
 def _set_mark(wanted: Instance, mark: Mark) -> Step:
     """Records in a domain's mark the generation that ran, was requested to stop, or was switched off by its guest."""
     events = {mark.powered_off_at: "powered off", mark.stop_requested_at: "stopping"}
     name = f"{wanted.name} {events.get(wanted.generation, 'running')}"
-    return Step("mark", name, lambda host: host.hypervisor.set_mark(wanted.id, mark))
+    return Step("mark", name, lambda host: host.hypervisor.set_mark(wanted.id, mark), is_interruptible=True)
 
 
 def _note_stopping(wanted: Instance) -> Callable[[Notes, float], None]:

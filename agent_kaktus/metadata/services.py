@@ -16,12 +16,12 @@ from ipaddress import IPv4Network
 from pathlib import Path
 from typing import TextIO, TypeVar
 
-from agent_kaktus.errors import StepFailed
 from agent_kaktus.metadata.server import Server
 from agent_kaktus.network.bridge import index_of, open_netlink
 from agent_kaktus.network.nftables import MetadataFilter
 from agent_kaktus.network.vnet import Vnet
 from kowa.reserved import METADATA_ADDRESS, metadata_mac, metadata_port_mac
+from kowa.runtime.errors import StepFailed
 from kowa.runtime.tasks import in_thread
 
 T = TypeVar("T")
@@ -79,8 +79,14 @@ class MetadataServices:
 
     async def remove(self, vnet: Vnet, metadata_filter: MetadataFilter) -> None:
         async with self._lock:
-            await asyncio.to_thread(_remove_port, vnet.metadata_port)
+            await in_thread(_remove_port)(vnet.metadata_port)
             self._drop(vnet.id)
+            if not self._services:
+                await metadata_filter.remove()
+
+    async def remove_unused_filter(self, metadata_filter: MetadataFilter) -> None:
+        """Removes a filter that an earlier agent has left, unless a service has come into being meanwhile."""
+        async with self._lock:
             if not self._services:
                 await metadata_filter.remove()
 
@@ -92,10 +98,10 @@ class MetadataServices:
 
     async def _open(self, vnet: Vnet) -> Service:
         open_namespace = partial(os.open, "/proc/thread-self/ns/net", os.O_RDONLY | os.O_CLOEXEC)
-        namespace = await asyncio.to_thread(_run_inside, None, open_namespace)
+        namespace = await in_thread(_run_inside)(None, open_namespace)
         try:
             port = await _create_port(vnet, namespace)
-            listener, neighbours = await asyncio.to_thread(_run_inside, namespace, _set_up)
+            listener, neighbours = await in_thread(_run_inside)(namespace, _set_up)
             listening = await self._server.listen(listener, vnet.id, partial(_hardware_address, neighbours))
         except BaseException:
             os.close(namespace)

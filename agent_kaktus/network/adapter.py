@@ -6,13 +6,14 @@ from ipaddress import IPv4Address
 from typing import TYPE_CHECKING
 
 from agent_kaktus import names
-from agent_kaktus.errors import StepFailed
+from agent_kaktus.kind import Kind, View
 from agent_kaktus.network.nftables import tap_fingerprint
 from agent_kaktus.network.vnet import Subnet, Vnet
-from agent_kaktus.plan import AS_WANTED, GONE, Kind, Step, Verdict, View
 from kowa import formats
 from kowa.reserved import METADATA_ADDRESS, metadata_mac
 from kowa.runtime.desired import Desired, DesiredObject, Identity, parse_address
+from kowa.runtime.errors import StepFailed
+from kowa.runtime.verdict import AS_WANTED, GONE, Step, Verdict
 from kowa.v2 import adapter_pb2
 
 if TYPE_CHECKING:
@@ -109,4 +110,9 @@ def remove_stale_tap_filters(view: View) -> tuple[Step, ...]:
 
 
 def _remove_filters(taps: list[str]) -> Step:
-    return Step("remove filter of", " ".join(taps), lambda host: host.tap_filters.remove(taps))
+    async def remove(host: "LocalHost") -> None:
+        """Keeps the filters of taps that have come into being since they were observed."""
+        links = await host.bridges.observe()
+        await host.tap_filters.remove([tap for tap in taps if tap not in links])
+
+    return Step("remove filter of", " ".join(taps), remove)

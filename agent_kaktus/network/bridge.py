@@ -13,7 +13,7 @@ from pyroute2.netlink.rtnl.ifinfmsg import IFF_UP
 
 from agent_kaktus import names
 from agent_kaktus.actual import Link
-from agent_kaktus.errors import StepFailed
+from kowa.runtime.errors import StepFailed
 from kowa.runtime.tasks import in_thread
 
 # By default a guest reaches all addresses of the host over any bridge, even one without an address.

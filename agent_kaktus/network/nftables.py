@@ -11,8 +11,8 @@ from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from agent_kaktus import process
-from agent_kaktus.errors import StepFailed
 from kowa.reserved import METADATA_ADDRESS
+from kowa.runtime.errors import StepFailed
 
 if TYPE_CHECKING:
     from agent_kaktus.network.adapter import Adapter

@@ -9,11 +9,12 @@ from dataclasses import dataclass, replace
 from ipaddress import IPv4Address, IPv4Network
 
 from agent_kaktus import names
+from agent_kaktus.kind import Kind, View
 from agent_kaktus.network.nftables import METADATA_FINGERPRINT
-from agent_kaktus.plan import AS_WANTED, GONE, Kind, Step, Verdict, View
 from kowa import formats
 from kowa.reserved import bridge_mac
 from kowa.runtime.desired import Desired, DesiredObject, Identity, parse_address, parse_network
+from kowa.runtime.verdict import AS_WANTED, GONE, Step, Verdict
 from kowa.v2 import subnet_pb2, vnet_pb2
 
 
@@ -129,7 +130,17 @@ def remove_stale_metadata_filter(view: View) -> tuple[Step, ...]:
         vnet.metadata_port in view.actual.links or (not vnet.gone and used_networks(view.desired, vnet.id))
         for vnet in view.desired.of(Vnet).values()
     )
-    return () if is_needed else (Step("remove metadata filter", "", lambda host: host.metadata_filter.remove()),)
+    return (
+        ()
+        if is_needed
+        else (
+            Step(
+                "remove metadata filter",
+                "",
+                lambda host: host.metadata_services.remove_unused_filter(host.metadata_filter),
+            ),
+        )
+    )
 
 
 def _plan_bridge(view: View, wanted: Vnet) -> Verdict:

@@ -11,23 +11,26 @@ import os
 import stat
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 import structlog
 
 from agent_kaktus import names
 from agent_kaktus.actual import DiskSource, Image, PoolSpace
-from agent_kaktus.errors import StepFailed
 from agent_kaktus.settings import Settings
 from agent_kaktus.storage import image
 from kowa import files
+from kowa.runtime.calls import Calls
 from kowa.runtime.crashpoint import crash_point
+from kowa.runtime.errors import StepFailed
 from kowa.runtime.tasks import in_thread
 
 MARKER = ".kowa-pool"  # the file that distinguishes a pool from an empty mount point
 VOLUME_MODE = 0o600  # libvirt hands it to the user QEMU runs as
 TEMPLATE_MODE = 0o644  # shared by the instances
 _POOL_MODE = 0o711  # passable for QEMU
+OBSERVE_TIMEOUT_S = 3.0  # for a pool to be listed
 _FORMATS = ("qcow2", "raw")
 
 log = structlog.get_logger()
@@ -42,6 +45,15 @@ class StorageState:
     created: frozenset[str]  # ids of pools and volumes that were created once
 
 
+@dataclass(frozen=True, slots=True)
+class PoolState:
+    """A pool's space and images."""
+
+    id: str
+    space: PoolSpace
+    images: Mapping[str, Image]
+
+
 def disk_source(config: Settings, pool: str, volume: str) -> DiskSource:
     """The source of a volume's disk, for libvirt."""
     return DiskSource("file", "qcow2", (("file", str(config.pools / pool / f"{volume}.qcow2")),))
@@ -54,21 +66,39 @@ class DirDriver:
         """`created` is a directory of the agent with a file for each pool and volume that was created."""
         self._pools = config.pools
         self._created = created
+        self._calls = Calls("the pool")
 
-    @in_thread
-    def observe(self) -> StorageState:
-        self._created.mkdir(mode=0o700, parents=True, exist_ok=True)
+    async def observe(self) -> StorageState:
+        """Observes all pools at the same time. One that does not answer is not available, but others are."""
         pools: dict[str, PoolSpace] = {}
         images: dict[str, Image] = {}
-        for directory in names.named_by_id(self._pools):
-            try:
-                if (directory / MARKER).exists():
-                    space, found = self.space(directory.name), {each.id: each for each in _images(directory)}
-                    pools[directory.name] = space
-                    images |= found
-            except OSError as error:  # this pool is not available, but others are
-                log.warning("pool.unreadable", id=directory.name, reason=str(error))
-        return StorageState(pools, images, frozenset(path.name for path in self._created.iterdir()))
+        ids, created = await self._list()
+        for found in await asyncio.gather(*(self._observe_pool(id_) for id_ in ids)):
+            if found is not None:
+                pools[found.id] = found.space
+                images |= found.images
+        return StorageState(pools, images, created)
+
+    @in_thread
+    def _list(self) -> tuple[list[str], frozenset[str]]:
+        """The ids of the pools' directories, and of all that was created."""
+        self._created.mkdir(mode=0o700, parents=True, exist_ok=True)
+        listed = [path.name for path in self._pools.iterdir()] if self._pools.is_dir() else []
+        return list(filter(names.is_id, listed)), frozenset(path.name for path in self._created.iterdir())
+
+    async def _observe_pool(self, id_: str) -> "PoolState | None":
+        try:
+            return await self._calls.run(id_, partial(self._look_into, id_), OBSERVE_TIMEOUT_S)
+        except (OSError, StepFailed) as error:
+            log.warning("pool.unreadable", id=id_, reason=str(error))
+            return None
+
+    @in_thread
+    def _look_into(self, id_: str) -> "PoolState | None":
+        directory = self._pools / id_
+        if not (directory / MARKER).exists():
+            return None
+        return PoolState(id_, self.space(id_), {each.id: each for each in _images(directory)})
 
     @in_thread
     def create_pool(self, pool: str) -> None:
@@ -104,7 +134,7 @@ class DirDriver:
             await image.create(draft, size, backing)
             draft.chmod(VOLUME_MODE)
             crash_point("kaktus.volume.written")
-            await asyncio.to_thread(files.publish_new, draft, path)
+            await in_thread(files.publish_new)(draft, path)
             crash_point("kaktus.volume.named")
         await self.record(volume)
 
@@ -117,7 +147,7 @@ class DirDriver:
         """Grows a volume that no domain has open."""
         path = self._volume(pool, volume)
         await image.resize(path, size)
-        await asyncio.to_thread(files.sync, path)
+        await in_thread(files.sync)(path)
 
     @in_thread
     def remove(self, pool: str, id_: str) -> None:

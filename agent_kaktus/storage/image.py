@@ -1,6 +1,5 @@
 """Disk images: reads and checks their headers, and creates and resizes them with qemu-img."""
 
-import asyncio
 import json
 import os
 import struct
@@ -10,7 +9,8 @@ from pathlib import Path
 
 from agent_kaktus import process
 from agent_kaktus.actual import Image
-from agent_kaktus.errors import PermanentFailure, StepFailed
+from kowa.runtime.errors import PermanentFailure, StepFailed
+from kowa.runtime.tasks import in_thread
 
 MAX_SIZE_BYTES = 16 << 40  # of a template, as its header states
 SECTOR = 512
@@ -85,9 +85,9 @@ def read_header(path: Path) -> Header:
 async def verify(path: Path) -> str:
     """The format of a downloaded image. Raises PermanentFailure if no instance can start from it."""
     try:
-        if await asyncio.to_thread(_is_raw, path):
+        if await in_thread(_is_raw)(path):
             return "raw"
-        header = await asyncio.to_thread(read_header, path)
+        header = await in_thread(read_header)(path)
     except BadImage as error:
         raise PermanentFailure(f"the source's file {error}") from error
     if header.backing or header.features & _EXTERNAL_DATA:
@@ -146,7 +146,7 @@ async def _first_sector(path: Path) -> bytes:
     with tempfile.TemporaryDirectory() as folder:
         start = Path(folder, "start")
         await _run_limited("dd", "-f", "qcow2", "-O", "raw", f"bs={SECTOR}", "count=1", f"if={path}", f"of={start}")
-        return await asyncio.to_thread(start.read_bytes)
+        return await in_thread(start.read_bytes)()
 
 
 async def _run_limited(*arguments: str) -> str:

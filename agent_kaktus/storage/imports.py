@@ -13,14 +13,15 @@ from pathlib import Path
 import structlog
 
 from agent_kaktus.actual import PoolSpace
-from agent_kaktus.errors import PermanentFailure, StepFailed, TransferInterrupted
+from agent_kaktus.errors import TransferInterrupted
 from agent_kaktus.storage import image
 from agent_kaktus.storage.dir import DirDriver
 from agent_kaktus.storage.source import CHUNK_BYTES, Sources
 from agent_kaktus.storage.template import Template
 from kowa.backoff import delay
 from kowa.runtime.crashpoint import crash_point
-from kowa.runtime.tasks import cancel
+from kowa.runtime.errors import PermanentFailure, StepFailed
+from kowa.runtime.tasks import cancel, in_thread
 
 MAX_PARALLEL = 2  # imports; others wait
 ATTEMPTS = 4  # of a download that breaks off
@@ -110,7 +111,7 @@ class Imports:
             raise PermanentFailure(f"it took longer than {IMPORT_TIMEOUT_S / 3600:.0f} hours") from error
         format_ = await image.verify(staging)
         with contextlib.suppress(FileExistsError):  # an operator has put a file there meanwhile, which stays
-            await asyncio.to_thread(self.storage.add_template, template.pool, template.id, format_)
+            await in_thread(self.storage.add_template)(template.pool, template.id, format_)
         crash_point("kaktus.template.imported")
         log.info("template.imported", id=template.id, format=format_)
 
@@ -144,7 +145,7 @@ class Imports:
                     data, total = chunk
                     if max(total, received + len(data)) > MAX_SOURCE_BYTES:
                         raise PermanentFailure(f"the source holds more than {MAX_SOURCE_BYTES >> 30} GiB")
-                    await asyncio.to_thread(write, data)
+                    await in_thread(write)(data)
                     received += len(data)
                     self._note_progress(template, received * 100 // total if total else 0)
         return digest.hexdigest()

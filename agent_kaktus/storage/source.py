@@ -1,14 +1,14 @@
 """Sources of templates: files in the import folder, and web servers with an allowed address."""
 
-import asyncio
 import os
 import stat
 from collections.abc import AsyncGenerator, Iterable
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
 from pathlib import Path
 
-from agent_kaktus.errors import PermanentFailure
 from kowa import sources
+from kowa.runtime.errors import PermanentFailure
+from kowa.runtime.tasks import in_thread
 
 Address = IPv4Address | IPv6Address
 
@@ -66,7 +66,7 @@ class Sources:
         descriptor = self._open(name)
         with os.fdopen(descriptor, "rb") as file:
             size = os.fstat(descriptor).st_size
-            while chunk := await asyncio.to_thread(file.read, CHUNK_BYTES):
+            while chunk := await in_thread(file.read)(CHUNK_BYTES):
                 yield chunk, size
 
     def _open(self, name: str) -> int:

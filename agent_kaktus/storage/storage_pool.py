@@ -4,12 +4,14 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 from agent_kaktus.actual import DiskSource
-from agent_kaktus.plan import AS_WANTED, GONE, Kind, Step, Verdict, View, rounded_space
+from agent_kaktus.kind import Kind, View
 from agent_kaktus.settings import Settings
 from agent_kaktus.storage.dir import disk_source
 from kowa.runtime.desired import DesiredObject, Identity
+from kowa.runtime.verdict import AS_WANTED, GONE, Step, Verdict
 from kowa.v2 import storage_pool_pb2
 
+SPACE_UNIT_BYTES = 16 << 20  # space is reported in whole units; else each observation would send a report
 # The drivers of this agent, each with the function that gives the disk source of a volume in a pool.
 DISK_SOURCES: dict[int, Callable[[Settings, str, str], DiskSource]] = {storage_pool_pb2.STORAGE_DRIVER_DIR: disk_source}
 
@@ -34,7 +36,8 @@ class StoragePools(Kind[StoragePool]):
             return Verdict((Step("create pool", wanted.name, lambda host: host.storage.create_pool(wanted.id)),))
         if wanted.id in view.actual.pools:
             return AS_WANTED
-        return Verdict(fails=f"its directory {view.config.pools / wanted.id} is missing; mount or restore it")
+        reason = f"its directory {view.config.pools / wanted.id} is missing; mount or restore it"
+        return Verdict(fails=reason, is_missing=True)
 
     def fill_status(self, view: View, wanted: StoragePool, resource: storage_pool_pb2.StoragePool) -> None:
         if space := view.actual.pools.get(wanted.id):
@@ -42,6 +45,11 @@ class StoragePools(Kind[StoragePool]):
 
     def strangers(self, view: View) -> Iterable[str]:
         return [f"pool {id_}" for id_ in view.actual.pools.keys() - view.desired.of(StoragePool).keys()]
+
+
+def rounded_space(size: int) -> int:
+    """A number of bytes, rounded down for reports."""
+    return size // SPACE_UNIT_BYTES * SPACE_UNIT_BYTES
 
 
 def why_no_pool(view: View, id_: str) -> str:

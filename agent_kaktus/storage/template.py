@@ -3,10 +3,11 @@
 from dataclasses import dataclass
 
 from agent_kaktus.actual import Image
-from agent_kaktus.plan import AS_WANTED, GONE, Kind, Step, Verdict, View
+from agent_kaktus.kind import Kind, View
 from agent_kaktus.storage.storage_pool import why_no_pool, why_pool_unseen
 from kowa import formats
 from kowa.runtime.desired import DesiredObject, Identity
+from kowa.runtime.verdict import AS_WANTED, GONE, Step, Verdict
 from kowa.v2 import template_pb2
 
 

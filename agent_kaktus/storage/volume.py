@@ -4,12 +4,13 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from agent_kaktus.actual import DiskSource, Image
-from agent_kaktus.plan import AS_WANTED, GONE, Kind, Step, Verdict, View, rounded_space
+from agent_kaktus.kind import Kind, View
 from agent_kaktus.settings import Settings
-from agent_kaktus.storage.storage_pool import DISK_SOURCES, StoragePool, why_no_pool, why_pool_unseen
+from agent_kaktus.storage.storage_pool import DISK_SOURCES, StoragePool, rounded_space, why_no_pool, why_pool_unseen
 from agent_kaktus.storage.template import Template
 from kowa import sizes
 from kowa.runtime.desired import Desired, DesiredObject, Identity, MissingReference
+from kowa.runtime.verdict import AS_WANTED, GONE, Step, Verdict
 from kowa.v2 import volume_pb2
 
 SECTOR = 512  # bytes
@@ -84,7 +85,8 @@ def why_no_disk(view: View, wanted: Volume) -> str:
 def _plan_new(view: View, wanted: Volume) -> Verdict:
     if wanted.id in view.actual.created:
         source = source_of(view.config, view.desired, wanted)
-        return Verdict(fails=f"its {source} is missing and never made anew; restore it or delete the volume")
+        reason = f"its {source} is missing and never made anew; restore it or delete the volume"
+        return Verdict(fails=reason, is_missing=True)
     if not wanted.template:
         return Verdict((_create(wanted, None),))
     template = view.desired.of(Template).get(wanted.template)
@@ -126,7 +128,9 @@ def _grow(view: View, wanted: Volume, image: Image) -> Step:
     if user and user.is_on:
         arguments = (user.id, image.disk_key, wanted.size)
         return Step("grow volume", f"{wanted.name} live", lambda host: host.hypervisor.resize(*arguments))
-    return Step("grow volume", wanted.name, lambda host: host.storage.grow(wanted.pool, wanted.id, wanted.size))
+    # Not while its instance is being started, which would open it meanwhile.
+    arguments_at_rest = (wanted.pool, wanted.id, wanted.size)
+    return Step("grow volume", wanted.name, lambda host: host.storage.grow(*arguments_at_rest), is_exclusive=True)
 
 
 def _remove(wanted: Volume, pool: str) -> Step:

@@ -6,9 +6,10 @@ from collections.abc import AsyncGenerator, Callable
 
 import httpx
 
-from agent_kaktus.errors import PermanentFailure, TransferInterrupted
+from agent_kaktus.errors import TransferInterrupted
 from agent_kaktus.storage.source import CHUNK_BYTES
 from kowa import sources
+from kowa.runtime.errors import PermanentFailure
 
 _MAX_REDIRECTS = 5
 _MAX_LENGTH_DIGITS = 20

@@ -1,5 +1,6 @@
 """The network agent: the slices it accepts, the messages of its refusals, and its status as operators see it."""
 
+import asyncio
 import json
 import os
 import signal
@@ -10,7 +11,8 @@ from pathlib import Path
 import pytest
 from google.protobuf.message import Message
 
-from agent_kiwi.worker import KINDS, Kiwi, Subnet, Vnet, reports
+from agent_kiwi.main import Settings
+from agent_kiwi.worker import KINDS, Kiwi, KiwiWorker, Subnet, Vnet
 from kowa import resources
 from kowa.fleet.v1 import fleet_pb2
 from kowa.runtime.feed import Refused
@@ -18,6 +20,8 @@ from kowa.runtime.settings import VERSION
 from kowa.runtime.store import Holdings
 from kowa.v2 import agent_pb2, kiwi_pb2, meta_pb2, subnet_pb2, vnet_pb2
 from tests.fleet_resources import content, edited
+from tests.kaktus.loop_harness import Feed
+from tests.kaktus.slices import Slice
 from tests.site import Site
 from tests.waiting import until
 
@@ -81,13 +85,37 @@ def test_a_deleted_object_may_be_invalid() -> None:
     assert desired.of(Subnet)[SUBNET].gone
 
 
-def test_the_node_is_reported_as_applied_and_a_deleted_vnet_as_gone() -> None:
+def test_the_node_is_reported_as_applied_and_says_that_it_serves_no_networks_yet(tmp_path: Path) -> None:
+    reports = reports_on({NODE: KIWI, LAN: VNET, SUBNET: subnet()}, tmp_path)
+    assert {id_: (report.outcome, report.observed_generation) for id_, report in reports.items()} == {
+        NODE: (fleet_pb2.OUTCOME_APPLIED, 3),
+        LAN: (fleet_pb2.OUTCOME_APPLIED, 1),
+        SUBNET: (fleet_pb2.OUTCOME_APPLIED, 1),
+    }
+    node = content(reports[NODE])
+    assert node.status == kiwi_pb2.KiwiStatus(version=VERSION)
+    assert [condition.type for condition in node.meta.conditions] == ["NetworksNotServed"]
+
+
+def test_a_deleted_vnet_is_reported_gone(tmp_path: Path) -> None:
     gone = described(LAN, generation=2, gone=True, resource=vnet_pb2.Vnet(name="lan"))
-    sent_reports = {report.id: report for report in reports(KINDS.parse({NODE: KIWI, LAN: gone, SUBNET: subnet()}))}
-    assert set(sent_reports) == {NODE, LAN}
-    assert (sent_reports[NODE].outcome, sent_reports[NODE].observed_generation) == (fleet_pb2.OUTCOME_APPLIED, 3)
-    assert content(sent_reports[NODE]).status.version == VERSION
-    assert (sent_reports[LAN].gone, sent_reports[LAN].observed_generation) == (True, 2)
+    reports = reports_on({NODE: KIWI, LAN: gone}, tmp_path)
+    assert (reports[LAN].gone, reports[LAN].observed_generation) == (True, 2)
+
+
+def reports_on(objects: dict[str, fleet_pb2.Object], folder: Path) -> dict[str, fleet_pb2.Report]:
+    """The agent's reports on a slice."""
+
+    async def run() -> dict[str, fleet_pb2.Report]:
+        feed = Feed(Slice(objects))
+        settings = Settings(server="", ca=folder, token=folder, state=folder)
+        running = asyncio.create_task(KiwiWorker(settings).run(feed))
+        await feed.until(lambda: feed.reports.keys() == objects.keys())
+        running.cancel()
+        await asyncio.gather(running, return_exceptions=True)
+        return feed.reports
+
+    return asyncio.run(run())
 
 
 def test_the_network_agent_imports_no_hypervisor_libraries() -> None:
@@ -120,6 +148,7 @@ def test_the_agent_program_signs_in_and_reports_deleted_vnets_gone(site: Site, c
         agent = next(agents.list(filter='name = "kiwi-agent"'))
         until(lambda: agents.get(agent.meta.id).status.held_revision, what="the agent's ack")
         until(lambda: next(kiwis.list()).status.version == VERSION, what="its version")
+        assert "NetworksNotServed" in _kowactl(site, "kiwi", "get", "kiwi-1")
         shown = _kowactl(site, "agent", "get", "kiwi-agent", "-o", "json")
         assert json.loads(shown)["status"]["held_revision"] == str(agents.get(agent.meta.id).status.held_revision)
         assert "held_revision" in _kowactl(site, "agent", "get", "kiwi-agent")

@@ -11,16 +11,18 @@ from agent_kaktus.actual import Actual, Domain, Image, Link, Mark, PoolSpace, Po
 from agent_kaktus.compute import domain, seed
 from agent_kaktus.compute.desired import Devices, Instance
 from agent_kaktus.compute.instance import PowerNotes
+from agent_kaktus.kind import View
 from agent_kaktus.kinds import KINDS
 from agent_kaktus.network import nftables
 from agent_kaktus.network.adapter import Adapter
 from agent_kaktus.network.vnet import Vnet
-from agent_kaktus.notes import Notes
-from agent_kaktus.plan import Step, Verdict, View, plan
 from agent_kaktus.settings import Settings
 from agent_kaktus.storage.dir import disk_source
 from agent_kaktus.storage.template import Template
 from kowa.runtime.desired import Desired
+from kowa.runtime.notes import Notes
+from kowa.runtime.plan import plan
+from kowa.runtime.verdict import Step, Verdict
 
 MAX_ROUNDS = 30
 
@@ -114,8 +116,8 @@ class FakeHost:
         self.now += self.config.shutdown_limit
 
     def do(self, step: Step) -> None:
-        step.before(self.notes, self.now)
-        run_without_waiting(step.do(self))  # type: ignore[arg-type]
+        step.when_due(self.notes, self.now)
+        run_without_waiting(step.do(self))
 
     def switch_off(self, id_: str, *, by_guest: bool) -> None:
         found = self.domains[id_]
@@ -149,10 +151,11 @@ def run_without_waiting(coroutine: Coroutine[Any, Any, None]) -> None:
 class FakeHypervisor:
     host: FakeHost
 
-    async def define(self, definition: str) -> None:
+    async def define(self, instance: str, definition: str) -> None:
         found = ElementTree.fromstring(definition)  # noqa: S314 - our own
         mark = domain.mark_of(found)
         assert mark is not None
+        assert mark.id == instance
         assert mark.id not in self.host.foreign_domains
         for interface in found.findall("devices/interface"):
             source, target = interface.find("source"), interface.find("target")
@@ -304,6 +307,10 @@ class FakeMetadataServices:
     async def remove(self, vnet: Vnet, metadata_filter: "FakeMetadataFilter") -> None:
         self.host.services.pop(vnet.id, None)
         self.host.links.pop(vnet.metadata_port, None)
+        if not self.host.services:
+            await metadata_filter.remove()
+
+    async def remove_unused_filter(self, metadata_filter: "FakeMetadataFilter") -> None:
         if not self.host.services:
             await metadata_filter.remove()
 

@@ -1,24 +1,24 @@
-"""A harness for tests of the converge loop: a fake host, a feed and a clock that the test sets."""
+"""A harness for tests of the agent's reconciler: a fake host, a feed and a clock that the test sets."""
 
 import asyncio
 import contextlib
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
 
 from agent_kaktus.actual import Actual
-from agent_kaktus.converge import Loop
 from agent_kaktus.errors import LibvirtUnavailable
+from agent_kaktus.kind import Kinds
 from agent_kaktus.kinds import KINDS
-from agent_kaktus.plan import Kind, Step
 from kowa.fleet.v1 import fleet_pb2
-from kowa.runtime.desired import Kinds
+from kowa.runtime.reconciler import Reconciler
+from kowa.runtime.verdict import Step
 from tests.kaktus.settings_of import settings_of
 
 from .fake_host import FakeHost
 from .slices import Slice, id_of, slice_with_network
 
 CONFIG = settings_of(Path("/pools"), Path("/instances"))
+MAX_ROUNDS = 50
 APPLIED, WAITING, FAILED = fleet_pb2.OUTCOME_APPLIED, fleet_pb2.OUTCOME_WAITING, fleet_pb2.OUTCOME_FAILED
 
 
@@ -74,9 +74,9 @@ class ObservedHost:
 
 
 class LoopHarness:
-    """A loop with its feed, host and clock; steps can be made to fail."""
+    """A reconciler with its feed, host and clock; steps can be made to fail."""
 
-    def __init__(self, slice_: Slice, kinds: Kinds[Kind[Any]] = KINDS) -> None:
+    def __init__(self, slice_: Slice, kinds: Kinds = KINDS) -> None:
         self.kinds = kinds
         self.now = 1000.0
         self.feed = Feed(slice_)
@@ -88,27 +88,40 @@ class LoopHarness:
         self.start_agent()
 
     def start_agent(self) -> None:
-        notes, clock = self.host.notes, lambda: self.now
-        self.loop = Loop(self.kinds, CONFIG, self.feed, self.observed_host, notes, clock)
-        self.loop._carry_out = self._carry_out  # type: ignore[method-assign]
+        self.reconciler = Reconciler(
+            "kaktus",
+            self.kinds,
+            CONFIG,
+            self.feed,
+            self.observed_host,
+            self.host.notes,
+            clock=lambda: self.now,
+            do=self._carry_out,
+        )
 
     def restart_agent(self) -> None:
         self.host.restart_agent()
         self.start_agent()
 
     async def converge(self, elapsed: float = 0.0) -> float:
+        """Reconciles until no step is due. Returns the seconds until the next round."""
         self.now += elapsed
         self.steps_done.clear()
-        return await self.loop.converge()
+        for _ in range(MAX_ROUNDS):
+            pause, done = await self.reconciler.reconcile(), len(self.steps_done)
+            await self.reconciler.settled()
+            if len(self.steps_done) == done:
+                return pause
+        raise AssertionError(f"does not come to rest: {self.steps_done[-5:]}")
 
     def report(self, name: str) -> fleet_pb2.Report:
         return self.feed.reports[id_of(name)]
 
-    async def _carry_out(self, step: Step) -> None:
+    async def _carry_out(self, step: Step, _: object) -> None:
         self.steps_done.append(str(step))
         if str(step) in self.step_errors:
             raise self.step_errors[str(step)]
-        await step.do(self.host)  # type: ignore[arg-type]
+        await step.do(self.host)
         if str(step) in self.after_step:
             self.after_step[str(step)]()
 

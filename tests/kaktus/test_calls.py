@@ -10,18 +10,21 @@ from pathlib import Path
 import libvirt
 import pytest
 
-from agent_kaktus.compute.hypervisor import Calls, Hypervisor
-from agent_kaktus.errors import LibvirtUnavailable, StepFailed
+from agent_kaktus.compute.hypervisor import Hypervisor
+from agent_kaktus.errors import LibvirtUnavailable
+from kowa.runtime.calls import Calls
+from kowa.runtime.errors import StepFailed
+from kowa.runtime.tasks import in_thread
 
 REPOSITORY = Path(__file__).parents[2]
 
 
 def test_a_call_returns_its_result_or_raises_its_error() -> None:
     async def scenario() -> None:
-        calls = Calls()
-        assert await calls.run("web", lambda: 7, 5) == 7
+        calls = Calls("libvirt")
+        assert await calls.run("web", in_thread(lambda: 7), 5) == 7
         with pytest.raises(ZeroDivisionError):
-            await calls.run("web", lambda: 1 // 0, 5)
+            await calls.run("web", in_thread(lambda: 1 // 0), 5)
 
     asyncio.run(scenario())
 
@@ -67,20 +70,20 @@ def test_a_hung_call_times_out_and_is_not_repeated() -> None:
     released = threading.Event()
 
     async def scenario() -> None:
-        calls = Calls()
+        calls = Calls("libvirt")
         with pytest.raises(StepFailed, match=r"libvirt did not answer within 0\.05 s"):
-            await calls.run("web", released.wait, 0.05)
+            await calls.run("web", in_thread(released.wait), 0.05)
         threads = threading.active_count()
         for _ in range(3):
             with pytest.raises(StepFailed, match="has not answered an earlier call yet"):
-                await calls.run("web", released.wait, 0.05)
+                await calls.run("web", in_thread(released.wait), 0.05)
         assert threading.active_count() == threads
-        assert await calls.run("db", lambda: 7, 5) == 7
+        assert await calls.run("db", in_thread(lambda: 7), 5) == 7
         released.set()
         async with asyncio.timeout(5):
             while True:
                 try:
-                    assert await calls.run("web", lambda: 8, 5) == 8
+                    assert await calls.run("web", in_thread(lambda: 8), 5) == 8
                     break
                 except StepFailed:
                     await asyncio.sleep(0.01)
@@ -94,11 +97,12 @@ def test_a_hung_call_times_out_and_is_not_repeated() -> None:
 def test_a_program_exits_although_a_call_hangs() -> None:
     program = """
 import asyncio, contextlib, threading
-from agent_kaktus.compute.hypervisor import Calls
-from agent_kaktus.errors import StepFailed
+from kowa.runtime.calls import Calls
+from kowa.runtime.errors import StepFailed
+from kowa.runtime.tasks import in_thread
 async def scenario():
     with contextlib.suppress(StepFailed):
-        await Calls().run("web", threading.Event().wait, 0.05)
+        await Calls("libvirt").run("web", in_thread(threading.Event().wait), 0.05)
 asyncio.run(scenario())
 """
     environment = {"PYTHONPATH": f"{REPOSITORY}:{REPOSITORY}/sdk"}

@@ -12,8 +12,8 @@ from agent_kaktus.compute.desired import Instance
 from agent_kaktus.kinds import KINDS
 from agent_kaktus.network.adapter import Adapter
 from agent_kaktus.network.vnet import Subnet, Vnet
-from agent_kaktus.plan import strangers
 from kowa.runtime.desired import Desired
+from kowa.runtime.plan import strangers
 from kowa.v2 import instance_pb2
 from tests.kaktus.settings_of import settings_of
 

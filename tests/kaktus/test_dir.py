@@ -12,9 +12,9 @@ import pytest
 
 from agent_kaktus import process
 from agent_kaktus.actual import Image
-from agent_kaktus.errors import StepFailed
 from agent_kaktus.storage import image
 from agent_kaktus.storage.dir import MARKER, DirDriver, StorageState
+from kowa.runtime.errors import StepFailed
 from tests.kaktus.settings_of import settings_of
 
 from .slices import MIB, id_of

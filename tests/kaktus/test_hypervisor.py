@@ -12,7 +12,8 @@ import pytest
 
 from agent_kaktus.compute import hypervisor
 from agent_kaktus.compute.hypervisor import Hypervisor
-from agent_kaktus.errors import LibvirtUnavailable, StepFailed
+from agent_kaktus.errors import LibvirtUnavailable
+from kowa.runtime.errors import StepFailed
 from tests.fleet_resources import content
 
 from .hosts import Host, private_host

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from agent_kaktus.errors import PermanentFailure
 from agent_kaktus.storage import image
+from kowa.runtime.errors import PermanentFailure
 
 from .slices import MIB
 

@@ -7,12 +7,15 @@ from pathlib import Path
 import pytest
 from msgspec import structs
 
-from agent_kaktus.converge import OBSERVE_INTERVAL_S
-from agent_kaktus.errors import PermanentFailure, StepFailed
-from agent_kaktus.notes import MAX_ATTEMPTS, Notes
-from agent_kaktus.plan import SPACE_UNIT_BYTES, Verdict, View
+from agent_kaktus.kind import View
+from agent_kaktus.storage.storage_pool import SPACE_UNIT_BYTES
 from agent_kaktus.storage.volume import Volume, Volumes
+from kowa.runtime.desired import DesiredObject
+from kowa.runtime.errors import PermanentFailure, StepFailed
+from kowa.runtime.notes import MAX_ATTEMPTS, Notes
+from kowa.runtime.reconciler import OBSERVE_INTERVAL_S
 from kowa.runtime.settings import VERSION
+from kowa.runtime.verdict import Verdict
 from kowa.v2 import instance_pb2
 from tests.fleet_resources import content
 
@@ -97,7 +100,7 @@ def test_an_error_in_a_plan_or_status_fails_only_its_object(monkeypatch: pytest.
 def test_a_definition_that_is_not_xml_fails_only_its_instance() -> None:
     async def scenario(harness: LoopHarness) -> None:
         await harness.converge()
-        harness.loop.settings = structs.replace(CONFIG, pools=Path("/pools\x01"))
+        harness.reconciler.settings = structs.replace(CONFIG, pools=Path("/pools\x01"))
         await harness.converge()
         assert harness.report("web").outcome == WAITING
         assert harness.report("web").message.startswith("tries again: redefine web: not well-formed")
@@ -125,8 +128,8 @@ def test_a_step_that_always_fails_delays_no_other_object() -> None:
 
 
 def test_an_error_outside_a_step_delays_no_other_object(monkeypatch: pytest.MonkeyPatch) -> None:
-    def count_repeats(_: Notes, id_: str, steps: str) -> int:
-        if id_ == id_of("root"):
+    def count_repeats(_: Notes, wanted: DesiredObject, steps: str) -> int:
+        if wanted.name == "root":
             raise RuntimeError(steps)
         return 1
 
@@ -217,14 +220,14 @@ class ForgetfulDict(dict[str, str]):
 
 def test_the_loop_runs_until_cancelled_and_wakes_on_changes() -> None:
     async def scenario(harness: LoopHarness) -> None:
-        running = asyncio.create_task(harness.loop.run())
+        running = asyncio.create_task(harness.reconciler.run())
         reports = harness.feed.reports
         await harness.feed.until(lambda: id_of("web") in reports and harness.report("web").outcome == APPLIED)
         harness.feed.slice.gone("web")
         harness.feed.notify_change()
         await harness.feed.until(lambda: harness.report("web").gone)
         harness.host.switch_off(id_of("db"), by_guest=False)
-        harness.loop.wake()
+        harness.reconciler.wake()
         await harness.feed.until(lambda: content(harness.report("db")).status.restarts == 1)
         running.cancel()
         await asyncio.gather(running, return_exceptions=True)

@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 
 from agent_kaktus.actual import Power
-from agent_kaktus.errors import StepFailed
+from kowa.runtime.errors import StepFailed
 from kowa.v2 import instance_pb2
 from tests.fleet_resources import content
 

@@ -4,7 +4,7 @@ import asyncio
 from typing import Any
 
 from agent_kaktus.kinds import KINDS
-from kowa.runtime.desired import Kinds
+from kowa.runtime.kind import Kinds
 from tests.fleet_resources import content
 from tests.made_up import made_up
 from tests.made_up.agent import Balancers

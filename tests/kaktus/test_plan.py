@@ -10,8 +10,8 @@ import pytest
 from agent_kaktus import names
 from agent_kaktus.actual import Domain, Image, Link, Power
 from agent_kaktus.kinds import KINDS
-from agent_kaktus.plan import plan, strangers
 from kowa import reserved
+from kowa.runtime.plan import plan, strangers
 from kowa.v2 import instance_pb2
 from tests.kaktus.settings_of import settings_of
 

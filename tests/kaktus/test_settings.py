@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from agent_kaktus.errors import PermanentFailure
 from agent_kaktus.settings import Settings
 from agent_kaktus.storage.source import Sources
+from kowa.runtime.errors import PermanentFailure
 
 from .hosts import REPOSITORY
 

@@ -12,7 +12,6 @@ from pathlib import Path
 import pytest
 
 from agent_kaktus import process
-from agent_kaktus.errors import PermanentFailure, StepFailed
 from agent_kaktus.kinds import KINDS
 from agent_kaktus.storage import image
 from agent_kaktus.storage import imports as importing
@@ -20,6 +19,7 @@ from agent_kaktus.storage.dir import DirDriver
 from agent_kaktus.storage.imports import Imports
 from agent_kaktus.storage.source import Sources
 from agent_kaktus.storage.template import Template
+from kowa.runtime.errors import PermanentFailure, StepFailed
 from tests.kaktus.settings_of import settings_of
 from tests.waiting import until
 

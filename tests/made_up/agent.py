@@ -4,8 +4,9 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from agent_kaktus.plan import AS_WANTED, GONE, Kind, Step, Verdict, View
+from agent_kaktus.kind import Kind, View
 from kowa.runtime.desired import DesiredObject, Identity
+from kowa.runtime.verdict import AS_WANTED, GONE, Step, Verdict
 from tests.made_up import made_up
 
 Members = tuple[tuple[str, int], ...]
@@ -41,13 +42,13 @@ class Balancers(Kind[Balancer]):
         return dict(host.balancers)
 
     def plan(self, view: View, wanted: Balancer) -> Verdict:
-        found = view.actual.by_kind[Balancer].get(wanted.id)
+        found = view.by_kind[Balancer].get(wanted.id)
         if wanted.gone:
             return GONE if found is None else Verdict((_remove(wanted),))
         return AS_WANTED if found == wanted.members else Verdict((_spread_calls(wanted),))
 
     def fill_status(self, view: View, wanted: Balancer, resource: Any) -> None:
-        resource.status.calls = len(view.actual.by_kind[Balancer].get(wanted.id, ()))
+        resource.status.calls = len(view.by_kind[Balancer].get(wanted.id, ()))
 
     def strangers(self, view: View) -> Iterable[str]:
-        return [f"balancer {id_}" for id_ in view.actual.by_kind[Balancer].keys() - view.desired.of(Balancer).keys()]
+        return [f"balancer {id_}" for id_ in view.by_kind[Balancer].keys() - view.desired.of(Balancer).keys()]

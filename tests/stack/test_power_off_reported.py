@@ -7,8 +7,10 @@ from agent_kaktus import names
 from agent_kaktus.actual import Actual, Domain, Mark
 from agent_kaktus.compute import domain, seed
 from agent_kaktus.compute.desired import Instance, devices_of
+from agent_kaktus.kind import View
 from agent_kaktus.kinds import KINDS
-from agent_kaktus.plan import Verdict, View, plan
+from kowa.runtime.plan import plan
+from kowa.runtime.verdict import Verdict
 from kowa.v2 import instance_pb2
 from tests.kaktus.settings_of import settings_of
 from tests.kaktus.slices import Slice, id_of, slice_with_network

@@ -2,7 +2,9 @@
 
 import asyncio
 import functools
+import threading
 from collections.abc import Awaitable, Callable, Coroutine, Iterable
+from concurrent.futures import Future
 from typing import Any, ParamSpec, TypeVar
 
 import structlog
@@ -14,11 +16,25 @@ log = structlog.get_logger()
 
 
 def in_thread(work: Callable[P, T]) -> Callable[P, Coroutine[Any, Any, T]]:
-    """Turns a blocking function into a coroutine function: each call runs in a thread."""
+    """Turns a blocking function into a coroutine function: each call runs in a thread of its own.
+
+    A call that hangs, as on storage that does not answer, holds up no other one. The threads are daemons: one that
+    hangs can't be ended, and must not keep the program from ending.
+    """
 
     @functools.wraps(work)
     async def call(*args: P.args, **kwargs: P.kwargs) -> T:
-        return await asyncio.to_thread(work, *args, **kwargs)
+        future: Future[T] = Future()
+        future.set_running_or_notify_cancel()  # so that a caller that stops waiting does not cancel it
+
+        def run() -> None:
+            try:
+                future.set_result(work(*args, **kwargs))
+            except BaseException as error:  # noqa: BLE001 - raised in the caller that awaits it
+                future.set_exception(error)
+
+        threading.Thread(target=run, name=getattr(work, "__name__", ""), daemon=True).start()
+        return await asyncio.wrap_future(future)
 
     return call
 

@@ -1,4 +1,4 @@
-"""What the agent keeps in memory between observations: failures, pauses, and notes of the kinds."""
+"""What an agent keeps in memory between observations: failures, pauses, and notes of the kinds."""
 
 from collections.abc import Iterable, Set
 from dataclasses import dataclass, field
@@ -17,16 +17,18 @@ N = TypeVar("N")
 
 @dataclass(slots=True)
 class Failure:
-    """The failure of an object's steps, the number of attempts in a row, and the time of the next one."""
+    """The failure of a generation's steps, the number of attempts in a row, and the time of the next one."""
 
+    generation: int
     reason: str
     attempts: int
     retry_at: float
+    of_fallback: bool = False
 
 
 @dataclass(slots=True)
 class Notes:
-    """Read by plans, written by the loop and by steps. Times are seconds of the loop's clock."""
+    """Read by plans, written by the reconciler and by steps. Times are seconds of the reconciler's clock."""
 
     failures: dict[str, Failure] = field(default_factory=dict)
     given_up: dict[Generation, str] = field(default_factory=dict)  # why nothing is tried until the generation changes
@@ -43,21 +45,30 @@ class Notes:
         """Why an object's generation was given up; empty if it was not."""
         return self.given_up.get((wanted.id, wanted.generation), "")
 
-    def add_failure(self, id_: str, reason: str, now: float) -> Failure:
-        attempts = self.failures[id_].attempts + 1 if id_ in self.failures else 1
+    def failure_of(self, wanted: DesiredObject) -> Failure | None:
+        """The failure of an object's present generation: a new one starts without failures and without a pause."""
+        found = self.failures.get(wanted.id)
+        return found if found is not None and found.generation == wanted.generation else None
+
+    def add_failure(self, wanted: DesiredObject, reason: str, now: float, *, of_fallback: bool = False) -> Failure:
+        """Counts a failed attempt. The attempts of a fallback are counted anew."""
+        last = self.failure_of(wanted)
+        attempts = last.attempts + 1 if last is not None and last.of_fallback == of_fallback else 1
         retry_at = now + delay(attempts, FIRST_RETRY_S, LONGEST_RETRY_S)
-        self.failures[id_] = Failure(reason, attempts, retry_at)
-        return self.failures[id_]
+        failure = self.failures[wanted.id] = Failure(wanted.generation, reason, attempts, retry_at, of_fallback)
+        return failure
 
-    def count_repeats(self, id_: str, steps: str) -> int:
-        """Notes that an object's steps are done. Returns how often in a row it has needed the same steps."""
-        last, times = self.repeats.get(id_, ("", 0))
-        self.repeats[id_] = (steps, times + 1 if steps == last else 1)
-        return self.repeats[id_][1]
+    def count_repeats(self, wanted: DesiredObject, steps: str) -> int:
+        """Notes that an object's steps are done. Returns how often in a row its generation has needed the same ones."""
+        key = f"{wanted.generation} {steps}"
+        last, times = self.repeats.get(wanted.id, ("", 0))
+        self.repeats[wanted.id] = (key, times + 1 if key == last else 1)
+        return self.repeats[wanted.id][1]
 
-    def is_paused(self, id_: str, now: float) -> bool:
-        """Whether an object's steps failed and the next attempt is not due yet."""
-        return id_ in self.failures and now < self.failures[id_].retry_at
+    def is_paused(self, wanted: DesiredObject, now: float, *, is_fallback: bool = False) -> bool:
+        """Whether an object's steps failed and the next attempt is not due yet. Only a fallback's own delay it."""
+        failure = self.failure_of(wanted)
+        return failure is not None and now < failure.retry_at and (failure.of_fallback or not is_fallback)
 
     def forget_failures(self, id_: str) -> None:
         """Forgets the failures of an object, which needs no steps now."""
