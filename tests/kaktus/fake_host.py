@@ -20,6 +20,7 @@ from agent_kaktus.settings import Settings
 from agent_kaktus.storage.dir import disk_source
 from agent_kaktus.storage.template import Template
 from kowa.runtime.desired import Desired
+from kowa.runtime.errors import StepFailed
 from kowa.runtime.notes import Notes
 from kowa.runtime.plan import plan
 from kowa.runtime.verdict import Step, Verdict
@@ -174,11 +175,13 @@ class FakeHypervisor:
         self._change(instance, power=Power.PAUSED, running_fingerprint=found.mark.fingerprint)
 
     async def resume(self, instance: str) -> None:
+        self._check_running(instance)
         taps = self.host.domains[instance].taps
         assert all(tap in self.host.filters for tap in taps), "a guest runs without filters on its taps"
         self._change(instance, power=Power.RUNNING)
 
     async def suspend(self, instance: str) -> None:
+        self._check_running(instance)
         self._change(instance, power=Power.PAUSED)
 
     async def shutdown(self, instance: str) -> None:
@@ -201,6 +204,10 @@ class FakeHypervisor:
         for id_, image in self.host.images.items():
             if image.disk_key == disk:
                 self.host.images[id_] = replace(image, size=size)
+
+    def _check_running(self, instance: str) -> None:
+        if not self.host.domains[instance].is_on:
+            raise StepFailed("domain is not running")
 
     def _change(self, instance: str, **fields: Any) -> None:
         self.host.domains[instance] = replace(self.host.domains[instance], **fields)

@@ -40,8 +40,12 @@ class TimedAgent:
         self.observation_s = 0.0  # before and after the host is looked at
         self.unseen: dict[str, str] = {}
         self.done: list[Done] = []
-        self.told: list[tuple[float, fleet_pb2.Report]] = []
         self.clock = asyncio.get_running_loop().time
+        self.start()
+
+    def start(self) -> None:
+        """Starts an agent, which knows nothing of an earlier one."""
+        self.host.restart_agent()
         self.reconciler = Reconciler("kaktus", KINDS, CONFIG, self.feed, self, clock=self.clock, do=self.carry_out)
 
     @contextlib.asynccontextmanager

@@ -60,12 +60,12 @@ class Desired:
         return [user for user in self.referring(id_) if not user.gone]
 
     def used_by(self, wanted: DesiredObject) -> frozenset[str]:
-        """The ids of all objects that an object uses, also through others; not of those being deleted."""
+        """The ids of all objects that an object uses, also through others."""
         found: set[str] = set()
         left = list(wanted.references)
         while left:
             used = self.by_id.get(left.pop())
-            if used is not None and not used.gone and used.id not in found:
+            if used is not None and used.id not in found:
                 found.add(used.id)
                 left += used.references
         return frozenset(found)

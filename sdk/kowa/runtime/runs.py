@@ -28,6 +28,7 @@ class Run:
     wanted: DesiredObject
     verdict: Verdict
     uses: frozenset[str]  # ids of the objects that its own uses
+    needs: frozenset[str]  # those of them that are not being deleted, which are planned as if they were missing
     is_exclusive: bool
     observation: int  # that it was planned from
     step: Step | None = None  # the present one
@@ -39,8 +40,9 @@ class Run:
     def of(cls, desired: Desired, wanted: DesiredObject, verdict: Verdict, observation: int) -> "Run":
         """The run that a verdict calls for; without steps, one that is only checked against the others."""
         uses = desired.used_by(wanted) if verdict.steps else frozenset[str]()
+        needs = frozenset(id_ for id_ in uses if not desired.by_id[id_].gone)
         is_exclusive = wanted.gone or any(step.is_exclusive for step in verdict.steps)
-        return cls(wanted, verdict, uses, is_exclusive, observation)
+        return cls(wanted, verdict, uses, needs, is_exclusive, observation)
 
 
 @dataclass(slots=True)
@@ -70,14 +72,14 @@ class Runs:
         if own := self._under_way.get(id_):
             return own
         for other in self:
-            if (run.is_exclusive and id_ in other.uses) or (other.is_exclusive and other.wanted.id in run.uses):
+            if (run.is_exclusive and id_ in other.uses) or (other.is_exclusive and other.wanted.id in run.needs):
                 return other
         return None
 
     def is_outdated(self, run: Run) -> bool:
         """Whether its observation began before the end of a run beside which this one could not have begun."""
         id_ = run.wanted.id
-        ends = [self._changed.get(id_, 0), *(self._removed.get(used, 0) for used in run.uses)]
+        ends = [self._changed.get(id_, 0), *(self._removed.get(used, 0) for used in run.needs)]
         if run.is_exclusive:
             ends.append(self._used.get(id_, 0))
         return max(ends) > run.observation
