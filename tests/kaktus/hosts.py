@@ -106,6 +106,7 @@ class Agent:
         config.write_text(_toml(host, settings))
         self.reports: dict[str, fleet_pb2.Report] = {}
         self._reported = threading.Condition()
+        self._watched: dict[str, list[fleet_pb2.Report]] = {}
         self._log = (host.base / "agent.log").open("ab")
         self._process = subprocess.Popen(
             [
@@ -143,6 +144,10 @@ class Agent:
             assert is_reported, f"after {timeout:.0f} s the last report is {self.reports.get(id_)}"
             return self.reports[id_]
 
+    def watch(self, id_: str, told: list[fleet_pb2.Report]) -> None:
+        """Adds all further reports of an object to a list."""
+        self._watched[id_] = told
+
     def stop(self) -> None:
         """Closes its pipe; the agent then ends as a terminated one does."""
         assert self._process.stdin is not None
@@ -172,6 +177,7 @@ class Agent:
             report = fleet_pb2.Report.FromString(base64.b64decode(line))
             with self._reported:
                 self.reports[report.id] = report
+                self._watched.get(report.id, []).append(report)
                 self._reported.notify_all()
 
 
