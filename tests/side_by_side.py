@@ -39,6 +39,7 @@ LONG = {
         "tests/kaktus/test_spoofing.py",
         "tests/kaktus/test_metadata_filter.py",
     ],
+    "stopped QEMU": ["tests/kaktus/test_stopped_qemu.py"],
     "gateway": ["tests/gateway"],
 }
 # All other tests, also future ones, on two processes.

@@ -197,6 +197,7 @@ def test_a_long_list_of_strangers_is_truncated_with_a_count_of_the_rest(site: Si
     strangers = [f"file {site.pool.meta.id}/{uuid.uuid4()}" for _ in range(2000)]
     flags, endless = [f"flag{number}" for number in range(200)], [f"{number}," for number in range(9000)]
     status = kaktus_pb2.KaktusStatus(cpus=8, memory=GIB, strangers=strangers, cpu_flags=flags, cpu_model="x" * 9000)
+    status.drift.extend(strangers)
     status.numa_nodes.add(cpus="".join(endless))
     report = fleet_pb2.Report(
         id=site.host.meta.id,
@@ -212,6 +213,7 @@ def test_a_long_list_of_strangers_is_truncated_with_a_count_of_the_rest(site: Si
     assert list(listed[:-1]) == strangers[: len(listed) - 1]
     assert listed[-1] == f"and {2001 - len(listed)} more"
     assert 500 < len(listed) < 700
+    assert stored.drift[-1] == f"and {2001 - len(stored.drift)} more"
 
 
 @pytest.mark.parametrize(

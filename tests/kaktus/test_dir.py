@@ -5,13 +5,15 @@ import errno
 import json
 import os
 import struct
+import threading
 from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
 
 import pytest
 
 from agent_kaktus import process
-from agent_kaktus.actual import Image
+from agent_kaktus.actual import Image, PoolSpace
+from agent_kaktus.storage import dir as dir_driver
 from agent_kaktus.storage import image
 from agent_kaktus.storage.dir import MARKER, DirDriver, StorageState
 from kowa.runtime.errors import StepFailed
@@ -54,6 +56,37 @@ def test_an_empty_mount_point_is_not_a_pool(pools: DirDriver, tmp_path: Path) ->
     state = observe(pools)
     assert state.pools == {}
     assert state.created == {POOL}
+
+
+def test_a_pool_that_does_not_answer_hides_no_other(pools: DirDriver, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As a file system whose server is away: nothing that is asked of it returns."""
+    other, answers = id_of("other"), threading.Event()
+    asyncio.run(pools.create_pool(other))
+    space = pools.space
+
+    def space_if_there(pool: str) -> PoolSpace:
+        if pool == POOL:
+            answers.wait()
+        return space(pool)
+
+    async def scenario() -> None:
+        assert (await pools.observe()).pools.keys() == {other}
+        threads = threading.active_count()
+        assert (await pools.observe()).pools.keys() == {other}
+        assert threading.active_count() == threads, "it is asked again though it has not answered"
+        answers.set()
+        async with asyncio.timeout(5):
+            while True:
+                if (await pools.observe()).pools.keys() == {POOL, other}:
+                    break
+                await asyncio.sleep(0.01)
+
+    monkeypatch.setattr(pools, "space", space_if_there)
+    monkeypatch.setattr(dir_driver, "OBSERVE_TIMEOUT_S", 0.2)
+    try:
+        asyncio.run(scenario())
+    finally:
+        answers.set()
 
 
 def test_a_volume_is_created_grown_and_removed(pools: DirDriver, tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ from collections.abc import Awaitable, Callable
 
 import pytest
 
+from agent_kaktus.actual import Domain
 from kowa.fleet.v1 import fleet_pb2
 from kowa.runtime.errors import StepFailed
 from kowa.runtime.notes import MAX_ATTEMPTS
@@ -160,6 +161,23 @@ def test_a_domain_that_can_not_be_observed_delays_no_other_object_and_keeps_its_
         await agent.until(lambda: "shutdown web" in agent.steps(), 31)
 
     run_both(scenario)
+
+
+def test_a_disk_stays_while_a_domain_that_was_never_observed_may_have_it() -> None:
+    async def scenario(harness: LoopHarness) -> None:
+        await harness.converge()
+        unknown = Domain("unknown", "ghost", unseen="libvirt does not answer about its domain", is_unknown=True)
+        harness.host.foreign_domains["unknown"] = unknown
+        harness.feed.slice.gone("web", "root", "nic")
+        await harness.converge()
+        assert harness.report("web").gone
+        assert harness.report("root").message == "waits for domain ghost, whose disk it is"
+        assert harness.report("nic").message == "waits for domain ghost, whose adapter it is"
+        harness.host.foreign_domains.clear()
+        await harness.converge()
+        assert harness.report("root").gone
+
+    run_scenario(scenario)
 
 
 @pytest.mark.parametrize("failures", [1, MAX_ATTEMPTS + 2])

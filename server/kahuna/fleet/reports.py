@@ -3,7 +3,7 @@
 import asyncio
 import contextlib
 from collections import Counter
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, MutableSequence
 from functools import partial
 from itertools import accumulate, islice
 from typing import Any, NamedTuple
@@ -23,15 +23,17 @@ from kahuna.store.resource import CONTRACT, TABLES, Lock, copy_of, meta
 from kahuna.store.transaction import Transaction
 from kowa import resources
 from kowa.fleet.v1 import fleet_pb2
-from kowa.v2 import agent_pb2, kaktus_pb2, meta_pb2
+from kowa.v2 import agent_pb2, kaktus_pb2, kiwi_pb2, meta_pb2
 
 log = structlog.get_logger()
 
 STORE_INTERVAL_S = 0.02
 MAX_TRANSACTION_SIZE = 250  # reports and acks in one transaction: a user's change waits for no more
 MAX_WAITING_BYTES = 1 << 20  # of an agent's unstored reports; above it, its stream is not read
-# Sizes of a reported resource and, for a host, of its list of unknown domains and files (strangers) and of each fact.
-MAX_RESOURCE_BYTES, MAX_STRANGERS_BYTES, MAX_FACT_BYTES = 64 << 10, 48 << 10, 3500
+# Sizes of a reported resource and, for a node, of its lists of what is unknown (strangers) and what is missing (drift),
+# and of each fact.
+MAX_RESOURCE_BYTES, MAX_STRANGERS_BYTES, MAX_DRIFT_BYTES, MAX_FACT_BYTES = 64 << 10, 44 << 10, 4 << 10, 3500
+_NODES: dict[str, type[kaktus_pb2.Kaktus | kiwi_pb2.Kiwi]] = {"kaktus": kaktus_pb2.Kaktus, "kiwi": kiwi_pb2.Kiwi}
 MAX_NAMED_AGENTS = 10  # with a problem with one shared resource; those of others are not shown until these are over
 SHOW_INTERVAL_S = 5.0  # between two updates of the dropped reports shown with agents
 _REPORTED = {name for name, kind in CONTRACT.kinds.items() if kind.converges or "status" in kind.message.fields}
@@ -172,8 +174,8 @@ def _id(message: fleet_pb2.Report | fleet_pb2.Ack) -> str:
 def _shortened(agent: str, report: fleet_pb2.Report) -> fleet_pb2.Report:
     """A report with a shortened message. If its resource is too large, it becomes a report of that failure."""
     report.message = report.message[:MAX_TEXT_CHARS]
-    if resources.noun_of(report.resource) == "kaktus":
-        _cut_host(report.resource)
+    if node := _NODES.get(resources.noun_of(report.resource)):
+        _cut_node(node, report.resource)
     size = report.resource.ByteSize()
     short = fleet_pb2.Report()
     if size <= MAX_RESOURCE_BYTES:
@@ -189,22 +191,27 @@ def _shortened(agent: str, report: fleet_pb2.Report) -> fleet_pb2.Report:
     return short
 
 
-def _cut_host(packed: any_pb2.Any) -> None:
-    """Cuts the list of strangers, which may be long after a restore, and adds how many were cut.
+def _cut_node(node: type[kaktus_pb2.Kaktus | kiwi_pb2.Kiwi], packed: any_pb2.Any) -> None:
+    """Cuts the lists of strangers and of drift, which may be long after a restore, and adds how many were cut.
 
     Facts of an implausible size are left out, so that the rest, such as the capacity, is stored all the same.
     """
     with contextlib.suppress(DecodeError):
-        host = kaktus_pb2.Kaktus.FromString(packed.value)
-        for name in ("cpu_model", "cpu_flags", "numa_nodes", "underlay_address"):
-            if kaktus_pb2.KaktusStatus(**{name: getattr(host.status, name)}).ByteSize() > MAX_FACT_BYTES:
-                host.status.ClearField(name)
-        strangers = host.status.strangers
-        sizes = accumulate(len(stranger.encode()) + WIRE_OVERHEAD_BYTES for stranger in strangers)
-        more = sum(size > MAX_STRANGERS_BYTES for size in sizes)
-        if more:
-            strangers[-more:] = [f"and {more} more"]
-        packed.value = host.SerializeToString()
+        found = node.FromString(packed.value)
+        if isinstance(found, kaktus_pb2.Kaktus):
+            for name in ("cpu_model", "cpu_flags", "numa_nodes", "underlay_address"):
+                if kaktus_pb2.KaktusStatus(**{name: getattr(found.status, name)}).ByteSize() > MAX_FACT_BYTES:
+                    found.status.ClearField(name)
+        _cut(found.status.strangers, MAX_STRANGERS_BYTES)
+        _cut(found.status.drift, MAX_DRIFT_BYTES)
+        packed.value = found.SerializeToString()
+
+
+def _cut(texts: MutableSequence[str], max_bytes: int) -> None:
+    sizes = accumulate(len(text.encode()) + WIRE_OVERHEAD_BYTES for text in texts)
+    more = sum(size > max_bytes for size in sizes)
+    if more:
+        texts[-more:] = [f"and {more} more"]
 
 
 def _store(tx: Transaction, kinds: Kinds, pending: Collection[Pending]) -> None:
