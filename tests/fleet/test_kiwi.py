@@ -108,7 +108,7 @@ def reports_on(objects: dict[str, fleet_pb2.Object], folder: Path) -> dict[str, 
 
     async def run() -> dict[str, fleet_pb2.Report]:
         feed = Feed(Slice(objects))
-        settings = Settings(server="", ca=folder, token=folder, state=folder)
+        settings = Settings(servers=(), ca=folder, token=folder, state=folder)
         running = asyncio.create_task(KiwiWorker(settings).run(feed))
         await feed.until(lambda: feed.reports.keys() == objects.keys())
         running.cancel()
