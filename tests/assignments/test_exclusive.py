@@ -154,6 +154,19 @@ def test_a_failure_is_of_the_generation_that_it_names() -> None:
     assert intake.take_failure(newer, "a", Session(told), told).object == newer
 
 
+def test_a_change_while_a_machine_moves_keeps_the_order_to_hand_it_over_and_a_stop_ends_it() -> None:
+    where = region("ab", connected="ab")
+    machine = exclusive.live_move_begun(carries_out(exclusive.created("a", where), where, "a"), where, "b")
+    machine = carries_out(machine, where, "b")
+    told, order = Holding(PRESENT, 1, 1), HandOver("b", 2)
+    assert delivery.to_send(machine, where, "a", told) == told._replace(hand_over=order)
+    resized = exclusive.changed(machine, where, 2)
+    assert delivery.to_send(resized, where, "a", told) == Holding(PRESENT, 1, 2, order)
+    stopped = exclusive.changed(machine, where, 2, runs=False)
+    assert delivery.to_send(stopped, where, "a", told) == Holding(PRESENT, 1, 2)
+    assert sent(stopped, where, "b").demand == RELEASED
+
+
 def test_a_move_that_can_not_begin_says_why() -> None:
     where = region("abc", connected="abc", fenced="c")
     machine = exclusive.created("a", where)

@@ -4,7 +4,7 @@ from collections.abc import Iterable
 from enum import IntEnum
 from typing import NamedTuple
 
-from kowa.assignments import Demand
+from kowa.assignments import PRESENT, Demand
 
 
 class Row(IntEnum):
@@ -18,8 +18,8 @@ class Row(IntEnum):
 class Assignment(NamedTuple):
     """What one agent shall do about one object, and whether it has.
 
-    `sent`: it may have been sent, as the agent has had a session since. `applied` and `failed` are of the object's
-    present generation.
+    `sent`: it may have been sent, as the agent has had a session since. `applied` and `failed` are what it reported;
+    if PRESENT, of the object's present generation.
     """
 
     agent: str
@@ -85,3 +85,8 @@ def put(assignments: Iterable[Assignment], new: Assignment) -> tuple[Assignment,
 def without(assignments: Iterable[Assignment], agent: str) -> tuple[Assignment, ...]:
     """The assignments without an agent's."""
     return tuple(assignment for assignment in assignments if assignment.agent != agent)
+
+
+def with_new_generation(assignments: Iterable[Assignment]) -> tuple[Assignment, ...]:
+    """The assignments, none of which has applied or failed at a new generation. Only PRESENT is of a generation."""
+    return tuple(each._replace(applied=False, failed=False) if each.demand == PRESENT else each for each in assignments)

@@ -5,7 +5,7 @@ Each event returns the object with all that follows from it, for the same transa
 
 from typing import NamedTuple
 
-from kahuna.domain.assignments.assignment import Assignment, Region, Row, put, without
+from kahuna.domain.assignments.assignment import Assignment, Region, Row, put, with_new_generation, without
 from kowa.assignments import GONE, PREPARE, PRESENT, RELEASED, Demand, Holding
 
 
@@ -54,8 +54,8 @@ def created(holder: str, region: Region) -> Exclusive:
 
 
 def changed(object_: Exclusive, region: Region, generation: int, *, runs: bool = True) -> Exclusive:
-    """A new generation."""
-    assignments = tuple(each._replace(applied=False, failed=False) for each in object_.assignments)
+    """A new generation, which only concerns who has it: the others hold nothing of it or let it go."""
+    assignments = with_new_generation(object_.assignments)
     moving_to = still_moving_to(object_, runs=runs)
     return follow(object_._replace(generation=generation, assignments=assignments, moving_to=moving_to), region)
 

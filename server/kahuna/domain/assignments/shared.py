@@ -6,7 +6,7 @@ No agent's part is another's, so nobody waits for anybody: an assignment for eac
 from collections.abc import Set
 from typing import NamedTuple
 
-from kahuna.domain.assignments.assignment import Assignment, Region, Row, put, without
+from kahuna.domain.assignments.assignment import Assignment, Region, Row, put, with_new_generation, without
 from kahuna.domain.assignments.intake import (
     MAX_EPOCHS_AHEAD,
     Dropped,
@@ -71,9 +71,7 @@ def held_by(object_: Shared, region: Region, holders: Set[str]) -> Shared:
 
 def changed(object_: Shared, region: Region, generation: int) -> Shared:
     """A new generation."""
-    assignments = tuple(
-        each._replace(applied=False, failed=False) if each.demand == PRESENT else each for each in object_.assignments
-    )
+    assignments = with_new_generation(object_.assignments)
     return follow(object_._replace(generation=generation, assignments=assignments), region)
 
 
