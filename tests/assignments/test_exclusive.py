@@ -3,7 +3,7 @@
 from collections.abc import Iterable
 
 from kahuna.domain.assignments import delivery, exclusive, intake, moves
-from kahuna.domain.assignments.assignment import Region, Row
+from kahuna.domain.assignments.assignment import Assignment, Region, Row
 from kahuna.domain.assignments.delivery import Reason, Waiting
 from kahuna.domain.assignments.exclusive import Exclusive
 from kahuna.domain.assignments.intake import Dropped, Session
@@ -128,11 +128,65 @@ def test_a_fence_concerns_only_what_the_fenced_host_may_have() -> None:
     assert sent(machine, where, "b").demand == PRESENT, "the fenced can't write, so nobody waits for its answer"
 
 
+def test_what_is_sent_is_judged_again_when_it_is_sent() -> None:
+    where = region("ab", connected="ab")
+    told = Holding(PRESENT, 1, 1)
+    machine = exclusive.created("a", where).with_assignment(Assignment("b", RELEASED, 2, sent=True))
+    assert delivery.to_send(machine, where, "a", None) == Waiting(Reason.NOT_RELEASED, ("b",))
+    assert delivery.to_send(machine, where, "a", Holding(SWITCHED, 1, 1)) == Waiting(Reason.NOT_RELEASED, ("b",))
+    assert delivery.to_send(machine, where, "a", told) == told
+    assert delivery.to_send(machine, where.with_fence("b"), "a", None) == told
+    assert delivery.to_send(machine, where.with_fence("a"), "a", told) == Waiting(Reason.FENCED, ("a",))
+    doomed = machine.with_assignment(Assignment("a", GONE, 3, sent=True))
+    for at_that_time in (where, where.with_fence("b")):
+        assert delivery.to_send(doomed, at_that_time, "a", told) == Waiting(Reason.NOT_RELEASED, ("b",))
+    assert delivery.to_send(doomed, where, "b", None) == Holding(RELEASED, 2)
+
+
+def test_a_fenced_host_that_lists_a_machine_is_told_to_release_it() -> None:
+    where = region("abc", connected="abc", fenced="c")
+    machine = exclusive.created("a", where)
+    found = exclusive.restarted(machine)._replace(found=frozenset("c"))
+    for before, told in ((found, None), (machine, Holding(PRESENT, 5, 1))):
+        after = exclusive.fence_read(before, where, "c", "b", told)
+        assert sent(after, where, "c").demand == RELEASED
+        assert after.found == frozenset()
+    assert exclusive.fence_read(exclusive.restarted(machine), where, "c", "b", None).of("c") is None
+    removed = machine._replace(row=Row.REMOVED, assignments=())
+    assert exclusive.fence_read(removed, where, "c", "b", Holding(PRESENT, 5, 1)).assignments == ()
+
+
+def test_a_live_move_ends_with_its_source_or_target_and_with_no_other_host() -> None:
+    where = region("abc", connected="abc")
+    machine = exclusive.live_move_begun(carries_out(exclusive.created("a", where), where, "a"), where, "b")
+    for agent, moving_to in (("a", ""), ("b", ""), ("c", "b")):
+        successor = "c" if agent == "a" else "a"
+        fenced = exclusive.fence_read(machine, where.with_fence(agent), agent, successor, None)
+        forgotten = exclusive.forgotten(machine, where.without(agent), agent, successor)
+        assert (fenced.moving_to, forgotten.moving_to) == (moving_to, moving_to)
+
+
+def test_a_machine_that_was_handed_over_to_a_host_that_is_lost_since_starts_again_at_its_source() -> None:
+    where = region("ab", connected="ab")
+    machine = exclusive.live_move_begun(carries_out(exclusive.created("a", where), where, "a"), where, "b")
+    switched = Holding(SWITCHED, 1, 1, HandOver("b", 2))
+    held = Holding(PRESENT, 1, 1)
+    for lost in (where.with_fence("b"), where.without("b")):
+        after = intake.take_report(machine, lost, "a", Session(held), switched).object
+        assert after.holder == "a"
+    after = intake.take_report(machine, where, "a", Session(held), switched).object
+    assert (after.holder, after.moving_to) == ("b", "")
+    assert sent(after, where, "a").demand == RELEASED
+
+
 def test_the_holder_waits_while_its_own_fence_stands() -> None:
     where = region("a", connected="a", fenced="a")
     machine = exclusive.created("a", where)
     assert machine.assignments == ()
     assert delivery.waits_for(machine, where) == Waiting(Reason.FENCED, ("a",))
+    made = exclusive.created("a", where.without_fence("a"))
+    alone = exclusive.fence_read(made, where, "a", "a", None)
+    assert [(each.agent, each.demand) for each in alone.assignments] == [("a", RELEASED)]
 
 
 def test_an_epoch_that_no_kahuna_can_have_given_is_refused() -> None:
