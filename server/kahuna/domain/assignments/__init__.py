@@ -1,4 +1,4 @@
-"""The rules of assignments: which agent shall do what about an object. docs/design/006-assignments.md explains them.
+"""The rules of assignments: which agent shall do what about an object. docs/design/007-assignments.md explains them.
 
 `exclusive` has the objects that must exist once, `shared` those that several agents hold at the same time; `delivery`
 is what an agent may be sent now, `intake` what is believed of what it says, and `fence` when one that was fenced may
