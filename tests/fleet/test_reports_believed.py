@@ -1,6 +1,8 @@
 """What Kahuna believes of an agent's reports, each fault in the words of who would suffer from it."""
 
-from collections.abc import Iterator
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator, Iterator
 from typing import Any
 
 import pytest
@@ -8,6 +10,7 @@ from google.protobuf.any_pb2 import Any as Packed
 from google.protobuf.message import Message
 from structlog.testing import capture_logs
 
+from kahuna.fleet import reports, service
 from kowa import errors, resources
 from kowa.fleet.v1 import fleet_pb2
 from kowa.v2 import (
@@ -68,7 +71,26 @@ def test_an_update_that_was_never_stored_does_not_count_as_applied(
     assert phase(site, stop) == operation_pb2.PHASE_DONE
 
 
-def test_a_report_right_behind_the_ack_is_believed(site: Site, host: ReportingHost) -> None:
+def test_a_report_right_behind_the_ack_is_believed(
+    site: Site, host: ReportingHost, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also when the task that waits for the ack gets its turn only after the report has been read."""
+    read, timeout, add = asyncio.Event(), service._timeout, reports.Reports.add
+
+    @contextlib.asynccontextmanager
+    async def resume_late(seconds: float, action: str) -> AsyncIterator[None]:
+        async with timeout(seconds, action):
+            yield
+            if action == "stored a batch":
+                await read.wait()
+                read.clear()
+
+    async def note_and_add(self: reports.Reports, *arguments: Any) -> None:
+        read.set()
+        await add(self, *arguments)
+
+    monkeypatch.setattr(service, "_timeout", resume_late)
+    monkeypatch.setattr(reports.Reports, "add", note_and_add)
     for number in range(20):
         volume = site.add_volume(f"disk-{number}").resource
         parts = host.stream.batch()
@@ -191,7 +213,7 @@ def test_only_a_guest_that_is_off_at_the_current_generation_changes_the_wanted_p
     site.client.instances.begin("start", web.meta.id)
     (started,) = host.store_batch()
     host.report(web.meta.id, instance_pb2.Instance(), APPLIED, started.generation)
-    assert wanted() == RUNNING, "what was said of an earlier generation is over"
+    assert (wanted(), state(site, web)) == (RUNNING, PENDING), "what was said of an earlier generation is over"
 
 
 def test_a_network_that_fails_on_a_host_shows_it_with_the_hosts_agent_until_it_works(
@@ -209,6 +231,18 @@ def test_a_network_that_fails_on_a_host_shows_it_with_the_hosts_agent_until_it_w
     host.report(site.vnet.meta.id, vnet_pb2.Vnet(), APPLIED)
     assert conditions() == []
     assert site.client.vnets.get(site.vnet.meta.id).meta.state == READY
+
+
+def test_a_problem_that_ends_before_it_is_stored_ends_all_the_same(
+    site: Site, host: ReportingHost, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(reports, "STORE_INTERVAL_S", 0.3)  # both in one transaction
+    for outcome in (FAILED, APPLIED):
+        report = fleet_pb2.Report(id=site.vnet.meta.id, observed_generation=1, outcome=outcome)
+        report.resource.CopyFrom(resources.pack(vnet_pb2.Vnet()))
+        host.stream.send(reports=fleet_pb2.Reports(reports=[report]))
+    host.settle()
+    assert not site.client.vnets.get(site.vnet.meta.id).meta.conditions
 
 
 def test_a_problem_of_an_earlier_session_ends_with_the_first_good_report(

@@ -277,11 +277,13 @@ def _copy_observed(
     head = meta(resource)
     before, is_current = copy_of(head), report.observed_generation == head.generation
     # An agent that can't observe the resource sends no status; the last one is kept.
-    if resources.has_status(observed):
+    if seen := resources.has_status(observed):
         resource.status.CopyFrom(observed.status)  # type: ignore[attr-defined]
     message, type_ = report.message[:MAX_TEXT_CHARS], _CONDITION_TYPES.get(report.outcome, "")
     outcome, generation, difference = report.outcome, report.observed_generation, ""
-    if outcome == fleet_pb2.OUTCOME_APPLIED and is_current and (difference := rules.why_not_as_wanted(resource)):
+    if outcome == fleet_pb2.OUTCOME_APPLIED and is_current:
+        difference = rules.why_not_as_wanted(resource, seen=seen)
+    if difference:
         message, type_ = difference, "Waiting"
     elif outcome == fleet_pb2.OUTCOME_FAILED and not is_current:
         message = type_ = ""  # the newer generation may succeed

@@ -72,12 +72,12 @@ class Instances(Kind[instance_pb2.Instance], table=Instance):
                 message = f"host {host.name} can't hold the growth: it {reason}"
                 raise Refusal("NO_HOST", message, details={host.name: reason})
 
-    def why_not_as_wanted(self, resource: instance_pb2.Instance) -> str:
-        """Compares the power states, unless its guest has switched it off: then the wanted one follows."""
-        seen = resource.status.power
-        if seen in (instance_pb2.POWER_UNSPECIFIED, resource.power) or _is_off_by_guest(resource):
+    def why_not_as_wanted(self, resource: instance_pb2.Instance, *, seen: bool) -> str:
+        """Compares the power states, unless its guest has just switched it off: then the wanted one follows."""
+        power = resource.status.power
+        if power in (instance_pb2.POWER_UNSPECIFIED, resource.power) or (seen and _is_off_by_guest(resource)):
             return ""
-        wanted, found = (_POWER_WORDS[power] for power in (resource.power, seen))
+        wanted, found = _POWER_WORDS[resource.power], _POWER_WORDS[power]
         return f"it is wanted {wanted} and its agent sees it {found}; start or stop it to have the agent try again"
 
     def after_report(self, tx: Transaction, resource: instance_pb2.Instance, *, applied: bool) -> None:

@@ -105,8 +105,11 @@ class Kind(Generic[M]):
     def before_delete(self, tx: Transaction, resource: M) -> None:
         """Refuses to mark a resource for deletion that is still needed."""
 
-    def why_not_as_wanted(self, resource: M) -> str:
-        """Why a resource that its agent calls applied is not as wanted by its observed state; empty if it is."""
+    def why_not_as_wanted(self, resource: M, *, seen: bool) -> str:
+        """Why a resource that its agent calls applied is not as wanted, by its status; empty if it is.
+
+        `seen`: the status is that of this report, and not kept from an earlier one.
+        """
         return ""
 
     def after_report(self, tx: Transaction, resource: M, *, applied: bool) -> None:
