@@ -18,7 +18,7 @@ def report_of(notes: Notes, wanted: DesiredObject, verdict: Verdict, resource: M
         notes.applied[wanted.id] = wanted.generation
     return fleet_pb2.Report(
         id=wanted.id,
-        observed_generation=wanted.generation if outcome in ENDED else notes.applied.get(wanted.id, 0),
+        observed_generation=wanted.generation if outcome in ENDED else _applied_generation(notes, wanted),
         gone=verdict.gone,
         resource=resources.pack(resource),
         outcome=outcome,
@@ -30,11 +30,17 @@ def unseen_report_of(notes: Notes, wanted: DesiredObject, resource: Message, rea
     """The report of an object that can't be observed now."""
     return fleet_pb2.Report(
         id=wanted.id,
-        observed_generation=notes.applied.get(wanted.id, 0),
+        observed_generation=_applied_generation(notes, wanted),
         resource=resources.pack(resource),
         outcome=fleet_pb2.OUTCOME_WAITING,
         message=reason,
     )
+
+
+def _applied_generation(notes: Notes, wanted: DesiredObject) -> int:
+    """The generation that was applied last; 0 for a later one, since Kahuna's database has then gone back."""
+    applied = notes.applied.get(wanted.id, 0)
+    return applied if applied <= wanted.generation else 0
 
 
 def outcome_of(notes: Notes, wanted: DesiredObject, verdict: Verdict) -> tuple[fleet_pb2.Outcome, str]:
