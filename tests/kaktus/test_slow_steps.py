@@ -140,7 +140,7 @@ def test_a_network_is_set_up_while_an_instance_on_it_hangs() -> None:
 def test_a_plan_is_not_carried_out_if_it_is_older_than_the_end_of_its_objects_last_step() -> None:
     async def run() -> None:
         agent = TimedAgent(two_instances())
-        agent.observation_s = 0.7
+        agent.observation_s, agent.step_s = 0.7, 0.4  # steps end while the host is observed
         async with agent.running():
             await agent.until(lambda: agent.is_applied("web") and agent.is_applied("db"), 30)
             steps = agent.steps()

@@ -37,6 +37,7 @@ class TimedAgent:
         self.feed = Feed(slice_)
         self.host = FakeHost(CONFIG)
         self.hanging: set[str] = set()  # texts of steps
+        self.step_s = 0.0
         self.observation_s = 0.0  # before and after the host is looked at
         self.unseen: dict[str, str] = {}
         self.done: list[Done] = []
@@ -79,6 +80,7 @@ class TimedAgent:
         if str(step) in self.hanging:
             await asyncio.sleep(HANGS_S)
             raise StepFailed(f"libvirt did not answer within {HANGS_S:g} s")
+        await asyncio.sleep(self.step_s)
         await step.do(self.host)
 
     def change(self, *changes: Callable[[], object]) -> None:
