@@ -151,6 +151,7 @@ def test_a_domain_at_which_libvirt_hangs_hides_no_other(monkeypatch: pytest.Monk
         assert {name for name, domain in found.items() if domain.unseen} == {"web", "batch"}
         assert found["web"].disks == {"/pools/web"}
         opened = len(connections)
+        assert opened == 3, "a call that hangs slows down the others on its connection"
         async with asyncio.timeout(hypervisor._OBSERVE_TIMEOUT_S / 2):
             await libvirtd.observe()
         assert len(connections) == opened, "it waits again for the same domains"
