@@ -81,11 +81,12 @@ class Walk:
 
 async def _is_answered(call: "asyncio.Task[None]", walk: Walk) -> bool:
     """Waits for an observation. Returns False when it hangs: for long at one domain, or longer at the list of them."""
-    while True:
+    waited_s, count = 0.0, -1
+    while not call.done() and (walk.count != count if walk.at else waited_s < _CALL_TIMEOUT_S):
         count = walk.count
-        await asyncio.wait({call}, timeout=_OBSERVE_TIMEOUT_S if walk.at else _CALL_TIMEOUT_S)
-        if call.done() or walk.count == count:
-            return call.done()
+        await asyncio.wait({call}, timeout=_OBSERVE_TIMEOUT_S)
+        waited_s += _OBSERVE_TIMEOUT_S
+    return call.done()
 
 
 class Hypervisor:

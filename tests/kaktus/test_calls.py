@@ -166,7 +166,7 @@ def test_a_domain_at_which_libvirt_hangs_hides_no_other(monkeypatch: pytest.Monk
     monkeypatch.setattr(hypervisor, "_open", connect)
     monkeypatch.setattr(hypervisor, "_OBSERVE_TIMEOUT_S", 0.3)
     try:
-        asyncio.run(scenario())
+        asyncio.run(asyncio.wait_for(scenario(), 20))
     finally:
         for event in (answers, unheard):
             event.set()
