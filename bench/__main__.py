@@ -5,7 +5,7 @@ import sys
 
 from bench.figure import HEADER
 
-ALL = ("process", "get", "commit_to_ack", "create", "console")
+ALL = ("process", "get", "commit_to_ack", "adversary", "create", "console")
 
 
 def main() -> None:

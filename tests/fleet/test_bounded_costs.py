@@ -10,13 +10,14 @@ from typing import Any
 import pytest
 
 from kahuna import serve
-from kahuna.fleet import service, session, sign_ins
+from kahuna.fleet import reports, service, session, sign_ins
 from kahuna.fleet.pace import Bucket, Pace
 from kahuna.fleet.session import in_slices
 from kahuna.kinds import command
 from kahuna.store.transaction import Transaction
+from kowa import resources
 from kowa.fleet.v1 import fleet_pb2
-from kowa.v2 import agent_pb2
+from kowa.v2 import agent_pb2, kaktus_pb2
 from tests.control_plane import ControlPlane
 from tests.fleet.conftest import Dial
 from tests.fleet.manual_agent import AgentStream
@@ -224,3 +225,35 @@ def test_silent_connections_are_closed_and_keep_nobody_from_signing_in(
     finally:
         for connection in silent:
             connection.close()
+
+
+def test_a_long_list_of_removed_ids_is_sent_in_parts_that_let_others_speak(
+    site: Site, dial: Dial, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(session, "MAX_BATCH_ITEMS", 10)
+    stream = dial(site.secret)
+    unknown = [fleet_pb2.Holding(id=str(uuid.uuid4()), generation=1) for _ in range(35)]
+    stream.sign_in(incarnation=site.cloud.kahuna.store.view.incarnation, holdings=unknown)
+    parts = stream.batch()
+    assert max(len(part.removed) + len(part.objects) for part in parts) == 10
+    assert {id_ for part in parts for id_ in part.removed} == {one.id for one in unknown}
+    assert len({part.nonce for part in parts}) == 1
+    stream.ack(parts)
+    until(lambda: site.client.agents.get(site.agent.meta.id).status.held_revision, what="the ack")
+
+
+def test_a_report_of_a_host_that_is_far_too_large_is_not_read(
+    site: Site, dial: Dial, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(reports, "_cut_node", lambda *_: pytest.fail("it is read"))
+    stream = dial(site.secret)
+    stream.sign_in()
+    stream.ack(stream.batch())
+    huge = resources.pack(kaktus_pb2.Kaktus(status=kaktus_pb2.KaktusStatus(cpu_model="x" * reports.MAX_NODE_BYTES)))
+    failed = fleet_pb2.Report(
+        id=site.host.meta.id, observed_generation=1, outcome=fleet_pb2.OUTCOME_APPLIED, resource=huge
+    )
+    stream.send(reports=fleet_pb2.Reports(reports=[failed]))
+    until(lambda: site.client.kaktuses.get(site.host.meta.id).meta.conditions, what="what is wrong with it")
+    (condition,) = site.client.kaktuses.get(site.host.meta.id).meta.conditions
+    assert "and at most 65536 are taken" in condition.message

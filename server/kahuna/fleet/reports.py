@@ -33,6 +33,7 @@ MAX_WAITING_BYTES = 1 << 20  # of an agent's unstored reports; above it, its str
 # Sizes of a reported resource and, for a node, of its lists of what is unknown (strangers) and what is missing (drift),
 # and of each fact.
 MAX_RESOURCE_BYTES, MAX_STRANGERS_BYTES, MAX_DRIFT_BYTES, MAX_FACT_BYTES = 64 << 10, 44 << 10, 4 << 10, 3500
+MAX_NODE_BYTES = 512 << 10  # of a reported node whose lists are cut to fit; a larger one is not even read
 _NODES: dict[str, type[kaktus_pb2.Kaktus | kiwi_pb2.Kiwi]] = {"kaktus": kaktus_pb2.Kaktus, "kiwi": kiwi_pb2.Kiwi}
 MAX_NAMED_AGENTS = 10  # with a problem with one shared resource; those of others are not shown until these are over
 SHOW_INTERVAL_S = 5.0  # between two updates of the dropped reports shown with agents
@@ -174,7 +175,9 @@ def _id(message: fleet_pb2.Report | fleet_pb2.Ack) -> str:
 def _shortened(agent: str, report: fleet_pb2.Report) -> fleet_pb2.Report:
     """A report with a shortened message. If its resource is too large, it becomes a report of that failure."""
     report.message = report.message[:MAX_TEXT_CHARS]
-    if node := _NODES.get(resources.noun_of(report.resource)):
+    node = _NODES.get(resources.noun_of(report.resource))
+    # Reading one that is far too large would hold up all others.
+    if node and report.resource.ByteSize() <= MAX_NODE_BYTES:
         _cut_node(node, report.resource)
     size = report.resource.ByteSize()
     short = fleet_pb2.Report()

@@ -28,7 +28,7 @@ log = structlog.get_logger()
 
 DROPPED = Counter("kahuna_fleet_dropped", "What agents sent and Kahuna dropped.", ["reason"])
 
-MAX_BATCH_BYTES = 1 << 20  # of a part of a batch
+MAX_BATCH_BYTES, MAX_BATCH_ITEMS = 1 << 20, 4000  # of a part of a batch; others get their turn between two parts
 MAX_MESSAGE_BYTES = 1 << 20  # of a message of an agent: parsing it holds up all others
 # Reading of one session: bytes at once, and bytes a second for long. Each message counts as more bytes than it has, and
 # so does each report or holding in it, since all of them cost time.
@@ -225,16 +225,17 @@ def _described(kind: str, data: bytes) -> fleet_pb2.Object:
 
 
 def batches(objects: list[fleet_pb2.Object], removed: list[str], revision: int) -> Iterator[fleet_pb2.ConnectResponse]:
-    """Yields a difference in parts of at most MAX_BATCH_BYTES (except for a single larger object)."""
-    nonce, size = uuid.uuid4().hex, 0
+    """Yields a difference in parts of at most MAX_BATCH_BYTES (but for a single larger object) and MAX_BATCH_ITEMS."""
+    nonce, size, count = uuid.uuid4().hex, 0, 0
     part = fleet_pb2.Batch(nonce=nonce, revision=revision)
     items: list[fleet_pb2.Object | str] = [*objects, *removed]
     for item in items:
         more = WIRE_OVERHEAD_BYTES + (len(item) if isinstance(item, str) else item.ByteSize())
-        if size and size + more > MAX_BATCH_BYTES:
+        if size and (size + more > MAX_BATCH_BYTES or count == MAX_BATCH_ITEMS):
             yield fleet_pb2.ConnectResponse(batch=part)
-            part, size = fleet_pb2.Batch(nonce=nonce, revision=revision), 0
+            part, size, count = fleet_pb2.Batch(nonce=nonce, revision=revision), 0, 0
         size += more
+        count += 1
         if isinstance(item, str):
             part.removed.append(item)
         else:
