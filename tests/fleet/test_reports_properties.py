@@ -52,6 +52,7 @@ def fields(**values: Any) -> st.SearchStrategy[dict[str, Any]]:
 
 PART = st.one_of(
     fields(generation=[-1, -1, -1, 1, -(10**15), 10**15]),
+    fields(generation=[-1], outcome=[FAILED]),
     fields(outcome=[0, 77]),
     fields(gone=[True], generation=[0, 0, -1], outcome=[APPLIED, APPLIED, WORKING]),
     fields(by_guest=[True], power=[RUNNING, STOPPED], outcome=[APPLIED]),
@@ -70,11 +71,14 @@ BATCHES = st.sampled_from(["ack"] * 4 + ["send", "refuse"])
 SIGN_INS = st.builds(Listed, generation=st.integers(-2, 2), gone=st.booleans())
 # Most histories are those of an agent in step; in the others it may have stored anything.
 CHANGED = st.tuples(CHANGES, st.just("ack"))
+SWITCHED_OFF = Reported(by_guest=True, power=STOPPED)
+DELETED = st.tuples(st.just("delete"), st.just("ack"), st.just(Reported(gone=True, outcome=WORKING)), REPORTS)
+STARTED_AGAIN = st.just((SWITCHED_OFF, "ack", "start", "ack", Reported(content="no status")))
 ODD = st.one_of(CHANGES, BATCHES, SIGN_INS, st.tuples(SIGN_INS, REPORTS, st.just("ack"))).map(
     lambda step: step if type(step) is tuple else (step,)
 )
 TOLD = st.lists(REPORTS, min_size=1, max_size=4).map(tuple)
-STEPS = st.lists(st.one_of(TOLD, TOLD, TOLD, CHANGED, ODD), min_size=20, max_size=40).map(
+STEPS = st.lists(st.one_of(TOLD, TOLD, TOLD, CHANGED, ODD, STARTED_AGAIN, DELETED), min_size=20, max_size=40).map(
     lambda parts: ["ack", *(step for part in parts for step in part)]
 )
 
