@@ -49,6 +49,13 @@ def test_the_environment_overrides_the_file(config: Path, monkeypatch: pytest.Mo
     assert (settings.servers, settings.accelerator) == (("other:8443", "third:8443"), "qemu")
 
 
+def test_the_one_address_of_older_settings_still_counts(config: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    config.write_text(FILE.replace('servers = ["kahuna:8443"]', 'server = "older:8443"'))
+    assert Settings.load(config).servers == ("older:8443",)
+    monkeypatch.setenv("KAKTUS_SERVER", "other:8443")
+    assert Settings.load(config).servers == ("other:8443",)
+
+
 def test_an_unknown_setting_is_refused_by_name(config: Path) -> None:
     config.write_text(FILE + "hold_gatway = true\n")
     with pytest.raises(ValueError, match="hold_gatway"):

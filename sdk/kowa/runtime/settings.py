@@ -44,9 +44,11 @@ class AgentSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
         Raises ValueError with the problem, or OSError for a file that can't be read.
         """
         given: dict[str, Any] = tomllib.loads(config.read_text()) if config else {}
-        for field in cls.__struct_fields__:
+        for field in ("server", *cls.__struct_fields__):
             if (value := os.environ.get(f"{cls.agent}_{field}".upper())) is not None:
                 given[field] = msgspec.json.decode(value) if value.startswith("[") else value
+        if "server" in given:  # the name of the setting when it was one address
+            given.setdefault("servers", [given.pop("server")])
         try:
             settings = msgspec.convert(given, cls, strict=False, dec_hook=lambda _, path: Path(path).absolute())
         except (msgspec.MsgspecError, TypeError) as error:
