@@ -124,9 +124,17 @@ class Hypervisor:
                 self._last = {found.id: found for found in walk.found}
                 return walk.found
             self._hanging[walk.at] = call
-            call.add_done_callback(lambda ended: ended.cancelled() or ended.exception())  # nobody awaits it any more
+            call.add_done_callback(partial(self._answered, walk.at))
             log.warning("libvirt.hangs", at=walk.at or "its list of domains")
             self._drop(connection)
+
+    def _answered(self, id_: str, call: "asyncio.Task[None]") -> None:
+        """Called when an observation that hung at an instance ends. Nobody awaits it any more."""
+        if self._hanging.get(id_) is call:
+            del self._hanging[id_]
+        if not call.cancelled():
+            call.exception()
+            self._changed()
 
     async def facts(self) -> kaktus_pb2.KaktusStatus:
         """Cached after the first call."""

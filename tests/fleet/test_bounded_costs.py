@@ -43,6 +43,19 @@ def test_those_who_are_refused_come_back_spread_over_time() -> None:
     clock.now = 1000
     assert pace.next_pause() == 15
     assert max(pace.next_pause() for _ in range(10_000)) == 600, "nobody waits for ever"
+    short = Pace(per_second=10, least_s=15, most_s=60, clock=clock)
+    assert max(short.next_pause() for _ in range(10_000)) == 60
+
+
+def test_the_sign_ins_of_a_large_site_are_not_looked_through_at_each_of_them(
+    cloud: ControlPlane, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    looked: list[Bucket] = []
+    monkeypatch.setattr(Bucket, "is_full", property(looked.append))
+    admitting = sign_ins.SignIns(cloud.kahuna.store)
+    for number in range(5 * sign_ins.MAX_WAITING):
+        admitting.admit(f"agent-{number}")
+    assert 0 < len(looked) < 10 * sign_ins.MAX_WAITING
 
 
 def test_a_bucket_lets_a_burst_pass_and_then_so_much_a_second() -> None:

@@ -1,5 +1,6 @@
 """Commands (reboot, reset): carried out at most once, and each operation ends."""
 
+import asyncio
 import threading
 from collections.abc import Callable
 
@@ -7,6 +8,7 @@ import pytest
 from sqlmodel import Session, select
 
 from kahuna.domain.lifecycle import OPEN_PHASES
+from kahuna.fleet.sign_ins import Opened, SignIn
 from kahuna.kinds import command as commands
 from kahuna.kinds.command import Command
 from kahuna.store.transaction import Transaction
@@ -119,3 +121,23 @@ def test_a_command_does_not_expire_while_it_is_being_sent(site: Site) -> None:
     until(lambda: taking.done() and expiring.done(), what="both transactions")
     assert phase_and_reason(site, started)[0] in OPEN_PHASES
     assert open_commands(site) == [started]
+
+
+def test_a_command_that_comes_while_its_agent_signs_in_again_is_sent(
+    site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    site.connect_host()
+    web = site.client.instances.create(site.wanted("web"))
+    sign_ins = site.cloud.kahuna.fleet._sign_ins
+    opened = sign_ins.open
+
+    async def open_slowly(sign_in: SignIn) -> Opened:
+        monkeypatch.setattr(sign_ins, "open", opened)
+        found = await opened(sign_in)
+        await asyncio.to_thread(site.client.instances.begin, "reboot", web.meta.id)
+        return found
+
+    monkeypatch.setattr(sign_ins, "open", open_slowly)
+    again = FakeWorker()
+    site.cloud.dial(site.secret, again, "again")
+    until(lambda: again.done == [("reboot", web.meta.id)], what="the command in the newer session")

@@ -52,8 +52,14 @@ def test_the_environment_overrides_the_file(config: Path, monkeypatch: pytest.Mo
 def test_the_one_address_of_older_settings_still_counts(config: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     config.write_text(FILE.replace('servers = ["kahuna:8443"]', 'server = "older:8443"'))
     assert Settings.load(config).servers == ("older:8443",)
-    monkeypatch.setenv("KAKTUS_SERVER", "other:8443")
-    assert Settings.load(config).servers == ("other:8443",)
+    monkeypatch.setenv("KAKTUS_SERVER", "[fd00::1]:8443")
+    assert Settings.load(config).servers == ("[fd00::1]:8443",)
+
+
+def test_a_malformed_list_in_the_environment_is_refused(config: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("KAKTUS_SERVERS", "[fd00::1]:8443")
+    with pytest.raises(ValueError, match="JSON is malformed"):
+        Settings.load(config)
 
 
 def test_an_unknown_setting_is_refused_by_name(config: Path) -> None:

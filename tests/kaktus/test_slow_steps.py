@@ -1,5 +1,6 @@
 """Steps that take long or hang: nothing else waits for them, and what is told about them is true."""
 
+import asyncio
 from collections.abc import Awaitable, Callable
 
 import pytest
@@ -50,6 +51,25 @@ def test_a_step_that_hangs_delays_no_other_instance() -> None:
         assert "cut power db" not in agent.steps()
 
     run_both(scenario)
+
+
+def test_a_stopping_agent_begins_nothing_more() -> None:
+    async def scenario(agent: TimedAgent) -> None:
+        names = [f"extra{number}" for number in range(2 * MAX_PARALLEL)]
+        agent.step_s = 1.0
+        agent.change(*(lambda name=name: agent.feed.slice.volume(name) for name in names))
+        await agent.until(lambda: sum("create volume extra" in step for step in agent.steps()) == MAX_PARALLEL, 1)
+
+    async def run() -> None:
+        agent = TimedAgent(two_instances())
+        async with agent.running():
+            await agent.until(lambda: agent.is_applied("web") and agent.is_applied("db"), 5)
+            await scenario(agent)
+            begun = agent.steps()
+        await asyncio.sleep(10)
+        assert agent.steps() == begun
+
+    virtual_time.run(run())
 
 
 def test_many_steps_that_hang_delay_another_one_by_two_seconds_at_most() -> None:

@@ -70,6 +70,7 @@ class Reconciler(Generic[S, A]):
                         async with asyncio.timeout(pause):
                             await self._wake.wait()
         finally:
+            self._queue.clear()  # a run that ends would begin the next one
             await self._tasks.close()
 
     def wake(self) -> None:

@@ -44,12 +44,13 @@ class AgentSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
         Raises ValueError with the problem, or OSError for a file that can't be read.
         """
         given: dict[str, Any] = tomllib.loads(config.read_text()) if config else {}
-        for field in ("server", *cls.__struct_fields__):
-            if (value := os.environ.get(f"{cls.agent}_{field}".upper())) is not None:
-                given[field] = msgspec.json.decode(value) if value.startswith("[") else value
-        if "server" in given:  # the name of the setting when it was one address
-            given.setdefault("servers", [given.pop("server")])
         try:
+            for field in ("server", *cls.__struct_fields__):
+                if (value := os.environ.get(f"{cls.agent}_{field}".upper())) is not None:
+                    is_list = value.startswith("[") and field != "server"  # not the address [fd00::1]:7443
+                    given[field] = msgspec.json.decode(value) if is_list else value
+            if "server" in given:  # the name of the setting when it was one address
+                given.setdefault("servers", [given.pop("server")])
             settings = msgspec.convert(given, cls, strict=False, dec_hook=lambda _, path: Path(path).absolute())
         except (msgspec.MsgspecError, TypeError) as error:
             raise ValueError(str(error)) from error

@@ -143,9 +143,10 @@ class Fleet:
         problem = self._holders.problem(agent)
         opened = await self._sign_ins.open(SignIn(agent, token, holder.version, problem))
         session = Session(self.store.view, agent, token, opened.epoch, holder)
-        session.has_commands = opened.has_commands or agent in self._commanded
-        self._commanded.discard(agent)
         older = self.sessions.get(agent)
+        # An older session was told of the commands that were added meanwhile, and can't send them any more.
+        session.has_commands = opened.has_commands or agent in self._commanded or older is not None
+        self._commanded.discard(agent)
         if older is not None and older.epoch > session.epoch:
             session.end(_superseded(shared))
             return session

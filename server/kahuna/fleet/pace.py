@@ -9,16 +9,22 @@ from kahuna.fleet.ending import LONGEST_PAUSE_S
 class Pace:
     """Spreads those who are told to come back, so that no more than so many a second do."""
 
-    def __init__(self, per_second: float, least_s: float, clock: Callable[[], float] = time.monotonic) -> None:
-        """`least_s` is the shortest pause in seconds; `clock` returns seconds."""
-        self._interval_s, self._least_s, self._clock = 1 / per_second, least_s, clock
+    def __init__(
+        self,
+        per_second: float,
+        least_s: float,
+        most_s: float = LONGEST_PAUSE_S,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        """`least_s` and `most_s` are the shortest and the longest pause in seconds; `clock` returns seconds."""
+        self._interval_s, self._least_s, self._most_s, self._clock = 1 / per_second, least_s, most_s, clock
         self._last = float("-inf")
 
     def next_pause(self) -> float:
         """Seconds until the next one may come back."""
         now = self._clock()
         self._last = max(now + self._least_s, self._last + self._interval_s)
-        self._last = min(self._last, now + LONGEST_PAUSE_S)
+        self._last = min(self._last, now + self._most_s)
         return self._last - now
 
 

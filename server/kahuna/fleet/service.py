@@ -49,7 +49,9 @@ RETRY_INTERVAL_S = 60  # before a refused batch is sent again, if nothing has ch
 GOODBYE_TIMEOUT_S = 1  # for an agent to read it
 MAX_VERSION_CHARS = 64  # of an agent's version; the rest is cut off
 MAX_CALLS = 256  # of one agent at once: its session, and a relay for each console
-REFUSALS_PER_SECOND, LEAST_REFUSAL_S = 10, 15.0  # of agents whose token is no good, when they come back
+# Of agents whose token is no good, when they come back. However many others there are, who has a good one by then waits
+# no longer than this.
+REFUSALS_PER_SECOND, LEAST_REFUSAL_S, MOST_REFUSAL_S = 10, 15.0, 60.0
 SESSION_ENDED = "its host's session has ended; open the console again when the host is back"
 _SERVICE: Any = fleet_pb2.DESCRIPTOR.services_by_name["FleetService"]
 ACCESS: dict[str, options_pb2.Access] = {
@@ -292,7 +294,7 @@ def refuser() -> "Callable[[str, Refusal], Handler]":
 
     Those who come with a token that is no good are spread over time, however many they are.
     """
-    pace = Pace(REFUSALS_PER_SECOND, LEAST_REFUSAL_S)
+    pace = Pace(REFUSALS_PER_SECOND, LEAST_REFUSAL_S, MOST_REFUSAL_S)
 
     def refuse(method: str, refusal: Refusal) -> Handler:
         async def end(_: object, context: Context) -> None:

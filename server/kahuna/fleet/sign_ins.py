@@ -58,12 +58,15 @@ class SignIns:
         self._waiting: deque[tuple[SignIn | Departure, asyncio.Future[Opened | None]]] = deque()
         self._storing: asyncio.Task[None] | None = None
         self._rates: dict[str, Bucket] = {}  # by agent
+        self._prune_above = MAX_WAITING
         self._pace = Pace(RETURNS_PER_SECOND, LEAST_RETURN_S)
 
     def admit(self, agent: str) -> None:
         """Raises Ending when this agent signs in too often, or too many others do."""
-        if len(self._rates) > MAX_WAITING:
+        if len(self._rates) > self._prune_above:
             self._rates = {id_: rate for id_, rate in self._rates.items() if not rate.is_full}
+            # Not again at each of the next: after Kahuna's restart all agents sign in, and no rate is full yet.
+            self._prune_above = max(MAX_WAITING, 2 * len(self._rates))
         if pause := self._rates.setdefault(agent, Bucket(SIGN_INS, SIGN_INS_PER_SECOND)).take():
             message = "the agent signs in too often; its log may say why its sessions end"
             raise Ending(fleet_pb2.FAREWELL_OVERLOADED, message, retry_after_s=pause)
