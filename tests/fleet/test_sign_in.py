@@ -67,13 +67,15 @@ def test_reports_of_an_older_session_are_ignored_once_there_is_a_newer(site: Sit
     older, newer = dial(site.secret), dial(site.secret)
     older.sign_in()
     older.ack(older.batch())
+    # Afterwards nothing waits to be stored; the report would go with it, before the newer session.
+    held = until(lambda: agent_status(site).held_revision, what="the older session's ack")
     reports, wait = "kahuna.fleet.reports.STORE_INTERVAL_S", 0.5
     with pytest.MonkeyPatch.context() as patched:
         patched.setattr(reports, wait)
         older.send(**memory_report(site, 13))
         newer.sign_in()
         newer.ack(newer.batch())
-        until(lambda: agent_status(site).held_revision, what="the newer session's ack and the older report")
+        until(lambda: agent_status(site).held_revision > held, what="the newer session's ack and the older report")
     assert memory(site) == 0
 
 
