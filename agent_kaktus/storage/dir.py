@@ -194,6 +194,7 @@ class DirDriver:
 
     def _forget(self, id_: str) -> None:
         (self._created / id_).unlink(missing_ok=True)
+        files.draft_of(self._created / id_).unlink(missing_ok=True)
         files.sync(self._created)
 
 

@@ -90,6 +90,13 @@ def test_a_pool_that_does_not_answer_hides_no_other(pools: DirDriver, monkeypatc
         answers.set()
 
 
+def test_a_record_that_a_kill_cut_short_goes_with_its_volume(pools: DirDriver, tmp_path: Path) -> None:
+    create_root(pools)
+    (tmp_path / "created" / f"{ROOT}.part").touch()
+    asyncio.run(pools.remove(POOL, ROOT))
+    assert os.listdir(tmp_path / "created") == [POOL]
+
+
 def test_a_volume_is_created_grown_and_removed(pools: DirDriver, tmp_path: Path) -> None:
     create_root(pools)
     create_root(pools)
