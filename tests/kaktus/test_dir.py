@@ -94,7 +94,7 @@ def test_a_record_that_a_kill_cut_short_goes_with_its_volume(pools: DirDriver, t
     create_root(pools)
     (tmp_path / "created" / f"{ROOT}.part").touch()
     asyncio.run(pools.remove(POOL, ROOT))
-    assert os.listdir(tmp_path / "created") == [POOL]
+    assert [path.name for path in (tmp_path / "created").iterdir()] == [POOL]
 
 
 def test_a_volume_is_created_grown_and_removed(pools: DirDriver, tmp_path: Path) -> None:
