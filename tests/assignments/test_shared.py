@@ -2,7 +2,7 @@
 
 from random import Random
 
-from kahuna.domain.assignments import shared
+from kahuna.domain.assignments import intake, shared
 from kahuna.domain.assignments.assignment import Region, Row
 from kahuna.domain.assignments.intake import Dropped, Session
 from kahuna.domain.assignments.shared import Shared, Summary, summary
@@ -51,12 +51,12 @@ def test_one_that_fails_shows_until_it_succeeds_or_the_vnet_changes() -> None:
     vnet = carry_out(held_by("ab"), ALL, "a")
     told = shared.to_send(vnet, "b")
     assert told is not None
-    vnet = shared.take_failure(vnet, "b", Session(told), told).object
+    vnet = intake.take_failure(vnet, "b", Session(told), told).object
     assert (summary(vnet, ALL).failed, summary(vnet, ALL).state) == (("b",), meta_pb2.STATE_ERROR)
     assert summary(carry_out(vnet, ALL, "b"), ALL).state == meta_pb2.STATE_READY
     newer = shared.changed(vnet, ALL, 2)
     assert summary(newer, ALL).state == meta_pb2.STATE_PENDING
-    assert shared.take_failure(newer, "b", Session(told), told).object == newer, "of the generation before"
+    assert intake.take_failure(newer, "b", Session(told), told).object == newer, "of the generation before"
 
 
 def test_who_holds_it_no_more_releases_it_alone() -> None:

@@ -1,7 +1,7 @@
 """What is believed of what an agent says about an object that must exist once: what follows from what it was told."""
 
 from enum import Enum
-from typing import Generic, NamedTuple, TypeVar
+from typing import Generic, NamedTuple, Protocol, Self, TypeVar
 
 from kahuna.domain.assignments.assignment import Assignment, Region, Row
 from kahuna.domain.assignments.exclusive import Exclusive, assigned, follow, handed_over
@@ -18,11 +18,24 @@ from kowa.assignments import (
     Listing,
 )
 
-Object = TypeVar("Object")
-
-
 # Epochs above the highest one known that an agent may name: after a restore, at most those given since the backup.
 MAX_EPOCHS_AHEAD = 1 << 32
+
+
+class Assigned(Protocol):
+    """An object with assignments: one that must exist once, or a shared one."""
+
+    @property
+    def generation(self) -> int: ...
+
+    def of(self, agent: str) -> Assignment | None:
+        """The assignment of an agent."""
+
+    def with_assignment(self, assignment: Assignment) -> Self:
+        """With an assignment in place of that agent's last."""
+
+
+Object = TypeVar("Object", bound=Assigned)
 
 
 class Dropped(Enum):
@@ -96,8 +109,8 @@ def take_report(object_: Exclusive, region: Region, agent: str, session: Session
     return Taken(follow(object_, region))
 
 
-def take_failure(object_: Exclusive, agent: str, session: Session, attempted: Holding) -> Taken[Exclusive]:
-    """Takes an agent's report that it has given something up."""
+def take_failure(object_: Object, agent: str, session: Session, attempted: Holding) -> Taken[Object]:
+    """Takes an agent's report that it has given something up, also of a shared object."""
     own = believed(object_.of(agent), session, attempted)
     if isinstance(own, Dropped):
         return Taken(object_, own)

@@ -174,13 +174,3 @@ def take_report(object_: Shared, region: Region, agent: str, session: Session, d
     if not is_of_generation(done, object_.generation):
         return Taken(object_)
     return Taken(follow(object_.with_assignment(own._replace(applied=True, failed=False)), region))
-
-
-def take_failure(object_: Shared, agent: str, session: Session, attempted: Holding) -> Taken[Shared]:
-    """Takes an agent's report that it has given something up."""
-    own = believed(object_.of(agent), session, attempted)
-    if isinstance(own, Dropped):
-        return Taken(object_, own)
-    if not is_of_generation(attempted, object_.generation):
-        return Taken(object_)
-    return Taken(object_.with_assignment(own._replace(applied=False, failed=True)))
