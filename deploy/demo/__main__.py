@@ -132,6 +132,8 @@ def _handle_interrupts() -> None:
 
     def end(number: int, frame: FrameType | None) -> None:
         signal.signal(signal.SIGINT, signal.SIG_IGN)
+        # An interrupted constructor leaves a half-made object, whose clean-up may fail and would print a traceback.
+        sys.unraisablehook = lambda _: None
         raise KeyboardInterrupt
 
     # A shell makes a script's background jobs ignore it, since Ctrl-C is meant for the foreground job.

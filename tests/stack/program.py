@@ -66,7 +66,7 @@ class Program:
             self.send(signal.SIGCONT)
 
     def arm(self, *points: str) -> None:
-        """From now on it dies at the first of these crash points; after its restart at the next, and so on."""
+        """From now on it dies at each of these crash points, once for each time that it is named, in any order."""
         draft = self._plan.with_suffix(".new")
         draft.write_text("\n".join(points), "ascii")
         draft.replace(self._plan)

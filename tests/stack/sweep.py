@@ -68,7 +68,7 @@ class Sweep:
                     self._complete(getattr(subject, workflow))
 
     def die_repeatedly(self, kind: str, first: list[str], last: list[str] | None = None) -> None:
-        """Runs the first and last workflow of a life cycle; a program dies in each at one point after the other.
+        """Runs the first and last workflow of a life cycle; a program dies in each at all of these points.
 
         Not all deaths happen: some points are not passed any more after others.
         """
